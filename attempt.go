@@ -1,0 +1,81 @@
+package imprint
+
+import "time"
+
+// Verdict is how one step of an attempt ended.
+type Verdict string
+
+// The verdicts of a step.
+const (
+	VerdictOK     Verdict = "ok"
+	VerdictFailed Verdict = "failed"
+	VerdictInfo   Verdict = "info"
+)
+
+// Outcome is how an attempt ended as a whole.
+type Outcome string
+
+// The outcomes of an attempt.
+const (
+	// OutcomeRefused: the device was not let in.
+	OutcomeRefused Outcome = "refused"
+	// OutcomeProvisioned: a first connection that was provisioned and closed.
+	OutcomeProvisioned Outcome = "provisioned"
+	// OutcomeConnected: CONNACK with success was sent; the connection lives.
+	OutcomeConnected Outcome = "connected"
+	// OutcomeClosed: the connection lived and has ended.
+	OutcomeClosed Outcome = "closed"
+)
+
+// Step is one thing that happened in an attempt.
+type Step struct {
+	At      time.Time `json:"at"`
+	Name    string    `json:"step"` // such as tls.hello, certificate, ca, template.parameter, policy.connect
+	Verdict Verdict   `json:"verdict"`
+	Code    Code      `json:"code,omitempty"` // set when the verdict is failed
+	Detail  string    `json:"detail,omitempty"`
+	Fix     string    `json:"fix,omitempty"` // what a person can type; set when the verdict is failed
+}
+
+// Attempt is one connection by a device, from its first byte on, with every
+// step that it went through.
+type Attempt struct {
+	ID      string // sorts by time
+	Tenant  Tenant // zero when the connection died before a tenant was known
+	At      time.Time
+	EndedAt time.Time // zero while a connected device is on
+
+	Address       string // peer, ip:port
+	SNI, ALPN     string
+	TLSVersion    string
+	CertificateID CertificateID
+	Serial        string
+	Subject       string
+	Thing         ThingName
+	ClientID      ClientID
+
+	Outcome Outcome
+	Code    Code // the reason of a refusal or of the end of a connection
+	Steps   []Step
+}
+
+// AttemptFilter selects attempts. Empty members select all; Match selects those
+// whose certificate id, serial, thing, client id, or peer address (with or
+// without port) equals it.
+type AttemptFilter struct {
+	Tenant     Tenant // zero: all tenants
+	Match      string
+	FailedOnly bool
+	Since      time.Time
+}
+
+// Event is a message that the service owes its subscribers. It is stored in
+// the transaction of the change that it tells of and removed once it is
+// published, so that it goes out at least once.
+type Event struct {
+	ID      string // sorts by time
+	Tenant  Tenant
+	Topic   string
+	Payload []byte // JSON
+	At      time.Time
+}

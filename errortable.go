@@ -1,0 +1,211 @@
+package imprint
+
+// Code names one kind of refusal. The value is stable: it stands in traces,
+// metrics, docs and the JSON output of the command line.
+type Code string
+
+// Codes of the control plane. Their AWS names stand in the table.
+const (
+	CodeInvalidRequest        Code = "InvalidRequest"
+	CodeCertificateValidation Code = "CertificateValidation"
+	CodeRegistrationCode      Code = "RegistrationCodeValidation"
+	CodeMalformedPolicy       Code = "MalformedPolicy"
+	CodeRegistrationFailure   Code = "ResourceRegistrationFailure"
+	CodeThrottled             Code = "Throttled"
+	CodeUnauthorized          Code = "Unauthorized"
+	CodeAccessDenied          Code = "AccessDenied"
+	CodeNotFound              Code = "NotFound"
+	CodeCertificateState      Code = "CertificateState"
+	CodeCertificateConflict   Code = "CertificateConflict"
+	CodeConflictingUpdate     Code = "ConflictingUpdate"
+	CodeDeleteConflict        Code = "DeleteConflict"
+	CodeAlreadyExists         Code = "AlreadyExists"
+	CodeTransferConflict      Code = "TransferConflict"
+	CodeVersionConflict       Code = "VersionConflict"
+	CodeVersionsLimitExceeded Code = "VersionsLimitExceeded"
+	CodeLimitExceeded         Code = "LimitExceeded"
+	CodeInternal              Code = "Internal"
+	CodeUnavailable           Code = "Unavailable"
+	CodeNotOffered            Code = "NotOffered"
+)
+
+// Codes of the devices' door: what a connection or a first connection can die
+// of. They appear in traces and metrics.
+const (
+	CodeHandshakeFailed        Code = "HandshakeFailed"
+	CodeHandshakeTimeout       Code = "HandshakeTimeout"
+	CodeNotTLS                 Code = "NotTLS"
+	CodeNoClientCertificate    Code = "NoClientCertificate"
+	CodeSNIUnknown             Code = "SNIUnknown"
+	CodeSNIRequired            Code = "SNIRequired"
+	CodeALPNUnknown            Code = "ALPNUnknown"
+	CodeOverloaded             Code = "Overloaded"
+	CodeConnectTimeout         Code = "ConnectTimeout"
+	CodeProtocolViolation      Code = "ProtocolViolation"
+	CodeUnsupportedVersion     Code = "UnsupportedProtocolVersion"
+	CodePacketTooLarge         Code = "PacketTooLarge"
+	CodeClientIDInvalid        Code = "ClientIDInvalid"
+	CodeCertificateUnknown     Code = "CertificateUnknown"
+	CodeCertificateInactive    Code = "CertificateInactive"
+	CodeCertificateRevoked     Code = "CertificateRevoked"
+	CodeCertificatePending     Code = "CertificatePendingActivation"
+	CodeCertificateTransfer    Code = "CertificatePendingTransfer"
+	CodeCertificateExpired     Code = "CertificateExpired"
+	CodeCertificateNotYetValid Code = "CertificateNotYetValid"
+	CodeCertificateDeleted     Code = "CertificateDeleted"
+	CodeCertificateWeak        Code = "CertificateKeyNotAccepted"
+	CodeCANotRegistered        Code = "CANotRegistered"
+	CodeCASignature            Code = "CASignatureMismatch"
+	CodeCAInactive             Code = "CAInactive"
+	CodeCAExpired              Code = "CAExpired"
+	CodeAutoRegistrationOff    Code = "AutoRegistrationOff"
+	CodeTemplateMissing        Code = "TemplateMissing"
+	CodeTemplateDisabled       Code = "TemplateDisabled"
+	CodeTemplateInvalid        Code = "TemplateInvalid"
+	CodeParameterMissing       Code = "ParameterMissing"
+	CodeTemplateValue          Code = "TemplateValueInvalid"
+	CodePolicyMissing          Code = "PolicyMissing"
+	CodeThingTypeMissing       Code = "ThingTypeMissing"
+	CodeGroupMissing           Code = "GroupMissing"
+	CodeProvisioned            Code = "ProvisionedReconnect"
+	CodeRegisteredPending      Code = "RegisteredPendingActivation"
+	CodeConnectDenied          Code = "ConnectDenied"
+	CodePublishDenied          Code = "PublishDenied"
+	CodeSubscribeDenied        Code = "SubscribeDenied"
+	CodeWillDenied             Code = "WillDenied"
+	CodeRetainDenied           Code = "RetainPublishDenied"
+	CodeReservedTopic          Code = "ReservedTopic"
+	CodeTopicInvalid           Code = "TopicInvalid"
+	CodeFilterInvalid          Code = "TopicFilterInvalid"
+	CodeQoSNotSupported        Code = "QoSNotSupported"
+	CodeQuotaExceeded          Code = "QuotaExceeded"
+	CodeTakenOver              Code = "SessionTakenOver"
+	CodeKeepAliveTimeout       Code = "KeepAliveTimeout"
+	CodeConnectionLost         Code = "ConnectionLost"
+	CodeClientDisconnect       Code = "ClientDisconnect"
+	CodeServerShutdown         Code = "ServerShuttingDown"
+	CodeSlowConsumer           Code = "SlowConsumer"
+)
+
+// Description is one row of the error table.
+type Description struct {
+	Code Code
+	// Exception and Status are what the control plane answers: the AWS
+	// exception name without namespace, and the HTTP status. Empty and 0 for
+	// codes that only a device meets.
+	Exception string
+	Status    int
+	// Reason is the MQTT 5 reason code of the CONNACK, PUBACK, SUBACK or
+	// DISCONNECT that tells a device (MQTT 5 section 2.4); 0 where nothing is
+	// sent. MQTT 3.1.1 devices see the connection close.
+	Reason byte
+	// Fleet is the errorCode of the fleet provisioning MQTT API.
+	Fleet string
+	// Meaning says what happened, Hint what to do about it.
+	Meaning, Hint string
+}
+
+// Describe gives the table's row of a code; an unknown code gives the row of
+// CodeInternal.
+func Describe(code Code) Description {
+	if row, ok := descriptions[code]; ok {
+		return row
+	}
+	return descriptions[CodeInternal]
+}
+
+// Descriptions lists the whole table in its documented order.
+func Descriptions() []Description {
+	rows := make([]Description, len(table))
+	copy(rows, table)
+	return rows
+}
+
+var descriptions = func() map[Code]Description {
+	m := make(map[Code]Description, len(table))
+	for _, row := range table {
+		m[row.Code] = row
+	}
+	return m
+}()
+
+// table is the only place where a code meets its outward forms. Exceptions and
+// statuses are those of the AWS IoT API model of 2015-05-28; reason codes are
+// those that AWS IoT Core documents for MQTT 5.
+var table = []Description{
+	{CodeInvalidRequest, "InvalidRequestException", 400, 0x83, "InvalidParameters", "The request is not valid.", "Read the message: it names the member and the rule it breaks."},
+	{CodeCertificateValidation, "CertificateValidationException", 400, 0, "InvalidCsr", "A certificate in the request can't be accepted.", "Check the PEM, its signer, its validity and its key: openssl x509 -in FILE -noout -text."},
+	{CodeRegistrationCode, "RegistrationCodeValidationException", 400, 0, "", "The verification certificate's common name isn't this tenant's registration code.", "Run aws iot get-registration-code and make a new verification certificate with exactly that CN."},
+	{CodeMalformedPolicy, "MalformedPolicyException", 400, 0, "", "The policy document isn't valid.", "The message names the line and the member; fix it and send it again."},
+	{CodeRegistrationFailure, "ResourceRegistrationFailureException", 400, 0, "ResourceRegistrationFailure", "A resource of the template couldn't be made.", "Read the message: it names the resource."},
+	{CodeThrottled, "ThrottlingException", 400, 0x97, "Throttled", "Too many requests.", "Slow down and retry with back-off."},
+	{CodeUnauthorized, "UnauthorizedException", 401, 0x87, "AccessDenied", "The service refuses this caller.", "Use credentials that may do this."},
+	{CodeAccessDenied, "AccessDeniedException", 403, 0x87, "AccessDenied", "The caller's identity policy doesn't allow this.", "Let an administrator extend the policy of this access key."},
+	{CodeNotFound, "ResourceNotFoundException", 404, 0, "ResourceNotFound", "The named resource doesn't exist in this tenant.", "Check the name, and the region: each region is a tenant of its own."},
+	{CodeCertificateState, "CertificateStateException", 406, 0, "", "The certificate's status forbids this.", "Change the status first: aws iot update-certificate or update-ca-certificate."},
+	{CodeCertificateConflict, "CertificateConflictException", 409, 0, "", "Several registered CAs have this subject and key.", "Send caCertificatePem along to say which one is meant."},
+	{CodeConflictingUpdate, "ConflictingResourceUpdateException", 409, 0, "ResourceConflict", "Another change to the resource got in the way.", "Read the resource again and repeat the change."},
+	{CodeDeleteConflict, "DeleteConflictException", 409, 0, "", "The resource is still in use.", "Detach or delete what the message names first."},
+	{CodeAlreadyExists, "ResourceAlreadyExistsException", 409, 0, "ResourceAlreadyExists", "A resource of this name exists already.", "Use the existing one or choose another name."},
+	{CodeTransferConflict, "TransferConflictException", 409, 0, "", "The certificate can't be transferred while policies or things are attached.", "Detach policies and things first."},
+	{CodeVersionConflict, "VersionConflictException", 409, 0, "", "The resource has another version than the one expected.", "Read the resource again and send its present version."},
+	{CodeVersionsLimitExceeded, "VersionsLimitExceededException", 409, 0, "", "The resource has the most versions it may have.", "Delete a version that isn't the default one."},
+	{CodeLimitExceeded, "LimitExceededException", 410, 0x97, "LimitExceeded", "A quota is used up.", "Remove what isn't needed or raise the limit in the server's configuration."},
+	{CodeInternal, "InternalFailureException", 500, 0x80, "InternalError", "Imprint failed.", "Retry; if it stays, look at the server's log for the request id."},
+	{CodeUnavailable, "ServiceUnavailableException", 503, 0x88, "InternalError", "Imprint can't answer just now.", "Retry with back-off; look at /readyz for the reason."},
+	{CodeNotOffered, "NotImplementedException", 501, 0, "", "This build of Imprint doesn't offer the operation.", "docs/compatibility.md lists what is offered."},
+
+	{CodeHandshakeFailed, "", 0, 0, "", "The TLS handshake failed.", "The detail names the TLS alert; a device that sends bad_certificate or unknown_ca doesn't trust this server's root: give it the file that `imprint env` names."},
+	{CodeHandshakeTimeout, "", 0, 0, "", "The device didn't finish the TLS handshake in time.", "Look for a device that stops half-way, a middlebox, or a very slow link; --handshake-timeout gives it longer."},
+	{CodeNotTLS, "", 0, 0, "", "The first bytes weren't a TLS hello.", "The device must speak TLS on this port; plain MQTT is never accepted."},
+	{CodeNoClientCertificate, "", 0, 0, "", "The device sent no client certificate.", "Give the MQTT client its certificate and key (mosquitto_pub: --cert and --key)."},
+	{CodeSNIUnknown, "", 0, 0, "", "The server name in the TLS hello names no tenant.", "Connect to the address that aws iot describe-endpoint --endpoint-type iot:Data-ATS gives."},
+	{CodeSNIRequired, "", 0, 0, "", "The certificate is registered in a mode that needs a server name in the TLS hello.", "Connect by host name with SNI, not by address."},
+	{CodeALPNUnknown, "", 0, 0, "", "The device offers only application protocols that this port doesn't speak.", "Offer x-amzn-mqtt-ca, mqtt, or no ALPN at all."},
+	{CodeOverloaded, "", 0, 0, "", "The server is busy with as many handshakes as it takes.", "The device should retry with back-off; --max-handshakes raises the bound."},
+	{CodeConnectTimeout, "", 0, 0, "", "The device sent no CONNECT packet in time after the TLS handshake.", "Look at the firmware's order of steps; --connect-timeout gives it longer."},
+	{CodeProtocolViolation, "", 0, 0x82, "", "The device broke the MQTT protocol.", "The detail names the rule of the specification."},
+	{CodeUnsupportedVersion, "", 0, 0x84, "", "The device speaks an MQTT version other than 3.1.1 and 5.", "Set the client library to MQTT 3.1.1 (level 4) or 5."},
+	{CodePacketTooLarge, "", 0, 0x95, "", "The device sent a packet over the size limit.", "Send at most 128 KiB of payload."},
+	{CodeClientIDInvalid, "", 0, 0x85, "", "The client id isn't acceptable.", "Use 1 to 128 bytes of UTF-8 that don't start with $; an empty id needs a clean session."},
+	{CodeCertificateUnknown, "", 0, 0x87, "", "The certificate isn't registered here.", "Register its CA with auto-registration, or the certificate itself: aws iot register-certificate."},
+	{CodeCertificateInactive, "", 0, 0x87, "", "The certificate is registered but INACTIVE.", "aws iot update-certificate --new-status ACTIVE --certificate-id ID"},
+	{CodeCertificateRevoked, "", 0, 0x87, "", "The certificate is REVOKED.", "Give the device a new certificate; a revoked one stays revoked."},
+	{CodeCertificatePending, "", 0, 0x87, "", "The certificate is registered and waits for activation.", "Activate it (aws iot update-certificate --new-status ACTIVE) or mend what stopped the provisioning, named in the attempt before."},
+	{CodeCertificateTransfer, "", 0, 0x87, "", "The certificate is being transferred to another account.", "Accept, reject or cancel the transfer."},
+	{CodeCertificateExpired, "", 0, 0x87, "", "The certificate's validity has ended.", "Give the device a new certificate, or check the server's clock."},
+	{CodeCertificateNotYetValid, "", 0, 0x87, "", "The certificate's validity hasn't begun.", "Check the clock of the machine that signed it, and the server's clock."},
+	{CodeCertificateDeleted, "", 0, 0x87, "", "The certificate was deleted while the device was connected.", "Register the certificate again if the device should return."},
+	{CodeCertificateWeak, "", 0, 0x87, "", "The certificate's key or signature algorithm isn't accepted.", "Use RSA of 2048 bits or more, or P-256, P-384, P-521; sign with SHA-256 or better."},
+	{CodeCANotRegistered, "", 0, 0x87, "", "No CA registered in this tenant has the certificate's issuer as its subject.", "Register the CA: aws iot register-ca-certificate --allow-auto-registration --set-as-active."},
+	{CodeCASignature, "", 0, 0x87, "", "A registered CA has the issuer's name but didn't sign this certificate.", "The device's certificate was signed by another key of the same name: register that CA, or sign again."},
+	{CodeCAInactive, "", 0, 0x87, "", "The CA that signed the certificate is INACTIVE.", "aws iot update-ca-certificate --new-status ACTIVE --certificate-id CA"},
+	{CodeCAExpired, "", 0, 0x87, "", "The CA that signed the certificate is outside its validity.", "Register a renewed CA, or check the server's clock."},
+	{CodeAutoRegistrationOff, "", 0, 0x87, "", "The CA that signed the certificate doesn't allow auto-registration.", "aws iot update-ca-certificate --new-auto-registration-status ENABLE --certificate-id CA"},
+	{CodeTemplateMissing, "", 0, 0x87, "", "The provisioning template that the CA names doesn't exist.", "Create it, or point the CA's registrationConfig at one that does."},
+	{CodeTemplateDisabled, "", 0, 0x87, "", "The provisioning template that the CA names is disabled.", "aws iot update-provisioning-template --enabled --template-name NAME"},
+	{CodeTemplateInvalid, "", 0, 0x87, "", "The provisioning template isn't valid.", "The detail names line and member; store a corrected version."},
+	{CodeParameterMissing, "", 0, 0x87, "InvalidParameters", "The template needs a parameter that the certificate's subject doesn't have.", "Put the field into the subject of the device's certificates, or give the parameter a Default in the template."},
+	{CodeTemplateValue, "", 0, 0x87, "InvalidParameters", "A value that the template computed isn't legal.", "The detail names the member and the rule; change the template or the certificate's subject."},
+	{CodePolicyMissing, "", 0, 0x87, "ResourceNotFound", "The policy that the template names doesn't exist.", "aws iot create-policy --policy-name NAME --policy-document file://policy.json"},
+	{CodeThingTypeMissing, "", 0, 0x87, "ResourceNotFound", "The thing type that the template names doesn't exist.", "Create the thing type, or take it out of the template."},
+	{CodeGroupMissing, "", 0, 0x87, "ResourceNotFound", "A thing group or billing group that the template names doesn't exist.", "Create the group, or take it out of the template."},
+	{CodeProvisioned, "", 0, 0x87, "", "The device was provisioned; its first connection is closed as AWS IoT Core closes it.", "Nothing to mend: the device connects again and is accepted."},
+	{CodeRegisteredPending, "", 0, 0x87, "", "The certificate was registered PENDING_ACTIVATION (just-in-time registration).", "Activate it from a rule or by hand: aws iot update-certificate --new-status ACTIVE --certificate-id ID"},
+	{CodeConnectDenied, "", 0, 0x87, "", "No policy of the certificate allows iot:Connect with this client id.", "Allow iot:Connect on client/CLIENT_ID in a policy that is attached to the certificate."},
+	{CodePublishDenied, "", 0, 0x87, "", "No policy of the certificate allows iot:Publish on this topic.", "Allow iot:Publish on topic/TOPIC."},
+	{CodeSubscribeDenied, "", 0, 0x87, "", "No policy of the certificate allows iot:Subscribe on this topic filter.", "Allow iot:Subscribe on topicfilter/FILTER, and iot:Receive on topic/TOPIC."},
+	{CodeWillDenied, "", 0, 0x87, "", "No policy of the certificate allows the will to be published.", "Allow iot:Publish on topic/WILL_TOPIC."},
+	{CodeRetainDenied, "", 0, 0x87, "", "No policy of the certificate allows iot:RetainPublish on this topic.", "Allow iot:RetainPublish on topic/TOPIC beside iot:Publish."},
+	{CodeReservedTopic, "", 0, 0x90, "", "Topics that begin with $ belong to the service, and it doesn't offer this one.", "Use a topic that doesn't begin with $."},
+	{CodeTopicInvalid, "", 0, 0x90, "", "The topic name isn't acceptable.", "At most 256 bytes, 7 slashes, no wildcards."},
+	{CodeFilterInvalid, "", 0, 0x8f, "", "The topic filter isn't acceptable.", "At most 256 bytes and 7 slashes; # stands last, + fills a whole level."},
+	{CodeQoSNotSupported, "", 0, 0x9b, "", "AWS IoT Core and Imprint speak QoS 0 and 1 only.", "Use QoS 1."},
+	{CodeQuotaExceeded, "", 0, 0x97, "", "The device went over a limit of its connection.", "The detail names the limit."},
+	{CodeTakenOver, "", 0, 0x8e, "", "Another connection came with the same client id.", "Give every device its own client id; look for two devices with one."},
+	{CodeKeepAliveTimeout, "", 0, 0x8d, "", "Nothing came from the device for one and a half keep-alive intervals.", "Check the link and that the client sends PINGREQ."},
+	{CodeConnectionLost, "", 0, 0, "", "The connection broke without a DISCONNECT packet.", "Check the link and the device's power."},
+	{CodeClientDisconnect, "", 0, 0, "", "The device said DISCONNECT.", "Nothing to mend."},
+	{CodeServerShutdown, "", 0, 0x8b, "", "The server is shutting down.", "The device reconnects when the server is back."},
+	{CodeSlowConsumer, "", 0, 0x97, "", "The device didn't read its messages fast enough.", "Check the link, or let the device subscribe to less."},
+}

@@ -1,0 +1,168 @@
+package imprint
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+)
+
+// Typed names. Values are legal when they came out of the Parse function of
+// their type (or out of the store, which only ever got parsed ones).
+type (
+	// AccountID is an AWS-style account number: twelve decimal digits.
+	AccountID string
+	// Region is an AWS-style region name, such as us-east-1.
+	Region string
+	// CertificateID is the lowercase hex SHA-256 of a certificate's DER: 64
+	// characters. CA certificates use the same derivation.
+	CertificateID string
+	// ThingName is 1 to 128 characters of [a-zA-Z0-9:_-].
+	ThingName string
+	// PolicyName is 1 to 128 characters of [\w+=,.@-].
+	PolicyName string
+	// TemplateName is 1 to 36 characters of [0-9A-Za-z_-].
+	TemplateName string
+	// ClientID is an MQTT client identifier as the broker accepted it.
+	ClientID string
+)
+
+var (
+	accountPattern      = regexp.MustCompile(`^[0-9]{12}$`)
+	regionPattern       = regexp.MustCompile(`^[a-z]{2,8}(-[a-z0-9]{1,12}){1,4}$`)
+	certificatePattern  = regexp.MustCompile(`^[0-9a-f]{64}$`)
+	thingNamePattern    = regexp.MustCompile(`^[a-zA-Z0-9:_-]{1,128}$`)
+	policyNamePattern   = regexp.MustCompile(`^[\w+=,.@-]{1,128}$`)
+	templateNamePattern = regexp.MustCompile(`^[0-9A-Za-z_-]{1,36}$`)
+)
+
+// ParseAccountID checks a twelve-digit account number.
+func ParseAccountID(s string) (AccountID, error) {
+	if !accountPattern.MatchString(s) {
+		return "", Errorf(CodeInvalidRequest, "account %q is not twelve decimal digits", clip(s))
+	}
+	return AccountID(s), nil
+}
+
+// ParseRegion checks a region name of the AWS shape, such as eu-west-1.
+func ParseRegion(s string) (Region, error) {
+	if len(s) > 32 || !regionPattern.MatchString(s) {
+		return "", Errorf(CodeInvalidRequest, "region %q is not of the form us-east-1", clip(s))
+	}
+	return Region(s), nil
+}
+
+// ParseCertificateID accepts 64 hex digits in either case, normalised to lower
+// case as AWS IoT Core does.
+func ParseCertificateID(s string) (CertificateID, error) {
+	lower := strings.ToLower(s)
+	if !certificatePattern.MatchString(lower) {
+		return "", Errorf(CodeInvalidRequest, "certificate id %q is not 64 hex digits", clip(s))
+	}
+	return CertificateID(lower), nil
+}
+
+// ParseThingName checks a thing name.
+func ParseThingName(s string) (ThingName, error) {
+	if !thingNamePattern.MatchString(s) {
+		return "", Errorf(CodeInvalidRequest, "thing name %q does not match [a-zA-Z0-9:_-]{1,128}", clip(s))
+	}
+	return ThingName(s), nil
+}
+
+// ParsePolicyName checks a policy name.
+func ParsePolicyName(s string) (PolicyName, error) {
+	if !policyNamePattern.MatchString(s) {
+		return "", Errorf(CodeInvalidRequest, `policy name %q does not match [\w+=,.@-]{1,128}`, clip(s))
+	}
+	return PolicyName(s), nil
+}
+
+// ParseTemplateName checks a provisioning template name.
+func ParseTemplateName(s string) (TemplateName, error) {
+	if !templateNamePattern.MatchString(s) {
+		return "", Errorf(CodeInvalidRequest, "template name %q does not match [0-9A-Za-z_-]{1,36}", clip(s))
+	}
+	return TemplateName(s), nil
+}
+
+// clip bounds a caller's text before it is quoted in an error.
+func clip(s string) string {
+	const limit = 140
+	if len(s) <= limit {
+		return s
+	}
+	return s[:limit] + "..."
+}
+
+// Tenant is who owns a resource: an account in a region. Every row, topic,
+// client id and cache key carries it; nothing crosses tenants except a
+// certificate that is registered in several of them.
+type Tenant struct {
+	Account AccountID
+	Region  Region
+}
+
+// String renders account/region, for logs and cache keys.
+func (t Tenant) String() string { return string(t.Account) + "/" + string(t.Region) }
+
+// ARN renders arn:aws:iot:{region}:{account}:{resource}. Resource is the part
+// after the account, such as "thing/sensor-17".
+func (t Tenant) ARN(resource string) string {
+	return "arn:aws:iot:" + string(t.Region) + ":" + string(t.Account) + ":" + resource
+}
+
+// ThingARN, CertificateARN, CACertificateARN, PolicyARN and TemplateARN name
+// the tenant's resources as AWS IoT Core does.
+func (t Tenant) ThingARN(n ThingName) string { return t.ARN("thing/" + string(n)) }
+
+// CertificateARN names a device certificate.
+func (t Tenant) CertificateARN(id CertificateID) string { return t.ARN("cert/" + string(id)) }
+
+// CACertificateARN names a registered CA certificate.
+func (t Tenant) CACertificateARN(id CertificateID) string { return t.ARN("cacert/" + string(id)) }
+
+// PolicyARN names a policy.
+func (t Tenant) PolicyARN(n PolicyName) string { return t.ARN("policy/" + string(n)) }
+
+// TemplateARN names a provisioning template.
+func (t Tenant) TemplateARN(n TemplateName) string {
+	return t.ARN("provisioningtemplate/" + string(n))
+}
+
+// ParseARN splits an ARN of the iot service into its tenant and resource, the
+// part after the account. Errors: CodeInvalidRequest.
+func ParseARN(s string) (Tenant, string, error) {
+	if len(s) > 2048 {
+		return Tenant{}, "", Errorf(CodeInvalidRequest, "ARN is longer than 2048 characters")
+	}
+	parts := strings.SplitN(s, ":", 6)
+	if len(parts) != 6 || parts[0] != "arn" || parts[2] != "iot" || parts[5] == "" {
+		return Tenant{}, "", Errorf(CodeInvalidRequest, "%q is not an ARN of the form arn:aws:iot:region:account:resource", clip(s))
+	}
+	region, err := ParseRegion(parts[3])
+	if err != nil {
+		return Tenant{}, "", fmt.Errorf("couldn't read ARN %q: %w", clip(s), err)
+	}
+	account, err := ParseAccountID(parts[4])
+	if err != nil {
+		return Tenant{}, "", fmt.Errorf("couldn't read ARN %q: %w", clip(s), err)
+	}
+	return Tenant{Account: account, Region: region}, parts[5], nil
+}
+
+// ParseCertificateARN reads the certificate id out of a device certificate's
+// ARN that must belong to the tenant. Errors: CodeInvalidRequest.
+func (t Tenant) ParseCertificateARN(s string) (CertificateID, error) {
+	owner, resource, err := ParseARN(s)
+	if err != nil {
+		return "", err
+	}
+	id, found := strings.CutPrefix(resource, "cert/")
+	if !found {
+		return "", Errorf(CodeInvalidRequest, "%q is not the ARN of a certificate", clip(s))
+	}
+	if owner != t {
+		return "", Errorf(CodeInvalidRequest, "%q belongs to %s, not to %s", clip(s), owner, t)
+	}
+	return ParseCertificateID(id)
+}

@@ -1,0 +1,233 @@
+package imprint
+
+import (
+	"context"
+	"time"
+)
+
+// Store keeps the registry. Its writers share transactions (group commit), so
+// that many small updates cost one fsync.
+//
+// Contract, checked by package storetest on every engine:
+//
+//   - Update returns nil only when the changes of fn are durable: kill -9 or
+//     power loss after that loses nothing of them. It returns fn's error, with
+//     nothing of fn kept, or an error of the store, after which the change is
+//     not kept as far as the caller can tell: a caller that must know reads.
+//   - fn runs with no other writer between its reads and its writes. It may run
+//     more than once; it must not block, keep the Tx, or act on anything but the
+//     Tx and variables that it sets anew each time.
+//   - A panic in fn is returned as an error of CodeInternal.
+//   - Watchers are told of a commit before the Updates in it return.
+//   - Not found is an *Error of CodeNotFound; other failures are CodeInternal or
+//     CodeUnavailable.
+type Store interface {
+	Update(ctx context.Context, fn func(Tx) error) error
+	View(ctx context.Context, fn func(ReadTx) error) error
+	// Watch calls fn after every commit with what it changed, from the
+	// committer's goroutine: fn must not block and must not call the store.
+	// The returned function ends it.
+	Watch(fn func([]Change)) (stop func())
+	// Ready says whether the store can answer now.
+	Ready(ctx context.Context) error
+	Close() error
+}
+
+// ChangeKind says what a Change is about.
+type ChangeKind string
+
+// What caches of the connection path need to hear of.
+const (
+	ChangeCertificate ChangeKind = "certificate" // also its attachments to things and of policies
+	ChangeCA          ChangeKind = "ca"
+	ChangeThing       ChangeKind = "thing"
+	ChangePolicy      ChangeKind = "policy"
+	ChangeTemplate    ChangeKind = "template"
+	ChangeSettings    ChangeKind = "settings"
+	ChangeAccessKey   ChangeKind = "accesskey"
+	ChangeEvent       ChangeKind = "event" // an event waits for publication; Key is its ID
+)
+
+// Change names one thing that a commit changed. Key is the resource's name in
+// its tenant: a certificate id, thing name, policy name and so on.
+type Change struct {
+	Kind   ChangeKind
+	Tenant Tenant
+	Key    string
+}
+
+// Page asks for one page of a list. Cursor is empty for the first page, else
+// what the list call before returned. Limit is at least 1.
+type Page struct {
+	Cursor    string
+	Limit     int
+	Ascending bool
+}
+
+// ReadTx reads a consistent state of the registry. Lists return the items and
+// the cursor of the next page, empty on the last one; an invalid cursor is
+// CodeInvalidRequest.
+type ReadTx interface {
+	CertificateReader
+	CAReader
+	ThingReader
+	PolicyReader
+	TemplateReader
+	SettingsReader
+	TraceReader
+	IssuanceReader
+}
+
+// Tx reads and writes. Put inserts or replaces the whole row; Delete of
+// something absent is no error.
+type Tx interface {
+	ReadTx
+	CertificateWriter
+	CAWriter
+	ThingWriter
+	PolicyWriter
+	TemplateWriter
+	SettingsWriter
+	TraceWriter
+	IssuanceWriter
+}
+
+// CertificateReader reads device certificates.
+type CertificateReader interface {
+	Certificate(Tenant, CertificateID) (Certificate, error)
+	// CertificateTenants lists the registrations of one certificate in all
+	// tenants, oldest first: at most 100.
+	CertificateTenants(CertificateID) ([]Certificate, error)
+	// Certificates lists by creation time, newest first unless the page asks
+	// otherwise; ca limits it to one signer when not empty.
+	Certificates(t Tenant, ca CertificateID, p Page) ([]Certificate, string, error)
+	// CertificatesBySerial lists those with a serial, at most 100.
+	CertificatesBySerial(t Tenant, serial string) ([]Certificate, error)
+}
+
+// CertificateWriter writes device certificates. Deleting one does not touch
+// its attachments: flows check those first.
+type CertificateWriter interface {
+	PutCertificate(Certificate) error
+	DeleteCertificate(Tenant, CertificateID) error
+}
+
+// CAReader reads registered CA certificates.
+type CAReader interface {
+	CA(Tenant, CertificateID) (CACertificate, error)
+	// CAsBySubject lists the tenant's CAs with CACertificate.SubjectKey, oldest
+	// first.
+	CAsBySubject(t Tenant, subjectKey string) ([]CACertificate, error)
+	// CATenants lists the registrations of one CA in all tenants of a region.
+	CATenants(region Region, id CertificateID) ([]CACertificate, error)
+	// CAs lists by creation time; template limits it to CAs whose registration
+	// names that template when not empty.
+	CAs(t Tenant, template TemplateName, p Page) ([]CACertificate, string, error)
+}
+
+// CAWriter writes registered CA certificates.
+type CAWriter interface {
+	PutCA(CACertificate) error
+	DeleteCA(Tenant, CertificateID) error
+}
+
+// ThingFilter limits a list of things; empty members select all.
+type ThingFilter struct {
+	TypeName                      string
+	AttributeName, AttributeValue string
+	PrefixValue                   bool // AttributeValue is a prefix
+}
+
+// ThingReader reads things and what is attached to them.
+type ThingReader interface {
+	Thing(Tenant, ThingName) (Thing, error)
+	Things(Tenant, ThingFilter, Page) ([]Thing, string, error) // by name
+	ThingPrincipals(Tenant, ThingName, Page) ([]ThingAttachment, string, error)
+	CertificateThings(Tenant, CertificateID, Page) ([]ThingAttachment, string, error)
+}
+
+// ThingWriter writes things and attachments.
+type ThingWriter interface {
+	PutThing(Thing) error
+	DeleteThing(Tenant, ThingName) error
+	PutThingAttachment(ThingAttachment) error
+	DeleteThingAttachment(Tenant, ThingName, CertificateID) error
+}
+
+// PolicyReader reads policies, versions and attachments.
+type PolicyReader interface {
+	Policy(Tenant, PolicyName) (Policy, error)
+	Policies(Tenant, Page) ([]Policy, string, error) // by name
+	PolicyVersion(Tenant, PolicyName, int) (PolicyVersion, error)
+	PolicyVersions(Tenant, PolicyName) ([]PolicyVersion, error)                 // newest first
+	TargetPolicies(Tenant, string, Page) ([]PolicyAttachment, string, error)    // by policy name
+	PolicyTargets(Tenant, PolicyName, Page) ([]PolicyAttachment, string, error) // by target
+}
+
+// PolicyWriter writes policies, versions and attachments.
+type PolicyWriter interface {
+	PutPolicy(Policy) error
+	DeletePolicy(Tenant, PolicyName) error // with its versions
+	PutPolicyVersion(PolicyVersion) error
+	DeletePolicyVersion(Tenant, PolicyName, int) error
+	PutPolicyAttachment(PolicyAttachment) error
+	DeletePolicyAttachment(PolicyAttachment) error
+}
+
+// TemplateReader reads provisioning templates and tags.
+type TemplateReader interface {
+	Template(Tenant, TemplateName) (ProvisioningTemplate, error)
+	Templates(Tenant, Page) ([]ProvisioningTemplate, string, error) // by name
+	TemplateVersion(Tenant, TemplateName, int) (TemplateVersion, error)
+	TemplateVersions(Tenant, TemplateName, Page) ([]TemplateVersion, string, error) // by version
+	Tags(t Tenant, arn string) ([]Tag, error)                                       // by key
+}
+
+// TemplateWriter writes provisioning templates and tags.
+type TemplateWriter interface {
+	PutTemplate(ProvisioningTemplate) error
+	DeleteTemplate(Tenant, TemplateName) error // with its versions
+	PutTemplateVersion(TemplateVersion) error
+	DeleteTemplateVersion(Tenant, TemplateName, int) error
+	PutTag(t Tenant, arn string, tag Tag) error
+	DeleteTag(t Tenant, arn, key string) error
+	DeleteTags(t Tenant, arn string) error
+}
+
+// SettingsReader reads what the server and its tenants have one of.
+type SettingsReader interface {
+	TenantSettings(Tenant) (TenantSettings, error)
+	TenantByPrefix(endpointPrefix string) (TenantSettings, error)
+	TenantList() ([]TenantSettings, error)
+	AccessKey(id string) (AccessKey, error)
+	AccessKeys(AccountID) ([]AccessKey, error)
+}
+
+// SettingsWriter writes them. Access keys are sealed by the keeper.
+type SettingsWriter interface {
+	PutTenantSettings(TenantSettings) error
+	PutAccessKey(AccessKey) error
+	DeleteAccessKey(id string) error
+}
+
+// TraceReader reads attempts and unpublished events.
+type TraceReader interface {
+	Attempt(id string) (Attempt, error)
+	Attempts(AttemptFilter, Page) ([]Attempt, string, error) // newest first
+	// Events lists events that wait for publication, oldest first.
+	Events(limit int) ([]Event, error)
+}
+
+// TraceWriter writes attempts and events.
+type TraceWriter interface {
+	PutAttempt(Attempt) error
+	// TrimAttempts deletes attempts before a time, then the oldest beyond a
+	// number to keep, at most limit rows in one call, and returns how many.
+	TrimAttempts(before time.Time, keep, limit int) (int, error)
+	PutEvent(Event) error
+	DeleteEvents(ids []string) error
+}
+
+// Clock tells the time. Code takes one instead of calling time.Now, so that
+// tests decide what time it is.
+type Clock func() time.Time
