@@ -63,7 +63,10 @@ type Attempt struct {
 // whose certificate id, serial, thing, client id, or peer address (with or
 // without port) equals it.
 type AttemptFilter struct {
-	Tenant     Tenant // zero: all tenants
+	Tenant Tenant // zero: all tenants
+	// Unassigned also selects attempts that died before a tenant was known,
+	// when Tenant is set.
+	Unassigned bool
 	Match      string
 	FailedOnly bool
 	Since      time.Time

@@ -85,6 +85,8 @@ const (
 	CodeClientDisconnect       Code = "ClientDisconnect"
 	CodeServerShutdown         Code = "ServerShuttingDown"
 	CodeSlowConsumer           Code = "SlowConsumer"
+	CodeRetainNotOffered       Code = "RetainNotOffered"
+	CodeSharedNotOffered       Code = "SharedSubscriptionsNotOffered"
 )
 
 // Description is one row of the error table.
@@ -207,5 +209,7 @@ var table = []Description{
 	{CodeConnectionLost, "", 0, 0, "", "The connection broke without a DISCONNECT packet.", "Check the link and the device's power."},
 	{CodeClientDisconnect, "", 0, 0, "", "The device said DISCONNECT.", "Nothing to mend."},
 	{CodeServerShutdown, "", 0, 0x8b, "", "The server is shutting down.", "The device reconnects when the server is back."},
+	{CodeRetainNotOffered, "", 0, 0x9a, "", "This build of Imprint keeps no retained messages.", "Publish without the RETAIN flag."},
+	{CodeSharedNotOffered, "", 0, 0x9e, "", "This build of Imprint doesn't offer shared subscriptions.", "Subscribe to the filter without $share/NAME/."},
 	{CodeSlowConsumer, "", 0, 0x97, "", "The device didn't read its messages fast enough.", "Check the link, or let the device subscribe to less."},
 }

@@ -1,0 +1,189 @@
+// Package attempts is Imprint's own operation beside the AWS APIs: what the
+// trace recorded of devices' connections and first connections.
+//
+//	GET /imprint/attempts?match=&failed=&since=&maxResults=&nextToken=
+//
+// It is signed like every other request of the control plane; its IAM action is
+// imprint:ListAttempts. Match is a certificate id, an X.509 serial number, a
+// thing name, a client id or a peer address; since is a time; the answer lists
+// attempts, newest first.
+package attempts
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/awsapi"
+	"github.com/imprint-iot/imprint/awsapi/restjson"
+)
+
+// Path is where the operation is.
+const Path = "/imprint/attempts"
+
+// ListAttemptsInput is the request of ListAttempts.
+type ListAttemptsInput struct {
+	Match      *string    `api:"query match Match"`
+	Failed     *bool      `api:"query failed Failed"`
+	Since      *time.Time `api:"query since Since"`
+	MaxResults *int       `api:"query maxResults MaxResults"`
+	NextToken  *string    `api:"query nextToken NextToken"`
+}
+
+// ListAttemptsOutput is the response of ListAttempts.
+type ListAttemptsOutput struct {
+	Attempts  []Attempt `api:"body attempts Attempts"`
+	NextToken string    `api:"body nextToken NextToken"`
+}
+
+// Attempt is one connection by a device. Times are epoch seconds.
+type Attempt struct {
+	AttemptID     string    `api:"body attemptId String"`
+	Account       string    `api:"body account String"`
+	Region        string    `api:"body region String"`
+	Began         time.Time `api:"body began Time"`
+	Ended         time.Time `api:"body ended Time"` // absent while the device is on
+	Address       string    `api:"body address String"`
+	ServerName    string    `api:"body serverName String"`
+	ALPN          string    `api:"body alpn String"`
+	TLSVersion    string    `api:"body tlsVersion String"`
+	CertificateID string    `api:"body certificateId String"`
+	Serial        string    `api:"body serialNumber String"`
+	Subject       string    `api:"body subject String"`
+	ThingName     string    `api:"body thingName String"`
+	ClientID      string    `api:"body clientId String"`
+	Outcome       string    `api:"body outcome String"`
+	Code          string    `api:"body code String"`
+	Steps         []Step    `api:"body steps Steps"`
+}
+
+// Step is one thing that happened in an attempt.
+type Step struct {
+	At      time.Time `api:"body at Time"`
+	Name    string    `api:"body step String"`
+	Verdict string    `api:"body verdict String"`
+	Code    string    `api:"body code String"`
+	Detail  string    `api:"body detail String"`
+	Fix     string    `api:"body fix String"`
+}
+
+var codec = restjson.New(restjson.Shapes{
+	"Match":      {Limits: restjson.Between(1, 512)},
+	"MaxResults": {Limits: restjson.Between(1, 250)},
+	"NextToken":  {Limits: restjson.AtMost(2048)},
+}, "InvalidRequestException")
+
+// ListAttempts lists recorded attempts.
+var ListAttempts = awsapi.Define[ListAttemptsInput, ListAttemptsOutput](codec, awsapi.Operation{
+	Name: "ListAttempts", Method: "GET", Path: Path, Action: "imprint:ListAttempts", Resource: "*",
+})
+
+// Operations lists what the package defines.
+func Operations() []awsapi.Operation { return []awsapi.Operation{ListAttempts.Operation} }
+
+// Recorded is what answers are read from: the store, after what is still on its
+// way to it was written.
+type Recorded struct {
+	Store imprint.Store
+	// Flush waits until everything recorded so far is in the store.
+	Flush func(context.Context) error
+	// Home is the tenant whose operators also see attempts that died before a
+	// tenant was known.
+	Home imprint.Tenant
+}
+
+const defaultPage = 50
+
+// Routes binds the operation.
+func (r Recorded) Routes() []awsapi.Route {
+	return []awsapi.Route{awsapi.Handle(ListAttempts, r.list)}
+}
+
+func (r Recorded) list(ctx context.Context, caller awsapi.Caller, in *ListAttemptsInput) (*ListAttemptsOutput, error) {
+	err := r.Flush(ctx)
+	if err != nil {
+		return nil, imprint.Errorf(imprint.CodeUnavailable, "couldn't write what is still on its way to the trace: %w", err)
+	}
+	filter := imprint.AttemptFilter{
+		Tenant: imprint.Tenant{Account: imprint.AccountID(caller.Account), Region: imprint.Region(caller.Region)},
+	}
+	filter.Unassigned = filter.Tenant == r.Home
+	if in.Match != nil {
+		filter.Match = normalise(*in.Match)
+	}
+	if in.Failed != nil {
+		filter.FailedOnly = *in.Failed
+	}
+	if in.Since != nil {
+		filter.Since = *in.Since
+	}
+	page := imprint.Page{Limit: defaultPage}
+	if in.MaxResults != nil {
+		page.Limit = *in.MaxResults
+	}
+	if in.NextToken != nil {
+		page.Cursor = *in.NextToken
+	}
+	out := &ListAttemptsOutput{Attempts: []Attempt{}}
+	err = r.Store.View(ctx, func(tx imprint.ReadTx) error {
+		found, next, err := tx.Attempts(filter, page)
+		if err != nil {
+			return err
+		}
+		out.NextToken = next
+		for _, a := range found {
+			out.Attempts = append(out.Attempts, present(a))
+		}
+		return nil
+	})
+	return out, err
+}
+
+// normalise brings what a person pastes to the form that is stored: an ARN to
+// its last part, a serial number as openssl prints it to plain lowercase hex.
+func normalise(match string) string {
+	match = strings.TrimSpace(match)
+	if _, resource, err := imprint.ParseARN(match); err == nil {
+		if _, name, found := strings.Cut(resource, "/"); found {
+			match = name
+		}
+	}
+	if colons := strings.ReplaceAll(match, ":", ""); isHex(colons) && (colons != match || strings.ToLower(match) != match) {
+		lower := strings.TrimLeft(strings.ToLower(colons), "0")
+		if len(lower) > 7 {
+			return lower
+		}
+	}
+	if serial, found := strings.CutPrefix(match, "serial="); found {
+		return strings.TrimLeft(strings.ToLower(serial), "0")
+	}
+	if hex, found := strings.CutPrefix(strings.ToLower(match), "0x"); found && isHex(hex) {
+		return strings.TrimLeft(hex, "0")
+	}
+	return match
+}
+
+func isHex(s string) bool {
+	for _, c := range s {
+		if !strings.ContainsRune("0123456789abcdefABCDEF", c) {
+			return false
+		}
+	}
+	return s != ""
+}
+
+func present(a imprint.Attempt) Attempt {
+	out := Attempt{
+		AttemptID: a.ID, Account: string(a.Tenant.Account), Region: string(a.Tenant.Region),
+		Began: a.At, Ended: a.EndedAt, Address: a.Address, ServerName: a.SNI, ALPN: a.ALPN, TLSVersion: a.TLSVersion,
+		CertificateID: string(a.CertificateID), Serial: a.Serial, Subject: a.Subject, ThingName: string(a.Thing),
+		ClientID: string(a.ClientID), Outcome: string(a.Outcome), Code: string(a.Code), Steps: make([]Step, 0, len(a.Steps)),
+	}
+	for _, s := range a.Steps {
+		out.Steps = append(out.Steps, Step{
+			At: s.At, Name: s.Name, Verdict: string(s.Verdict), Code: string(s.Code), Detail: s.Detail, Fix: s.Fix,
+		})
+	}
+	return out
+}

@@ -1,0 +1,169 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/time/rate"
+
+	"github.com/imprint-iot/imprint/awsapi"
+	"github.com/imprint-iot/imprint/awsapi/attempts"
+	"github.com/imprint-iot/imprint/awsapi/iot"
+	"github.com/imprint-iot/imprint/awsapi/sigv4"
+)
+
+// newAPI makes the HTTPS server of the control plane, with health and metrics
+// beside it.
+func (s *server) newAPI() (*http.Server, error) {
+	verifier, err := sigv4.New(sigv4.Config{
+		Keys: storeKeys{s.store}, Services: []string{"iot", "execute-api"}, Regions: s.config.Regions, Now: s.clock,
+	})
+	if err != nil {
+		return nil, err
+	}
+	recorded := attempts.Recorded{Store: s.store, Flush: s.trace.Flush, Home: s.home}
+	mux, err := awsapi.NewMux(awsapi.Config{
+		Verifier: verifier, Translate: iot.Translate, Observe: s.observe, Now: s.clock,
+		Allow: newCallerLimit(s.config.APIRate).allow,
+	}, append(iot.Operations(), attempts.Operations()...), append(s.service.Routes(), recorded.Routes()...))
+	if err != nil {
+		return nil, err
+	}
+	return &http.Server{
+		Handler:           s.routes(mux),
+		ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout:       30 * time.Second,
+		WriteTimeout:      60 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    64 << 10,
+		ErrorLog:          slog.NewLogLogger(s.logger.Handler(), slog.LevelDebug),
+	}, nil
+}
+
+// routes sends health and metrics to their handlers and everything else,
+// untouched, to the control plane. It is no ServeMux: that would clean paths,
+// which breaks signatures.
+func (s *server) routes(api http.Handler) http.Handler {
+	exposition := promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{})
+	addresses := newAddressLimit(s.config.APIRate * addressFactor)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !addresses.allow(r.RemoteAddr) {
+			w.Header().Set("Retry-After", "1")
+			w.Header().Set("X-Amzn-Errortype", awsapi.CodeThrottling)
+			http.Error(w, `{"message":"Too many requests from this address."}`, http.StatusBadRequest)
+			return
+		}
+		switch r.URL.Path {
+		case "/healthz":
+			respond(w, http.StatusOK, map[string]string{"status": "ok"})
+		case "/readyz":
+			s.ready(w, r)
+		case "/metrics":
+			exposition.ServeHTTP(w, r)
+		default:
+			api.ServeHTTP(w, r)
+		}
+	})
+}
+
+// ready answers whether this server should be sent devices now.
+func (s *server) ready(w http.ResponseWriter, r *http.Request) {
+	if s.stopping.Load() {
+		respond(w, http.StatusServiceUnavailable, map[string]string{"status": "stopping"})
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)
+	defer cancel()
+	err := s.store.Ready(ctx)
+	if err != nil {
+		s.logger.Error("not ready", "error", err)
+		respond(w, http.StatusServiceUnavailable, map[string]string{"status": "the registry can't answer"})
+		return
+	}
+	respond(w, http.StatusOK, map[string]string{"status": "ready"})
+}
+
+func respond(w http.ResponseWriter, status int, body map[string]string) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	// The client may be gone; nobody is left to tell.
+	_ = json.NewEncoder(w).Encode(body)
+}
+
+// observe logs and counts one control-plane request.
+func (s *server) observe(a awsapi.Access) {
+	s.metrics.observe(a)
+	level := slog.LevelDebug
+	if a.Status >= http.StatusInternalServerError && a.Status != http.StatusNotImplemented {
+		level = slog.LevelError
+	}
+	attributes := []slog.Attr{
+		slog.String("request", a.RequestID), slog.String("operation", a.Operation), slog.Int("status", a.Status),
+		slog.Duration("duration", a.Duration), slog.String("key", a.Caller.AccessKeyID), slog.String("from", a.Caller.SourceIP),
+	}
+	if a.Code != "" {
+		attributes = append(attributes, slog.String("code", a.Code), slog.Any("error", a.Err))
+	}
+	s.logger.LogAttrs(context.Background(), level, "control plane", attributes...)
+}
+
+const (
+	// addressFactor is how many access keys' worth of requests one address may
+	// send.
+	addressFactor = 10
+	// maxLimiters bounds the memory of a limit; beyond it the limit begins anew.
+	maxLimiters = 10_000
+)
+
+// limits holds one token bucket a key.
+type limits struct {
+	perSecond int // 0: no bound
+	mu        sync.Mutex
+	buckets   map[string]*rate.Limiter
+}
+
+func (l *limits) take(key string) bool {
+	if l.perSecond <= 0 {
+		return true
+	}
+	l.mu.Lock()
+	bucket := l.buckets[key]
+	if bucket == nil {
+		if len(l.buckets) >= maxLimiters {
+			clear(l.buckets)
+		}
+		bucket = rate.NewLimiter(rate.Limit(l.perSecond), 2*l.perSecond)
+		l.buckets[key] = bucket
+	}
+	l.mu.Unlock()
+	return bucket.Allow()
+}
+
+type callerLimit struct{ limits }
+
+func newCallerLimit(perSecond int) *callerLimit {
+	return &callerLimit{limits{perSecond: perSecond, buckets: map[string]*rate.Limiter{}}}
+}
+
+func (c *callerLimit) allow(caller awsapi.Caller, _ string) bool { return c.take(caller.AccessKeyID) }
+
+type addressLimit struct{ limits }
+
+func newAddressLimit(perSecond int) *addressLimit {
+	return &addressLimit{limits{perSecond: perSecond, buckets: map[string]*rate.Limiter{}}}
+}
+
+func (a *addressLimit) allow(remote string) bool {
+	host, _, err := net.SplitHostPort(remote)
+	if err != nil {
+		host = remote
+	}
+	return a.take(host)
+}
+

@@ -1,0 +1,181 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/knadh/koanf/parsers/yaml"
+	"github.com/knadh/koanf/providers/env/v2"
+	"github.com/knadh/koanf/providers/file"
+	"github.com/knadh/koanf/providers/posflag"
+	"github.com/knadh/koanf/v2"
+	"github.com/spf13/pflag"
+
+	"github.com/imprint-iot/imprint"
+)
+
+// Config is every setting of `imprint serve`. A flag --some-setting wins over
+// the environment variable IMPRINT_SOME_SETTING, which wins over the line
+// "some-setting: value" of the YAML file named by --config.
+type Config struct {
+	// Data is the directory that holds everything: keys, certificates, the
+	// registry. Made with mode 0700. Default ./imprint-data.
+	Data string `koanf:"data"`
+	// Account is the account of the first tenant, twelve digits. Default
+	// 000000000000.
+	Account string `koanf:"account"`
+	// Region is the region of the first tenant, the one of devices that send no
+	// server name. Default us-east-1.
+	Region string `koanf:"region"`
+	// Regions are the regions that callers may sign for; each is a tenant of its
+	// own. Empty: any.
+	Regions []string `koanf:"regions"`
+	// Domain makes device endpoints {prefix}-ats.iot.{region}.{domain}. Empty:
+	// localhost.
+	Domain string `koanf:"domain"`
+	// Hosts are further names and addresses by which devices and operators reach
+	// the first tenant. The server's certificates carry them.
+	Hosts []string `koanf:"host"`
+	// MQTTAddress is where devices connect with MQTT over mutual TLS. Default
+	// :8883.
+	MQTTAddress string `koanf:"mqtt-address"`
+	// APIAddress is where the control plane, metrics and health are served over
+	// TLS. Default :9443.
+	APIAddress string `koanf:"api-address"`
+	// Hold keeps the first connection of a device that could be provisioned and
+	// lets it in, instead of closing it as AWS IoT Core does. A CA's tag
+	// imprint:first-connection (hold or close) wins over it.
+	Hold bool `koanf:"hold"`
+	// RefusalReasons answers MQTT 3.1.1 devices with CONNACK 5 and SUBACK 0x80
+	// where AWS IoT Core closes the connection without a word.
+	RefusalReasons bool `koanf:"refusal-reasons"`
+	// HandshakeTimeout bounds the TLS handshake. Default 10s.
+	HandshakeTimeout time.Duration `koanf:"handshake-timeout"`
+	// ConnectTimeout bounds the wait for CONNECT after it. Default 10s.
+	ConnectTimeout time.Duration `koanf:"connect-timeout"`
+	// MaxHandshakes bounds connections that aren't admitted yet. Default 2048.
+	MaxHandshakes int `koanf:"max-handshakes"`
+	// MaxPendingPerAddress bounds those from one address. Default 512.
+	MaxPendingPerAddress int `koanf:"max-pending-per-address"`
+	// MaxConnections bounds all device connections. Default 1000000.
+	MaxConnections int `koanf:"max-connections"`
+	// APIRate bounds the requests per second of one access key, and, ten times
+	// that, of one address. Default 500; 0: no bound.
+	APIRate int `koanf:"api-rate"`
+	// TraceRetention is how long attempts are kept. Default 168h.
+	TraceRetention time.Duration `koanf:"trace-retention"`
+	// TraceKeep is how many attempts are kept at most. Default 1000000.
+	TraceKeep int `koanf:"trace-keep"`
+	// RSAKeyPool is how many RSA keys are kept ready for
+	// CreateKeysAndCertificate. Default 16.
+	RSAKeyPool int `koanf:"rsa-key-pool"`
+	// MasterKey is the base64 of the 32 bytes that seal secrets at rest. Only
+	// from the environment (IMPRINT_MASTER_KEY) or the file; without it, the
+	// file master.key in the data directory holds one.
+	MasterKey string `koanf:"master-key"`
+	// LogFormat is text or json. Default text.
+	LogFormat string `koanf:"log-format"`
+	// LogLevel is debug, info, warn or error. Default info.
+	LogLevel string `koanf:"log-level"`
+}
+
+const defaultData = "./imprint-data"
+
+// addServeFlags declares the flags of Config.
+func addServeFlags(f *pflag.FlagSet) {
+	f.String("config", "", "YAML file with settings (env IMPRINT_CONFIG)")
+	f.String("data", defaultData, "directory that holds everything")
+	f.String("account", "000000000000", "account of the first tenant")
+	f.String("region", "us-east-1", "region of the first tenant")
+	f.StringSlice("regions", nil, "regions that callers may sign for (default: any)")
+	f.String("domain", "", "domain of the device endpoints (default: localhost)")
+	f.StringSlice("host", nil, "further names or addresses of this server")
+	f.String("mqtt-address", ":8883", "where devices connect (MQTT over mutual TLS)")
+	f.String("api-address", ":9443", "where the control plane, metrics and health are served")
+	f.Bool("hold", false, "keep a first connection open once its device is provisioned")
+	f.Bool("refusal-reasons", false, "tell MQTT 3.1.1 devices why they are refused instead of closing")
+	f.Duration("handshake-timeout", 10*time.Second, "bound of the TLS handshake")
+	f.Duration("connect-timeout", 10*time.Second, "bound of the wait for CONNECT")
+	f.Int("max-handshakes", 2048, "bound of connections that aren't admitted yet")
+	f.Int("max-pending-per-address", 512, "bound of those from one address")
+	f.Int("max-connections", 1_000_000, "bound of all device connections")
+	f.Int("api-rate", 500, "control-plane requests per second of one access key (0: no bound)")
+	f.Duration("trace-retention", 168*time.Hour, "how long attempts are kept")
+	f.Int("trace-keep", 1_000_000, "how many attempts are kept")
+	f.Int("rsa-key-pool", 16, "RSA keys kept ready for CreateKeysAndCertificate")
+	f.String("log-format", "text", "text or json")
+	f.String("log-level", "info", "debug, info, warn or error")
+}
+
+// loadConfig merges file, environment and flags and checks the result.
+func loadConfig(flags *pflag.FlagSet) (Config, error) {
+	k := koanf.New(".")
+	path := os.Getenv("IMPRINT_CONFIG")
+	if f := flags.Lookup("config"); f != nil && f.Changed {
+		path = f.Value.String()
+	}
+	if path != "" {
+		err := k.Load(file.Provider(path), yaml.Parser())
+		if err != nil {
+			return Config{}, usageError{fmt.Errorf("couldn't read the configuration file %s: %w", path, err)}
+		}
+	}
+	err := k.Load(env.Provider(".", env.Opt{Prefix: "IMPRINT_", TransformFunc: settingOf}), nil)
+	if err != nil {
+		return Config{}, fmt.Errorf("couldn't read the environment: %w", err)
+	}
+	err = k.Load(posflag.Provider(flags, ".", k), nil)
+	if err != nil {
+		return Config{}, fmt.Errorf("couldn't read the flags: %w", err)
+	}
+	var c Config
+	err = k.Unmarshal("", &c)
+	if err != nil {
+		return Config{}, usageError{fmt.Errorf("couldn't read the configuration: %w", err)}
+	}
+	return c, c.check(k.Keys())
+}
+
+// settingOf turns IMPRINT_MAX_HANDSHAKES into max-handshakes.
+func settingOf(name, value string) (string, any) {
+	name = strings.ReplaceAll(strings.ToLower(strings.TrimPrefix(name, "IMPRINT_")), "_", "-")
+	switch name {
+	case "regions", "host":
+		return name, strings.Split(value, ",")
+	}
+	return name, value
+}
+
+// ignoredSettings are environment variables of other subcommands and of tests
+// that share the prefix.
+var ignoredSettings = map[string]bool{"config": true, "ci": true, "test-aws": true, "help": true}
+
+// check refuses what can't work. Names are the settings that were given.
+func (c Config) check(names []string) error {
+	known := pflag.NewFlagSet("", pflag.ContinueOnError)
+	addServeFlags(known)
+	for _, name := range names {
+		if known.Lookup(name) == nil && name != "master-key" && !ignoredSettings[name] {
+			return usageError{fmt.Errorf("there is no setting %q (imprint serve --help lists them)", name)}
+		}
+	}
+	_, err := imprint.ParseAccountID(c.Account)
+	if err != nil {
+		return usageError{err}
+	}
+	for _, region := range append([]string{c.Region}, c.Regions...) {
+		_, err = imprint.ParseRegion(region)
+		if err != nil {
+			return usageError{err}
+		}
+	}
+	if c.LogFormat != "text" && c.LogFormat != "json" {
+		return usageError{fmt.Errorf("log-format is %q, not text or json", c.LogFormat)}
+	}
+	if c.Data == "" {
+		return usageError{fmt.Errorf("data names no directory")}
+	}
+	return nil
+}

@@ -1,0 +1,101 @@
+package main
+
+import (
+	"strconv"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/imprint-iot/imprint/awsapi"
+	"github.com/imprint-iot/imprint/broker"
+	"github.com/imprint-iot/imprint/events"
+	"github.com/imprint-iot/imprint/gateway"
+	"github.com/imprint-iot/imprint/pki"
+	"github.com/imprint-iot/imprint/provisioning"
+	"github.com/imprint-iot/imprint/trace"
+)
+
+// metrics is what /metrics shows. There are no labels per device or tenant.
+type metrics struct {
+	registry *prometheus.Registry
+	requests *prometheus.CounterVec
+	duration *prometheus.HistogramVec
+}
+
+// metered are the rooms whose counters are read when /metrics is.
+type metered struct {
+	gateway      *gateway.Gateway
+	broker       *broker.Broker
+	provisioning *provisioning.Engine
+	trace        *trace.Log
+	events       *events.Dispatcher
+	keys         *pki.KeyPool
+}
+
+func newMetrics() *metrics {
+	m := &metrics{
+		registry: prometheus.NewRegistry(),
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "imprint_api_requests_total", Help: "Control-plane requests by operation, status and error code.",
+		}, []string{"operation", "status", "code"}),
+		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "imprint_api_request_seconds", Help: "Duration of control-plane requests.",
+			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14),
+		}, []string{"operation"}),
+	}
+	m.registry.MustRegister(m.requests, m.duration,
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+// observe counts one control-plane request. Names that no operation has are
+// folded, so that callers can't invent labels.
+func (m *metrics) observe(a awsapi.Access) {
+	operation := a.Operation
+	if operation == "" {
+		operation = "none"
+	}
+	m.requests.WithLabelValues(operation, strconv.Itoa(a.Status), a.Code).Inc()
+	m.duration.WithLabelValues(operation).Observe(a.Duration.Seconds())
+}
+
+// watch adds the counters of the rooms.
+func (m *metrics) watch(rooms metered) {
+	counter := func(name, help string, read func() uint64) {
+		m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help},
+			func() float64 { return float64(read()) }))
+	}
+	gauge := func(name, help string, read func() int64) {
+		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help},
+			func() float64 { return float64(read()) }))
+	}
+	g, b, p, t := rooms.gateway.Counters, rooms.broker.Counters, rooms.provisioning.Counters, rooms.trace.Counters
+	counter("imprint_connections_accepted_total", "Device sockets accepted.", func() uint64 { return g().Accepted })
+	counter("imprint_connections_overloaded_total", "Device sockets closed at a limit.", func() uint64 { return g().Overloaded })
+	counter("imprint_handshakes_total", "TLS handshakes completed.", func() uint64 { return g().HandshakesOK })
+	counter("imprint_handshakes_failed_total", "TLS handshakes failed.", func() uint64 { return g().HandshakesFailed })
+	gauge("imprint_connections_pending", "Connections that aren't admitted yet.", func() int64 { return g().Pending })
+	gauge("imprint_connections_open", "Device sockets open.", func() int64 { return g().Open })
+
+	gauge("imprint_sessions", "MQTT sessions connected.", func() int64 { return b().Connected })
+	counter("imprint_connects_total", "CONNECT packets accepted.", func() uint64 { return b().Connects })
+	counter("imprint_connects_refused_total", "Connections refused before or at CONNECT.", func() uint64 { return b().Refused })
+	counter("imprint_publish_received_total", "PUBLISH packets from devices.", func() uint64 { return b().PublishIn })
+	counter("imprint_publish_sent_total", "PUBLISH packets to devices.", func() uint64 { return b().PublishOut })
+	counter("imprint_publish_dropped_total", "Messages dropped because a device's buffer was full.", func() uint64 { return b().PublishDropped })
+	counter("imprint_publish_denied_total", "PUBLISH packets that no policy allows.", func() uint64 { return b().PublishDenied })
+	counter("imprint_subscribe_denied_total", "Subscriptions that no policy allows.", func() uint64 { return b().SubscribeDenied })
+	counter("imprint_slow_consumers_total", "Connections ended because the device didn't keep up.", func() uint64 { return b().SlowConsumers })
+	counter("imprint_takeovers_total", "Connections ended by another with the same client id.", func() uint64 { return b().Takeovers })
+	counter("imprint_protocol_errors_total", "Connections that broke the MQTT protocol.", func() uint64 { return b().ProtocolErrors })
+
+	counter("imprint_provisioned_total", "Devices provisioned at their first connection.", func() uint64 { return p().Provisioned })
+	counter("imprint_registered_pending_total", "Certificates left PENDING_ACTIVATION by a first connection.", func() uint64 { return p().Pending })
+	counter("imprint_first_connections_refused_total", "First connections refused before registration.", func() uint64 { return p().Refused })
+
+	counter("imprint_attempts_written_total", "Attempts written to the trace.", func() uint64 { return t().Written })
+	counter("imprint_attempts_dropped_total", "Successful attempts that the trace had no room for.", func() uint64 { return t().Dropped })
+	counter("imprint_attempts_failed_total", "Attempts that couldn't be written.", func() uint64 { return t().Failed })
+	counter("imprint_events_published_total", "Stored events published.", rooms.events.Published)
+	gauge("imprint_rsa_keys_ready", "RSA keys ready for CreateKeysAndCertificate.", func() int64 { return int64(rooms.keys.Ready()) })
+}

@@ -1,0 +1,356 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/awsapi/iot"
+	"github.com/imprint-iot/imprint/broker"
+	"github.com/imprint-iot/imprint/events"
+	"github.com/imprint-iot/imprint/gateway"
+	"github.com/imprint-iot/imprint/identity"
+	"github.com/imprint-iot/imprint/internal/durable"
+	"github.com/imprint-iot/imprint/pki"
+	"github.com/imprint-iot/imprint/pki/issuelog"
+	"github.com/imprint-iot/imprint/provisioning"
+	"github.com/imprint-iot/imprint/store/sqlite"
+	"github.com/imprint-iot/imprint/trace"
+)
+
+// server is a running Imprint: every room, wired.
+type server struct {
+	config Config
+	logger *slog.Logger
+	home   imprint.Tenant
+	clock  imprint.Clock
+
+	sealer       imprint.Sealer
+	store        imprint.Store
+	authority    *pki.Authority
+	profile      *pki.Profile
+	keys         *pki.KeyPool
+	endpoints    *gateway.Endpoints
+	certificates *gateway.Certificates
+	identities   *identity.Resolver
+	trace        *trace.Log
+	provisioning *provisioning.Engine
+	broker       *broker.Broker
+	events       *events.Dispatcher
+	gateway      *gateway.Gateway
+	service      *iot.Service
+	metrics      *metrics
+
+	api      *http.Server
+	apiLn    net.Listener
+	mqttLn   net.Listener
+	stopping atomic.Bool
+	facts    serverFacts
+	key      operatorKey
+
+	// renewing guards server and the making of the server's certificates.
+	renewing sync.Mutex
+	identity *pki.ServerIdentity
+	cleanup  []func()
+}
+
+// newServer opens the data directory, making what is missing, and listens. On
+// an error everything is closed again.
+func newServer(ctx context.Context, config Config, logger *slog.Logger) (*server, error) {
+	s := &server{
+		config: config, logger: logger, clock: time.Now, metrics: newMetrics(),
+		home: imprint.Tenant{Account: imprint.AccountID(config.Account), Region: imprint.Region(config.Region)},
+	}
+	for _, step := range []func(context.Context) error{
+		s.openData, s.openPKI, s.openTenant, s.wire, s.listen, s.writeFacts,
+	} {
+		err := step(ctx)
+		if err != nil {
+			s.close()
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+func (s *server) closeLater(fn func()) { s.cleanup = append(s.cleanup, fn) }
+
+// close undoes what was opened, in reverse order.
+func (s *server) close() {
+	for n := len(s.cleanup) - 1; n >= 0; n-- {
+		s.cleanup[n]()
+	}
+	s.cleanup = nil
+}
+
+func (s *server) openData(ctx context.Context) error {
+	dir, err := filepath.Abs(s.config.Data)
+	if err != nil {
+		return fmt.Errorf("couldn't find the data directory: %w", err)
+	}
+	s.config.Data = dir
+	err = os.MkdirAll(dir, 0o700)
+	if err != nil {
+		return fmt.Errorf("couldn't make the data directory: %w", err)
+	}
+	s.sealer, err = openSealer(dir, s.config.MasterKey, true)
+	if err != nil {
+		return err
+	}
+	store, err := sqlite.Open(ctx, sqlite.Options{
+		Path: filepath.Join(dir, registryFile), Sealer: s.sealer, Clock: s.clock, Logger: s.logger,
+	})
+	if err != nil {
+		return err
+	}
+	s.store = store
+	s.closeLater(func() {
+		err := store.Close()
+		if err != nil {
+			s.logger.Error("couldn't close the registry", "error", err)
+		}
+	})
+	return nil
+}
+
+func (s *server) openPKI(ctx context.Context) error {
+	dir := filepath.Join(s.config.Data, pkiDir)
+	err := os.MkdirAll(dir, 0o700)
+	if err != nil {
+		return fmt.Errorf("couldn't make the directory of keys: %w", err)
+	}
+	s.authority, err = pki.OpenAuthority(ctx, dir, pki.AuthorityConfig{Sealer: s.sealer, Journal: issuelog.New(s.store), Clock: s.clock})
+	if err != nil {
+		return err
+	}
+	s.profile, err = pki.NewProfile(pki.ProfileConfig{})
+	if err != nil {
+		return err
+	}
+	s.keys, err = pki.NewKeyPool(pki.KeyPoolConfig{Size: s.config.RSAKeyPool})
+	if err != nil {
+		return err
+	}
+	s.closeLater(s.keys.Close)
+	return nil
+}
+
+func (s *server) openTenant(ctx context.Context) error {
+	key, err := ensureOperatorKey(ctx, s.config.Data, s.sealer, s.store, s.home.Account, s.clock)
+	if err != nil {
+		return err
+	}
+	s.key = key
+	s.endpoints, err = gateway.NewEndpoints(ctx, s.store, s.config.Domain, s.home, s.config.Hosts)
+	if err != nil {
+		return err
+	}
+	s.service = iot.NewService(iot.Rooms{
+		Store: s.store, Clock: s.clock, Authority: s.authority, Profile: s.profile, Keys: s.keys,
+		Endpoint: s.endpoints.Address, TenantMade: s.tenantMade, Logger: s.logger,
+	})
+	settings, err := s.service.EnsureTenant(ctx, s.home)
+	if err != nil {
+		return err
+	}
+	s.endpoints.Add(settings)
+	return s.renewCertificates(ctx)
+}
+
+// tenantMade makes a new tenant's endpoint known to the door and gives the
+// server a certificate for it.
+func (s *server) tenantMade(settings imprint.TenantSettings) {
+	s.endpoints.Add(settings)
+	if s.certificates == nil {
+		return // the start goes on to make them
+	}
+	err := s.renewCertificates(context.Background())
+	if err != nil {
+		s.logger.Error("couldn't make a server certificate for a new tenant", "tenant", settings.Tenant.String(), "error", err)
+	}
+}
+
+// renewCertificates makes the server's certificates fit the tenants' names and
+// the time, and puts them into use without touching live connections.
+func (s *server) renewCertificates(ctx context.Context) error {
+	s.renewing.Lock()
+	defer s.renewing.Unlock()
+	names, err := pki.NewNames(s.endpoints.CertificateNames()...)
+	if err != nil {
+		return err
+	}
+	s.identity, err = pki.EnsureServer(ctx, filepath.Join(s.config.Data, pkiDir), s.sealer, names, s.clock)
+	if err != nil {
+		return err
+	}
+	if s.certificates == nil {
+		s.certificates = gateway.NewCertificates(s.identity.ECDSA, s.identity.RSA)
+		return nil
+	}
+	s.certificates.Replace(s.identity.ECDSA, s.identity.RSA)
+	return nil
+}
+
+func (s *server) wire(context.Context) error {
+	s.trace = trace.NewLog(s.store, s.clock, trace.Options{Retention: s.config.TraceRetention, Keep: s.config.TraceKeep, Logger: s.logger})
+	s.closeLater(s.trace.Close)
+	s.provisioning = provisioning.NewEngine(s.store, s.clock, provisioning.Options{Hold: s.config.Hold, Logger: s.logger})
+	s.closeLater(s.provisioning.Close)
+	s.identities = identity.NewResolver(s.store, func(tenant imprint.Tenant, id imprint.CertificateID) {
+		s.broker.CertificateChanged(tenant, id)
+	})
+	s.closeLater(s.identities.Close)
+	s.broker = broker.New(broker.Options{
+		ConnectTimeout: s.config.ConnectTimeout, RefusedConnectGetsReason: s.config.RefusalReasons,
+		DeniedSubscribeGetsReason: s.config.RefusalReasons, Logger: s.logger,
+	}, s.identities, s.clock)
+	s.events = events.NewDispatcher(s.store, s.broker, s.logger)
+	s.closeLater(s.events.Close)
+	s.gateway = gateway.New(gateway.Options{
+		HandshakeTimeout: s.config.HandshakeTimeout, MaxHandshakes: s.config.MaxHandshakes,
+		MaxPending: s.config.MaxPendingPerAddress, MaxConnections: s.config.MaxConnections, Logger: s.logger,
+	}, gateway.Rooms{
+		Store: s.store, Clock: s.clock, Endpoints: s.endpoints, Identities: s.identities,
+		Provisioning: s.provisioning, Broker: s.broker, Trace: s.trace, Certificates: s.certificates,
+	})
+	s.metrics.watch(metered{
+		gateway: s.gateway, broker: s.broker, provisioning: s.provisioning, trace: s.trace, events: s.events, keys: s.keys,
+	})
+	return nil
+}
+
+func (s *server) listen(ctx context.Context) error {
+	var lc net.ListenConfig
+	mqttLn, err := lc.Listen(ctx, "tcp", s.config.MQTTAddress)
+	if err != nil {
+		return listenError("--mqtt-address", s.config.MQTTAddress, err)
+	}
+	s.mqttLn = mqttLn
+	s.closeLater(func() { _ = mqttLn.Close() })
+	apiLn, err := lc.Listen(ctx, "tcp", s.config.APIAddress)
+	if err != nil {
+		return listenError("--api-address", s.config.APIAddress, err)
+	}
+	s.closeLater(func() { _ = apiLn.Close() })
+	s.apiLn = tls.NewListener(apiLn, &tls.Config{
+		MinVersion: tls.VersionTLS12, GetCertificate: s.certificates.Get, NextProtos: []string{"h2", "http/1.1"},
+	})
+	s.api, err = s.newAPI()
+	return err
+}
+
+func listenError(flag, address string, err error) error {
+	return imprint.Errorf(imprint.CodeUnavailable, "couldn't listen on %s: %w", address, err).
+		WithHint("Another program may hold the port: choose one with %s.", flag)
+}
+
+// writeFacts tells the other subcommands where this server is.
+func (s *server) writeFacts(ctx context.Context) error {
+	settings, err := s.service.EnsureTenant(ctx, s.home)
+	if err != nil {
+		return err
+	}
+	device, err := s.endpoints.Address(settings, "iot:Data-ATS")
+	if err != nil {
+		return err
+	}
+	s.facts = serverFacts{
+		Version: version(), PID: os.Getpid(), Account: string(s.home.Account), Region: string(s.home.Region),
+		APIURL:      "https://" + net.JoinHostPort(s.apiHost(), portOf(s.apiLn.Addr())),
+		MQTTAddress: net.JoinHostPort(device, portOf(s.mqttLn.Addr())), CABundle: s.identity.RootPath,
+	}
+	data, err := json.MarshalIndent(s.facts, "", "  ")
+	if err != nil {
+		return fmt.Errorf("couldn't encode the server's facts: %w", err)
+	}
+	return durable.WriteFile(filepath.Join(s.config.Data, serverFile), append(data, '\n'), 0o600)
+}
+
+// apiHost is the name by which operators on this machine reach the API.
+func (s *server) apiHost() string {
+	host, _, err := net.SplitHostPort(s.config.APIAddress)
+	if err == nil && host != "" && host != "0.0.0.0" && host != "::" {
+		return host
+	}
+	return "localhost"
+}
+
+func portOf(a net.Addr) string {
+	_, port, err := net.SplitHostPort(a.String())
+	if err != nil {
+		return ""
+	}
+	return port
+}
+
+// shutdownTimeout bounds a graceful stop.
+const shutdownTimeout = 10 * time.Second
+
+// run serves until the context ends, then stops: readiness first, then the API,
+// then the devices, who hear a reason.
+func (s *server) run(ctx context.Context) error {
+	defer s.close()
+	failed := make(chan error, 2)
+	go func() {
+		err := s.api.Serve(s.apiLn)
+		if !errors.Is(err, http.ErrServerClosed) {
+			failed <- fmt.Errorf("couldn't go on serving the control plane: %w", err)
+		}
+	}()
+	// Connections outlive the context that ends the program: they are told.
+	lifetime, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	go func() {
+		err := s.gateway.Serve(lifetime, s.mqttLn)
+		if err != nil {
+			failed <- fmt.Errorf("couldn't go on serving devices: %w", err)
+		}
+	}()
+	go s.renew(lifetime)
+	var result error
+	select {
+	case <-ctx.Done():
+		s.logger.Info("shutting down")
+	case result = <-failed:
+	}
+	s.stopping.Store(true)
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
+	defer cancel()
+	_ = s.mqttLn.Close()
+	return errors.Join(result, s.api.Shutdown(grace), s.broker.Shutdown(grace), s.gateway.Shutdown(grace))
+}
+
+// renew replaces the server's certificates when their time comes.
+func (s *server) renew(ctx context.Context) {
+	const lookAgain = time.Hour
+	ticker := time.NewTicker(lookAgain)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		s.renewing.Lock()
+		due := s.clock().After(s.identity.RenewAt)
+		s.renewing.Unlock()
+		if !due {
+			continue
+		}
+		err := s.renewCertificates(ctx)
+		if err != nil {
+			s.logger.Error("couldn't renew the server's certificates", "error", err)
+		}
+	}
+}

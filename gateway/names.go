@@ -1,0 +1,156 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/imprint-iot/imprint"
+)
+
+// Endpoints knows which host names belong to which tenant: what
+// DescribeEndpoint answers and what the server name of a TLS hello selects.
+// It is safe for use by many goroutines.
+type Endpoints struct {
+	domain  string // empty: localhost
+	home    imprint.Tenant
+	aliases []string // further host names of the home tenant
+
+	mu       sync.RWMutex
+	byPrefix map[string]imprint.Tenant
+	prefixes map[imprint.Tenant]string
+}
+
+// endpointKinds are the label suffixes of the endpoint names that AWS IoT Core
+// gives one tenant, all of which lead to the same door here.
+var endpointKinds = []string{"-ats.iot.", ".iot.", ".credentials.iot.", ".jobs.iot."}
+
+// NewEndpoints reads the tenants' names from the store and follows changes.
+// Home is the tenant of clients that send no server name or a plain localhost.
+func NewEndpoints(ctx context.Context, store imprint.Store, domain string, home imprint.Tenant, aliases []string) (*Endpoints, error) {
+	e := &Endpoints{domain: strings.ToLower(domain), home: home, aliases: aliases,
+		byPrefix: map[string]imprint.Tenant{}, prefixes: map[imprint.Tenant]string{}}
+	err := e.reload(ctx, store)
+	if err != nil {
+		return nil, err
+	}
+	return e, nil
+}
+
+func (e *Endpoints) reload(ctx context.Context, store imprint.Store) error {
+	var list []imprint.TenantSettings
+	err := store.View(ctx, func(tx imprint.ReadTx) error {
+		found, err := tx.TenantList()
+		list = found
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("couldn't read the tenants' endpoint names: %w", err)
+	}
+	for _, s := range list {
+		e.Add(s)
+	}
+	return nil
+}
+
+// Add makes a tenant's names known.
+func (e *Endpoints) Add(s imprint.TenantSettings) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.byPrefix[s.EndpointPrefix] = s.Tenant
+	e.prefixes[s.Tenant] = s.EndpointPrefix
+}
+
+// Home is the tenant of clients that send no server name.
+func (e *Endpoints) Home() imprint.Tenant { return e.home }
+
+func (e *Endpoints) suffix() string {
+	if e.domain == "" {
+		return "localhost"
+	}
+	return e.domain
+}
+
+// Address is the host name for a tenant and an endpoint kind of
+// DescribeEndpoint (iot:Data-ATS, iot:Data, iot:CredentialProvider, iot:Jobs).
+// Without a domain, the home tenant's address is localhost.
+func (e *Endpoints) Address(s imprint.TenantSettings, kind string) (string, error) {
+	var middle string
+	switch kind {
+	case "", "iot:Data-ATS":
+		middle = "-ats.iot."
+	case "iot:Data":
+		middle = ".iot."
+	case "iot:CredentialProvider":
+		middle = ".credentials.iot."
+	case "iot:Jobs":
+		middle = ".jobs.iot."
+	default:
+		return "", imprint.Errorf(imprint.CodeInvalidRequest, "Endpoint type %s not recognized.", kind).
+			WithHint("Use iot:Data-ATS.")
+	}
+	if e.domain == "" && s.Tenant == e.home {
+		return "localhost", nil
+	}
+	return s.EndpointPrefix + middle + string(s.Tenant.Region) + "." + e.suffix(), nil
+}
+
+// errUnknownName says that a server name selects no tenant.
+var errUnknownName = errors.New("unknown server name")
+
+// Tenant is the tenant that a server name selects; the home tenant for an empty
+// one. Errors: CodeSNIUnknown.
+func (e *Endpoints) Tenant(serverName string) (imprint.Tenant, error) {
+	name := strings.ToLower(strings.TrimSuffix(serverName, "."))
+	if name == "" || name == "localhost" || slices.Contains(e.aliases, name) {
+		return e.home, nil
+	}
+	rest, found := strings.CutSuffix(name, "."+e.suffix())
+	if found {
+		for _, kind := range endpointKinds {
+			prefix, region, ok := strings.Cut(rest, kind)
+			if !ok {
+				continue
+			}
+			e.mu.RLock()
+			tenant, known := e.byPrefix[prefix]
+			e.mu.RUnlock()
+			if known && string(tenant.Region) == region {
+				return tenant, nil
+			}
+		}
+	}
+	return imprint.Tenant{}, imprint.Errorf(imprint.CodeSNIUnknown, "%w %q", errUnknownName, serverName).
+		WithHint("Connect to %s, which aws iot describe-endpoint --endpoint-type iot:Data-ATS gives.", e.homeAddress())
+}
+
+func (e *Endpoints) homeAddress() string {
+	e.mu.RLock()
+	prefix := e.prefixes[e.home]
+	e.mu.RUnlock()
+	address, err := e.Address(imprint.TenantSettings{Tenant: e.home, EndpointPrefix: prefix}, "iot:Data-ATS")
+	if err != nil {
+		return "the device endpoint"
+	}
+	return address
+}
+
+// CertificateNames lists the DNS names that the server's certificates must
+// carry so that every known tenant's endpoint is covered.
+func (e *Endpoints) CertificateNames() []string {
+	names := append([]string{"localhost"}, e.aliases...)
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	for tenant := range e.prefixes {
+		base := "iot." + string(tenant.Region) + "." + e.suffix()
+		names = append(names, "*."+base, "*.credentials."+base, "*.jobs."+base, base)
+	}
+	if e.domain != "" {
+		names = append(names, e.domain)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}

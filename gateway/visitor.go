@@ -1,0 +1,122 @@
+package gateway
+
+import (
+	"context"
+	"crypto/x509"
+	"fmt"
+
+	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/identity"
+	"github.com/imprint-iot/imprint/pki"
+	"github.com/imprint-iot/imprint/provisioning"
+	"github.com/imprint-iot/imprint/trace"
+)
+
+// visitor is a peer whose handshake is complete and whose certificate isn't
+// decided on yet: that happens at its CONNECT packet.
+type visitor struct {
+	gateway    *Gateway
+	tenant     imprint.Tenant
+	serverName string
+	leaf       *x509.Certificate
+}
+
+// admit gives the identity that the visitor may connect as, held once, or an
+// *imprint.Error that says why it may not.
+func (v *visitor) admit(ctx context.Context, rec *trace.Recorder) (*identity.Identity, error) {
+	id := pki.CertificateID(v.leaf.Raw)
+	rec.Describe(func(a *imprint.Attempt) {
+		a.CertificateID = id
+		a.Serial = pki.SerialHex(v.leaf.SerialNumber)
+		a.Subject = v.leaf.Subject.String()
+	})
+	who, err := v.find(ctx, id, rec)
+	rec.Describe(func(a *imprint.Attempt) { a.Tenant = v.tenant })
+	switch {
+	case imprint.CodeOf(err) == imprint.CodeNotFound:
+		rec.Info("certificate", "%s isn't registered in %s: subject %q, issuer %q", id, v.tenant, v.leaf.Subject, v.leaf.Issuer)
+		return v.provision(ctx, id, rec)
+	case err != nil:
+		rec.Fail("certificate", err)
+		return nil, err
+	}
+	if who.Certificate.Status == imprint.CertificatePendingActivation {
+		v.gateway.rooms.Identities.Release(who)
+		rec.Info("certificate", "%s is registered PENDING_ACTIVATION", id)
+		return v.provision(ctx, id, rec)
+	}
+	return v.check(who, rec)
+}
+
+// find looks the certificate up in the tenant that the server name selected.
+// Without a server name the certificate's own registration decides, if it is
+// in exactly one tenant in DEFAULT mode.
+func (v *visitor) find(ctx context.Context, id imprint.CertificateID, rec *trace.Recorder) (*identity.Identity, error) {
+	identities := v.gateway.rooms.Identities
+	who, err := identities.Acquire(ctx, v.tenant, id)
+	if v.serverName != "" || (err != nil && imprint.CodeOf(err) != imprint.CodeNotFound) {
+		return who, err
+	}
+	if err == nil && who.Certificate.Mode == imprint.ModeDefault {
+		return who, nil
+	}
+	if err == nil {
+		identities.Release(who)
+	}
+	var found []imprint.Certificate
+	viewErr := v.gateway.rooms.Store.View(ctx, func(tx imprint.ReadTx) error {
+		list, err := tx.CertificateTenants(id)
+		found = list
+		return err
+	})
+	if viewErr != nil {
+		return nil, fmt.Errorf("couldn't look for the tenant of certificate %s: %w", id, viewErr)
+	}
+	if len(found) == 0 {
+		return nil, imprint.Errorf(imprint.CodeNotFound, "certificate %s isn't registered", id)
+	}
+	var home []imprint.Certificate
+	for _, c := range found {
+		if c.Mode == imprint.ModeDefault {
+			home = append(home, c)
+		}
+	}
+	if len(home) != 1 {
+		return nil, imprint.Errorf(imprint.CodeSNIRequired, "certificate %s is registered in %d tenant(s), %d of them in DEFAULT mode: only a server name can select one", id, len(found), len(home))
+	}
+	v.tenant = home[0].Tenant
+	rec.Info("tenant", "without a server name, the certificate's registration selects %s", v.tenant)
+	return identities.Acquire(ctx, v.tenant, id)
+}
+
+// provision runs a first connection, and lets the device in if it may stay.
+func (v *visitor) provision(ctx context.Context, id imprint.CertificateID, rec *trace.Recorder) (*identity.Identity, error) {
+	err := v.gateway.rooms.Provisioning.FirstConnection(ctx, provisioning.Newcomer{Tenant: v.tenant, Leaf: v.leaf, ID: id, Rec: rec})
+	if err != nil {
+		return nil, err
+	}
+	who, err := v.gateway.rooms.Identities.Acquire(ctx, v.tenant, id)
+	if err != nil {
+		rec.Fail("certificate", err)
+		return nil, err
+	}
+	return v.check(who, rec)
+}
+
+// check refuses certificates that may not connect.
+func (v *visitor) check(who *identity.Identity, rec *trace.Recorder) (*identity.Identity, error) {
+	refusal := who.Certificate.Refusal(v.gateway.rooms.Clock())
+	if refusal != nil {
+		rec.Fail("certificate", refusal)
+		v.gateway.rooms.Identities.Release(who)
+		return nil, refusal
+	}
+	if who.Certificate.Mode == imprint.ModeSNIOnly && v.serverName == "" {
+		err := imprint.Errorf(imprint.CodeSNIRequired, "certificate %s is registered SNI_ONLY and the hello carried no server name", who.Certificate.ID)
+		rec.Fail("certificate", err)
+		v.gateway.rooms.Identities.Release(who)
+		return nil, err
+	}
+	rec.OK("certificate", "%s is ACTIVE, %d thing(s) attached", who.Certificate.ID, len(who.Things))
+	return who, nil
+}

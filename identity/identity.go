@@ -1,0 +1,103 @@
+// Package identity is the cached view of the registry that the connection path
+// reads: a certificate's row, its things, and its compiled policies, by the id
+// that a TLS handshake yields.
+//
+// What it promises: after a change is committed, Stale is true for every
+// identity that it touches before the change is acknowledged to whoever made
+// it, so that a changed policy, attachment or status holds for the next packet
+// of every live connection. Compiled policies are shared by all certificates
+// that have the same documents.
+//
+// What it does not do: it decides nothing; Certificate.Refusal and the policy
+// set do.
+package identity
+
+import (
+	"net/netip"
+	"sync/atomic"
+
+	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/policy"
+)
+
+// Attachment is one thing of a certificate.
+type Attachment struct {
+	Thing     imprint.Thing
+	Exclusive bool
+}
+
+// Identity is what the connection path knows of one registered certificate. It
+// is immutable but for its staleness, and shared.
+type Identity struct {
+	// Certificate has no PEM here, to spare memory.
+	Certificate imprint.Certificate
+	Things      []Attachment
+	Policies    *policy.Set
+
+	stale atomic.Bool
+	// refs counts holders; a held identity stays in the resolver's index so
+	// that changes find it. Guarded by the shard's lock.
+	refs int
+	// marks are the generations of the policies, as they were when this was
+	// loaded.
+	marks []mark
+}
+
+type mark struct {
+	key     policyKey
+	current *atomic.Uint64
+	seen    uint64
+}
+
+// Stale tells that something behind the identity has changed: acquire it anew.
+func (i *Identity) Stale() bool {
+	if i.stale.Load() {
+		return true
+	}
+	for _, m := range i.marks {
+		if m.current.Load() != m.seen {
+			return true
+		}
+	}
+	return false
+}
+
+// ThingFor is the thing that a connection with this client id belongs to: the
+// one that the certificate is attached to exclusively, else the attached one
+// whose name equals the client id; nil when there is none.
+func (i *Identity) ThingFor(client imprint.ClientID) *Attachment {
+	for n := range i.Things {
+		if i.Things[n].Exclusive {
+			return &i.Things[n]
+		}
+	}
+	for n := range i.Things {
+		if string(i.Things[n].Thing.Name) == string(client) {
+			return &i.Things[n]
+		}
+	}
+	return nil
+}
+
+// Connection is what a connection adds to its certificate's identity for policy
+// decisions.
+type Connection struct {
+	ClientID   imprint.ClientID // empty where there is none
+	Address    netip.Addr
+	ServerName string
+	// Certificate holds the values of the iot:Certificate.* variables.
+	Certificate *policy.CertificateVariables
+}
+
+// Variables binds the policy variables of one connection.
+func (i *Identity) Variables(c Connection) *policy.Variables {
+	binding := policy.Binding{
+		ClientID: string(c.ClientID), SourceIP: c.Address, Certificate: c.Certificate, DomainName: c.ServerName,
+	}
+	if attached := i.ThingFor(c.ClientID); attached != nil {
+		binding.Thing = &policy.Thing{
+			Name: string(attached.Thing.Name), TypeName: attached.Thing.TypeName, Attributes: attached.Thing.Attributes,
+		}
+	}
+	return policy.NewVariables(binding)
+}

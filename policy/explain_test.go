@@ -1,0 +1,119 @@
+package policy_test
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/imprint-iot/imprint/policy"
+)
+
+func TestNearMisses(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name, doc string
+		req       *policy.Request
+		kind      policy.NearMissKind
+		part      string // must appear in String()
+	}{
+		{"action missing", doc(allow("iot:Publish", "*")), ask(policy.Connect, "client/", "a"), policy.MissAction, `"Action": "iot:Connect"`},
+		{"action misspelt", doc(allow("iot:Conect", "*")), ask(policy.Connect, "client/", "a"), policy.MissAction, `did it mean "iot:Connect"?`},
+		{"publish but not retain", doc(allow("iot:Publish", "*")), ask(policy.RetainPublish, "topic/", "a"), policy.MissAction, "iot:RetainPublish is missing"},
+		{"topic where topicfilter is needed", doc(allow("iot:Subscribe", arn+"topic/a/*")), ask(policy.Subscribe, "topicfilter/", "a/b"), policy.MissResourceKind, `write "` + arn + `topicfilter/a/*"`},
+		{"topicfilter where topic is needed", doc(allow("iot:Receive", arn+"topicfilter/a")), ask(policy.Receive, "topic/", "a"), policy.MissResourceKind, "topic/"},
+		{"kind and region", doc(allow("iot:Subscribe", "arn:aws:iot:eu-west-1:000000000000:topic/a")), ask(policy.Subscribe, "topicfilter/", "a"), policy.MissResourceKind, `write "` + arn + `topicfilter/a"`},
+		{"single resource for a list action", doc(allow("iot:ListRetainedMessages", arn+"topic/a")), &policy.Request{Action: policy.ListRetainedMessages, ResourceName: "*"}, policy.MissResourceKind, `"Resource": "*"`},
+		{"another region", doc(allow("iot:Publish", "arn:aws:iot:eu-west-1:000000000000:topic/a")), ask(policy.Publish, "topic/", "a"), policy.MissLocation, "another region"},
+		{"another account and region", doc(allow("iot:Publish", "arn:aws:iot:eu-west-1:111111111111:topic/${iot:ClientId}")), ask(policy.Publish, "topic/", "dev1"), policy.MissLocation, "region and account"},
+		{"unresolved variable", doc(allow("iot:Publish", arn+"topic/${iot:Connection.Thing.Attributes[floor]}/x")), ask(policy.Publish, "topic/", "3/x"), policy.MissVariable, `no attribute "floor"`},
+		{"MQTT wildcard", doc(allow("iot:Publish", arn+"topic/a/+/c")), ask(policy.Publish, "topic/", "a/b/c"), policy.MissMQTTWildcard, `topic/a/*/c`},
+		{"version 2008", `{"Statement":` + allow("iot:Publish", arn+"topic/${iot:ClientId}") + `}`, ask(policy.Publish, "topic/", "dev1"), policy.MissVersion, `"Version": "2012-10-17"`},
+		{"case", doc(allow("iot:Publish", arn+"topic/Abc")), ask(policy.Publish, "topic/", "abc"), policy.MissCase, "upper and lower case"},
+		{"another resource, the nearest of two", doc(allow("iot:Publish", arn+"topic/x"), allow("iot:Publish", arn+"topic/abd")), ask(policy.Publish, "topic/", "abc"), policy.MissResource, "topic/abd"},
+		{"condition with a value", doc(`{"Sid":"S","Effect":"Allow","Action":"*","Resource":"*","Condition":{"StringEquals":{"iot:ClientId":"dev2"}}}`), ask(policy.Publish, "topic/", "a"), policy.MissCondition, `is ["dev1"]`},
+		{"condition without a value", doc(`{"Effect":"Allow","Action":"*","Resource":"*","Condition":{"StringEquals":{"x:y":"dev2"}}}`), ask(policy.Publish, "topic/", "a"), policy.MissCondition, "has no value"},
+		{"excluded", doc(`{"Effect":"Allow","Action":"*","NotResource":"` + arn + `topic/a"}`), ask(policy.Publish, "topic/", "a"), policy.MissExcluded, "NotResource"},
+		{"excluded by an unresolved variable", doc(`{"Effect":"Allow","Action":"*","NotResource":"` + arn + `topic/${x:y}"}`), ask(policy.Publish, "topic/", "a"), policy.MissVariable, "x:y"},
+		{"the closest kind wins", doc(allow("iot:Publish", arn+"topic/zzz"), allow("iot:Publish", arn+"topic/A")), ask(policy.Publish, "topic/", "a"), policy.MissCase, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			set := compile(t, tt.doc)
+			check(t, set, tt.req, no)
+			x := set.Explain(tt.req)
+			if x.NearMiss.Kind != tt.kind {
+				t.Errorf("kind = %q, want %q: %s", x.NearMiss.Kind, tt.kind, x)
+			}
+			if !strings.Contains(x.String(), tt.part) {
+				t.Errorf("explanation does not say %q:\n%s", tt.part, x)
+			}
+			if x.NearMiss.Hint == "" || x.NearMiss.Sentence == "" {
+				t.Errorf("sentence or hint is empty: %+v", x.NearMiss)
+			}
+		})
+	}
+	if got := policy.Compile().Explain(ask(policy.Connect, "client/", "a")).NearMiss.Kind; got != policy.MissNoPolicy {
+		t.Errorf("without policies: kind = %q, want %q", got, policy.MissNoPolicy)
+	}
+}
+
+func TestUnresolvedVariableReasons(t *testing.T) {
+	t.Parallel()
+	for variable, want := range map[string]string{
+		"iot:Connection.Thing.ThingName":          "attach the certificate to a thing",
+		"iot:Certificate.Subject.CommonName":      "no client certificate",
+		"iot:CertificateId":                       "not switched on",
+		"iot:Certificate.Subject.CommonName.List": "several values",
+		"iot:ClientId":                            "never substituted",
+		"x:y":                                     "no such key",
+	} {
+		set := compile(t, doc(allow("iot:Publish", arn+"topic/${"+variable+"}")))
+		r := ask(policy.Publish, "topic/", "a")
+		r.Vars = policy.NewVariables(policy.Binding{ClientID: "a*"})
+		if got := set.Explain(r).String(); !strings.Contains(got, want) {
+			t.Errorf("${%s}: %q does not say %q", variable, got, want)
+		}
+	}
+}
+
+func TestExplanationNamesTheDecidingStatement(t *testing.T) {
+	t.Parallel()
+	set := policy.Compile(
+		policy.Named{Name: "open", Doc: mustParse(t, doc(allow("iot:Connect", "*"), allow("iot:*", "*")))},
+		policy.Named{Name: "guard", Doc: mustParse(t, doc(`{"Sid":"NoSecrets","Effect":"Deny","Action":"iot:Publish","Resource":"`+arn+`topic/${iot:ClientId}/secret"}`))},
+	)
+	x := set.Explain(ask(policy.Publish, "topic/", "dev1/secret"))
+	want := policy.Explanation{
+		Decision: policy.ExplicitDeny, Action: policy.Publish, Resource: arn + "topic/dev1/secret",
+		Deciding:  &policy.StatementRef{Policy: "guard", Sid: "NoSecrets"},
+		AllowedBy: []policy.StatementRef{{Policy: "open", Statement: 1}},
+		DeniedBy:  []policy.StatementRef{{Policy: "guard", Sid: "NoSecrets"}},
+		Variables: []policy.VariableValue{{Name: "iot:ClientId", Value: "dev1", Resolved: true}},
+		Sentence:  `iot:Publish on ` + arn + `topic/dev1/secret: statement 0 ("NoSecrets") of policy "guard" denies it.`,
+		Hint:      "an explicit deny wins over every allow; narrow or remove that statement",
+	}
+	if diff := cmp.Diff(want, x); diff != "" {
+		t.Errorf("Explain (-want +got):\n%s", diff)
+	}
+	encoded, err := json.Marshal(x)
+	if err != nil || !strings.Contains(string(encoded), `"decision":"EXPLICIT_DENY"`) {
+		t.Errorf("JSON is %s, error %v", encoded, err)
+	}
+	allowed := set.Explain(ask(policy.Publish, "topic/", "x"))
+	if allowed.Deciding == nil || allowed.Deciding.Statement != 1 {
+		t.Errorf("allowed by %v, want statement 1", allowed.Deciding)
+	}
+}
+
+func TestExplanationListsMissingKeysAndConditions(t *testing.T) {
+	t.Parallel()
+	set := compile(t, doc(`{"Effect":"Allow","Action":"*","Resource":"`+arn+`topic/*","Condition":{"StringEquals":{"x:b":"${x:a}","iot:ClientId":"q"}}}`))
+	x := set.Explain(ask(policy.Publish, "topic/", "a"))
+	if diff := cmp.Diff([]string{"x:a", "x:b"}, x.Missing); diff != "" {
+		t.Errorf("Missing (-want +got):\n%s", diff)
+	}
+	if len(x.Conditions) != 2 || x.Conditions[1].Got[0] != "dev1" {
+		t.Errorf("failed conditions are %+v, want two", x.Conditions)
+	}
+}

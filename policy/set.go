@@ -1,0 +1,116 @@
+package policy
+
+// Decision is the answer to a request. The zero value denies.
+type Decision uint8
+
+// The three answers: nothing allows it, something denies it, something allows
+// it and nothing denies it.
+const (
+	ImplicitDeny Decision = iota
+	ExplicitDeny
+	Allowed
+)
+
+// String gives the names that TestAuthorization uses.
+func (d Decision) String() string {
+	switch d {
+	case ExplicitDeny:
+		return "EXPLICIT_DENY"
+	case Allowed:
+		return "ALLOWED"
+	}
+	return "IMPLICIT_DENY"
+}
+
+// MarshalText gives String.
+func (d Decision) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
+// Named is a document under the name of its policy.
+type Named struct {
+	Name string
+	Doc  *Document
+}
+
+// entry is a statement with its place.
+type entry struct {
+	*statement
+	policy string
+	index  int
+	doc    *Document
+}
+
+// Set is any number of documents, ready to decide. It never changes.
+type Set struct {
+	names []string
+	deny  []entry
+	allow []entry
+	hot   [hotActions]struct{ deny, allow []entry }
+}
+
+// Compile makes a Set. A Named without a document counts as a policy without
+// statements. Without any allow, everything is denied.
+func Compile(docs ...Named) *Set {
+	s := &Set{}
+	for _, named := range docs {
+		s.names = append(s.names, named.Name)
+		if named.Doc == nil {
+			continue
+		}
+		for i, st := range named.Doc.statements {
+			en := entry{statement: st, policy: named.Name, index: i, doc: named.Doc}
+			if st.source.Effect == Deny {
+				s.deny = append(s.deny, en)
+				continue
+			}
+			s.allow = append(s.allow, en)
+		}
+	}
+	for _, action := range DataPlaneActions()[:hotActions] {
+		h := &s.hot[action.hot()]
+		h.deny = withAction(s.deny, action)
+		h.allow = withAction(s.allow, action)
+	}
+	return s
+}
+
+func withAction(entries []entry, a Action) []entry {
+	var out []entry
+	for _, en := range entries {
+		if en.matchesAction(a) {
+			out = append(out, en)
+		}
+	}
+	return out
+}
+
+// Decide answers a request: an explicit deny wins, then an allow, else the
+// answer is an implicit deny. It is safe for concurrent use.
+func (s *Set) Decide(r *Request) Decision {
+	e := newEval(r)
+	text := subject{a: r.ResourcePrefix, b: r.ResourceName}
+	deny, allow, indexed := s.deny, s.allow, false
+	if i := r.Action.hot(); i >= 0 {
+		deny, allow, indexed = s.hot[i].deny, s.hot[i].allow, true
+	}
+	if applies(&e, &text, deny, indexed) {
+		return ExplicitDeny
+	}
+	if applies(&e, &text, allow, indexed) {
+		return Allowed
+	}
+	return ImplicitDeny
+}
+
+// applies reports whether a statement applies; indexed entries were chosen by action already.
+func applies(e *eval, text *subject, entries []entry, indexed bool) bool {
+	for i := range entries {
+		en := &entries[i]
+		if !indexed && !en.matchesAction(e.req.Action) {
+			continue
+		}
+		if en.matchesResource(e, text) && en.matchesConditions(e) {
+			return true
+		}
+	}
+	return false
+}

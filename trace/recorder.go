@@ -1,0 +1,131 @@
+package trace
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/imprint-iot/imprint"
+)
+
+// maxSteps and maxDetail bound what one attempt can cost.
+const (
+	maxSteps  = 64
+	maxDetail = 2048
+)
+
+// Recorder collects the steps of one connection. It is used by one goroutine
+// at a time. All methods are safe on a nil Recorder, which records nothing.
+type Recorder struct {
+	log *Log
+	// attempt is nil once Connected handed it over: an idle connection then
+	// holds its id alone.
+	attempt *imprint.Attempt
+	id      string
+	late    []imprint.Step // steps after Connected
+	ended   bool
+}
+
+// Begin starts the record of one accepted socket. Address is ip:port.
+func (l *Log) Begin(address string) *Recorder {
+	now := l.clock()
+	id := NewID(now)
+	return &Recorder{log: l, id: id, attempt: &imprint.Attempt{
+		ID: id, At: now, Address: address, Steps: make([]imprint.Step, 0, 12),
+	}}
+}
+
+// ID names the attempt; empty on a nil Recorder.
+func (r *Recorder) ID() string {
+	if r == nil {
+		return ""
+	}
+	return r.id
+}
+
+// Describe lets fn fill in what is known of the peer: tenant, SNI, certificate,
+// client id. It has no effect after Connected or End.
+func (r *Recorder) Describe(fn func(*imprint.Attempt)) {
+	if r == nil || r.attempt == nil {
+		return
+	}
+	fn(r.attempt)
+}
+
+// OK adds a step that went well.
+func (r *Recorder) OK(step, format string, args ...any) {
+	r.add(imprint.Step{Name: step, Verdict: imprint.VerdictOK, Detail: sprintf(format, args)})
+}
+
+// Info adds a step that is neither good nor bad.
+func (r *Recorder) Info(step, format string, args ...any) {
+	r.add(imprint.Step{Name: step, Verdict: imprint.VerdictInfo, Detail: sprintf(format, args)})
+}
+
+// Fail adds the step that failed, with the code and the fix of the error.
+func (r *Recorder) Fail(step string, err error) {
+	r.add(imprint.Step{
+		Name: step, Verdict: imprint.VerdictFailed, Code: imprint.CodeOf(err),
+		Detail: err.Error(), Fix: imprint.HintOf(err),
+	})
+}
+
+func sprintf(format string, args []any) string {
+	if len(args) == 0 {
+		return format
+	}
+	return fmt.Sprintf(format, args...)
+}
+
+func (r *Recorder) add(s imprint.Step) {
+	if r == nil || r.ended {
+		return
+	}
+	s.At = r.log.clock()
+	if len(s.Detail) > maxDetail {
+		s.Detail = s.Detail[:maxDetail] + "..."
+	}
+	steps := &r.late
+	if r.attempt != nil {
+		steps = &r.attempt.Steps
+	}
+	if len(*steps) < maxSteps {
+		*steps = append(*steps, s)
+	}
+}
+
+// Connected records that the device was let in and hands the attempt to the
+// writer; later steps are kept for End.
+func (r *Recorder) Connected() {
+	if r == nil || r.attempt == nil || r.ended {
+		return
+	}
+	r.attempt.Outcome = imprint.OutcomeConnected
+	r.log.put(entry{attempt: r.attempt}, false)
+	r.attempt = nil
+}
+
+// End records how the attempt ended. For a connection that Connected was
+// called for, the outcome is OutcomeClosed. Calls after the first do nothing.
+func (r *Recorder) End(outcome imprint.Outcome, code imprint.Code) {
+	if r == nil || r.ended {
+		return
+	}
+	r.ended = true
+	now := r.log.clock()
+	if r.attempt == nil {
+		r.log.put(entry{end: &ending{id: r.id, at: now, outcome: imprint.OutcomeClosed, code: code, steps: r.late}}, false)
+		return
+	}
+	a := r.attempt
+	r.attempt = nil
+	a.Outcome, a.Code, a.EndedAt = outcome, code, now
+	r.log.put(entry{attempt: a}, outcome == imprint.OutcomeRefused)
+}
+
+// Began is when the connection was accepted; zero after Connected.
+func (r *Recorder) Began() time.Time {
+	if r == nil || r.attempt == nil {
+		return time.Time{}
+	}
+	return r.attempt.At
+}

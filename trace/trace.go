@@ -1,0 +1,175 @@
+// Package trace records what happened to each connection and provisioning
+// attempt, step by step, with verdicts, codes and fixes, so that nobody has to
+// read server logs to learn why a device isn't connected.
+//
+// A door begins a Recorder for every accepted socket; whoever handles the
+// connection adds steps to it; exactly one of Connected and End is called when
+// it is decided, and End once more when a connected device goes away:
+//
+//	rec := log.Begin(conn.RemoteAddr().String())
+//	rec.OK("tls", "TLS 1.3, P-256")
+//	rec.Fail("certificate", err)          // code and fix come from the error
+//	rec.End(imprint.OutcomeRefused, imprint.CodeOf(err))
+//
+// What it promises: recording never waits for the disk; a refused attempt is
+// never dropped (its connection waits while the queue is full); a successful
+// one is dropped, and counted, when the queue is full. Attempts are kept for
+// Options.Retention and up to Options.Keep in number.
+//
+// What it does not do: it holds no secrets (no keys, no passwords, no
+// payloads), and it isn't durable before the device is answered: a server that
+// is killed forgets the attempts of its last fraction of a second.
+package trace
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/imprint-iot/imprint"
+)
+
+// Options tune a Log. Zero values give the defaults in brackets.
+type Options struct {
+	Queue     int           // attempts waiting to be written [4096]
+	Batch     int           // attempts written in one store update [256]
+	Linger    time.Duration // how long a batch waits for company [20 ms]
+	Retention time.Duration // how long attempts are kept [168 h]
+	Keep      int           // how many attempts are kept at most [1,000,000]
+	Logger    *slog.Logger  // [slog.Default]
+}
+
+func (o Options) withDefaults() Options {
+	if o.Queue <= 0 {
+		o.Queue = 4096
+	}
+	if o.Batch <= 0 {
+		o.Batch = 256
+	}
+	if o.Linger <= 0 {
+		o.Linger = 20 * time.Millisecond
+	}
+	if o.Retention <= 0 {
+		o.Retention = 7 * 24 * time.Hour
+	}
+	if o.Keep <= 0 {
+		o.Keep = 1_000_000
+	}
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	return o
+}
+
+// Counters are what the log has done since it began.
+type Counters struct {
+	Written, Dropped, Failed, Trimmed uint64
+}
+
+// entry is one thing to write: a whole attempt, or the end of one that was
+// written before.
+type entry struct {
+	attempt *imprint.Attempt
+	end     *ending
+}
+
+type ending struct {
+	id      string
+	at      time.Time
+	outcome imprint.Outcome
+	code    imprint.Code
+	steps   []imprint.Step
+}
+
+// Log writes attempts to the store.
+type Log struct {
+	store imprint.Store
+	clock imprint.Clock
+	opts  Options
+
+	queue chan entry
+	flush chan chan struct{}
+	done  chan struct{}
+	// closing is closed first, so that recorders stop waiting for room.
+	closing   chan struct{}
+	closeOnce sync.Once
+
+	written, dropped, failed, trimmed atomic.Uint64
+}
+
+// NewLog starts the writer of attempts. Close ends it.
+func NewLog(store imprint.Store, clock imprint.Clock, opts Options) *Log {
+	l := &Log{
+		store: store, clock: clock, opts: opts.withDefaults(),
+		flush: make(chan chan struct{}), done: make(chan struct{}), closing: make(chan struct{}),
+	}
+	l.queue = make(chan entry, l.opts.Queue)
+	go l.run()
+	return l
+}
+
+// Counters gives the present counts.
+func (l *Log) Counters() Counters {
+	return Counters{Written: l.written.Load(), Dropped: l.dropped.Load(), Failed: l.failed.Load(), Trimmed: l.trimmed.Load()}
+}
+
+// Flush returns when everything recorded before the call is in the store, or
+// the context ends.
+func (l *Log) Flush(ctx context.Context) error {
+	reply := make(chan struct{})
+	select {
+	case l.flush <- reply:
+	case <-l.done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case <-reply:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Close writes what waits and ends the writer. Recorders may still be used
+// after it; what they record is lost.
+func (l *Log) Close() {
+	l.closeOnce.Do(func() { close(l.closing) })
+	<-l.done
+}
+
+// put queues an entry. One that must not be lost waits for room.
+func (l *Log) put(e entry, mustKeep bool) {
+	select {
+	case l.queue <- e:
+		return
+	default:
+	}
+	if !mustKeep {
+		l.dropped.Add(1)
+		return
+	}
+	select {
+	case l.queue <- e:
+	case <-l.closing:
+		l.dropped.Add(1)
+	}
+}
+
+// NewID makes an id that sorts by time: 12 hex digits of milliseconds and 20
+// random ones.
+func NewID(now time.Time) string {
+	var raw [16]byte
+	ms := uint64(now.UnixMilli())
+	for i := range 6 {
+		raw[i] = byte(ms >> (40 - 8*i))
+	}
+	// crypto/rand.Read never fails; it ends the program instead.
+	_, _ = rand.Read(raw[6:])
+	return hex.EncodeToString(raw[:])
+}

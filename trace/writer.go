@@ -1,0 +1,156 @@
+package trace
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/imprint-iot/imprint"
+)
+
+// trimEvery is how often retention is enforced.
+const trimEvery = time.Minute
+
+// trimStep bounds one deletion, so that trimming never holds the committer
+// long.
+const trimStep = 2000
+
+func (l *Log) run() {
+	defer close(l.done)
+	trim := time.NewTicker(trimEvery)
+	defer trim.Stop()
+	for {
+		select {
+		case first := <-l.queue:
+			l.write(l.collect(first))
+		case reply := <-l.flush:
+			l.drain()
+			close(reply)
+		case <-trim.C:
+			l.trim()
+		case <-l.closing:
+			l.drain()
+			return
+		}
+	}
+}
+
+// collect waits up to Linger for company for the first entry.
+func (l *Log) collect(first entry) []entry {
+	batch := append(make([]entry, 0, l.opts.Batch), first)
+	timer := time.NewTimer(l.opts.Linger)
+	defer timer.Stop()
+	for len(batch) < l.opts.Batch {
+		select {
+		case e := <-l.queue:
+			batch = append(batch, e)
+		case <-timer.C:
+			return batch
+		case <-l.closing:
+			return batch
+		}
+	}
+	return batch
+}
+
+// drain writes all that is in the queue now.
+func (l *Log) drain() {
+	var batch []entry
+	for {
+		select {
+		case e := <-l.queue:
+			batch = append(batch, e)
+			if len(batch) < l.opts.Batch {
+				continue
+			}
+		default:
+			if len(batch) == 0 {
+				return
+			}
+		}
+		l.write(batch)
+		batch = nil
+	}
+}
+
+// write stores a batch. Endings of attempts that are in the same batch are
+// merged first, so that a short connection costs one row written once.
+func (l *Log) write(batch []entry) {
+	attempts := make(map[string]*imprint.Attempt, len(batch))
+	var order []*imprint.Attempt
+	var endings []*ending
+	for _, e := range batch {
+		if e.attempt != nil {
+			attempts[e.attempt.ID] = e.attempt
+			order = append(order, e.attempt)
+			continue
+		}
+		if a := attempts[e.end.id]; a != nil {
+			e.end.apply(a)
+			continue
+		}
+		endings = append(endings, e.end)
+	}
+	err := l.store.Update(context.Background(), func(tx imprint.Tx) error {
+		for _, a := range order {
+			err := tx.PutAttempt(*a)
+			if err != nil {
+				return fmt.Errorf("couldn't store attempt %s: %w", a.ID, err)
+			}
+		}
+		for _, end := range endings {
+			err := end.store(tx)
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		l.failed.Add(uint64(len(batch)))
+		l.opts.Logger.Error("couldn't store attempts", "count", len(batch), "error", err)
+		return
+	}
+	l.written.Add(uint64(len(batch)))
+}
+
+func (e *ending) apply(a *imprint.Attempt) {
+	a.Steps = append(a.Steps, e.steps...)
+	a.Outcome, a.Code, a.EndedAt = e.outcome, e.code, e.at
+}
+
+func (e *ending) store(tx imprint.Tx) error {
+	a, err := tx.Attempt(e.id)
+	if imprint.CodeOf(err) == imprint.CodeNotFound {
+		return nil // trimmed while the device was connected
+	}
+	if err != nil {
+		return fmt.Errorf("couldn't read attempt %s: %w", e.id, err)
+	}
+	e.apply(&a)
+	err = tx.PutAttempt(a)
+	if err != nil {
+		return fmt.Errorf("couldn't store the end of attempt %s: %w", e.id, err)
+	}
+	return nil
+}
+
+func (l *Log) trim() {
+	before := l.clock().Add(-l.opts.Retention)
+	for {
+		removed := 0
+		err := l.store.Update(context.Background(), func(tx imprint.Tx) error {
+			n, err := tx.TrimAttempts(before, l.opts.Keep, trimStep)
+			removed = n
+			return err
+		})
+		if err != nil {
+			l.opts.Logger.Error("couldn't trim attempts", "error", err)
+			return
+		}
+		l.trimmed.Add(uint64(removed))
+		if removed < trimStep {
+			return
+		}
+	}
+}
