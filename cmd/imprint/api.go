@@ -166,4 +166,3 @@ func (a *addressLimit) allow(remote string) bool {
 	}
 	return a.take(host)
 }
-

@@ -150,7 +150,7 @@ func settingOf(name, value string) (string, any) {
 
 // ignoredSettings are environment variables of other subcommands and of tests
 // that share the prefix.
-var ignoredSettings = map[string]bool{"config": true, "ci": true, "test-aws": true, "help": true}
+var ignoredSettings = map[string]bool{"config": true, "ci": true, "mqtt": true, "ca": true, "help": true}
 
 // check refuses what can't work. Names are the settings that were given.
 func (c Config) check(names []string) error {

@@ -1,0 +1,294 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"strconv"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/awsapi/attempts"
+	"github.com/imprint-iot/imprint/awsapi/client"
+	"github.com/imprint-iot/imprint/pki"
+)
+
+// attempt is an attempt as the command line shows it; times are seconds since
+// 1970, as the control plane sends them.
+type attempt struct {
+	ID            string  `json:"attemptId"`
+	Account       string  `json:"account,omitempty"`
+	Region        string  `json:"region,omitempty"`
+	Began         float64 `json:"began"`
+	Ended         float64 `json:"ended,omitempty"`
+	Address       string  `json:"address,omitempty"`
+	ServerName    string  `json:"serverName,omitempty"`
+	ALPN          string  `json:"alpn,omitempty"`
+	TLSVersion    string  `json:"tlsVersion,omitempty"`
+	CertificateID string  `json:"certificateId,omitempty"`
+	Serial        string  `json:"serialNumber,omitempty"`
+	Subject       string  `json:"subject,omitempty"`
+	Thing         string  `json:"thingName,omitempty"`
+	ClientID      string  `json:"clientId,omitempty"`
+	Outcome       string  `json:"outcome"`
+	Code          string  `json:"code,omitempty"`
+	Steps         []step  `json:"steps"`
+}
+
+type step struct {
+	At      float64 `json:"at"`
+	Name    string  `json:"step"`
+	Verdict string  `json:"verdict"`
+	Code    string  `json:"code,omitempty"`
+	Detail  string  `json:"detail,omitempty"`
+	Fix     string  `json:"fix,omitempty"`
+}
+
+// query is what to ask ListAttempts for.
+type query struct {
+	match  string
+	failed bool
+	since  time.Time
+	limit  int
+}
+
+// fetchAttempts gives up to limit attempts, newest first.
+func fetchAttempts(ctx context.Context, c *client.Client, q query) ([]attempt, error) {
+	var all []attempt
+	token := ""
+	for len(all) < q.limit {
+		values := url.Values{"maxResults": {strconv.Itoa(min(q.limit-len(all), 250))}}
+		if q.match != "" {
+			values.Set("match", q.match)
+		}
+		if q.failed {
+			values.Set("failed", "true")
+		}
+		if !q.since.IsZero() {
+			values.Set("since", q.since.UTC().Format(time.RFC3339))
+		}
+		if token != "" {
+			values.Set("nextToken", token)
+		}
+		var page struct {
+			Attempts  []attempt `json:"attempts"`
+			NextToken string    `json:"nextToken"`
+		}
+		err := c.Call(ctx, "GET", attempts.Path+"?"+values.Encode(), nil, &page)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, page.Attempts...)
+		token = page.NextToken
+		if token == "" {
+			break
+		}
+	}
+	return all, nil
+}
+
+func newAttempts() *cobra.Command {
+	var failed, asJSON, follow bool
+	var since time.Duration
+	var limit int
+	cmd := &cobra.Command{
+		Use:   "attempts",
+		Short: "List devices' connections and first connections, newest first",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := newOperatorClient(cmd)
+			if err != nil {
+				return err
+			}
+			q := query{failed: failed, limit: limit}
+			if since > 0 {
+				q.since = time.Now().Add(-since)
+			}
+			if follow {
+				return followAttempts(cmd.Context(), c, q, printerFor(cmd.OutOrStdout(), asJSON, false))
+			}
+			list, err := fetchAttempts(cmd.Context(), c, q)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return printJSON(cmd.OutOrStdout(), list)
+			}
+			return printTable(cmd.OutOrStdout(), list)
+		},
+	}
+	addDataFlag(cmd)
+	cmd.Flags().BoolVar(&failed, "failed", false, "only attempts that were refused")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.Flags().BoolVar(&follow, "follow", false, "go on printing attempts as they end")
+	cmd.Flags().DurationVar(&since, "since", 0, "only attempts that began in the last such time, such as 1h")
+	cmd.Flags().IntVar(&limit, "limit", 50, "how many at most")
+	return cmd
+}
+
+func newExplain() *cobra.Command {
+	var asJSON, follow bool
+	var limit int
+	cmd := &cobra.Command{
+		Use:   "explain CERTIFICATE-ID | SERIAL | THING | CLIENT-ID | ADDRESS | ARN | FILE.pem",
+		Short: "Show why a device is, or isn't, connected: the timeline of its attempts",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			match, err := matchOf(args[0])
+			if err != nil {
+				return err
+			}
+			c, err := newOperatorClient(cmd)
+			if err != nil {
+				return err
+			}
+			q := query{match: match, limit: limit}
+			if follow {
+				return followAttempts(cmd.Context(), c, q, printerFor(cmd.OutOrStdout(), asJSON, true))
+			}
+			list, err := fetchAttempts(cmd.Context(), c, q)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return printJSON(cmd.OutOrStdout(), list)
+			}
+			if len(list) == 0 {
+				return imprint.Errorf(imprint.CodeNotFound, "no attempt by %s is recorded", args[0]).
+					WithHint("It never reached this server's device port, or was forgotten. `imprint attempts --failed` shows who came.")
+			}
+			// The timeline reads downwards.
+			for n := len(list) - 1; n >= 0; n-- {
+				err = printAttempt(cmd.OutOrStdout(), list[n])
+				if err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+	addDataFlag(cmd)
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.Flags().BoolVar(&follow, "follow", false, "go on printing attempts as they end")
+	cmd.Flags().IntVar(&limit, "limit", 10, "how many attempts at most")
+	return cmd
+}
+
+// matchOf turns a certificate file into its id and leaves other words alone.
+func matchOf(word string) (string, error) {
+	data, err := os.ReadFile(word)
+	if err != nil {
+		return word, nil // no file of that name: the word itself is meant
+	}
+	block, _ := pem.Decode(data)
+	if block == nil || block.Type != "CERTIFICATE" {
+		return "", usageError{fmt.Errorf("%s holds no PEM certificate", word)}
+	}
+	return string(pki.CertificateID(block.Bytes)), nil
+}
+
+// followEvery is how often the server is asked for what is new.
+const followEvery = 500 * time.Millisecond
+
+// followAttempts prints attempts as they appear or end, until the context ends.
+func followAttempts(ctx context.Context, c *client.Client, q query, show func(attempt) error) error {
+	shown := map[string]string{} // id to outcome
+	if q.since.IsZero() {
+		q.since = time.Now().Add(-time.Minute)
+	}
+	q.limit = 250
+	ticker := time.NewTicker(followEvery)
+	defer ticker.Stop()
+	for {
+		list, err := fetchAttempts(ctx, c, q)
+		if errors.Is(err, context.Canceled) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		for n := len(list) - 1; n >= 0; n-- {
+			if shown[list[n].ID] == list[n].Outcome {
+				continue
+			}
+			shown[list[n].ID] = list[n].Outcome
+			err = show(list[n])
+			if err != nil {
+				return err
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+	}
+}
+
+func printerFor(w io.Writer, asJSON, whole bool) func(attempt) error {
+	switch {
+	case asJSON:
+		return func(a attempt) error { return json.NewEncoder(w).Encode(a) }
+	case whole:
+		return func(a attempt) error { return printAttempt(w, a) }
+	default:
+		return func(a attempt) error { return printTable(w, []attempt{a}) }
+	}
+}
+
+func printJSON(w io.Writer, value any) error {
+	encoder := json.NewEncoder(w)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(value)
+}
+
+func clockTime(seconds float64) string {
+	return time.UnixMilli(int64(seconds * 1000)).Format("2006-01-02 15:04:05.000")
+}
+
+func printTable(w io.Writer, list []attempt) error {
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, a := range list {
+		who := a.Thing
+		if who == "" {
+			who = a.ClientID
+		}
+		if who == "" {
+			who = a.Subject
+		}
+		_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%.12s\n", clockTime(a.Began), a.Outcome, a.Code, a.Address, who, a.CertificateID)
+	}
+	return table.Flush()
+}
+
+// printAttempt shows one attempt with its steps.
+func printAttempt(w io.Writer, a attempt) error {
+	_, err := fmt.Fprintf(w, "%s  %s %s", clockTime(a.Began), a.Outcome, a.Code)
+	if err != nil {
+		return err
+	}
+	if a.Address != "" {
+		_, _ = fmt.Fprintf(w, "  from %s", a.Address)
+	}
+	_, _ = fmt.Fprintf(w, "  (attempt %s)\n", a.ID)
+	if a.CertificateID != "" {
+		_, _ = fmt.Fprintf(w, "  certificate %s, serial %s, subject %q\n", a.CertificateID, a.Serial, a.Subject)
+	}
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, s := range a.Steps {
+		mark := map[string]string{"ok": "ok", "failed": "FAILED", "info": ""}[s.Verdict]
+		_, _ = fmt.Fprintf(table, "  %+.1f ms\t%s\t%s\t%s\n", (s.At-a.Began)*1000, s.Name, mark, s.Detail)
+		if s.Fix != "" {
+			_, _ = fmt.Fprintf(table, "\t\t\t-> %s\n", s.Fix)
+		}
+	}
+	return table.Flush()
+}

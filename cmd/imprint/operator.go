@@ -1,0 +1,41 @@
+package main
+
+import (
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/imprint-iot/imprint/awsapi/client"
+)
+
+// newOperatorClient makes a client of the server that a subcommand is meant
+// for: that of the AWS variables, when they are set, as `imprint env` sets them,
+// else that of the data directory on this machine.
+func newOperatorClient(cmd *cobra.Command) (*client.Client, error) {
+	fromEnv := client.Config{
+		Endpoint: os.Getenv("AWS_ENDPOINT_URL_IOT"), KeyID: os.Getenv("AWS_ACCESS_KEY_ID"),
+		Secret: os.Getenv("AWS_SECRET_ACCESS_KEY"), Region: os.Getenv("AWS_REGION"), RootPath: os.Getenv("AWS_CA_BUNDLE"),
+	}
+	if !cmd.Flags().Changed("data") && fromEnv.Endpoint != "" && fromEnv.KeyID != "" {
+		return client.New(fromEnv)
+	}
+	dir, err := cmd.Flags().GetString("data")
+	if err != nil {
+		return nil, err
+	}
+	facts, err := readServerFacts(dir)
+	if err != nil {
+		return nil, err
+	}
+	sealer, err := openSealer(dir, "", false)
+	if err != nil {
+		return nil, err
+	}
+	key, err := readOperatorKey(dir, sealer)
+	if err != nil {
+		return nil, err
+	}
+	return client.New(client.Config{
+		Endpoint: facts.APIURL, KeyID: key.ID, Secret: key.Secret, Region: facts.Region, RootPath: facts.CABundle,
+	})
+}
