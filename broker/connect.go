@@ -301,6 +301,7 @@ func (s *session) refuse(err error) {
 	outcome := imprint.OutcomeRefused
 	if code == imprint.CodeProvisioned {
 		outcome = imprint.OutcomeProvisioned
+		s.peer.Rec.OK("close", "closed as AWS IoT Core closes a first connection; the device's next one is let in")
 	}
 	reply := s.refusal(code)
 	if reply != nil {

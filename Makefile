@@ -1,0 +1,32 @@
+# Everything a person types. `make demo` needs nothing but Go.
+GO      ?= go
+VERSION ?=
+LDFLAGS := -s -w $(if $(VERSION),-X main.release=$(VERSION))
+
+export CGO_ENABLED ?= 0
+
+.PHONY: demo run test build check generate tools clean
+
+build: ## the program, static, at bin/imprint
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/imprint ./cmd/imprint
+
+demo: build ## a server in a temporary directory, devices through the main job, the timeline
+	$(GO) run ./cmd/demo -imprint bin/imprint
+
+run: build ## the server, for real use, with its data in ./imprint-data
+	./bin/imprint serve
+
+test: tools build ## all tests with the race detector, with the real AWS CLI, mosquitto and openssl
+	CGO_ENABLED=1 IMPRINT_CI=1 $(GO) test -race -timeout 12m ./...
+
+tools: ## Debian packages that the tests need, where they are missing
+	./scripts/test-tools
+
+check: ## formatting, vet, staticcheck, generated files
+	./scripts/check
+
+generate: ## generated Go files and the generated pages of docs/
+	$(GO) generate ./...
+
+clean:
+	rm -rf bin

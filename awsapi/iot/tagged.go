@@ -1,0 +1,117 @@
+package iot
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/awsapi"
+)
+
+// tagged is a resource that can have tags: a policy, a CA certificate or a
+// provisioning template. One of the last three members is set.
+type tagged struct {
+	tenant   imprint.Tenant
+	arn      string // in the form that the resource's own ARN method gives
+	policy   imprint.PolicyName
+	ca       imprint.CertificateID
+	template imprint.TemplateName
+}
+
+// parseTagged reads the ARN of a resource that can have tags and must belong to
+// the tenant. Errors: CodeInvalidRequest; CodeNotFound for kinds of resources
+// that AWS IoT Core tags and this tenant can't have.
+func parseTagged(tenant imprint.Tenant, arn string) (tagged, error) {
+	owner, resource, err := imprint.ParseARN(arn)
+	if err != nil {
+		return tagged{}, err
+	}
+	if owner != tenant {
+		return tagged{}, imprint.Errorf(imprint.CodeInvalidRequest, "the resource belongs to %s, not to %s", owner, tenant).
+			WithHint("Ask with the access key of its account, in its region.")
+	}
+	target := tagged{tenant: tenant}
+	kind, name, _ := strings.Cut(resource, "/")
+	switch kind {
+	case "policy":
+		target.policy, err = imprint.ParsePolicyName(name)
+		target.arn = tenant.PolicyARN(target.policy)
+	case "cacert":
+		target.ca, err = imprint.ParseCertificateID(name)
+		target.arn = tenant.CACertificateARN(target.ca)
+	case "provisioningtemplate":
+		target.template, err = imprint.ParseTemplateName(name)
+		target.arn = tenant.TemplateARN(target.template)
+	case "thing", "cert":
+		return tagged{}, imprint.Errorf(imprint.CodeInvalidRequest, "things and device certificates can't have tags").
+			WithHint("Policies, CA certificates and provisioning templates can.")
+	default:
+		return tagged{}, notFound("Resource", clipText(resource))
+	}
+	return target, err
+}
+
+// taggedARN is what identity policies see as the resource of a tag operation:
+// the ARN in its one form, or as it came when it has none.
+func taggedARN(caller awsapi.Caller, arn string) string {
+	target, err := parseTagged(tenantOf(caller), arn)
+	if err != nil {
+		return arn
+	}
+	_, resource, err := imprint.ParseARN(target.arn)
+	if err != nil {
+		return arn
+	}
+	return callerARN(caller, resource)
+}
+
+// callerARN names a resource of the caller's tenant for identity policies, with
+// the partition of its region.
+func callerARN(caller awsapi.Caller, resource string) string {
+	return "arn:" + awsapi.Partition(caller.Region) + ":iot:" + caller.Region + ":" + caller.Account + ":" + resource
+}
+
+// exists gives CodeNotFound when there is no such resource.
+func (r tagged) exists(tx imprint.ReadTx) error {
+	switch {
+	case r.policy != "":
+		_, err := tx.Policy(r.tenant, r.policy)
+		return explainNotFound(err, "Policy", string(r.policy))
+	case r.ca != "":
+		_, err := tx.CA(r.tenant, r.ca)
+		return explainNotFound(err, "CA certificate", string(r.ca))
+	}
+	_, err := tx.Template(r.tenant, r.template)
+	return explainNotFound(err, "Provisioning template", string(r.template))
+}
+
+// setFirstConnection makes a CA follow its tag; other resources have no such
+// setting. It is no change by the customer that customerVersion counts: AWS IoT
+// Core doesn't count tags either.
+func (r tagged) setFirstConnection(tx imprint.Tx, to imprint.FirstConnection) error {
+	if r.ca == "" {
+		return nil
+	}
+	ca, err := tx.CA(r.tenant, r.ca)
+	if err != nil {
+		return fmt.Errorf("couldn't read CA certificate %s: %w", r.ca, err)
+	}
+	if ca.FirstConnection == to {
+		return nil
+	}
+	ca.FirstConnection = to
+	err = tx.PutCA(ca)
+	if err != nil {
+		return fmt.Errorf("couldn't change CA certificate %s: %w", r.ca, err)
+	}
+	return nil
+}
+
+// clipText bounds a caller's text before it is quoted in an error.
+func clipText(s string) string {
+	const limit = 140
+	if len(s) <= limit {
+		return s
+	}
+	return s[:limit] + "..."
+}

@@ -1,0 +1,269 @@
+package awsapi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/imprint-iot/imprint/awsapi/restjson"
+	"github.com/imprint-iot/imprint/awsapi/sigv4"
+)
+
+// Config says how a Mux works.
+type Config struct {
+	// Verifier checks signatures. Required.
+	Verifier *sigv4.Verifier
+	// Translate gives the outward form of the errors of functions, of Authorize
+	// and of the Verifier's KeySource. Nil, or a result without Code, means
+	// InternalFailureException.
+	Translate func(error) APIError
+	// Authorize decides whether a caller may do an IAM action (iot:CreateThing)
+	// on a resource (an ARN, or "*"). Nil allows everything.
+	Authorize func(ctx context.Context, caller Caller, action, resource string) error
+	// Allow decides whether a caller may make one more request for an operation
+	// now. Nil means always.
+	Allow func(caller Caller, operation string) bool
+	// Observe is told of each request after its response was written. Nil means
+	// nobody is.
+	Observe func(Access)
+	// MaxBody bounds a request's body in bytes. Zero means 512 KiB.
+	MaxBody int64
+	// NewRequestID makes request ids. Nil means random UUIDs.
+	NewRequestID func() string
+	// SourceIP gives a caller's address. Nil means the connection's.
+	SourceIP func(*http.Request) string
+	// Now is the clock behind Access.Duration. Nil means time.Now.
+	Now func() time.Time
+}
+
+// Access is what happened to one request.
+type Access struct {
+	RequestID string
+	Method    string
+	Path      string // as it came over the wire
+	Operation string // empty when none was found
+	Caller    Caller // Account is empty when the signature wasn't good
+	Status    int
+	Code      string // of the error; empty when there was none
+	Duration  time.Duration
+	BytesIn   int // of the body
+	BytesOut  int // of the body
+	// Err is the error behind the response, for logs: it may hold what the
+	// caller mustn't see, such as the cause of an internal error or, as
+	// sigv4.Error.Detail, the canonical request.
+	Err error
+}
+
+// Mux answers the requests of an API. It is an http.Handler, safe for
+// concurrent use, and must get requests with their path untouched: not behind
+// an http.ServeMux or http.StripPrefix.
+type Mux struct {
+	config     Config
+	router     *router
+	operations []Operation
+	routes     map[string]Route
+}
+
+// NewMux makes a Mux that knows the operations and answers those that have a
+// Route; the others are 501 NotImplementedException.
+func NewMux(config Config, operations []Operation, routes []Route) (*Mux, error) {
+	if config.Verifier == nil {
+		return nil, errors.New("couldn't make an API: its Config has no Verifier")
+	}
+	m := &Mux{config: withDefaults(config), operations: slices.Clone(operations), routes: make(map[string]Route)}
+	r, err := newRouter(m.operations)
+	if err != nil {
+		return nil, fmt.Errorf("couldn't make an API: %w", err)
+	}
+	m.router = r
+	for _, route := range routes {
+		if err := m.add(route); err != nil {
+			return nil, fmt.Errorf("couldn't make an API: %w", err)
+		}
+	}
+	return m, nil
+}
+
+func (m *Mux) add(route Route) error {
+	if err := route.check(); err != nil {
+		return err
+	}
+	name := route.operation.Name
+	if !slices.Contains(m.operations, route.operation) {
+		return fmt.Errorf("the operation %s isn't one of this API", name)
+	}
+	if _, twice := m.routes[name]; twice {
+		return fmt.Errorf("the operation %s has two routes", name)
+	}
+	m.routes[name] = route
+	return nil
+}
+
+func withDefaults(config Config) Config {
+	if config.MaxBody <= 0 {
+		config.MaxBody = 512 << 10
+	}
+	if config.NewRequestID == nil {
+		config.NewRequestID = uuid.NewString
+	}
+	if config.SourceIP == nil {
+		config.SourceIP = remoteIP
+	}
+	if config.Now == nil {
+		config.Now = time.Now
+	}
+	if config.Authorize == nil {
+		config.Authorize = func(context.Context, Caller, string, string) error { return nil }
+	}
+	if config.Allow == nil {
+		config.Allow = func(Caller, string) bool { return true }
+	}
+	if config.Observe == nil {
+		config.Observe = func(Access) {}
+	}
+	return config
+}
+
+func remoteIP(r *http.Request) string {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		return r.RemoteAddr
+	}
+	return host
+}
+
+// OperationOf gives the name of the operation that a method and wire path
+// belong to, and whether it is offered. The name is empty when there is none.
+func (m *Mux) OperationOf(method, path string) (name string, offered bool) {
+	op := m.router.find(method, path)
+	if op == nil {
+		return "", false
+	}
+	_, offered = m.routes[op.Name]
+	return op.Name, offered
+}
+
+// ServeHTTP answers one request.
+func (m *Mux) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	start := m.config.Now()
+	access := Access{RequestID: m.config.NewRequestID(), Method: r.Method, Path: sigv4.EscapedPath(r)}
+	body, err := m.answer(w, r, &access)
+	if err != nil {
+		body = m.fail(w, err, &access)
+	}
+	access.Status = max(access.Status, http.StatusOK)
+	access.BytesOut = len(body)
+	w.Header().Set("X-Amzn-RequestId", access.RequestID)
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(access.Status)
+	_, writeErr := w.Write(body)
+	if err == nil && writeErr != nil {
+		err = fmt.Errorf("couldn't write the response: %w", writeErr)
+	}
+	access.Err = err
+	access.Duration = m.config.Now().Sub(start)
+	m.config.Observe(access)
+}
+
+// fail sets status and headers of an error and gives its body.
+func (m *Mux) fail(w http.ResponseWriter, err error, access *Access) []byte {
+	api := m.toAPIError(err)
+	body, encodeErr := api.body()
+	if encodeErr != nil {
+		body = []byte(`{}`)
+	}
+	access.Status, access.Code = api.Status, api.Code
+	w.Header().Set("X-Amzn-ErrorType", api.Code)
+	return body
+}
+
+// panicError is a panic of a function, with its stack.
+type panicError struct {
+	value any
+	stack []byte
+}
+
+func (e *panicError) Error() string { return fmt.Sprintf("panic: %v\n%s", e.value, e.stack) }
+
+// answer gives the body of a success. A panic on the way becomes an error.
+func (m *Mux) answer(w http.ResponseWriter, r *http.Request, access *Access) (body []byte, err error) {
+	defer func() {
+		if value := recover(); value != nil {
+			body, err = nil, &panicError{value, debug.Stack()}
+		}
+	}()
+	op := m.router.find(r.Method, access.Path)
+	if op == nil {
+		return nil, &APIError{Code: CodeUnknownOperation, Status: http.StatusNotFound,
+			Message: "No operation has this method and path."}
+	}
+	access.Operation = op.Name
+	data, caller, err := m.authenticate(w, r, access)
+	if err != nil {
+		return nil, err
+	}
+	access.Caller = caller
+	if !m.config.Allow(caller, op.Name) {
+		return nil, &APIError{Code: CodeThrottling, Status: http.StatusBadRequest, Message: "Rate exceeded"}
+	}
+	route, ok := m.routes[op.Name]
+	if !ok {
+		return nil, &APIError{Code: CodeNotImplemented, Status: http.StatusNotImplemented,
+			Message: "This build of Imprint does not offer the operation " + op.Name + "."}
+	}
+	source, err := sourceOf(r, op, access.Path, data)
+	if err != nil {
+		return nil, err
+	}
+	return route.serve(r.Context(), call{caller: caller, source: source,
+		authorize: func(ctx context.Context, resource string) error {
+			return m.config.Authorize(ctx, caller, op.Action, resource)
+		}})
+}
+
+// authenticate reads the body and gives it with the caller.
+func (m *Mux) authenticate(w http.ResponseWriter, r *http.Request, access *Access) ([]byte, Caller, error) {
+	claim, err := m.config.Verifier.Parse(r)
+	if err != nil {
+		return nil, Caller{}, err
+	}
+	body, err := m.readBody(w, r)
+	if err != nil {
+		return nil, Caller{}, err
+	}
+	access.BytesIn = len(body)
+	identity, err := m.config.Verifier.Verify(r.Context(), claim, r, body)
+	if err != nil {
+		return nil, Caller{}, err
+	}
+	return body, Caller{
+		Account:      identity.Key.Account,
+		Region:       identity.Region,
+		AccessKeyID:  identity.Key.ID,
+		PrincipalARN: identity.Key.PrincipalARN,
+		RequestID:    access.RequestID,
+		SourceIP:     m.config.SourceIP(r),
+	}, nil
+}
+
+func sourceOf(r *http.Request, op *Operation, path string, body []byte) (restjson.Source, error) {
+	found, err := labels(op, path)
+	if err != nil {
+		return restjson.Source{}, err
+	}
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return restjson.Source{}, &APIError{Code: CodeSerialization, Status: http.StatusBadRequest,
+			Message: "The query string isn't well formed: " + strings.TrimPrefix(err.Error(), "invalid ") + "."}
+	}
+	return restjson.Source{Path: found, Query: query, Header: r.Header, Body: body}, nil
+}

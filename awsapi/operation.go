@@ -1,0 +1,131 @@
+package awsapi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/imprint-iot/imprint/awsapi/restjson"
+)
+
+// Operation is one operation of an API.
+type Operation struct {
+	Name   string // such as CreateThing
+	Method string
+	// Path is the model's URI: literal segments, {label} and a last {label+}.
+	Path string
+	// Action is the IAM action, such as iot:CreateThing.
+	Action string
+	// Resource is the ARN of what the action is about, with {partition},
+	// {region}, {account} and path labels to be filled in, or "*".
+	Resource string
+	// Deprecated says that AWS marks the operation so.
+	Deprecated bool
+}
+
+// Op is an Operation with the types of its input and output.
+type Op[In, Out any] struct {
+	Operation
+	codec *restjson.Codec
+}
+
+// Define makes an Op. In and Out are structs with the tags of package restjson.
+func Define[In, Out any](codec *restjson.Codec, op Operation) Op[In, Out] {
+	return Op[In, Out]{Operation: op, codec: codec}
+}
+
+// Func answers an operation. The input's constraints hold, and the caller may
+// do what it asks.
+type Func[In, Out any] func(ctx context.Context, caller Caller, in *In) (*Out, error)
+
+// Route is an operation together with the function that answers it.
+type Route struct {
+	operation Operation
+	serve     func(ctx context.Context, call call) ([]byte, error)
+}
+
+// call is what a Route gets of one request.
+type call struct {
+	caller    Caller
+	source    restjson.Source
+	authorize func(ctx context.Context, resource string) error
+}
+
+// Handle binds a function to an operation. The resource that Config.Authorize
+// sees is the operation's own.
+func Handle[In, Out any](op Op[In, Out], fn Func[In, Out]) Route {
+	return HandleFor(op, nil, fn)
+}
+
+// HandleFor is Handle for operations whose resource isn't named by the path:
+// resource gives its ARN.
+func HandleFor[In, Out any](op Op[In, Out], resource func(Caller, *In) string, fn Func[In, Out]) Route {
+	serve := func(ctx context.Context, call call) ([]byte, error) {
+		in := new(In)
+		if err := op.codec.Decode(call.source, in); err != nil {
+			return nil, err
+		}
+		arn := expandResource(op.Resource, call)
+		if resource != nil {
+			arn = resource(call.caller, in)
+		}
+		if err := call.authorize(ctx, arn); err != nil {
+			return nil, err
+		}
+		out, err := fn(ctx, call.caller, in)
+		if err != nil {
+			return nil, err
+		}
+		if out == nil {
+			out = new(Out)
+		}
+		data, err := op.codec.Encode(out)
+		if err != nil {
+			return nil, fmt.Errorf("couldn't encode the output of %s: %w", op.Name, err)
+		}
+		return data, nil
+	}
+	if fn == nil || op.codec == nil {
+		serve = nil
+	}
+	return Route{operation: op.Operation, serve: serve}
+}
+
+// check says why a Route can't be served.
+func (r Route) check() error {
+	if r.operation.Name == "" {
+		return errors.New("a route has no operation")
+	}
+	if r.serve == nil {
+		return fmt.Errorf("the route of %s has no function, or its operation wasn't made by Define", r.operation.Name)
+	}
+	return nil
+}
+
+// expandResource fills in an Operation's Resource.
+func expandResource(resource string, call call) string {
+	if !strings.Contains(resource, "{") {
+		return resource
+	}
+	pairs := []string{
+		"{partition}", Partition(call.caller.Region),
+		"{region}", call.caller.Region,
+		"{account}", call.caller.Account,
+	}
+	for label, value := range call.source.Path {
+		pairs = append(pairs, "{"+label+"}", value)
+	}
+	return strings.NewReplacer(pairs...).Replace(resource)
+}
+
+// Partition gives the ARN partition of a region: aws, aws-cn or aws-us-gov.
+func Partition(region string) string {
+	switch {
+	case strings.HasPrefix(region, "cn-"):
+		return "aws-cn"
+	case strings.HasPrefix(region, "us-gov-"):
+		return "aws-us-gov"
+	}
+	return "aws"
+}

@@ -1,0 +1,262 @@
+package pki
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/crypto/cryptobyte"
+	cryptobyte_asn1 "golang.org/x/crypto/cryptobyte/asn1"
+
+	"github.com/imprint-iot/imprint"
+)
+
+// Journal keeps the record of signatures. Record inserts or replaces by
+// Issuance.ID and returns nil only when that is durable. It may be called
+// concurrently.
+type Journal interface {
+	Record(ctx context.Context, issuance imprint.Issuance) error
+}
+
+// AuthorityConfig is what an Authority needs. Sealer, Journal and Clock must be
+// set.
+type AuthorityConfig struct {
+	Sealer  imprint.Sealer
+	Journal Journal
+	Clock   imprint.Clock
+	// Key is the kind of the CA key when it is made; a CA that is there already
+	// keeps its own. Default: KeyRSA2048, whose signatures every device and AWS
+	// tool can read.
+	Key KeyKind
+}
+
+// Authority is the CA for device certificates. It is safe for concurrent use.
+type Authority struct {
+	cert *x509.Certificate
+	// signer is the CA key. Only Sign may touch it: that is what makes every
+	// signature one of a linted, recorded certificate.
+	signer    crypto.Signer
+	algorithm x509.SignatureAlgorithm
+	// throwaway signs what is only linted. One for the life of the process is
+	// enough: its signatures never leave Prepare, nobody trusts its key, and
+	// neither the linter nor the bytes to be signed depend on it. An RSA one is
+	// of 1024 bits, because all that it must give is the right kind.
+	throwaway crypto.Signer
+	linter    *linter
+	journal   Journal
+	clock     imprint.Clock
+}
+
+const deviceCAName = "device-ca"
+
+// OpenAuthority opens the device CA in dir, and makes it when there is none:
+// key and certificate sealed in device-ca.sealed, the certificate in the clear
+// in device-ca.pem. A kill at any moment leaves a state from which the next call
+// continues.
+//
+// Errors with a hint: another master key, a damaged file, a certificate whose
+// key is gone.
+func OpenAuthority(ctx context.Context, dir string, config AuthorityConfig) (*Authority, error) {
+	return openAuthority(ctx, dir, config, durableWrites())
+}
+
+func openAuthority(ctx context.Context, dir string, config AuthorityConfig, files fileWrites) (*Authority, error) {
+	if config.Sealer == nil || config.Journal == nil || config.Clock == nil {
+		return nil, errors.New("couldn't open the device CA: sealer, journal and clock must be given")
+	}
+	err := ctx.Err()
+	if err != nil {
+		return nil, err
+	}
+	if config.Key == "" {
+		config.Key = KeyRSA2048
+	}
+	v, err := openVault(dir, config.Sealer, files)
+	if err != nil {
+		return nil, err
+	}
+	p, err := v.loadOrCreate(deviceCAName, func() (*pair, error) {
+		now := config.Clock()
+		// It must outlive the certificates of the default profile.
+		end := now.AddDate(25, 0, 0)
+		if end.Before(defaultNotAfter()) {
+			end = defaultNotAfter()
+		}
+		return newCA(config.Key, "Imprint device CA", now.Add(-caBackdate), end)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("couldn't open the device CA: %w", err)
+	}
+	return newAuthority(p, config)
+}
+
+func newAuthority(p *pair, config AuthorityConfig) (*Authority, error) {
+	a := &Authority{cert: p.cert, signer: p.key, journal: config.Journal, clock: config.Clock}
+	var err error
+	switch p.key.(type) {
+	case *rsa.PrivateKey:
+		a.algorithm = x509.SHA256WithRSA
+		a.throwaway, err = rsa.GenerateKey(rand.Reader, 1024)
+	case *ecdsa.PrivateKey:
+		a.algorithm = x509.ECDSAWithSHA256
+		a.throwaway, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	default:
+		return nil, fmt.Errorf("couldn't use a device CA with a %T", p.key)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("couldn't make the throwaway key: %w", err)
+	}
+	refusal := notCA(p.cert)
+	if refusal != nil {
+		return nil, fmt.Errorf("couldn't use the device CA: %w", refusal)
+	}
+	a.linter, err = newLinter()
+	return a, err
+}
+
+// Certificate gives the CA's certificate. It must not be changed.
+func (a *Authority) Certificate() *x509.Certificate { return a.cert }
+
+// Token is the permission to sign one certificate, made by Prepare alone. All
+// copies of a Token are one: it is used up by the first Sign.
+type Token struct{ state *tokenState }
+
+type tokenState struct {
+	authority *Authority
+	used      atomic.Bool
+	// tbs is what was linted and what will be signed; algorithm is the
+	// AlgorithmIdentifier that stands in it and again behind it.
+	tbs, algorithm []byte
+	issuance       imprint.Issuance
+}
+
+// Issued is a signed certificate.
+type Issued struct {
+	ID          imprint.CertificateID
+	PEM         string
+	Certificate *x509.Certificate
+}
+
+// Prepare builds the certificate for a request, signs it with a throwaway key,
+// lints it and records the intent. The tenant stands in the record.
+//
+// Errors: CodeCertificateWeak for the key, CodeCertificateValidation for a
+// subject that can't stand in a certificate, CodeInternal when the CA or the
+// clock doesn't allow the validity, the journal's errors.
+func (a *Authority) Prepare(ctx context.Context, tenant imprint.Tenant, profile *Profile, request Request) (*Token, error) {
+	err := ctx.Err()
+	if err != nil {
+		return nil, err
+	}
+	if profile == nil || tenant == (imprint.Tenant{}) {
+		return nil, errors.New("couldn't prepare a certificate: tenant and profile must be given")
+	}
+	now := a.clock()
+	draft, err := a.draft(now, profile, request)
+	if err != nil {
+		return nil, err
+	}
+	err = a.linter.check(draft.der)
+	if err != nil {
+		return nil, err
+	}
+	state, err := a.inspect(draft)
+	if err != nil {
+		return nil, fmt.Errorf("couldn't prepare a certificate: %w", err)
+	}
+	sum := sha256.Sum256(state.tbs)
+	state.issuance = imprint.Issuance{
+		ID: issuanceID(now), Tenant: tenant, Profile: profile.name, Serial: SerialHex(draft.serial),
+		Subject: SubjectText(draft.subject), TBSHash: hex.EncodeToString(sum[:]), At: now,
+	}
+	err = a.journal.Record(ctx, state.issuance)
+	if err != nil {
+		return nil, fmt.Errorf("couldn't record the intent to sign: %w", err)
+	}
+	return &Token{state: state}, nil
+}
+
+// Sign signs what a token stands for with the CA key and records the
+// certificate's id. When the second record fails, the certificate is thrown
+// away: nobody gets one that the journal doesn't know.
+//
+// Errors: CodeInternal for a token that is used up or another authority's; the
+// journal's errors.
+func (a *Authority) Sign(ctx context.Context, token *Token) (*Issued, error) {
+	if token == nil || token.state == nil || token.state.authority != a {
+		return nil, imprint.Errorf(imprint.CodeInternal, "couldn't sign: the token isn't this authority's")
+	}
+	state := token.state
+	err := ctx.Err()
+	if err != nil {
+		return nil, err
+	}
+	if !state.used.CompareAndSwap(false, true) {
+		return nil, imprint.Errorf(imprint.CodeInternal, "couldn't sign: the token for serial number %s was used before", state.issuance.Serial)
+	}
+	digest := sha256.Sum256(state.tbs)
+	if hex.EncodeToString(digest[:]) != state.issuance.TBSHash {
+		return nil, imprint.Errorf(imprint.CodeInternal, "couldn't sign: the bytes to be signed changed since they were linted")
+	}
+	signature, err := a.signer.Sign(rand.Reader, digest[:], crypto.SHA256)
+	if err != nil {
+		return nil, fmt.Errorf("couldn't sign with the CA key: %w", err)
+	}
+	cert, err := a.assemble(state, signature)
+	if err != nil {
+		return nil, err
+	}
+	issued := &Issued{ID: CertificateID(cert.Raw), PEM: EncodeCertificatePEM(cert.Raw), Certificate: cert}
+	record := state.issuance
+	record.CertificateID = issued.ID
+	err = a.journal.Record(ctx, record)
+	if err != nil {
+		return nil, fmt.Errorf("couldn't record the signed certificate: %w", err)
+	}
+	return issued, nil
+}
+
+// assemble puts the signature behind the bytes that were signed and checks the
+// result as a stranger would.
+func (a *Authority) assemble(state *tokenState, signature []byte) (*x509.Certificate, error) {
+	b := cryptobyte.NewBuilder(make([]byte, 0, len(state.tbs)+len(state.algorithm)+len(signature)+16))
+	b.AddASN1(cryptobyte_asn1.SEQUENCE, func(b *cryptobyte.Builder) {
+		b.AddBytes(state.tbs)
+		b.AddBytes(state.algorithm)
+		b.AddASN1BitString(signature)
+	})
+	der, err := b.Bytes()
+	if err != nil {
+		return nil, fmt.Errorf("couldn't put the certificate together: %w", err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, fmt.Errorf("couldn't read back the signed certificate: %w", err)
+	}
+	if !bytes.Equal(cert.RawTBSCertificate, state.tbs) {
+		return nil, imprint.Errorf(imprint.CodeInternal, "the signed certificate isn't the linted one")
+	}
+	err = a.cert.CheckSignature(a.algorithm, cert.RawTBSCertificate, cert.Signature)
+	if err != nil {
+		return nil, fmt.Errorf("couldn't verify the signature that the CA key made: %w", err)
+	}
+	return cert, nil
+}
+
+// issuanceID sorts by time: milliseconds, then 80 random bits.
+func issuanceID(now time.Time) string {
+	var tail [10]byte
+	_, _ = rand.Read(tail[:]) // never fails; crypto/rand ends the program instead
+	return fmt.Sprintf("%012x%x", max(now.UnixMilli(), 0), tail)
+}

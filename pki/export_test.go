@@ -1,0 +1,52 @@
+package pki
+
+import (
+	"context"
+	"crypto"
+	"io/fs"
+
+	"github.com/imprint-iot/imprint"
+)
+
+// WriteFunc is how files are written.
+type WriteFunc = func(path string, data []byte, perm fs.FileMode) error
+
+// DurableWrites gives the real ones, for tests to wrap.
+func DurableWrites() (write, create WriteFunc) {
+	files := durableWrites()
+	return files.write, files.create
+}
+
+// EnsureServerWith is EnsureServer with other ways to write files.
+func EnsureServerWith(ctx context.Context, dir string, sealer imprint.Sealer, names Names, clock imprint.Clock, write, create WriteFunc) (*ServerIdentity, error) {
+	return ensureServer(ctx, dir, sealer, names, clock, fileWrites{write: write, create: create})
+}
+
+// OpenAuthorityWith is OpenAuthority with other ways to write files.
+func OpenAuthorityWith(ctx context.Context, dir string, config AuthorityConfig, write, create WriteFunc) (*Authority, error) {
+	return openAuthority(ctx, dir, config, fileWrites{write: write, create: create})
+}
+
+// ReplaceSigner puts another key in the place of the CA's.
+func (a *Authority) ReplaceSigner(s crypto.Signer) { a.signer = s }
+
+// Signer gives the CA key, for benchmarks of what it can do at most.
+func (a *Authority) Signer() crypto.Signer { return a.signer }
+
+// TBS gives the bytes that a token stands for; changing them is tampering.
+func (t *Token) TBS() []byte { return t.state.tbs }
+
+// Lint runs the linter alone.
+func (a *Authority) Lint(der []byte) error { return a.linter.check(der) }
+
+// LintNames lists the lints that run.
+func (a *Authority) LintNames() []string {
+	var names []string
+	for _, one := range a.linter.lints {
+		names = append(names, one.Name)
+	}
+	return names
+}
+
+// SubjectLints lists the lints that are left out by name.
+func SubjectLints() []string { return subjectLints }

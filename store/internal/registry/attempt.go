@@ -1,0 +1,233 @@
+package registry
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/imprint-iot/imprint"
+)
+
+const attemptColumns = "id, tenant, at, certificate_id, serial, thing, client_id, address, body"
+
+const attemptKind keyKind = "Ns"
+
+var putAttempt = upsert("attempts", 1,
+	"id", "tenant", "at", "certificate_id", "serial", "thing", "client_id", "address", "ip", "failed", "body")
+
+// attemptBody is what no look-up needs of an attempt.
+type attemptBody struct {
+	EndedAt int64           `json:"ended,omitempty"` // milliseconds; absent: zero time
+	SNI     string          `json:"sni,omitempty"`
+	ALPN    string          `json:"alpn,omitempty"`
+	TLS     string          `json:"tls,omitempty"`
+	Subject string          `json:"subject,omitempty"`
+	Outcome imprint.Outcome `json:"outcome,omitempty"`
+	Code    imprint.Code    `json:"code,omitempty"`
+	Steps   []imprint.Step  `json:"steps,omitempty"`
+}
+
+func scanAttempt(t *Tx, r Rows, a *imprint.Attempt) error {
+	var tenant, text string
+	var at int64
+	err := r.Scan(&a.ID, &tenant, &at, (*string)(&a.CertificateID), &a.Serial, (*string)(&a.Thing),
+		(*string)(&a.ClientID), &a.Address, &text)
+	if err != nil {
+		return err
+	}
+	var body attemptBody
+	err = json.Unmarshal([]byte(text), &body)
+	if err != nil {
+		return fmt.Errorf("couldn't read the body of attempt %s: %w", a.ID, err)
+	}
+	a.Tenant = t.readTenant(tenant)
+	a.At = readTime(at)
+	if body.EndedAt != 0 {
+		a.EndedAt = readTime(body.EndedAt)
+	}
+	a.SNI, a.ALPN, a.TLSVersion, a.Subject = body.SNI, body.ALPN, body.TLS, body.Subject
+	a.Outcome, a.Code, a.Steps = body.Outcome, body.Code, body.Steps
+	for i := range a.Steps {
+		a.Steps[i].At = a.Steps[i].At.UTC()
+	}
+	return nil
+}
+
+// Attempt implements imprint.TraceReader.
+func (t *Tx) Attempt(id string) (imprint.Attempt, error) {
+	a, found, err := first(t, scanAttempt, "SELECT "+attemptColumns+" FROM attempts WHERE id = $1", id)
+	if err == nil && !found {
+		err = imprint.Errorf(imprint.CodeNotFound, "attempt %q doesn't exist", id)
+	}
+	return a, err
+}
+
+// PutAttempt implements imprint.TraceWriter.
+func (t *Tx) PutAttempt(a imprint.Attempt) error {
+	body := attemptBody{SNI: a.SNI, ALPN: a.ALPN, TLS: a.TLSVersion, Subject: a.Subject,
+		Outcome: a.Outcome, Code: a.Code, Steps: a.Steps}
+	if !a.EndedAt.IsZero() {
+		body.EndedAt = millis(a.EndedAt)
+	}
+	text, err := json.Marshal(body)
+	if err != nil {
+		return fmt.Errorf("couldn't encode attempt %s: %w", a.ID, err)
+	}
+	_, err = t.exec(putAttempt, a.ID, t.in(a.Tenant), millis(a.At), string(a.CertificateID), a.Serial, string(a.Thing),
+		string(a.ClientID), a.Address, hostOf(a.Address), flag(attemptFailed(&a)), string(text))
+	return err
+}
+
+// attemptFailed says what AttemptFilter.FailedOnly selects: a refused device,
+// or any step with the verdict failed.
+func attemptFailed(a *imprint.Attempt) bool {
+	if a.Outcome == imprint.OutcomeRefused {
+		return true
+	}
+	for i := range a.Steps {
+		if a.Steps[i].Verdict == imprint.VerdictFailed {
+			return true
+		}
+	}
+	return false
+}
+
+// hostOf gives the address without its port and brackets.
+func hostOf(address string) string {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return strings.Trim(address, "[]")
+	}
+	return host
+}
+
+// Attempts implements imprint.TraceReader. Attempts are in the order of their
+// ids, which sort by time; so a list newest first ends at the first attempt
+// before Since.
+func (t *Tx) Attempts(f imprint.AttemptFilter, p imprint.Page) ([]imprint.Attempt, string, error) {
+	limit, err := pageLimit(p)
+	if err != nil {
+		return nil, "", err
+	}
+	q := attemptQuery{filter: f, ascending: p.Ascending}
+	if p.Cursor != "" {
+		from, err := readCursor(attemptKind, p.Cursor)
+		if err != nil {
+			return nil, "", err
+		}
+		q.from = from[0].(string)
+	}
+	query, args := q.build(t, limit+1)
+	var found []imprint.Attempt
+	err = each(t, true, scanAttempt, func(a imprint.Attempt) bool {
+		if a.At.Before(f.Since) {
+			// Oldest first, the statement skips what is too old by itself.
+			return false
+		}
+		found = append(found, a)
+		return len(found) <= limit
+	}, query, args...)
+	if err != nil {
+		return nil, "", err
+	}
+	if len(found) <= limit {
+		return found, "", nil
+	}
+	found = found[:limit]
+	return found, writeCursor(attemptKind, []any{found[limit-1].ID}), nil
+}
+
+// attemptQuery composes the statement of a filter.
+type attemptQuery struct {
+	filter    imprint.AttemptFilter
+	ascending bool
+	from      string
+
+	args []any
+}
+
+func (q *attemptQuery) arg(value any) string {
+	q.args = append(q.args, value)
+	return "$" + strconv.Itoa(len(q.args))
+}
+
+// build gives text and arguments. A match is looked up in one index for each
+// column that it may stand in; each look-up gives at most a page of ids.
+func (q *attemptQuery) build(t *Tx, limit int) (string, []any) {
+	condition := q.condition(t)
+	order := " ORDER BY id DESC LIMIT "
+	if q.ascending {
+		order = " ORDER BY id LIMIT "
+	}
+	order += q.arg(int64(limit))
+	if q.filter.Match == "" {
+		return "SELECT " + attemptColumns + " FROM attempts WHERE " + condition + order, q.args
+	}
+	match := q.arg(q.filter.Match)
+	values := map[string]string{"certificate_id": match, "serial": match, "thing": match, "client_id": match, "address": match}
+	_, _, err := net.SplitHostPort(q.filter.Match)
+	if err != nil {
+		// The match names no port: it may be an address alone.
+		values["ip"] = q.arg(hostOf(q.filter.Match))
+	}
+	arms := make([]string, 0, len(values))
+	for _, column := range []string{"certificate_id", "serial", "thing", "client_id", "address", "ip"} {
+		if values[column] == "" {
+			continue
+		}
+		arms = append(arms, "SELECT id FROM (SELECT id FROM attempts WHERE "+column+" = "+values[column]+" AND "+column+" <> '' AND "+
+			condition+order+") AS by_"+column)
+	}
+	return "SELECT " + attemptColumns + " FROM attempts WHERE id IN (" + strings.Join(arms, " UNION ") + ")" + order, q.args
+}
+
+// condition gives what each attempt of the list must meet.
+func (q *attemptQuery) condition(t *Tx) string {
+	// The first term is always true: ids aren't empty.
+	parts := []string{"id > ''"}
+	if q.from != "" {
+		sign := "id < "
+		if q.ascending {
+			sign = "id > "
+		}
+		parts = []string{sign + q.arg(q.from)}
+	}
+	if q.filter.Tenant != (imprint.Tenant{}) {
+		parts = append(parts, "tenant = "+q.arg(t.in(q.filter.Tenant)))
+	}
+	if q.filter.FailedOnly {
+		parts = append(parts, "failed = 1")
+	}
+	if q.ascending && !q.filter.Since.IsZero() {
+		parts = append(parts, "at >= "+q.arg(millis(q.filter.Since)))
+	}
+	return strings.Join(parts, " AND ")
+}
+
+// TrimAttempts implements imprint.TraceWriter. A negative keep keeps all that
+// aren't before the time.
+func (t *Tx) TrimAttempts(before time.Time, keep, limit int) (int, error) {
+	if limit < 1 {
+		return 0, nil
+	}
+	limit = min(limit, maxPage)
+	// The inner list is bounded whatever its times are; the oldest stand first.
+	old, err := t.exec("DELETE FROM attempts WHERE id IN (SELECT id FROM "+
+		"(SELECT id, at FROM attempts ORDER BY id LIMIT $1) AS oldest WHERE at < $2)", int64(limit), millis(before))
+	if err != nil || keep < 0 || int(old) >= limit {
+		return int(old), err
+	}
+	count, _, err := first(t, func(_ *Tx, r Rows, n *int64) error { return r.Scan(n) }, "SELECT count(*) FROM attempts")
+	if err != nil {
+		return int(old), err
+	}
+	excess := min(count-int64(keep), int64(limit)-old)
+	if excess <= 0 {
+		return int(old), nil
+	}
+	over, err := t.exec("DELETE FROM attempts WHERE id IN (SELECT id FROM attempts ORDER BY id LIMIT $1)", excess)
+	return int(old + over), err
+}
