@@ -178,7 +178,7 @@ var table = []Description{
 	{CodeCertificateExpired, "", 0, 0x87, "", "The certificate's validity has ended.", "Give the device a new certificate, or check the server's clock."},
 	{CodeCertificateNotYetValid, "", 0, 0x87, "", "The certificate's validity hasn't begun.", "Check the clock of the machine that signed it, and the server's clock."},
 	{CodeCertificateDeleted, "", 0, 0x87, "", "The certificate was deleted while the device was connected.", "Register the certificate again if the device should return."},
-	{CodeCertificateWeak, "", 0, 0x87, "", "The certificate's key or signature algorithm isn't accepted.", "Use RSA of 2048 bits or more, or P-256, P-384, P-521; sign with SHA-256 or better."},
+	{CodeCertificateWeak, "CertificateValidationException", 400, 0x87, "InvalidCsr", "The certificate's key or signature algorithm isn't accepted.", "Use RSA of 2048 bits or more, or P-256, P-384, P-521; sign with SHA-256 or better."},
 	{CodeCANotRegistered, "", 0, 0x87, "", "No CA registered in this tenant has the certificate's issuer as its subject.", "Register the CA: aws iot register-ca-certificate --allow-auto-registration --set-as-active."},
 	{CodeCASignature, "", 0, 0x87, "", "A registered CA has the issuer's name but didn't sign this certificate.", "The device's certificate was signed by another key of the same name: register that CA, or sign again."},
 	{CodeCAInactive, "", 0, 0x87, "", "The CA that signed the certificate is INACTIVE.", "aws iot update-ca-certificate --new-status ACTIVE --certificate-id CA"},

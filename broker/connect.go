@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"time"
@@ -147,10 +148,17 @@ func (s *session) checkConnect(ctx context.Context, packet *mqtt.Connect, bound 
 
 // denied makes the refusal of a policy decision, with the decision in words.
 func denied(code imprint.Code, why policy.Explanation) *imprint.Error {
-	err := imprint.Errorf(code, "%s", why.String())
-	if why.Hint != "" {
-		err.Hint = why.Hint
+	var text strings.Builder
+	text.WriteString(why.Sentence)
+	for _, v := range why.Variables {
+		if v.Resolved {
+			fmt.Fprintf(&text, " ${%s} is %q.", v.Name, v.Value)
+			continue
+		}
+		fmt.Fprintf(&text, " ${%s} has no value: %s.", v.Name, v.Reason)
 	}
+	err := imprint.Errorf(code, "%s", text.String())
+	err.Hint = why.Hint
 	return err
 }
 
