@@ -15,3 +15,5 @@
 //
 // What it does not do: no I/O, no clock, no randomness.
 package imprint
+
+//go:generate go run ./internal/errordoc -out docs/errors.md

@@ -127,9 +127,7 @@ func checkNewCA(tx imprint.ReadTx, ca imprint.CACertificate) error {
 	if imprint.CodeOf(err) != imprint.CodeNotFound {
 		return fmt.Errorf("couldn't look for CA certificate %s: %w", ca.ID, err)
 	}
-	if ca.Mode == imprint.ModeDefault {
-		err = checkOnlyDefault(tx, ca)
-	}
+	err = checkOnlyDefault(tx, ca)
 	if err != nil {
 		return err
 	}
@@ -145,7 +143,12 @@ func checkNewCA(tx imprint.ReadTx, ca imprint.CACertificate) error {
 	return nil
 }
 
+// checkOnlyDefault says whether a CA in mode DEFAULT is the only one of its
+// region; other modes have no such rule.
 func checkOnlyDefault(tx imprint.ReadTx, ca imprint.CACertificate) error {
+	if ca.Mode != imprint.ModeDefault {
+		return nil
+	}
 	registrations, err := tx.CATenants(ca.Tenant.Region, ca.ID)
 	if err != nil {
 		return fmt.Errorf("couldn't look for CA certificate %s in other accounts: %w", ca.ID, err)

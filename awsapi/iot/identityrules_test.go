@@ -1,9 +1,14 @@
 package iot_test
 
 import (
+	"slices"
+	"strings"
 	"testing"
 
 	sdk "github.com/aws/aws-sdk-go-v2/service/iot"
+	"github.com/aws/aws-sdk-go-v2/service/iot/types"
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/awsapi/iot/iottest"
@@ -92,4 +97,30 @@ func (e identityEnv) describe(t *testing.T, id string) *sdk.DescribeCertificateO
 		t.Fatalf("DescribeCertificate: %v", err)
 	}
 	return out
+}
+
+// unknownID is the id of no certificate.
+const unknownID = "0000000000000000000000000000000000000000000000000000000000000001"
+
+func upper(s string) string { return strings.ToUpper(s) }
+
+// ordered gives ids that are oldest first in the order of a list.
+func ordered(oldestFirst []string, ascending bool) []string {
+	ids := slices.Clone(oldestFirst)
+	if !ascending {
+		slices.Reverse(ids)
+	}
+	return ids
+}
+
+// wantTags wants exactly these tags, given in the order of their keys.
+func (e identityEnv) wantTags(t *testing.T, arn string, want ...types.Tag) {
+	t.Helper()
+	out, err := e.client.ListTagsForResource(t.Context(), &sdk.ListTagsForResourceInput{ResourceArn: &arn})
+	if err != nil {
+		t.Fatalf("ListTagsForResource: %v", err)
+	}
+	if diff := cmp.Diff(want, out.Tags, cmp.AllowUnexported(types.Tag{}), cmpopts.EquateEmpty()); diff != "" {
+		t.Errorf("tags of %s differ (-want +got):\n%s", arn, diff)
+	}
 }

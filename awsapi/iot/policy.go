@@ -54,9 +54,13 @@ func (s *Service) createPolicy(ctx context.Context, caller awsapi.Caller, in *Cr
 	if err != nil {
 		return nil, err
 	}
+	tenant, err := s.tenantFor(ctx, caller)
+	if err != nil {
+		return nil, err
+	}
 	now := s.rooms.Clock()
 	p := imprint.Policy{
-		Tenant: tenantOf(caller), Name: name, DefaultVersion: 1, LastVersion: 1,
+		Tenant: tenant, Name: name, DefaultVersion: 1, LastVersion: 1,
 		CreatedAt: now, ModifiedAt: now, GenerationID: newGeneration(),
 	}
 	version := imprint.PolicyVersion{Tenant: p.Tenant, Policy: name, Version: 1, Document: in.PolicyDocument, CreatedAt: now}

@@ -35,13 +35,10 @@ func (s *Service) templateRoutes() []awsapi.Route {
 // Core documents.
 const hookPayloadVersion = "2020-04-01"
 
-var (
-	rolePattern   = regexp.MustCompile(`^arn:aws[a-z-]*:iam::[0-9]{12}:role/[\x21-\x7e]+$`)
-	lambdaPattern = regexp.MustCompile(`^arn:aws[a-z-]*:lambda:[a-z0-9-]+:[0-9]{12}:function:[a-zA-Z0-9_-]+(:[a-zA-Z0-9$_-]+)?$`)
-)
+var lambdaPattern = regexp.MustCompile(`^arn:aws[a-z-]*:lambda:[a-z0-9-]+:[0-9]{12}:function:[a-zA-Z0-9_-]+(:[a-zA-Z0-9$_-]+)?$`)
 
 func checkRole(arn string) error {
-	if rolePattern.MatchString(arn) {
+	if isRoleARN(arn) {
 		return nil
 	}
 	return imprint.Errorf(imprint.CodeInvalidRequest, "provisioningRoleArn %q is not the ARN of an IAM role.", clipText(arn)).
@@ -129,6 +126,10 @@ func newTemplate(tenant imprint.Tenant, in *CreateProvisioningTemplateInput) (im
 // disabled unless the request says otherwise, and its type never changes.
 func (s *Service) createTemplate(ctx context.Context, caller awsapi.Caller, in *CreateProvisioningTemplateInput) (*CreateProvisioningTemplateOutput, error) {
 	t, err := newTemplate(tenantOf(caller), in)
+	if err != nil {
+		return nil, err
+	}
+	_, err = s.tenantFor(ctx, caller)
 	if err != nil {
 		return nil, err
 	}

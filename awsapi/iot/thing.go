@@ -59,6 +59,10 @@ func (s *Service) createThing(ctx context.Context, caller awsapi.Caller, in *Cre
 	if err != nil {
 		return nil, err
 	}
+	_, err = s.tenantFor(ctx, caller)
+	if err != nil {
+		return nil, err
+	}
 	return update(ctx, s, func(tx imprint.Tx) (*CreateThingOutput, error) {
 		present, err := tx.Thing(wanted.Tenant, name)
 		switch {

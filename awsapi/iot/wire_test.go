@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -42,13 +43,25 @@ var wireTime = time.Date(2024, 5, 6, 7, 8, 9, 250e6, time.UTC)
 
 // wireRecord is what functions saw of the last request.
 type wireRecord struct {
+	mu     sync.Mutex // guards the others
 	caller awsapi.Caller
 	input  any
+}
+
+// take gives what was seen and forgets it.
+func (r *wireRecord) take() (awsapi.Caller, any) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	caller, input := r.caller, r.input
+	r.caller, r.input = awsapi.Caller{}, nil
+	return caller, input
 }
 
 // record makes a Route that keeps its input and gives an output or an error.
 func recordWire[In, Out any](to *wireRecord, op awsapi.Op[In, Out], out *Out, err error) awsapi.Route {
 	return awsapi.Handle(op, func(_ context.Context, caller awsapi.Caller, in *In) (*Out, error) {
+		to.mu.Lock()
+		defer to.mu.Unlock()
 		to.caller, to.input = caller, in
 		return out, err
 	})
@@ -95,12 +108,13 @@ func newWireClient(server *httptest.Server, secret string) *sdk.Client {
 	})
 }
 
-func wantWireInput(t *testing.T, seen *wireRecord, want any) {
+func wantWireInput(t *testing.T, seen *wireRecord, want any) awsapi.Caller {
 	t.Helper()
-	if diff := cmp.Diff(want, seen.input); diff != "" {
+	caller, input := seen.take()
+	if diff := cmp.Diff(want, input); diff != "" {
 		t.Errorf("the function's input (-want +got):\n%s", diff)
 	}
-	seen.input = nil
+	return caller
 }
 
 func TestTheGoSDKsInputsArrive(t *testing.T) {
@@ -168,9 +182,9 @@ func TestTheGoSDKsInputsArrive(t *testing.T) {
 			if err := tt.call(); err != nil {
 				t.Fatal(err)
 			}
-			wantWireInput(t, &seen, tt.want)
-			if seen.caller.Account != wireAccount || seen.caller.Region != "eu-central-1" || seen.caller.SourceIP != "127.0.0.1" {
-				t.Errorf("got the caller %+v", seen.caller)
+			caller := wantWireInput(t, &seen, tt.want)
+			if caller.Account != wireAccount || caller.Region != "eu-central-1" || caller.SourceIP != "127.0.0.1" {
+				t.Errorf("got the caller %+v", caller)
 			}
 		})
 	}

@@ -48,6 +48,12 @@ func NewCAWithKey(t testing.TB, key crypto.Signer, commonName string, edits ...f
 // a year. Each edit may change the template.
 func (ca *CA) Leaf(t testing.TB, commonName string, edits ...func(*x509.Certificate)) (*x509.Certificate, string) {
 	t.Helper()
+	return ca.LeafOf(t, NewKey(t).Public(), commonName, edits...)
+}
+
+// LeafOf is Leaf with a key that is there already.
+func (ca *CA) LeafOf(t testing.TB, public crypto.PublicKey, commonName string, edits ...func(*x509.Certificate)) (*x509.Certificate, string) {
+	t.Helper()
 	template := &x509.Certificate{
 		SerialNumber: newSerial(t), Subject: pkix.Name{CommonName: commonName},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().AddDate(1, 0, 0),
@@ -56,7 +62,7 @@ func (ca *CA) Leaf(t testing.TB, commonName string, edits ...func(*x509.Certific
 	for _, edit := range edits {
 		edit(template)
 	}
-	return sign(t, template, ca.Certificate, NewKey(t).Public(), ca.Key)
+	return sign(t, template, ca.Certificate, public, ca.Key)
 }
 
 // LeafPEM is the text of Leaf.

@@ -1,0 +1,150 @@
+// Package storetest checks that an engine keeps the contract of
+// imprint.Store. A test of the engine calls Run:
+//
+//	func TestStore(t *testing.T) {
+//		storetest.Run(t, func(t *testing.T) storetest.Harness {
+//			path := filepath.Join(t.TempDir(), "registry.db")
+//			return storetest.Harness{Open: func(f storetest.Fault) (imprint.Store, error) { ... }}
+//		})
+//	}
+//
+// and, when the engine's data outlive the process, Kill with KillChild.
+//
+// What it promises: every method of every interface is called; what is put is
+// read back whole; lists are paged at every boundary in both directions; each
+// row stands in two tenants under one name; commits that fail, before and after
+// they are durable, leave whole states behind.
+//
+// What it does not do: measure. The engine has benchmarks for that.
+package storetest
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/imprint-iot/imprint"
+)
+
+// Stage is where a commit can fail.
+type Stage string
+
+// The stages. A fault at BeforeCommit and at Commit leaves nothing behind; one
+// at AfterCommit comes when the batch is durable.
+const (
+	BeforeCommit Stage = "fails before commit"
+	Commit       Stage = "commit fails"
+	AfterCommit  Stage = "fails but persisted"
+)
+
+// Fault is asked at each stage of each commit; an error makes the stage fail.
+// It must be safe for calls from another goroutine.
+type Fault func(Stage) error
+
+// Harness is one registry under test, empty at first.
+type Harness struct {
+	// Open opens the registry. It is called again after Close, and must find
+	// what was kept. The fault may be nil.
+	Open func(Fault) (imprint.Store, error)
+	// Check says whether the data are sound; nil when the engine has no check.
+	Check func(imprint.Store) error
+}
+
+// Run checks the engine. Each part opens registries of its own.
+func Run(t *testing.T, open func(t *testing.T) Harness) {
+	parts := []struct {
+		name string
+		run  func(*testing.T, Harness)
+	}{
+		{"rows come back whole", testRows},
+		{"lists are paged", testLists},
+		{"look-ups find what they promise", testLookups},
+		{"things are found by type and attribute", testThingFilter},
+		{"attempts are found by what a person knows", testAttemptFilter},
+		{"attempts are trimmed", testTrim},
+		{"events come oldest first", testEvents},
+		{"deletes take what belongs along", testDeletes},
+		{"a change is whole or absent", testAtomicity},
+		{"a failed change undoes itself alone", testNeighbours},
+		{"a change that panics or leaves fails alone", testPanics},
+		{"increments are never lost", testIncrements},
+		{"a cancelled change is not made", testCancel},
+		{"a view is a snapshot", testSnapshot},
+		{"watchers hear of commits", testWatch},
+		{"what is acknowledged survives", testReopen},
+		{"a closed store refuses", testClosed},
+		{"failures leave whole states", testFailures},
+	}
+	for _, part := range parts {
+		t.Run(part.name, func(t *testing.T) {
+			t.Parallel()
+			part.run(t, open(t))
+		})
+	}
+}
+
+// The two tenants share an account, so that the region must tell them apart.
+var (
+	here  = imprint.Tenant{Account: "000000000000", Region: "us-east-1"}
+	there = imprint.Tenant{Account: "000000000000", Region: "eu-west-1"}
+	other = imprint.Tenant{Account: "111111111111", Region: "us-east-1"}
+)
+
+var instant = time.Date(2026, 3, 4, 5, 6, 7, 89_000_000, time.UTC)
+
+func mustOpen(t *testing.T, h Harness) imprint.Store {
+	t.Helper()
+	store, err := h.Open(nil)
+	if err != nil {
+		t.Fatalf("couldn't open the store: %v", err)
+	}
+	t.Cleanup(func() {
+		err := store.Close()
+		if err != nil {
+			t.Errorf("couldn't close the store: %v", err)
+		}
+	})
+	return store
+}
+
+func update(t *testing.T, store imprint.Store, fn func(imprint.Tx) error) {
+	t.Helper()
+	err := store.Update(context.Background(), fn)
+	if err != nil {
+		t.Fatalf("Update: %v", err)
+	}
+}
+
+func view(t *testing.T, store imprint.Store, fn func(imprint.ReadTx) error) {
+	t.Helper()
+	err := store.View(context.Background(), fn)
+	if err != nil {
+		t.Fatalf("View: %v", err)
+	}
+}
+
+func wantCode(t *testing.T, err error, want imprint.Code) {
+	t.Helper()
+	if got := imprint.CodeOf(err); got != want {
+		t.Errorf("got code %q (%v), want %q", got, err, want)
+	}
+}
+
+func same(t *testing.T, what string, got, want any) {
+	t.Helper()
+	if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
+		t.Errorf("%s differs (-want +got):\n%s", what, diff)
+	}
+}
+
+// certID makes a legal certificate id out of a number.
+func certID(n int) imprint.CertificateID { return imprint.CertificateID(fmt.Sprintf("%064x", n)) }
+
+func thing(tenant imprint.Tenant, name string) imprint.Thing {
+	return imprint.Thing{Tenant: tenant, Name: imprint.ThingName(name), ID: "id of " + name, Version: 1,
+		CreatedAt: instant, ModifiedAt: instant}
+}
