@@ -92,6 +92,9 @@ func HandleFor[In, Out any](op Op[In, Out], resource func(Caller, *In) string, f
 	return Route{operation: op.Operation, serve: serve}
 }
 
+// Operation gives what the Route answers.
+func (r Route) Operation() Operation { return r.operation }
+
 // check says why a Route can't be served.
 func (r Route) check() error {
 	if r.operation.Name == "" {

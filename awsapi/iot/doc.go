@@ -26,6 +26,7 @@ package iot
 import "github.com/imprint-iot/imprint/awsapi/restjson"
 
 //go:generate go run ./internal/gen -model model/iot-api.json -out .
+//go:generate go run ../../internal/compatdoc -out ../../docs/compatibility.md
 
 // codec knows the constraints of the model. The control plane reports broken
 // ones as InvalidRequestException.

@@ -270,7 +270,11 @@ func (c *committer) commit() {
 func (c *committer) finish() (told bool, err error) {
 	if !c.dirty {
 		// Nothing was written: this ends the transaction without a sync.
-		return false, c.session.control("COMMIT")
+		err = c.session.control("COMMIT")
+		if err == nil {
+			c.began = false
+		}
+		return false, err
 	}
 	err = c.opts.Faults.strike(c.opts.Faults.BeforeCommit)
 	if err != nil {

@@ -21,7 +21,7 @@ type fileLock struct{ file *os.File }
 func acquireLock(path string) (*fileLock, error) {
 	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("couldn't open the lock file: %w", err)
+		return nil, failure(imprint.CodeUnavailable, err, "Check that the data directory exists and that the server may write there.")
 	}
 	err = tryLock(file)
 	if err != nil {

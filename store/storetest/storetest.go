@@ -77,7 +77,6 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 		{"watchers hear of commits", testWatch},
 		{"what is acknowledged survives", testReopen},
 		{"a closed store refuses", testClosed},
-		{"failures leave whole states", testFailures},
 	}
 	for _, part := range parts {
 		t.Run(part.name, func(t *testing.T) {
@@ -85,6 +84,10 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 			part.run(t, open(t))
 		})
 	}
+	t.Run("failures leave whole states", func(t *testing.T) {
+		t.Parallel()
+		testFailures(t, open)
+	})
 }
 
 // The two tenants share an account, so that the region must tell them apart.

@@ -16,6 +16,10 @@ type keyKind string
 // maxCursor bounds a cursor's text. The longest key is a target of 2048 bytes.
 const maxCursor = 4096
 
+// cursorText is standard base64: the pattern that the AWS API sets for page
+// markers allows nothing else.
+var cursorText = base64.StdEncoding.Strict()
+
 // writeCursor gives the opaque text of a key.
 func writeCursor(kind keyKind, key []any) string {
 	raw := append(make([]byte, 0, 64), kind[0])
@@ -28,7 +32,7 @@ func writeCursor(kind keyKind, key []any) string {
 			raw = append(raw, v...)
 		}
 	}
-	return base64.RawURLEncoding.EncodeToString(raw)
+	return cursorText.EncodeToString(raw)
 }
 
 // readCursor is the inverse of writeCursor. Errors: CodeInvalidRequest for
@@ -37,7 +41,7 @@ func readCursor(kind keyKind, text string) ([]any, error) {
 	if len(text) > maxCursor {
 		return nil, errCursor()
 	}
-	raw, err := base64.RawURLEncoding.Strict().DecodeString(text)
+	raw, err := cursorText.DecodeString(text)
 	if err != nil || len(raw) == 0 || raw[0] != kind[0] {
 		return nil, errCursor()
 	}

@@ -1,0 +1,123 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/imprint-iot/imprint/bench"
+)
+
+func newBench() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "bench",
+		Short: "Measure this program on this machine against a bare reference",
+		Long: `Measure this program on this machine against a bare reference.
+
+Each bench starts a server of its own, with a temporary data directory and on
+free loopback ports, and a plain Go server beside it; figures per CPU-second
+compare the CPU time of the two. Nothing else is touched.`,
+	}
+	cmd.AddCommand(
+		newBenchRun("handshake", "Measure reconnects of known devices", 4000, bench.Handshake),
+		newBenchRun("jitp", "Measure first connections with just-in-time provisioning", 2500, bench.JITP),
+		newBenchServer(), newBenchBare(),
+	)
+	return cmd
+}
+
+type benchRun func(context.Context, bench.Target, bench.Options) ([]bench.Figure, error)
+
+func newBenchRun(name, short string, devices int, run benchRun) *cobra.Command {
+	opts := bench.Options{}
+	asJSON := false
+	cmd := &cobra.Command{
+		Use:   name,
+		Short: short,
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			program, err := os.Executable()
+			if err != nil {
+				return fmt.Errorf("couldn't find this program's file: %w", err)
+			}
+			opts.Messages = cmd.ErrOrStderr()
+			figures, err := run(cmd.Context(), benchTarget(program), opts)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return bench.PrintJSON(cmd.OutOrStdout(), figures)
+			}
+			return bench.PrintTable(cmd.OutOrStdout(), figures)
+		},
+	}
+	cmd.Flags().IntVar(&opts.Devices, "devices", devices, "how many devices")
+	cmd.Flags().IntVar(&opts.Concurrency, "concurrency", 32, "how many connect at a time")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.Flags().BoolVar(&opts.KeepData, "keep-data", false, "keep the server's data directory")
+	cmd.Flags().StringVar(&opts.CPUProfile, "cpuprofile", "", "write a CPU profile of the server in the measured part to this file")
+	return cmd
+}
+
+// benchTarget says how a bench starts its children and finds its server.
+func benchTarget(program string) bench.Target {
+	return bench.Target{
+		Program: program,
+		ServerArgs: func(dir string) []string {
+			return []string{
+				"bench", "serve", "--data", dir, "--mqtt-address", "127.0.0.1:0", "--api-address", "127.0.0.1:0",
+				"--api-rate", "0", "--rsa-key-pool", "1", "--log-level", "warn",
+			}
+		},
+		BareArgs: []string{"bench", "bare"},
+		Facts: func(dir string) (bench.Facts, error) {
+			facts, err := readServerFacts(dir)
+			if err != nil {
+				return bench.Facts{}, err
+			}
+			sealer, err := openSealer(dir, "", false)
+			if err != nil {
+				return bench.Facts{}, err
+			}
+			key, err := readOperatorKey(dir, sealer)
+			return bench.Facts{
+				APIURL: facts.APIURL, MQTTAddress: facts.MQTTAddress, RootPath: facts.CABundle,
+				Account: facts.Account, Region: facts.Region, KeyID: key.ID, Secret: key.Secret,
+			}, err
+		},
+	}
+}
+
+// newBenchServer is serve as a bench's child: it obeys its parent and ends with
+// it.
+func newBenchServer() *cobra.Command {
+	cmd := newServe()
+	serve := cmd.RunE
+	cmd.Short = "Run the server of a bench"
+	cmd.Hidden = true
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		ctx, stop := context.WithCancel(cmd.Context())
+		defer stop()
+		go bench.Obey(cmd.InOrStdin(), cmd.OutOrStdout(), stop)
+		cmd.SetContext(ctx)
+		return serve(cmd, args)
+	}
+	return cmd
+}
+
+func newBenchBare() *cobra.Command {
+	return &cobra.Command{
+		Use:    "bare",
+		Short:  "Run the reference server of a bench",
+		Hidden: true,
+		Args:   cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, stop := context.WithCancel(cmd.Context())
+			defer stop()
+			go bench.Obey(cmd.InOrStdin(), cmd.OutOrStdout(), stop)
+			return bench.ServeBare(ctx, cmd.OutOrStdout())
+		},
+	}
+}

@@ -1,0 +1,178 @@
+package storetest
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/imprint-iot/imprint"
+)
+
+// killVariable names the data of the child process in its environment.
+const killVariable = "IMPRINT_STORETEST_KILL"
+
+// KillChild must be called first thing in TestMain. In the child process that
+// Kill starts it writes until it is killed, and doesn't return.
+func KillChild(open func(path string) (imprint.Store, error)) {
+	path := os.Getenv(killVariable)
+	if path == "" {
+		return
+	}
+	store, err := open(path)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "couldn't open the store:", err)
+		os.Exit(2)
+	}
+	err = writeForever(store)
+	fmt.Fprintln(os.Stderr, "couldn't write:", err)
+	os.Exit(2)
+}
+
+// writeForever makes changes of three rows each from several goroutines and
+// prints the key of each that is acknowledged.
+func writeForever(store imprint.Store) error {
+	var print sync.Mutex
+	failed := make(chan error, 16)
+	run := fmt.Sprintf("%08x", rand.Uint32())
+	for w := range 16 {
+		go func() {
+			for n := 0; ; n++ {
+				key := fmt.Sprintf("%s-%02d-%06d", run, w, n)
+				err := store.Update(context.Background(), func(tx imprint.Tx) error { return putTrio(tx, key) })
+				if err != nil {
+					failed <- err
+					return
+				}
+				print.Lock()
+				_, err = os.Stdout.WriteString(key + "\n")
+				print.Unlock()
+				if err != nil {
+					failed <- err
+					return
+				}
+			}
+		}()
+	}
+	return <-failed
+}
+
+func putTrio(tx imprint.Tx, key string) error {
+	err := tx.PutThing(thing(here, key))
+	if err != nil {
+		return err
+	}
+	err = tx.PutThingAttachment(imprint.ThingAttachment{Tenant: here, Thing: imprint.ThingName(key), Certificate: certID(1)})
+	if err != nil {
+		return err
+	}
+	return tx.PutAttempt(imprint.Attempt{ID: key, At: instant, Thing: imprint.ThingName(key)})
+}
+
+// Kill runs the test binary as a child that writes, kills it (SIGKILL) after a
+// random number of acknowledgements, and opens what it left: every acknowledged
+// change must be there, none may be there in part, and check must find the data
+// sound. The engine's TestMain must call KillChild with the same open.
+func Kill(t *testing.T, path string, open func(path string) (imprint.Store, error), check func(imprint.Store) error) {
+	const rounds = 4
+	var acknowledged []string
+	for range rounds {
+		acknowledged = append(acknowledged, killed(t, path, 1+rand.IntN(600))...)
+		store, err := open(path)
+		if err != nil {
+			t.Fatalf("couldn't open what the killed process left: %v", err)
+		}
+		checkTrios(t, store, acknowledged)
+		err = check(store)
+		if err != nil {
+			t.Errorf("the data aren't sound: %v", err)
+		}
+		err = store.Close()
+		if err != nil {
+			t.Fatalf("couldn't close the store: %v", err)
+		}
+	}
+	t.Logf("%d changes were acknowledged in %d rounds", len(acknowledged), rounds)
+}
+
+// killed starts a child and kills it after count acknowledgements. It returns
+// all that it printed: the pipe may hold some more.
+func killed(t *testing.T, path string, count int) []string {
+	t.Helper()
+	child := exec.Command(os.Args[0], "-test.run=^$")
+	child.Env = append(os.Environ(), killVariable+"="+path)
+	var complaint strings.Builder
+	child.Stderr = &complaint
+	out, err := child.StdoutPipe()
+	if err != nil {
+		t.Fatalf("couldn't make a pipe: %v", err)
+	}
+	err = child.Start()
+	if err != nil {
+		t.Fatalf("couldn't start the child: %v", err)
+	}
+	var keys []string
+	reader := bufio.NewReader(out)
+	for {
+		line, err := reader.ReadString('\n')
+		if err != nil {
+			break // a line cut short was not acknowledged to anyone
+		}
+		keys = append(keys, strings.TrimSpace(line))
+		if len(keys) == count {
+			err = child.Process.Kill()
+			if err != nil {
+				t.Fatalf("couldn't kill the child: %v", err)
+			}
+		}
+	}
+	err = child.Wait()
+	if len(keys) < count {
+		t.Fatalf("the child ended after %d of %d acknowledgements: %v: %s", len(keys), count, err, complaint.String())
+	}
+	return keys
+}
+
+func checkTrios(t *testing.T, store imprint.Store, acknowledged []string) {
+	t.Helper()
+	things := thingNames(t, store, here)
+	attached := make(map[string]bool)
+	traced := make(map[string]bool)
+	view(t, store, func(tx imprint.ReadTx) error {
+		attachments, _, err := tx.CertificateThings(here, certID(1), imprint.Page{Limit: 10_000})
+		if err != nil {
+			return err
+		}
+		for _, a := range attachments {
+			attached[string(a.Thing)] = true
+		}
+		attempts, _, err := tx.Attempts(imprint.AttemptFilter{}, imprint.Page{Limit: 10_000})
+		for _, a := range attempts {
+			traced[a.ID] = true
+		}
+		return err
+	})
+	if len(things) >= 10_000 {
+		t.Fatal("the rounds are too long for the check")
+	}
+	present := make(map[string]bool)
+	for _, key := range things {
+		present[key] = true
+		if !attached[key] || !traced[key] {
+			t.Errorf("change %s is there in part", key)
+		}
+	}
+	if len(attached) != len(things) || len(traced) != len(things) {
+		t.Errorf("got %d things, %d attachments, %d attempts", len(things), len(attached), len(traced))
+	}
+	for _, key := range acknowledged {
+		if !present[key] {
+			t.Errorf("change %s was acknowledged and is lost", key)
+		}
+	}
+}

@@ -1,0 +1,183 @@
+package storetest
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/imprint-iot/imprint"
+)
+
+func attemptID(n int) string { return fmt.Sprintf("%06d", n) }
+
+func testAttemptFilter(t *testing.T, h Harness) {
+	store := mustOpen(t, h)
+	failed := []imprint.Step{{Name: "x", Verdict: imprint.VerdictFailed}}
+	attempts := []imprint.Attempt{
+		{Tenant: here, Address: "192.0.2.1:1000", Outcome: imprint.OutcomeRefused},
+		{Tenant: here, Address: "192.0.2.1:2000", CertificateID: certID(1), Serial: "ff", Thing: "one", ClientID: "one"},
+		{Tenant: there, Address: "[2001:db8::1]:1000", CertificateID: certID(1), Serial: "ff", Steps: failed},
+		{Address: "192.0.2.10:1000", Outcome: imprint.OutcomeRefused},
+		{Tenant: here, ClientID: "ff", Outcome: imprint.OutcomeProvisioned, Code: imprint.CodeProvisioned},
+		{Tenant: here, Thing: "two", ClientID: unusual, Outcome: imprint.OutcomeClosed, Steps: failed},
+	}
+	update(t, store, func(tx imprint.Tx) error {
+		for i, a := range attempts {
+			a.ID, a.At = attemptID(i), instant.Add(time.Duration(i)*time.Minute)
+			err := tx.PutAttempt(a)
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	type filter = imprint.AttemptFilter
+	for _, c := range []struct {
+		name   string
+		filter filter
+		want   string
+	}{
+		{"nothing selects all", filter{}, "543210"},
+		{"tenant", filter{Tenant: here}, "5410"},
+		{"failed", filter{FailedOnly: true}, "5320"},
+		{"failed in a tenant", filter{Tenant: here, FailedOnly: true}, "50"},
+		{"since", filter{Since: instant.Add(3 * time.Minute)}, "543"},
+		{"since, failed", filter{Since: instant.Add(3 * time.Minute), FailedOnly: true}, "53"},
+		{"certificate", filter{Match: string(certID(1))}, "21"},
+		{"certificate in a tenant", filter{Match: string(certID(1)), Tenant: there}, "2"},
+		{"serial or client id", filter{Match: "ff"}, "421"},
+		{"failed and serial", filter{Match: "ff", FailedOnly: true}, "2"},
+		{"since and serial", filter{Match: "ff", Since: instant.Add(2 * time.Minute)}, "42"},
+		{"thing and client id of one attempt", filter{Match: "one"}, "1"},
+		{"client id that is not ASCII", filter{Match: unusual}, "5"},
+		{"address with port", filter{Match: "192.0.2.1:2000"}, "1"},
+		{"address without port", filter{Match: "192.0.2.1"}, "10"},
+		{"IPv6 address with port", filter{Match: "[2001:db8::1]:1000"}, "2"},
+		{"IPv6 address without port", filter{Match: "2001:db8::1"}, "2"},
+		{"IPv6 address in brackets", filter{Match: "[2001:db8::1]"}, "2"},
+		{"address with another port", filter{Match: "192.0.2.1:3000"}, ""},
+		{"nothing like it", filter{Match: "no"}, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			for limit := 1; limit <= 7; limit++ {
+				for _, ascending := range []bool{false, true} {
+					want := c.want
+					if ascending {
+						want = backwards(want)
+					}
+					got := walkAttempts(t, store, c.filter, imprint.Page{Limit: limit, Ascending: ascending})
+					if got != want {
+						t.Errorf("by pages of %d, ascending %t, got %q, want %q", limit, ascending, got, want)
+					}
+				}
+			}
+		})
+	}
+}
+
+func backwards(s string) string {
+	reversed := ""
+	for _, r := range s {
+		reversed = string(r) + reversed
+	}
+	return reversed
+}
+
+func walkAttempts(t *testing.T, store imprint.Store, f imprint.AttemptFilter, p imprint.Page) string {
+	t.Helper()
+	got := ""
+	view(t, store, func(tx imprint.ReadTx) error {
+		for {
+			found, next, err := tx.Attempts(f, p)
+			for _, a := range found {
+				got += a.ID[5:]
+			}
+			if err != nil || next == "" {
+				return err
+			}
+			p.Cursor = next
+		}
+	})
+	return got
+}
+
+func testTrim(t *testing.T, h Harness) {
+	store := mustOpen(t, h)
+	fill := func() {
+		update(t, store, func(tx imprint.Tx) error {
+			for i := range 10 {
+				err := tx.PutAttempt(imprint.Attempt{ID: attemptID(i), At: instant.Add(time.Duration(i) * time.Minute), Thing: "t"})
+				if err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	for _, c := range []struct {
+		name        string
+		before      time.Time
+		keep, limit int
+		want        int
+		left        string
+	}{
+		{"nothing to do", instant, 10, 100, 0, "0123456789"},
+		{"before a time", instant.Add(3 * time.Minute), 10, 100, 3, "3456789"},
+		{"before a time, bounded", instant.Add(5 * time.Minute), 10, 2, 2, "23456789"},
+		{"beyond a number", instant, 4, 100, 6, "6789"},
+		{"beyond a number, bounded", instant, 4, 5, 5, "56789"},
+		{"both", instant.Add(3 * time.Minute), 4, 100, 6, "6789"},
+		{"both, bounded", instant.Add(3 * time.Minute), 4, 5, 5, "56789"},
+		{"all", instant, 0, 100, 10, ""},
+		{"no bound in number", instant, -1, 100, 0, "0123456789"},
+		{"no rows allowed", instant.Add(time.Hour), 0, 0, 0, "0123456789"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			fill()
+			var got int
+			update(t, store, func(tx imprint.Tx) error {
+				var err error
+				got, err = tx.TrimAttempts(c.before, c.keep, c.limit)
+				return err
+			})
+			left := walkAttempts(t, store, imprint.AttemptFilter{}, imprint.Page{Limit: 3, Ascending: true})
+			if got != c.want || left != c.left {
+				t.Errorf("trimmed %d and left %q, want %d and %q", got, left, c.want, c.left)
+			}
+			matching := walkAttempts(t, store, imprint.AttemptFilter{Match: "t"}, imprint.Page{Limit: 3, Ascending: true})
+			if matching != c.left {
+				t.Errorf("the look-up gives %q, want %q", matching, c.left)
+			}
+		})
+	}
+}
+
+func testEvents(t *testing.T, h Harness) {
+	store := mustOpen(t, h)
+	event := func(id string) imprint.Event {
+		return imprint.Event{ID: id, Tenant: there, Topic: "$aws/events/" + unusual, Payload: []byte(`{"a":"` + id + `"}`), At: instant}
+	}
+	update(t, store, func(tx imprint.Tx) error {
+		for _, id := range []string{"3", "1", "2", "0"} {
+			err := tx.PutEvent(event(id))
+			if err != nil {
+				return err
+			}
+		}
+		return tx.PutEvent(imprint.Event{ID: "4"})
+	})
+	list := func(limit int) []imprint.Event {
+		var events []imprint.Event
+		view(t, store, func(tx imprint.ReadTx) error {
+			var err error
+			events, err = tx.Events(limit)
+			return err
+		})
+		return events
+	}
+	same(t, "the oldest two", list(2), []imprint.Event{event("0"), event("1")})
+	same(t, "no events", list(0), []imprint.Event(nil))
+	update(t, store, func(tx imprint.Tx) error { return tx.DeleteEvents([]string{"1", "absent", "0", "1"}) })
+	update(t, store, func(tx imprint.Tx) error { return tx.DeleteEvents(nil) })
+	same(t, "what is left", list(100), []imprint.Event{event("2"), event("3"), {ID: "4"}})
+}
