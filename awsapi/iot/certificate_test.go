@@ -246,6 +246,22 @@ func TestListCertificates(t *testing.T) {
 				t.Errorf("item differs (-want +got):\n%s", diff)
 			}
 		}},
+		{"those of one instant are listed once each", func(t *testing.T, e identityEnv) {
+			want := map[string]bool{}
+			for range 5 {
+				want[e.without(t, "ACTIVE")] = true
+			}
+			for _, ascending := range []bool{true, false} {
+				listed := e.list(t, sdk.ListCertificatesInput{PageSize: new(int32(1)), AscendingOrder: ascending})
+				got := map[string]bool{}
+				for _, id := range listed {
+					got[id] = true
+				}
+				if len(listed) != len(want) || !cmp.Equal(got, want) {
+					t.Errorf("ascending %t: got %q, want each of %v once", ascending, listed, want)
+				}
+			}
+		}},
 		{"25 on a page", func(t *testing.T, e identityEnv) {
 			for range 26 {
 				e.without(t, "ACTIVE")

@@ -40,7 +40,10 @@ func TestRegisterCertificate(t *testing.T) {
 				{"REVOKED", false, "REVOKED"}, {"REVOKED", true, "REVOKED"},
 			} {
 				cert, text := ca.Leaf(t, "device")
-				out, err := register(t, e, text, func(in *sdk.RegisterCertificateInput) { in.Status, in.SetAsActive = row.status, &row.active })
+				out, err := register(t, e, text, func(in *sdk.RegisterCertificateInput) {
+					//lint:ignore SA1019 clients still send the deprecated member
+					in.Status, in.SetAsActive = row.status, &row.active
+				})
 				if err != nil {
 					t.Fatalf("%+v: %v", row, err)
 				}

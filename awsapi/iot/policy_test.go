@@ -3,7 +3,6 @@ package iot_test
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -91,26 +90,19 @@ func TestPolicies(t *testing.T) {
 			_, err := o.CreatePolicy(o.ctx(), &sdk.CreatePolicyInput{PolicyName: new("p"), PolicyDocument: &long})
 			o.must(err)
 		}},
-		{"ListPolicies pages by name in both orders", func(t *testing.T, o *operator) {
+		{"ListPolicies pages by name", func(t *testing.T, o *operator) {
 			all := []string{"a", "b", "c", "d", "e"}
 			o.policy(all...)
-			list := func(ascending bool) []string {
-				var names []string
-				pages := sdk.NewListPoliciesPaginator(o.Client, &sdk.ListPoliciesInput{PageSize: new(int32(2)), AscendingOrder: ascending})
-				for pages.HasMorePages() {
-					out, err := pages.NextPage(o.ctx())
-					o.must(err)
-					for _, p := range out.Policies {
-						names = append(names, *p.PolicyName)
-					}
+			var names []string
+			pages := sdk.NewListPoliciesPaginator(o.Client, &sdk.ListPoliciesInput{PageSize: new(int32(2))})
+			for pages.HasMorePages() {
+				out, err := pages.NextPage(o.ctx())
+				o.must(err)
+				for _, p := range out.Policies {
+					names = append(names, *p.PolicyName)
 				}
-				return names
 			}
-			want(t, "ascending", list(true), all)
-			slices.Sort(all)
-			got := list(false)
-			slices.Sort(got)
-			want(t, "all of them", got, all)
+			want(t, "names", names, all)
 		}},
 		{"a new version is the default one only when asked for", func(t *testing.T, o *operator) {
 			o.policy("p")

@@ -62,7 +62,7 @@ type query struct {
 
 // fetchAttempts gives up to limit attempts, newest first.
 func fetchAttempts(ctx context.Context, c *client.Client, q query) ([]attempt, error) {
-	var all []attempt
+	all := []attempt{}
 	token := ""
 	for len(all) < q.limit {
 		values := url.Values{"maxResults": {strconv.Itoa(min(q.limit-len(all), 250))}}

@@ -138,8 +138,12 @@ func loadConfig(flags *pflag.FlagSet) (Config, error) {
 	return c, c.check(k.Keys())
 }
 
-// settingOf turns IMPRINT_MAX_HANDSHAKES into max-handshakes.
+// settingOf turns IMPRINT_MAX_HANDSHAKES into max-handshakes. An empty variable
+// counts as unset.
 func settingOf(name, value string) (string, any) {
+	if value == "" {
+		return "", nil
+	}
 	name = strings.ReplaceAll(strings.ToLower(strings.TrimPrefix(name, "IMPRINT_")), "_", "-")
 	switch name {
 	case "regions", "host":

@@ -18,6 +18,25 @@ const attemptKind keyKind = "Ns"
 var putAttempt = upsert("attempts", 1,
 	"id", "tenant", "at", "certificate_id", "serial", "thing", "client_id", "address", "ip", "failed", "body")
 
+// updateAttempt replaces what is in no index.
+const updateAttempt = "UPDATE attempts SET at = $2, body = $3 WHERE id = $1"
+
+// attemptIndex is what the indices hold of an attempt.
+type attemptIndex struct {
+	id          string
+	tenant      imprint.Tenant
+	certificate imprint.CertificateID
+	serial      string
+	thing       imprint.ThingName
+	client      imprint.ClientID
+	address     string
+	failed      bool
+}
+
+func indexOfAttempt(a *imprint.Attempt) attemptIndex {
+	return attemptIndex{a.ID, a.Tenant, a.CertificateID, a.Serial, a.Thing, a.ClientID, a.Address, attemptFailed(a)}
+}
+
 // attemptBody is what no look-up needs of an attempt.
 type attemptBody struct {
 	EndedAt int64           `json:"ended,omitempty"` // milliseconds; absent: zero time
@@ -62,6 +81,9 @@ func (t *Tx) Attempt(id string) (imprint.Attempt, error) {
 	if err == nil && !found {
 		err = imprint.Errorf(imprint.CodeNotFound, "attempt %q doesn't exist", id)
 	}
+	if err == nil {
+		t.lastAttempt = indexOfAttempt(&a)
+	}
 	return a, err
 }
 
@@ -76,9 +98,20 @@ func (t *Tx) PutAttempt(a imprint.Attempt) error {
 	if err != nil {
 		return fmt.Errorf("couldn't encode attempt %s: %w", a.ID, err)
 	}
+	index := indexOfAttempt(&a)
+	if t.lastAttempt == index {
+		n, err := t.exec(updateAttempt, a.ID, millis(a.At), string(text))
+		if err != nil || n == 1 {
+			return err
+		}
+	}
 	_, err = t.exec(putAttempt, a.ID, t.in(a.Tenant), millis(a.At), string(a.CertificateID), a.Serial, string(a.Thing),
-		string(a.ClientID), a.Address, hostOf(a.Address), flag(attemptFailed(&a)), string(text))
-	return err
+		string(a.ClientID), a.Address, hostOf(a.Address), flag(index.failed), string(text))
+	if err != nil {
+		return err
+	}
+	t.lastAttempt = index
+	return nil
 }
 
 // attemptFailed says what AttemptFilter.FailedOnly selects: a refused device,

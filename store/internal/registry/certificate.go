@@ -12,11 +12,27 @@ var (
 		"id", "tenant", "pem", "status", "mode", "ca_id", "owned_by", "previous_owner", "serial", "subject",
 		"not_before", "not_after", "created_at", "modified_at", "customer_version", "generation_id")
 
+	// updateCertificate replaces what is in no index.
+	updateCertificate = "UPDATE certificates SET pem = $3, status = $4, mode = $5, owned_by = $6, previous_owner = $7, subject = $8, " +
+		"not_before = $9, not_after = $10, modified_at = $11, customer_version = $12, generation_id = $13 WHERE id = $1 AND tenant = $2"
+
 	certificatesByTime = newList("Ais", certificateColumns, "certificates WHERE tenant = $1", 1,
 		[]string{"created_at", "id"}, scanCertificate, certificateKey)
 	certificatesByCA = newList("Bis", certificateColumns, "certificates WHERE tenant = $1 AND ca_id = $2 AND ca_id <> ''", 2,
 		[]string{"created_at", "id"}, scanCertificate, certificateKey)
 )
+
+// certificateIndex is what the indices hold of a certificate.
+type certificateIndex struct {
+	tenant  imprint.Tenant
+	id, ca  imprint.CertificateID
+	serial  string
+	created int64
+}
+
+func indexOfCertificate(c *imprint.Certificate) certificateIndex {
+	return certificateIndex{c.Tenant, c.ID, c.CAID, c.Serial, millis(c.CreatedAt)}
+}
 
 func certificateKey(c *imprint.Certificate) []any {
 	return []any{millis(c.CreatedAt), string(c.ID)}
@@ -41,6 +57,9 @@ func (t *Tx) Certificate(tenant imprint.Tenant, id imprint.CertificateID) (impri
 		"SELECT "+certificateColumns+" FROM certificates WHERE id = $1 AND tenant = $2", string(id), t.in(tenant))
 	if err == nil && !found {
 		err = imprint.Errorf(imprint.CodeNotFound, "certificate %s doesn't exist in %s", id, tenant)
+	}
+	if err == nil {
+		t.lastCertificate = indexOfCertificate(&c)
 	}
 	return c, err
 }
@@ -71,15 +90,29 @@ func (t *Tx) CertificatesBySerial(tenant imprint.Tenant, serial string) ([]impri
 
 // PutCertificate implements imprint.CertificateWriter.
 func (t *Tx) PutCertificate(c imprint.Certificate) error {
+	err := t.writeCertificate(&c)
+	if err != nil {
+		return err
+	}
+	t.lastCertificate = indexOfCertificate(&c)
+	t.changed(imprint.ChangeCertificate, c.Tenant, string(c.ID))
+	return nil
+}
+
+func (t *Tx) writeCertificate(c *imprint.Certificate) error {
+	if t.lastCertificate == indexOfCertificate(c) {
+		n, err := t.exec(updateCertificate, string(c.ID), t.in(c.Tenant), c.PEM, string(c.Status), string(c.Mode),
+			string(c.OwnedBy), string(c.PreviousOwner), c.Subject, millis(c.NotBefore), millis(c.NotAfter),
+			millis(c.ModifiedAt), int64(c.CustomerVersion), c.GenerationID)
+		if err != nil || n == 1 {
+			return err
+		}
+	}
 	_, err := t.exec(putCertificate, string(c.ID), t.in(c.Tenant), c.PEM, string(c.Status), string(c.Mode), string(c.CAID),
 		string(c.OwnedBy), string(c.PreviousOwner), c.Serial, c.Subject,
 		millis(c.NotBefore), millis(c.NotAfter), millis(c.CreatedAt), millis(c.ModifiedAt),
 		int64(c.CustomerVersion), c.GenerationID)
-	if err != nil {
-		return err
-	}
-	t.changed(imprint.ChangeCertificate, c.Tenant, string(c.ID))
-	return nil
+	return err
 }
 
 // DeleteCertificate implements imprint.CertificateWriter.

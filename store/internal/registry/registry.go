@@ -63,6 +63,12 @@ type Tx struct {
 	// about one.
 	tenant     imprint.Tenant
 	tenantText string
+
+	// What the certificate and the attempt that were read or put last have in
+	// the columns of indices. A put that leaves those as they are needs to write
+	// no index, which is most of the cost of a row.
+	lastCertificate certificateIndex
+	lastAttempt     attemptIndex
 }
 
 var _ imprint.Tx = (*Tx)(nil)

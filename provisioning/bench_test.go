@@ -1,0 +1,82 @@
+package provisioning_test
+
+import (
+	"context"
+	"crypto/x509/pkix"
+	"fmt"
+	"sync/atomic"
+	"testing"
+
+	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/identity"
+	"github.com/imprint-iot/imprint/provisioning"
+)
+
+const benchTemplate = `{
+ "Parameters": {"AWS::IoT::Certificate::CommonName": {"Type": "String"}, "AWS::IoT::Certificate::Country": {"Type": "String"}, "AWS::IoT::Certificate::Id": {"Type": "String"}},
+ "Resources": {
+  "thing": {"Type": "AWS::IoT::Thing", "Properties": {"ThingName": {"Fn::Join": ["-", ["unit", {"Ref": "AWS::IoT::Certificate::CommonName"}]]},
+    "AttributePayload": {"country": {"Ref": "AWS::IoT::Certificate::Country"}, "line": "1"}}},
+  "certificate": {"Type": "AWS::IoT::Certificate", "Properties": {"CertificateId": {"Ref": "AWS::IoT::Certificate::Id"}, "Status": "ACTIVE"}},
+  "policy": {"Type": "AWS::IoT::Policy", "Properties": {"PolicyName": "sensors"}}}}`
+
+const connectPolicy = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["iot:Connect","iot:Publish"],"Resource":["arn:aws:iot:us-east-1:000000000000:client/${iot:Connection.Thing.ThingName}","arn:aws:iot:us-east-1:000000000000:topic/x/${iot:ClientId}"]}]}`
+
+func putPolicy(tx imprint.Tx, tenant imprint.Tenant, name imprint.PolicyName, document string) error {
+	err := tx.PutPolicy(imprint.Policy{Tenant: tenant, Name: name, DefaultVersion: 1, LastVersion: 1, CreatedAt: instant, ModifiedAt: instant})
+	if err != nil {
+		return err
+	}
+	return tx.PutPolicyVersion(imprint.PolicyVersion{Tenant: tenant, Policy: name, Version: 1, Document: document, CreatedAt: instant})
+}
+
+// BenchmarkOnboarding is what the registry does for one device that is
+// provisioned and comes again: the look-up that finds nothing, the first
+// connection, and the identity of the second, with the traces of both.
+func BenchmarkOnboarding(b *testing.B) {
+	w := newWorld(b, benchTemplate, provisioning.Options{})
+	update(b, w.store, func(tx imprint.Tx) error { return putPolicy(tx, home, "sensors", connectPolicy) })
+	identities := identity.NewResolver(w.store, nil)
+	b.Cleanup(identities.Close)
+	key := newKey(b)
+	newcomers := make([]provisioning.Newcomer, b.N)
+	for i := range newcomers {
+		leaf := w.ca.device(b, pkix.Name{CommonName: fmt.Sprintf("%08d", i), Country: []string{"DE"}}, key)
+		newcomers[i] = provisioning.Newcomer{Tenant: home, Leaf: leaf, ID: idOf(leaf)}
+	}
+	ctx := context.Background()
+	var next atomic.Int64
+	b.ReportAllocs()
+	b.SetParallelism(16)
+	b.ResetTimer()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			n := newcomers[next.Add(1)-1]
+			n.Rec = w.log.Begin("192.0.2.1:1000")
+			_, err := identities.Acquire(ctx, n.Tenant, n.ID)
+			if imprint.CodeOf(err) != imprint.CodeNotFound {
+				b.Errorf("Acquire: %v", err)
+			}
+			err = w.engine.FirstConnection(ctx, n)
+			if imprint.CodeOf(err) != imprint.CodeProvisioned {
+				b.Errorf("FirstConnection: %v", err)
+			}
+			n.Rec.End(imprint.OutcomeProvisioned, imprint.CodeProvisioned)
+			rec := w.log.Begin("192.0.2.1:1001")
+			who, err := identities.Acquire(ctx, n.Tenant, n.ID)
+			if err != nil {
+				b.Errorf("Acquire: %v", err)
+				continue
+			}
+			rec.OK("certificate", "%s is ACTIVE, %d thing(s) attached", n.ID, len(who.Things))
+			rec.Connected()
+			identities.Release(who)
+			rec.End(imprint.OutcomeClosed, imprint.CodeClientDisconnect)
+		}
+	})
+	b.StopTimer()
+	err := w.log.Flush(ctx)
+	if err != nil {
+		b.Fatal(err)
+	}
+}
