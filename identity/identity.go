@@ -2,11 +2,19 @@
 // reads: a certificate's row, its things, and its compiled policies, by the id
 // that a TLS handshake yields.
 //
+//	who, err := identities.Acquire(ctx, tenant, id)
+//	...
+//	if who.Stale() { // before each decision
+//		identities.Release(who)
+//		who, err = identities.Acquire(ctx, tenant, id)
+//	}
+//
 // What it promises: after a change is committed, Stale is true for every
 // identity that it touches before the change is acknowledged to whoever made
 // it, so that a changed policy, attachment or status holds for the next packet
 // of every live connection. Compiled policies are shared by all certificates
-// that have the same documents.
+// that have the same documents. Memory is bounded by the identities that are
+// held, and some thousands that are not.
 //
 // What it does not do: it decides nothing; Certificate.Refusal and the policy
 // set do.
@@ -29,33 +37,38 @@ type Attachment struct {
 // Identity is what the connection path knows of one registered certificate. It
 // is immutable but for its staleness, and shared.
 type Identity struct {
-	// Certificate has no PEM here, to spare memory.
+	// Certificate lacks PEM, Serial, Subject and GenerationID here, to spare
+	// memory.
 	Certificate imprint.Certificate
 	Things      []Attachment
 	Policies    *policy.Set
 
 	stale atomic.Bool
-	// refs counts holders; a held identity stays in the resolver's index so
+	// refs counts holders; a held identity stays in the resolver's indexes so
 	// that changes find it. Guarded by the shard's lock.
 	refs int
-	// marks are the generations of the policies, as they were when this was
-	// loaded.
+	// names are the things that the certificate is attached to.
+	names []imprint.ThingName
+	// marks are the policies, with their counts of changes as they were when
+	// this was published.
 	marks []mark
 }
 
 type mark struct {
-	key     policyKey
-	current *atomic.Uint64
-	seen    uint64
+	name   imprint.PolicyName
+	policy *watched
+	seen   uint64
 }
 
-// Stale tells that something behind the identity has changed: acquire it anew.
+// Stale tells that something behind the identity may have changed: acquire it
+// anew. An identity that is stale stays so.
 func (i *Identity) Stale() bool {
 	if i.stale.Load() {
 		return true
 	}
-	for _, m := range i.marks {
-		if m.current.Load() != m.seen {
+	for n := range i.marks {
+		m := &i.marks[n]
+		if m.policy.changes.Load() != m.seen {
 			return true
 		}
 	}

@@ -2,11 +2,6 @@ package identity
 
 import (
 	"context"
-	"fmt"
-	"slices"
-	"sort"
-	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -17,12 +12,13 @@ import (
 const (
 	shards = 64
 	// idlePerShard bounds the identities kept in a shard without a holder.
-	idlePerShard = 1024
-	// maxSets bounds the compiled policy sets; at the bound the cache begins
-	// anew.
-	maxSets = 8192
-	// maxThings bounds the things of one certificate that are looked at.
-	maxThings = 250
+	idlePerShard = 512
+	// maxSets bounds the compiled policy sets that are found by their
+	// documents; at the bound the cache begins anew.
+	maxSets = 2048
+	// maxThings and maxPolicies bound what is looked at of one certificate.
+	maxThings   = 250
+	maxPolicies = 250
 )
 
 type certKey struct {
@@ -49,40 +45,48 @@ type shard struct {
 }
 
 // Resolver gives identities. It is safe for use by many goroutines.
+//
+// How a change finds what it touches. An identity in a shard is also in the
+// indexes by thing and by policy; both happen in one step under mu (publish),
+// and so does leaving them. A commit's notice is handled under mu, too
+// (committed). A notice therefore comes either after publish, and finds the
+// identity through the indexes, or before it; then publish finds the notice in
+// the log of recent changes, whatever moment of the read it came in, and the
+// identity is stale from its first moment. A notice that came before the read
+// began is about a commit that the read sees.
 type Resolver struct {
 	store     imprint.Store
 	shards    [shards]shard
 	stopWatch func()
 	changed   func(imprint.Tenant, imprint.CertificateID)
 
-	// mu guards what follows. things finds the certificates of a thing; policies
-	// counts the changes of each policy that was ever looked at; sets caches
-	// compiled policies; loads are the reads under way, which hear of every
-	// commit. mu may be held while a shard's lock is taken, never the reverse.
+	// mu guards what follows. It may be held while a shard's lock is taken,
+	// never the reverse. Things and policies hold what identities in the shards
+	// show, and nothing else, so that they are bounded as those are.
 	mu       sync.Mutex
 	things   map[thingKey]map[certKey]struct{}
-	policies map[policyKey]*atomic.Uint64
-	sets     map[string]*policy.Set
-	loads    map[*load]struct{}
+	policies map[policyKey]*watched
+	recent   recent
+
+	sets setCache
 }
 
-// load is one read under way. What is committed while it reads may be newer
-// than what it read.
-type load struct {
-	key     certKey
-	changes []imprint.Change
+// watched counts the changes of a policy.
+type watched struct {
+	changes atomic.Uint64
+	refs    int // identities in the shards that show it
 }
 
 // NewResolver makes a resolver over a store. Changed, which may be nil, is
-// called with each certificate that a commit touched; it must not block. Close
-// ends it.
+// called for each certificate whose row or attachments a commit changed, after
+// its identities became stale and before the change is acknowledged; it must
+// not block. Close ends it.
 func NewResolver(store imprint.Store, changed func(imprint.Tenant, imprint.CertificateID)) *Resolver {
 	r := &Resolver{
 		store: store, changed: changed,
 		things:   map[thingKey]map[certKey]struct{}{},
-		policies: map[policyKey]*atomic.Uint64{},
-		sets:     map[string]*policy.Set{},
-		loads:    map[*load]struct{}{},
+		policies: map[policyKey]*watched{},
+		sets:     setCache{sets: map[setKey]*policy.Set{}},
 	}
 	for i := range r.shards {
 		r.shards[i].certs = map[certKey]*Identity{}
@@ -94,19 +98,20 @@ func NewResolver(store imprint.Store, changed func(imprint.Tenant, imprint.Certi
 // Close stops listening to the store.
 func (r *Resolver) Close() { r.stopWatch() }
 
+// shard picks by the first two hex digits of the id, which is a hash.
 func (r *Resolver) shard(id imprint.CertificateID) *shard {
 	n := 0
-	if len(id) >= 2 {
-		v, err := strconv.ParseUint(string(id[:2]), 16, 8)
-		if err == nil {
-			n = int(v) % shards
-		}
+	for i := range min(2, len(id)) {
+		n = n<<4 | int(id[i]&0xf+id[i]>>6*9)
 	}
-	return &r.shards[n]
+	return &r.shards[n%shards]
 }
 
 // Acquire gives the identity of a certificate in a tenant and holds it until
 // Release. Errors: CodeNotFound when it isn't registered there.
+//
+// It shows every change that was acknowledged before the call. One that is
+// committed during the call may be missing: then the identity is stale.
 func (r *Resolver) Acquire(ctx context.Context, tenant imprint.Tenant, id imprint.CertificateID) (*Identity, error) {
 	key := certKey{tenant, id}
 	s := r.shard(id)
@@ -117,27 +122,22 @@ func (r *Resolver) Acquire(ctx context.Context, tenant imprint.Tenant, id imprin
 		return found, nil
 	}
 	s.mu.Unlock()
-
-	under := &load{key: key}
 	r.mu.Lock()
-	r.loads[under] = struct{}{}
+	began := r.recent.now
 	r.mu.Unlock()
 	loaded, err := r.load(ctx, key)
 	if err != nil {
-		r.mu.Lock()
-		delete(r.loads, under)
-		r.mu.Unlock()
 		return nil, err
 	}
-	r.bind(loaded)
-	kept := s.insert(key, loaded)
-	r.settle(under, loaded)
-	return kept, nil
+	return r.publish(key, loaded, began), nil
 }
 
-// insert puts a freshly read identity into the shard, held once, unless a
-// concurrent read was quicker.
-func (s *shard) insert(key certKey, loaded *Identity) *Identity {
+// publish puts a freshly read identity into its shard and the indexes, held
+// once, unless a concurrent read was quicker: then that one is held.
+func (r *Resolver) publish(key certKey, loaded *Identity, began uint64) *Identity {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := r.shard(key.id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	before := s.certs[key]
@@ -145,64 +145,80 @@ func (s *shard) insert(key certKey, loaded *Identity) *Identity {
 		s.hold(before)
 		return before
 	}
-	if before != nil && before.refs == 0 {
-		s.idle--
+	if before != nil {
+		if before.refs == 0 {
+			s.idle--
+		}
+		r.unlink(key, before)
+	}
+	if r.changedSince(key, loaded, began) {
+		loaded.stale.Store(true)
 	}
 	loaded.refs = 1
 	s.certs[key] = loaded
+	r.link(key, loaded)
 	return loaded
 }
 
-// bind sets the change counters of the identity's policies. Changes before it
-// are in the read's log, changes after it are counted.
-func (r *Resolver) bind(loaded *Identity) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for n := range loaded.marks {
-		m := &loaded.marks[n]
-		m.current = r.policies[m.key]
-		if m.current == nil {
-			m.current = new(atomic.Uint64)
-			r.policies[m.key] = m.current
-		}
-		m.seen = m.current.Load()
+// changedSince tells whether something that the identity shows may have
+// changed after the log of changes stood at began. The caller holds mu.
+func (r *Resolver) changedSince(key certKey, i *Identity, began uint64) bool {
+	if r.recent.since(imprint.Change{Kind: imprint.ChangeCertificate, Tenant: key.tenant, Key: string(key.id)}, began) {
+		return true
 	}
+	for _, name := range i.names {
+		if r.recent.since(imprint.Change{Kind: imprint.ChangeThing, Tenant: key.tenant, Key: string(name)}, began) {
+			return true
+		}
+	}
+	for n := range i.marks {
+		if r.recent.since(imprint.Change{Kind: imprint.ChangePolicy, Tenant: key.tenant, Key: string(i.marks[n].name)}, began) {
+			return true
+		}
+	}
+	return false
 }
 
-// settle ends a read: from here on changes find the identity through the
-// indexes, and those that came while it was read make it stale at once. A stale
-// identity serves its one caller, who asks again at the next packet.
-func (r *Resolver) settle(under *load, loaded *Identity) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	delete(r.loads, under)
-	key := under.key
-	for _, a := range loaded.Things {
-		tk := thingKey{key.tenant, a.Thing.Name}
+// link puts an identity into the indexes. The caller holds mu.
+func (r *Resolver) link(key certKey, i *Identity) {
+	for _, name := range i.names {
+		tk := thingKey{key.tenant, name}
 		if r.things[tk] == nil {
 			r.things[tk] = make(map[certKey]struct{}, 1)
 		}
 		r.things[tk][key] = struct{}{}
 	}
-	if slices.ContainsFunc(under.changes, loaded.touchedBy) {
-		loaded.stale.Store(true)
+	for n := range i.marks {
+		m := &i.marks[n]
+		pk := policyKey{key.tenant, m.name}
+		w := r.policies[pk]
+		if w == nil {
+			w = &watched{}
+			r.policies[pk] = w
+		}
+		w.refs++
+		m.policy, m.seen = w, w.changes.Load()
 	}
 }
 
-// touchedBy tells whether a change is about something that the identity shows.
-func (i *Identity) touchedBy(c imprint.Change) bool {
-	if c.Tenant != i.Certificate.Tenant {
-		return false
+// unlink takes an identity out of the indexes as it leaves its shard. It is
+// made stale, as no change finds it any more. The caller holds mu.
+func (r *Resolver) unlink(key certKey, i *Identity) {
+	i.stale.Store(true)
+	for _, name := range i.names {
+		tk := thingKey{key.tenant, name}
+		delete(r.things[tk], key)
+		if len(r.things[tk]) == 0 {
+			delete(r.things, tk)
+		}
 	}
-	switch c.Kind {
-	case imprint.ChangeCertificate:
-		return c.Key == string(i.Certificate.ID)
-	case imprint.ChangeThing:
-		return slices.ContainsFunc(i.Things, func(a Attachment) bool { return string(a.Thing.Name) == c.Key })
-	case imprint.ChangePolicy:
-		return slices.ContainsFunc(i.marks, func(m mark) bool { return string(m.key.name) == c.Key })
+	for n := range i.marks {
+		m := &i.marks[n]
+		m.policy.refs--
+		if m.policy.refs == 0 {
+			delete(r.policies, policyKey{key.tenant, m.name})
+		}
 	}
-	return false
 }
 
 func (s *shard) hold(i *Identity) {
@@ -223,188 +239,96 @@ func (r *Resolver) Release(i *Identity) {
 		return
 	}
 	s.idle++
-	var evicted *Identity
-	if s.idle > idlePerShard {
-		evicted = s.evict()
-	}
+	full := s.idle > idlePerShard
 	s.mu.Unlock()
-	if evicted != nil {
-		r.forget(evicted)
+	if full {
+		r.evict(s)
 	}
 }
 
 // evict drops one identity without a holder. Map order picks it: random enough
-// for a cache whose misses cost one indexed read.
-func (s *shard) evict() *Identity {
+// for a cache whose misses cost a few indexed reads.
+func (r *Resolver) evict(s *shard) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.idle <= idlePerShard {
+		return
+	}
 	for key, i := range s.certs {
 		if i.refs == 0 {
 			delete(s.certs, key)
 			s.idle--
-			return i
+			r.unlink(key, i)
+			return
 		}
 	}
-	return nil
 }
 
-// forget takes an evicted identity out of the indexes, unless its certificate
-// was read again meanwhile.
-func (r *Resolver) forget(i *Identity) {
-	key := certKey{i.Certificate.Tenant, i.Certificate.ID}
+// Counters are what the resolver holds now.
+type Counters struct {
+	// Identities in the cache, those of them without a holder, and what they
+	// show: things, policies. Sets are the compiled policies that are kept.
+	Identities, Idle, Things, Policies, Sets int
+}
+
+// Counters gives the present counts.
+func (r *Resolver) Counters() Counters {
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	s := r.shard(key.id)
-	s.mu.Lock()
-	again := s.certs[key] != nil
-	s.mu.Unlock()
-	if again {
-		return
-	}
-	for _, a := range i.Things {
-		tk := thingKey{key.tenant, a.Thing.Name}
-		delete(r.things[tk], key)
-		if len(r.things[tk]) == 0 {
-			delete(r.things, tk)
-		}
-	}
-}
-
-// load reads an identity from the store.
-func (r *Resolver) load(ctx context.Context, key certKey) (*Identity, error) {
-	i := &Identity{}
-	err := r.store.View(ctx, func(tx imprint.ReadTx) error {
-		cert, err := tx.Certificate(key.tenant, key.id)
-		if err != nil {
-			return err
-		}
-		i.Certificate = cert
-		i.Certificate.PEM = ""
-		err = loadThings(tx, key, i)
-		if err != nil {
-			return err
-		}
-		return r.loadPolicies(tx, i)
-	})
-	if err != nil {
-		return nil, fmt.Errorf("couldn't look up certificate %s: %w", key.id, err)
-	}
-	return i, nil
-}
-
-func loadThings(tx imprint.ReadTx, key certKey, i *Identity) error {
-	attached, _, err := tx.CertificateThings(key.tenant, key.id, imprint.Page{Limit: maxThings, Ascending: true})
-	if err != nil {
-		return err
-	}
-	i.Things = make([]Attachment, 0, len(attached))
-	for _, a := range attached {
-		thing, err := tx.Thing(key.tenant, a.Thing)
-		if imprint.CodeOf(err) == imprint.CodeNotFound {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		i.Things = append(i.Things, Attachment{Thing: thing, Exclusive: a.Exclusive})
-	}
-	return nil
-}
-
-func (r *Resolver) loadPolicies(tx imprint.ReadTx, i *Identity) error {
-	tenant := i.Certificate.Tenant
-	attached, _, err := tx.TargetPolicies(tenant, i.Certificate.ARN(), imprint.Page{Limit: 250, Ascending: true})
-	if err != nil {
-		return err
-	}
-	type source struct {
-		name     imprint.PolicyName
-		document string
-	}
-	sources := make([]source, 0, len(attached))
-	for _, a := range attached {
-		i.marks = append(i.marks, mark{key: policyKey{tenant, a.Policy}})
-		p, err := tx.Policy(tenant, a.Policy)
-		if imprint.CodeOf(err) == imprint.CodeNotFound {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		version, err := tx.PolicyVersion(tenant, a.Policy, p.DefaultVersion)
-		if err != nil {
-			return err
-		}
-		sources = append(sources, source{a.Policy, version.Document})
-	}
-	sort.Slice(sources, func(a, b int) bool { return sources[a].name < sources[b].name })
-	var key strings.Builder
-	for _, s := range sources {
-		key.WriteString(string(s.name))
-		key.WriteByte(0)
-		key.WriteString(s.document)
-		key.WriteByte(0)
-	}
-	r.mu.Lock()
-	set := r.sets[key.String()]
+	c := Counters{Things: len(r.things), Policies: len(r.policies), Sets: r.sets.len()}
 	r.mu.Unlock()
-	if set != nil {
-		i.Policies = set
-		return nil
+	for n := range r.shards {
+		s := &r.shards[n]
+		s.mu.Lock()
+		c.Identities += len(s.certs)
+		c.Idle += s.idle
+		s.mu.Unlock()
 	}
-	named := make([]policy.Named, 0, len(sources))
-	for _, s := range sources {
-		doc, err := policy.Parse([]byte(s.document))
-		if err != nil {
-			return imprint.Errorf(imprint.CodeInternal, "stored policy %s isn't valid: %w", s.name, err)
-		}
-		named = append(named, policy.Named{Name: string(s.name), Doc: doc})
-	}
-	i.Policies = policy.Compile(named...)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if len(r.sets) >= maxSets {
-		clear(r.sets)
-	}
-	r.sets[key.String()] = i.Policies
-	return nil
+	return c
 }
 
 // committed marks what a commit touched. It runs on the committer's goroutine,
 // before the change is acknowledged.
 func (r *Resolver) committed(changes []imprint.Change) {
-	touched := make([]certKey, 0, len(changes))
-	r.mu.Lock()
-	for under := range r.loads {
-		under.changes = append(under.changes, changes...)
+	r.mark(changes)
+	if r.changed == nil {
+		return
 	}
+	for _, c := range changes {
+		if c.Kind == imprint.ChangeCertificate {
+			r.changed(c.Tenant, imprint.CertificateID(c.Key))
+		}
+	}
+}
+
+func (r *Resolver) mark(changes []imprint.Change) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	for _, c := range changes {
 		switch c.Kind {
 		case imprint.ChangeCertificate:
-			touched = append(touched, certKey{c.Tenant, imprint.CertificateID(c.Key)})
+			r.touch(certKey{c.Tenant, imprint.CertificateID(c.Key)})
 		case imprint.ChangeThing:
 			for key := range r.things[thingKey{c.Tenant, imprint.ThingName(c.Key)}] {
-				touched = append(touched, key)
+				r.touch(key)
 			}
 		case imprint.ChangePolicy:
-			if counter := r.policies[policyKey{c.Tenant, imprint.PolicyName(c.Key)}]; counter != nil {
-				counter.Add(1)
+			if w := r.policies[policyKey{c.Tenant, imprint.PolicyName(c.Key)}]; w != nil {
+				w.changes.Add(1)
 			}
+		default:
+			continue
 		}
-	}
-	r.mu.Unlock()
-	for _, key := range touched {
-		r.touch(key)
+		r.recent.add(c)
 	}
 }
 
 func (r *Resolver) touch(key certKey) {
 	s := r.shard(key.id)
 	s.mu.Lock()
-	found := s.certs[key]
-	if found != nil {
+	defer s.mu.Unlock()
+	if found := s.certs[key]; found != nil {
 		found.stale.Store(true)
-	}
-	s.mu.Unlock()
-	if found != nil && r.changed != nil {
-		r.changed(key.tenant, key.id)
 	}
 }

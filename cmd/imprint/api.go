@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/time/rate"
 
+	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/awsapi"
 	"github.com/imprint-iot/imprint/awsapi/attempts"
 	"github.com/imprint-iot/imprint/awsapi/iot"
@@ -30,7 +31,7 @@ func (s *server) newAPI() (*http.Server, error) {
 	recorded := attempts.Recorded{Store: s.store, Flush: s.trace.Flush, Home: s.home}
 	mux, err := awsapi.NewMux(awsapi.Config{
 		Verifier: verifier, Translate: iot.Translate, Observe: s.observe, Now: s.clock,
-		Allow: newCallerLimit(s.config.APIRate).allow,
+		Allow: newCallerLimit(s.config.APIRate).allow, Authorize: s.authorize,
 	}, append(iot.Operations(), attempts.Operations()...), append(s.service.Routes(), recorded.Routes()...))
 	if err != nil {
 		return nil, err
@@ -44,6 +45,13 @@ func (s *server) newAPI() (*http.Server, error) {
 		MaxHeaderBytes:    64 << 10,
 		ErrorLog:          slog.NewLogLogger(s.logger.Handler(), slog.LevelDebug),
 	}, nil
+}
+
+// authorize lets every access key do everything in its account. A region that is
+// asked for the first time becomes a tenant here.
+func (s *server) authorize(ctx context.Context, caller awsapi.Caller, _, _ string) error {
+	_, err := s.service.EnsureTenant(ctx, imprint.Tenant{Account: imprint.AccountID(caller.Account), Region: imprint.Region(caller.Region)})
+	return err
 }
 
 // routes sends health and metrics to their handlers and everything else,

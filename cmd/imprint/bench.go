@@ -21,7 +21,7 @@ free loopback ports, and a plain Go server beside it; figures per CPU-second
 compare the CPU time of the two. Nothing else is touched.`,
 	}
 	cmd.AddCommand(
-		newBenchRun("handshake", "Measure reconnects of known devices", 4000, bench.Handshake),
+		newBenchRun("handshake", "Measure reconnects of known devices", 2500, bench.Handshake),
 		newBenchRun("jitp", "Measure first connections with just-in-time provisioning", 2500, bench.JITP),
 		newBenchServer(), newBenchBare(),
 	)

@@ -79,7 +79,7 @@ func putTrio(tx imprint.Tx, key string) error {
 // change must be there, none may be there in part, and check must find the data
 // sound. The engine's TestMain must call KillChild with the same open.
 func Kill(t *testing.T, path string, open func(path string) (imprint.Store, error), check func(imprint.Store) error) {
-	const rounds = 4
+	const rounds = 3
 	var acknowledged []string
 	for range rounds {
 		acknowledged = append(acknowledged, killed(t, path, 1+rand.IntN(600))...)

@@ -64,11 +64,6 @@ type Server struct {
 // Option changes what a Server is made of.
 type Option func(*iot.Rooms)
 
-// WithProfile makes the server sign by another profile than the default one.
-func WithProfile(profile *pki.Profile) Option {
-	return func(rooms *iot.Rooms) { rooms.Profile = profile }
-}
-
 // WithStore puts a store in front of the server's own, such as one that fails.
 func WithStore(wrap func(imprint.Store) imprint.Store) Option {
 	return func(rooms *iot.Rooms) { rooms.Store = wrap(rooms.Store) }

@@ -57,7 +57,8 @@ func readCursor(kind keyKind, text string) ([]any, error) {
 			continue
 		}
 		size, n := binary.Uvarint(raw)
-		if n <= 0 || size > uint64(len(raw)-n) {
+		if n <= 0 || size > uint64(len(raw)-n) || n > 1 && raw[n-1] == 0 {
+			// The last case is a length that is written longer than it must be.
 			return nil, errCursor()
 		}
 		part := string(raw[n : n+int(size)])

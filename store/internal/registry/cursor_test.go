@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"encoding/base64"
 	"testing"
 	"unicode/utf8"
 
@@ -18,6 +19,7 @@ func FuzzCursorIsWhatAListGaveOrRefused(f *testing.F) {
 	f.Add(writeCursor("Bs", []any{""}))
 	f.Add(writeCursor("Ci", []any{int64(1 << 62)}))
 	f.Add("QQ")
+	f.Add(base64.RawURLEncoding.EncodeToString([]byte("B\x81\x00a")))
 	f.Add("!")
 	f.Fuzz(func(t *testing.T, text string) {
 		for _, kind := range []keyKind{"Ais", "Bs", "Ci"} {

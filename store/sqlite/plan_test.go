@@ -1,0 +1,211 @@
+package sqlite
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/store/internal/registry"
+)
+
+// plans records how the database would run each statement.
+type plans struct {
+	*session
+	t    *testing.T
+	seen map[string]string
+}
+
+func (p *plans) Exec(query string, args ...any) (int64, error) {
+	p.explain(query, args)
+	return p.session.Exec(query, args...)
+}
+
+func (p *plans) Query(query string, args ...any) (registry.Rows, error) {
+	p.explain(query, args)
+	return p.session.Query(query, args...)
+}
+
+func (p *plans) Scan(query string, args ...any) (registry.Rows, error) {
+	return p.Query(query, args...)
+}
+
+func (p *plans) explain(query string, args []any) {
+	rows, err := p.conn.QueryContext(context.Background(), "EXPLAIN QUERY PLAN "+query, args...)
+	if err != nil {
+		p.t.Fatalf("couldn't explain %s: %v", query, err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var id, parent, unused int
+		var detail string
+		err = rows.Scan(&id, &parent, &unused, &detail)
+		if err != nil {
+			p.t.Fatalf("couldn't read a plan: %v", err)
+		}
+		p.seen[query] += detail + "\n"
+	}
+	if rows.Err() != nil {
+		p.t.Fatalf("couldn't read a plan: %v", rows.Err())
+	}
+}
+
+// TestEveryStatementRunsOverAnIndex ensures that no look-up and no page of a
+// list reads a whole table or sorts one.
+func TestEveryStatementRunsOverAnIndex(t *testing.T) {
+	t.Parallel()
+	opts := Options{Path: filepath.Join(t.TempDir(), "registry.db"), Sealer: plainSealer{}, Logger: slog.New(slog.NewTextHandler(io.Discard, nil))}
+	store, err := Open(context.Background(), opts)
+	if err != nil {
+		t.Fatalf("couldn't open the store: %v", err)
+	}
+	defer store.Close()
+	seen := make(map[string]string)
+	err = store.Update(context.Background(), func(imprint.Tx) error {
+		tx := registry.New(&plans{store.commits.session, t, seen}, plainSealer{})
+		return everyRead(tx)
+	})
+	if err != nil {
+		t.Fatalf("a statement failed: %v", err)
+	}
+	if len(seen) < 60 {
+		t.Errorf("got %d statements, want all", len(seen))
+	}
+	for query, plan := range seen {
+		for line := range strings.Lines(plan) {
+			if strings.HasPrefix(line, "SCAN ") && !scanAllowed(line) || sorts(query, line) {
+				t.Errorf("%s\nruns as\n%s", query, plan)
+				break
+			}
+		}
+	}
+}
+
+// scanAllowed: walks in the order of an index or of the primary key end at the statement's limit, and
+// the parts of a composed statement are bounded by their own limits.
+func scanAllowed(line string) bool {
+	for _, allowed := range []string{"USING INDEX", "USING COVERING INDEX", "SCAN by_", "SCAN oldest", "SCAN (subquery", "SCAN tenant_settings", "SCAN events"} {
+		if strings.Contains(line, allowed) {
+			return true
+		}
+	}
+	return false
+}
+
+// sorts says whether the line sorts more than a bounded number of rows: those
+// of one certificate in all tenants, of one serial, or of a page.
+func sorts(query, line string) bool {
+	if !strings.Contains(line, "TEMP B-TREE FOR ORDER BY") && !strings.Contains(line, "TEMP B-TREE FOR LAST") {
+		return false
+	}
+	for _, bounded := range []string{"WHERE id = $1 ORDER BY created_at, tenant", "WHERE serial = $1", "WHERE id IN ("} {
+		if strings.Contains(query, bounded) {
+			return false
+		}
+	}
+	return true
+}
+
+func everyRead(tx imprint.Tx) error {
+	tenant := imprint.Tenant{Account: "000000000000", Region: "us-east-1"}
+	all := make([]error, 0, 64)
+	keep := func(err error) {
+		if err != nil && imprint.CodeOf(err) != imprint.CodeNotFound {
+			all = append(all, err)
+		}
+	}
+	paged := func(list func(imprint.Page) (string, error)) {
+		for _, ascending := range []bool{false, true} {
+			cursor, err := list(imprint.Page{Limit: 1, Ascending: ascending})
+			keep(err)
+			_, err = list(imprint.Page{Limit: 1, Ascending: ascending, Cursor: cursor})
+			keep(err)
+		}
+	}
+	putSome(tx, tenant, keep)
+	lists(tx, tenant, paged)
+	_, err := tx.CertificateTenants("a")
+	keep(err)
+	_, err = tx.CertificatesBySerial(tenant, "1")
+	keep(err)
+	_, err = tx.CAsBySubject(tenant, "1")
+	keep(err)
+	_, err = tx.CATenants("us-east-1", "a")
+	keep(err)
+	_, err = tx.PolicyVersions(tenant, "a")
+	keep(err)
+	_, err = tx.Tags(tenant, "a")
+	keep(err)
+	_, err = tx.TenantByPrefix("a")
+	keep(err)
+	_, err = tx.AccessKeys("1")
+	keep(err)
+	_, err = tx.Events(1)
+	keep(err)
+	_, err = tx.TrimAttempts(time.Unix(1, 0), 1, 10)
+	keep(err)
+	keep(tx.DeletePolicy(tenant, "a"))
+	keep(tx.DeleteTemplate(tenant, "a"))
+	keep(tx.DeleteTags(tenant, "a"))
+	keep(tx.DeleteEvents([]string{"a"}))
+	keep(tx.DeleteCertificate(tenant, "a"))
+	keep(tx.DeleteThingAttachment(tenant, "a", "a"))
+	keep(tx.DeletePolicyAttachment(imprint.PolicyAttachment{Tenant: tenant, Policy: "a", Target: "a"}))
+	if len(all) > 0 {
+		return all[0]
+	}
+	return nil
+}
+
+// putSome makes two of each, so that lists have a second page.
+func putSome(tx imprint.Tx, tenant imprint.Tenant, keep func(error)) {
+	for _, id := range []string{"a", "b"} {
+		certificate := imprint.CertificateID(id)
+		keep(tx.PutCertificate(imprint.Certificate{Tenant: tenant, ID: certificate, CAID: "ca", Serial: "1"}))
+		keep(tx.PutCA(imprint.CACertificate{Tenant: tenant, ID: certificate, Registration: &imprint.RegistrationConfig{TemplateName: "t"}}))
+		keep(tx.PutThing(imprint.Thing{Tenant: tenant, Name: imprint.ThingName(id), TypeName: "t", Attributes: map[string]string{"a": "b"}}))
+		keep(tx.PutThingAttachment(imprint.ThingAttachment{Tenant: tenant, Thing: "a", Certificate: certificate}))
+		keep(tx.PutThingAttachment(imprint.ThingAttachment{Tenant: tenant, Thing: imprint.ThingName(id), Certificate: "a"}))
+		keep(tx.PutPolicy(imprint.Policy{Tenant: tenant, Name: imprint.PolicyName(id)}))
+		keep(tx.PutPolicyAttachment(imprint.PolicyAttachment{Tenant: tenant, Policy: "a", Target: id}))
+		keep(tx.PutPolicyAttachment(imprint.PolicyAttachment{Tenant: tenant, Policy: imprint.PolicyName(id), Target: "a"}))
+		keep(tx.PutTemplate(imprint.ProvisioningTemplate{Tenant: tenant, Name: imprint.TemplateName(id)}))
+		keep(tx.PutTemplateVersion(imprint.TemplateVersion{Tenant: tenant, Template: "a", Version: len(id)}))
+		keep(tx.PutIssuance(imprint.Issuance{ID: id, Tenant: tenant}))
+		keep(tx.PutAttempt(imprint.Attempt{ID: id, Tenant: tenant, Thing: "x", Outcome: imprint.OutcomeRefused}))
+	}
+	keep(tx.PutTemplateVersion(imprint.TemplateVersion{Tenant: tenant, Template: "a", Version: 2}))
+}
+
+func lists(tx imprint.Tx, tenant imprint.Tenant, paged func(func(imprint.Page) (string, error))) {
+	for _, ca := range []imprint.CertificateID{"", "ca"} {
+		paged(func(p imprint.Page) (string, error) { _, c, err := tx.Certificates(tenant, ca, p); return c, err })
+	}
+	for _, template := range []imprint.TemplateName{"", "t"} {
+		paged(func(p imprint.Page) (string, error) { _, c, err := tx.CAs(tenant, template, p); return c, err })
+	}
+	for _, f := range []imprint.ThingFilter{{}, {TypeName: "t"}, {AttributeName: "a"}, {TypeName: "t", AttributeValue: "b"}} {
+		paged(func(p imprint.Page) (string, error) { _, c, err := tx.Things(tenant, f, p); return c, err })
+	}
+	paged(func(p imprint.Page) (string, error) { _, c, err := tx.ThingPrincipals(tenant, "a", p); return c, err })
+	paged(func(p imprint.Page) (string, error) { _, c, err := tx.CertificateThings(tenant, "a", p); return c, err })
+	paged(func(p imprint.Page) (string, error) { _, c, err := tx.Policies(tenant, p); return c, err })
+	paged(func(p imprint.Page) (string, error) { _, c, err := tx.TargetPolicies(tenant, "a", p); return c, err })
+	paged(func(p imprint.Page) (string, error) { _, c, err := tx.PolicyTargets(tenant, "a", p); return c, err })
+	paged(func(p imprint.Page) (string, error) { _, c, err := tx.Templates(tenant, p); return c, err })
+	paged(func(p imprint.Page) (string, error) { _, c, err := tx.TemplateVersions(tenant, "a", p); return c, err })
+	paged(func(p imprint.Page) (string, error) { _, c, err := tx.Issuances(tenant, p); return c, err })
+	for _, f := range []imprint.AttemptFilter{{}, {Tenant: tenant}, {FailedOnly: true}, {Tenant: tenant, FailedOnly: true},
+		{Match: "x"}, {Tenant: tenant, Match: "x"}, {Match: "x", FailedOnly: true}, {Since: time.Unix(1, 0)}} {
+		paged(func(p imprint.Page) (string, error) { _, c, err := tx.Attempts(f, p); return c, err })
+	}
+}
+
+type plainSealer struct{}
+
+func (plainSealer) Seal(plain, _ []byte) ([]byte, error)  { return plain, nil }
+func (plainSealer) Open(sealed, _ []byte) ([]byte, error) { return sealed, nil }
