@@ -22,6 +22,7 @@ import (
 	"github.com/imprint-iot/imprint/gateway"
 	"github.com/imprint-iot/imprint/identity"
 	"github.com/imprint-iot/imprint/internal/durable"
+	"github.com/imprint-iot/imprint/internal/heapfloor"
 	"github.com/imprint-iot/imprint/pki"
 	"github.com/imprint-iot/imprint/pki/issuelog"
 	"github.com/imprint-iot/imprint/provisioning"
@@ -297,10 +298,14 @@ func portOf(a net.Addr) string {
 // shutdownTimeout bounds a graceful stop.
 const shutdownTimeout = 10 * time.Second
 
+// heapFloor is what may be allocated between two garbage collections at least.
+const heapFloor = 64 << 20
+
 // run serves until the context ends, then stops: readiness first, then the API,
 // then the devices, who hear a reason.
 func (s *server) run(ctx context.Context) error {
 	defer s.close()
+	defer heapfloor.Hold(heapFloor)()
 	failed := make(chan error, 2)
 	go func() {
 		err := s.api.Serve(s.apiLn)
