@@ -19,8 +19,8 @@ import (
 //     still uses the log, the next commit then begins it anew.
 //   - Close moves everything and empties the log.
 const (
-	checkpointAfter = 4096
-	longLog         = 8192 // pages: 32 MiB
+	checkpointAfter = 8192
+	longLog         = 16384 // pages: 64 MiB
 )
 
 // checkpointer moves the log beside the committer.

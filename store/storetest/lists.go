@@ -39,7 +39,7 @@ func testLists(t *testing.T, h Harness) {
 				})
 			}
 			for _, ascending := range []bool{true, false} {
-				for _, limit := range []int{1, 2, 3, listed - 1, listed, listed + 1} {
+				for _, limit := range []int{1, 3, listed, listed + 1} {
 					checkPages(t, store, l, imprint.Page{Limit: limit, Ascending: ascending}, want)
 				}
 			}

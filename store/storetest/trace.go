@@ -39,6 +39,12 @@ func testAttemptFilter(t *testing.T, h Harness) {
 	}{
 		{"nothing selects all", filter{}, "543210"},
 		{"tenant", filter{Tenant: here}, "5410"},
+		{"tenant and unassigned", filter{Tenant: here, Unassigned: true}, "54310"},
+		{"another tenant and unassigned", filter{Tenant: there, Unassigned: true}, "32"},
+		{"unassigned without a tenant", filter{Unassigned: true}, "543210"},
+		{"failed, tenant and unassigned", filter{Tenant: here, Unassigned: true, FailedOnly: true}, "530"},
+		{"address, tenant and unassigned", filter{Tenant: there, Unassigned: true, Match: "192.0.2.10"}, "3"},
+		{"address, tenant alone", filter{Tenant: there, Match: "192.0.2.10"}, ""},
 		{"failed", filter{FailedOnly: true}, "5320"},
 		{"failed in a tenant", filter{Tenant: here, FailedOnly: true}, "50"},
 		{"since", filter{Since: instant.Add(3 * time.Minute)}, "543"},
@@ -59,7 +65,7 @@ func testAttemptFilter(t *testing.T, h Harness) {
 		{"nothing like it", filter{Match: "no"}, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			for _, limit := range []int{1, 2, 3, 7} {
+			for _, limit := range []int{1, 2, 7} {
 				for _, ascending := range []bool{false, true} {
 					want := c.want
 					if ascending {

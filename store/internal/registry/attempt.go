@@ -188,37 +188,72 @@ func (q *attemptQuery) arg(value any) string {
 }
 
 // build gives text and arguments. A match is looked up in one index for each
-// column that it may stand in; each look-up gives at most a page of ids.
+// column that it may stand in, and two tenants each in its part of the index;
+// each look-up gives at most a page of ids, of which the newest are taken.
 func (q *attemptQuery) build(t *Tx, limit int) (string, []any) {
-	condition := q.condition(t)
+	condition := q.condition()
 	order := " ORDER BY id DESC LIMIT "
 	if q.ascending {
 		order = " ORDER BY id LIMIT "
 	}
 	order += q.arg(int64(limit))
-	if q.filter.Match == "" {
-		return "SELECT " + attemptColumns + " FROM attempts WHERE " + condition + order, q.args
+	tenants := q.tenants(t)
+	var selections []string
+	switch {
+	case q.filter.Match != "":
+		if len(tenants) > 0 {
+			condition += " AND tenant IN (" + strings.Join(tenants, ", ") + ")"
+		}
+		selections = q.matches()
+	default:
+		for _, tenant := range tenants {
+			selections = append(selections, "tenant = "+tenant)
+		}
 	}
+	const from = "SELECT " + attemptColumns + " FROM attempts WHERE "
+	switch len(selections) {
+	case 0:
+		return from + condition + order, q.args
+	case 1:
+		return from + selections[0] + " AND " + condition + order, q.args
+	}
+	for i, selection := range selections {
+		selections[i] = "SELECT id FROM (SELECT id FROM attempts WHERE " + selection + " AND " + condition + order +
+			") AS part_" + strconv.Itoa(i)
+	}
+	return from + "id IN (" + strings.Join(selections, " UNION ") + ")" + order, q.args
+}
+
+// matches gives a condition for each column that the match may stand in.
+func (q *attemptQuery) matches() []string {
 	match := q.arg(q.filter.Match)
-	values := map[string]string{"certificate_id": match, "serial": match, "thing": match, "client_id": match, "address": match}
+	selections := make([]string, 0, 6)
+	for _, column := range []string{"certificate_id", "serial", "thing", "client_id", "address"} {
+		selections = append(selections, column+" = "+match+" AND "+column+" <> ''")
+	}
 	_, _, err := net.SplitHostPort(q.filter.Match)
 	if err != nil {
 		// The match names no port: it may be an address alone.
-		values["ip"] = q.arg(hostOf(q.filter.Match))
+		selections = append(selections, "ip = "+q.arg(hostOf(q.filter.Match))+" AND ip <> ''")
 	}
-	arms := make([]string, 0, len(values))
-	for _, column := range []string{"certificate_id", "serial", "thing", "client_id", "address", "ip"} {
-		if values[column] == "" {
-			continue
-		}
-		arms = append(arms, "SELECT id FROM (SELECT id FROM attempts WHERE "+column+" = "+values[column]+" AND "+column+" <> '' AND "+
-			condition+order+") AS by_"+column)
-	}
-	return "SELECT " + attemptColumns + " FROM attempts WHERE id IN (" + strings.Join(arms, " UNION ") + ")" + order, q.args
+	return selections
 }
 
-// condition gives what each attempt of the list must meet.
-func (q *attemptQuery) condition(t *Tx) string {
+// tenants gives the tenants to select, none for all of them.
+func (q *attemptQuery) tenants(t *Tx) []string {
+	if q.filter.Tenant == (imprint.Tenant{}) {
+		return nil
+	}
+	tenants := []string{q.arg(t.in(q.filter.Tenant))}
+	if q.filter.Unassigned {
+		tenants = append(tenants, q.arg(t.in(imprint.Tenant{})))
+	}
+	return tenants
+}
+
+// condition gives what each attempt of the list must meet beside tenant and
+// match.
+func (q *attemptQuery) condition() string {
 	// The first term is always true: ids aren't empty.
 	parts := []string{"id > ''"}
 	if q.from != "" {
@@ -227,9 +262,6 @@ func (q *attemptQuery) condition(t *Tx) string {
 			sign = "id > "
 		}
 		parts = []string{sign + q.arg(q.from)}
-	}
-	if q.filter.Tenant != (imprint.Tenant{}) {
-		parts = append(parts, "tenant = "+q.arg(t.in(q.filter.Tenant)))
 	}
 	if q.filter.FailedOnly {
 		parts = append(parts, "failed = 1")
