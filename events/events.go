@@ -31,8 +31,8 @@ type Publisher interface {
 const (
 	// batchSize bounds one round of publication.
 	batchSize = 512
-	// linger lets a burst of commits share one round.
-	linger = 5 * time.Millisecond
+	// linger lets a burst of commits share one round, which costs a commit.
+	linger = 20 * time.Millisecond
 	// retryAfter is the pause after a failure of the store.
 	retryAfter = time.Second
 )

@@ -11,16 +11,20 @@
 //
 // Whatever a connection dies of is a step of its trace. At a limit (handshakes
 // in flight, connections from one address, connections in all) a connection is
-// closed at once and counted.
+// closed at once and counted; of those, some each second leave a trace. A panic
+// in one connection ends that connection, traced, logged and counted.
 package gateway
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -39,7 +43,8 @@ import (
 type Options struct {
 	HandshakeTimeout time.Duration // for the whole TLS handshake [10 s]
 	// MaxHandshakes bounds connections that haven't sent their CONNECT yet
-	// [2048]; MaxPending bounds those from one address [512].
+	// [2048]; MaxPending bounds those from one address, or one /64 network of
+	// IPv6 [512].
 	MaxHandshakes int
 	MaxPending    int
 	// MaxConnections bounds all connections of this door [1,000,000].
@@ -80,8 +85,9 @@ type Rooms struct {
 
 // Counters are what the door has done since it was made.
 type Counters struct {
-	Accepted, HandshakesOK, HandshakesFailed, Overloaded uint64
-	Pending, Open                                        int64
+	Accepted, HandshakesOK, HandshakesFailed, Overloaded, Panics uint64
+	// Pending connections haven't had their CONNECT accepted; Open counts all.
+	Pending, Open int64
 }
 
 // Gateway accepts devices.
@@ -89,14 +95,17 @@ type Gateway struct {
 	opts  Options
 	rooms Rooms
 
-	accepted, handshakesOK, handshakesFailed, overloaded atomic.Uint64
-	pending, open                                        atomic.Int64
+	// tls is for all handshakes whose hello was acceptable.
+	tls *tls.Config
+
+	accepted, handshakesOK, handshakesFailed, overloaded, panics atomic.Uint64
 
 	// overloadTrace bounds how many refusals for overload leave a trace of
 	// their own; all are counted.
 	overloadTrace *rate.Limiter
 
 	mu       sync.Mutex
+	pending  int
 	peers    map[netip.Addr]int // pending connections by address
 	conns    map[net.Conn]struct{}
 	closing  bool
@@ -106,7 +115,7 @@ type Gateway struct {
 // New makes a gateway. Serve runs it.
 func New(opts Options, rooms Rooms) *Gateway {
 	return &Gateway{
-		opts: opts.withDefaults(), rooms: rooms,
+		opts: opts.withDefaults(), rooms: rooms, tls: tlsConfig(rooms.Certificates),
 		overloadTrace: rate.NewLimiter(10, 10),
 		peers:         map[netip.Addr]int{},
 		conns:         map[net.Conn]struct{}{},
@@ -115,9 +124,12 @@ func New(opts Options, rooms Rooms) *Gateway {
 
 // Counters gives the present counts.
 func (g *Gateway) Counters() Counters {
+	g.mu.Lock()
+	pending, open := g.pending, len(g.conns)
+	g.mu.Unlock()
 	return Counters{
 		Accepted: g.accepted.Load(), HandshakesOK: g.handshakesOK.Load(), HandshakesFailed: g.handshakesFailed.Load(),
-		Overloaded: g.overloaded.Load(), Pending: g.pending.Load(), Open: g.open.Load(),
+		Overloaded: g.overloaded.Load(), Panics: g.panics.Load(), Pending: int64(pending), Open: int64(open),
 	}
 }
 
@@ -145,53 +157,55 @@ func (g *Gateway) Serve(ctx context.Context, ln net.Listener) error {
 	}
 }
 
-// start admits a socket and runs it on a goroutine of its own.
+// start admits a socket and runs it on a goroutine of its own. It never waits.
 func (g *Gateway) start(ctx context.Context, conn net.Conn) {
 	address := addressOf(conn)
-	err := g.enter(conn, address)
-	if err != nil {
-		g.overloaded.Add(1)
-		if g.overloadTrace.Allow() {
-			rec := g.rooms.Trace.Begin(conn.RemoteAddr().String())
-			rec.Fail("admission", err)
-			rec.End(imprint.OutcomeRefused, imprint.CodeOverloaded)
-		}
-		_ = conn.Close()
+	network := networkOf(address)
+	err := g.enter(conn, network)
+	if err == nil {
+		go g.serve(ctx, conn, address, network)
 		return
 	}
-	go g.serve(ctx, conn, address)
+	_ = conn.Close()
+	g.overloaded.Add(1)
+	if g.overloadTrace.Allow() {
+		rec := g.rooms.Trace.Begin(conn.RemoteAddr().String())
+		rec.Fail("admission", err)
+		rec.End(imprint.OutcomeRefused, imprint.CodeOf(err))
+	}
 }
 
 // enter counts a connection in, or says which limit it meets.
-func (g *Gateway) enter(conn net.Conn, address netip.Addr) error {
+func (g *Gateway) enter(conn net.Conn, network netip.Addr) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	switch {
 	case g.closing:
-		return imprint.Errorf(imprint.CodeOverloaded, "the server is shutting down")
+		return imprint.Errorf(imprint.CodeServerShutdown, "the server is shutting down")
 	case len(g.conns) >= g.opts.MaxConnections:
-		return imprint.Errorf(imprint.CodeOverloaded, "%d connections are open, as many as allowed", len(g.conns))
-	case g.pending.Load() >= int64(g.opts.MaxHandshakes):
+		return imprint.Errorf(imprint.CodeOverloaded, "%d connections are open, as many as allowed", len(g.conns)).
+			WithHint("--max-connections raises the bound.")
+	case g.pending >= g.opts.MaxHandshakes:
 		return imprint.Errorf(imprint.CodeOverloaded, "%d handshakes are under way, as many as allowed", g.opts.MaxHandshakes)
-	case g.peers[address] >= g.opts.MaxPending:
-		return imprint.Errorf(imprint.CodeOverloaded, "%d handshakes from %s are under way, as many as one address may have", g.opts.MaxPending, address)
+	case g.peers[network] >= g.opts.MaxPending:
+		return imprint.Errorf(imprint.CodeOverloaded, "%d handshakes from %s are under way, as many as one address may have", g.opts.MaxPending, network).
+			WithHint("Devices behind one gateway share its address: --max-pending-per-address raises the bound.")
 	}
 	g.conns[conn] = struct{}{}
-	g.peers[address]++
-	g.pending.Add(1)
-	g.open.Add(1)
+	g.peers[network]++
+	g.pending++
 	g.finished.Add(1)
 	return nil
 }
 
 // admitted ends a connection's time as pending.
-func (g *Gateway) admitted(address netip.Addr) {
+func (g *Gateway) admitted(network netip.Addr) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.pending.Add(-1)
-	g.peers[address]--
-	if g.peers[address] == 0 {
-		delete(g.peers, address)
+	g.pending--
+	g.peers[network]--
+	if g.peers[network] == 0 {
+		delete(g.peers, network)
 	}
 }
 
@@ -199,7 +213,6 @@ func (g *Gateway) leave(conn net.Conn) {
 	g.mu.Lock()
 	delete(g.conns, conn)
 	g.mu.Unlock()
-	g.open.Add(-1)
 	g.finished.Done()
 }
 
@@ -245,17 +258,31 @@ func addressOf(conn net.Conn) netip.Addr {
 	return tcp.AddrPort().Addr().Unmap()
 }
 
+// networkOf is what one party is counted by: a host with IPv6 has a whole /64 to
+// itself.
+func networkOf(address netip.Addr) netip.Addr {
+	if !address.Is6() {
+		return address
+	}
+	prefix, err := address.WithZone("").Prefix(64)
+	if err != nil {
+		return address
+	}
+	return prefix.Addr()
+}
+
 // serve takes one socket through its life.
-func (g *Gateway) serve(ctx context.Context, conn net.Conn, address netip.Addr) {
+func (g *Gateway) serve(ctx context.Context, conn net.Conn, address, network netip.Addr) {
 	defer g.leave(conn)
 	defer func() { _ = conn.Close() }()
 	var once sync.Once
-	admitted := func() { once.Do(func() { g.admitted(address) }) }
+	admitted := func() { once.Do(func() { g.admitted(network) }) }
 	defer admitted()
 
 	rec := g.rooms.Trace.Begin(conn.RemoteAddr().String())
+	defer g.survive(rec)
 	h := &handshake{gateway: g, rec: rec}
-	tlsConn, err := h.run(ctx, conn)
+	tlsConn, err := h.run(conn)
 	if err != nil {
 		g.handshakesFailed.Add(1)
 		rec.End(imprint.OutcomeRefused, imprint.CodeOf(err))
@@ -264,13 +291,30 @@ func (g *Gateway) serve(ctx context.Context, conn net.Conn, address netip.Addr) 
 	g.handshakesOK.Add(1)
 	leaf := tlsConn.ConnectionState().PeerCertificates[0]
 	v := &visitor{gateway: g, tenant: h.tenant, serverName: h.serverName, leaf: leaf}
-	certificate := policy.NewCertificateVariables(leaf)
 	g.rooms.Broker.Serve(ctx, tlsConn, broker.Peer{
-		Address: address, Rec: rec, Admit: v.admit, Admitted: admitted,
-		Variables: func(who *identity.Identity, client imprint.ClientID) *policy.Variables {
-			return who.Variables(identity.Connection{
-				ClientID: client, Address: address, ServerName: h.serverName, Certificate: certificate,
-			})
-		},
+		Address: address, Rec: rec, Admit: v.admit, Admitted: admitted, Variables: variables(address, h.serverName, leaf),
 	})
+}
+
+// variables binds the policy variables of one connection. The certificate's are
+// read once, when the first identity is bound.
+func variables(address netip.Addr, serverName string, leaf *x509.Certificate) func(*identity.Identity, imprint.ClientID) *policy.Variables {
+	read := sync.OnceValue(func() *policy.CertificateVariables { return policy.NewCertificateVariables(leaf) })
+	return func(who *identity.Identity, client imprint.ClientID) *policy.Variables {
+		return who.Variables(identity.Connection{ClientID: client, Address: address, ServerName: serverName, Certificate: read()})
+	}
+}
+
+// survive ends a connection that panicked, and it alone.
+func (g *Gateway) survive(rec *trace.Recorder) {
+	p := recover()
+	if p == nil {
+		return
+	}
+	g.panics.Add(1)
+	g.opts.Logger.Error("a connection panicked", "attempt", rec.ID(), "panic", p, "stack", string(debug.Stack()))
+	err := imprint.Errorf(imprint.CodeInternal, "the server failed while it handled this connection").
+		WithHint("Look for attempt %s in the server's log, and report it.", rec.ID())
+	rec.Fail("internal", err)
+	rec.End(imprint.OutcomeRefused, imprint.CodeInternal)
 }

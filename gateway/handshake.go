@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"context"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/rsa"
@@ -11,10 +10,11 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"slices"
 	"strings"
 	"sync/atomic"
+	"syscall"
+	"time"
 
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/trace"
@@ -68,13 +68,20 @@ type handshake struct {
 }
 
 // run completes TLS. Errors are *imprint.Error, recorded.
-func (h *handshake) run(ctx context.Context, conn net.Conn) (*tls.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, h.gateway.opts.HandshakeTimeout)
-	defer cancel()
-	tlsConn := tls.Server(conn, &tls.Config{GetConfigForClient: h.configure})
-	err := tlsConn.HandshakeContext(ctx)
+func (h *handshake) run(conn net.Conn) (*tls.Conn, error) {
+	// A deadline on the socket bounds the whole handshake, however slowly the
+	// bytes come; a context would cost a goroutine for each.
+	err := conn.SetDeadline(time.Now().Add(h.gateway.opts.HandshakeTimeout))
+	var tlsConn *tls.Conn
+	if err == nil {
+		tlsConn = tls.Server(conn, &tls.Config{GetConfigForClient: h.configure})
+		err = tlsConn.Handshake()
+	}
+	if err == nil {
+		err = conn.SetDeadline(time.Time{})
+	}
 	if err != nil {
-		err = h.explain(ctx, err)
+		err = h.explain(err)
 		h.rec.Fail("tls", err)
 		return nil, err
 	}
@@ -93,54 +100,81 @@ func (h *handshake) run(ctx context.Context, conn net.Conn) (*tls.Conn, error) {
 // configure answers the hello: tenant by server name, application protocol.
 func (h *handshake) configure(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 	h.serverName = hello.ServerName
-	h.rec.Describe(func(a *imprint.Attempt) { a.SNI = hello.ServerName })
+	h.rec.Describe(func(a *imprint.Attempt) { a.SNI = shown(hello.ServerName) })
 	tenant, err := h.gateway.rooms.Endpoints.Tenant(hello.ServerName)
 	if err != nil {
 		h.refusal = err
-		// A configuration without certificates makes crypto/tls send the alert
-		// unrecognized_name.
-		return &tls.Config{MinVersion: tls.VersionTLS12}, nil
+		return unrecognizedName, nil
 	}
 	h.tenant = tenant
+	h.rec.Describe(func(a *imprint.Attempt) { a.Tenant = tenant })
 	if len(hello.SupportedProtos) > 0 && !slices.ContainsFunc(hello.SupportedProtos, func(p string) bool { return slices.Contains(mqttProtocols, p) }) {
-		h.refusal = imprint.Errorf(imprint.CodeALPNUnknown, "the device offers only %s", strings.Join(hello.SupportedProtos, ", "))
+		h.refusal = imprint.Errorf(imprint.CodeALPNUnknown, "the device offers only %q", hello.SupportedProtos)
 	}
 	if h.serverName == "" {
 		h.rec.Info("tls.hello", "no server name; tenant %s unless the certificate says otherwise", tenant)
 	} else {
 		h.rec.OK("tls.hello", "server name %s, tenant %s", hello.ServerName, tenant)
 	}
-	return h.gateway.tlsConfig(), nil
+	return h.gateway.tls, nil
 }
 
-// tlsConfig is the configuration of the MQTT door.
-func (g *Gateway) tlsConfig() *tls.Config {
+// maxShown bounds what of a peer's text stands in a field of its attempt.
+const maxShown = 255
+
+func shown(s string) string {
+	if len(s) > maxShown {
+		s = s[:maxShown] + "..."
+	}
+	return strings.ToValidUTF8(s, "\uFFFD")
+}
+
+// unrecognizedName makes crypto/tls send the alert of that name, because it has
+// no certificates.
+var unrecognizedName = &tls.Config{MinVersion: tls.VersionTLS12}
+
+// tlsConfig is the configuration of the MQTT door. AWS IoT Core issues no
+// session tickets either.
+func tlsConfig(certificates *Certificates) *tls.Config {
 	return &tls.Config{
-		MinVersion:     tls.VersionTLS12,
-		ClientAuth:     tls.RequireAnyClientCert,
-		GetCertificate: g.rooms.Certificates.Get,
-		NextProtos:     mqttProtocols,
-		// A resumed session would skip the look at the certificate.
+		MinVersion:             tls.VersionTLS12,
+		ClientAuth:             tls.RequireAnyClientCert,
+		GetCertificate:         certificates.Get,
+		NextProtos:             mqttProtocols,
 		SessionTicketsDisabled: true,
 	}
 }
 
 // explain puts a failed handshake into the table's words.
-func (h *handshake) explain(ctx context.Context, err error) error {
+func (h *handshake) explain(err error) error {
 	var record tls.RecordHeaderError
 	var network net.Error
+	text := err.Error()
 	switch {
 	case h.refusal != nil:
 		return h.refusal
 	case errors.As(err, &record):
 		return imprint.Errorf(imprint.CodeNotTLS, "the first bytes were %x: %w", record.RecordHeader, err)
-	case ctx.Err() != nil || errors.Is(err, os.ErrDeadlineExceeded) || errors.As(err, &network) && network.Timeout():
+	case errors.As(err, &network) && network.Timeout():
 		return imprint.Errorf(imprint.CodeHandshakeTimeout, "the handshake wasn't complete after %s", h.gateway.opts.HandshakeTimeout)
-	case strings.Contains(err.Error(), "client didn't provide a certificate"):
+	case errors.Is(err, net.ErrClosed):
+		return imprint.Errorf(imprint.CodeServerShutdown, "the server is shutting down")
+	case strings.Contains(text, "client didn't provide a certificate"):
 		return imprint.Errorf(imprint.CodeNoClientCertificate, "%w", err)
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
 		return imprint.Errorf(imprint.CodeHandshakeFailed, "the device closed the connection during the handshake").
 			WithHint("The device may not trust this server's root and say nothing about it; or something that isn't a device looked at the port.")
+	case strings.Contains(text, "unsupported versions"):
+		return imprint.Errorf(imprint.CodeHandshakeFailed, "%w", err).WithHint("Let the device speak TLS 1.2 or 1.3.")
+	case strings.Contains(text, "no cipher suite supported"):
+		return imprint.Errorf(imprint.CodeHandshakeFailed, "%w", err).
+			WithHint("Let the device offer a suite with ECDHE and AES-GCM or ChaCha20-Poly1305.")
+	case strings.Contains(text, "invalid signature by the client certificate"):
+		return imprint.Errorf(imprint.CodeHandshakeFailed, "%w", err).
+			WithHint("The device's key doesn't belong to its certificate: compare openssl x509 -pubkey with openssl pkey -pubout.")
+	case strings.Contains(text, "failed to parse"), strings.Contains(text, "client certificate"):
+		return imprint.Errorf(imprint.CodeHandshakeFailed, "%w", err).
+			WithHint("The device's certificate can't be read or used: openssl x509 -in FILE -noout -text.")
 	default:
 		return imprint.Errorf(imprint.CodeHandshakeFailed, "%w", err)
 	}

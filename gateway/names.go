@@ -28,17 +28,26 @@ type Endpoints struct {
 // gives one tenant, all of which lead to the same door here.
 var endpointKinds = []string{"-ats.iot.", ".iot.", ".credentials.iot.", ".jobs.iot."}
 
-// NewEndpoints reads the tenants' names from the store and follows changes.
-// Home is the tenant of clients that send no server name or a plain localhost.
+// NewEndpoints reads the tenants' names from the store; Add tells it of new
+// ones. Home is the tenant of clients that send no server name or a plain
+// localhost; aliases are further host names of home, in either case.
 func NewEndpoints(ctx context.Context, store imprint.Store, domain string, home imprint.Tenant, aliases []string) (*Endpoints, error) {
-	e := &Endpoints{domain: strings.ToLower(domain), home: home, aliases: aliases,
+	e := &Endpoints{domain: plain(domain), home: home,
 		byPrefix: map[string]imprint.Tenant{}, prefixes: map[imprint.Tenant]string{}}
+	for _, alias := range aliases {
+		if name := plain(alias); name != "" {
+			e.aliases = append(e.aliases, name)
+		}
+	}
 	err := e.reload(ctx, store)
 	if err != nil {
 		return nil, err
 	}
 	return e, nil
 }
+
+// plain brings a host name to the form in which names are compared.
+func plain(name string) string { return strings.ToLower(strings.TrimSuffix(name, ".")) }
 
 func (e *Endpoints) reload(ctx context.Context, store imprint.Store) error {
 	var list []imprint.TenantSettings
@@ -104,7 +113,7 @@ var errUnknownName = errors.New("unknown server name")
 // Tenant is the tenant that a server name selects; the home tenant for an empty
 // one. Errors: CodeSNIUnknown.
 func (e *Endpoints) Tenant(serverName string) (imprint.Tenant, error) {
-	name := strings.ToLower(strings.TrimSuffix(serverName, "."))
+	name := plain(serverName)
 	if name == "" || name == "localhost" || slices.Contains(e.aliases, name) {
 		return e.home, nil
 	}

@@ -27,14 +27,15 @@ func (v *visitor) admit(ctx context.Context, rec *trace.Recorder) (*identity.Ide
 	id := pki.CertificateID(v.leaf.Raw)
 	rec.Describe(func(a *imprint.Attempt) {
 		a.CertificateID = id
-		a.Serial = pki.SerialHex(v.leaf.SerialNumber)
-		a.Subject = v.leaf.Subject.String()
+		a.Serial = shown(pki.SerialHex(v.leaf.SerialNumber))
+		a.Subject = pki.SubjectText(v.leaf.RawSubject)
 	})
 	who, err := v.find(ctx, id, rec)
 	rec.Describe(func(a *imprint.Attempt) { a.Tenant = v.tenant })
 	switch {
 	case imprint.CodeOf(err) == imprint.CodeNotFound:
-		rec.Info("certificate", "%s isn't registered in %s: subject %q, issuer %q", id, v.tenant, v.leaf.Subject, v.leaf.Issuer)
+		rec.Info("certificate", "%s isn't registered in %s: subject %q, issuer %q", id, v.tenant,
+			pki.SubjectText(v.leaf.RawSubject), pki.SubjectText(v.leaf.RawIssuer))
 		return v.provision(ctx, id, rec)
 	case err != nil:
 		rec.Fail("certificate", err)
@@ -91,7 +92,9 @@ func (v *visitor) find(ctx context.Context, id imprint.CertificateID, rec *trace
 
 // provision runs a first connection, and lets the device in if it may stay.
 func (v *visitor) provision(ctx context.Context, id imprint.CertificateID, rec *trace.Recorder) (*identity.Identity, error) {
-	err := v.gateway.rooms.Provisioning.FirstConnection(ctx, provisioning.Newcomer{Tenant: v.tenant, Leaf: v.leaf, ID: id, Rec: rec})
+	err := v.gateway.rooms.Provisioning.FirstConnection(ctx, provisioning.Newcomer{
+		Tenant: v.tenant, Leaf: v.leaf, ID: id, NoServerName: v.serverName == "", Rec: rec,
+	})
 	if err != nil {
 		return nil, err
 	}

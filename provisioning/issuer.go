@@ -3,6 +3,7 @@ package provisioning
 import (
 	"context"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 // maxCachedSubjects bounds the cache of CAs; at the bound it begins anew.
 const maxCachedSubjects = 4096
 
+// caKey names a subject by its DER, so that no look-up needs a hash of it.
 type caKey struct {
 	tenant  imprint.Tenant
 	subject string
@@ -30,42 +32,52 @@ type issuer struct {
 	unusable error
 }
 
+// issuers are the CAs of one subject. They are what the registry holds as long
+// as the engine's generation is theirs.
+type issuers struct {
+	all        []*issuer
+	certs      []*x509.Certificate // of all
+	generation uint64
+}
+
 func (e *Engine) committed(changes []imprint.Change) {
 	for _, c := range changes {
 		if c.Kind != imprint.ChangeCA && c.Kind != imprint.ChangeTemplate {
 			continue
 		}
 		e.mu.Lock()
-		e.generation++
+		e.generation.Add(1)
 		clear(e.cas)
 		e.mu.Unlock()
 		return
 	}
 }
 
-// issuers gives the tenant's registered CAs whose subject is the leaf's issuer.
-func (e *Engine) issuers(ctx context.Context, tenant imprint.Tenant, leaf *x509.Certificate) ([]*issuer, error) {
-	key := caKey{tenant, pki.SubjectKey(leaf.RawIssuer)}
+// issuersOf gives the tenant's registered CAs whose subject is the leaf's
+// issuer.
+func (e *Engine) issuersOf(ctx context.Context, tenant imprint.Tenant, leaf *x509.Certificate) (*issuers, error) {
+	key := caKey{tenant, string(leaf.RawIssuer)}
 	e.mu.RLock()
-	cached, found := e.cas[key]
-	generation := e.generation
+	cached := e.cas[key]
+	generation := e.generation.Load()
 	e.mu.RUnlock()
-	if found {
+	if cached != nil {
 		return cached, nil
 	}
-	var loaded []*issuer
+	var loaded *issuers
 	err := e.store.View(ctx, func(tx imprint.ReadTx) error {
-		cas, err := tx.CAsBySubject(tenant, key.subject)
+		loaded = &issuers{generation: generation}
+		cas, err := tx.CAsBySubject(tenant, pki.SubjectKey(leaf.RawIssuer))
 		if err != nil {
 			return fmt.Errorf("couldn't look up CAs by subject: %w", err)
 		}
-		loaded = loaded[:0]
 		for _, ca := range cas {
 			one, err := loadIssuer(tx, ca)
 			if err != nil {
 				return err
 			}
-			loaded = append(loaded, one)
+			loaded.all = append(loaded.all, one)
+			loaded.certs = append(loaded.certs, one.cert)
 		}
 		return nil
 	})
@@ -73,12 +85,12 @@ func (e *Engine) issuers(ctx context.Context, tenant imprint.Tenant, leaf *x509.
 		return nil, err
 	}
 	// Unknown issuers aren't cached: anybody can invent as many as they like.
-	if len(loaded) == 0 {
-		return nil, nil
+	if len(loaded.all) == 0 {
+		return loaded, nil
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.generation == generation {
+	if e.generation.Load() == generation {
 		if len(e.cas) >= maxCachedSubjects {
 			clear(e.cas)
 		}
@@ -98,16 +110,22 @@ func loadIssuer(tx imprint.ReadTx, ca imprint.CACertificate) (*issuer, error) {
 	}
 	body, source, err := registrationTemplate(tx, ca)
 	if err != nil {
-		if imprint.CodeOf(err) == imprint.CodeInternal {
-			return nil, err
+		switch imprint.CodeOf(err) {
+		case imprint.CodeTemplateMissing, imprint.CodeTemplateDisabled:
+			one.unusable = err
+			return one, nil
 		}
-		one.unusable = err
-		return one, nil
+		return nil, err
 	}
 	one.source = source
 	one.tmpl, err = template.Parse([]byte(body), template.JITP)
 	if err != nil {
-		one.unusable = imprint.Errorf(imprint.CodeTemplateInvalid, "%s isn't valid: %w", source, err)
+		refusal := imprint.Errorf(imprint.CodeTemplateInvalid, "%s isn't valid: %w", source, err)
+		var te *template.Error
+		if errors.As(err, &te) && te.Hint != "" {
+			refusal.Hint = te.Hint
+		}
+		one.unusable = refusal
 	}
 	return one, nil
 }
@@ -125,6 +143,10 @@ func registrationTemplate(tx imprint.ReadTx, ca imprint.CACertificate) (body, so
 	if err != nil {
 		return "", "", fmt.Errorf("couldn't read template %s: %w", name, err)
 	}
+	if tmpl.Type != imprint.TemplateJITP {
+		return "", "", imprint.Errorf(imprint.CodeTemplateMissing, "template %q, which CA %s names, is of type %s, not JITP", name, ca.ID, tmpl.Type).
+			WithHint("Create a template with --type JITP, and name it in the CA's registrationConfig.")
+	}
 	if !tmpl.Enabled {
 		return "", "", imprint.Errorf(imprint.CodeTemplateDisabled, "template %q, which CA %s names, is disabled", name, ca.ID).
 			WithHint("aws iot update-provisioning-template --template-name %s --enabled", name)
@@ -136,27 +158,40 @@ func registrationTemplate(tx imprint.ReadTx, ca imprint.CACertificate) (body, so
 	return version.Body, fmt.Sprintf("template %s, version %d", name, version.Version), nil
 }
 
-// findIssuer picks the CA that signed the leaf, by its signature.
-func (e *Engine) findIssuer(ctx context.Context, tenant imprint.Tenant, leaf *x509.Certificate) (*issuer, error) {
-	candidates, err := e.issuers(ctx, tenant, leaf)
-	if err != nil {
-		return nil, err
-	}
-	if len(candidates) == 0 {
-		return nil, imprint.Errorf(imprint.CodeCANotRegistered,
-			"no CA registered in %s has the certificate's issuer %q as its subject", tenant, leaf.Issuer)
-	}
-	for _, one := range candidates {
-		if pki.SignedBy(leaf, one.cert) == nil {
-			return one, nil
+// find picks the CA that signed the visit's certificate, by its signature.
+// Several registered CAs may have one name and one key, as when a CA was
+// renewed: one that lets the certificate in goes before one that doesn't.
+func (is *issuers) find(v *visit) (*issuer, error) {
+	open := make([]*x509.Certificate, len(is.certs))
+	first := -1
+	var refusals []error
+	for i, one := range is.all {
+		refusal := one.mayRegister(v)
+		refusals = append(refusals, refusal)
+		if refusal == nil {
+			open[i] = one.cert // the closed ones stay nil, which PickIssuer skips
+			first = i
 		}
 	}
-	return nil, imprint.Errorf(imprint.CodeCASignature,
-		"%d registered CA(s) have the issuer's name %q, but none of their keys made this signature", len(candidates), leaf.Issuer)
+	if first >= 0 {
+		i, err := pki.PickIssuer(v.Leaf, open)
+		if err == nil {
+			return is.all[i], nil
+		}
+	}
+	i, err := pki.PickIssuer(v.Leaf, is.certs)
+	switch imprint.CodeOf(err) {
+	case "":
+		return nil, refusals[i]
+	case imprint.CodeCANotRegistered:
+		return nil, imprint.Errorf(imprint.CodeCANotRegistered,
+			"no CA registered in %s has the certificate's issuer %q as its subject", v.Tenant, pki.SubjectText(v.Leaf.RawIssuer))
+	}
+	return nil, err
 }
 
-// mayRegister says whether a CA lets unknown certificates in now.
-func (one *issuer) mayRegister(now time.Time) error {
+// mayRegister says whether a CA lets the visit's certificate in now.
+func (one *issuer) mayRegister(v *visit) error {
 	switch {
 	case one.ca.Status != imprint.CAActive:
 		return imprint.Errorf(imprint.CodeCAInactive, "CA %s is %s", one.ca.ID, one.ca.Status).
@@ -164,9 +199,11 @@ func (one *issuer) mayRegister(now time.Time) error {
 	case !one.ca.AutoRegistration:
 		return imprint.Errorf(imprint.CodeAutoRegistrationOff, "CA %s has auto-registration DISABLEd", one.ca.ID).
 			WithHint("aws iot update-ca-certificate --new-auto-registration-status ENABLE --certificate-id %s", one.ca.ID)
-	case imprint.ValidityRefusal(one.ca.NotBefore, one.ca.NotAfter, now) != nil:
-		return imprint.Errorf(imprint.CodeCAExpired, "CA %s is valid from %s until %s", one.ca.ID,
-			one.ca.NotBefore.UTC().Format(time.RFC3339), one.ca.NotAfter.UTC().Format(time.RFC3339))
+	case imprint.ValidityRefusal(one.ca.NotBefore, one.ca.NotAfter, v.now) != nil:
+		return imprint.Errorf(imprint.CodeCAExpired, "CA %s is valid from %s until %s, the server's clock says %s", one.ca.ID,
+			one.ca.NotBefore.UTC().Format(time.RFC3339), one.ca.NotAfter.UTC().Format(time.RFC3339), v.now.UTC().Format(time.RFC3339))
+	case one.ca.Mode == imprint.ModeSNIOnly && v.NoServerName:
+		return imprint.Errorf(imprint.CodeSNIRequired, "CA %s is registered SNI_ONLY and the hello carried no server name", one.ca.ID)
 	}
 	return nil
 }

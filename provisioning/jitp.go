@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"strconv"
@@ -25,8 +24,30 @@ type Newcomer struct {
 	Tenant imprint.Tenant
 	Leaf   *x509.Certificate
 	ID     imprint.CertificateID
-	Rec    *trace.Recorder
+	// NoServerName says that the device sent no server name, so that the tenant
+	// is a guess: CAs in mode SNI_ONLY don't take it then.
+	NoServerName bool
+	Rec          *trace.Recorder
 }
+
+// visit is one look at a newcomer.
+type visit struct {
+	Newcomer
+	now time.Time
+	one *issuer
+	// generation is the engine's when one was read.
+	generation uint64
+}
+
+// maxCertificate bounds the DER of a certificate that is registered, so that
+// its PEM can be read again.
+const maxCertificate = 32 << 10
+
+// errMoved says that a CA or a template was changed after it was looked at.
+var errMoved = errors.New("a CA or a template was changed")
+
+// maxLooks bounds how often a decision is taken anew because of errMoved.
+const maxLooks = 8
 
 // FirstConnection decides on a newcomer. It returns nil when the device is
 // provisioned and may stay (hold), else an *imprint.Error that says how the
@@ -38,69 +59,76 @@ type Newcomer struct {
 // for auto-registration, even when the template then fails: AWS IoT Core leaves
 // it PENDING_ACTIVATION and tries again at the next CONNECT.
 func (e *Engine) FirstConnection(ctx context.Context, n Newcomer) error {
-	now := e.clock()
-	one, err := e.admitIssuer(ctx, n, now)
+	for range maxLooks {
+		err := e.look(ctx, n)
+		if !errors.Is(err, errMoved) {
+			return err
+		}
+		n.Rec.Info("ca", "a CA or a template was changed meanwhile: the device is looked at anew")
+	}
+	err := imprint.Errorf(imprint.CodeUnavailable, "CAs or templates were changed %d times while the device was looked at", maxLooks).
+		WithHint("The device may come again.")
+	n.Rec.Fail("ca", err)
+	return err
+}
+
+func (e *Engine) look(ctx context.Context, n Newcomer) error {
+	v := &visit{Newcomer: n, now: e.clock()}
+	err := e.admit(ctx, v)
 	if err != nil {
 		e.refused.Add(1)
 		return err
 	}
-	if one.ca.Registration == nil {
-		return e.registerOnly(ctx, n, one, nil)
+	if v.one.ca.Registration == nil {
+		return e.registerOnly(ctx, v, nil)
 	}
-	if one.unusable != nil {
-		n.Rec.Fail("template", one.unusable)
-		return e.registerOnly(ctx, n, one, one.unusable)
-	}
-	n.Rec.OK("template", "%s", one.source)
-	plan, err := e.plan(n, one)
+	plan, err := e.plan(v)
 	if err != nil {
-		n.Rec.Fail("template.plan", err)
-		return e.registerOnly(ctx, n, one, err)
+		return e.registerOnly(ctx, v, err)
 	}
-	result, err := e.provision(ctx, n, one, plan)
-	if err != nil {
-		n.Rec.Fail("resources", err)
-		if imprint.CodeOf(err) == imprint.CodeInternal || imprint.CodeOf(err) == imprint.CodeUnavailable {
-			return err
-		}
-		return e.registerOnly(ctx, n, one, err)
+	result, err := e.provision(ctx, v, plan)
+	if err == nil {
+		return e.finish(v, result)
 	}
-	e.provisioned.Add(1)
-	recordApplied(n.Rec, result)
-	if !e.holds(one.ca) {
-		return imprint.Errorf(imprint.CodeProvisioned, "thing %q is provisioned; the first connection is closed", result.thing)
+	if errors.Is(err, errMoved) {
+		return err
 	}
-	if result.status != imprint.CertificateActive {
-		return imprint.Errorf(imprint.CodeCertificateInactive, "the template left certificate %s %s", n.ID, result.status)
+	v.Rec.Fail(result.stage, err)
+	switch {
+	case result.stage == stageRegister, imprint.CodeOf(err) == imprint.CodeInternal, imprint.CodeOf(err) == imprint.CodeUnavailable:
+		return err
 	}
-	n.Rec.OK("hold", "the first connection stays open")
-	return nil
+	return e.registerOnly(ctx, v, err)
 }
 
-// admitIssuer runs the checks that come before anything is registered.
-func (e *Engine) admitIssuer(ctx context.Context, n Newcomer, now time.Time) (*issuer, error) {
-	refusal := imprint.ValidityRefusal(n.Leaf.NotBefore, n.Leaf.NotAfter, now)
+// admit runs the checks that come before anything is registered.
+func (e *Engine) admit(ctx context.Context, v *visit) error {
+	if len(v.Leaf.Raw) > maxCertificate {
+		err := imprint.Errorf(imprint.CodeCertificateValidation, "the certificate is %d bytes long, at most %d are taken", len(v.Leaf.Raw), maxCertificate)
+		v.Rec.Fail("certificate.size", err)
+		return err
+	}
+	refusal := imprint.ValidityRefusal(v.Leaf.NotBefore, v.Leaf.NotAfter, v.now)
 	if refusal != nil {
-		n.Rec.Fail("certificate.validity", refusal)
-		return nil, refusal
+		v.Rec.Fail("certificate.validity", refusal)
+		return refusal
 	}
-	refusal = pki.CheckKey(n.Leaf)
+	refusal = pki.CheckKey(v.Leaf)
 	if refusal != nil {
-		n.Rec.Fail("certificate.key", refusal)
-		return nil, refusal
+		v.Rec.Fail("certificate.key", refusal)
+		return refusal
 	}
-	one, err := e.findIssuer(ctx, n.Tenant, n.Leaf)
+	found, err := e.issuersOf(ctx, v.Tenant, v.Leaf)
+	if err == nil {
+		v.generation = found.generation
+		v.one, err = found.find(v)
+	}
 	if err != nil {
-		n.Rec.Fail("ca", err)
-		return nil, err
+		v.Rec.Fail("ca", err)
+		return err
 	}
-	err = one.mayRegister(now)
-	if err != nil {
-		n.Rec.Fail("ca", err)
-		return nil, err
-	}
-	n.Rec.OK("ca", "signed by registered CA %s (%s)", one.ca.ID, one.ca.Subject)
-	return one, nil
+	v.Rec.OK("ca", "signed by registered CA %s (%s)", v.one.ca.ID, v.one.ca.Subject)
+	return nil
 }
 
 func (e *Engine) holds(ca imprint.CACertificate) bool {
@@ -110,15 +138,33 @@ func (e *Engine) holds(ca imprint.CACertificate) bool {
 	return ca.FirstConnection == imprint.FirstConnectionHold
 }
 
-// plan evaluates the template against the certificate's subject.
-func (e *Engine) plan(n Newcomer, one *issuer) (*template.Plan, error) {
-	params := template.SubjectParameters(n.Leaf, string(n.ID))
-	plan, err := one.tmpl.Plan(params)
+// plan evaluates the template against the certificate's subject. All that can
+// be refused without looking at the registry is refused here.
+func (e *Engine) plan(v *visit) (*template.Plan, error) {
+	one := v.one
+	if one.unusable != nil {
+		v.Rec.Fail("template", one.unusable)
+		return nil, one.unusable
+	}
+	v.Rec.OK("template", "%s", one.source)
+	plan, err := one.tmpl.Plan(template.SubjectParameters(v.Leaf, string(v.ID)))
 	if err != nil {
-		return nil, planError(err, one)
+		err = planError(err, one)
+		v.Rec.Fail("template.plan", err)
+		return nil, err
 	}
 	for _, use := range plan.Used {
-		n.Rec.Info("template.parameter", "%s = %q (%s)", use.Name, use.Value, use.Source)
+		v.Rec.Info("template.parameter", "%s = %q (%s)", use.Name, use.Value, use.Source)
+	}
+	err = refuseWhatIsNotKept(plan.Thing)
+	if err != nil {
+		v.Rec.Fail("template.plan", err)
+		return nil, err
+	}
+	err = e.documents.check(plan)
+	if err != nil {
+		v.Rec.Fail("template.policy", err)
+		return nil, err
 	}
 	return plan, nil
 }
@@ -138,98 +184,194 @@ func planError(err error, one *issuer) error {
 	return &imprint.Error{Code: code, Op: "couldn't evaluate " + one.source, Err: err, Hint: hint}
 }
 
+// refuseWhatIsNotKept answers template members whose registry objects this
+// build doesn't keep. They can't exist, so naming one is naming something
+// missing.
+func refuseWhatIsNotKept(thing *template.ThingPlan) error {
+	switch {
+	case thing == nil:
+	case thing.ThingTypeName != "":
+		return imprint.Errorf(imprint.CodeThingTypeMissing, "thing type %q doesn't exist", thing.ThingTypeName).
+			WithHint("This build keeps no thing types: take ThingTypeName out of the template.")
+	case len(thing.ThingGroups) > 0:
+		return imprint.Errorf(imprint.CodeGroupMissing, "thing group %q doesn't exist", thing.ThingGroups[0]).
+			WithHint("This build keeps no thing groups: take ThingGroups out of the template.")
+	case thing.BillingGroup != "":
+		return imprint.Errorf(imprint.CodeGroupMissing, "billing group %q doesn't exist", thing.BillingGroup).
+			WithHint("This build keeps no billing groups: take BillingGroup out of the template.")
+	case len(thing.PackageVersions) > 0:
+		return imprint.Errorf(imprint.CodeTemplateValue, "the software packages of PackageVersions don't exist").
+			WithHint("This build keeps no software packages: take PackageVersions out of the template.")
+	}
+	return nil
+}
+
+const stageRegister = "register"
+
 // provision registers the certificate and applies the plan in one transaction.
-func (e *Engine) provision(ctx context.Context, n Newcomer, one *issuer, plan *template.Plan) (applied, error) {
-	now := e.clock()
+// On an error the result's stage says where it came.
+func (e *Engine) provision(ctx context.Context, v *visit, plan *template.Plan) (applied, error) {
 	var result applied
 	err := e.store.Update(ctx, func(tx imprint.Tx) error {
-		result = applied{}
-		cert, err := e.register(tx, n, one, now)
+		result = applied{stage: stageRegister}
+		cert, fresh, err := e.register(tx, v)
 		if err != nil {
 			return err
 		}
 		if cert.Status != imprint.CertificatePendingActivation {
 			// Another connection of the same device was quicker.
-			result = applied{status: cert.Status}
+			result.raced, result.cert = true, cert
 			return nil
 		}
-		result, err = e.apply(tx, cert, plan, now)
-		return err
+		a := application{tx: tx, cert: cert, fresh: fresh, plan: plan, now: v.now, applied: &result}
+		return a.run()
 	})
 	return result, err
+}
+
+// finish says how a connection ends whose device is provisioned.
+func (e *Engine) finish(v *visit, result applied) error {
+	if result.raced {
+		v.Rec.Info("register", "certificate %s became %s meanwhile: another connection of the device was quicker, or an operator", v.ID, result.cert.Status)
+	} else {
+		e.provisioned.Add(1)
+		result.record(v.Rec)
+	}
+	refusal := result.cert.Refusal(v.now)
+	if refusal != nil {
+		if refusal.Code == imprint.CodeCertificateInactive {
+			refusal = refusal.WithHint("The template may have left it so. aws iot update-certificate --new-status ACTIVE --certificate-id %s", v.ID)
+		}
+		v.Rec.Fail("activate", refusal)
+		return refusal
+	}
+	if !e.holds(v.one.ca) {
+		return imprint.Errorf(imprint.CodeProvisioned, "the device is provisioned; its first connection is closed")
+	}
+	v.Rec.OK("hold", "the first connection stays open")
+	return nil
+}
+
+func (result applied) record(rec *trace.Recorder) {
+	rec.OK("register", "certificate registered")
+	if result.thing != "" {
+		rec.OK("thing", "thing %s %s, certificate attached", result.thing, result.change)
+		rec.Describe(func(a *imprint.Attempt) { a.Thing = result.thing })
+	}
+	for _, name := range result.policies {
+		rec.OK("policy", "policy %s attached", name)
+	}
+	if result.cert.Status == imprint.CertificateActive {
+		rec.OK("activate", "certificate is ACTIVE")
+	}
 }
 
 // registerOnly leaves the certificate registered PENDING_ACTIVATION. The error
 // that it returns is why, or CodeRegisteredPending when that is what the CA
 // asks for.
-func (e *Engine) registerOnly(ctx context.Context, n Newcomer, one *issuer, why error) error {
-	now := e.clock()
-	var status imprint.CertificateStatus
+func (e *Engine) registerOnly(ctx context.Context, v *visit, why error) error {
+	var cert imprint.Certificate
 	err := e.store.Update(ctx, func(tx imprint.Tx) error {
-		cert, err := e.register(tx, n, one, now)
-		status = cert.Status
-		return err
+		var fresh bool
+		var err error
+		cert, fresh, err = e.register(tx, v)
+		if err != nil || !fresh {
+			return err
+		}
+		return tx.PutCertificate(cert)
 	})
-	if err != nil {
-		n.Rec.Fail("register", err)
+	if errors.Is(err, errMoved) {
 		return err
 	}
+	if err != nil {
+		v.Rec.Fail(stageRegister, err)
+		return err
+	}
+	if cert.Status != imprint.CertificatePendingActivation {
+		return e.finish(v, applied{raced: true, cert: cert})
+	}
 	e.pending.Add(1)
-	n.Rec.OK("register", "certificate %s is registered %s", n.ID, status)
+	v.Rec.OK(stageRegister, "certificate %s is registered %s", v.ID, cert.Status)
 	if why != nil {
 		return why
 	}
-	refusal := imprint.Errorf(imprint.CodeRegisteredPending, "certificate %s is registered PENDING_ACTIVATION", n.ID).
-		WithHint("Activate it from a rule or by hand: aws iot update-certificate --new-status ACTIVE --certificate-id %s", n.ID)
-	n.Rec.Fail("activation", refusal)
+	refusal := imprint.Errorf(imprint.CodeRegisteredPending, "certificate %s is registered PENDING_ACTIVATION", v.ID).
+		WithHint("Activate it from a rule or by hand: aws iot update-certificate --new-status ACTIVE --certificate-id %s", v.ID)
+	v.Rec.Fail("activate", refusal)
 	return refusal
 }
 
-// register gives the newcomer's row, new or present, and puts the event about
-// it into the transaction while it waits for activation, as AWS IoT Core
-// repeats it for each CONNECT.
-func (e *Engine) register(tx imprint.Tx, n Newcomer, one *issuer, now time.Time) (imprint.Certificate, error) {
-	cert, err := tx.Certificate(n.Tenant, n.ID)
-	if imprint.CodeOf(err) == imprint.CodeNotFound {
-		cert, err = e.newCertificate(tx, n, one, now)
+// register gives the newcomer's row, which the caller stores when it is fresh,
+// and puts the event about it into the transaction while it waits for
+// activation, as AWS IoT Core repeats it for each CONNECT.
+//
+// Commits that came before this one have been announced, so the generation
+// tells whether the CA is still what the decision was made on.
+func (e *Engine) register(tx imprint.Tx, v *visit) (cert imprint.Certificate, fresh bool, err error) {
+	if e.generation.Load() != v.generation {
+		return cert, false, errMoved
 	}
+	cert, fresh, err = e.row(tx, v)
 	if err != nil {
-		return cert, fmt.Errorf("couldn't register certificate %s: %w", n.ID, err)
+		return cert, false, fmt.Errorf("couldn't register certificate %s: %w", v.ID, err)
 	}
 	if cert.Status != imprint.CertificatePendingActivation {
-		return cert, nil
+		return cert, false, nil
 	}
-	event, err := registeredEvent(cert, now)
+	event, err := registeredEvent(cert, v.now)
 	if err != nil {
-		return cert, err
+		return cert, false, err
 	}
 	err = tx.PutEvent(event)
 	if err != nil {
-		return cert, fmt.Errorf("couldn't store the event of certificate %s: %w", n.ID, err)
+		return cert, false, fmt.Errorf("couldn't store the event of certificate %s: %w", v.ID, err)
 	}
-	return cert, nil
+	return cert, fresh, nil
 }
 
-func (e *Engine) newCertificate(tx imprint.Tx, n Newcomer, one *issuer, now time.Time) (imprint.Certificate, error) {
-	elsewhere, err := tx.CertificateTenants(n.ID)
+// row finds the certificate's row, or makes one that may stand beside its
+// registrations in other tenants: of the accounts of a region that hold one
+// certificate, none may hold it in mode DEFAULT (developer guide, "Register a
+// client certificate", multi-account registration).
+func (e *Engine) row(tx imprint.Tx, v *visit) (imprint.Certificate, bool, error) {
+	registrations, err := tx.CertificateTenants(v.ID)
 	if err != nil {
-		return imprint.Certificate{}, err
+		return imprint.Certificate{}, false, err
 	}
-	for _, other := range elsewhere {
-		if other.Tenant.Region == n.Tenant.Region && other.Mode == imprint.ModeDefault && one.ca.Mode == imprint.ModeDefault {
-			return imprint.Certificate{}, imprint.Errorf(imprint.CodeCertificateConflict, "certificate %s is registered in account %s already", n.ID, other.Tenant.Account)
+	var conflict *imprint.Certificate
+	for n := range registrations {
+		other := &registrations[n]
+		if other.Tenant == v.Tenant {
+			return *other, false, nil
+		}
+		if other.Tenant.Region == v.Tenant.Region && (other.Mode == imprint.ModeDefault || v.one.ca.Mode == imprint.ModeDefault) {
+			conflict = other
 		}
 	}
-	cert := imprint.Certificate{
-		Tenant: n.Tenant, ID: n.ID,
-		PEM:    string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: n.Leaf.Raw})),
-		Status: imprint.CertificatePendingActivation, Mode: one.ca.Mode, CAID: one.ca.ID,
-		OwnedBy: n.Tenant.Account, Serial: pki.SerialHex(n.Leaf.SerialNumber), Subject: n.Leaf.Subject.String(),
-		NotBefore: n.Leaf.NotBefore, NotAfter: n.Leaf.NotAfter, CreatedAt: now, ModifiedAt: now,
-		CustomerVersion: 1, GenerationID: uuid.NewString(),
+	if len(registrations) >= maxRegistrations {
+		// The list may be cut.
+		cert, err := tx.Certificate(v.Tenant, v.ID)
+		if imprint.CodeOf(err) != imprint.CodeNotFound {
+			return cert, false, err
+		}
 	}
-	return cert, tx.PutCertificate(cert)
+	if conflict != nil {
+		return imprint.Certificate{}, false, imprint.Errorf(imprint.CodeCertificateConflict,
+			"certificate %s is registered in another account of the region, and one of the registrations would be in mode DEFAULT", v.ID).
+			WithHint("Several accounts of a region can hold a certificate if all register its CA in mode SNI_ONLY.")
+	}
+	leaf, ca := v.Leaf, v.one.ca
+	return imprint.Certificate{
+		Tenant: v.Tenant, ID: v.ID, PEM: pki.EncodeCertificatePEM(leaf.Raw),
+		Status: imprint.CertificatePendingActivation, Mode: ca.Mode, CAID: ca.ID,
+		OwnedBy: v.Tenant.Account, Serial: pki.SerialHex(leaf.SerialNumber), Subject: pki.SubjectText(leaf.RawSubject),
+		NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter, CreatedAt: v.now, ModifiedAt: v.now,
+		CustomerVersion: 1, GenerationID: uuid.NewString(),
+	}, true, nil
 }
+
+// maxRegistrations is the most that Tx.CertificateTenants lists.
+const maxRegistrations = 100
 
 // registeredEvent is the message on
 // $aws/events/certificates/registered/{caCertificateId}. The types of its two
@@ -253,23 +395,4 @@ func registeredEvent(cert imprint.Certificate, now time.Time) (imprint.Event, er
 		ID: trace.NewID(now), Tenant: cert.Tenant, At: now,
 		Topic: "$aws/events/certificates/registered/" + string(cert.CAID), Payload: payload,
 	}, nil
-}
-
-func recordApplied(rec *trace.Recorder, result applied) {
-	if rec == nil {
-		return
-	}
-	rec.OK("register", "certificate registered PENDING_ACTIVATION")
-	if result.thing != "" {
-		verb := "kept as it was or updated"
-		if result.created {
-			verb = "created"
-		}
-		rec.OK("thing", "thing %s %s and attached", result.thing, verb)
-		rec.Describe(func(a *imprint.Attempt) { a.Thing = result.thing })
-	}
-	for _, name := range result.policies {
-		rec.OK("policy", "policy %s attached", name)
-	}
-	rec.OK("activate", "certificate is %s", result.status)
 }

@@ -2,6 +2,8 @@ package trace
 
 import (
 	"fmt"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/imprint-iot/imprint"
@@ -22,6 +24,8 @@ type Recorder struct {
 	attempt *imprint.Attempt
 	id      string
 	late    []imprint.Step // steps after Connected
+	skipped int            // steps that there was no room for
+	failed  bool           // a late step failed
 	ended   bool
 }
 
@@ -63,6 +67,9 @@ func (r *Recorder) Info(step, format string, args ...any) {
 
 // Fail adds the step that failed, with the code and the fix of the error.
 func (r *Recorder) Fail(step string, err error) {
+	if r == nil || r.ended {
+		return
+	}
 	r.add(imprint.Step{
 		Name: step, Verdict: imprint.VerdictFailed, Code: imprint.CodeOf(err),
 		Detail: err.Error(), Fix: imprint.HintOf(err),
@@ -81,16 +88,30 @@ func (r *Recorder) add(s imprint.Step) {
 		return
 	}
 	s.At = r.log.clock()
-	if len(s.Detail) > maxDetail {
-		s.Detail = s.Detail[:maxDetail] + "..."
-	}
+	s.Detail, s.Fix = bounded(s.Detail), bounded(s.Fix)
 	steps := &r.late
 	if r.attempt != nil {
 		steps = &r.attempt.Steps
+	} else if s.Verdict == imprint.VerdictFailed {
+		r.failed = true
 	}
 	if len(*steps) < maxSteps {
 		*steps = append(*steps, s)
+		return
 	}
+	// The last step tells how it ended: it takes the place of the one before.
+	r.skipped++
+	(*steps)[maxSteps-1] = s
+	(*steps)[maxSteps-2] = imprint.Step{
+		At: s.At, Name: "trace", Verdict: imprint.VerdictInfo, Detail: strconv.Itoa(r.skipped+1) + " steps before the last weren't kept",
+	}
+}
+
+func bounded(s string) string {
+	if len(s) <= maxDetail {
+		return s
+	}
+	return strings.ToValidUTF8(s[:maxDetail], "") + "..."
 }
 
 // Connected records that the device was let in and hands the attempt to the
@@ -101,7 +122,7 @@ func (r *Recorder) Connected() {
 	}
 	r.attempt.Outcome = imprint.OutcomeConnected
 	r.log.put(entry{attempt: r.attempt}, false)
-	r.attempt = nil
+	r.attempt, r.skipped = nil, 0
 }
 
 // End records how the attempt ended. For a connection that Connected was
@@ -113,13 +134,13 @@ func (r *Recorder) End(outcome imprint.Outcome, code imprint.Code) {
 	r.ended = true
 	now := r.log.clock()
 	if r.attempt == nil {
-		r.log.put(entry{end: &ending{id: r.id, at: now, outcome: imprint.OutcomeClosed, code: code, steps: r.late}}, false)
+		r.log.put(entry{end: &ending{id: r.id, at: now, outcome: imprint.OutcomeClosed, code: code, steps: r.late}}, r.failed)
 		return
 	}
 	a := r.attempt
 	r.attempt = nil
 	a.Outcome, a.Code, a.EndedAt = outcome, code, now
-	r.log.put(entry{attempt: a}, outcome == imprint.OutcomeRefused)
+	r.log.put(entry{attempt: a}, outcome == imprint.OutcomeRefused && code != imprint.CodeOverloaded)
 }
 
 // Began is when the connection was accepted; zero after Connected.

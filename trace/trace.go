@@ -11,14 +11,18 @@
 //	rec.Fail("certificate", err)          // code and fix come from the error
 //	rec.End(imprint.OutcomeRefused, imprint.CodeOf(err))
 //
-// What it promises: recording never waits for the disk; a refused attempt is
-// never dropped (its connection waits while the queue is full); a successful
-// one is dropped, and counted, when the queue is full. Attempts are kept for
-// Options.Retention and up to Options.Keep in number.
+// What it promises: recording never waits for the disk; a refused attempt, and
+// the end of a connection with a failed step, are never dropped (the connection
+// waits while the queue is full); others, and those that were refused because
+// the server is overloaded, are dropped, and counted, when the queue is full.
+// Attempts are kept for Options.Retention and up to Options.Keep in number. Of
+// one attempt at most 64 steps are kept before and 64 after it was let in, and
+// 2 KiB of a detail.
 //
 // What it does not do: it holds no secrets (no keys, no passwords, no
 // payloads), and it isn't durable before the device is answered: a server that
-// is killed forgets the attempts of its last fraction of a second.
+// is killed forgets the attempts of its last fraction of a second, and a store
+// that fails loses those that it fails for, which is logged and counted.
 package trace
 
 import (
@@ -93,7 +97,7 @@ type Log struct {
 
 	queue chan entry
 	flush chan chan struct{}
-	done  chan struct{}
+	done  chan struct{} // closed when the writer and the trimmer have ended
 	// closing is closed first, so that recorders stop waiting for room.
 	closing   chan struct{}
 	closeOnce sync.Once
@@ -108,7 +112,13 @@ func NewLog(store imprint.Store, clock imprint.Clock, opts Options) *Log {
 		flush: make(chan chan struct{}), done: make(chan struct{}), closing: make(chan struct{}),
 	}
 	l.queue = make(chan entry, l.opts.Queue)
-	go l.run()
+	var work sync.WaitGroup
+	work.Go(l.run)
+	work.Go(l.trimmer)
+	go func() {
+		work.Wait()
+		close(l.done)
+	}()
 	return l
 }
 

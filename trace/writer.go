@@ -16,9 +16,6 @@ const trimEvery = time.Minute
 const trimStep = 2000
 
 func (l *Log) run() {
-	defer close(l.done)
-	trim := time.NewTicker(trimEvery)
-	defer trim.Stop()
 	for {
 		select {
 		case first := <-l.queue:
@@ -26,10 +23,23 @@ func (l *Log) run() {
 		case reply := <-l.flush:
 			l.drain()
 			close(reply)
-		case <-trim.C:
-			l.trim()
 		case <-l.closing:
 			l.drain()
+			return
+		}
+	}
+}
+
+// trimmer enforces the retention, beside the writer: refused connections must
+// not wait while much is deleted.
+func (l *Log) trimmer() {
+	ticker := time.NewTicker(trimEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+			l.trim()
+		case <-l.closing:
 			return
 		}
 	}
@@ -53,23 +63,16 @@ func (l *Log) collect(first entry) []entry {
 	return batch
 }
 
-// drain writes all that is in the queue now.
+// drain writes what is in the queue now, and not what is added meanwhile: it
+// would never end while devices come faster than they are written.
 func (l *Log) drain() {
-	var batch []entry
-	for {
-		select {
-		case e := <-l.queue:
-			batch = append(batch, e)
-			if len(batch) < l.opts.Batch {
-				continue
-			}
-		default:
-			if len(batch) == 0 {
-				return
-			}
+	for n := len(l.queue); n > 0; {
+		batch := make([]entry, 0, min(n, l.opts.Batch))
+		for len(batch) < cap(batch) {
+			batch = append(batch, <-l.queue) // nobody else takes from it
 		}
+		n -= len(batch)
 		l.write(batch)
-		batch = nil
 	}
 }
 
@@ -151,6 +154,11 @@ func (l *Log) trim() {
 		l.trimmed.Add(uint64(removed))
 		if removed < trimStep {
 			return
+		}
+		select {
+		case <-l.closing:
+			return
+		default:
 		}
 	}
 }

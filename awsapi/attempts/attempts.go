@@ -5,13 +5,15 @@
 //
 // It is signed like every other request of the control plane; its IAM action is
 // imprint:ListAttempts. Match is a certificate id, an X.509 serial number, a
-// thing name, a client id or a peer address; since is a time; the answer lists
-// attempts, newest first.
+// thing name, a client id or a peer address, as a person pastes it: what is
+// recorded under exactly that text goes first, then an ARN's last part, then the
+// ways in which openssl and others print a serial number. Since is a time; the
+// answer lists attempts of the caller's tenant, newest first. Operators of the
+// server's home tenant also see attempts that died before a tenant was known.
 package attempts
 
 import (
 	"context"
-	"strings"
 	"time"
 
 	"github.com/imprint-iot/imprint"
@@ -109,8 +111,9 @@ func (r Recorded) list(ctx context.Context, caller awsapi.Caller, in *ListAttemp
 		Tenant: imprint.Tenant{Account: imprint.AccountID(caller.Account), Region: imprint.Region(caller.Region)},
 	}
 	filter.Unassigned = filter.Tenant == r.Home
+	forms := []string{""}
 	if in.Match != nil {
-		filter.Match = normalise(*in.Match)
+		forms = formsOf(*in.Match)
 	}
 	if in.Failed != nil {
 		filter.FailedOnly = *in.Failed
@@ -125,9 +128,10 @@ func (r Recorded) list(ctx context.Context, caller awsapi.Caller, in *ListAttemp
 	if in.NextToken != nil {
 		page.Cursor = *in.NextToken
 	}
-	out := &ListAttemptsOutput{Attempts: []Attempt{}}
+	out := &ListAttemptsOutput{}
 	err = r.Store.View(ctx, func(tx imprint.ReadTx) error {
-		found, next, err := tx.Attempts(filter, page)
+		*out = ListAttemptsOutput{Attempts: []Attempt{}}
+		found, next, err := firstForm(tx, filter, page, forms)
 		if err != nil {
 			return err
 		}
@@ -140,37 +144,22 @@ func (r Recorded) list(ctx context.Context, caller awsapi.Caller, in *ListAttemp
 	return out, err
 }
 
-// normalise brings what a person pastes to the form that is stored: an ARN to
-// its last part, a serial number as openssl prints it to plain lowercase hex.
-func normalise(match string) string {
-	match = strings.TrimSpace(match)
-	if _, resource, err := imprint.ParseARN(match); err == nil {
-		if _, name, found := strings.Cut(resource, "/"); found {
-			match = name
+// firstForm lists what the first form finds that anything at all is recorded
+// under: a thing's name may look like a serial number.
+func firstForm(tx imprint.ReadTx, filter imprint.AttemptFilter, page imprint.Page, forms []string) ([]imprint.Attempt, string, error) {
+	for _, form := range forms[:len(forms)-1] {
+		known := imprint.AttemptFilter{Tenant: filter.Tenant, Unassigned: filter.Unassigned, Match: form}
+		some, _, err := tx.Attempts(known, imprint.Page{Limit: 1})
+		if err != nil {
+			return nil, "", err
+		}
+		if len(some) > 0 {
+			filter.Match = form
+			return tx.Attempts(filter, page)
 		}
 	}
-	if colons := strings.ReplaceAll(match, ":", ""); isHex(colons) && (colons != match || strings.ToLower(match) != match) {
-		lower := strings.TrimLeft(strings.ToLower(colons), "0")
-		if len(lower) > 7 {
-			return lower
-		}
-	}
-	if serial, found := strings.CutPrefix(match, "serial="); found {
-		return strings.TrimLeft(strings.ToLower(serial), "0")
-	}
-	if hex, found := strings.CutPrefix(strings.ToLower(match), "0x"); found && isHex(hex) {
-		return strings.TrimLeft(hex, "0")
-	}
-	return match
-}
-
-func isHex(s string) bool {
-	for _, c := range s {
-		if !strings.ContainsRune("0123456789abcdefABCDEF", c) {
-			return false
-		}
-	}
-	return s != ""
+	filter.Match = forms[len(forms)-1]
+	return tx.Attempts(filter, page)
 }
 
 func present(a imprint.Attempt) Attempt {

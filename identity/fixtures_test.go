@@ -1,0 +1,92 @@
+package identity_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/internal/seal"
+	"github.com/imprint-iot/imprint/store/sqlite"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var (
+	home    = imprint.Tenant{Account: "000000000000", Region: "us-east-1"}
+	instant = time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
+)
+
+const (
+	allow = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"iot:Connect","Resource":"*"}]}`
+	deny  = `{"Version":"2012-10-17","Statement":[{"Effect":"Deny","Action":"iot:Connect","Resource":"*"}]}`
+)
+
+func openStore(tb testing.TB) *sqlite.Store {
+	tb.Helper()
+	dir := tb.TempDir()
+	key, err := seal.LoadOrCreateMasterKey(filepath.Join(dir, "master.key"))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	store, err := sqlite.Open(context.Background(), sqlite.Options{
+		Path: filepath.Join(dir, "registry.db"), Sealer: seal.New(key), Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
+	})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		err := store.Close()
+		if err != nil {
+			tb.Error(err)
+		}
+	})
+	return store
+}
+
+func certID(n int) imprint.CertificateID {
+	return imprint.CertificateID(fmt.Sprintf("%02x%062x", n%256, n))
+}
+
+func update(tb testing.TB, store imprint.Store, fn func(imprint.Tx) error) {
+	tb.Helper()
+	err := store.Update(context.Background(), fn)
+	if err != nil {
+		tb.Fatalf("couldn't update the store: %v", err)
+	}
+}
+
+func certificate(n int, status imprint.CertificateStatus) imprint.Certificate {
+	return imprint.Certificate{Tenant: home, ID: certID(n), Status: status, Mode: imprint.ModeDefault, NotAfter: instant.Add(time.Hour)}
+}
+
+func putPolicy(tx imprint.Tx, name imprint.PolicyName, version int, document string) error {
+	err := tx.PutPolicy(imprint.Policy{Tenant: home, Name: name, DefaultVersion: version, LastVersion: version})
+	if err != nil {
+		return err
+	}
+	return tx.PutPolicyVersion(imprint.PolicyVersion{Tenant: home, Policy: name, Version: version, Document: document})
+}
+
+// putDevice registers certificate n with a thing and a policy.
+func putDevice(tx imprint.Tx, n int, thing imprint.ThingName, policy imprint.PolicyName) error {
+	err := tx.PutCertificate(certificate(n, imprint.CertificateActive))
+	if err != nil {
+		return err
+	}
+	err = tx.PutThing(imprint.Thing{Tenant: home, Name: thing, Version: 1})
+	if err != nil {
+		return err
+	}
+	err = tx.PutThingAttachment(imprint.ThingAttachment{Tenant: home, Thing: thing, Certificate: certID(n)})
+	if err != nil {
+		return err
+	}
+	return tx.PutPolicyAttachment(imprint.PolicyAttachment{Tenant: home, Policy: policy, Target: home.CertificateARN(certID(n))})
+}

@@ -1,0 +1,281 @@
+package provisioning
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/template"
+)
+
+// applied is what a plan made of the registry.
+type applied struct {
+	// stage is the step that is under way, or that failed.
+	stage string
+	// raced says that another connection of the device was quicker.
+	raced    bool
+	thing    imprint.ThingName
+	change   string // what became of the thing
+	policies []imprint.PolicyName
+	cert     imprint.Certificate // as it is at the end
+}
+
+// application writes one plan into one transaction.
+type application struct {
+	tx   imprint.Tx
+	cert imprint.Certificate
+	// fresh says that the certificate has no row yet: nothing is attached to
+	// it, as certificates are only deleted when nothing is.
+	fresh bool
+	plan  *template.Plan
+	now   time.Time
+	*applied
+}
+
+// run writes the plan's resources: thing, policies, attachments, and last the
+// certificate with its status. It is the one place where templates become rows.
+func (a *application) run() error {
+	a.applied.cert = a.cert
+	a.stage = "thing"
+	if a.plan.Thing != nil {
+		err := a.putThing(a.plan.Thing)
+		if err != nil {
+			return err
+		}
+	}
+	a.stage = "policy"
+	err := a.attachPolicies()
+	if err != nil {
+		return err
+	}
+	a.stage = "thing.attach"
+	if a.plan.Thing != nil && a.plan.Certificate != nil {
+		err = a.attachThing(a.plan.Certificate.ThingPrincipalType == template.ExclusiveThing)
+		if err != nil {
+			return err
+		}
+	}
+	a.stage = "activate"
+	return a.putCertificate()
+}
+
+func (a *application) putThing(plan *template.ThingPlan) error {
+	name, err := imprint.ParseThingName(plan.ThingName)
+	if err != nil {
+		return illegal("couldn't name the thing", err)
+	}
+	a.thing = name
+	thing, err := a.tx.Thing(a.cert.Tenant, name)
+	switch {
+	case err == nil:
+		return a.overrideThing(thing, plan)
+	case imprint.CodeOf(err) != imprint.CodeNotFound:
+		return fmt.Errorf("couldn't read thing %s: %w", name, err)
+	}
+	a.change = "created"
+	thing = imprint.Thing{
+		Tenant: a.cert.Tenant, Name: name, ID: uuid.NewString(), Attributes: plan.Attributes,
+		Version: 1, CreatedAt: a.now, ModifiedAt: a.now,
+	}
+	err = thing.CheckAttributes()
+	if err != nil {
+		return illegal("couldn't create thing "+string(name), err)
+	}
+	err = a.tx.PutThing(thing)
+	if err != nil {
+		return fmt.Errorf("couldn't create thing %s: %w", name, err)
+	}
+	return nil
+}
+
+// overrideThing applies the template's OverrideSettings to a thing that exists
+// (developer guide, "Provisioning templates", override settings).
+func (a *application) overrideThing(thing imprint.Thing, plan *template.ThingPlan) error {
+	a.change = "left as it was"
+	if plan.Attributes == nil {
+		return nil
+	}
+	var attributes map[string]string
+	switch plan.Overrides.AttributePayload {
+	case template.Fail:
+		return imprint.Errorf(imprint.CodeConflictingUpdate, "thing %s exists already, and the template's OverrideSettings say FAIL", thing.Name).
+			WithHint("Delete the thing, or set AttributePayload in the template's OverrideSettings to REPLACE, MERGE or DO_NOTHING.")
+	case template.Replace:
+		attributes = thing.MergeAttributes(plan.Attributes, false)
+	case template.Merge:
+		attributes = thing.MergeAttributes(plan.Attributes, true)
+	default:
+		return nil
+	}
+	if maps.Equal(attributes, thing.Attributes) {
+		return nil
+	}
+	a.change = "updated"
+	thing.Attributes = attributes
+	err := thing.CheckAttributes()
+	if err != nil {
+		return illegal("couldn't update thing "+string(thing.Name), err)
+	}
+	thing.Version++
+	thing.ModifiedAt = a.now
+	err = a.tx.PutThing(thing)
+	if err != nil {
+		return fmt.Errorf("couldn't update thing %s: %w", thing.Name, err)
+	}
+	return nil
+}
+
+// illegal gives a value that the registry refuses the code that templates have
+// for it.
+func illegal(what string, err error) error {
+	return &imprint.Error{Code: imprint.CodeTemplateValue, Op: what, Err: err}
+}
+
+// attachPolicies finds or makes the plan's policies and attaches those that
+// aren't attached yet.
+func (a *application) attachPolicies() error {
+	if len(a.plan.Policies) == 0 {
+		return nil
+	}
+	target := a.cert.ARN()
+	attached, err := a.attachedPolicies(target)
+	if err != nil {
+		return err
+	}
+	for _, p := range a.plan.Policies {
+		name, err := a.findPolicy(p)
+		if err != nil {
+			return err
+		}
+		if !slices.Contains(a.policies, name) {
+			a.policies = append(a.policies, name)
+		}
+		if slices.Contains(attached, name) {
+			continue
+		}
+		if len(attached) >= imprint.MaxPoliciesPerCertificate {
+			return imprint.Errorf(imprint.CodeLimitExceeded, "certificate %s has %d policies already, as many as allowed", a.cert.ID, len(attached)).
+				WithHint("Detach a policy, or put the statements of several into one.")
+		}
+		err = a.tx.PutPolicyAttachment(imprint.PolicyAttachment{Tenant: a.cert.Tenant, Policy: name, Target: target})
+		if err != nil {
+			return fmt.Errorf("couldn't attach policy %s: %w", name, err)
+		}
+		attached = append(attached, name)
+	}
+	return nil
+}
+
+func (a *application) attachedPolicies(target string) ([]imprint.PolicyName, error) {
+	if a.fresh {
+		return nil, nil
+	}
+	list, _, err := a.tx.TargetPolicies(a.cert.Tenant, target, imprint.Page{Limit: imprint.MaxPoliciesPerCertificate + 1, Ascending: true})
+	if err != nil {
+		return nil, fmt.Errorf("couldn't read the policies of certificate %s: %w", a.cert.ID, err)
+	}
+	names := make([]imprint.PolicyName, 0, len(list))
+	for _, one := range list {
+		names = append(names, one.Policy)
+	}
+	return names, nil
+}
+
+// findPolicy finds the policy that the template names, or makes the one whose
+// name is derived from the template's document, so that one document is one
+// policy.
+func (a *application) findPolicy(plan template.PolicyPlan) (imprint.PolicyName, error) {
+	tenant := a.cert.Tenant
+	name := imprint.PolicyName(plan.GeneratedName)
+	if plan.PolicyDocument == "" {
+		parsed, err := imprint.ParsePolicyName(plan.PolicyName)
+		if err != nil {
+			return "", illegal("couldn't name the policy", err)
+		}
+		name = parsed
+	}
+	_, err := a.tx.Policy(tenant, name)
+	switch {
+	case err == nil:
+		return name, nil
+	case imprint.CodeOf(err) != imprint.CodeNotFound:
+		return "", fmt.Errorf("couldn't read policy %s: %w", name, err)
+	case plan.PolicyDocument == "":
+		return "", imprint.Errorf(imprint.CodePolicyMissing, "policy %q, which the template names, doesn't exist", name).
+			WithHint("aws iot create-policy --policy-name %s --policy-document file://policy.json", name)
+	}
+	err = a.tx.PutPolicy(imprint.Policy{
+		Tenant: tenant, Name: name, DefaultVersion: 1, LastVersion: 1,
+		CreatedAt: a.now, ModifiedAt: a.now, GenerationID: uuid.NewString(),
+	})
+	if err != nil {
+		return "", fmt.Errorf("couldn't create policy %s: %w", name, err)
+	}
+	err = a.tx.PutPolicyVersion(imprint.PolicyVersion{Tenant: tenant, Policy: name, Version: 1, Document: plan.PolicyDocument, CreatedAt: a.now})
+	if err != nil {
+		return "", fmt.Errorf("couldn't create policy %s: %w", name, err)
+	}
+	return name, nil
+}
+
+// attachThing joins certificate and thing. A certificate that belongs to one
+// thing exclusively can't belong to another.
+func (a *application) attachThing(exclusive bool) error {
+	if !a.fresh {
+		attached, _, err := a.tx.CertificateThings(a.cert.Tenant, a.cert.ID, imprint.Page{Limit: 2, Ascending: true})
+		if err != nil {
+			return fmt.Errorf("couldn't read the things of certificate %s: %w", a.cert.ID, err)
+		}
+		for _, other := range attached {
+			if other.Thing != a.thing && (other.Exclusive || exclusive) {
+				return imprint.Errorf(imprint.CodeConflictingUpdate, "certificate %s belongs to thing %s, and one of the two attachments is exclusive", a.cert.ID, other.Thing).
+					WithHint("aws iot detach-thing-principal --thing-name %s --principal %s", other.Thing, a.cert.ARN())
+			}
+		}
+	}
+	err := a.tx.PutThingAttachment(imprint.ThingAttachment{Tenant: a.cert.Tenant, Thing: a.thing, Certificate: a.cert.ID, Exclusive: exclusive})
+	if err != nil {
+		return fmt.Errorf("couldn't attach thing %s: %w", a.thing, err)
+	}
+	return nil
+}
+
+// putCertificate sets the certificate's status at the end of a template, and
+// stores it. The flow itself activates a certificate that waits for it; the
+// override rules only over one that was active or inactive before.
+func (a *application) putCertificate() error {
+	changed, err := statusAfter(a.cert, a.plan.Certificate, a.now)
+	if err != nil {
+		return err
+	}
+	a.applied.cert = changed
+	if !a.fresh && changed == a.cert {
+		return nil
+	}
+	err = a.tx.PutCertificate(changed)
+	if err != nil {
+		return fmt.Errorf("couldn't store certificate %s: %w", a.cert.ID, err)
+	}
+	return nil
+}
+
+func statusAfter(cert imprint.Certificate, plan *template.CertificatePlan, now time.Time) (imprint.Certificate, error) {
+	if plan == nil {
+		return cert, nil
+	}
+	want := imprint.CertificateStatus(plan.Status)
+	switch {
+	case cert.Status == imprint.CertificatePendingActivation:
+		return cert.Activate(want, now, uuid.NewString())
+	case cert.Status == want || plan.StatusOverride == template.DoNothing:
+		return cert, nil
+	case plan.StatusOverride == template.Fail:
+		return cert, imprint.Errorf(imprint.CodeConflictingUpdate, "certificate %s is %s already, and the template's OverrideSettings say FAIL", cert.ID, cert.Status).
+			WithHint("Set Status in the template's OverrideSettings to REPLACE or DO_NOTHING.")
+	}
+	return cert.ChangeStatus(want, now, uuid.NewString())
+}
