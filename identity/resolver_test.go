@@ -444,7 +444,7 @@ func TestAcquireAndReleaseWhileEverythingChanges(t *testing.T) {
 	all := changes()
 	for _, c := range all {
 		writers.Go(func() {
-			for round := range 21 {
+			for round := range 11 {
 				update(t, store, func(tx imprint.Tx) error { return c.make(tx, round) })
 			}
 		})
@@ -457,7 +457,7 @@ func TestAcquireAndReleaseWhileEverythingChanges(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, c := range all {
-		if !c.shown(who, 20) {
+		if !c.shown(who, 10) {
 			t.Errorf("%s: the last change isn't shown", c.name)
 		}
 	}

@@ -1,0 +1,211 @@
+package events_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/events"
+	"github.com/imprint-iot/imprint/internal/seal"
+	"github.com/imprint-iot/imprint/store/sqlite"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var home = imprint.Tenant{Account: "000000000000", Region: "us-east-1"}
+
+func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
+
+func open(t *testing.T, path string, faults sqlite.Faults) *sqlite.Store {
+	t.Helper()
+	key, err := seal.LoadOrCreateMasterKey(filepath.Join(filepath.Dir(path), "master.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	store, err := sqlite.Open(context.Background(), sqlite.Options{Path: path, Sealer: seal.New(key), Logger: quiet(), Faults: faults})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return store
+}
+
+func put(t *testing.T, store imprint.Store, ids ...string) {
+	t.Helper()
+	err := store.Update(t.Context(), func(tx imprint.Tx) error {
+		for _, id := range ids {
+			err := tx.PutEvent(imprint.Event{ID: id, Tenant: home, Topic: "t", Payload: []byte("{}")})
+			if err != nil {
+				return err
+			}
+			err = tx.PutThing(imprint.Thing{Tenant: home, Name: imprint.ThingName(id)})
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// subscriber collects what is published.
+type subscriber struct {
+	got   chan imprint.Event
+	check func(imprint.Event)
+}
+
+func newSubscriber() *subscriber { return &subscriber{got: make(chan imprint.Event, 10_000)} }
+
+func (s *subscriber) PublishEvent(e imprint.Event) {
+	if s.check != nil {
+		s.check(e)
+	}
+	s.got <- e
+}
+
+func (s *subscriber) next(t *testing.T) imprint.Event {
+	t.Helper()
+	select {
+	case e := <-s.got:
+		return e
+	case <-time.After(20 * time.Second):
+		t.Fatal("no event came")
+		return imprint.Event{}
+	}
+}
+
+func waiting(t *testing.T, store imprint.Store) int {
+	t.Helper()
+	n := 0
+	err := store.View(context.Background(), func(tx imprint.ReadTx) error {
+		list, err := tx.Events(10_000)
+		n = len(list)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// Each event comes, after the change of its transaction can be read, and is
+// removed; what was put before the start comes too.
+func TestEventsComeAfterTheirChange(t *testing.T) {
+	t.Parallel()
+	store := open(t, filepath.Join(t.TempDir(), "registry.db"), sqlite.Faults{})
+	put(t, store, "before")
+	s := newSubscriber()
+	s.check = func(e imprint.Event) {
+		err := store.View(context.Background(), func(tx imprint.ReadTx) error {
+			_, err := tx.Thing(home, imprint.ThingName(e.ID))
+			return err
+		})
+		if err != nil {
+			t.Errorf("event %s came before its change: %v", e.ID, err)
+		}
+	}
+	d := events.NewDispatcher(store, s, quiet())
+	var writers sync.WaitGroup
+	const each = 60
+	for w := range 4 {
+		writers.Go(func() {
+			for n := range each {
+				put(t, store, fmt.Sprintf("%d-%d", w, n))
+			}
+		})
+	}
+	writers.Wait()
+	seen := map[string]bool{}
+	for len(seen) < 4*each+1 {
+		seen[s.next(t).ID] = true
+	}
+	d.Close()
+	d.Close()
+	if got := d.Published(); got < 4*each+1 {
+		t.Errorf("published %d, want at least %d", got, 4*each+1)
+	}
+	err := store.Close()
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+func TestARolledBackChangeSendsNothing(t *testing.T) {
+	t.Parallel()
+	store := open(t, filepath.Join(t.TempDir(), "registry.db"), sqlite.Faults{})
+	s := newSubscriber()
+	d := events.NewDispatcher(store, s, quiet())
+	refused := errors.New("refused")
+	err := store.Update(t.Context(), func(tx imprint.Tx) error {
+		err := tx.PutEvent(imprint.Event{ID: "never", Tenant: home, Topic: "t"})
+		return errors.Join(err, refused)
+	})
+	if !errors.Is(err, refused) {
+		t.Fatal(err)
+	}
+	put(t, store, "next")
+	if got := s.next(t).ID; got != "next" {
+		t.Errorf("got %s, want next alone", got)
+	}
+	d.Close()
+	err = store.Close()
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// A server that dies between publishing and removing publishes again after its
+// next start: at least once.
+func TestEventsSurviveARestart(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "registry.db")
+	var broken sync.Mutex
+	failing := false
+	store := open(t, path, sqlite.Faults{BeforeCommit: func() error {
+		broken.Lock()
+		defer broken.Unlock()
+		if failing {
+			return errors.New("the disk broke")
+		}
+		return nil
+	}})
+	put(t, store, "one", "two")
+	broken.Lock()
+	failing = true
+	broken.Unlock()
+	s := newSubscriber()
+	d := events.NewDispatcher(store, s, quiet())
+	first, second := s.next(t).ID, s.next(t).ID
+	d.Close()
+	err := store.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	store = open(t, path, sqlite.Faults{})
+	if got := waiting(t, store); got != 2 {
+		t.Errorf("%d events wait after the restart, want 2", got)
+	}
+	d = events.NewDispatcher(store, s, quiet())
+	if a, b := s.next(t).ID, s.next(t).ID; a != first || b != second {
+		t.Errorf("got %s and %s again, want %s and %s", a, b, first, second)
+	}
+	for waiting(t, store) > 0 {
+		// The removal follows the publication.
+		put(t, store)
+	}
+	d.Close()
+	err = store.Close()
+	if err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,352 @@
+package trace_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+	"unicode/utf8"
+
+	"go.uber.org/goleak"
+
+	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/internal/seal"
+	"github.com/imprint-iot/imprint/store/sqlite"
+	"github.com/imprint-iot/imprint/trace"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var instant = time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
+
+func clock() time.Time { return instant }
+
+func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
+
+func openStore(t *testing.T) *sqlite.Store {
+	t.Helper()
+	dir := t.TempDir()
+	key, err := seal.LoadOrCreateMasterKey(filepath.Join(dir, "master.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	store, err := sqlite.Open(context.Background(), sqlite.Options{Path: filepath.Join(dir, "registry.db"), Sealer: seal.New(key), Logger: quiet()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		err := store.Close()
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	return store
+}
+
+// counting is a store whose updates can be counted and held up.
+type counting struct {
+	imprint.Store
+	mu      sync.Mutex
+	updates int
+	gate    chan struct{} // when not nil, an update waits for it
+	entered chan struct{} // when not nil, tells of an update
+	fail    error
+}
+
+func (c *counting) Update(ctx context.Context, fn func(imprint.Tx) error) error {
+	if c.entered != nil {
+		c.entered <- struct{}{}
+	}
+	if c.gate != nil {
+		<-c.gate
+	}
+	c.mu.Lock()
+	c.updates++
+	c.mu.Unlock()
+	if c.fail != nil {
+		return c.fail
+	}
+	return c.Store.Update(ctx, fn)
+}
+
+func flush(t *testing.T, l *trace.Log) {
+	t.Helper()
+	err := l.Flush(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func attempt(t *testing.T, store imprint.Store, id string) (imprint.Attempt, bool) {
+	t.Helper()
+	var a imprint.Attempt
+	err := store.View(context.Background(), func(tx imprint.ReadTx) error {
+		var err error
+		a, err = tx.Attempt(id)
+		return err
+	})
+	if err != nil && imprint.CodeOf(err) != imprint.CodeNotFound {
+		t.Fatal(err)
+	}
+	return a, err == nil
+}
+
+func TestAttemptsCarryTheirStepsAndFixes(t *testing.T) {
+	t.Parallel()
+	store := openStore(t)
+	l := trace.NewLog(store, clock, trace.Options{Logger: quiet()})
+	defer l.Close()
+	rec := l.Begin("192.0.2.1:1")
+	rec.Describe(func(a *imprint.Attempt) { a.SNI = "name" })
+	rec.OK("one", "value %d", 7)
+	rec.Info("two", "100%")
+	rec.Fail("three", imprint.Errorf(imprint.CodeCAInactive, "it is off"))
+	rec.Fail("four", fmt.Errorf("couldn't: %w", imprint.Errorf(imprint.CodeCAInactive, "off").WithHint("on")))
+	rec.End(imprint.OutcomeRefused, imprint.CodeCAInactive)
+	rec.End(imprint.OutcomeProvisioned, "")
+	rec.OK("late", "isn't kept")
+	flush(t, l)
+	a, found := attempt(t, store, rec.ID())
+	if !found || a.Outcome != imprint.OutcomeRefused || a.Code != imprint.CodeCAInactive || a.SNI != "name" || a.EndedAt.IsZero() || len(a.Steps) != 4 {
+		t.Fatalf("got %+v, %t", a, found)
+	}
+	if a.Steps[0].Detail != "value 7" || a.Steps[1].Detail != "100%" || a.Steps[2].Fix != imprint.Describe(imprint.CodeCAInactive).Hint || a.Steps[3].Fix != "on" || a.Steps[3].Code != imprint.CodeCAInactive {
+		t.Errorf("got steps %+v", a.Steps)
+	}
+}
+
+func TestANilRecorderRecordsNothing(t *testing.T) {
+	t.Parallel()
+	var rec *trace.Recorder
+	rec.OK("a", "b")
+	rec.Info("a", "b")
+	rec.Fail("a", errors.New("b"))
+	rec.Describe(func(*imprint.Attempt) { t.Error("called") })
+	rec.Connected()
+	rec.End(imprint.OutcomeRefused, "")
+	if rec.ID() != "" || !rec.Began().IsZero() {
+		t.Error("a nil recorder has an id or a time")
+	}
+}
+
+// A connection that ends soon is one row written once; one that ends later has
+// its end added.
+func TestEndingsJoinTheirAttempts(t *testing.T) {
+	t.Parallel()
+	inner := openStore(t)
+	store := &counting{Store: inner}
+	l := trace.NewLog(store, clock, trace.Options{Logger: quiet(), Linger: time.Hour, Batch: 2})
+	short := l.Begin("192.0.2.1:1")
+	short.OK("connected", "yes")
+	short.Connected()
+	short.Info("session", "over")
+	short.End(imprint.OutcomeClosed, imprint.CodeClientDisconnect) // fills the batch
+	flush(t, l)
+	a, _ := attempt(t, inner, short.ID())
+	if a.Outcome != imprint.OutcomeClosed || a.Code != imprint.CodeClientDisconnect || len(a.Steps) != 2 || a.EndedAt.IsZero() || store.updates != 1 {
+		t.Errorf("got %+v after %d updates, want both parts after one", a, store.updates)
+	}
+	l.Close()
+	l = trace.NewLog(store, clock, trace.Options{Logger: quiet(), Linger: time.Microsecond})
+	defer l.Close()
+	long := l.Begin("192.0.2.1:2")
+	long.Connected()
+	flush(t, l)
+	a, _ = attempt(t, inner, long.ID())
+	if a.Outcome != imprint.OutcomeConnected || !a.EndedAt.IsZero() {
+		t.Errorf("while it lives, got %+v", a)
+	}
+	long.Fail("session", imprint.Errorf(imprint.CodeCertificateRevoked, "revoked"))
+	long.End(imprint.OutcomeClosed, imprint.CodeCertificateRevoked)
+	flush(t, l)
+	a, _ = attempt(t, inner, long.ID())
+	if a.Outcome != imprint.OutcomeClosed || a.Code != imprint.CodeCertificateRevoked || len(a.Steps) != 1 || a.EndedAt.IsZero() {
+		t.Errorf("after its end, got %+v", a)
+	}
+}
+
+func TestAttemptsAreWrittenInBatches(t *testing.T) {
+	t.Parallel()
+	store := &counting{Store: openStore(t)}
+	l := trace.NewLog(store, clock, trace.Options{Logger: quiet(), Linger: time.Hour, Batch: 50})
+	for range 100 {
+		l.Begin("192.0.2.1:1").End(imprint.OutcomeRefused, imprint.CodeNotTLS)
+	}
+	l.Close()
+	if got := l.Counters(); store.updates > 3 || got.Written != 100 {
+		t.Errorf("wrote %d in %d updates, want 100 in 2 or 3", got.Written, store.updates)
+	}
+}
+
+// Steps and details are bounded, and the last step stays.
+func TestAttemptsAreBounded(t *testing.T) {
+	t.Parallel()
+	store := openStore(t)
+	l := trace.NewLog(store, clock, trace.Options{Logger: quiet()})
+	defer l.Close()
+	rec := l.Begin("192.0.2.1:1")
+	for n := range 1000 {
+		rec.OK("step", "%d %s", n, strings.Repeat("ü", 10_000))
+	}
+	rec.Fail("last", imprint.Errorf(imprint.CodeQuotaExceeded, "enough").WithHint("%s", strings.Repeat("x", 10_000)))
+	rec.End(imprint.OutcomeRefused, imprint.CodeQuotaExceeded)
+	flush(t, l)
+	a, _ := attempt(t, store, rec.ID())
+	if len(a.Steps) != 64 || a.Steps[63].Name != "last" || a.Steps[62].Name != "trace" || !strings.HasPrefix(a.Steps[62].Detail, "938 steps") {
+		t.Fatalf("got %d steps, the last ones %s and %s %q", len(a.Steps), a.Steps[63].Name, a.Steps[62].Name, a.Steps[62].Detail)
+	}
+	for _, s := range a.Steps {
+		if len(s.Detail) > 2100 || len(s.Fix) > 2100 || !utf8.ValidString(s.Detail) {
+			t.Errorf("step %s has %d bytes of detail and %d of fix, valid %t", s.Name, len(s.Detail), len(s.Fix), utf8.ValidString(s.Detail))
+		}
+	}
+}
+
+// While the store stands still, successes and overload are dropped and counted;
+// refusals, and ends with a failed step, wait.
+func TestOverloadDropsSuccessesButNoRefusal(t *testing.T) {
+	t.Parallel()
+	inner := openStore(t)
+	store := &counting{Store: inner, gate: make(chan struct{}), entered: make(chan struct{}, 100)}
+	l := trace.NewLog(store, clock, trace.Options{Logger: quiet(), Linger: time.Nanosecond, Queue: 2, Batch: 1})
+	begin := func() *trace.Recorder { return l.Begin("192.0.2.1:1") }
+	begin().End(imprint.OutcomeProvisioned, "")
+	<-store.entered // the writer holds one and stands still
+	late := begin()
+	late.Connected()
+	begin().End(imprint.OutcomeProvisioned, "") // the queue is full
+	begin().End(imprint.OutcomeProvisioned, "")
+	begin().End(imprint.OutcomeRefused, imprint.CodeOverloaded)
+	if got := l.Counters().Dropped; got != 2 {
+		t.Errorf("dropped %d, want 2", got)
+	}
+	var waiting sync.WaitGroup
+	var ids []string
+	for range 5 {
+		rec := begin()
+		ids = append(ids, rec.ID())
+		waiting.Go(func() { rec.End(imprint.OutcomeRefused, imprint.CodeNotTLS) })
+	}
+	waiting.Go(func() {
+		late.Fail("session", imprint.Errorf(imprint.CodePublishDenied, "no"))
+		late.End(imprint.OutcomeClosed, imprint.CodePublishDenied)
+	})
+	close(store.gate)
+	waiting.Wait()
+	l.Close()
+	for _, id := range ids {
+		if _, found := attempt(t, inner, id); !found {
+			t.Errorf("refused attempt %s was lost", id)
+		}
+	}
+	if a, _ := attempt(t, inner, late.ID()); a.Code != imprint.CodePublishDenied {
+		t.Errorf("the end of a connection was lost: %+v", a)
+	}
+	if got := l.Counters().Dropped; got != 2 {
+		t.Errorf("dropped %d, want 2", got)
+	}
+}
+
+func TestAStoreThatFailsIsCounted(t *testing.T) {
+	t.Parallel()
+	store := &counting{Store: openStore(t), fail: errors.New("the disk broke")}
+	l := trace.NewLog(store, clock, trace.Options{Logger: quiet()})
+	l.Begin("192.0.2.1:1").End(imprint.OutcomeRefused, imprint.CodeNotTLS)
+	l.Close()
+	if got := l.Counters(); got.Failed != 1 || got.Written != 0 {
+		t.Errorf("got %+v, want one failed", got)
+	}
+}
+
+func TestAClosedLogNeverBlocks(t *testing.T) {
+	t.Parallel()
+	l := trace.NewLog(openStore(t), clock, trace.Options{Logger: quiet(), Queue: 1})
+	l.Close()
+	l.Close()
+	for range 10 {
+		l.Begin("192.0.2.1:1").End(imprint.OutcomeRefused, imprint.CodeNotTLS)
+	}
+	flush(t, l)
+}
+
+func TestFlushEndsWithItsContext(t *testing.T) {
+	t.Parallel()
+	store := &counting{Store: openStore(t), gate: make(chan struct{}), entered: make(chan struct{}, 100)}
+	l := trace.NewLog(store, clock, trace.Options{Logger: quiet(), Linger: time.Nanosecond})
+	l.Begin("192.0.2.1:1").End(imprint.OutcomeRefused, imprint.CodeNotTLS)
+	<-store.entered
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	err := l.Flush(ctx)
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want %v", err, context.Canceled)
+	}
+	close(store.gate)
+	l.Close()
+}
+
+// trimmed is a store of which only trimming is asked.
+type trimmed struct {
+	imprint.Store
+	calls []trimCall
+	left  int
+}
+
+type trimCall struct {
+	before time.Time
+	keep   int
+}
+
+type trimTx struct {
+	imprint.Tx
+	store *trimmed
+}
+
+func (t *trimmed) Update(_ context.Context, fn func(imprint.Tx) error) error {
+	return fn(trimTx{store: t})
+}
+
+func (tx trimTx) TrimAttempts(before time.Time, keep, limit int) (int, error) {
+	tx.store.calls = append(tx.store.calls, trimCall{before, keep})
+	n := min(limit, tx.store.left)
+	tx.store.left -= n
+	return n, nil
+}
+
+// Each minute what is too old goes, in steps, until nothing is left to trim.
+func TestRetentionIsEnforcedEachMinute(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store := &trimmed{left: 4500}
+		l := trace.NewLog(store, time.Now, trace.Options{Logger: quiet(), Retention: time.Hour, Keep: 7})
+		time.Sleep(61 * time.Second)
+		synctest.Wait()
+		l.Close()
+		want := trimCall{time.Now().Add(-time.Hour - time.Second), 7}
+		if len(store.calls) != 3 || store.calls[0] != want || l.Counters().Trimmed != 4500 {
+			t.Errorf("got calls %v and %d trimmed, want three like %v and 4500", store.calls, l.Counters().Trimmed, want)
+		}
+	})
+}
+
+func TestIDsSortByTimeAndDiffer(t *testing.T) {
+	t.Parallel()
+	var ids []string
+	for n := range 100 {
+		ids = append(ids, trace.NewID(instant.Add(time.Duration(n)*time.Millisecond)))
+	}
+	if !slices.IsSorted(ids) || len(slices.Compact(ids)) != 100 {
+		t.Errorf("got %v", ids)
+	}
+	if a, b := trace.NewID(instant), trace.NewID(instant); a == b || len(a) != 32 {
+		t.Errorf("got %s and %s", a, b)
+	}
+}
