@@ -11,8 +11,8 @@ import (
 	"github.com/imprint-iot/imprint/policy"
 )
 
-// load reads an identity from the store.
-func (r *Resolver) load(ctx context.Context, key certKey) (*Identity, error) {
+// load reads an identity, and the documents of its policies, from the store.
+func (r *Resolver) load(ctx context.Context, key certKey) (*Identity, []document, error) {
 	var i *Identity
 	var documents []document
 	err := r.store.View(ctx, func(tx imprint.ReadTx) error {
@@ -26,14 +26,14 @@ func (r *Resolver) load(ctx context.Context, key certKey) (*Identity, error) {
 		if err != nil {
 			return err
 		}
-		documents, err = loadPolicies(tx, i)
+		documents, err = r.loadPolicies(tx, i)
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("couldn't look up certificate %s: %w", key.id, err)
+		return nil, nil, fmt.Errorf("couldn't look up certificate %s: %w", key.id, err)
 	}
 	i.Policies, err = r.sets.compiled(documents)
-	return i, err
+	return i, documents, err
 }
 
 // lean drops what no connection needs, to spare memory.
@@ -69,8 +69,9 @@ type document struct {
 	text string
 }
 
-// loadPolicies reads the documents of the attached policies, by policy name.
-func loadPolicies(tx imprint.ReadTx, i *Identity) ([]document, error) {
+// loadPolicies gives the documents of the attached policies, by policy name. A
+// document that is known from another certificate isn't read again.
+func (r *Resolver) loadPolicies(tx imprint.ReadTx, i *Identity) ([]document, error) {
 	tenant := i.Certificate.Tenant
 	attached, _, err := tx.TargetPolicies(tenant, i.Certificate.ARN(), imprint.Page{Limit: maxPolicies, Ascending: true})
 	if err != nil || len(attached) == 0 {
@@ -80,6 +81,10 @@ func loadPolicies(tx imprint.ReadTx, i *Identity) ([]document, error) {
 	i.marks = make([]mark, 0, len(attached))
 	for _, a := range attached {
 		i.marks = append(i.marks, mark{name: a.Policy})
+		if text, known := r.document(policyKey{tenant, a.Policy}); known {
+			documents = append(documents, document{a.Policy, text})
+			continue
+		}
 		p, err := tx.Policy(tenant, a.Policy)
 		if imprint.CodeOf(err) == imprint.CodeNotFound {
 			continue

@@ -75,6 +75,10 @@ type Resolver struct {
 type watched struct {
 	changes atomic.Uint64
 	refs    int // identities in the shards that show it
+	// text is the default document as it was when changes stood at textSeen;
+	// empty when nobody knows it.
+	text     string
+	textSeen uint64
 }
 
 // NewResolver makes a resolver over a store. Changed, which may be nil, is
@@ -125,16 +129,16 @@ func (r *Resolver) Acquire(ctx context.Context, tenant imprint.Tenant, id imprin
 	r.mu.Lock()
 	began := r.recent.now
 	r.mu.Unlock()
-	loaded, err := r.load(ctx, key)
+	loaded, documents, err := r.load(ctx, key)
 	if err != nil {
 		return nil, err
 	}
-	return r.publish(key, loaded, began), nil
+	return r.publish(key, loaded, documents, began), nil
 }
 
 // publish puts a freshly read identity into its shard and the indexes, held
 // once, unless a concurrent read was quicker: then that one is held.
-func (r *Resolver) publish(key certKey, loaded *Identity, began uint64) *Identity {
+func (r *Resolver) publish(key certKey, loaded *Identity, documents []document, began uint64) *Identity {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s := r.shard(key.id)
@@ -157,7 +161,31 @@ func (r *Resolver) publish(key certKey, loaded *Identity, began uint64) *Identit
 	loaded.refs = 1
 	s.certs[key] = loaded
 	r.link(key, loaded)
+	if !loaded.stale.Load() {
+		r.remember(key.tenant, documents)
+	}
 	return loaded
+}
+
+// remember keeps documents that are known to be current, for the next
+// certificate with the same policies. The caller holds mu.
+func (r *Resolver) remember(tenant imprint.Tenant, documents []document) {
+	for _, d := range documents {
+		w := r.policies[policyKey{tenant, d.name}]
+		w.text, w.textSeen = d.text, w.changes.Load()
+	}
+}
+
+// document gives a policy's default document when it is known and unchanged.
+// Like all that a load reads, it is checked again by publish.
+func (r *Resolver) document(key policyKey) (string, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	w := r.policies[key]
+	if w == nil || w.text == "" || w.textSeen != w.changes.Load() {
+		return "", false
+	}
+	return w.text, true
 }
 
 // changedSince tells whether something that the identity shows may have

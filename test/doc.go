@@ -6,7 +6,8 @@
 //	go test ./test/                       # skips what needs a missing program
 //	CI=true CGO_ENABLED=1 go test ./test/ # fails instead, server with -race
 //
-// The program is built once a run, with the race detector where cgo is on.
+// The program is built once a run, with the race detector where cgo is on;
+// IMPRINT_TEST_PROGRAM names one that is built already, such as a release.
 // Every test has a server in a temporary directory, on ports of its own of the
 // loopback interface; the servers' logs must hold no race, no panic and no
 // secret. Tests wait for events, not for time.

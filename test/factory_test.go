@@ -53,7 +53,8 @@ subjectKeyIdentifier = hash
 [ca]
 default_ca = line
 [line]
-database = index.txt
+database = DIR/index.txt
+serial = DIR/serial
 unique_subject = no
 default_md = sha256
 policy = any
@@ -103,7 +104,7 @@ func newFactory(t *testing.T, name, kind string) *factory {
 func emptyFactory(t *testing.T) *factory {
 	t.Helper()
 	dir := t.TempDir()
-	writeFile(t, filepath.Join(dir, "openssl.cnf"), opensslConfig)
+	writeFile(t, filepath.Join(dir, "openssl.cnf"), strings.ReplaceAll(opensslConfig, "DIR", dir))
 	writeFile(t, filepath.Join(dir, "index.txt"), "")
 	return &factory{dir: dir, cert: filepath.Join(dir, "ca.pem"), key: filepath.Join(dir, "ca.key")}
 }

@@ -12,18 +12,21 @@ import (
 	"time"
 )
 
-// program is the built imprint; withRace says that it has the race detector.
-// Both are set once, before any test.
-var (
-	program  string
-	withRace bool
-)
+// program is the built imprint, and serving the same with the race detector
+// where cgo is on, which only servers are run with: it makes the start of a
+// short command take a second. Both are set once, before any test.
+var program, serving string
 
 func TestMain(m *testing.M) {
 	os.Exit(buildAndRun(m))
 }
 
 func buildAndRun(m *testing.M) int {
+	program = os.Getenv("IMPRINT_TEST_PROGRAM")
+	if program != "" {
+		serving = program
+		return m.Run()
+	}
 	dir, err := os.MkdirTemp("", "imprint-test-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "couldn't make a directory for the program:", err)
@@ -31,8 +34,12 @@ func buildAndRun(m *testing.M) int {
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	program = filepath.Join(dir, "imprint")
-	withRace = cgoWorks()
-	err = build(program, withRace)
+	serving = program
+	err = build(program, "CGO_ENABLED=0")
+	if err == nil && cgoWorks() {
+		serving = filepath.Join(dir, "imprint-race")
+		err = build(serving, "CGO_ENABLED=1", "-race")
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
@@ -51,15 +58,13 @@ func cgoWorks() bool {
 	return enabled == "1" && err == nil
 }
 
-func build(to string, race bool) error {
+func build(to, cgo string, flags ...string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()
-	args := []string{"build", "-o", to}
-	if race {
-		args = append(args, "-race")
-	}
+	args := append([]string{"build", "-o", to}, flags...)
 	cmd := exec.CommandContext(ctx, "go", append(args, "./cmd/imprint")...)
 	cmd.Dir = ".."
+	cmd.Env = append(os.Environ(), cgo)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("couldn't build imprint: %w\n%s", err, out)
@@ -70,7 +75,7 @@ func build(to string, race bool) error {
 // packages are where Debian keeps the programs that the tests need.
 var packages = map[string]string{
 	"openssl": "openssl", "mosquitto_pub": "mosquitto-clients", "mosquitto_sub": "mosquitto-clients",
-	"aws": "awscli", "bash": "bash", "timeout": "coreutils",
+	"aws": "awscli", "bash": "bash", "timeout": "coreutils", "stdbuf": "coreutils",
 }
 
 // need gives the paths of programs. Where one is missing the test is skipped,

@@ -180,13 +180,17 @@ func (s *server) registry(t *testing.T) []string {
 			}
 		}
 	}
-	policies := must(api.ListPolicies(ctx, &iot.ListPoliciesInput{}))(t)
-	for _, p := range policies.Policies {
-		note("policy %s", aws.ToString(p.PolicyName))
+	policies := iot.NewListPoliciesPaginator(api, &iot.ListPoliciesInput{})
+	for policies.HasMorePages() {
+		for _, p := range must(policies.NextPage(ctx))(t).Policies {
+			note("policy %s", aws.ToString(p.PolicyName))
+		}
 	}
-	cas := must(api.ListCACertificates(ctx, &iot.ListCACertificatesInput{}))(t)
-	for _, ca := range cas.Certificates {
-		note("ca %s %s", aws.ToString(ca.CertificateId), ca.Status)
+	cas := iot.NewListCACertificatesPaginator(api, &iot.ListCACertificatesInput{})
+	for cas.HasMorePages() {
+		for _, ca := range must(cas.NextPage(ctx))(t).Certificates {
+			note("ca %s %s", aws.ToString(ca.CertificateId), ca.Status)
+		}
 	}
 	slices.Sort(lines)
 	return lines

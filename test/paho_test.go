@@ -33,7 +33,6 @@ type mqtt5 struct {
 type dialing struct {
 	from      string // local address
 	version   uint16 // TLS version
-	anyRoot   bool
 	keepAlive uint16
 	will      *paho.WillMessage
 }

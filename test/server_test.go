@@ -133,7 +133,7 @@ func (s *server) tryStart() error {
 		"serve", "--data", s.dir, "--mqtt-address", "127.0.0.1:0", "--api-address", "127.0.0.1:0",
 		"--log-level", "debug", "--rsa-key-pool", "1",
 	}, s.flags...)
-	cmd := exec.Command(program, args...)
+	cmd := exec.Command(serving, args...)
 	cmd.Env = cleanEnv()
 	stdout, ended := newSaid(), make(chan struct{})
 	cmd.Stdout, cmd.Stderr = stdout, s.stderr
@@ -261,7 +261,7 @@ func (s *server) finish() {
 		s.t.Error("the server's log has the operator's secret")
 	}
 	if s.t.Failed() && testing.Verbose() {
-		s.t.Logf("end of the server's log:\n%s", log[max(0, len(log)-6000):])
+		s.t.Logf("end of the server's log:\n%s", log[max(0, len(log)-2000):])
 	}
 }
 
@@ -349,7 +349,7 @@ func (s *server) explain(t *testing.T, who string) []attempt {
 // down.
 func (s *server) awaitExplained(t *testing.T, who string, n int) []attempt {
 	t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(5 * time.Second)
 	for {
 		list := s.explain(t, who)
 		ended := 0

@@ -41,7 +41,7 @@ import (
 type Options struct {
 	Queue     int           // attempts waiting to be written [4096]
 	Batch     int           // attempts written in one store update [256]
-	Linger    time.Duration // how long a batch waits for company [20 ms]
+	Linger    time.Duration // how long a batch waits for company [100 ms]
 	Retention time.Duration // how long attempts are kept [168 h]
 	Keep      int           // how many attempts are kept at most [1,000,000]
 	Logger    *slog.Logger  // [slog.Default]
@@ -55,7 +55,7 @@ func (o Options) withDefaults() Options {
 		o.Batch = 256
 	}
 	if o.Linger <= 0 {
-		o.Linger = 20 * time.Millisecond
+		o.Linger = 100 * time.Millisecond
 	}
 	if o.Retention <= 0 {
 		o.Retention = 7 * 24 * time.Hour
