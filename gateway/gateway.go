@@ -34,6 +34,7 @@ import (
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/broker"
 	"github.com/imprint-iot/imprint/identity"
+	"github.com/imprint-iot/imprint/pki"
 	"github.com/imprint-iot/imprint/policy"
 	"github.com/imprint-iot/imprint/provisioning"
 	"github.com/imprint-iot/imprint/trace"
@@ -290,7 +291,10 @@ func (g *Gateway) serve(ctx context.Context, conn net.Conn, address, network net
 	}
 	g.handshakesOK.Add(1)
 	leaf := tlsConn.ConnectionState().PeerCertificates[0]
-	v := &visitor{gateway: g, tenant: h.tenant, serverName: h.serverName, leaf: leaf}
+	v := &visitor{gateway: g, tenant: h.tenant, serverName: h.serverName, leaf: leaf, id: pki.CertificateID(leaf.Raw)}
+	// Now, and not at CONNECT, so that a device that never gets that far is
+	// found by its certificate, too.
+	rec.Describe(v.describe)
 	g.rooms.Broker.Serve(ctx, tlsConn, broker.Peer{
 		Address: address, Rec: rec, Admit: v.admit, Admitted: admitted, Variables: variables(address, h.serverName, leaf),
 	})

@@ -19,17 +19,21 @@ type visitor struct {
 	tenant     imprint.Tenant
 	serverName string
 	leaf       *x509.Certificate
+	id         imprint.CertificateID
+}
+
+// describe tells the trace who is there.
+func (v *visitor) describe(a *imprint.Attempt) {
+	a.Tenant = v.tenant
+	a.CertificateID = v.id
+	a.Serial = shown(pki.SerialHex(v.leaf.SerialNumber))
+	a.Subject = pki.SubjectText(v.leaf.RawSubject)
 }
 
 // admit gives the identity that the visitor may connect as, held once, or an
 // *imprint.Error that says why it may not.
 func (v *visitor) admit(ctx context.Context, rec *trace.Recorder) (*identity.Identity, error) {
-	id := pki.CertificateID(v.leaf.Raw)
-	rec.Describe(func(a *imprint.Attempt) {
-		a.CertificateID = id
-		a.Serial = shown(pki.SerialHex(v.leaf.SerialNumber))
-		a.Subject = pki.SubjectText(v.leaf.RawSubject)
-	})
+	id := v.id
 	who, err := v.find(ctx, id, rec)
 	rec.Describe(func(a *imprint.Attempt) { a.Tenant = v.tenant })
 	switch {
@@ -108,6 +112,11 @@ func (v *visitor) provision(ctx context.Context, id imprint.CertificateID, rec *
 
 // check refuses certificates that may not connect.
 func (v *visitor) check(who *identity.Identity, rec *trace.Recorder) (*identity.Identity, error) {
+	if len(who.Things) == 1 {
+		// Whoever asks about the thing is to find its refused attempts, too; an
+		// accepted CONNECT says more exactly which thing it is.
+		rec.Describe(func(a *imprint.Attempt) { a.Thing = who.Things[0].Thing.Name })
+	}
 	refusal := who.Certificate.Refusal(v.gateway.rooms.Clock())
 	if refusal != nil {
 		rec.Fail("certificate", refusal)
