@@ -228,15 +228,17 @@ func (q *attemptQuery) build(t *Tx, limit int) (string, []any) {
 func (q *attemptQuery) matches() []string {
 	match := q.arg(q.filter.Match)
 	selections := make([]string, 0, 6)
-	for _, column := range []string{"certificate_id", "serial", "thing", "client_id", "address"} {
+	for _, column := range []string{"certificate_id", "serial", "thing", "client_id"} {
 		selections = append(selections, column+" = "+match+" AND "+column+" <> ''")
 	}
+	// What equals the thing's name was selected by that.
+	selections[len(selections)-1] += " AND client_id <> thing"
+	address := "ip = " + q.arg(hostOf(q.filter.Match)) + " AND ip <> ''"
 	_, _, err := net.SplitHostPort(q.filter.Match)
-	if err != nil {
-		// The match names no port: it may be an address alone.
-		selections = append(selections, "ip = "+q.arg(hostOf(q.filter.Match))+" AND ip <> ''")
+	if err == nil {
+		address += " AND address = " + match
 	}
-	return selections
+	return append(selections, address)
 }
 
 // tenants gives the tenants to select, none for all of them.

@@ -182,8 +182,9 @@ CREATE INDEX attempts_failed_by_tenant ON attempts (tenant, id) WHERE failed = 1
 CREATE INDEX attempts_by_certificate ON attempts (certificate_id, id) WHERE certificate_id <> '';
 CREATE INDEX attempts_by_serial ON attempts (serial, id) WHERE serial <> '';
 CREATE INDEX attempts_by_thing ON attempts (thing, id) WHERE thing <> '';
-CREATE INDEX attempts_by_client ON attempts (client_id, id) WHERE client_id <> '';
-CREATE INDEX attempts_by_address ON attempts (address, id) WHERE address <> '';
+-- A device whose client id is its thing's name, as most have it, is found by the
+-- thing; an address with its port by the address alone.
+CREATE INDEX attempts_by_client ON attempts (client_id, id) WHERE client_id <> '' AND client_id <> thing;
 CREATE INDEX attempts_by_ip ON attempts (ip, id) WHERE ip <> '';
 
 CREATE TABLE events (
