@@ -27,6 +27,7 @@ package broker
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -79,11 +80,20 @@ func (o Options) withDefaults() Options {
 	setInt(&o.MaxTopicAliases, 8)
 	setInt(&o.MaxQueuedBytes, 1<<20)
 	setInt(&o.MaxQueuedMessages, 1000)
+	o.MaxInflight = min(o.MaxInflight, maxUint16-1)
+	o.MaxTopicAliases = min(o.MaxTopicAliases, maxUint16)
+	o.MaxKeepAlive = min(o.MaxKeepAlive, maxKeepAliveOf)
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
 	return o
 }
+
+// Limits that stand in 16-bit fields of MQTT 5 packets.
+const (
+	maxUint16      = 1<<16 - 1
+	maxKeepAliveOf = maxUint16 * time.Second
+)
 
 func setDuration(d *time.Duration, fallback time.Duration) {
 	if *d <= 0 {
@@ -160,92 +170,15 @@ func (b *Broker) Counters() Counters {
 // held once, or an *imprint.Error; what it found is recorded.
 type Admission func(ctx context.Context, rec *trace.Recorder) (*identity.Identity, error)
 
-// realm is one tenant's part of the broker: client ids, topics and sessions of
-// two tenants never meet.
-type realm struct {
-	tenant imprint.Tenant
-	// ARN prefixes for policy decisions.
-	clientARN, topicARN, filterARN string
-	topics                         tree
-
-	// mu guards what follows. It is held for map operations only.
-	mu       sync.Mutex
-	sessions map[imprint.ClientID]*session
-	byCert   map[imprint.CertificateID]map[*session]struct{}
-	presence map[imprint.ClientID]*presence
-}
-
-func (b *Broker) realm(t imprint.Tenant) *realm {
-	b.mu.RLock()
-	r := b.realms[t]
-	b.mu.RUnlock()
-	if r != nil {
-		return r
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if r = b.realms[t]; r != nil {
-		return r
-	}
-	r = &realm{
-		tenant: t, clientARN: t.ARN("client/"), topicARN: t.ARN("topic/"), filterARN: t.ARN("topicfilter/"),
-		sessions: map[imprint.ClientID]*session{},
-		byCert:   map[imprint.CertificateID]map[*session]struct{}{},
-		presence: map[imprint.ClientID]*presence{},
-	}
-	r.topics.parents = b.opts.StandardParentMatch
-	b.realms[t] = r
-	return r
-}
-
-// enter makes a session the one of its client id and gives the one before it,
-// which the caller ends. It fails while the broker shuts down.
-func (b *Broker) enter(s *session) (old *session, ok bool) {
-	b.mu.RLock()
-	defer b.mu.RUnlock()
-	if b.closing {
-		return nil, false
-	}
-	r := s.realm
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	old = r.sessions[s.clientID]
-	r.sessions[s.clientID] = s
-	id := s.certificate
-	if r.byCert[id] == nil {
-		r.byCert[id] = make(map[*session]struct{}, 1)
-	}
-	r.byCert[id][s] = struct{}{}
-	b.count.connected.Add(1)
-	return old, true
-}
-
-func (b *Broker) leave(s *session) {
-	r := s.realm
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.sessions[s.clientID] == s {
-		delete(r.sessions, s.clientID)
-	}
-	delete(r.byCert[s.certificate], s)
-	if len(r.byCert[s.certificate]) == 0 {
-		delete(r.byCert, s.certificate)
-	}
-	b.count.connected.Add(-1)
-}
-
 // Shutdown tells every device that the server is going, ends its connection,
-// and returns when all sessions are gone or the context ends.
+// and returns when all sessions are gone or the context ends. It may be called
+// again, for example with a longer time.
 func (b *Broker) Shutdown(ctx context.Context) error {
 	b.mu.Lock()
 	b.closing = true
 	var all []*session
 	for _, r := range b.realms {
-		r.mu.Lock()
-		for _, s := range r.sessions {
-			all = append(all, s)
-		}
-		r.mu.Unlock()
+		all = append(all, r.all()...)
 	}
 	b.mu.Unlock()
 	for _, s := range all {
@@ -256,7 +189,7 @@ func (b *Broker) Shutdown(ctx context.Context) error {
 		select {
 		case <-s.gone:
 		case <-ctx.Done():
-			return ctx.Err()
+			return fmt.Errorf("couldn't wait for the end of all sessions: %w", ctx.Err())
 		}
 	}
 	return nil
@@ -283,7 +216,7 @@ func (b *Broker) CertificateChanged(tenant imprint.Tenant, id imprint.Certificat
 // recheck looks at a changed certificate again and ends its sessions when it
 // may not connect any more.
 func (b *Broker) recheck(ctx context.Context, tenant imprint.Tenant, id imprint.CertificateID) error {
-	code := imprint.Code("")
+	var code imprint.Code
 	who, err := b.identities.Acquire(ctx, tenant, id)
 	switch {
 	case imprint.CodeOf(err) == imprint.CodeNotFound:
@@ -298,14 +231,7 @@ func (b *Broker) recheck(ctx context.Context, tenant imprint.Tenant, id imprint.
 		}
 		code = refusal.Code
 	}
-	r := b.realm(tenant)
-	r.mu.Lock()
-	sessions := make([]*session, 0, len(r.byCert[id]))
-	for s := range r.byCert[id] {
-		sessions = append(sessions, s)
-	}
-	r.mu.Unlock()
-	for _, s := range sessions {
+	for _, s := range b.realm(tenant).with(id) {
 		s.kick(code)
 	}
 	return nil

@@ -18,8 +18,8 @@ import (
 )
 
 // connect reads the CONNECT packet and takes the session in: admission, client
-// id, policy, will, takeover, CONNACK. An error ends the connection; it is an
-// *endError or *imprint.Error, recorded as a step.
+// id, policy, will, takeover, CONNACK. An error says why the connection isn't
+// taken in; it is recorded as a step.
 func (s *session) connect(ctx context.Context, in *reader) error {
 	packet, err := s.readConnect(in)
 	if err != nil {
@@ -32,20 +32,22 @@ func (s *session) connect(ctx context.Context, in *reader) error {
 	// tells a first connection from a known device.
 	who, err := s.peer.Admit(ctx, s.peer.Rec)
 	if err != nil {
-		return err
+		return &endError{code: imprint.CodeOf(err), err: err}
 	}
 	s.certificate = who.Certificate.ID
 	s.realm = s.broker.realm(who.Certificate.Tenant)
 	s.clientID = imprint.ClientID(packet.ClientID)
 	bound := &binding{who: who}
-	s.bound.Store(bound)
-	err = s.checkConnect(ctx, packet, bound)
+	err = s.checkConnect(packet, bound)
+	if err == nil {
+		s.bound.Store(bound)
+		err = s.accept(ctx, packet)
+	}
 	if err != nil {
 		s.bound.Store(nil)
 		s.broker.identities.Release(who)
-		return err
 	}
-	return s.accept(packet)
+	return err
 }
 
 // readConnect takes the first packet, which must be CONNECT.
@@ -59,7 +61,7 @@ func (s *session) readConnect(in *reader) (*mqtt.Connect, error) {
 	case errors.Is(err, io.EOF):
 		return nil, end(imprint.CodeConnectionLost, "the device closed the connection before its CONNECT packet")
 	default:
-		return nil, s.protocolError(err)
+		return nil, s.ending(err)
 	}
 	if header.Type != mqtt.TypeConnect {
 		return nil, end(imprint.CodeProtocolViolation, "the first packet is %s, not CONNECT [MQTT-3.1.0-1]", header.Type)
@@ -68,46 +70,19 @@ func (s *session) readConnect(in *reader) (*mqtt.Connect, error) {
 	err = packet.Decode(header, body, 0)
 	if err != nil {
 		s.version = packet.Version
-		return nil, s.protocolError(err)
+		return nil, s.ending(err)
 	}
 	return packet, nil
 }
 
-// protocolError puts a codec's error into the table's words; other errors are
-// those of the network.
-func (s *session) protocolError(err error) error {
-	var ended *endError
-	if errors.As(err, &ended) {
+// checkConnect decides on client id, policy and will.
+func (s *session) checkConnect(packet *mqtt.Connect, bound *binding) error {
+	if packet.Properties.Has(mqtt.PropAuthMethod) {
+		err := end(imprint.CodeProtocolViolation, "the client asks for enhanced authentication (MQTT 5 section 4.12)").
+			telling(mqtt.BadAuthenticationMethod)
+		s.peer.Rec.Fail("mqtt.auth", err)
 		return err
 	}
-	var broken *mqtt.Error
-	if !errors.As(err, &broken) {
-		if isTimeout(err) {
-			return end(imprint.CodeKeepAliveTimeout, "nothing came for one and a half times the keep-alive of %s", s.keepAlive)
-		}
-		return end(imprint.CodeConnectionLost, "%w", err)
-	}
-	s.broker.count.protocolErrors.Add(1)
-	code := imprint.CodeProtocolViolation
-	switch broken.Code {
-	case mqtt.UnsupportedProtocolVersion:
-		code = imprint.CodeUnsupportedVersion
-	case mqtt.PacketTooLarge:
-		code = imprint.CodePacketTooLarge
-	case mqtt.TopicNameInvalid:
-		code = imprint.CodeTopicInvalid
-	case mqtt.TopicFilterInvalid:
-		code = imprint.CodeFilterInvalid
-	case mqtt.QoSNotSupported:
-		code = imprint.CodeQoSNotSupported
-	case mqtt.ClientIdentifierNotValid:
-		code = imprint.CodeClientIDInvalid
-	}
-	return end(code, "%w", err)
-}
-
-// checkConnect decides on client id, policy and will.
-func (s *session) checkConnect(ctx context.Context, packet *mqtt.Connect, bound *binding) error {
 	err := s.checkClientID(packet)
 	if err != nil {
 		s.peer.Rec.Fail("mqtt.clientid", err)
@@ -229,19 +204,46 @@ func (s *session) checkWill(w *mqtt.Will, bound *binding) error {
 	return nil
 }
 
-// accept takes the session in and answers CONNACK.
-func (s *session) accept(packet *mqtt.Connect) error {
+// accept takes the session in and answers CONNACK. An error means that the
+// broker doesn't know the session.
+func (s *session) accept(ctx context.Context, packet *mqtt.Connect) error {
 	s.id = uuid.NewString()
 	s.keepAlive = s.broker.clampKeepAlive(packet.KeepAlive)
 	s.window = s.broker.opts.MaxInflight
 	connack := mqtt.Connack{}
 	if s.version == mqtt.V5 {
-		if max := int(packet.Properties.ReceiveMaximum); max > 0 {
-			s.window = min(s.window, max)
+		if most := int(packet.Properties.ReceiveMaximum); most > 0 {
+			s.window = min(s.window, most)
 		}
 		s.maxPacket = int(packet.Properties.MaximumPacketSize)
-		s.aliases = make([]string, s.broker.opts.MaxTopicAliases)
+		s.expiring = packet.Properties.SessionExpiry > 0
 		s.describeServer(packet, &connack)
+	}
+	// CONNACK stands in the buffer before anybody can find the session, so that
+	// whoever ends it at once can't get ahead of it.
+	s.out.pending = connack.Append(takeBuffer(), s.version)
+	err := s.enter(len(s.out.pending))
+	if err != nil {
+		s.peer.Rec.Fail("mqtt.connack", err)
+		giveBuffer(s.out.pending)
+		s.out.pending = nil
+		return err
+	}
+	s.broker.count.connects.Add(1)
+	// A certificate that changed since Admit looked, and before the session could
+	// be found by its certificate, is noticed here.
+	s.current(ctx)
+	s.flush()
+	s.peer.Rec.OK("connected", "CONNACK sent; keep-alive %s", s.keepAlive)
+	s.peer.Rec.Connected()
+	s.announceConnected()
+	return nil
+}
+
+// enter makes the session the one of its client id and ends the one before it.
+func (s *session) enter(connack int) error {
+	if s.maxPacket > 0 && connack > s.maxPacket {
+		return end(imprint.CodePacketTooLarge, "the client takes packets of at most %d bytes, CONNACK has %d", s.maxPacket, connack)
 	}
 	old, ok := s.broker.enter(s)
 	if !ok {
@@ -252,12 +254,6 @@ func (s *session) accept(packet *mqtt.Connect) error {
 		s.peer.Rec.Info("takeover", "an earlier connection with this client id is ended")
 		old.kick(imprint.CodeTakenOver)
 	}
-	s.broker.count.connects.Add(1)
-	s.append(func(dst []byte) []byte { return connack.Append(dst, s.version) })
-	s.flush()
-	s.peer.Rec.OK("connected", "CONNACK sent; keep-alive %s", s.keepAlive)
-	s.peer.Rec.Connected()
-	s.announceConnected()
 	return nil
 }
 
@@ -300,47 +296,49 @@ func (s *session) describeServer(packet *mqtt.Connect, connack *mqtt.Connack) {
 }
 
 // refuse answers a connection that isn't taken in, and ends its record.
-func (s *session) refuse(err error) {
-	code := imprint.CodeOf(err)
-	var ended *endError
-	if errors.As(err, &ended) {
-		code = ended.code
-	}
+func (s *session) refuse(why *endError) {
 	outcome := imprint.OutcomeRefused
-	if code == imprint.CodeProvisioned {
+	if why.code == imprint.CodeProvisioned {
 		outcome = imprint.OutcomeProvisioned
 		s.peer.Rec.OK("close", "closed as AWS IoT Core closes a first connection; the device's next one is let in")
 	}
-	reply := s.refusal(code)
+	if misuse(why.code) {
+		s.broker.count.protocolErrors.Add(1)
+	}
+	reply := s.refusal(why)
 	if reply != nil {
 		_ = s.conn.SetWriteDeadline(time.Now().Add(goodbyeTimeout))
-		_, writeErr := s.conn.Write(reply)
-		if writeErr != nil {
-			s.peer.Rec.Info("mqtt.connack", "the refusal couldn't be sent: %v", writeErr)
+		_, err := s.conn.Write(reply)
+		if err != nil {
+			s.peer.Rec.Info("mqtt.connack", "the refusal couldn't be sent: %v", err)
 		}
 	}
-	s.peer.Rec.End(outcome, code)
+	s.peer.Rec.End(outcome, why.code)
 }
 
 // refusal is the CONNACK for a refused connection: a reason for MQTT 5, mostly
 // nothing for 3.1.1, where AWS IoT Core closes without a word.
-func (s *session) refusal(code imprint.Code) []byte {
-	reason := mqtt.ReasonCode(imprint.Describe(code).Reason)
+func (s *session) refusal(why *endError) []byte {
+	reason := why.reason(mqtt.TypeConnack)
 	switch {
-	case code == imprint.CodeUnsupportedVersion:
+	case why.code == imprint.CodeUnsupportedVersion:
 		// The level isn't known here; both forms are understood by what speaks
 		// them: 3.1.1 clients read return code 1, later ones the reason.
+		form := mqtt.V311
 		if s.version > mqtt.V5 {
-			return (&mqtt.Connack{Reason: mqtt.UnsupportedProtocolVersion}).Append(nil, mqtt.V5)
+			form = mqtt.V5
 		}
-		return (&mqtt.Connack{Reason: mqtt.UnsupportedProtocolVersion}).Append(nil, mqtt.V311)
+		return (&mqtt.Connack{Reason: mqtt.UnsupportedProtocolVersion}).Append(nil, form)
 	case reason == 0 || s.version == 0:
 		return nil
 	case s.version == mqtt.V5:
 		return (&mqtt.Connack{Reason: reason}).Append(nil, mqtt.V5)
-	case s.broker.opts.RefusedConnectGetsReason:
-		return (&mqtt.Connack{Reason: mqtt.NotAuthorized}).Append(nil, mqtt.V311)
-	default:
+	case !s.broker.opts.RefusedConnectGetsReason || why.code == imprint.CodeProtocolViolation:
 		return nil
 	}
+	_, fits := mqtt.ConnackReturnCode(reason)
+	if !fits {
+		reason = mqtt.NotAuthorized
+	}
+	return (&mqtt.Connack{Reason: reason}).Append(nil, mqtt.V311)
 }

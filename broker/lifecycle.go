@@ -3,27 +3,11 @@ package broker
 import (
 	"encoding/json"
 	"strings"
-	"time"
 
 	"github.com/google/uuid"
 
 	"github.com/imprint-iot/imprint"
 )
-
-// presence is what the lifecycle events of one client id remember.
-type presence struct {
-	version int64
-	// idleSince is when the last connection ended; zero while one lives.
-	idleSince time.Time
-}
-
-// presenceMemory is how long a client id's version number survives without a
-// connection (AWS IoT Core developer guide, "Lifecycle events": about an hour).
-const presenceMemory = time.Hour
-
-// presenceSweep bounds how many remembered client ids are looked at for each
-// new one, so that memory of clients long gone is given back.
-const presenceSweep = 4
 
 // lifecycleEvent is the payload of presence and subscription events; absent
 // members aren't sent.
@@ -65,35 +49,37 @@ func (s *session) announce(tree string, event lifecycleEvent) {
 }
 
 func (s *session) announceConnected() {
-	version := s.realm.connected(s.clientID, s.broker.clock())
 	thing := ""
 	if b := s.bound.Load(); b != nil {
 		if attached := b.who.ThingFor(s.clientID); attached != nil && attached.Exclusive {
 			thing = string(attached.Thing.Name)
 		}
 	}
-	s.presenceVersion = version
 	s.announce("presence/connected", lifecycleEvent{
-		EventType: "connected", ThingName: thing, IPAddress: s.peer.Address.String(), Version: &version,
+		EventType: "connected", ThingName: thing, IPAddress: s.address(), Version: &s.presenceVersion,
 	})
 }
 
 func (s *session) announceDisconnected(code imprint.Code) {
-	s.realm.disconnected(s.clientID, s.presenceVersion, s.broker.clock())
 	initiated := code == imprint.CodeClientDisconnect
-	version := s.presenceVersion
 	s.announce("presence/disconnected", lifecycleEvent{
-		EventType: "disconnected", Initiated: &initiated, Reason: disconnectReason(code), Version: &version,
+		EventType: "disconnected", Initiated: &initiated, Reason: disconnectReason(code), Version: &s.presenceVersion,
 	})
 }
 
 func (s *session) announceConnectFailed() {
-	if s.id == "" {
-		s.id = uuid.NewString()
-	}
+	s.id = uuid.NewString()
 	s.announce("presence/connect_failed", lifecycleEvent{
-		EventType: "connect_failed", FailureReason: "AUTHORIZATION_FAILED", IPAddress: s.peer.Address.String(),
+		EventType: "connect_failed", FailureReason: "AUTHORIZATION_FAILED", IPAddress: s.address(),
 	})
+}
+
+// address is the peer's, empty where the door knows none.
+func (s *session) address() string {
+	if !s.peer.Address.IsValid() {
+		return ""
+	}
+	return s.peer.Address.String()
 }
 
 func (s *session) announceSubscriptions(what string, filters []string) {
@@ -119,41 +105,9 @@ func disconnectReason(code imprint.Code) string {
 		return "SERVER_ERROR"
 	case imprint.CodePublishDenied, imprint.CodeSubscribeDenied, imprint.CodeWillDenied, imprint.CodeRetainDenied,
 		imprint.CodeCertificateInactive, imprint.CodeCertificateRevoked, imprint.CodeCertificateDeleted,
-		imprint.CodeCertificatePending, imprint.CodeCertificateTransfer, imprint.CodeCertificateExpired:
+		imprint.CodeCertificatePending, imprint.CodeCertificateTransfer, imprint.CodeCertificateExpired, imprint.CodeCertificateNotYetValid:
 		return "AUTH_ERROR"
 	default:
 		return "CLIENT_ERROR"
-	}
-}
-
-// connected counts a client id's connections: the version number of both its
-// lifecycle events.
-func (r *realm) connected(id imprint.ClientID, now time.Time) int64 {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	swept := 0
-	for other, p := range r.presence {
-		if swept++; swept > presenceSweep {
-			break
-		}
-		if !p.idleSince.IsZero() && now.Sub(p.idleSince) > presenceMemory {
-			delete(r.presence, other)
-		}
-	}
-	p := r.presence[id]
-	if p == nil {
-		r.presence[id] = &presence{}
-		return 0
-	}
-	p.version++
-	p.idleSince = time.Time{}
-	return p.version
-}
-
-func (r *realm) disconnected(id imprint.ClientID, version int64, now time.Time) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if p := r.presence[id]; p != nil && p.version == version {
-		p.idleSince = now
 	}
 }

@@ -18,11 +18,16 @@ func (r *reader) run(ctx context.Context) error {
 	for {
 		header, body, err := r.next(limit, idle)
 		if err != nil {
-			return s.protocolError(err)
+			return err
+		}
+		// What a session that was taken over, or whose certificate is no good
+		// any more, still had under way isn't heard.
+		if s.ended.Load() != nil {
+			return s.over()
 		}
 		err = s.handle(ctx, header, body)
 		if err != nil {
-			return s.protocolError(err)
+			return err
 		}
 	}
 }
@@ -62,32 +67,51 @@ func (s *session) handle(ctx context.Context, header mqtt.FixedHeader, body []by
 	}
 }
 
-// handleDisconnect ends the connection as the client asks.
+// handleDisconnect ends the connection as the client asks. Only a normal
+// disconnection takes the will back [MQTT-3.1.2-10].
 func (s *session) handleDisconnect(header mqtt.FixedHeader, body []byte) error {
 	var packet mqtt.Disconnect
 	err := packet.Decode(header, body, s.version)
 	if err != nil {
 		return err
 	}
-	if packet.Reason == mqtt.DisconnectWithWill && s.will != nil {
-		s.publishWill()
+	if packet.Properties.SessionExpiry > 0 && !s.expiring {
+		return end(imprint.CodeProtocolViolation, "DISCONNECT sets a session expiry interval and CONNECT set none (MQTT 5 section 3.14.2.2.2)")
 	}
-	s.will = nil
+	if packet.Reason == mqtt.Success {
+		s.will = nil
+		return end(imprint.CodeClientDisconnect, "the client disconnected")
+	}
 	return end(imprint.CodeClientDisconnect, "the client disconnected with reason %s", packet.Reason)
+}
+
+// The service's own topics may be longer and deeper than those of clients, as
+// they hold client ids; they are bounded all the same, because each level of a
+// filter costs memory.
+const (
+	maxReservedBytes   = 512
+	maxReservedSlashes = 24
+)
+
+// topicLimits gives the most bytes and slashes of a topic name or filter.
+func (s *session) topicLimits(topic string) (size, slashes int) {
+	opts := &s.broker.opts
+	if strings.HasPrefix(topic, "$aws/") {
+		return max(opts.MaxTopicBytes, maxReservedBytes), max(opts.MaxTopicSlashes, maxReservedSlashes)
+	}
+	return opts.MaxTopicBytes, opts.MaxTopicSlashes
 }
 
 // checkTopic applies AWS IoT Core's limits on topic names.
 func (s *session) checkTopic(topic string) error {
-	opts := &s.broker.opts
+	size, slashes := s.topicLimits(topic)
 	switch {
+	case len(topic) > size:
+		return imprint.Errorf(imprint.CodeTopicInvalid, "the topic name is %d bytes long, at most %d are allowed", len(topic), size)
 	case !mqtt.ValidTopicName(topic):
 		return imprint.Errorf(imprint.CodeTopicInvalid, "topic name %q is not valid", topic)
-	case strings.HasPrefix(topic, "$aws/"):
-		return nil // the service's own topics may be longer
-	case len(topic) > opts.MaxTopicBytes:
-		return imprint.Errorf(imprint.CodeTopicInvalid, "the topic name is %d bytes long, at most %d are allowed", len(topic), opts.MaxTopicBytes)
-	case strings.Count(topic, "/") > opts.MaxTopicSlashes:
-		return imprint.Errorf(imprint.CodeTopicInvalid, "topic name %q has more than %d slashes", topic, opts.MaxTopicSlashes)
+	case strings.Count(topic, "/") > slashes:
+		return imprint.Errorf(imprint.CodeTopicInvalid, "topic name %q has more than %d slashes", topic, slashes)
 	}
 	return nil
 }
@@ -98,6 +122,10 @@ func (s *session) handleSubscribe(ctx context.Context, header mqtt.FixedHeader, 
 	err := packet.Decode(header, body, s.version)
 	if err != nil {
 		return err
+	}
+	if len(packet.Properties.SubscriptionIDs) > 0 {
+		return end(imprint.CodeProtocolViolation, "a SUBSCRIBE has a Subscription Identifier, which CONNACK said isn't available").
+			telling(mqtt.SubscriptionIdentifiersNotSupported)
 	}
 	if len(packet.Filters) > s.broker.opts.MaxFiltersPerSubscribe {
 		return end(imprint.CodeQuotaExceeded, "a SUBSCRIBE has %d filters, at most %d are allowed", len(packet.Filters), s.broker.opts.MaxFiltersPerSubscribe)
@@ -125,15 +153,6 @@ func (s *session) handleSubscribe(ctx context.Context, header mqtt.FixedHeader, 
 	return nil
 }
 
-// over is the error of a session that was kicked.
-func (s *session) over() error {
-	code := imprint.CodeConnectionLost
-	if reason := s.reason.Load(); reason != nil {
-		code = *reason
-	}
-	return end(code, "%s", imprint.Describe(code).Meaning)
-}
-
 // subscribe decides on one filter and puts it into force. The error ends the
 // connection; a refusal that doesn't is a reason code.
 func (s *session) subscribe(bound *binding, f mqtt.Subscription) (mqtt.ReasonCode, error) {
@@ -152,8 +171,8 @@ func (s *session) subscribe(bound *binding, f mqtt.Subscription) (mqtt.ReasonCod
 		s.broker.count.subscribeDenied.Add(1)
 		return s.denySubscribe("policy.subscribe", denied(imprint.CodeSubscribeDenied, bound.who.Policies.Explain(&request)))
 	}
-	_, replace := s.subscriptions[f.Filter]
-	if !replace && len(s.subscriptions) >= s.broker.opts.MaxSubscriptions {
+	replaced := s.subscriptions[f.Filter]
+	if replaced == nil && len(s.subscriptions) >= s.broker.opts.MaxSubscriptions {
 		return s.denySubscribe("mqtt.subscribe", imprint.Errorf(imprint.CodeQuotaExceeded, "the connection has %d subscriptions, as many as allowed", len(s.subscriptions)))
 	}
 	if s.subscriptions == nil {
@@ -161,7 +180,7 @@ func (s *session) subscribe(bound *binding, f mqtt.Subscription) (mqtt.ReasonCod
 	}
 	sub := &subscription{session: s, filter: f.Filter, qos: f.QoS, noLocal: f.NoLocal, retainAsPublished: f.RetainAsPublished}
 	s.subscriptions[f.Filter] = sub
-	s.realm.topics.add(sub, replace)
+	s.realm.topics.add(sub, replaced)
 	return mqtt.ReasonCode(f.QoS), nil
 }
 
@@ -169,16 +188,11 @@ func (s *session) subscribe(bound *binding, f mqtt.Subscription) (mqtt.ReasonCod
 // the connection ends, as AWS IoT Core ends it, unless the server is set to
 // answer 0x80.
 func (s *session) denySubscribe(step string, err error) (mqtt.ReasonCode, error) {
-	code := imprint.CodeOf(err)
-	if s.version == mqtt.V5 {
-		s.peer.Rec.Fail(step, err)
-		return mqtt.ReasonCode(imprint.Describe(code).Reason), nil
+	if s.version != mqtt.V5 && !s.broker.opts.DeniedSubscribeGetsReason {
+		return 0, err
 	}
-	if s.broker.opts.DeniedSubscribeGetsReason {
-		s.peer.Rec.Fail(step, err)
-		return mqtt.UnspecifiedError, nil
-	}
-	return 0, &endError{code: code, err: err}
+	s.peer.Rec.Fail(step, err)
+	return reasonFor(imprint.CodeOf(err), mqtt.TypeSuback), nil
 }
 
 // serviceFilters are the trees of reserved topics that clients may subscribe to
@@ -187,25 +201,25 @@ var serviceFilters = []string{"$aws/events/"}
 
 // checkFilter applies AWS IoT Core's limits on topic filters.
 func (s *session) checkFilter(filter string) error {
-	opts := &s.broker.opts
+	size, slashes := s.topicLimits(filter)
 	switch {
+	case len(filter) > size:
+		return imprint.Errorf(imprint.CodeFilterInvalid, "the topic filter is %d bytes long, at most %d are allowed", len(filter), size)
 	case !mqtt.ValidTopicFilter(filter):
 		return imprint.Errorf(imprint.CodeFilterInvalid, "topic filter %q is not valid", filter)
 	case strings.HasPrefix(filter, "$share/"):
 		return imprint.Errorf(imprint.CodeSharedNotOffered, "%q is a shared subscription", filter)
-	case strings.HasPrefix(filter, "$"):
-		for _, prefix := range serviceFilters {
-			if strings.HasPrefix(filter, prefix) {
-				return nil
-			}
-		}
-		return imprint.Errorf(imprint.CodeReservedTopic, "topic filter %q begins with $ and is none of the service's", filter)
-	case len(filter) > opts.MaxTopicBytes:
-		return imprint.Errorf(imprint.CodeFilterInvalid, "the topic filter is %d bytes long, at most %d are allowed", len(filter), opts.MaxTopicBytes)
-	case strings.Count(filter, "/") > opts.MaxTopicSlashes:
-		return imprint.Errorf(imprint.CodeFilterInvalid, "topic filter %q has more than %d slashes", filter, opts.MaxTopicSlashes)
+	case strings.Count(filter, "/") > slashes:
+		return imprint.Errorf(imprint.CodeFilterInvalid, "topic filter %q has more than %d slashes", filter, slashes)
+	case !strings.HasPrefix(filter, "$"):
+		return nil
 	}
-	return nil
+	for _, prefix := range serviceFilters {
+		if strings.HasPrefix(filter, prefix) {
+			return nil
+		}
+	}
+	return imprint.Errorf(imprint.CodeReservedTopic, "topic filter %q begins with $ and is none of the service's", filter)
 }
 
 func (s *session) handleUnsubscribe(header mqtt.FixedHeader, body []byte) error {
@@ -218,16 +232,20 @@ func (s *session) handleUnsubscribe(header mqtt.FixedHeader, body []byte) error 
 		return end(imprint.CodeQuotaExceeded, "an UNSUBSCRIBE has %d filters, at most %d are allowed", len(packet.Filters), s.broker.opts.MaxFiltersPerSubscribe)
 	}
 	unsuback := mqtt.Unsuback{PacketID: packet.PacketID}
+	var removed []string
 	for _, filter := range packet.Filters {
 		reason := mqtt.NoSubscriptionExisted
-		if _, known := s.subscriptions[filter]; known {
+		if sub := s.subscriptions[filter]; sub != nil {
 			delete(s.subscriptions, filter)
-			s.realm.topics.remove(s, filter)
+			s.realm.topics.remove(sub)
+			removed = append(removed, filter)
 			reason = mqtt.Success
 		}
 		unsuback.Codes = append(unsuback.Codes, reason)
 	}
 	s.append(func(dst []byte) []byte { return unsuback.Append(dst, s.version) })
-	s.announceSubscriptions("unsubscribed", packet.Filters)
+	if len(removed) > 0 {
+		s.announceSubscriptions("unsubscribed", removed)
+	}
 	return nil
 }

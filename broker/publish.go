@@ -3,7 +3,6 @@ package broker
 import (
 	"bytes"
 	"context"
-	"slices"
 	"strings"
 	"time"
 
@@ -15,28 +14,29 @@ import (
 // handlePublish authorizes a PUBLISH, hands it to the subscribers, and then
 // acknowledges it.
 func (s *session) handlePublish(ctx context.Context, header mqtt.FixedHeader, body []byte) error {
-	var packet mqtt.Publish
+	packet := &s.incoming
 	err := packet.Decode(header, body, s.version)
 	if err != nil {
 		return err
 	}
 	s.broker.count.publishIn.Add(1)
-	if packet.QoS > 1 {
+	switch {
+	case packet.QoS > 1:
 		return end(imprint.CodeQoSNotSupported, "a PUBLISH has QoS %d", packet.QoS)
-	}
-	if len(packet.Payload) > s.broker.opts.MaxPayload {
+	case len(packet.Payload) > s.broker.opts.MaxPayload:
 		return end(imprint.CodePacketTooLarge, "a PUBLISH has a payload of %d bytes, at most %d are allowed", len(packet.Payload), s.broker.opts.MaxPayload)
+	case len(packet.Properties.SubscriptionIDs) > 0:
+		return end(imprint.CodeProtocolViolation, "a client's PUBLISH has a Subscription Identifier [MQTT-3.3.4-6]")
 	}
-	topic, err := s.resolveTopic(&packet)
+	topic, err := s.resolveTopic(packet)
 	if err != nil {
 		return err
 	}
-	refusal := s.mayPublish(ctx, topic, &packet)
-	if refusal != nil {
-		return s.denyPublish(&packet, refusal)
+	err = s.mayPublish(ctx, topic, packet)
+	if err != nil {
+		return s.denyPublish(packet, err)
 	}
-	packet.Topic = []byte(topic)
-	s.broker.route(ctx, s.realm, s, topic, &packet, &s.route)
+	s.broker.route(ctx, s.realm, s, topic, packet, &s.route)
 	if packet.QoS == 1 {
 		s.acknowledge(packet.PacketID, mqtt.Success)
 	}
@@ -51,19 +51,28 @@ func (s *session) acknowledge(id uint16, reason mqtt.ReasonCode) {
 // resolveTopic gives the topic's name, through its alias where the client uses
 // one (MQTT 5 section 3.3.2.3.4). It comes before any decision on the topic.
 func (s *session) resolveTopic(packet *mqtt.Publish) (string, error) {
-	alias := int(packet.Properties.TopicAlias)
 	if !packet.Properties.Has(mqtt.PropTopicAlias) {
 		return s.intern(packet.Topic), nil
 	}
-	if alias == 0 || alias > len(s.aliases) {
-		return "", &mqtt.Error{Code: mqtt.TopicAliasInvalid, Rule: "MQTT-3.3.2-9", Msg: "the topic alias is 0 or over the server's maximum"}
+	alias, most := int(packet.Properties.TopicAlias), s.broker.opts.MaxTopicAliases
+	if alias == 0 || alias > most {
+		return "", end(imprint.CodeProtocolViolation, "topic alias %d isn't one of 1 to %d [MQTT-3.3.2-9]", alias, most).telling(mqtt.TopicAliasInvalid)
 	}
-	if len(packet.Topic) > 0 {
-		s.aliases[alias-1] = string(packet.Topic)
+	if s.aliases == nil {
+		s.aliases = make([]string, most)
 	}
-	topic := s.aliases[alias-1]
-	if topic == "" {
-		return "", end(imprint.CodeProtocolViolation, "topic alias %d was never set [MQTT-3.3.2-8]", alias)
+	if len(packet.Topic) == 0 {
+		topic := s.aliases[alias-1]
+		if topic == "" {
+			return "", end(imprint.CodeProtocolViolation, "topic alias %d was never set", alias)
+		}
+		return topic, nil
+	}
+	topic := s.intern(packet.Topic)
+	s.aliases[alias-1] = topic
+	if len(topic) > s.broker.opts.MaxTopicBytes {
+		// It is refused below; it isn't worth keeping.
+		s.aliases[alias-1] = ""
 	}
 	return topic, nil
 }
@@ -76,15 +85,15 @@ func (s *session) intern(topic []byte) string {
 	return string(topic)
 }
 
-// mayPublish decides on a publish: topic, retain, policy.
-func (s *session) mayPublish(ctx context.Context, topic string, packet *mqtt.Publish) *imprint.Error {
+// mayPublish decides on a publish: topic, policy, retain.
+func (s *session) mayPublish(ctx context.Context, topic string, packet *mqtt.Publish) error {
 	err := s.checkTopic(topic)
 	if err != nil {
-		return err.(*imprint.Error)
+		return err
 	}
 	bound := s.current(ctx)
 	if bound == nil {
-		return imprint.Errorf(imprint.CodeOf(s.over()), "the connection is over")
+		return s.over()
 	}
 	request := policy.Request{
 		Action: policy.Publish, ResourcePrefix: s.realm.topicARN, ResourceName: topic,
@@ -105,37 +114,61 @@ func (s *session) mayPublish(ctx context.Context, topic string, packet *mqtt.Pub
 
 // denyPublish answers a refused PUBLISH: MQTT 5 clients get a reason in PUBACK
 // at QoS 1 and stay; otherwise the connection ends, as AWS IoT Core ends it.
-func (s *session) denyPublish(packet *mqtt.Publish, refusal *imprint.Error) error {
-	reason := mqtt.ReasonCode(imprint.Describe(refusal.Code).Reason)
-	if s.version == mqtt.V5 && packet.QoS == 1 && (reason == mqtt.NotAuthorized || reason == mqtt.TopicNameInvalid) {
-		s.peer.Rec.Fail("publish", refusal)
-		s.acknowledge(packet.PacketID, reason)
-		return nil
+func (s *session) denyPublish(packet *mqtt.Publish, refusal error) error {
+	if s.version != mqtt.V5 || packet.QoS != 1 || s.ended.Load() != nil {
+		return refusal
 	}
-	return &endError{code: refusal.Code, err: refusal}
+	reason := reasonFor(imprint.CodeOf(refusal), mqtt.TypeDisconnect)
+	if reason != mqtt.NotAuthorized && reason != mqtt.TopicNameInvalid {
+		return refusal
+	}
+	s.peer.Rec.Fail("publish", refusal)
+	s.acknowledge(packet.PacketID, reason)
+	return nil
+}
+
+// route is what the last PUBLISH of a connection found, which mostly serves the
+// next one too.
+type route struct {
+	topic   string
+	version uint64
+	subs    []*subscription
+	valid   bool
+}
+
+// cachedRoute bounds how many subscriptions a publisher remembers: it keeps
+// the sessions in memory, also those that have ended since.
+const cachedRoute = 32
+
+// lookup gives the subscriptions for a topic.
+func (c *route) lookup(t *tree, topic string) []*subscription {
+	if c.valid && c.topic == topic && c.version == t.version.Load() {
+		return c.subs
+	}
+	found, version := t.match(topic, c.subs)
+	// What the one before found and this one didn't is let go.
+	clear(found[len(found):cap(found)])
+	if len(found) > cachedRoute {
+		*c = route{topic: topic}
+		return found
+	}
+	*c = route{topic: topic, version: version, subs: found, valid: true}
+	return found
 }
 
 // route hands a message to every live subscriber in the tenant that may receive
 // it. From is the publishing session, nil for the service. Cache, when not nil,
 // is what the publisher found last.
 func (b *Broker) route(ctx context.Context, r *realm, from *session, topic string, packet *mqtt.Publish, cache *route) {
-	var found []*subscription
-	if cache != nil && cache.valid && cache.topic == topic && cache.version == r.topics.version.Load() {
-		found = cache.subs
-	} else {
-		var version uint64
-		if cache == nil {
-			found, version = r.topics.match(topic, nil)
-		} else {
-			found, version = r.topics.match(topic, cache.subs)
-			*cache = route{topic: topic, version: version, subs: found, valid: true}
-		}
+	if cache == nil {
+		cache = &route{}
 	}
+	found := cache.lookup(&r.topics, topic)
 	if len(found) == 0 {
 		return
 	}
 	now := b.clock()
-	outgoing, expires := forwarded(packet, now)
+	message := forwarded(packet, topic, now)
 	for _, sub := range found {
 		if sub.noLocal && sub.session == from {
 			continue
@@ -143,8 +176,8 @@ func (b *Broker) route(ctx context.Context, r *realm, from *session, topic strin
 		if !sub.session.mayReceive(ctx, r, topic, now) {
 			continue
 		}
-		outgoing.Retain = sub.retainAsPublished && packet.Retain
-		sub.session.deliver(&outgoing, min(packet.QoS, sub.qos), expires)
+		message.Retain = sub.retainAsPublished && packet.Retain
+		sub.session.deliver(&message, min(packet.QoS, sub.qos))
 	}
 }
 
@@ -161,17 +194,30 @@ func (s *session) mayReceive(ctx context.Context, r *realm, topic string, now ti
 	return bound.who.Policies.Decide(&request) == policy.Allowed
 }
 
+// The range of message expiry intervals (AWS IoT Core developer guide, "MQTT 5
+// supported features"); others are moved into it.
+const (
+	minExpiry = 1
+	maxExpiry = 604800
+)
+
 // forwarded is the message as subscribers get it: without what concerns the
 // publisher's connection alone (alias, DUP), and the time when it expires.
-func forwarded(packet *mqtt.Publish, now time.Time) (mqtt.Publish, time.Time) {
-	out := *packet
+func forwarded(packet *mqtt.Publish, topic string, now time.Time) outgoing {
+	out := outgoing{Publish: *packet}
 	out.Dup = false
-	out.Properties.TopicAlias = 0
-	out.Properties.Present &^= 1 << mqtt.PropTopicAlias
-	if !out.Properties.Has(mqtt.PropMessageExpiry) {
-		return out, time.Time{}
+	if len(out.Topic) == 0 {
+		out.Topic = []byte(topic) // it came as an alias
 	}
-	return out, now.Add(time.Duration(out.Properties.MessageExpiry) * time.Second)
+	p := &out.Properties
+	p.TopicAlias = 0
+	p.Present &^= 1 << mqtt.PropTopicAlias
+	if !p.Has(mqtt.PropMessageExpiry) {
+		return out
+	}
+	p.MessageExpiry = min(max(p.MessageExpiry, minExpiry), maxExpiry)
+	out.expires = now.Add(time.Duration(p.MessageExpiry) * time.Second)
+	return out
 }
 
 // refreshExpiry sets the time that a message has left; false when none.
@@ -187,7 +233,12 @@ func refreshExpiry(packet *mqtt.Publish, until, now time.Time) bool {
 // PublishEvent hands a message of the service to a tenant's subscribers with
 // QoS 1, where they subscribed with it.
 func (b *Broker) PublishEvent(event imprint.Event) {
-	r := b.realm(event.Tenant)
+	b.mu.RLock()
+	r := b.realms[event.Tenant]
+	b.mu.RUnlock()
+	if r == nil {
+		return // nobody of the tenant has ever connected
+	}
 	packet := mqtt.Publish{QoS: 1, Topic: []byte(event.Topic), Payload: event.Payload}
 	b.route(context.Background(), r, nil, event.Topic, &packet, nil)
 }
@@ -206,14 +257,21 @@ func newWill(w *mqtt.Will) *will {
 	return &will{topic: w.Topic, packet: packet}
 }
 
-// clonePublish copies a message out of the buffer that it was read into.
-func clonePublish(p *mqtt.Publish) mqtt.Publish {
+// clonePublish copies a message out of the buffer that it was read into, with
+// one allocation for its bytes. Strings are no part of that buffer.
+func clonePublish(p *mqtt.Publish) *mqtt.Publish {
 	out := *p
-	out.Topic = bytes.Clone(p.Topic)
-	out.Payload = bytes.Clone(p.Payload)
-	out.Properties.CorrelationData = bytes.Clone(p.Properties.CorrelationData)
-	out.Properties.User = slices.Clone(p.Properties.User)
-	return out
+	kept := make([]byte, 0, len(p.Topic)+len(p.Payload)+len(p.Properties.CorrelationData))
+	keep := func(b []byte) []byte {
+		from := len(kept)
+		kept = append(kept, b...)
+		return kept[from:len(kept):len(kept)]
+	}
+	out.Topic, out.Payload = keep(p.Topic), keep(p.Payload)
+	if p.Properties.CorrelationData != nil {
+		out.Properties.CorrelationData = keep(p.Properties.CorrelationData)
+	}
+	return &out
 }
 
 // publishWill publishes the will. It was authorized at CONNECT. The session

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -16,6 +17,8 @@ type subscription struct {
 	noLocal bool
 	// retainAsPublished keeps the RETAIN flag of forwarded messages.
 	retainAsPublished bool
+	// place is its index in the subscriptions of its level, guarded by the tree.
+	place int
 }
 
 // tree finds the subscriptions that match a topic, for one tenant. Filters are
@@ -42,9 +45,9 @@ const (
 	anySuffix = "#"
 )
 
-// add puts a subscription in; replace says that the session has one for the
-// same filter already, whose place it takes.
-func (t *tree) add(sub *subscription, replace bool) {
+// add puts a subscription in. Replaced, when not nil, is the session's one for
+// the same filter, whose place it takes.
+func (t *tree) add(sub, replaced *subscription) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	at := &t.root
@@ -63,122 +66,161 @@ func (t *tree) add(sub *subscription, replace bool) {
 	}
 	// Publishers copy what they find while they hold the lock, so the slice may
 	// change in place.
-	if replace {
-		at.drop(sub.session)
+	if replaced != nil {
+		sub.place = replaced.place
+		at.subs[sub.place] = sub
+	} else {
+		sub.place = len(at.subs)
+		at.subs = append(at.subs, sub)
 	}
-	at.subs = append(at.subs, sub)
 	t.version.Add(1)
 }
 
-// remove takes a session's subscription to a filter out.
-func (t *tree) remove(s *session, filter string) {
+// remove takes a subscription out that add put in.
+func (t *tree) remove(sub *subscription) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.root.remove(s, filter) {
-		t.version.Add(1)
-	}
+	t.root.remove(sub, sub.filter)
+	t.version.Add(1)
 }
 
 // remove descends to the filter's level and drops levels that became empty.
-func (l *level) remove(s *session, rest string) bool {
+// Filters have few levels: checkFilter bounds them.
+func (l *level) remove(sub *subscription, rest string) {
 	name, rest, more := strings.Cut(rest, "/")
 	child := l.children[name]
 	if child == nil {
-		return false
+		return
 	}
-	removed := false
 	if more {
-		removed = child.remove(s, rest)
+		child.remove(sub, rest)
 	} else {
-		removed = child.drop(s)
+		child.drop(sub)
 	}
-	if removed && len(child.children) == 0 && len(child.subs) == 0 {
+	if len(child.children) == 0 && len(child.subs) == 0 {
 		delete(l.children, name)
 	}
-	return removed
 }
 
-func (l *level) drop(s *session) bool {
-	for n, sub := range l.subs {
-		if sub.session != s {
-			continue
-		}
-		last := len(l.subs) - 1
-		l.subs[n] = l.subs[last]
-		l.subs[last] = nil
-		l.subs = l.subs[:last]
-		return true
+// drop puts the last subscription into the place of the one that goes.
+func (l *level) drop(sub *subscription) {
+	last := len(l.subs) - 1
+	if sub.place > last || l.subs[sub.place] != sub {
+		return
 	}
-	return false
+	moved := l.subs[last]
+	l.subs[sub.place] = moved
+	moved.place = sub.place
+	l.subs[last] = nil
+	l.subs = l.subs[:last]
+	if cap(l.subs) > 64 && last < cap(l.subs)/4 {
+		l.subs = append(make([]*subscription, 0, 2*last), l.subs...)
+	}
 }
 
-// match appends the subscriptions that match a topic, each session once with
-// the highest QoS of its matching filters. It also gives the tree's version
-// that the answer belongs to.
+// match gives the subscriptions that match a topic, each session once with the
+// highest QoS of its matching filters, in the memory of found where that is
+// enough. It also gives the tree's version that the answer belongs to.
 func (t *tree) match(topic string, found []*subscription) ([]*subscription, uint64) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	found = found[:0]
+	m := matching{parents: t.parents, found: found[:0]}
 	if strings.HasPrefix(topic, "$") {
 		// Wildcards at the first level don't reach the service's topics.
 		name, rest, more := strings.Cut(topic, "/")
 		if child := t.root.children[name]; child != nil {
-			found = child.step(rest, more, t.parents, found)
+			m.step(child, rest, more)
 		}
-		return found, t.version.Load()
+	} else {
+		m.below(&t.root, topic)
 	}
-	return t.root.match(topic, t.parents, found), t.version.Load()
+	if m.levels > 1 {
+		m.found = distinct(m.found)
+	}
+	return m.found, t.version.Load()
 }
 
-func (l *level) match(topic string, parents bool, found []*subscription) []*subscription {
+// matching is one walk through the tree.
+type matching struct {
+	parents bool
+	levels  int // that gave subscriptions
+	found   []*subscription
+}
+
+// below matches the rest of a topic with what stands below a level.
+func (m *matching) below(l *level, topic string) {
 	if rest := l.children[anySuffix]; rest != nil {
-		found = merge(found, rest.subs)
+		m.take(rest)
 	}
 	name, rest, more := strings.Cut(topic, "/")
 	if child := l.children[name]; child != nil {
-		found = child.step(rest, more, parents, found)
+		m.step(child, rest, more)
 	}
 	if child := l.children[anyLevel]; child != nil {
-		found = child.step(rest, more, parents, found)
+		m.step(child, rest, more)
 	}
-	return found
 }
 
-// step goes on below a level that matched the topic so far.
-func (l *level) step(rest string, more, parents bool, found []*subscription) []*subscription {
+// step goes on at a level that matched the topic so far.
+func (m *matching) step(l *level, rest string, more bool) {
 	if more {
-		return l.match(rest, parents, found)
+		m.below(l, rest)
+		return
 	}
-	found = merge(found, l.subs)
-	if parents {
-		if suffix := l.children[anySuffix]; suffix != nil {
-			found = merge(found, suffix.subs)
-		}
+	m.take(l)
+	if !m.parents {
+		return
 	}
-	return found
+	if suffix := l.children[anySuffix]; suffix != nil {
+		m.take(suffix)
+	}
 }
 
-// merge appends subscriptions of sessions that aren't there yet; of two of one
-// session, the one with the higher QoS stays.
-func merge(found, more []*subscription) []*subscription {
-	if len(found) == 0 {
-		return append(found, more...)
+func (m *matching) take(l *level) {
+	if len(l.subs) > 0 {
+		m.found = append(m.found, l.subs...)
+		m.levels++
 	}
-	before := len(found)
-	for _, sub := range more {
-		at := -1
-		for n := range before {
-			if found[n].session == sub.session {
-				at = n
-				break
-			}
+}
+
+// fewSubscriptions is up to where comparing each with each is quicker than a
+// map.
+const fewSubscriptions = 16
+
+// distinct keeps one subscription of each session, the one with the highest
+// QoS; of two such, one without No Local, so that the session's own messages
+// come as that subscription wants them.
+func distinct(found []*subscription) []*subscription {
+	kept := found[:0]
+	var index map[*session]int
+	if len(found) > fewSubscriptions {
+		index = make(map[*session]int, len(found))
+	}
+	for _, sub := range found {
+		at, seen := 0, false
+		if index != nil {
+			at, seen = index[sub.session]
+		} else {
+			at = slices.IndexFunc(kept, func(other *subscription) bool { return other.session == sub.session })
+			seen = at >= 0
 		}
 		switch {
-		case at < 0:
-			found = append(found, sub)
-		case sub.qos > found[at].qos:
-			found[at] = sub
+		case !seen:
+			if index != nil {
+				index[sub.session] = len(kept)
+			}
+			kept = append(kept, sub)
+		case sub.betterThan(kept[at]):
+			kept[at] = sub
 		}
 	}
-	return found
+	clear(found[len(kept):])
+	return kept
+}
+
+func (sub *subscription) betterThan(other *subscription) bool {
+	if sub.qos != other.qos {
+		return sub.qos > other.qos
+	}
+	return other.noLocal && !sub.noLocal
 }

@@ -1,0 +1,128 @@
+package broker
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+
+	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/mqtt"
+)
+
+// endError is why a connection ends.
+type endError struct {
+	code imprint.Code
+	// wire is what an MQTT 5 client is told where that is more exact than the
+	// error table's reason for the code; else 0.
+	wire mqtt.ReasonCode
+	err  error
+}
+
+func (e *endError) Error() string { return e.err.Error() }
+func (e *endError) Unwrap() error { return e.err }
+
+func end(code imprint.Code, format string, args ...any) *endError {
+	return &endError{code: code, err: imprint.Errorf(code, format, args...)}
+}
+
+// telling sets the reason that an MQTT 5 client is told.
+func (e *endError) telling(reason mqtt.ReasonCode) *endError {
+	e.wire = reason
+	return e
+}
+
+// reason is what a packet of type t tells an MQTT 5 client; 0 where nothing is
+// to be said.
+func (e *endError) reason(t mqtt.PacketType) mqtt.ReasonCode {
+	if e.wire != 0 {
+		return allowed(e.wire, t)
+	}
+	return reasonFor(e.code, t)
+}
+
+// reasonFor is the error table's reason for a code, or its nearest one that a
+// packet of type t may carry (MQTT 5 section 2.4).
+func reasonFor(code imprint.Code, t mqtt.PacketType) mqtt.ReasonCode {
+	return allowed(mqtt.ReasonCode(imprint.Describe(code).Reason), t)
+}
+
+func allowed(reason mqtt.ReasonCode, t mqtt.PacketType) mqtt.ReasonCode {
+	if reason == 0 || reason.AllowedIn(t) {
+		return reason
+	}
+	nearest := mqtt.UnspecifiedError
+	switch reason {
+	case mqtt.ServerShuttingDown:
+		nearest = mqtt.ServerUnavailable
+	case mqtt.ServerUnavailable:
+		nearest = mqtt.ServerBusy
+	case mqtt.TopicNameInvalid:
+		nearest = mqtt.TopicFilterInvalid
+	}
+	if nearest.AllowedIn(t) {
+		return nearest
+	}
+	return mqtt.UnspecifiedError
+}
+
+// ending gives the reason behind an error of a packet's handling, of the codec
+// or of the network.
+func (s *session) ending(err error) *endError {
+	var ended *endError
+	if errors.As(err, &ended) {
+		return ended
+	}
+	var broken *mqtt.Error
+	if errors.As(err, &broken) {
+		return codecEnding(broken)
+	}
+	var known *imprint.Error
+	if errors.As(err, &known) {
+		return &endError{code: known.Code, err: err}
+	}
+	switch {
+	case isTimeout(err):
+		return end(imprint.CodeKeepAliveTimeout, "nothing came for one and a half times the keep-alive of %s", s.keepAlive)
+	case errors.Is(err, io.EOF):
+		return end(imprint.CodeConnectionLost, "the device closed the connection without a DISCONNECT packet")
+	default:
+		return end(imprint.CodeConnectionLost, "%w", err)
+	}
+}
+
+// codecEnding puts a codec's error into the table's words.
+func codecEnding(broken *mqtt.Error) *endError {
+	code := imprint.CodeProtocolViolation
+	switch broken.Code {
+	case mqtt.UnsupportedProtocolVersion:
+		code = imprint.CodeUnsupportedVersion
+	case mqtt.PacketTooLarge:
+		code = imprint.CodePacketTooLarge
+	case mqtt.TopicNameInvalid:
+		code = imprint.CodeTopicInvalid
+	case mqtt.TopicFilterInvalid:
+		code = imprint.CodeFilterInvalid
+	case mqtt.QoSNotSupported:
+		code = imprint.CodeQoSNotSupported
+	case mqtt.ClientIdentifierNotValid:
+		code = imprint.CodeClientIDInvalid
+	}
+	return end(code, "%w", broken).telling(broken.Code)
+}
+
+// misuse tells the ends that a client brought about by breaking the protocol.
+func misuse(code imprint.Code) bool {
+	switch code {
+	case imprint.CodeProtocolViolation, imprint.CodeUnsupportedVersion, imprint.CodePacketTooLarge,
+		imprint.CodeTopicInvalid, imprint.CodeFilterInvalid, imprint.CodeQoSNotSupported, imprint.CodeClientIDInvalid:
+		return true
+	}
+	return false
+}
+
+// isTimeout tells a deadline from other ends of a connection.
+func isTimeout(err error) bool {
+	var network net.Error
+	return errors.Is(err, os.ErrDeadlineExceeded) || errors.As(err, &network) && network.Timeout()
+}

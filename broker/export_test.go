@@ -1,0 +1,48 @@
+package broker
+
+import "github.com/imprint-iot/imprint/mqtt"
+
+// Tree lets the property test reach the topic tree: sessions are numbers there.
+type Tree struct {
+	tree     tree
+	sessions map[int]*session
+	subs     map[int]map[string]*subscription
+}
+
+func NewTree(parents bool) *Tree {
+	return &Tree{tree: tree{parents: parents}, sessions: map[int]*session{}, subs: map[int]map[string]*subscription{}}
+}
+
+func (t *Tree) Add(who int, filter string, qos mqtt.QoS) {
+	if t.sessions[who] == nil {
+		t.sessions[who] = &session{}
+		t.subs[who] = map[string]*subscription{}
+	}
+	sub := &subscription{session: t.sessions[who], filter: filter, qos: qos}
+	t.tree.add(sub, t.subs[who][filter])
+	t.subs[who][filter] = sub
+}
+
+func (t *Tree) Remove(who int, filter string) {
+	if sub := t.subs[who][filter]; sub != nil {
+		t.tree.remove(sub)
+		delete(t.subs[who], filter)
+	}
+}
+
+// Match gives the QoS by session, and how many times sessions were found.
+func (t *Tree) Match(topic string) (map[int]mqtt.QoS, int) {
+	found, _ := t.tree.match(topic, nil)
+	got := map[int]mqtt.QoS{}
+	for _, sub := range found {
+		for who, s := range t.sessions {
+			if s == sub.session {
+				got[who] = sub.qos
+			}
+		}
+	}
+	return got, len(found)
+}
+
+// Empty tells that no level is left.
+func (t *Tree) Empty() bool { return len(t.tree.root.children) == 0 && len(t.tree.root.subs) == 0 }
