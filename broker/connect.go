@@ -121,6 +121,20 @@ func (s *session) checkConnect(packet *mqtt.Connect, bound *binding) error {
 	return nil
 }
 
+// maxExplained bounds how many denials of one session are explained: finding
+// words costs far more than deciding, and a trace keeps only so many steps.
+const maxExplained = 64
+
+// explain gives the words for a denial that doesn't end the connection, as long
+// as the session hasn't had too many.
+func (s *session) explain(code imprint.Code, bound *binding, request *policy.Request) *imprint.Error {
+	if s.explained >= maxExplained {
+		return imprint.Errorf(code, "%s on %s is denied, like %d requests before it", request.Action, request.Resource(), s.explained)
+	}
+	s.explained++
+	return denied(code, bound.who.Policies.Explain(request))
+}
+
 // denied makes the refusal of a policy decision, with the decision in words.
 func denied(code imprint.Code, why policy.Explanation) *imprint.Error {
 	var text strings.Builder

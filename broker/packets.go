@@ -169,7 +169,7 @@ func (s *session) subscribe(bound *binding, f mqtt.Subscription) (mqtt.ReasonCod
 	}
 	if bound.who.Policies.Decide(&request) != policy.Allowed {
 		s.broker.count.subscribeDenied.Add(1)
-		return s.denySubscribe("policy.subscribe", denied(imprint.CodeSubscribeDenied, bound.who.Policies.Explain(&request)))
+		return s.denySubscribe("policy.subscribe", s.explain(imprint.CodeSubscribeDenied, bound, &request))
 	}
 	replaced := s.subscriptions[f.Filter]
 	if replaced == nil && len(s.subscriptions) >= s.broker.opts.MaxSubscriptions {

@@ -101,7 +101,7 @@ func (s *session) mayPublish(ctx context.Context, topic string, packet *mqtt.Pub
 	}
 	if bound.who.Policies.Decide(&request) != policy.Allowed {
 		s.broker.count.publishDenied.Add(1)
-		return denied(imprint.CodePublishDenied, bound.who.Policies.Explain(&request))
+		return s.explain(imprint.CodePublishDenied, bound, &request)
 	}
 	if strings.HasPrefix(topic, "$") {
 		return imprint.Errorf(imprint.CodeReservedTopic, "topic %q begins with $ and is none that clients may publish to", topic)

@@ -71,6 +71,7 @@ type session struct {
 	aliases       []string
 	route         route
 	incoming      mqtt.Publish
+	explained     int // denials that were put into words
 	small         [256]byte
 
 	out outbound
