@@ -54,7 +54,7 @@ func newBenchRun(name, short string, devices int, run benchRun) *cobra.Command {
 		},
 	}
 	cmd.Flags().IntVar(&opts.Devices, "devices", devices, "how many devices")
-	cmd.Flags().IntVar(&opts.Concurrency, "concurrency", 32, "how many connect at a time")
+	cmd.Flags().IntVar(&opts.Concurrency, "concurrency", 128, "how many connect at a time")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.Flags().BoolVar(&opts.KeepData, "keep-data", false, "keep the server's data directory")
 	cmd.Flags().StringVar(&opts.CPUProfile, "cpuprofile", "", "write a CPU profile of the server in the measured part to this file")

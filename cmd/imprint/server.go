@@ -232,7 +232,8 @@ func (s *server) wire(context.Context) error {
 }
 
 func (s *server) listen(ctx context.Context) error {
-	var lc net.ListenConfig
+	// MQTT keeps alive by itself, and what comes before it has deadlines.
+	lc := net.ListenConfig{KeepAlive: -1}
 	mqttLn, err := lc.Listen(ctx, "tcp", s.config.MQTTAddress)
 	if err != nil {
 		return listenError("--mqtt-address", s.config.MQTTAddress, err)

@@ -56,6 +56,9 @@ type committer struct {
 	writes  int          // statements of this batch
 	last    int          // size of the batch before
 	since   time.Time    // when this batch began
+	crowded bool         // somebody came while the batch before was committed
+	first   time.Time    // when this batch got its first member
+	timer   *time.Timer  // of linger
 
 	failing atomic.Bool // the last COMMIT failed; read by Ready
 	done    chan struct{}
@@ -107,7 +110,10 @@ func (c *committer) work() {
 // second result is false at the end of all.
 func (c *committer) next() (*request, bool) {
 	if len(c.batch) == 0 {
+		// Who waits already came while the last batch was committed.
+		c.crowded = len(c.queue) > 0
 		r, more := <-c.queue
+		c.first = time.Now()
 		return r, more
 	}
 	if len(c.batch) >= c.opts.MaxBatch || c.writes >= maxBatchWrites {
@@ -127,6 +133,27 @@ func (c *committer) next() (*request, bool) {
 	case r, more := <-c.queue:
 		return r, more
 	default:
+	}
+	if !c.crowded {
+		return nil, true
+	}
+	return c.linger()
+}
+
+// linger waits a little for company, as long as others were seen to write at
+// the same time. A lone writer never waits: nobody comes while its own change
+// is committed.
+func (c *committer) linger() (*request, bool) {
+	left := c.opts.Linger - time.Since(c.first)
+	if left <= 0 {
+		return nil, true
+	}
+	c.timer.Reset(left)
+	defer c.timer.Stop()
+	select {
+	case r, more := <-c.queue:
+		return r, more
+	case <-c.timer.C:
 		return nil, true
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/pressly/goose/v3"
 	_ "modernc.org/sqlite" // the driver named sqlite
@@ -93,6 +94,7 @@ func assemble(ctx context.Context, file *database) (*Store, error) {
 	}
 	s.commits = &committer{
 		opts: file.opts, queue: s.queue, session: writer, check: s.check, tell: s.tell, done: make(chan struct{}),
+		timer: time.NewTimer(time.Hour),
 		renew: func() (*session, error) { return file.writer(context.Background()) },
 	}
 	go s.check.work()

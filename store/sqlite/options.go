@@ -20,6 +20,9 @@ type Options struct {
 	Clock imprint.Clock
 	// MaxBatch is how many closures share one transaction at most. [256]
 	MaxBatch int
+	// Linger is how long a batch waits for company while several callers write
+	// at once. [5 ms; negative: not at all]
+	Linger time.Duration
 	// Queue is how many closures wait for the committer before Update itself
 	// waits. [1024]
 	Queue int
@@ -59,6 +62,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.MaxBatch <= 0 {
 		o.MaxBatch = 256
+	}
+	if o.Linger == 0 {
+		o.Linger = 5 * time.Millisecond
 	}
 	if o.Queue <= 0 {
 		o.Queue = 1024
