@@ -20,9 +20,9 @@
 // of Prepare, takes it once, and signs exactly the bytes that were linted. It
 // returns only after the journal has the certificate's id.
 //
-// EnsureServer makes and renews the server's own root and TLS certificates.
-// KeyPool keeps RSA keys ready for devices that let the server make their key;
-// such keys are never stored.
+// EnsureServer makes and renews the server's own TLS certificates, ECDSA and RSA,
+// each under a root of its own kind. KeyPool keeps RSA keys ready for devices that
+// let the server make their key; such keys are never stored.
 //
 // What it does not do: it doesn't build or verify chains above a device's direct
 // issuer, doesn't fetch CRLs or OCSP answers, and can't verify DSA signatures

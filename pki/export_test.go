@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto"
 	"io/fs"
+	"time"
 
 	"github.com/imprint-iot/imprint"
 )
@@ -20,6 +21,25 @@ func DurableWrites() (write, create WriteFunc) {
 // EnsureServerWith is EnsureServer with other ways to write files.
 func EnsureServerWith(ctx context.Context, dir string, sealer imprint.Sealer, names Names, clock imprint.Clock, write, create WriteFunc) (*ServerIdentity, error) {
 	return ensureServer(ctx, dir, sealer, names, clock, fileWrites{write: write, create: create})
+}
+
+// WriteServerOfOneRoot leaves in dir what there was when the P-256 root signed
+// both certificates.
+func WriteServerOfOneRoot(dir string, sealer imprint.Sealer, names Names, now time.Time) error {
+	v, err := openVault(dir, sealer, durableWrites())
+	if err != nil {
+		return err
+	}
+	root, err := v.serverRoot(context.Background(), serverRootP256, KeyP256, "Imprint server root", now)
+	if err != nil {
+		return err
+	}
+	_, err = v.serverLeaf(serverECDSA, KeyP256, root, names, now)
+	if err != nil {
+		return err
+	}
+	_, err = v.serverLeaf(serverRSA, KeyRSA2048, root, names, now)
+	return err
 }
 
 // OpenAuthorityWith is OpenAuthority with other ways to write files.

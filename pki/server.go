@@ -25,7 +25,9 @@ const serverLifetime = 396 * 24 * time.Hour
 const maxNames = 100
 
 const (
-	serverRootName = "server-root"
+	serverRootP256 = "server-root"
+	serverRootRSA  = "server-root-rsa"
+	serverRoots    = "server-roots" // both certificates, no key
 	serverECDSA    = "server-ecdsa"
 	serverRSA      = "server-rsa"
 )
@@ -115,8 +117,11 @@ type ServerIdentity struct {
 	// ECDSA (P-256) and RSA (2048 bits) are for tls.Config.Certificates, in this
 	// order: crypto/tls takes the first that the client can check.
 	ECDSA, RSA tls.Certificate
-	// Root signed both; RootPath is its PEM file, the CA bundle of clients.
-	Root     *x509.Certificate
+	// Root (P-256) signed ECDSA, RSARoot (RSA, 2048 bits) signed RSA, so that a
+	// client that knows only one kind of signature can check all it gets (RFC 5246
+	// section 7.4.2, RFC 8446 section 4.4.2.2).
+	Root, RSARoot *x509.Certificate
+	// RootPath is the PEM file with both roots, the CA bundle of clients.
 	RootPath string
 	// RenewAt is when EnsureServer should be called again: a third of the
 	// lifetime is left then.
@@ -128,16 +133,21 @@ func (s *ServerIdentity) Certificates() []tls.Certificate {
 	return []tls.Certificate{s.ECDSA, s.RSA}
 }
 
-// EnsureServer gives the server's TLS certificates from dir. It makes the root
-// (P-256, 20 years) at the first start, and new certificates when there are
-// none, when they can't be read, when the names changed, or when less than a
-// third of their lifetime is left; otherwise it changes nothing. Call it at
-// every start and at RenewAt.
+// EnsureServer gives the server's TLS certificates from dir. It makes the two
+// roots (P-256 and RSA, 20 years) at the first start, and new certificates when
+// there are none, when they can't be read, when their root didn't sign them, when
+// the names changed, or when less than a third of their lifetime is left;
+// otherwise it changes nothing. Call it at every start and at RenewAt.
 //
-// Keys are sealed in server-root.sealed, server-ecdsa.sealed and
-// server-rsa.sealed; the root's certificate stands in the clear in
-// server-root.pem. Every file is written whole or not at all, and a kill at any
-// moment leaves a state from which the next call continues with the same root.
+// Each private key is sealed with its certificate in server-root.sealed,
+// server-root-rsa.sealed, server-ecdsa.sealed and server-rsa.sealed. The roots
+// stand in the clear in server-root.pem (P-256), server-root-rsa.pem and, P-256
+// first, both in server-roots.pem. Every file is written whole or not at all, and
+// a kill at any moment leaves a state from which the next call continues with the
+// same roots.
+//
+// A directory from when there was the P-256 root alone gets the RSA root beside
+// it and a new RSA certificate; the P-256 root and its certificate stay.
 //
 // Errors with a hint: another master key, a root whose key is gone or damaged,
 // an expired root.
@@ -154,36 +164,60 @@ func ensureServer(ctx context.Context, dir string, sealer imprint.Sealer, names 
 		return nil, err
 	}
 	now := clock().UTC().Truncate(time.Second)
-	root, err := v.loadOrCreate(serverRootName, func() (*pair, error) {
-		return newCA(KeyP256, "Imprint server root", now.Add(-caBackdate), now.AddDate(20, 0, 0))
+	root, err := v.serverRoot(ctx, serverRootP256, KeyP256, "Imprint server root", now)
+	if err != nil {
+		return nil, err
+	}
+	rsaRoot, err := v.serverRoot(ctx, serverRootRSA, KeyRSA2048, "Imprint server root RSA", now)
+	if err != nil {
+		return nil, err
+	}
+	// Before the certificates: clients must be able to get a root before they meet
+	// what it signed.
+	err = v.publish(serverRoots, root.cert, rsaRoot.cert)
+	if err != nil {
+		return nil, err
+	}
+	s := &ServerIdentity{Root: root.cert, RSARoot: rsaRoot.cert, RootPath: v.pemPath(serverRoots)}
+	for _, leaf := range []struct {
+		name string
+		kind KeyKind
+		root *pair
+		to   *tls.Certificate
+	}{{serverECDSA, KeyP256, root, &s.ECDSA}, {serverRSA, KeyRSA2048, rsaRoot, &s.RSA}} {
+		err = ctx.Err()
+		if err != nil {
+			return nil, err
+		}
+		p, err := v.serverLeaf(leaf.name, leaf.kind, leaf.root, names, now)
+		if err != nil {
+			return nil, err
+		}
+		*leaf.to = tls.Certificate{Certificate: [][]byte{p.cert.Raw}, PrivateKey: p.key, Leaf: p.cert}
+		if at := renewAt(p.cert, leaf.root.cert); s.RenewAt.IsZero() || at.Before(s.RenewAt) {
+			s.RenewAt = at
+		}
+	}
+	return s, nil
+}
+
+// serverRoot gives a root, made where there is none, and refuses an expired one.
+func (v vault) serverRoot(ctx context.Context, name string, kind KeyKind, title string, now time.Time) (*pair, error) {
+	err := ctx.Err()
+	if err != nil {
+		return nil, err
+	}
+	root, err := v.loadOrCreate(name, func() (*pair, error) {
+		return newCA(kind, title, now.Add(-caBackdate), now.AddDate(20, 0, 0))
 	})
 	if err != nil {
 		return nil, fmt.Errorf("couldn't open the server's root: %w", err)
 	}
 	if !now.Before(root.cert.NotAfter) {
-		return nil, imprint.Errorf(imprint.CodeCertificateExpired, "the server's root in %s was valid until %s", v.pemPath(serverRootName), root.cert.NotAfter.Format(time.RFC3339)).
-			WithHint("Check the server's clock. If it is right, move %s and %s away: the next start makes a new root, which all devices must be given.", v.pemPath(serverRootName), v.sealedPath(serverRootName))
+		return nil, imprint.Errorf(imprint.CodeCertificateExpired, "the server's root in %s was valid until %s", v.pemPath(name), root.cert.NotAfter.Format(time.RFC3339)).
+			WithHint("Check the server's clock. If it is right, move %s and %s away: the next start makes a new root, which all devices that trust this one must be given.", v.pemPath(name), v.sealedPath(name))
 	}
-	s := &ServerIdentity{Root: root.cert, RootPath: v.pemPath(serverRootName)}
-	for _, leaf := range []struct {
-		name string
-		kind KeyKind
-		to   *tls.Certificate
-	}{{serverECDSA, KeyP256, &s.ECDSA}, {serverRSA, KeyRSA2048, &s.RSA}} {
-		err = ctx.Err()
-		if err != nil {
-			return nil, err
-		}
-		p, err := v.serverLeaf(leaf.name, leaf.kind, root, names, now)
-		if err != nil {
-			return nil, err
-		}
-		*leaf.to = tls.Certificate{Certificate: [][]byte{p.cert.Raw}, PrivateKey: p.key, Leaf: p.cert}
-		if at := renewAt(p.cert, root.cert); s.RenewAt.IsZero() || at.Before(s.RenewAt) {
-			s.RenewAt = at
-		}
-	}
-	return s, nil
+	return root, nil
 }
 
 // renewAt is when a third of the lifetime is left; the end, for a certificate

@@ -13,6 +13,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -41,16 +42,39 @@ func ensure(t testing.TB, dir string, n pki.Names, now time.Time) *pki.ServerIde
 	return s
 }
 
+// copied gives another directory with the same files: making RSA keys takes time.
+func copied(t *testing.T, dir string) string {
+	t.Helper()
+	other := t.TempDir()
+	err := os.CopyFS(other, os.DirFS(dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return other
+}
+
 func TestFirstStartMakesAServerThatOpenSSLVerifies(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "data", "keys")
 	s := ensure(t, dir, names(t, "*.iot.us-east-1.example.com", "Imprint.Example.com.", "192.0.2.7"), start)
-	if s.RootPath != filepath.Join(dir, "server-root.pem") || !strings.HasPrefix(s.Root.Subject.CommonName, "Imprint server root ") {
-		t.Errorf("root: got %s at %s", s.Root.Subject, s.RootPath)
+	if got, want := s.RootPath, filepath.Join(dir, "server-roots.pem"); got != want {
+		t.Errorf("roots: got %s, want %s", got, want)
 	}
-	if got, want := s.Root.NotAfter, start.AddDate(20, 0, 0); !got.Equal(want) {
-		t.Errorf("root's end: got %v, want %v", got, want)
+	for _, root := range []*x509.Certificate{s.Root, s.RSARoot} {
+		if got, want := root.NotAfter, start.AddDate(20, 0, 0); !got.Equal(want) {
+			t.Errorf("end of %s: got %v, want %v", root.Subject, got, want)
+		}
 	}
+	if got := s.Root.Subject.CommonName; !regexp.MustCompile("^Imprint server root [0-9a-f]{8}$").MatchString(got) {
+		t.Errorf("name of the P-256 root: got %q", got)
+	}
+	if got := s.RSARoot.Subject.CommonName; !regexp.MustCompile("^Imprint server root RSA [0-9a-f]{8}$").MatchString(got) {
+		t.Errorf("name of the RSA root: got %q", got)
+	}
+	if k, ok := s.RSARoot.PublicKey.(*rsa.PublicKey); !ok || k.N.BitLen() != 2048 {
+		t.Errorf("key of the RSA root: got %T", s.RSARoot.PublicKey)
+	}
+	checkServer(t, dir, s)
 	for _, c := range s.Certificates() {
 		leaf := c.Leaf
 		if got := leaf.NotAfter.Sub(leaf.NotBefore); got > 397*24*time.Hour || !leaf.NotBefore.Before(start) {
@@ -80,13 +104,41 @@ func TestFirstStartMakesAServerThatOpenSSLVerifies(t *testing.T) {
 		openssl(t, tmp, "verify", "-x509_strict", "-purpose", "sslserver", "-attime", "1772366400", "-verify_hostname", name, "-CAfile", s.RootPath, "e.pem", "r.pem")
 	}
 	openssl(t, tmp, "verify", "-attime", "1772366400", "-verify_ip", "::1", "-CAfile", s.RootPath, "e.pem", "r.pem")
+	// The one root that fits is enough.
+	openssl(t, tmp, "verify", "-x509_strict", "-attime", "1772366400", "-CAfile", filepath.Join(dir, "server-root.pem"), "e.pem")
+	openssl(t, tmp, "verify", "-x509_strict", "-attime", "1772366400", "-CAfile", filepath.Join(dir, "server-root-rsa.pem"), "r.pem")
+}
+
+// checkServer says what holds after every start: each certificate is signed by
+// the root of its own kind, and the files in the clear hold just these roots.
+func checkServer(t *testing.T, dir string, s *pki.ServerIdentity) {
+	t.Helper()
+	if got, want := s.ECDSA.Leaf.SignatureAlgorithm, x509.ECDSAWithSHA256; got != want {
+		t.Errorf("signature on the ECDSA certificate: got %v, want %v", got, want)
+	}
+	if got, want := s.RSA.Leaf.SignatureAlgorithm, x509.SHA256WithRSA; got != want {
+		t.Errorf("signature on the RSA certificate: got %v, want %v", got, want)
+	}
+	err := errors.Join(s.ECDSA.Leaf.CheckSignatureFrom(s.Root), s.RSA.Leaf.CheckSignatureFrom(s.RSARoot))
+	if err != nil {
+		t.Error(err)
+	}
+	root, rsaRoot := pki.EncodeCertificatePEM(s.Root.Raw), pki.EncodeCertificatePEM(s.RSARoot.Raw)
+	for name, want := range map[string]string{"server-root.pem": root, "server-root-rsa.pem": rsaRoot, "server-roots.pem": root + rsaRoot} {
+		if diff := cmp.Diff(get(t, dir, name), want); diff != "" {
+			t.Errorf("%s (-got +want):\n%s", name, diff)
+		}
+	}
 }
 
 func TestFilesHoldNoKeyInTheClear(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	ensure(t, dir, names(t), start)
-	for name, mode := range map[string]fs.FileMode{"server-root.sealed": 0o600, "server-ecdsa.sealed": 0o600, "server-rsa.sealed": 0o600, "server-root.pem": 0o644} {
+	for name, mode := range map[string]fs.FileMode{
+		"server-root.sealed": 0o600, "server-root-rsa.sealed": 0o600, "server-ecdsa.sealed": 0o600, "server-rsa.sealed": 0o600,
+		"server-root.pem": 0o644, "server-root-rsa.pem": 0o644, "server-roots.pem": 0o644,
+	} {
 		info, err := os.Stat(filepath.Join(dir, name))
 		if err != nil {
 			t.Fatal(err)
@@ -103,17 +155,28 @@ func TestFilesHoldNoKeyInTheClear(t *testing.T) {
 func TestBothCertificatesServeTLS(t *testing.T) {
 	t.Parallel()
 	s := ensure(t, t.TempDir(), names(t), start)
-	roots := x509.NewCertPool()
-	roots.AddCert(s.Root)
-	tests := map[string]uint16{"ECDSA": tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, "RSA": tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256}
-	for name, suite := range tests {
-		t.Run(name, func(t *testing.T) {
+	tests := []struct {
+		name  string
+		suite uint16
+		trust []*x509.Certificate
+	}{
+		{"ECDSA with the P-256 root", tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, []*x509.Certificate{s.Root}},
+		{"RSA with the RSA root", tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, []*x509.Certificate{s.RSARoot}},
+		{"ECDSA with both", tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, []*x509.Certificate{s.Root, s.RSARoot}},
+		{"RSA with both", tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, []*x509.Certificate{s.Root, s.RSARoot}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
+			roots := x509.NewCertPool()
+			for _, root := range tt.trust {
+				roots.AddCert(root)
+			}
 			near, far := net.Pipe()
 			defer func() { _ = near.Close() }()
 			server := tls.Server(far, &tls.Config{Certificates: s.Certificates(), Time: at(start)})
 			go func() { _ = server.Handshake() }()
-			client := tls.Client(near, &tls.Config{RootCAs: roots, ServerName: "localhost", MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{suite}, Time: at(start)})
+			client := tls.Client(near, &tls.Config{RootCAs: roots, ServerName: "localhost", MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{tt.suite}, Time: at(start)})
 			err := client.HandshakeContext(t.Context())
 			if err != nil {
 				t.Errorf("handshake: %v", err)
@@ -126,6 +189,8 @@ func TestCertificatesAreKeptUntilTheyMustChange(t *testing.T) {
 	t.Parallel()
 	day := 24 * time.Hour
 	plain := names(t, "a.example.com", "b.example.com")
+	made := t.TempDir()
+	first := ensure(t, made, plain, start)
 	tests := []struct {
 		name  string
 		names pki.Names
@@ -145,11 +210,10 @@ func TestCertificatesAreKeptUntilTheyMustChange(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			dir := t.TempDir()
-			first := ensure(t, dir, plain, start)
+			dir := copied(t, made)
 			second := ensure(t, dir, tt.names, tt.now)
-			if !first.Root.Equal(second.Root) {
-				t.Error("the root changed")
+			if !first.Root.Equal(second.Root) || !first.RSARoot.Equal(second.RSARoot) {
+				t.Error("a root changed")
 			}
 			if got := first.ECDSA.Leaf.Equal(second.ECDSA.Leaf) && first.RSA.Leaf.Equal(second.RSA.Leaf); got != tt.kept {
 				t.Errorf("kept: got %v, want %v", got, tt.kept)
@@ -158,8 +222,8 @@ func TestCertificatesAreKeptUntilTheyMustChange(t *testing.T) {
 				t.Errorf("RenewAt: got %v, want after %v", second.RenewAt, tt.now)
 			}
 			third := ensure(t, dir, tt.names, tt.now)
-			if !third.ECDSA.Leaf.Equal(second.ECDSA.Leaf) {
-				t.Error("a third call changed the certificate again")
+			if !third.ECDSA.Leaf.Equal(second.ECDSA.Leaf) || !third.RSA.Leaf.Equal(second.RSA.Leaf) {
+				t.Error("a third call changed a certificate again")
 			}
 		})
 	}
@@ -167,6 +231,8 @@ func TestCertificatesAreKeptUntilTheyMustChange(t *testing.T) {
 
 func TestServerRefusalsHaveHints(t *testing.T) {
 	t.Parallel()
+	made := t.TempDir()
+	ensure(t, made, names(t), start)
 	tests := []struct {
 		name   string
 		damage func(dir string) error
@@ -183,12 +249,30 @@ func TestServerRefusalsHaveHints(t *testing.T) {
 			return os.Rename(filepath.Join(dir, "server-rsa.sealed"), filepath.Join(dir, "server-root.sealed"))
 		}, 1, start, "from one place to another"},
 		{"root expired", func(string) error { return nil }, 1, start.AddDate(21, 0, 0), "Check the server's clock"},
+		{"RSA root's key gone", func(dir string) error { return os.Remove(filepath.Join(dir, "server-root-rsa.sealed")) }, 1, start, "Restore"},
+		{"RSA root's key damaged", func(dir string) error {
+			return os.Truncate(filepath.Join(dir, "server-root-rsa.sealed"), 200)
+		}, 1, start, "backup"},
+		{"another's file over the RSA root", func(dir string) error {
+			return os.Rename(filepath.Join(dir, "server-root.sealed"), filepath.Join(dir, "server-root-rsa.sealed"))
+		}, 1, start, "Restore"},
+		{"a leaf's file over the RSA root", func(dir string) error {
+			return os.Rename(filepath.Join(dir, "server-rsa.sealed"), filepath.Join(dir, "server-root-rsa.sealed"))
+		}, 1, start, "from one place to another"},
+		{"RSA root alone expired", func(dir string) error {
+			for _, name := range []string{"server-root.sealed", "server-root.pem"} {
+				err := os.Remove(filepath.Join(dir, name))
+				if err != nil {
+					return err
+				}
+			}
+			return nil
+		}, 1, start.AddDate(21, 0, 0), "server-root-rsa.pem"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			dir := t.TempDir()
-			ensure(t, dir, names(t), start)
+			dir := copied(t, made)
 			err := tt.damage(dir)
 			if err != nil {
 				t.Fatal(err)
@@ -214,32 +298,128 @@ func TestDamagedServerCertificateIsMadeAnew(t *testing.T) {
 	if first.ECDSA.Leaf.Equal(second.ECDSA.Leaf) {
 		t.Error("the damaged certificate is still there")
 	}
-	if got, want := get(t, dir, "server-root.pem"), pki.EncodeCertificatePEM(first.Root.Raw); got != want {
-		t.Errorf("server-root.pem: got %q, want the root", got)
+	checkServer(t, dir, second)
+}
+
+func TestRootFilesThatAreWrongAreWrittenAnewAndNoOther(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	first := ensure(t, dir, names(t), start)
+	root, rsaRoot := pki.EncodeCertificatePEM(first.Root.Raw), pki.EncodeCertificatePEM(first.RSARoot.Raw)
+	tests := []struct {
+		name, file string
+		content    string // empty: the file is missing
+		want       []string
+	}{
+		{"all as it was left", "server-roots.pem", root + rsaRoot, nil},
+		{"bundle missing", "server-roots.pem", "", []string{"server-roots.pem"}},
+		{"bundle with the P-256 root alone", "server-roots.pem", root, []string{"server-roots.pem"}},
+		{"bundle in the wrong order", "server-roots.pem", rsaRoot + root, []string{"server-roots.pem"}},
+		{"bundle cut off", "server-roots.pem", root + rsaRoot[:len(rsaRoot)-1], []string{"server-roots.pem"}},
+		{"bundle with something behind", "server-roots.pem", root + rsaRoot + root, []string{"server-roots.pem"}},
+		{"P-256 root missing", "server-root.pem", "", []string{"server-root.pem"}},
+		{"RSA root missing", "server-root-rsa.pem", "", []string{"server-root-rsa.pem"}},
+		{"RSA root's file with the other root", "server-root-rsa.pem", root, []string{"server-root-rsa.pem"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			put(t, dir, tt.file, tt.content)
+			if tt.content == "" {
+				err := os.Remove(filepath.Join(dir, tt.file))
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			var got []string
+			write, create := pki.DurableWrites()
+			noting := func(next pki.WriteFunc) pki.WriteFunc {
+				return func(path string, data []byte, perm fs.FileMode) error {
+					got = append(got, filepath.Base(path))
+					return next(path, data, perm)
+				}
+			}
+			s, err := pki.EnsureServerWith(t.Context(), dir, sealer(t, 1), names(t), at(start), noting(write), noting(create))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(got, tt.want); diff != "" {
+				t.Errorf("files written (-got +want):\n%s", diff)
+			}
+			checkServer(t, dir, s)
+		})
+	}
+}
+
+// oneRoot gives a directory from when the P-256 root signed both certificates,
+// and its files by name.
+func oneRoot(t *testing.T) (dir string, files map[string]string) {
+	t.Helper()
+	dir = t.TempDir()
+	err := pki.WriteServerOfOneRoot(dir, sealer(t, 1), names(t), start)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files = make(map[string]string)
+	for _, name := range []string{"server-root.sealed", "server-root.pem", "server-ecdsa.sealed", "server-rsa.sealed"} {
+		files[name] = get(t, dir, name)
+	}
+	return dir, files
+}
+
+func TestADirectoryOfOneRootGetsTheSecondAndKeepsTheFirst(t *testing.T) {
+	t.Parallel()
+	dir, before := oneRoot(t)
+	s := ensure(t, dir, names(t), start.Add(24*time.Hour))
+	checkServer(t, dir, s)
+	for name, text := range before {
+		if got, want := get(t, dir, name) == text, name != "server-rsa.sealed"; got != want {
+			t.Errorf("%s kept: got %v, want %v", name, got, want)
+		}
+	}
+	again := ensure(t, dir, names(t), start.Add(24*time.Hour))
+	if !again.RSA.Leaf.Equal(s.RSA.Leaf) || !again.RSARoot.Equal(s.RSARoot) {
+		t.Error("the start after changed something")
 	}
 }
 
 // Every write, at which the process dies: before anything is written, or after
-// the file is in place. The next start must continue, with the root that was
-// there, and the one after must change nothing.
+// the file is in place. The next start must continue, with the roots that were
+// there, and the one after must change nothing. The first start is one such run,
+// and so is the one that finds the files of a time with one root.
 func TestEnsureServerSurvivesDeathAtEveryWrite(t *testing.T) {
 	t.Parallel()
-	died := errors.New("killed")
-	for _, persisted := range []bool{false, true} {
-		for step := 1; ; step++ {
-			if survived := dieAt(t, died, step, persisted); survived {
-				if want := 5; step != want {
-					t.Errorf("persisted %v: got %d writes, want %d", persisted, step-1, want-1)
+	_, old := oneRoot(t)
+	tests := []struct {
+		name   string
+		before map[string]string
+		writes int
+	}{
+		{"first start", nil, 7},
+		{"upgrade from one root", old, 4},
+	}
+	for _, tt := range tests {
+		for _, persisted := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, persisted %v", tt.name, persisted), func(t *testing.T) {
+				t.Parallel()
+				step := 1
+				for !dieAt(t, tt.before, step, persisted) {
+					step++
 				}
-				break
-			}
+				if got := step - 1; got != tt.writes {
+					t.Errorf("got %d writes, want %d", got, tt.writes)
+				}
+			})
 		}
 	}
 }
 
-func dieAt(t *testing.T, died error, step int, persisted bool) (survived bool) {
+func dieAt(t *testing.T, before map[string]string, step int, persisted bool) (survived bool) {
 	t.Helper()
 	dir := t.TempDir()
+	for name, text := range before {
+		put(t, dir, name, text)
+	}
+	died := errors.New("killed")
 	write, create := pki.DurableWrites()
 	count := 0
 	killing := func(next pki.WriteFunc) pki.WriteFunc {
@@ -261,21 +441,35 @@ func dieAt(t *testing.T, died error, step int, persisted bool) (survived bool) {
 	if !errors.Is(err, died) {
 		t.Fatalf("step %d: got %v, want %v", step, err, died)
 	}
-	root, rootErr := os.ReadFile(filepath.Join(dir, "server-root.pem"))
-	again := ensure(t, dir, names(t), start)
-	if rootErr == nil && string(root) != pki.EncodeCertificatePEM(again.Root.Raw) {
-		t.Errorf("step %d, persisted %v: a published root was replaced", step, persisted)
+	// What others may rely on from the moment that it is there.
+	kept := make(map[string][]byte)
+	for _, name := range []string{"server-root.sealed", "server-root.pem", "server-root-rsa.sealed", "server-root-rsa.pem", "server-roots.pem", "server-ecdsa.sealed"} {
+		text, err := os.ReadFile(filepath.Join(dir, name))
+		if err == nil {
+			kept[name] = text
+		}
 	}
+	leaf, err := os.ReadFile(filepath.Join(dir, "server-rsa.sealed"))
+	if err == nil && string(leaf) != before["server-rsa.sealed"] && kept["server-roots.pem"] == nil {
+		t.Errorf("step %d: the RSA certificate is there before the bundle with its root", step)
+	}
+	again := ensure(t, dir, names(t), start)
+	for name, text := range kept {
+		if get(t, dir, name) != string(text) {
+			t.Errorf("step %d: %s was replaced", step, name)
+		}
+	}
+	checkServer(t, dir, again)
 	third := ensure(t, dir, names(t), start)
-	if !third.ECDSA.Leaf.Equal(again.ECDSA.Leaf) || !third.RSA.Leaf.Equal(again.RSA.Leaf) || !third.Root.Equal(again.Root) {
-		t.Errorf("step %d, persisted %v: the start after changed something", step, persisted)
+	if !third.ECDSA.Leaf.Equal(again.ECDSA.Leaf) || !third.RSA.Leaf.Equal(again.RSA.Leaf) || !third.Root.Equal(again.Root) || !third.RSARoot.Equal(again.RSARoot) {
+		t.Errorf("step %d: the start after changed something", step)
 	}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := len(entries), 4; got != want {
-		t.Errorf("step %d, persisted %v: got %d files, want %d", step, persisted, got, want)
+	if got, want := len(entries), 7; got != want {
+		t.Errorf("step %d: got %d files, want %d", step, got, want)
 	}
 	return false
 }
@@ -336,7 +530,7 @@ func TestASecondStarterTakesTheFirstOnesRoot(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !bytes.Equal(first.Root.Raw, second.Root.Raw) {
+	if !bytes.Equal(first.Root.Raw, second.Root.Raw) || !bytes.Equal(first.RSARoot.Raw, second.RSARoot.Raw) {
 		t.Error("the two have different roots")
 	}
 }

@@ -157,9 +157,13 @@ func (v vault) replace(name string, p *pair) error {
 	return nil
 }
 
-// publish writes the certificate in the clear unless it stands there already.
-func (v vault) publish(name string, cert *x509.Certificate) error {
-	want := []byte(EncodeCertificatePEM(cert.Raw))
+// publish writes certificates in the clear, in this order, unless just they
+// stand there already.
+func (v vault) publish(name string, certs ...*x509.Certificate) error {
+	var want []byte
+	for _, cert := range certs {
+		want = append(want, EncodeCertificatePEM(cert.Raw)...)
+	}
 	present, err := readBounded(v.pemPath(name))
 	if err == nil && bytes.Equal(present, want) {
 		return nil

@@ -26,7 +26,10 @@ func newEnv() *cobra.Command {
 
   eval "$(imprint env)"
 
-They hold the secret of the first access key: treat the output as one.`,
+They hold the secret of the first access key: treat the output as one.
+
+AWS_CA_BUNDLE and IMPRINT_CA name the server's roots, the file to give to
+devices; IMPRINT_MQTT is the address that they connect to.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			dir, err := cmd.Flags().GetString("data")

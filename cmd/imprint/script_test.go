@@ -59,12 +59,12 @@ func ready(dir string) bool {
 	if err != nil {
 		return false
 	}
-	root, err := os.ReadFile(filepath.Join(dir, "pki", "server-root.pem"))
+	bundle, err := os.ReadFile(filepath.Join(dir, "pki", "server-roots.pem"))
 	if err != nil {
 		return false
 	}
 	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(root)
+	roots.AppendCertsFromPEM(bundle)
 	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}}
 	defer transport.CloseIdleConnections()
 	response, err := (&http.Client{Transport: transport, Timeout: 5 * time.Second}).Get(facts.APIURL + "/readyz")

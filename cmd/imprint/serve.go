@@ -63,7 +63,7 @@ func (s *server) greet(w io.Writer) {
   control plane (AWS IoT API)     %s
   health, metrics                 %s/readyz  /metrics
   data directory                  %s
-  server root for devices         %s
+  server roots for devices        %s
   account, region                 %s, %s
 
 Next, in another terminal:
