@@ -62,4 +62,3 @@ func operations() string {
 	slices.Sort(no)
 	return fmt.Sprintf("\nOffered (%d): %s.\n\nNot offered (%d): %s.\n\n", len(yes), strings.Join(yes, ", "), len(no), strings.Join(no, ", "))
 }
-
