@@ -11,7 +11,7 @@ build: ## the program, static, at bin/imprint
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/imprint ./cmd/imprint
 
 demo: build ## a server in a temporary directory, devices through the main job, the timeline
-	$(GO) run ./cmd/demo -imprint bin/imprint
+	$(GO) run -trimpath ./cmd/demo -imprint bin/imprint
 
 run: build ## the server, for real use, with its data in ./imprint-data
 	./bin/imprint serve

@@ -60,7 +60,7 @@ type Attempt struct {
 }
 
 // AttemptFilter selects attempts. Empty members select all; Match selects those
-// whose certificate id, serial, thing, client id, or peer address (with or
+// whose own id, certificate id, serial, thing, client id, or peer address (with or
 // without port) equals it.
 type AttemptFilter struct {
 	Tenant Tenant // zero: all tenants

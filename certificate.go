@@ -97,17 +97,22 @@ func (c Certificate) Refusal(now time.Time) *Error {
 	switch c.Status {
 	case CertificateActive:
 	case CertificateInactive:
-		return Errorf(CodeCertificateInactive, "certificate %s is INACTIVE", c.ID)
+		return Errorf(CodeCertificateInactive, "certificate %s is INACTIVE", c.ID).WithHint("%s", c.activateCommand())
 	case CertificateRevoked:
 		return Errorf(CodeCertificateRevoked, "certificate %s is REVOKED", c.ID)
 	case CertificatePendingTransfer:
 		return Errorf(CodeCertificateTransfer, "certificate %s is PENDING_TRANSFER", c.ID)
 	case CertificatePendingActivation:
-		return Errorf(CodeCertificatePending, "certificate %s is PENDING_ACTIVATION", c.ID)
+		return Errorf(CodeCertificatePending, "certificate %s is PENDING_ACTIVATION", c.ID).WithHint("%s", c.activateCommand())
 	default:
 		return Errorf(CodeCertificateInactive, "certificate %s is %s", c.ID, c.Status)
 	}
 	return ValidityRefusal(c.NotBefore, c.NotAfter, now)
+}
+
+// activateCommand is what an operator types to let the certificate in.
+func (c Certificate) activateCommand() string {
+	return "aws iot update-certificate --new-status ACTIVE --certificate-id " + string(c.ID)
 }
 
 // ValidityRefusal says why a certificate can't be used at the given time; nil

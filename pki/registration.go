@@ -14,6 +14,8 @@ import (
 // most imprint.MaxCAsPerSubject CAs of one subject.
 const maxCandidates = 4 * imprint.MaxCAsPerSubject
 
+const registrationHint = "Make the verification certificate with the code of aws iot get-registration-code as its only common name; each account and region has its own."
+
 // CheckCARegistration says whether a CA may be registered in a mode, given the
 // verification certificate that was sent with it (nil when none was) and the
 // tenant's registration code. The checks, in their order:
@@ -90,12 +92,14 @@ func checkCommonName(cert *x509.Certificate, code string) error {
 		}
 	}
 	if len(names) != 1 {
-		return imprint.Errorf(imprint.CodeRegistrationCode, "the verification certificate has %d common names, one is expected", len(names))
+		return imprint.Errorf(imprint.CodeRegistrationCode, "the verification certificate has %d common names, one is expected", len(names)).
+			WithHint(registrationHint)
 	}
 	// The code is ASCII hex; folding beyond ASCII can't make another text equal
 	// to it, because EqualFold folds no other letter to a-f.
 	if !strings.EqualFold(names[0], code) {
-		return imprint.Errorf(imprint.CodeRegistrationCode, "the verification certificate's common name is %q, not this tenant's registration code", clip(names[0]))
+		return imprint.Errorf(imprint.CodeRegistrationCode, "the verification certificate's common name is %q, not this tenant's registration code", clip(names[0])).
+			WithHint(registrationHint)
 	}
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -341,6 +342,7 @@ func (s *server) explain(t *testing.T, who string) []attempt {
 	if err != nil {
 		t.Fatalf("imprint explain %s: %v\n%s", who, err, run.stdout)
 	}
+	slices.Reverse(list) // the command tells them in the order in which they happened
 	return list
 }
 

@@ -140,7 +140,7 @@ func (r *Recorder) End(outcome imprint.Outcome, code imprint.Code) {
 	a := r.attempt
 	r.attempt = nil
 	a.Outcome, a.Code, a.EndedAt = outcome, code, now
-	r.log.put(entry{attempt: a}, outcome == imprint.OutcomeRefused && code != imprint.CodeOverloaded)
+	r.log.put(entry{attempt: a}, (outcome == imprint.OutcomeRefused && code != imprint.CodeOverloaded) || outcome == imprint.OutcomeProvisioned)
 }
 
 // Began is when the connection was accepted; zero after Connected.

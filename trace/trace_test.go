@@ -222,8 +222,8 @@ func TestOverloadDropsSuccessesButNoRefusal(t *testing.T) {
 	<-store.entered // the writer holds one and stands still
 	late := begin()
 	late.Connected()
-	begin().End(imprint.OutcomeProvisioned, "") // the queue is full
-	begin().End(imprint.OutcomeProvisioned, "")
+	begin().Connected() // the queue is full
+	begin().Connected()
 	begin().End(imprint.OutcomeRefused, imprint.CodeOverloaded)
 	if got := l.Counters().Dropped; got != 2 {
 		t.Errorf("dropped %d, want 2", got)

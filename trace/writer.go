@@ -57,6 +57,19 @@ func (l *Log) collect(first entry) []entry {
 		case <-timer.C:
 			return batch
 		case <-l.closing:
+			return l.fill(batch)
+		}
+	}
+	return batch
+}
+
+// fill adds what waits already.
+func (l *Log) fill(batch []entry) []entry {
+	for len(batch) < l.opts.Batch {
+		select {
+		case e := <-l.queue:
+			batch = append(batch, e)
+		default:
 			return batch
 		}
 	}

@@ -9,7 +9,10 @@ import (
 	"io"
 	"net/url"
 	"os"
+	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -138,7 +141,7 @@ func newExplain() *cobra.Command {
 	var asJSON, follow bool
 	var limit int
 	cmd := &cobra.Command{
-		Use:   "explain CERTIFICATE-ID | SERIAL | THING | CLIENT-ID | ADDRESS | ARN | FILE.pem",
+		Use:   "explain CERTIFICATE-ID | SERIAL | THING | CLIENT-ID | ADDRESS | ARN | FILE.pem | ATTEMPT-ID",
 		Short: "Show why a device is, or isn't, connected: the timeline of its attempts",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -158,6 +161,8 @@ func newExplain() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			// The timeline reads downwards, in both forms.
+			slices.Reverse(list)
 			if asJSON {
 				return printJSON(cmd.OutOrStdout(), list)
 			}
@@ -165,9 +170,8 @@ func newExplain() *cobra.Command {
 				return imprint.Errorf(imprint.CodeNotFound, "no attempt by %s is recorded", args[0]).
 					WithHint("It never reached this server's device port, or was forgotten. `imprint attempts --failed` shows who came.")
 			}
-			// The timeline reads downwards.
-			for n := len(list) - 1; n >= 0; n-- {
-				err = printAttempt(cmd.OutOrStdout(), list[n])
+			for _, a := range list {
+				err = printAttempt(cmd.OutOrStdout(), a)
 				if err != nil {
 					return err
 				}
@@ -186,6 +190,9 @@ func newExplain() *cobra.Command {
 func matchOf(word string) (string, error) {
 	data, err := os.ReadFile(word)
 	if err != nil {
+		if strings.ContainsRune(word, filepath.Separator) && !strings.HasPrefix(word, "arn:") || slices.Contains([]string{".pem", ".crt", ".cer"}, filepath.Ext(word)) {
+			return "", usageError{fmt.Errorf("couldn't read the certificate: %w", err)}
+		}
 		return word, nil // no file of that name: the word itself is meant
 	}
 	block, _ := pem.Decode(data)

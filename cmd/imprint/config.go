@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -122,6 +123,7 @@ func loadConfig(flags *pflag.FlagSet) (Config, error) {
 			return Config{}, usageError{fmt.Errorf("couldn't read the configuration file %s: %w", path, err)}
 		}
 	}
+	fromFile := k.Keys()
 	err := k.Load(env.Provider(".", env.Opt{Prefix: "IMPRINT_", TransformFunc: settingOf}), nil)
 	if err != nil {
 		return Config{}, fmt.Errorf("couldn't read the environment: %w", err)
@@ -135,16 +137,18 @@ func loadConfig(flags *pflag.FlagSet) (Config, error) {
 	if err != nil {
 		return Config{}, usageError{fmt.Errorf("couldn't read the configuration: %w", err)}
 	}
-	return c, c.check(k.Keys())
+	return c, c.check(fromFile)
 }
 
 // settingOf turns IMPRINT_MAX_HANDSHAKES into max-handshakes. An empty variable
-// counts as unset.
+// counts as unset, and so does one that is no setting: orchestrators put
+// variables of their own beside ours (Kubernetes names IMPRINT_PORT and
+// IMPRINT_SERVICE_HOST after a service called imprint).
 func settingOf(name, value string) (string, any) {
-	if value == "" {
+	name = strings.ReplaceAll(strings.ToLower(strings.TrimPrefix(name, "IMPRINT_")), "_", "-")
+	if value == "" || !isSetting(name) {
 		return "", nil
 	}
-	name = strings.ReplaceAll(strings.ToLower(strings.TrimPrefix(name, "IMPRINT_")), "_", "-")
 	switch name {
 	case "regions", "host":
 		return name, strings.Split(value, ",")
@@ -152,16 +156,17 @@ func settingOf(name, value string) (string, any) {
 	return name, value
 }
 
-// ignoredSettings are environment variables of other subcommands and of tests
-// that share the prefix.
-var ignoredSettings = map[string]bool{"config": true, "ci": true, "mqtt": true, "ca": true, "help": true}
-
-// check refuses what can't work. Names are the settings that were given.
-func (c Config) check(names []string) error {
+// isSetting tells whether Config has a setting of a name.
+func isSetting(name string) bool {
 	known := pflag.NewFlagSet("", pflag.ContinueOnError)
 	addServeFlags(known)
+	return name == "master-key" || name != "config" && known.Lookup(name) != nil
+}
+
+// check refuses what can't work. Names are the settings of the file.
+func (c Config) check(names []string) error {
 	for _, name := range names {
-		if known.Lookup(name) == nil && name != "master-key" && !ignoredSettings[name] {
+		if !isSetting(name) {
 			return usageError{fmt.Errorf("there is no setting %q (imprint serve --help lists them)", name)}
 		}
 	}
@@ -179,7 +184,38 @@ func (c Config) check(names []string) error {
 		return usageError{fmt.Errorf("log-format is %q, not text or json", c.LogFormat)}
 	}
 	if c.Data == "" {
-		return usageError{fmt.Errorf("data names no directory")}
+		return usageError{errors.New("data names no directory")}
+	}
+	return c.checkNumbers()
+}
+
+// checkNumbers refuses sizes and times that would switch a limit off or stop
+// the server's work.
+func (c Config) checkNumbers() error {
+	for _, n := range []struct {
+		name         string
+		value, least int
+	}{
+		{"max-handshakes", c.MaxHandshakes, 1},
+		{"max-pending-per-address", c.MaxPendingPerAddress, 1},
+		{"max-connections", c.MaxConnections, 1},
+		{"api-rate", c.APIRate, 0},
+		{"trace-keep", c.TraceKeep, 1},
+		{"rsa-key-pool", c.RSAKeyPool, 1},
+	} {
+		if n.value < n.least {
+			return usageError{fmt.Errorf("%s is %d, and must be at least %d", n.name, n.value, n.least)}
+		}
+	}
+	for _, d := range []struct {
+		name  string
+		value time.Duration
+	}{
+		{"handshake-timeout", c.HandshakeTimeout}, {"connect-timeout", c.ConnectTimeout}, {"trace-retention", c.TraceRetention},
+	} {
+		if d.value <= 0 {
+			return usageError{fmt.Errorf("%s is %s, and must be more than nothing", d.name, d.value)}
+		}
 	}
 	return nil
 }

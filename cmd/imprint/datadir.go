@@ -45,7 +45,7 @@ type serverFacts struct {
 }
 
 // openSealer gives the sealer of a data directory; create makes the master key
-// when there is none.
+// of a directory in which nothing is sealed yet.
 func openSealer(dir, masterKey string, create bool) (imprint.Sealer, error) {
 	if masterKey == "" {
 		masterKey = os.Getenv("IMPRINT_MASTER_KEY")
@@ -57,15 +57,25 @@ func openSealer(dir, masterKey string, create bool) (imprint.Sealer, error) {
 		}
 		return seal.New(key), nil
 	}
+	path := filepath.Join(dir, masterKeyFile)
 	load := seal.LoadMasterKey
-	if create {
+	if create && !exists(filepath.Join(dir, operatorFile)) {
 		load = seal.LoadOrCreateMasterKey
 	}
-	key, err := load(filepath.Join(dir, masterKeyFile))
+	key, err := load(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, imprint.Errorf(imprint.CodeUnavailable, "the master key %s is missing, and what it sealed is there: %w", path, err).
+			WithHint("Put the file back from where you keep it, or set IMPRINT_MASTER_KEY to its content. Without it the keys in %s can't be opened.", dir)
+	}
 	if err != nil {
 		return nil, err
 	}
 	return seal.New(key), nil
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
 }
 
 // writeOperatorKey stores the first access key for `imprint env`.

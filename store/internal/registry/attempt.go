@@ -227,7 +227,8 @@ func (q *attemptQuery) build(t *Tx, limit int) (string, []any) {
 // matches gives a condition for each column that the match may stand in.
 func (q *attemptQuery) matches() []string {
 	match := q.arg(q.filter.Match)
-	selections := make([]string, 0, 6)
+	selections := make([]string, 0, 7)
+	selections = append(selections, "id = "+match)
 	for _, column := range []string{"certificate_id", "serial", "thing", "client_id"} {
 		selections = append(selections, column+" = "+match+" AND "+column+" <> ''")
 	}
