@@ -290,6 +290,7 @@ func (g *Gateway) serve(ctx context.Context, conn net.Conn, address, network net
 		return
 	}
 	g.handshakesOK.Add(1)
+	acknowledgeNow(conn)
 	leaf := tlsConn.ConnectionState().PeerCertificates[0]
 	v := &visitor{gateway: g, tenant: h.tenant, serverName: h.serverName, leaf: leaf, id: pki.CertificateID(leaf.Raw)}
 	// Now, and not at CONNECT, so that a device that never gets that far is
