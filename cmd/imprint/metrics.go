@@ -10,6 +10,7 @@ import (
 	"github.com/imprint-iot/imprint/broker"
 	"github.com/imprint-iot/imprint/events"
 	"github.com/imprint-iot/imprint/gateway"
+	"github.com/imprint-iot/imprint/identity"
 	"github.com/imprint-iot/imprint/pki"
 	"github.com/imprint-iot/imprint/provisioning"
 	"github.com/imprint-iot/imprint/trace"
@@ -29,6 +30,7 @@ type metered struct {
 	provisioning *provisioning.Engine
 	trace        *trace.Log
 	events       *events.Dispatcher
+	identities   *identity.Resolver
 	keys         *pki.KeyPool
 }
 
@@ -74,9 +76,11 @@ func (m *metrics) watch(rooms metered) {
 	counter("imprint_connections_overloaded_total", "Device sockets closed at a limit.", func() uint64 { return g().Overloaded })
 	counter("imprint_handshakes_total", "TLS handshakes completed.", func() uint64 { return g().HandshakesOK })
 	counter("imprint_handshakes_failed_total", "TLS handshakes failed.", func() uint64 { return g().HandshakesFailed })
+	counter("imprint_connection_panics_total", "Connections ended by a failure of the server's own.", func() uint64 { return g().Panics })
 	gauge("imprint_connections_pending", "Connections that aren't admitted yet.", func() int64 { return g().Pending })
 	gauge("imprint_connections_open", "Device sockets open.", func() int64 { return g().Open })
 
+	gauge("imprint_identities", "Certificates in the cache of the connection path.", func() int64 { return int64(rooms.identities.Counters().Identities) })
 	gauge("imprint_sessions", "MQTT sessions connected.", func() int64 { return b().Connected })
 	counter("imprint_connects_total", "CONNECT packets accepted.", func() uint64 { return b().Connects })
 	counter("imprint_connects_refused_total", "Connections refused before or at CONNECT.", func() uint64 { return b().Refused })

@@ -226,7 +226,7 @@ func (s *server) wire(context.Context) error {
 		Provisioning: s.provisioning, Broker: s.broker, Trace: s.trace, Certificates: s.certificates,
 	})
 	s.metrics.watch(metered{
-		gateway: s.gateway, broker: s.broker, provisioning: s.provisioning, trace: s.trace, events: s.events, keys: s.keys,
+		gateway: s.gateway, broker: s.broker, provisioning: s.provisioning, trace: s.trace, events: s.events, identities: s.identities, keys: s.keys,
 	})
 	return nil
 }
