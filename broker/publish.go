@@ -226,7 +226,7 @@ func refreshExpiry(packet *mqtt.Publish, until, now time.Time) bool {
 	if left <= 0 {
 		return false
 	}
-	packet.Properties.MessageExpiry = uint32(left / time.Second)
+	packet.Properties.MessageExpiry = max(1, uint32(left/time.Second))
 	return true
 }
 

@@ -147,14 +147,32 @@ func (e *Endpoints) homeAddress() string {
 	return address
 }
 
+// maxNamedRegions bounds the regions in the server's certificates, so that they
+// never have more names than a certificate may have. The home tenant's region
+// comes first.
+const maxNamedRegions = 20
+
+// regions lists the regions of the known tenants. The caller holds mu.
+func (e *Endpoints) regions() []string {
+	var others []string
+	for tenant := range e.prefixes {
+		if tenant.Region != e.home.Region {
+			others = append(others, string(tenant.Region))
+		}
+	}
+	slices.Sort(others)
+	all := append([]string{string(e.home.Region)}, slices.Compact(others)...)
+	return all[:min(len(all), maxNamedRegions)]
+}
+
 // CertificateNames lists the DNS names that the server's certificates must
-// carry so that every known tenant's endpoint is covered.
+// carry so that the known tenants' endpoints are covered.
 func (e *Endpoints) CertificateNames() []string {
 	names := append([]string{"localhost"}, e.aliases...)
 	e.mu.RLock()
 	defer e.mu.RUnlock()
-	for tenant := range e.prefixes {
-		base := "iot." + string(tenant.Region) + "." + e.suffix()
+	for _, region := range e.regions() {
+		base := "iot." + region + "." + e.suffix()
 		names = append(names, "*."+base, "*.credentials."+base, "*.jobs."+base, base)
 	}
 	if e.domain != "" {

@@ -102,7 +102,10 @@ func (s *Service) changeSettings(ctx context.Context, tenant imprint.Tenant, cha
 		if imprint.CodeOf(err) == imprint.CodeNotFound {
 			made = true
 			settings = imprint.TenantSettings{Tenant: tenant, CreatedAt: s.rooms.Clock()}
-			settings.EndpointPrefix, err = freePrefix(tx)
+			err = roomForTenant(tx, tenant)
+			if err == nil {
+				settings.EndpointPrefix, err = freePrefix(tx)
+			}
 		}
 		if err != nil {
 			return settings, err
@@ -125,6 +128,23 @@ func (s *Service) changeSettings(ctx context.Context, tenant imprint.Tenant, cha
 		s.tellTenantMade(settings)
 	}
 	return settings, nil
+}
+
+// MaxTenants bounds the tenants of a server: each takes room in the names of the
+// server's certificates.
+const MaxTenants = 20
+
+// roomForTenant refuses one tenant too many before anything is stored of it.
+func roomForTenant(tx imprint.ReadTx, tenant imprint.Tenant) error {
+	all, err := tx.TenantList()
+	if err != nil {
+		return fmt.Errorf("couldn't count the tenants: %w", err)
+	}
+	if len(all) >= MaxTenants {
+		return imprint.Errorf(imprint.CodeLimitExceeded, "%s would be tenant %d of this server, at most %d are kept", tenant, len(all)+1, MaxTenants).
+			WithHint("Check the region that the request was signed for. imprint serve --regions limits callers to the regions that are meant.")
+	}
+	return nil
 }
 
 // tellIfStored tells of a new tenant whose commit was reported as failed and is

@@ -1,6 +1,7 @@
 package iot_test
 
 import (
+	"fmt"
 	"regexp"
 	"strings"
 	"sync"
@@ -9,6 +10,7 @@ import (
 	sdk "github.com/aws/aws-sdk-go-v2/service/iot"
 
 	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/awsapi/iot"
 	"github.com/imprint-iot/imprint/awsapi/iot/iottest"
 )
 
@@ -105,4 +107,33 @@ func TestEnsureTenantRefusesWhatIsNoTenant(t *testing.T) {
 	}
 	_, err := server.Client(imprint.Tenant{Account: "123456789012", Region: "x"}).DescribeEndpoint(t.Context(), &sdk.DescribeEndpointInput{})
 	iottest.WantRefusal(t, err, "InvalidRequestException", 400, "region")
+}
+
+// One tenant too many is refused before anything of it is stored.
+func TestTenantsAreBounded(t *testing.T) {
+	t.Parallel()
+	s := iottest.Start(t)
+	made := 0
+	for n := range iot.MaxTenants + 5 {
+		_, err := s.Service.EnsureTenant(t.Context(), imprint.Tenant{Account: "123456789012", Region: imprint.Region(fmt.Sprintf("eu-north-%d", n))})
+		if err == nil {
+			made++
+			continue
+		}
+		if got := imprint.CodeOf(err); got != imprint.CodeLimitExceeded {
+			t.Fatalf("tenant %d: %v, want %s", n, err, imprint.CodeLimitExceeded)
+		}
+	}
+	if made > iot.MaxTenants || made < iot.MaxTenants-2 {
+		t.Errorf("made %d tenants, want about %d", made, iot.MaxTenants)
+	}
+	var all []imprint.TenantSettings
+	s.View(t, func(tx imprint.ReadTx) error {
+		list, err := tx.TenantList()
+		all = list
+		return err
+	})
+	if len(all) != iot.MaxTenants {
+		t.Errorf("%d tenants are stored, want %d", len(all), iot.MaxTenants)
+	}
 }
