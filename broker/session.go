@@ -71,7 +71,8 @@ type session struct {
 	aliases       []string
 	route         route
 	incoming      mqtt.Publish
-	explained     int // denials that were put into words
+	explained     int  // denials that were put into words
+	withdrawn     bool // out of the topics and the realm
 	small         [256]byte
 
 	out outbound
@@ -94,6 +95,9 @@ func (b *Broker) Serve(ctx context.Context, conn net.Conn, peer Peer) {
 	if peer.Admitted != nil {
 		peer.Admitted()
 	}
+	// Whoever recovers from a panic of this goroutine keeps the server; nothing
+	// of the session may stay behind then.
+	defer s.forget()
 	err = in.run(ctx)
 	s.finish(s.ending(err))
 }
@@ -171,13 +175,7 @@ func (s *session) over() *endError {
 func (s *session) finish(why *endError) {
 	s.stop(why)
 	why = s.over()
-	for _, sub := range s.subscriptions {
-		s.realm.topics.remove(sub)
-	}
-	// A publisher that found this session may keep it a while: what it holds
-	// must not keep others.
-	s.subscriptions, s.route, s.aliases = nil, route{}, nil
-	s.broker.leave(s)
+	s.withdraw()
 	s.recordEnd(why)
 	if s.will != nil {
 		s.publishWill()
@@ -186,6 +184,27 @@ func (s *session) finish(why *endError) {
 	s.awaitGoodbye()
 	s.unbind()
 	s.peer.Rec.End(imprint.OutcomeClosed, why.code)
+}
+
+// withdraw takes the session out of the topics and the realm, once.
+func (s *session) withdraw() {
+	if s.withdrawn {
+		return
+	}
+	s.withdrawn = true
+	for _, sub := range s.subscriptions {
+		s.realm.topics.remove(sub)
+	}
+	// A publisher that found this session may keep it a while: what it holds
+	// must not keep others.
+	s.subscriptions, s.route, s.aliases = nil, route{}, nil
+	s.broker.leave(s)
+}
+
+// forget leaves nothing of a session behind; after finish there is nothing.
+func (s *session) forget() {
+	s.withdraw()
+	s.unbind()
 }
 
 func (s *session) recordEnd(why *endError) {

@@ -168,6 +168,9 @@ func (g *Gateway) start(ctx context.Context, conn net.Conn) {
 		return
 	}
 	_ = conn.Close()
+	if imprint.CodeOf(err) == imprint.CodeServerShutdown {
+		return
+	}
 	g.overloaded.Add(1)
 	if g.overloadTrace.Allow() {
 		rec := g.rooms.Trace.Begin(conn.RemoteAddr().String())
