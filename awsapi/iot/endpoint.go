@@ -130,18 +130,22 @@ func (s *Service) changeSettings(ctx context.Context, tenant imprint.Tenant, cha
 	return settings, nil
 }
 
-// MaxTenants bounds the tenants of a server: each takes room in the names of the
-// server's certificates.
-const MaxTenants = 20
+// MaxRegions bounds the regions of a server's tenants: each takes room in the
+// names of the server's certificates.
+const MaxRegions = 20
 
-// roomForTenant refuses one tenant too many before anything is stored of it.
+// roomForTenant refuses one region too many before anything is stored of it.
 func roomForTenant(tx imprint.ReadTx, tenant imprint.Tenant) error {
 	all, err := tx.TenantList()
 	if err != nil {
-		return fmt.Errorf("couldn't count the tenants: %w", err)
+		return fmt.Errorf("couldn't count the regions: %w", err)
 	}
-	if len(all) >= MaxTenants {
-		return imprint.Errorf(imprint.CodeLimitExceeded, "%s would be tenant %d of this server, at most %d are kept", tenant, len(all)+1, MaxTenants).
+	regions := map[imprint.Region]bool{tenant.Region: true}
+	for _, other := range all {
+		regions[other.Tenant.Region] = true
+	}
+	if len(regions) > MaxRegions {
+		return imprint.Errorf(imprint.CodeLimitExceeded, "%s would be region %d of this server, at most %d are kept", tenant.Region, len(regions), MaxRegions).
 			WithHint("Check the region that the request was signed for. imprint serve --regions limits callers to the regions that are meant.")
 	}
 	return nil

@@ -109,12 +109,12 @@ func TestEnsureTenantRefusesWhatIsNoTenant(t *testing.T) {
 	iottest.WantRefusal(t, err, "InvalidRequestException", 400, "region")
 }
 
-// One tenant too many is refused before anything of it is stored.
-func TestTenantsAreBounded(t *testing.T) {
+// One region too many is refused before anything of it is stored.
+func TestRegionsAreBounded(t *testing.T) {
 	t.Parallel()
 	s := iottest.Start(t)
 	made := 0
-	for n := range iot.MaxTenants + 5 {
+	for n := range iot.MaxRegions + 5 {
 		_, err := s.Service.EnsureTenant(t.Context(), imprint.Tenant{Account: "123456789012", Region: imprint.Region(fmt.Sprintf("eu-north-%d", n))})
 		if err == nil {
 			made++
@@ -124,8 +124,8 @@ func TestTenantsAreBounded(t *testing.T) {
 			t.Fatalf("tenant %d: %v, want %s", n, err, imprint.CodeLimitExceeded)
 		}
 	}
-	if made > iot.MaxTenants || made < iot.MaxTenants-2 {
-		t.Errorf("made %d tenants, want about %d", made, iot.MaxTenants)
+	if made > iot.MaxRegions || made < iot.MaxRegions-2 {
+		t.Errorf("made %d tenants, want about %d", made, iot.MaxRegions)
 	}
 	var all []imprint.TenantSettings
 	s.View(t, func(tx imprint.ReadTx) error {
@@ -133,7 +133,7 @@ func TestTenantsAreBounded(t *testing.T) {
 		all = list
 		return err
 	})
-	if len(all) != iot.MaxTenants {
-		t.Errorf("%d tenants are stored, want %d", len(all), iot.MaxTenants)
+	if len(all) != iot.MaxRegions {
+		t.Errorf("%d tenants are stored, want %d", len(all), iot.MaxRegions)
 	}
 }
