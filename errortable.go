@@ -85,6 +85,14 @@ const (
 	CodeClientDisconnect       Code = "ClientDisconnect"
 	CodeServerShutdown         Code = "ServerShuttingDown"
 	CodeSlowConsumer           Code = "SlowConsumer"
+	CodeReceiveMaximum         Code = "ReceiveMaximumExceeded"
+	CodePacketIDInUse          Code = "PacketIdentifierInUse"
+	CodePublishRate            Code = "PublishRateExceeded"
+	CodeConnectRate            Code = "ConnectRateExceeded"
+	CodeRetainedQuota          Code = "RetainedMessagesQuotaExceeded"
+	CodeQueueFull              Code = "SessionQueueFull"
+	CodeAdministrative         Code = "EndedByOperator"
+	CodeConnectionExpired      Code = "ConnectionExpired"
 	CodeRetainNotOffered       Code = "RetainNotOffered"
 	CodeSharedNotOffered       Code = "SharedSubscriptionsNotOffered"
 )
@@ -209,6 +217,14 @@ var table = []Description{
 	{CodeConnectionLost, "", 0, 0, "", "The connection broke without a DISCONNECT packet.", "Check the link and the device's power."},
 	{CodeClientDisconnect, "", 0, 0, "", "The device said DISCONNECT.", "Nothing to mend."},
 	{CodeServerShutdown, "", 0, 0x8b, "", "The server is shutting down.", "The device reconnects when the server is back."},
+	{CodeReceiveMaximum, "", 0, 0x93, "", "The device sent more QoS 1 messages than the server's receive maximum before they were acknowledged.", "Wait for PUBACKs: at most as many may be open as CONNACK's Receive Maximum says (--max-inflight)."},
+	{CodePacketIDInUse, "", 0, 0x91, "", "The device used a packet identifier again before its first use was acknowledged.", "Let the client library choose packet identifiers; each may be used again after its PUBACK."},
+	{CodePublishRate, "", 0, 0x97, "", "The device publishes more messages a second than one connection may.", "Send less often, or let an operator raise --publish-rate."},
+	{CodeConnectRate, "", 0, 0x97, "", "The client id connects more often than allowed.", "Connect again with back-off; --connect-rate raises the bound."},
+	{CodeRetainedQuota, "LimitExceededException", 410, 0x97, "", "The tenant has as many retained messages as it may have.", "Delete some by publishing an empty payload with RETAIN, or raise --max-retained."},
+	{CodeQueueFull, "", 0, 0x97, "", "Messages for an absent session were dropped because its queue was full.", "Let the device come more often, subscribe to less, or raise --max-session-messages and --max-session-bytes."},
+	{CodeAdministrative, "", 0, 0x98, "", "An operator ended the connection (DeleteConnection).", "Nothing to mend: the device may connect again."},
+	{CodeConnectionExpired, "", 0, 0xa0, "", "The connection lived as long as its credentials allow.", "Connect again with fresh credentials."},
 	{CodeRetainNotOffered, "", 0, 0x9a, "", "This build of Imprint keeps no retained messages.", "Publish without the RETAIN flag."},
 	{CodeSharedNotOffered, "", 0, 0x9e, "", "This build of Imprint doesn't offer shared subscriptions.", "Subscribe to the filter without $share/NAME/."},
 	{CodeSlowConsumer, "", 0, 0x97, "", "The device didn't read its messages fast enough.", "Check the link, or let the device subscribe to less."},

@@ -76,6 +76,7 @@ type ReadTx interface {
 	SettingsReader
 	TraceReader
 	IssuanceReader
+	SessionReader
 }
 
 // Tx reads and writes. Put inserts or replaces the whole row; Delete of
@@ -90,6 +91,7 @@ type Tx interface {
 	SettingsWriter
 	TraceWriter
 	IssuanceWriter
+	SessionWriter
 }
 
 // CertificateReader reads device certificates.
@@ -226,6 +228,47 @@ type TraceWriter interface {
 	TrimAttempts(before time.Time, keep, limit int) (int, error)
 	PutEvent(Event) error
 	DeleteEvents(ids []string) error
+}
+
+// SessionReader reads MQTT sessions that outlive their connections, their queues,
+// and retained messages.
+type SessionReader interface {
+	// Sessions lists all tenants' sessions by key, from the first after a key, at
+	// most limit.
+	Sessions(after int64, limit int) ([]Session, error)
+	// SessionSubscriptions lists all subscriptions by session and filter, from the
+	// first after that pair, at most limit.
+	SessionSubscriptions(session int64, filter string, limit int) ([]SessionSubscription, error)
+	// ShareGroups lists all tenants' groups by key, from the first after a key, at
+	// most limit.
+	ShareGroups(after int64, limit int) ([]ShareGroup, error)
+	// QueueSizes lists what waits in each queue, by session, from the first after
+	// a session, at most limit.
+	QueueSizes(after int64, limit int) ([]QueueSize, error)
+	// Queued reads a queue in its order, from the first after a Seq: at most limit
+	// messages, and no more once their packets have maxBytes together.
+	Queued(session, after int64, limit int, maxBytes int64) ([]QueuedMessage, error)
+	Retained(Tenant, string) (RetainedMessage, error)
+	// RetainedMessages lists a tenant's retained messages by topic, without their
+	// packets.
+	RetainedMessages(Tenant, Page) ([]RetainedMessage, string, error)
+}
+
+// SessionWriter writes them. Watchers hear nothing of these changes: the broker
+// that makes them knows them.
+type SessionWriter interface {
+	PutSession(Session) error
+	// DeleteSession deletes the session with this key, its subscriptions and its
+	// queue.
+	DeleteSession(key int64) error
+	PutSessionSubscription(SessionSubscription) error
+	DeleteSessionSubscription(session int64, filter string) error
+	PutShareGroup(ShareGroup) error
+	DeleteShareGroup(key int64) error // with its queue
+	PutQueued(QueuedMessage) error
+	DeleteQueued(session, seq int64) error
+	PutRetained(RetainedMessage) error
+	DeleteRetained(Tenant, string) error
 }
 
 // Clock tells the time. Code takes one instead of calling time.Now, so that

@@ -29,6 +29,9 @@ type Peer struct {
 	// Admitted is called once when the connection needs no admission slot any
 	// more: its CONNECT was accepted. It may be nil.
 	Admitted func()
+	// Until is when the connection ends at the latest, because its credentials
+	// do; zero: never.
+	Until time.Time
 }
 
 // binding is an identity with the policy variables of one connection.

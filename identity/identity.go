@@ -23,6 +23,7 @@ package identity
 import (
 	"net/netip"
 	"sync/atomic"
+	"time"
 
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/policy"
@@ -43,6 +44,9 @@ type Identity struct {
 	Things      []Attachment
 	Policies    *policy.Set
 
+	// operator names a caller without a certificate; empty for devices.
+	operator string
+
 	stale atomic.Bool
 	// refs counts holders; a held identity stays in the resolver's indexes so
 	// that changes find it. Guarded by the shard's lock.
@@ -52,6 +56,34 @@ type Identity struct {
 	// marks are the policies, with their counts of changes as they were when
 	// this was published.
 	marks []mark
+}
+
+// NewOperator makes the identity of a caller that proved who it is by an access
+// key instead of a certificate. It belongs to no Resolver, never becomes stale,
+// and may be released like any other. Principal is what lifecycle events call
+// it.
+func NewOperator(tenant imprint.Tenant, principal string, policies *policy.Set) *Identity {
+	return &Identity{Certificate: imprint.Certificate{Tenant: tenant}, Policies: policies, operator: principal}
+}
+
+// Tenant is where the identity belongs.
+func (i *Identity) Tenant() imprint.Tenant { return i.Certificate.Tenant }
+
+// Principal is what lifecycle events and rules call the identity: the
+// certificate's id, or the operator's name.
+func (i *Identity) Principal() string {
+	if i.operator != "" {
+		return i.operator
+	}
+	return string(i.Certificate.ID)
+}
+
+// Refusal says why the identity may not be connected at a time; nil if it may.
+func (i *Identity) Refusal(now time.Time) *imprint.Error {
+	if i.operator != "" {
+		return nil
+	}
+	return i.Certificate.Refusal(now)
 }
 
 type mark struct {

@@ -258,6 +258,9 @@ func (s *shard) hold(i *Identity) {
 
 // Release gives back what Acquire gave.
 func (r *Resolver) Release(i *Identity) {
+	if i.operator != "" {
+		return
+	}
 	key := certKey{i.Certificate.Tenant, i.Certificate.ID}
 	s := r.shard(key.id)
 	s.mu.Lock()

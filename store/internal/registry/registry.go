@@ -149,6 +149,8 @@ func millis(t time.Time) int64 { return t.UnixMilli() }
 
 func readTime(ms int64) time.Time { return time.UnixMilli(ms).UTC() }
 
+func duration(ms int64) time.Duration { return time.Duration(ms) * time.Millisecond }
+
 func flag(b bool) int64 {
 	if b {
 		return 1
