@@ -93,8 +93,6 @@ const (
 	CodeQueueFull              Code = "SessionQueueFull"
 	CodeAdministrative         Code = "EndedByOperator"
 	CodeConnectionExpired      Code = "ConnectionExpired"
-	CodeRetainNotOffered       Code = "RetainNotOffered"
-	CodeSharedNotOffered       Code = "SharedSubscriptionsNotOffered"
 )
 
 // Description is one row of the error table.
@@ -225,7 +223,5 @@ var table = []Description{
 	{CodeQueueFull, "", 0, 0x97, "", "Messages for an absent session were dropped because its queue was full.", "Let the device come more often, subscribe to less, or raise --max-session-messages and --max-session-bytes."},
 	{CodeAdministrative, "", 0, 0x98, "", "An operator ended the connection (DeleteConnection).", "Nothing to mend: the device may connect again."},
 	{CodeConnectionExpired, "", 0, 0xa0, "", "The connection lived as long as its credentials allow.", "Connect again with fresh credentials."},
-	{CodeRetainNotOffered, "", 0, 0x9a, "", "This build of Imprint keeps no retained messages.", "Publish without the RETAIN flag."},
-	{CodeSharedNotOffered, "", 0, 0x9e, "", "This build of Imprint doesn't offer shared subscriptions.", "Subscribe to the filter without $share/NAME/."},
 	{CodeSlowConsumer, "", 0, 0x97, "", "The device didn't read its messages fast enough.", "Check the link, or let the device subscribe to less."},
 }

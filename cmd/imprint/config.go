@@ -62,6 +62,8 @@ type Config struct {
 	MaxPendingPerAddress int `koanf:"max-pending-per-address"`
 	// MaxConnections bounds all device connections. Default 1000000.
 	MaxConnections int `koanf:"max-connections"`
+	// MQTTConfig bounds what MQTT clients may do.
+	MQTTConfig `koanf:",squash"`
 	// APIRate bounds the requests per second of one access key, and, ten times
 	// that, of one address. Default 500; 0: no bound.
 	APIRate int `koanf:"api-rate"`
@@ -102,6 +104,7 @@ func addServeFlags(f *pflag.FlagSet) {
 	f.Int("max-handshakes", 2048, "bound of connections that aren't admitted yet")
 	f.Int("max-pending-per-address", 512, "bound of those from one address")
 	f.Int("max-connections", 1_000_000, "bound of all device connections")
+	addMQTTFlags(f)
 	f.Int("api-rate", 500, "control-plane requests per second of one access key (0: no bound)")
 	f.Duration("trace-retention", 168*time.Hour, "how long attempts are kept")
 	f.Int("trace-keep", 1_000_000, "how many attempts are kept")
@@ -217,5 +220,5 @@ func (c Config) checkNumbers() error {
 			return usageError{fmt.Errorf("%s is %s, and must be more than nothing", d.name, d.value)}
 		}
 	}
-	return nil
+	return c.MQTTConfig.check()
 }
