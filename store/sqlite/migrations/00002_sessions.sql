@@ -39,7 +39,7 @@ CREATE TABLE queued_messages (
     expires_at BIGINT NOT NULL,
     packet     BLOB   NOT NULL,
     PRIMARY KEY (session, seq)
-) WITHOUT ROWID;
+);
 
 CREATE TABLE retained_messages (
     tenant       TEXT   NOT NULL,
