@@ -268,11 +268,9 @@ type SessionWriter interface {
 	PutShareGroup(ShareGroup) error
 	DeleteShareGroup(key int64) error // with its queue
 	PutQueued(QueuedMessage) error
-	// PutQueuedAll puts messages of any queues, none of them twice. It costs less
-	// than one PutQueued for each.
-	PutQueuedAll([]QueuedMessage) error
 	DeleteQueued(session, seq int64) error
-	// DeleteQueuedAll deletes messages of one queue.
+	// DeleteQueuedAll deletes messages of one queue, for less than one DeleteQueued
+	// each.
 	DeleteQueuedAll(session int64, seqs []int64) error
 	PutRetained(RetainedMessage) error
 	DeleteRetained(Tenant, string) error

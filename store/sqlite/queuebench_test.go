@@ -96,7 +96,16 @@ func fillQueues(b *testing.B, store imprint.Store, keys []int64, from, depth int
 	}
 }
 
-// BenchmarkQueueAck deletes what is acknowledged, 256 in one Update.
+func seqs(from, count int64) []int64 {
+	all := make([]int64, count)
+	for i := range all {
+		all[i] = from + int64(i)
+	}
+	return all
+}
+
+// BenchmarkQueueAck deletes what is acknowledged, 256 in one Update: of one
+// session as a batch, of many one by one.
 func BenchmarkQueueAck(b *testing.B) {
 	for _, sessions := range []int{1, 1000} {
 		b.Run(fmt.Sprintf("sessions=%d", sessions), func(b *testing.B) {
@@ -112,6 +121,9 @@ func BenchmarkQueueAck(b *testing.B) {
 					b.StartTimer()
 				}
 				mustUpdate(b, store, func(tx imprint.Tx) error {
+					if sessions == 1 {
+						return tx.DeleteQueuedAll(keys[0], seqs(int64(n)+1, 256))
+					}
 					for i := range 256 {
 						err := tx.DeleteQueued(keys[(n+i)%sessions], int64((n+i)/sessions)+1)
 						if err != nil {
@@ -159,6 +171,22 @@ func BenchmarkQueueClosures(b *testing.B) {
 	parallel(b, benchStore(b, 0), func(tx imprint.Tx, n int64) error {
 		return tx.PutQueued(benchMessage(keys[n%int64(len(keys))], n, packet))
 	})
+}
+
+// BenchmarkQueueCompany has 64 writers with 512 messages in each Update: what
+// a long closure costs in a transaction that others have begun.
+func BenchmarkQueueCompany(b *testing.B) {
+	keys, packet := benchKeys(1000), make([]byte, messageSize)
+	parallel(b, benchStore(b, 0), func(tx imprint.Tx, n int64) error {
+		for i := range int64(512) {
+			err := tx.PutQueued(benchMessage(keys[i], n, packet))
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	perMessage(b, 512*b.N)
 }
 
 // BenchmarkQueueDrain reads queues of 10,000 messages by pages of 100.

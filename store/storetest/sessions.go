@@ -124,12 +124,10 @@ func testSessions(t *testing.T, h Harness) {
 			{Session: lastKey, Messages: 1, LastSeq: math.MaxInt64}},
 	}
 	update(t, store, func(tx imprint.Tx) error {
-		for _, m := range []imprint.QueuedMessage{message(firstKey, 1<<40, 100), message(firstKey, 2, 128<<10), message(firstKey, 3, 100),
-			message(2, 1, 1), {Session: lastKey, Seq: math.MaxInt64}} {
-			err := tx.PutQueued(m)
-			if err != nil {
-				return err
-			}
+		err := putQueued(tx, []imprint.QueuedMessage{message(firstKey, 1<<40, 100), message(firstKey, 2, 128<<10),
+			message(firstKey, 3, 100), message(2, 1, 1), {Session: lastKey, Seq: math.MaxInt64}})
+		if err != nil {
+			return err
 		}
 		return putSessions(tx, want)
 	})
@@ -212,7 +210,7 @@ func testSessionDeletes(t *testing.T, h Harness) {
 	}
 	update(t, store, func(tx imprint.Tx) error {
 		for key := int64(1); key <= 6; key++ {
-			err := tx.PutQueuedAll([]imprint.QueuedMessage{message(key, 1, 10), message(key, 2, 10)})
+			err := putQueued(tx, []imprint.QueuedMessage{message(key, 1, 10), message(key, 2, 10)})
 			if err != nil {
 				return err
 			}
@@ -252,13 +250,7 @@ func testQueues(t *testing.T, h Harness) {
 	}
 	neighbours := []imprint.QueuedMessage{message(key-1, 1<<60, 10), message(key+1, 1, 10)}
 	update(t, store, func(tx imprint.Tx) error {
-		for _, m := range append(slices.Clone(neighbours), slices.Concat(want[5:], want[:5])...) {
-			err := tx.PutQueued(m)
-			if err != nil {
-				return err
-			}
-		}
-		return nil
+		return putQueued(tx, slices.Concat(neighbours, want[5:], want[:5]))
 	})
 	for _, c := range []struct {
 		name     string
@@ -285,13 +277,23 @@ func testQueues(t *testing.T, h Harness) {
 	}
 	want[4].Packet, want[4].ExpiresAt = nil, time.Time{}
 	want[5].Packet, want[5].ExpiresAt = allBytes(128<<10), instant
-	update(t, store, func(tx imprint.Tx) error { return tx.PutQueuedAll(want[4:6]) })
+	update(t, store, func(tx imprint.Tx) error { return putQueued(tx, want[4:6]) })
 	same(t, "all after a second put", queued(t, store, key, 0, 100, 1<<30), want)
 	update(t, store, func(tx imprint.Tx) error { return tx.DeleteQueued(key, want[5].Seq) })
 	same(t, "all after a delete", queued(t, store, key, 0, 100, 1<<30), slices.Delete(want, 5, 6))
 	for _, m := range neighbours {
 		same(t, "another queue", queued(t, store, m.Session, 0, 100, 1<<30), []imprint.QueuedMessage{m})
 	}
+}
+
+func putQueued(tx imprint.Tx, messages []imprint.QueuedMessage) error {
+	for _, m := range messages {
+		err := tx.PutQueued(m)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func queued(t *testing.T, store imprint.Store, session, after int64, limit int, maxBytes int64) []imprint.QueuedMessage {
@@ -305,7 +307,7 @@ func queued(t *testing.T, store imprint.Store, session, after int64, limit int, 
 	return messages
 }
 
-// testQueueBatches puts and deletes batches of every size around those that an
+// testQueueBatches deletes batches of every size around those that an
 // engine may have statements for.
 func testQueueBatches(t *testing.T, h Harness) {
 	store := mustOpen(t, h)
@@ -327,7 +329,7 @@ func testQueueBatches(t *testing.T, h Harness) {
 		}
 		backwards := slices.Clone(all)
 		slices.Reverse(backwards)
-		update(t, store, func(tx imprint.Tx) error { return tx.PutQueuedAll(backwards) })
+		update(t, store, func(tx imprint.Tx) error { return putQueued(tx, backwards) })
 		same(t, fmt.Sprintf("a batch of %d", count), queued(t, store, key, 0, 10_000, 1<<30), all)
 		update(t, store, func(tx imprint.Tx) error { return tx.DeleteQueuedAll(key, append(even, 1<<40, 1)) })
 		same(t, fmt.Sprintf("what is left of %d", count), queued(t, store, key, 0, 10_000, 1<<30), odd)
@@ -374,7 +376,7 @@ func sessionCalls() []call {
 		func(tx imprint.Tx) error { return tx.PutShareGroup(group) })
 	enqueue := steps(func(tx imprint.Tx) error { return tx.PutQueued(message(1, 1, 10)) },
 		func(tx imprint.Tx) error { return tx.PutQueued(message(1, 2, 10)) },
-		func(tx imprint.Tx) error { return tx.PutQueuedAll(batch) })
+		func(tx imprint.Tx) error { return putQueued(tx, batch) })
 	retain := func(qos byte) func(imprint.Tx) error {
 		return func(tx imprint.Tx) error {
 			return tx.PutRetained(imprint.RetainedMessage{Tenant: here, Topic: "t", QoS: qos, Packet: []byte{qos}, ModifiedAt: instant})

@@ -71,7 +71,7 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 		{"sessions are listed with what is theirs", testSessions},
 		{"a session takes what is its own along", testSessionDeletes},
 		{"queues keep their order and bounds", testQueues},
-		{"queues are changed by batches", testQueueBatches},
+		{"queues are emptied by batches", testQueueBatches},
 		{"retained messages are listed without packets", testRetained},
 		{"a change is whole or absent", testAtomicity},
 		{"a failed change undoes itself alone", testNeighbours},

@@ -92,29 +92,8 @@ func each[T any](t *Tx, slow bool, scan scanner[T], yield func(T) bool, query st
 // upsert gives the text that inserts a row or replaces all of it; the first
 // keys columns are the primary key.
 func upsert(table string, keys int, columns ...string) string {
-	return upsertRows(table, 1, keys, columns...)
-}
-
-// marks gives ($from, ...) with count placeholders.
-func marks(from, count int) string {
-	all := make([]string, count)
-	for i := range all {
-		all[i] = "$" + strconv.Itoa(from+i)
-	}
-	return "(" + strings.Join(all, ", ") + ")"
-}
-
-// upsertRows is upsert of several rows, none of which may have the key of
-// another.
-func upsertRows(table string, rows, keys int, columns ...string) string {
 	var b strings.Builder
-	b.WriteString("INSERT INTO " + table + " (" + strings.Join(columns, ", ") + ") VALUES ")
-	for i := range rows {
-		if i > 0 {
-			b.WriteString(", ")
-		}
-		b.WriteString(marks(1+i*len(columns), len(columns)))
-	}
+	b.WriteString("INSERT INTO " + table + " (" + strings.Join(columns, ", ") + ") VALUES " + marks(1, len(columns)))
 	b.WriteString(" ON CONFLICT (" + strings.Join(columns[:keys], ", ") + ") DO ")
 	if keys == len(columns) {
 		b.WriteString("NOTHING")
@@ -128,6 +107,15 @@ func upsertRows(table string, rows, keys int, columns ...string) string {
 		b.WriteString(c + " = excluded." + c)
 	}
 	return b.String()
+}
+
+// marks gives ($from, ...) with count placeholders.
+func marks(from, count int) string {
+	all := make([]string, count)
+	for i := range all {
+		all[i] = "$" + strconv.Itoa(from+i)
+	}
+	return "(" + strings.Join(all, ", ") + ")"
 }
 
 // list is a paged list over an index: the rows that where selects, in the order

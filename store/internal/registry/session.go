@@ -13,6 +13,7 @@ var (
 	putSession = upsert("sessions", 1, "key", "tenant", "client_id", "level", "expiry", "expires_at", "sent_through",
 		"will", "will_at", "created_at")
 	putSubscription = upsert("session_subscriptions", 2, "session", "filter", "qos", "options")
+	putQueued       = upsert("queued_messages", 2, "session", "seq", "expires_at", "packet")
 	putShareGroup   = upsert("share_groups", 1, "key", "tenant", "filter")
 	putRetained     = upsert("retained_messages", 2, "tenant", "topic", "qos", "payload_size", "modified_at", "expires_at", "packet")
 
@@ -20,21 +21,17 @@ var (
 		func(m *imprint.RetainedMessage) []any { return []any{m.Topic} })
 )
 
-// batchSizes are the rows of the statements that change several queued messages
+// batchSizes are the rows of the statements that delete several queued messages
 // at once: a batch takes as many of each as fit. They are few, so that all stay
-// prepared.
+// prepared. Statements that insert several rows were measured to gain nothing.
 var batchSizes = [...]int{64, 16, 4, 1}
 
-var putQueuedBatch, deleteQueuedBatch = queuedBatches()
-
-func queuedBatches() (puts, deletes [len(batchSizes)]string) {
-	columns := []string{"session", "seq", "expires_at", "packet"}
+var deleteQueuedBatch = func() (texts [len(batchSizes)]string) {
 	for i, size := range batchSizes {
-		puts[i] = upsertRows("queued_messages", size, 2, columns...)
-		deletes[i] = "DELETE FROM queued_messages WHERE session = $1 AND seq IN " + marks(2, size)
+		texts[i] = "DELETE FROM queued_messages WHERE session = $1 AND seq IN " + marks(2, size)
 	}
-	return puts, deletes
-}
+	return texts
+}()
 
 // blob keeps a column from being NULL.
 func blob(b []byte) []byte {
@@ -202,27 +199,8 @@ func (t *Tx) DeleteShareGroup(key int64) error {
 
 // PutQueued implements imprint.SessionWriter.
 func (t *Tx) PutQueued(m imprint.QueuedMessage) error {
-	_, err := t.exec(putQueuedBatch[len(batchSizes)-1], m.Session, m.Seq, millis(m.ExpiresAt), blob(m.Packet))
+	_, err := t.exec(putQueued, m.Session, m.Seq, millis(m.ExpiresAt), blob(m.Packet))
 	return err
-}
-
-// PutQueuedAll implements imprint.SessionWriter.
-func (t *Tx) PutQueuedAll(all []imprint.QueuedMessage) error {
-	args := make([]any, 0, 4*min(len(all), batchSizes[0]))
-	for i, size := range batchSizes {
-		for len(all) >= size {
-			args = args[:0]
-			for _, m := range all[:size] {
-				args = append(args, m.Session, m.Seq, millis(m.ExpiresAt), blob(m.Packet))
-			}
-			_, err := t.exec(putQueuedBatch[i], args...)
-			if err != nil {
-				return err
-			}
-			all = all[size:]
-		}
-	}
-	return nil
 }
 
 // DeleteQueued implements imprint.SessionWriter.
