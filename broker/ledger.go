@@ -44,7 +44,7 @@ type ledger struct {
 
 const (
 	// maxChanges and maxChangeBytes bound one transaction.
-	maxChanges     = 1024
+	maxChanges     = 512
 	maxChangeBytes = 4 << 20
 	// maxLedgerBytes is from where on publishers wait for the store.
 	maxLedgerBytes = 32 << 20
