@@ -96,8 +96,8 @@ type Gateway struct {
 	opts  Options
 	rooms Rooms
 
-	// tls is for all handshakes whose hello was acceptable.
-	tls *tls.Config
+	// mqtt is the TLS of the MQTT listener.
+	mqtt *tls.Config
 
 	accepted, handshakesOK, handshakesFailed, overloaded, panics atomic.Uint64
 
@@ -116,7 +116,8 @@ type Gateway struct {
 // New makes a gateway. Serve runs it.
 func New(opts Options, rooms Rooms) *Gateway {
 	return &Gateway{
-		opts: opts.withDefaults(), rooms: rooms, tls: tlsConfig(rooms.Certificates),
+		opts: opts.withDefaults(), rooms: rooms,
+		mqtt:          tlsConfig(rooms.Certificates, tlsOptions{protocols: mqttProtocols, clientAuth: tls.RequireAnyClientCert}),
 		overloadTrace: rate.NewLimiter(10, 10),
 		peers:         map[netip.Addr]int{},
 		conns:         map[net.Conn]struct{}{},
@@ -285,7 +286,7 @@ func (g *Gateway) serve(ctx context.Context, conn net.Conn, address, network net
 
 	rec := g.rooms.Trace.Begin(conn.RemoteAddr().String())
 	defer g.survive(rec)
-	h := &handshake{gateway: g, rec: rec}
+	h := &handshake{gateway: g, rec: rec, config: g.mqtt}
 	tlsConn, err := h.run(conn)
 	if err != nil {
 		g.handshakesFailed.Add(1)

@@ -59,7 +59,9 @@ func (c *Certificates) Get(hello *tls.ClientHelloInfo) (*tls.Certificate, error)
 
 // handshake is one TLS handshake and what it learns.
 type handshake struct {
-	gateway    *Gateway
+	gateway *Gateway
+	// config is the listener's, see tlsConfig.
+	config     *tls.Config
 	rec        *trace.Recorder
 	tenant     imprint.Tenant
 	serverName string
@@ -108,7 +110,7 @@ func (h *handshake) configure(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 	}
 	h.tenant = tenant
 	h.rec.Describe(func(a *imprint.Attempt) { a.Tenant = tenant })
-	if len(hello.SupportedProtos) > 0 && !slices.ContainsFunc(hello.SupportedProtos, func(p string) bool { return slices.Contains(mqttProtocols, p) }) {
+	if len(hello.SupportedProtos) > 0 && !slices.ContainsFunc(hello.SupportedProtos, func(p string) bool { return slices.Contains(h.config.NextProtos, p) }) {
 		h.refusal = imprint.Errorf(imprint.CodeALPNUnknown, "the device offers only %q", hello.SupportedProtos)
 	}
 	if h.serverName == "" {
@@ -116,7 +118,7 @@ func (h *handshake) configure(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 	} else {
 		h.rec.OK("tls.hello", "server name %s, tenant %s", hello.ServerName, tenant)
 	}
-	return h.gateway.tls, nil
+	return h.config, nil
 }
 
 // maxShown bounds what of a peer's text stands in a field of its attempt.
@@ -133,14 +135,24 @@ func shown(s string) string {
 // no certificates.
 var unrecognizedName = &tls.Config{MinVersion: tls.VersionTLS12}
 
-// tlsConfig is the configuration of the MQTT door. AWS IoT Core issues no
+// tlsOptions are what one listener's TLS has of its own.
+type tlsOptions struct {
+	// protocols are the application protocols that are spoken, the preferred
+	// first. A hello that offers none at all is let in; one that offers only
+	// others is refused.
+	protocols []string
+	// clientAuth says whether a client certificate is demanded.
+	clientAuth tls.ClientAuthType
+}
+
+// tlsConfig makes the configuration of a listener. AWS IoT Core issues no
 // session tickets either.
-func tlsConfig(certificates *Certificates) *tls.Config {
+func tlsConfig(certificates *Certificates, o tlsOptions) *tls.Config {
 	return &tls.Config{
 		MinVersion:             tls.VersionTLS12,
-		ClientAuth:             tls.RequireAnyClientCert,
+		ClientAuth:             o.clientAuth,
 		GetCertificate:         certificates.Get,
-		NextProtos:             mqttProtocols,
+		NextProtos:             o.protocols,
 		SessionTicketsDisabled: true,
 	}
 }
