@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"runtime"
 	"slices"
 	"strconv"
 	"sync"
@@ -262,7 +263,7 @@ func BenchmarkLiveDevicesInAStorm(b *testing.B) {
 	}{
 		{"calm", 0, false},
 		{"storm/default", 0, true},
-		{"storm/one", 1, true},
+		{"storm/one for each processor", runtime.GOMAXPROCS(0), true},
 		{"storm/unbounded", 1 << 20, true},
 	} {
 		b.Run(row.name, func(b *testing.B) {

@@ -90,7 +90,7 @@ type Config struct {
 	// a second; twice as many may come at once. Default 0: no bound.
 	ConnectionRatePerAddress int `koanf:"connection-rate-per-address"`
 	// ConcurrentHandshakes is how many TLS handshakes compute at once; others
-	// wait in order. Default 0: as many as there are processors.
+	// wait in order. Default 0: one less than there are processors, at least 1.
 	ConcurrentHandshakes int `koanf:"concurrent-handshakes"`
 	// APIRate bounds the requests per second of one access key, and, ten times
 	// that, of one address. Default 500; 0: no bound.
@@ -141,7 +141,7 @@ func addServeFlags(f *pflag.FlagSet) {
 	f.Int("max-connections", 1_000_000, "bound of all device connections")
 	f.Int("max-connections-per-address", 0, "bound of those from one address (0: none)")
 	f.Int("connection-rate-per-address", 0, "connections that one address begins in a second (0: no bound)")
-	f.Int("concurrent-handshakes", 0, "TLS handshakes that compute at once (0: one for each processor)")
+	f.Int("concurrent-handshakes", 0, "TLS handshakes that compute at once (0: processors less one)")
 	f.Int("api-rate", 500, "control-plane requests per second of one access key (0: no bound)")
 	f.Duration("trace-retention", 168*time.Hour, "how long attempts are kept")
 	f.Int("trace-keep", 1_000_000, "how many attempts are kept")
