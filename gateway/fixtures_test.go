@@ -12,10 +12,12 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"math/big"
 	"net"
+	"os"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -35,7 +37,17 @@ import (
 	"github.com/imprint-iot/imprint/trace"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if spec := os.Getenv(loadVariable); spec != "" {
+		err := generate(spec)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "load generator:", err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 var (
 	home  = imprint.Tenant{Account: "000000000000", Region: "us-east-1"}
@@ -128,9 +140,13 @@ type settings struct {
 	hold    bool
 	// clock is the registry's; nil: time.Now.
 	clock imprint.Clock
+	// tickets are issued when set.
+	tickets *gateway.TicketKeys
+	// linger is the trace's; 0: next to nothing.
+	linger time.Duration
 }
 
-func newWorld(t *testing.T, s settings) *world {
+func newWorld(t testing.TB, s settings) *world {
 	t.Helper()
 	dir := t.TempDir()
 	key, err := seal.LoadOrCreateMasterKey(filepath.Join(dir, "master.key"))
@@ -144,10 +160,13 @@ func newWorld(t *testing.T, s settings) *world {
 	if s.clock == nil {
 		s.clock = time.Now
 	}
+	if s.linger == 0 {
+		s.linger = time.Microsecond
+	}
 	s.options.Logger = quiet()
 	w := &world{store: store, ca: newSigner()}
 	w.put(t)
-	w.log = trace.NewLog(store, s.clock, trace.Options{Logger: quiet(), Linger: time.Microsecond})
+	w.log = trace.NewLog(store, s.clock, trace.Options{Logger: quiet(), Linger: s.linger})
 	engine := provisioning.NewEngine(store, s.clock, provisioning.Options{Hold: s.hold, Logger: quiet()})
 	var b *broker.Broker
 	identities := identity.NewResolver(store, func(tenant imprint.Tenant, id imprint.CertificateID) { b.CertificateChanged(tenant, id) })
@@ -159,7 +178,7 @@ func newWorld(t *testing.T, s settings) *world {
 	w.certificates = gateway.NewCertificates(servers())
 	w.gateway = gateway.New(s.options, gateway.Rooms{
 		Store: store, Clock: s.clock, Endpoints: w.endpoints, Identities: identities, Provisioning: engine,
-		Broker: b, Trace: w.log, Certificates: w.certificates,
+		Broker: b, Trace: w.log, Certificates: w.certificates, Tickets: s.tickets,
 	})
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -186,7 +205,7 @@ func newWorld(t *testing.T, s settings) *world {
 	return w
 }
 
-func (w *world) put(t *testing.T) {
+func (w *world) put(t testing.TB) {
 	t.Helper()
 	w.update(t, func(tx imprint.Tx) error {
 		for tenant, prefix := range map[imprint.Tenant]string{home: "aaaaaaaaaaaaaa", other: "bbbbbbbbbbbbbb"} {
@@ -207,7 +226,7 @@ func (w *world) put(t *testing.T) {
 	})
 }
 
-func (w *world) update(t *testing.T, fn func(imprint.Tx) error) {
+func (w *world) update(t testing.TB, fn func(imprint.Tx) error) {
 	t.Helper()
 	err := w.store.Update(context.Background(), fn)
 	if err != nil {
@@ -216,7 +235,7 @@ func (w *world) update(t *testing.T, fn func(imprint.Tx) error) {
 }
 
 // register puts a device certificate with the policy into a tenant.
-func (w *world) register(t *testing.T, tenant imprint.Tenant, cert tls.Certificate, mode imprint.CertificateMode, status imprint.CertificateStatus) {
+func (w *world) register(t testing.TB, tenant imprint.Tenant, cert tls.Certificate, mode imprint.CertificateMode, status imprint.CertificateStatus) {
 	t.Helper()
 	id := pki.CertificateID(cert.Certificate[0])
 	w.update(t, func(tx imprint.Tx) error {
@@ -246,7 +265,7 @@ func client(name string, certs ...tls.Certificate) *tls.Config {
 }
 
 // dial opens a socket that the test closes at its end at the latest.
-func (w *world) dial(t *testing.T) net.Conn {
+func (w *world) dial(t testing.TB) net.Conn {
 	t.Helper()
 	conn, err := net.Dial("tcp", w.address)
 	if err != nil {
@@ -261,7 +280,7 @@ var connectPacket = (&mqtt.Connect{ClientID: "device", CleanStart: true, KeepAli
 
 // connect shakes hands and sends a CONNECT; it gives what comes back until
 // CONNACK or the end.
-func (w *world) connect(t *testing.T, config *tls.Config) (conn *tls.Conn, accepted bool, err error) {
+func (w *world) connect(t testing.TB, config *tls.Config) (conn *tls.Conn, accepted bool, err error) {
 	t.Helper()
 	conn = tls.Client(w.dial(t), config)
 	err = conn.Handshake()

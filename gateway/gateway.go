@@ -9,8 +9,16 @@
 // an unknown one is decided on at the CONNECT packet, as AWS IoT Core decides
 // (developer guide, "Transport security in AWS IoT").
 //
+// Sessions resume by ticket (TicketKeys). A ticket carries the client's
+// certificate, under the server name that it was issued for, and nothing of what
+// it may do: that is looked up at each CONNECT, so a resumed device is refused
+// for the same reasons as any other.
+//
+// So many handshakes compute at once and no more; the others wait in order, so
+// that a fleet that comes back doesn't starve the devices that are on.
+//
 // Whatever a connection dies of is a step of its trace. At a limit (handshakes
-// in flight, connections from one address, connections in all) a connection is
+// in flight, connections from one address, their rate, connections in all) a connection is
 // closed at once and counted; of those, some each second leave a trace. A panic
 // in one connection ends that connection, traced, logged and counted.
 package gateway
@@ -24,6 +32,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"runtime"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -48,8 +57,19 @@ type Options struct {
 	// IPv6 [512].
 	MaxHandshakes int
 	MaxPending    int
-	// MaxConnections bounds all connections of this door [1,000,000].
+	// MaxConnections bounds all connections of this door [1,000,000];
+	// MaxPerAddress those from one address or /64 network [0: no bound].
 	MaxConnections int
+	MaxPerAddress  int
+	// RatePerAddress bounds the connections that one address or /64 network may
+	// begin in a second, twice as many at once [0: no bound].
+	RatePerAddress int
+	// ConcurrentHandshakes is how many handshakes compute at once; the others
+	// wait in order [one less than GOMAXPROCS, at least 1: a processor stays with
+	// the devices that are on, and with what follows a handshake].
+	ConcurrentHandshakes int
+	// SecurityPolicy says which TLS versions and cipher suites are spoken.
+	SecurityPolicy SecurityPolicy
 	Logger         *slog.Logger // [slog.Default]
 }
 
@@ -65,6 +85,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.MaxConnections <= 0 {
 		o.MaxConnections = 1_000_000
+	}
+	if o.ConcurrentHandshakes <= 0 {
+		o.ConcurrentHandshakes = max(1, runtime.GOMAXPROCS(0)-1)
 	}
 	if o.Logger == nil {
 		o.Logger = slog.Default()
@@ -82,11 +105,20 @@ type Rooms struct {
 	Broker       *broker.Broker
 	Trace        *trace.Log
 	Certificates *Certificates
+	// Tickets seal session tickets; nil: none are issued.
+	Tickets *TicketKeys
 }
 
 // Counters are what the door has done since it was made.
 type Counters struct {
 	Accepted, HandshakesOK, HandshakesFailed, Overloaded, Panics uint64
+	// Resumed is how many of HandshakesOK resumed a session.
+	Resumed uint64
+	// HandshakesWaiting wait for their turn; HandshakesWaited had to, HandshakeWait
+	// in all.
+	HandshakesWaiting int64
+	HandshakesWaited  uint64
+	HandshakeWait     time.Duration
 	// Pending connections haven't had their CONNECT accepted; Open counts all.
 	Pending, Open int64
 }
@@ -96,10 +128,11 @@ type Gateway struct {
 	opts  Options
 	rooms Rooms
 
-	// tls is for all handshakes whose hello was acceptable.
-	tls *tls.Config
+	// mqtt is the TLS of the MQTT listener.
+	mqtt      *tlsProfile
+	turnstile *turnstile
 
-	accepted, handshakesOK, handshakesFailed, overloaded, panics atomic.Uint64
+	accepted, handshakesOK, handshakesFailed, resumed, overloaded, panics atomic.Uint64
 
 	// overloadTrace bounds how many refusals for overload leave a trace of
 	// their own; all are counted.
@@ -107,7 +140,8 @@ type Gateway struct {
 
 	mu       sync.Mutex
 	pending  int
-	peers    map[netip.Addr]int // pending connections by address
+	peers    map[netip.Addr]*peer
+	rates    rates
 	conns    map[net.Conn]struct{}
 	closing  bool
 	finished sync.WaitGroup
@@ -115,12 +149,15 @@ type Gateway struct {
 
 // New makes a gateway. Serve runs it.
 func New(opts Options, rooms Rooms) *Gateway {
-	return &Gateway{
-		opts: opts.withDefaults(), rooms: rooms, tls: tlsConfig(rooms.Certificates),
+	g := &Gateway{
+		opts: opts.withDefaults(), rooms: rooms,
 		overloadTrace: rate.NewLimiter(10, 10),
-		peers:         map[netip.Addr]int{},
+		peers:         map[netip.Addr]*peer{},
 		conns:         map[net.Conn]struct{}{},
 	}
+	g.turnstile = newTurnstile(g.opts.ConcurrentHandshakes)
+	g.mqtt = g.tlsProfile(tlsOptions{protocols: mqttProtocols, clientAuth: tls.RequireAnyClientCert})
+	return g
 }
 
 // Counters gives the present counts.
@@ -128,7 +165,9 @@ func (g *Gateway) Counters() Counters {
 	g.mu.Lock()
 	pending, open := g.pending, len(g.conns)
 	g.mu.Unlock()
+	waiting, waited, wait := g.turnstile.counts()
 	return Counters{
+		Resumed: g.resumed.Load(), HandshakesWaiting: int64(waiting), HandshakesWaited: waited, HandshakeWait: wait,
 		Accepted: g.accepted.Load(), HandshakesOK: g.handshakesOK.Load(), HandshakesFailed: g.handshakesFailed.Load(),
 		Overloaded: g.overloaded.Load(), Panics: g.panics.Load(), Pending: int64(pending), Open: int64(open),
 	}
@@ -179,47 +218,6 @@ func (g *Gateway) start(ctx context.Context, conn net.Conn) {
 	}
 }
 
-// enter counts a connection in, or says which limit it meets.
-func (g *Gateway) enter(conn net.Conn, network netip.Addr) error {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	switch {
-	case g.closing:
-		return imprint.Errorf(imprint.CodeServerShutdown, "the server is shutting down")
-	case len(g.conns) >= g.opts.MaxConnections:
-		return imprint.Errorf(imprint.CodeOverloaded, "%d connections are open, as many as allowed", len(g.conns)).
-			WithHint("--max-connections raises the bound.")
-	case g.pending >= g.opts.MaxHandshakes:
-		return imprint.Errorf(imprint.CodeOverloaded, "%d handshakes are under way, as many as allowed", g.opts.MaxHandshakes)
-	case g.peers[network] >= g.opts.MaxPending:
-		return imprint.Errorf(imprint.CodeOverloaded, "%d handshakes from %s are under way, as many as one address may have", g.opts.MaxPending, network).
-			WithHint("Devices behind one gateway share its address: --max-pending-per-address raises the bound.")
-	}
-	g.conns[conn] = struct{}{}
-	g.peers[network]++
-	g.pending++
-	g.finished.Add(1)
-	return nil
-}
-
-// admitted ends a connection's time as pending.
-func (g *Gateway) admitted(network netip.Addr) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.pending--
-	g.peers[network]--
-	if g.peers[network] == 0 {
-		delete(g.peers, network)
-	}
-}
-
-func (g *Gateway) leave(conn net.Conn) {
-	g.mu.Lock()
-	delete(g.conns, conn)
-	g.mu.Unlock()
-	g.finished.Done()
-}
-
 // Shutdown refuses new connections, closes those that the broker doesn't know
 // yet, and returns when all are gone or the context ends. The broker is shut
 // down first, so that connected devices hear a reason.
@@ -254,30 +252,9 @@ func (g *Gateway) Shutdown(ctx context.Context) error {
 	}
 }
 
-func addressOf(conn net.Conn) netip.Addr {
-	tcp, ok := conn.RemoteAddr().(*net.TCPAddr)
-	if !ok {
-		return netip.Addr{}
-	}
-	return tcp.AddrPort().Addr().Unmap()
-}
-
-// networkOf is what one party is counted by: a host with IPv6 has a whole /64 to
-// itself.
-func networkOf(address netip.Addr) netip.Addr {
-	if !address.Is6() {
-		return address
-	}
-	prefix, err := address.WithZone("").Prefix(64)
-	if err != nil {
-		return address
-	}
-	return prefix.Addr()
-}
-
 // serve takes one socket through its life.
 func (g *Gateway) serve(ctx context.Context, conn net.Conn, address, network netip.Addr) {
-	defer g.leave(conn)
+	defer g.leave(conn, network)
 	defer func() { _ = conn.Close() }()
 	var once sync.Once
 	admitted := func() { once.Do(func() { g.admitted(network) }) }
@@ -285,7 +262,7 @@ func (g *Gateway) serve(ctx context.Context, conn net.Conn, address, network net
 
 	rec := g.rooms.Trace.Begin(conn.RemoteAddr().String())
 	defer g.survive(rec)
-	h := &handshake{gateway: g, rec: rec}
+	h := &handshake{gateway: g, rec: rec, profile: g.mqtt}
 	tlsConn, err := h.run(conn)
 	if err != nil {
 		g.handshakesFailed.Add(1)

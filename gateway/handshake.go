@@ -11,6 +11,7 @@ import (
 	"io"
 	"net"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -44,6 +45,33 @@ func (c *Certificates) Replace(ecdsaCert, rsaCert tls.Certificate) {
 	c.current.Store(&pair{ecdsa: &ecdsaCert, rsa: &rsaCert})
 }
 
+// HostName is a host name that the certificates stand for: localhost if they do,
+// else the first that is no wildcard.
+func (c *Certificates) HostName() string {
+	leaf := c.current.Load().ecdsa.Leaf
+	if leaf == nil || leaf.VerifyHostname("localhost") == nil {
+		return "localhost"
+	}
+	for _, name := range leaf.DNSNames {
+		if !strings.HasPrefix(name, "*") {
+			return name
+		}
+	}
+	return "localhost"
+}
+
+// ExpiresAt is when the first of them expires; zero if that isn't known.
+func (c *Certificates) ExpiresAt() time.Time {
+	var first time.Time
+	p := c.current.Load()
+	for _, cert := range []*tls.Certificate{p.ecdsa, p.rsa} {
+		if cert.Leaf != nil && (first.IsZero() || cert.Leaf.NotAfter.Before(first)) {
+			first = cert.Leaf.NotAfter
+		}
+	}
+	return first
+}
+
 // Get picks what the client can verify: ECDSA if it can, else RSA.
 func (c *Certificates) Get(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	p := c.current.Load()
@@ -61,6 +89,9 @@ func (c *Certificates) Get(hello *tls.ClientHelloInfo) (*tls.Certificate, error)
 type handshake struct {
 	gateway    *Gateway
 	rec        *trace.Recorder
+	profile    *tlsProfile
+	turn       turn
+	session    *tlsSession // borrowed once the hello is accepted
 	tenant     imprint.Tenant
 	serverName string
 	// refusal is set when the hello itself is refused.
@@ -69,13 +100,18 @@ type handshake struct {
 
 // run completes TLS. Errors are *imprint.Error, recorded.
 func (h *handshake) run(conn net.Conn) (*tls.Conn, error) {
+	defer h.end()
 	// A deadline on the socket bounds the whole handshake, however slowly the
 	// bytes come; a context would cost a goroutine for each.
-	err := conn.SetDeadline(time.Now().Add(h.gateway.opts.HandshakeTimeout))
+	deadline := time.Now().Add(h.gateway.opts.HandshakeTimeout)
+	err := conn.SetDeadline(deadline)
 	var tlsConn *tls.Conn
 	if err == nil {
-		tlsConn = tls.Server(conn, &tls.Config{GetConfigForClient: h.configure})
+		h.turn = turn{turnstile: h.gateway.turnstile, deadline: deadline}
+		paced := &pacedConn{Conn: conn, turn: &h.turn}
+		tlsConn = tls.Server(paced, &tls.Config{GetConfigForClient: h.configure})
 		err = tlsConn.Handshake()
+		paced.turn = nil
 	}
 	if err == nil {
 		err = conn.SetDeadline(time.Time{})
@@ -85,19 +121,37 @@ func (h *handshake) run(conn net.Conn) (*tls.Conn, error) {
 		h.rec.Fail("tls", err)
 		return nil, err
 	}
-	state := tlsConn.ConnectionState()
-	leaf := state.PeerCertificates[0]
+	h.record(tlsConn.ConnectionState())
+	return tlsConn, nil
+}
+
+// end gives back what the handshake held.
+func (h *handshake) end() {
+	h.turn.leave()
+	if h.session != nil {
+		h.profile.giveBack(h.session)
+		h.session = nil
+	}
+}
+
+// record tells the trace what was agreed upon.
+func (h *handshake) record(state tls.ConnectionState) {
 	version := tls.VersionName(state.Version)
 	h.rec.Describe(func(a *imprint.Attempt) {
 		a.ALPN = state.NegotiatedProtocol
 		a.TLSVersion = version
 	})
-	h.rec.OK("tls", "%s, %s, client key %s, %d certificate(s) sent", version, tls.CipherSuiteName(state.CipherSuite),
-		describeKey(leaf), len(state.PeerCertificates))
-	return tlsConn, nil
+	shown := strconv.Itoa(len(state.PeerCertificates)) + " certificate(s) sent"
+	if state.DidResume {
+		h.gateway.resumed.Add(1)
+		shown = "session resumed, its key last proved at " + h.session.proved.UTC().Format(time.RFC3339)
+	}
+	h.rec.OK("tls", "%s, %s, client key %s, %s", version, tls.CipherSuiteName(state.CipherSuite),
+		describeKey(state.PeerCertificates[0]), shown)
 }
 
-// configure answers the hello: tenant by server name, application protocol.
+// configure answers the hello: tenant by server name, application protocol. From
+// here on the handshake computes.
 func (h *handshake) configure(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 	h.serverName = hello.ServerName
 	h.rec.Describe(func(a *imprint.Attempt) { a.SNI = shown(hello.ServerName) })
@@ -108,7 +162,7 @@ func (h *handshake) configure(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 	}
 	h.tenant = tenant
 	h.rec.Describe(func(a *imprint.Attempt) { a.Tenant = tenant })
-	if len(hello.SupportedProtos) > 0 && !slices.ContainsFunc(hello.SupportedProtos, func(p string) bool { return slices.Contains(mqttProtocols, p) }) {
+	if len(hello.SupportedProtos) > 0 && !slices.ContainsFunc(hello.SupportedProtos, func(p string) bool { return slices.Contains(h.profile.protocols, p) }) {
 		h.refusal = imprint.Errorf(imprint.CodeALPNUnknown, "the device offers only %q", hello.SupportedProtos)
 	}
 	if h.serverName == "" {
@@ -116,7 +170,12 @@ func (h *handshake) configure(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 	} else {
 		h.rec.OK("tls.hello", "server name %s, tenant %s", hello.ServerName, tenant)
 	}
-	return h.gateway.tls, nil
+	err = h.turn.take()
+	if err != nil {
+		return nil, err
+	}
+	h.session = h.profile.borrow()
+	return h.session.config, nil
 }
 
 // maxShown bounds what of a peer's text stands in a field of its attempt.
@@ -132,18 +191,6 @@ func shown(s string) string {
 // unrecognizedName makes crypto/tls send the alert of that name, because it has
 // no certificates.
 var unrecognizedName = &tls.Config{MinVersion: tls.VersionTLS12}
-
-// tlsConfig is the configuration of the MQTT door. AWS IoT Core issues no
-// session tickets either.
-func tlsConfig(certificates *Certificates) *tls.Config {
-	return &tls.Config{
-		MinVersion:             tls.VersionTLS12,
-		ClientAuth:             tls.RequireAnyClientCert,
-		GetCertificate:         certificates.Get,
-		NextProtos:             mqttProtocols,
-		SessionTicketsDisabled: true,
-	}
-}
 
 // explain puts a failed handshake into the table's words.
 func (h *handshake) explain(err error) error {
@@ -164,11 +211,11 @@ func (h *handshake) explain(err error) error {
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
 		return imprint.Errorf(imprint.CodeHandshakeFailed, "the device closed the connection during the handshake").
 			WithHint("The device may not trust this server's root and say nothing about it; or something that isn't a device looked at the port.")
-	case strings.Contains(text, "unsupported versions"):
-		return imprint.Errorf(imprint.CodeHandshakeFailed, "%w", err).WithHint("Let the device speak TLS 1.2 or 1.3.")
-	case strings.Contains(text, "no cipher suite supported"):
+	case strings.Contains(text, "unsupported versions"), strings.Contains(text, "no cipher suite supported"):
+		return imprint.Errorf(imprint.CodeHandshakeFailed, "%w", err).WithHint("%s", h.gateway.opts.SecurityPolicy.hint())
+	case errors.Is(err, errChainTooLong):
 		return imprint.Errorf(imprint.CodeHandshakeFailed, "%w", err).
-			WithHint("Let the device offer a suite with ECDHE and AES-GCM or ChaCha20-Poly1305.")
+			WithHint("Only the first certificate counts: let the device send it alone, or with the CA certificate that signed it.")
 	case strings.Contains(text, "invalid signature by the client certificate"):
 		return imprint.Errorf(imprint.CodeHandshakeFailed, "%w", err).
 			WithHint("The device's key doesn't belong to its certificate: compare openssl x509 -pubkey with openssl pkey -pubout.")

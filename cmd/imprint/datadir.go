@@ -21,6 +21,7 @@ const (
 	pkiDir        = "pki"
 	operatorFile  = "operator.sealed"
 	serverFile    = "server.json"
+	ticketsFile   = "tickets.sealed"
 )
 
 // operatorContext binds the sealed operator key to its file.
@@ -41,7 +42,7 @@ type serverFacts struct {
 	Region      string `json:"region"`
 	APIURL      string `json:"apiUrl"`
 	MQTTAddress string `json:"mqttAddress"` // host:port for devices of the first tenant
-	CABundle    string `json:"caBundle"`    // absolute path of the server's roots, a PEM bundle
+	CABundle    string `json:"caBundle"`    // absolute path of the server's roots, a PEM bundle; empty: the system's
 }
 
 // openSealer gives the sealer of a data directory; create makes the master key
