@@ -57,21 +57,11 @@ func (s *stand) handshake(ctx context.Context) ([]Figure, error) {
 	if err != nil {
 		return nil, fmt.Errorf("couldn't warm up: %w", err)
 	}
-	var took []time.Duration
-	m, err := s.measure(ctx, func(ctx context.Context) error {
-		var err error
-		took, err = eachDevice(ctx, s.devices, s.opts.Concurrency, s.door.reconnect)
-		return err
-	})
+	full, err := s.reconnectAll(ctx, s.devices, s.opts.CPUProfile)
 	if err != nil {
 		return nil, err
 	}
-	return append(m.probes(),
-		AtLeast("reconnects of known devices, full handshake", perSecond(len(s.devices), m.cpu), reconnectUnit, m.reference(), reconnectGoal),
-		Plain("reconnects, by the clock", perSecond(len(s.devices), m.wall), "reconnects/s"),
-		Plain("reconnect to CONNACK, p50", milliseconds(percentile(took, 50)), "ms"),
-		Plain("reconnect to CONNACK, p99", milliseconds(percentile(took, 99)), "ms"),
-	), nil
+	return full.fullFigures(), nil
 }
 
 func (s *stand) jitp(ctx context.Context) ([]Figure, error) {
@@ -80,7 +70,7 @@ func (s *stand) jitp(ctx context.Context) ([]Figure, error) {
 		return nil, fmt.Errorf("couldn't warm up: %w", err)
 	}
 	var took []time.Duration
-	m, err := s.measure(ctx, func(ctx context.Context) error {
+	m, err := s.measure(ctx, s.devices, s.opts.CPUProfile, func(ctx context.Context) error {
 		var err error
 		took, err = eachDevice(ctx, s.devices, s.opts.Concurrency, s.onboard)
 		return err
