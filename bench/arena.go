@@ -228,7 +228,7 @@ func (a *arena) rest(ctx context.Context) error {
 // checkOffers fails early where the server doesn't offer what is to be measured.
 func (a *arena) checkOffers(ctx context.Context) error {
 	if a.opts.measures("resume") {
-		err := a.checkResumption(ctx)
+		err := a.door.checkResumption(ctx, a.warmers[0])
 		if err != nil {
 			return fmt.Errorf("couldn't measure resume (--only names what to measure instead): %w", err)
 		}

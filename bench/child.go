@@ -159,19 +159,20 @@ func (c *child) cpu() (time.Duration, error) { return cpuTime(c.cmd.Process.Pid)
 func (c *child) memory() (int64, error) { return residentMemory(c.cmd.Process.Pid) }
 
 const (
-	idlePeriod  = 100 * time.Millisecond
-	idleTimeout = 30 * time.Second
+	idlePeriod  = 50 * time.Millisecond
+	idlePeriods = 4
+	idleTimeout = time.Minute
 )
 
-// idle waits until the child has nothing more to do: it uses less than two
-// hundredths of a core.
+// idle waits until the child has nothing more to do: in 0.2 s it uses a
+// clock tick at most.
 func (c *child) idle(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, idleTimeout)
 	defer cancel()
 	ticker := time.NewTicker(idlePeriod)
 	defer ticker.Stop()
 	last, err := c.cpu()
-	for quiet := 0; err == nil && quiet < 5; {
+	for quiet := 0; err == nil && quiet < idlePeriods; {
 		select {
 		case <-ticker.C:
 		case <-c.ended:

@@ -67,7 +67,7 @@ type subscriber struct {
 	acks     []byte
 	// sampling: how long messages took is kept. Whoever sets it or takes the
 	// samples does so while nothing is under way.
-	sampling bool
+	sampling atomic.Bool
 	samples  []time.Duration
 }
 
@@ -123,8 +123,8 @@ func (f *flow) check(err error) {
 // news is what one reader has seen and the sender hasn't been told.
 type news struct{ untold, enough uint64 }
 
-// notify wakes the sender when it is worth it: a sender that waits has three
-// quarters of a window under way, so more than enough comes.
+// notify wakes the sender when it is worth it: a sender that waits has half of
+// a window under way, so more than enough comes.
 func (f *flow) notify(n *news) {
 	if n.untold < n.enough && !f.draining.Load() {
 		return
@@ -230,7 +230,7 @@ func (f *flow) message(s *subscriber, header mqtt.FixedHeader, body []byte) erro
 	if err != nil {
 		return err
 	}
-	if s.sampling {
+	if s.sampling.Load() {
 		s.samples = append(s.samples, time.Since(f.epoch)-mark.due)
 	}
 	if packet.QoS > 0 {
@@ -279,9 +279,9 @@ func (f *flow) flood(lasting time.Duration, most uint64) error {
 	defer f.patient(false)
 	until := time.Now().Add(lasting)
 	batch := uint64(max(1, maxRecord/len(f.publishers[0].one)))
-	// A publisher waits for a good part of its window, so that it doesn't send
-	// one message at a time.
-	least := max(1, f.window/4)
+	// A publisher waits for half of its window, so that it doesn't send one
+	// message at a time.
+	least := max(1, f.window/2)
 	sent := uint64(0)
 	for sent < most && time.Now().Before(until) {
 		some := false

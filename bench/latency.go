@@ -45,9 +45,9 @@ func (a *arena) warmPace(f *flow) error {
 // sample paces a flow and keeps how long its messages took.
 func (a *arena) sample(f *flow) error {
 	only := f.subscribers[0]
-	only.sampling = true
+	only.sampling.Store(true)
 	err := f.pace(latencyRate, a.opts.Lasting, a.opts.most())
-	only.sampling = false
+	only.sampling.Store(false)
 	return err
 }
 

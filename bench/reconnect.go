@@ -120,13 +120,12 @@ func (a *arena) resume(ctx context.Context) ([]Figure, error) {
 }
 
 // checkResumption says whether the server resumes a TLS session.
-func (a *arena) checkResumption(ctx context.Context) error {
-	d := a.warmers[0]
-	sessions := sessionsOf([]*device{d})
-	_, _, err := a.door.visit(ctx, d, approach{sessions: sessions[d]})
+func (d door) checkResumption(ctx context.Context, who *device) error {
+	sessions := sessionsOf([]*device{who})
+	_, _, err := d.visit(ctx, who, approach{sessions: sessions[who]})
 	if err != nil {
 		return err
 	}
-	_, err = a.door.resumed(ctx, d, sessions[d])
+	_, err = d.resumed(ctx, who, sessions[who])
 	return err
 }

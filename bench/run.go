@@ -21,7 +21,8 @@ const (
 
 // Handshake measures reconnects of known devices: TCP, a full TLS handshake,
 // CONNECT to CONNACK, DISCONNECT; each device once, against as many handshakes
-// of the reference.
+// of the reference. Then each comes again with its TLS session, against the
+// full ones, unless opts.FullOnly.
 func Handshake(ctx context.Context, target Target, opts Options) ([]Figure, error) {
 	return run(ctx, target, opts, (*stand).handshake)
 }
@@ -57,11 +58,21 @@ func (s *stand) handshake(ctx context.Context) ([]Figure, error) {
 	if err != nil {
 		return nil, fmt.Errorf("couldn't warm up: %w", err)
 	}
+	if !s.opts.FullOnly {
+		err = s.door.checkResumption(ctx, s.warmers[0])
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w (--full-only measures full handshakes alone)", err)
+	}
 	full, err := s.reconnectAll(ctx, s.devices, s.opts.CPUProfile)
+	if err != nil || s.opts.FullOnly {
+		return full.fullFigures(), err
+	}
+	resumed, err := s.resumeAll(ctx, s.devices, "")
 	if err != nil {
 		return nil, err
 	}
-	return full.fullFigures(), nil
+	return append(full.fullFigures(), resumed.resumedFigures(full.rate())...), nil
 }
 
 func (s *stand) jitp(ctx context.Context) ([]Figure, error) {

@@ -44,6 +44,7 @@ type Facts struct {
 type Options struct {
 	Devices     int       // 1 to MaxDevices
 	Concurrency int       // connections at a time, 1 to MaxConcurrency
+	FullOnly    bool      // Handshake alone: no reconnects that resume their TLS session
 	KeepData    bool      // leave the server's data directory for inspection
 	CPUProfile  string    // file for a profile of the server in the measured part; empty: none
 	Messages    io.Writer // what goes on and what the children say, for people

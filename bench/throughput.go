@@ -49,24 +49,30 @@ func (t *tally) cores(spent time.Duration) float64 {
 // openFlow connects the devices of a shape to a contender. Keep asks for
 // subscribers' sessions that outlive their connections.
 func (a *arena) openFlow(ctx context.Context, c *contender, sh shape, qos mqtt.QoS, keep bool) (*flow, error) {
-	f := newFlow(ctx, qos, a.opts.Payload)
-	for n := range sh.publishers {
-		who := a.devices[n]
-		l, err := c.door.link(ctx, who, wish{how: approach{bulk: true}})
-		if err != nil {
-			f.end()
-			return nil, fmt.Errorf("couldn't connect a publisher to %s: %w", c.name, err)
+	links := make([]*link, sh.publishers+sh.subscribers)
+	_, err := each(ctx, len(links), a.opts.Concurrency, func(ctx context.Context, n int) (time.Duration, error) {
+		want := wish{how: approach{bulk: true}}
+		if n >= sh.publishers {
+			want.keep, want.filter, want.qos = keep, flowTopics+"+", qos
 		}
-		f.publish(l, flowTopics+who.thing)
+		var err error
+		links[n], err = c.door.link(ctx, a.devices[n], want)
+		return 0, err
+	})
+	if err != nil {
+		for _, l := range links {
+			if l != nil {
+				_ = l.conn.Close()
+			}
+		}
+		return nil, fmt.Errorf("couldn't connect to %s: %w", c.name, err)
+	}
+	f := newFlow(ctx, qos, a.opts.Payload)
+	for n, l := range links[:sh.publishers] {
+		f.publish(l, flowTopics+a.devices[n].thing)
 	}
 	f.begin()
-	for n := range sh.subscribers {
-		who := a.devices[sh.publishers+n]
-		l, err := c.door.link(ctx, who, wish{how: approach{bulk: true}, keep: keep, filter: flowTopics + "+", qos: qos})
-		if err != nil {
-			f.end()
-			return nil, fmt.Errorf("couldn't connect a subscriber to %s: %w", c.name, err)
-		}
+	for _, l := range links[sh.publishers:] {
 		f.subscribe(l)
 	}
 	return f, nil

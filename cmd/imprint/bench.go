@@ -23,9 +23,12 @@ Each bench starts a server of its own, with a temporary data directory and on
 free loopback ports, and a plain Go server beside it; figures per CPU-second
 compare the CPU time of the two. Nothing else is touched.`,
 	}
+	opts := bench.Options{}
+	handshake := newBenchRun("handshake", "Measure reconnects of known devices", 2500, &opts, bench.Handshake)
+	handshake.Flags().BoolVar(&opts.FullOnly, "full-only", false, "measure no reconnects that resume their TLS session")
 	cmd.AddCommand(
-		newBenchRun("handshake", "Measure reconnects of known devices", 2500, bench.Handshake),
-		newBenchRun("jitp", "Measure first connections with just-in-time provisioning", 2500, bench.JITP),
+		handshake,
+		newBenchRun("jitp", "Measure first connections with just-in-time provisioning", 2500, &bench.Options{}, bench.JITP),
 		newBenchBroker(), newBenchServer(), newBenchBare(),
 	)
 	return cmd
@@ -33,8 +36,7 @@ compare the CPU time of the two. Nothing else is touched.`,
 
 type benchRun func(context.Context, bench.Target, bench.Options) ([]bench.Figure, error)
 
-func newBenchRun(name, short string, devices int, run benchRun) *cobra.Command {
-	opts := bench.Options{}
+func newBenchRun(name, short string, devices int, opts *bench.Options, run benchRun) *cobra.Command {
 	asJSON := false
 	cmd := &cobra.Command{
 		Use:   name,
@@ -46,7 +48,7 @@ func newBenchRun(name, short string, devices int, run benchRun) *cobra.Command {
 				return fmt.Errorf("couldn't find this program's file: %w", err)
 			}
 			opts.Messages = cmd.ErrOrStderr()
-			figures, err := run(cmd.Context(), benchTarget(program), opts)
+			figures, err := run(cmd.Context(), benchTarget(program), *opts)
 			if err != nil {
 				return err
 			}
