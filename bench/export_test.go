@@ -166,17 +166,15 @@ func (m *Mosquitto) First(ctx context.Context, topics ...string) (string, error)
 		return "", err
 	}
 	defer func() { _ = l.leave() }()
-	from, err := m.a.ours.door.link(ctx, m.a.devices[1], wish{})
-	if err != nil {
-		return "", err
-	}
-	defer func() { _ = from.leave() }()
-	for n, topic := range topics {
-		packet := mqtt.Publish{Topic: []byte(topic), QoS: mqtt.QoS1, PacketID: uint16(n + 1)}
-		_, err = from.conn.Write(packet.Append(nil, mqtt.V311))
+	for _, topic := range topics {
+		err = m.publish(ctx, topic)
 		if err != nil {
 			return "", err
 		}
+	}
+	err = l.conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+	if err != nil {
+		return "", err
 	}
 	header, body, err := l.next()
 	if err != nil {
@@ -185,6 +183,23 @@ func (m *Mosquitto) First(ctx context.Context, topics ...string) (string, error)
 	var packet mqtt.Publish
 	err = packet.Decode(header, body, mqtt.V311)
 	return string(packet.Topic), err
+}
+
+// publish sends a message of the second device, on a connection of its own
+// because mosquitto takes no more from one that did what it mustn't.
+func (m *Mosquitto) publish(ctx context.Context, topic string) error {
+	l, err := m.a.ours.door.link(ctx, m.a.devices[1], wish{})
+	if err != nil {
+		return err
+	}
+	packet := mqtt.Publish{Topic: []byte(topic), QoS: mqtt.QoS1, PacketID: 1}
+	_, err = l.conn.Write(packet.Append(nil, mqtt.V311))
+	if err != nil {
+		return err
+	}
+	_, _, err = l.next() // PUBACK
+	_ = l.conn.Close()   // mosquitto may have been first
+	return err
 }
 
 func (m *Mosquitto) Things() (first, second string) {

@@ -132,7 +132,7 @@ func TestMosquittoChecksCertificatesAndRules(t *testing.T) {
 	m := startMosquitto(t)
 	first, second := m.Things()
 	want := "models/sensor-1/flow/x"
-	got, err := m.First(t.Context(), "devices/"+first+"/written-by-another", "devices/"+second+"/read-by-another", "other", want)
+	got, err := m.First(t.Context(), "devices/"+second+"/read-by-another", "devices/"+first+"/written-by-another", "other", want)
 	if err != nil || got != want {
 		t.Errorf("the first message that came is %q (%v), want %q, the one that the rules allow", got, err, want)
 	}
