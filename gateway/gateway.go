@@ -9,6 +9,10 @@
 // an unknown one is decided on at the CONNECT packet, as AWS IoT Core decides
 // (developer guide, "Transport security in AWS IoT").
 //
+// A second listener speaks HTTP too, chosen by the application protocols of the
+// hello (see web.go): HTTPS publish with a client certificate, the data plane
+// API, and MQTT over WebSocket for operators who sign with an access key.
+//
 // Whatever a connection dies of is a step of its trace. At a limit (handshakes
 // in flight, connections from one address, connections in all) a connection is
 // closed at once and counted; of those, some each second leave a trace. A panic
@@ -23,6 +27,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/netip"
 	"runtime/debug"
 	"sync"
@@ -34,7 +39,6 @@ import (
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/broker"
 	"github.com/imprint-iot/imprint/identity"
-	"github.com/imprint-iot/imprint/pki"
 	"github.com/imprint-iot/imprint/policy"
 	"github.com/imprint-iot/imprint/provisioning"
 	"github.com/imprint-iot/imprint/trace"
@@ -50,6 +54,7 @@ type Options struct {
 	MaxPending    int
 	// MaxConnections bounds all connections of this door [1,000,000].
 	MaxConnections int
+	HTTP           HTTPOptions
 	Logger         *slog.Logger // [slog.Default]
 }
 
@@ -66,6 +71,7 @@ func (o Options) withDefaults() Options {
 	if o.MaxConnections <= 0 {
 		o.MaxConnections = 1_000_000
 	}
+	o.HTTP = o.HTTP.withDefaults()
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
@@ -82,6 +88,12 @@ type Rooms struct {
 	Broker       *broker.Broker
 	Trace        *trace.Log
 	Certificates *Certificates
+	// DataAPI answers signed requests of the HTTPS listener. Nil: they are
+	// refused.
+	DataAPI http.Handler
+	// Operators tells who signed the request for a WebSocket. Nil: nobody may
+	// open one.
+	Operators func(*http.Request) (Operator, error)
 }
 
 // Counters are what the door has done since it was made.
@@ -89,6 +101,10 @@ type Counters struct {
 	Accepted, HandshakesOK, HandshakesFailed, Overloaded, Panics uint64
 	// Pending connections haven't had their CONNECT accepted; Open counts all.
 	Pending, Open int64
+	// Requests are the HTTP requests of devices by outcome, and WebSockets those
+	// that were opened.
+	Requests   [httpOutcomes]uint64
+	WebSockets uint64
 }
 
 // Gateway accepts devices.
@@ -96,8 +112,10 @@ type Gateway struct {
 	opts  Options
 	rooms Rooms
 
-	// mqtt is the TLS of the MQTT listener.
-	mqtt *tls.Config
+	// mqtt is the TLS of MQTT, https that of HTTP on the listener that speaks
+	// both.
+	mqtt, https *tls.Config
+	web         *web
 
 	accepted, handshakesOK, handshakesFailed, overloaded, panics atomic.Uint64
 
@@ -115,13 +133,16 @@ type Gateway struct {
 
 // New makes a gateway. Serve runs it.
 func New(opts Options, rooms Rooms) *Gateway {
-	return &Gateway{
+	g := &Gateway{
 		opts: opts.withDefaults(), rooms: rooms,
 		mqtt:          tlsConfig(rooms.Certificates, tlsOptions{protocols: mqttProtocols, clientAuth: tls.RequireAnyClientCert}),
 		overloadTrace: rate.NewLimiter(10, 10),
 		peers:         map[netip.Addr]int{},
+		https:         tlsConfig(rooms.Certificates, tlsOptions{protocols: httpProtocols, clientAuth: tls.RequestClientCert}),
 		conns:         map[net.Conn]struct{}{},
 	}
+	g.web = newWeb(g)
+	return g
 }
 
 // Counters gives the present counts.
@@ -129,14 +150,31 @@ func (g *Gateway) Counters() Counters {
 	g.mu.Lock()
 	pending, open := g.pending, len(g.conns)
 	g.mu.Unlock()
-	return Counters{
+	c := Counters{
 		Accepted: g.accepted.Load(), HandshakesOK: g.handshakesOK.Load(), HandshakesFailed: g.handshakesFailed.Load(),
 		Overloaded: g.overloaded.Load(), Panics: g.panics.Load(), Pending: int64(pending), Open: int64(open),
+		WebSockets: g.web.sockets.Load(),
 	}
+	for n := range c.Requests {
+		c.Requests[n] = g.web.requests[n].Load()
+	}
+	return c
 }
 
-// Serve accepts connections until the listener is closed.
+// Serve accepts MQTT connections until the listener is closed.
 func (g *Gateway) Serve(ctx context.Context, ln net.Listener) error {
+	return g.accept(ctx, ln, false)
+}
+
+// ServeHTTPS accepts connections that speak HTTP or MQTT, as the application
+// protocols of their hello say, until the listener is closed.
+func (g *Gateway) ServeHTTPS(ctx context.Context, ln net.Listener) error {
+	g.web.start(ctx)
+	return g.accept(ctx, ln, true)
+}
+
+// accept runs an accept loop; both says that HTTP is spoken beside MQTT.
+func (g *Gateway) accept(ctx context.Context, ln net.Listener, both bool) error {
 	for {
 		conn, err := ln.Accept()
 		if errors.Is(err, net.ErrClosed) {
@@ -155,22 +193,30 @@ func (g *Gateway) Serve(ctx context.Context, ln net.Listener) error {
 			continue
 		}
 		g.accepted.Add(1)
-		g.start(ctx, conn)
+		g.start(ctx, conn, both)
 	}
 }
 
 // start admits a socket and runs it on a goroutine of its own. It never waits.
-func (g *Gateway) start(ctx context.Context, conn net.Conn) {
-	address := addressOf(conn)
-	network := networkOf(address)
-	err := g.enter(conn, network)
+func (g *Gateway) start(ctx context.Context, conn net.Conn, both bool) {
+	a, err := g.admit(conn)
 	if err == nil {
-		go g.serve(ctx, conn, address, network)
+		go g.serve(ctx, a, both)
 		return
 	}
 	_ = conn.Close()
+}
+
+// admit counts a socket in; at a limit it is counted, and now and then traced.
+func (g *Gateway) admit(conn net.Conn) (*arrival, error) {
+	address := addressOf(conn)
+	a := &arrival{gateway: g, conn: conn, address: address, network: networkOf(address)}
+	err := g.enter(conn, a.network)
+	if err == nil {
+		return a, nil
+	}
 	if imprint.CodeOf(err) == imprint.CodeServerShutdown {
-		return
+		return nil, err
 	}
 	g.overloaded.Add(1)
 	if g.overloadTrace.Allow() {
@@ -178,6 +224,29 @@ func (g *Gateway) start(ctx context.Context, conn net.Conn) {
 		rec.Fail("admission", err)
 		rec.End(imprint.OutcomeRefused, imprint.CodeOf(err))
 	}
+	return nil, err
+}
+
+// arrival is a socket that was counted in.
+type arrival struct {
+	gateway          *Gateway
+	conn             net.Conn
+	address, network netip.Addr
+	admission, end   sync.Once
+}
+
+// admitted ends its time as pending.
+func (a *arrival) admitted() {
+	a.admission.Do(func() { a.gateway.admitted(a.network) })
+}
+
+// leave closes the socket and counts it out.
+func (a *arrival) leave() {
+	a.end.Do(func() {
+		_ = a.conn.Close()
+		a.admitted()
+		a.gateway.leave(a.conn)
+	})
 }
 
 // enter counts a connection in, or says which limit it meets.
@@ -230,6 +299,7 @@ func (g *Gateway) Shutdown(ctx context.Context) error {
 	g.mu.Unlock()
 	gone := make(chan struct{})
 	go func() {
+		g.web.stop(ctx)
 		g.finished.Wait()
 		close(gone)
 	}()
@@ -276,32 +346,40 @@ func networkOf(address netip.Addr) netip.Addr {
 	return prefix.Addr()
 }
 
-// serve takes one socket through its life.
-func (g *Gateway) serve(ctx context.Context, conn net.Conn, address, network netip.Addr) {
-	defer g.leave(conn)
-	defer func() { _ = conn.Close() }()
-	var once sync.Once
-	admitted := func() { once.Do(func() { g.admitted(network) }) }
-	defer admitted()
-
-	rec := g.rooms.Trace.Begin(conn.RemoteAddr().String())
+// serve takes one socket through its life; one that speaks HTTP goes on to live
+// with the HTTP server.
+func (g *Gateway) serve(ctx context.Context, a *arrival, both bool) {
+	kept := false
+	defer func() {
+		if !kept {
+			a.leave()
+		}
+	}()
+	rec := g.rooms.Trace.Begin(a.conn.RemoteAddr().String())
 	defer g.survive(rec)
 	h := &handshake{gateway: g, rec: rec, config: g.mqtt}
-	tlsConn, err := h.run(conn)
+	if both {
+		h.https = g.https
+	}
+	tlsConn, err := h.run(a.conn)
 	if err != nil {
 		g.handshakesFailed.Add(1)
 		rec.End(imprint.OutcomeRefused, imprint.CodeOf(err))
 		return
 	}
 	g.handshakesOK.Add(1)
-	acknowledgeNow(conn)
-	leaf := tlsConn.ConnectionState().PeerCertificates[0]
-	v := &visitor{gateway: g, tenant: h.tenant, serverName: h.serverName, leaf: leaf, id: pki.CertificateID(leaf.Raw)}
+	acknowledgeNow(a.conn)
+	v := newVisitor(g, h, tlsConn.ConnectionState().PeerCertificates)
 	// Now, and not at CONNECT, so that a device that never gets that far is
 	// found by its certificate, too.
 	rec.Describe(v.describe)
+	if h.web {
+		kept = true
+		g.web.take(&webConn{Conn: tlsConn, arrival: a, visitor: v, rec: rec})
+		return
+	}
 	g.rooms.Broker.Serve(ctx, tlsConn, broker.Peer{
-		Address: address, Rec: rec, Admit: v.admit, Admitted: admitted, Variables: variables(address, h.serverName, leaf),
+		Address: a.address, Rec: rec, Admit: v.admit, Admitted: a.admitted, Variables: variables(a.address, h.serverName, v.leaf),
 	})
 }
 

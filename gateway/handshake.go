@@ -24,6 +24,10 @@ import (
 // "Device communication protocols").
 var mqttProtocols = []string{"x-amzn-mqtt-ca", "mqtt"}
 
+// httpProtocols are those of HTTP, on the listener that speaks it: HTTP/2 is
+// not offered there, as AWS IoT Core doesn't offer it.
+var httpProtocols = []string{"x-amzn-http-ca", "http/1.1"}
+
 // Certificates hold the server's certificates; they can be replaced while
 // connections live.
 type Certificates struct {
@@ -60,11 +64,13 @@ func (c *Certificates) Get(hello *tls.ClientHelloInfo) (*tls.Certificate, error)
 // handshake is one TLS handshake and what it learns.
 type handshake struct {
 	gateway *Gateway
-	// config is the listener's, see tlsConfig.
-	config     *tls.Config
-	rec        *trace.Recorder
-	tenant     imprint.Tenant
-	serverName string
+	// config is that of MQTT, see tlsConfig; https that of HTTP, nil where it
+	// isn't spoken. A hello that offers no protocol of MQTT means HTTP there.
+	config, https *tls.Config
+	web           bool // HTTP is spoken, set by configure
+	rec           *trace.Recorder
+	tenant        imprint.Tenant
+	serverName    string
 	// refusal is set when the hello itself is refused.
 	refusal error
 }
@@ -88,14 +94,13 @@ func (h *handshake) run(conn net.Conn) (*tls.Conn, error) {
 		return nil, err
 	}
 	state := tlsConn.ConnectionState()
-	leaf := state.PeerCertificates[0]
 	version := tls.VersionName(state.Version)
 	h.rec.Describe(func(a *imprint.Attempt) {
 		a.ALPN = state.NegotiatedProtocol
 		a.TLSVersion = version
 	})
 	h.rec.OK("tls", "%s, %s, client key %s, %d certificate(s) sent", version, tls.CipherSuiteName(state.CipherSuite),
-		describeKey(leaf), len(state.PeerCertificates))
+		describeClient(state.PeerCertificates), len(state.PeerCertificates))
 	return tlsConn, nil
 }
 
@@ -110,15 +115,28 @@ func (h *handshake) configure(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 	}
 	h.tenant = tenant
 	h.rec.Describe(func(a *imprint.Attempt) { a.Tenant = tenant })
-	if len(hello.SupportedProtos) > 0 && !slices.ContainsFunc(hello.SupportedProtos, func(p string) bool { return slices.Contains(h.config.NextProtos, p) }) {
+	config := h.config
+	if h.https != nil && !offers(hello, config.NextProtos) {
+		config, h.web = h.https, true
+	}
+	if len(hello.SupportedProtos) > 0 && !offers(hello, config.NextProtos) {
 		h.refusal = imprint.Errorf(imprint.CodeALPNUnknown, "the device offers only %q", hello.SupportedProtos)
+		if h.web {
+			h.refusal = imprint.Errorf(imprint.CodeALPNUnknown, "the device offers only %q", hello.SupportedProtos).
+				WithHint("Offer http/1.1 or x-amzn-http-ca for HTTP, x-amzn-mqtt-ca or mqtt for MQTT, or no ALPN at all, which means HTTP on this port.")
+		}
 	}
 	if h.serverName == "" {
 		h.rec.Info("tls.hello", "no server name; tenant %s unless the certificate says otherwise", tenant)
 	} else {
 		h.rec.OK("tls.hello", "server name %s, tenant %s", hello.ServerName, tenant)
 	}
-	return h.config, nil
+	return config, nil
+}
+
+// offers tells whether a hello offers one of some protocols.
+func offers(hello *tls.ClientHelloInfo, protocols []string) bool {
+	return slices.ContainsFunc(hello.SupportedProtos, func(p string) bool { return slices.Contains(protocols, p) })
 }
 
 // maxShown bounds what of a peer's text stands in a field of its attempt.
@@ -190,6 +208,14 @@ func (h *handshake) explain(err error) error {
 	default:
 		return imprint.Errorf(imprint.CodeHandshakeFailed, "%w", err)
 	}
+}
+
+// describeClient names the kind of a client's key.
+func describeClient(chain []*x509.Certificate) string {
+	if len(chain) == 0 {
+		return "none"
+	}
+	return describeKey(chain[0])
 }
 
 func describeKey(cert *x509.Certificate) string {
