@@ -5,7 +5,6 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 )
 
@@ -129,33 +128,4 @@ func (c Claim) token(r *http.Request) []string {
 		sent = append(slices.Clone(sent), c.presigned.values[paramToken]...)
 	}
 	return sent
-}
-
-// Presign gives the query of a URL that holds for a time, for Imprint's own
-// clients: host and the query that is there are signed, and the session token
-// stands outside the signature, as AWS IoT Core wants it for MQTT over
-// WebSocket.
-func Presign(method string, u *url.URL, key AccessKey, region, service string, now time.Time, life time.Duration) *url.URL {
-	timestamp := now.UTC().Format(timeLayout)
-	a := Authorization{KeyID: key.ID, Date: timestamp[:8], Region: region, Service: service, SignedHeaders: []string{"host"}}
-	signed := *u
-	query := signed.Query()
-	query.Set(paramAlgorithm, algorithm)
-	query.Set(paramCredential, key.ID+"/"+a.Scope())
-	query.Set(paramDate, timestamp)
-	query.Set(paramExpires, strconv.FormatInt(int64(life/time.Second), 10))
-	query.Set(paramSignedHeaders, strings.Join(a.SignedHeaders, ";"))
-	canonical, _ := canonicalQueryWithout(query.Encode(), nil)
-	path := u.EscapedPath()
-	if path == "" {
-		path = "/"
-	}
-	request := canonicalRequest(method, path, canonical, "host:"+u.Host+"\n", a.SignedHeaders, hexSHA256(nil))
-	signingKey := deriveKey(key.Secret, a)
-	query.Set(paramSignature, hexOf(mac(signingKey[:], stringToSign(a, timestamp, request))))
-	if key.SessionToken != "" {
-		query.Set(paramToken, key.SessionToken)
-	}
-	signed.RawQuery = query.Encode()
-	return &signed
 }
