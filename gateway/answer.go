@@ -129,8 +129,8 @@ func traceID(id string) string {
 	return id[:8] + "-" + id[8:12] + "-" + id[12:16] + "-" + id[16:20] + "-" + id[20:]
 }
 
-// rates bound the messages a second of each certificate.
-type rates struct {
+// publishRates bound the messages a second of each certificate.
+type publishRates struct {
 	perSecond int // negative: no bound
 	mu        sync.Mutex
 	buckets   map[rateKey]*rate.Limiter
@@ -141,21 +141,21 @@ type rateKey struct {
 	id     imprint.CertificateID
 }
 
-// maxRates bounds the memory of rates; beyond it they begin anew.
-const maxRates = 20_000
+// maxPublishRates bounds the memory of rates; beyond it they begin anew.
+const maxPublishRates = 20_000
 
-func newRates(perSecond int) *rates {
-	return &rates{perSecond: perSecond, buckets: map[rateKey]*rate.Limiter{}}
+func newPublishRates(perSecond int) *publishRates {
+	return &publishRates{perSecond: perSecond, buckets: map[rateKey]*rate.Limiter{}}
 }
 
-func (r *rates) allow(key rateKey) bool {
+func (r *publishRates) allow(key rateKey) bool {
 	if r.perSecond < 0 {
 		return true
 	}
 	r.mu.Lock()
 	bucket := r.buckets[key]
 	if bucket == nil {
-		if len(r.buckets) >= maxRates {
+		if len(r.buckets) >= maxPublishRates {
 			clear(r.buckets)
 		}
 		bucket = rate.NewLimiter(rate.Limit(r.perSecond), r.perSecond)

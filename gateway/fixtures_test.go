@@ -128,9 +128,11 @@ type settings struct {
 	hold    bool
 	// clock is the registry's; nil: time.Now.
 	clock imprint.Clock
+	// tickets are issued when set.
+	tickets *gateway.TicketKeys
 }
 
-func newWorld(t *testing.T, s settings) *world {
+func newWorld(t testing.TB, s settings) *world {
 	t.Helper()
 	dir := t.TempDir()
 	key, err := seal.LoadOrCreateMasterKey(filepath.Join(dir, "master.key"))
@@ -159,7 +161,7 @@ func newWorld(t *testing.T, s settings) *world {
 	w.certificates = gateway.NewCertificates(servers())
 	w.gateway = gateway.New(s.options, gateway.Rooms{
 		Store: store, Clock: s.clock, Endpoints: w.endpoints, Identities: identities, Provisioning: engine,
-		Broker: b, Trace: w.log, Certificates: w.certificates,
+		Broker: b, Trace: w.log, Certificates: w.certificates, Tickets: s.tickets,
 	})
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -186,7 +188,7 @@ func newWorld(t *testing.T, s settings) *world {
 	return w
 }
 
-func (w *world) put(t *testing.T) {
+func (w *world) put(t testing.TB) {
 	t.Helper()
 	w.update(t, func(tx imprint.Tx) error {
 		for tenant, prefix := range map[imprint.Tenant]string{home: "aaaaaaaaaaaaaa", other: "bbbbbbbbbbbbbb"} {
@@ -207,7 +209,7 @@ func (w *world) put(t *testing.T) {
 	})
 }
 
-func (w *world) update(t *testing.T, fn func(imprint.Tx) error) {
+func (w *world) update(t testing.TB, fn func(imprint.Tx) error) {
 	t.Helper()
 	err := w.store.Update(context.Background(), fn)
 	if err != nil {
@@ -216,7 +218,7 @@ func (w *world) update(t *testing.T, fn func(imprint.Tx) error) {
 }
 
 // register puts a device certificate with the policy into a tenant.
-func (w *world) register(t *testing.T, tenant imprint.Tenant, cert tls.Certificate, mode imprint.CertificateMode, status imprint.CertificateStatus) {
+func (w *world) register(t testing.TB, tenant imprint.Tenant, cert tls.Certificate, mode imprint.CertificateMode, status imprint.CertificateStatus) {
 	t.Helper()
 	id := pki.CertificateID(cert.Certificate[0])
 	w.update(t, func(tx imprint.Tx) error {
@@ -246,7 +248,7 @@ func client(name string, certs ...tls.Certificate) *tls.Config {
 }
 
 // dial opens a socket that the test closes at its end at the latest.
-func (w *world) dial(t *testing.T) net.Conn {
+func (w *world) dial(t testing.TB) net.Conn {
 	t.Helper()
 	conn, err := net.Dial("tcp", w.address)
 	if err != nil {
@@ -261,7 +263,7 @@ var connectPacket = (&mqtt.Connect{ClientID: "device", CleanStart: true, KeepAli
 
 // connect shakes hands and sends a CONNECT; it gives what comes back until
 // CONNACK or the end.
-func (w *world) connect(t *testing.T, config *tls.Config) (conn *tls.Conn, accepted bool, err error) {
+func (w *world) connect(t testing.TB, config *tls.Config) (conn *tls.Conn, accepted bool, err error) {
 	t.Helper()
 	conn = tls.Client(w.dial(t), config)
 	err = conn.Handshake()

@@ -29,6 +29,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"runtime"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -52,8 +53,18 @@ type Options struct {
 	// IPv6 [512].
 	MaxHandshakes int
 	MaxPending    int
-	// MaxConnections bounds all connections of this door [1,000,000].
+	// MaxConnections bounds all connections of this door [1,000,000];
+	// MaxPerAddress those from one address or /64 network [0: no bound].
 	MaxConnections int
+	MaxPerAddress  int
+	// RatePerAddress bounds the connections that one address or /64 network may
+	// begin in a second, twice as many at once [0: no bound].
+	RatePerAddress int
+	// ConcurrentHandshakes is how many handshakes compute at once; the others
+	// wait in order [GOMAXPROCS].
+	ConcurrentHandshakes int
+	// SecurityPolicy says which TLS versions and cipher suites are spoken.
+	SecurityPolicy SecurityPolicy
 	HTTP           HTTPOptions
 	Logger         *slog.Logger // [slog.Default]
 }
@@ -70,6 +81,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.MaxConnections <= 0 {
 		o.MaxConnections = 1_000_000
+	}
+	if o.ConcurrentHandshakes <= 0 {
+		o.ConcurrentHandshakes = runtime.GOMAXPROCS(0)
 	}
 	o.HTTP = o.HTTP.withDefaults()
 	if o.Logger == nil {
@@ -88,6 +102,8 @@ type Rooms struct {
 	Broker       *broker.Broker
 	Trace        *trace.Log
 	Certificates *Certificates
+	// Tickets seal session tickets; nil: none are issued.
+	Tickets *TicketKeys
 	// DataAPI answers signed requests of the HTTPS listener. Nil: they are
 	// refused.
 	DataAPI http.Handler
@@ -99,10 +115,17 @@ type Rooms struct {
 // Counters are what the door has done since it was made.
 type Counters struct {
 	Accepted, HandshakesOK, HandshakesFailed, Overloaded, Panics uint64
+	// Resumed is how many of HandshakesOK resumed a session.
+	Resumed uint64
+	// HandshakesWaiting wait for their turn; HandshakesWaited had to, HandshakeWait
+	// in all.
+	HandshakesWaiting int64
+	HandshakesWaited  uint64
+	HandshakeWait     time.Duration
 	// Pending connections haven't had their CONNECT accepted; Open counts all.
 	Pending, Open int64
-	// Requests are the HTTP requests of devices by outcome, and WebSockets those
-	// that were opened.
+	// Requests are the HTTP requests by outcome, and WebSockets those that were
+	// opened.
 	Requests   [httpOutcomes]uint64
 	WebSockets uint64
 }
@@ -114,10 +137,11 @@ type Gateway struct {
 
 	// mqtt is the TLS of MQTT, https that of HTTP on the listener that speaks
 	// both.
-	mqtt, https *tls.Config
+	mqtt, https *tlsProfile
+	turnstile   *turnstile
 	web         *web
 
-	accepted, handshakesOK, handshakesFailed, overloaded, panics atomic.Uint64
+	accepted, handshakesOK, handshakesFailed, resumed, overloaded, panics atomic.Uint64
 
 	// overloadTrace bounds how many refusals for overload leave a trace of
 	// their own; all are counted.
@@ -125,7 +149,8 @@ type Gateway struct {
 
 	mu       sync.Mutex
 	pending  int
-	peers    map[netip.Addr]int // pending connections by address
+	peers    map[netip.Addr]*peer
+	rates    rates
 	conns    map[net.Conn]struct{}
 	closing  bool
 	finished sync.WaitGroup
@@ -135,12 +160,13 @@ type Gateway struct {
 func New(opts Options, rooms Rooms) *Gateway {
 	g := &Gateway{
 		opts: opts.withDefaults(), rooms: rooms,
-		mqtt:          tlsConfig(rooms.Certificates, tlsOptions{protocols: mqttProtocols, clientAuth: tls.RequireAnyClientCert}),
 		overloadTrace: rate.NewLimiter(10, 10),
-		peers:         map[netip.Addr]int{},
-		https:         tlsConfig(rooms.Certificates, tlsOptions{protocols: httpProtocols, clientAuth: tls.RequestClientCert}),
+		peers:         map[netip.Addr]*peer{},
 		conns:         map[net.Conn]struct{}{},
 	}
+	g.turnstile = newTurnstile(g.opts.ConcurrentHandshakes)
+	g.mqtt = g.tlsProfile(tlsOptions{protocols: mqttProtocols, clientAuth: tls.RequireAnyClientCert})
+	g.https = g.tlsProfile(tlsOptions{protocols: httpProtocols, clientAuth: tls.RequestClientCert})
 	g.web = newWeb(g)
 	return g
 }
@@ -150,7 +176,9 @@ func (g *Gateway) Counters() Counters {
 	g.mu.Lock()
 	pending, open := g.pending, len(g.conns)
 	g.mu.Unlock()
+	waiting, waited, wait := g.turnstile.counts()
 	c := Counters{
+		Resumed: g.resumed.Load(), HandshakesWaiting: int64(waiting), HandshakesWaited: waited, HandshakeWait: wait,
 		Accepted: g.accepted.Load(), HandshakesOK: g.handshakesOK.Load(), HandshakesFailed: g.handshakesFailed.Load(),
 		Overloaded: g.overloaded.Load(), Panics: g.panics.Load(), Pending: int64(pending), Open: int64(open),
 		WebSockets: g.web.sockets.Load(),
@@ -207,89 +235,6 @@ func (g *Gateway) start(ctx context.Context, conn net.Conn, both bool) {
 	_ = conn.Close()
 }
 
-// admit counts a socket in; at a limit it is counted, and now and then traced.
-func (g *Gateway) admit(conn net.Conn) (*arrival, error) {
-	address := addressOf(conn)
-	a := &arrival{gateway: g, conn: conn, address: address, network: networkOf(address)}
-	err := g.enter(conn, a.network)
-	if err == nil {
-		return a, nil
-	}
-	if imprint.CodeOf(err) == imprint.CodeServerShutdown {
-		return nil, err
-	}
-	g.overloaded.Add(1)
-	if g.overloadTrace.Allow() {
-		rec := g.rooms.Trace.Begin(conn.RemoteAddr().String())
-		rec.Fail("admission", err)
-		rec.End(imprint.OutcomeRefused, imprint.CodeOf(err))
-	}
-	return nil, err
-}
-
-// arrival is a socket that was counted in.
-type arrival struct {
-	gateway          *Gateway
-	conn             net.Conn
-	address, network netip.Addr
-	admission, end   sync.Once
-}
-
-// admitted ends its time as pending.
-func (a *arrival) admitted() {
-	a.admission.Do(func() { a.gateway.admitted(a.network) })
-}
-
-// leave closes the socket and counts it out.
-func (a *arrival) leave() {
-	a.end.Do(func() {
-		_ = a.conn.Close()
-		a.admitted()
-		a.gateway.leave(a.conn)
-	})
-}
-
-// enter counts a connection in, or says which limit it meets.
-func (g *Gateway) enter(conn net.Conn, network netip.Addr) error {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	switch {
-	case g.closing:
-		return imprint.Errorf(imprint.CodeServerShutdown, "the server is shutting down")
-	case len(g.conns) >= g.opts.MaxConnections:
-		return imprint.Errorf(imprint.CodeOverloaded, "%d connections are open, as many as allowed", len(g.conns)).
-			WithHint("--max-connections raises the bound.")
-	case g.pending >= g.opts.MaxHandshakes:
-		return imprint.Errorf(imprint.CodeOverloaded, "%d handshakes are under way, as many as allowed", g.opts.MaxHandshakes)
-	case g.peers[network] >= g.opts.MaxPending:
-		return imprint.Errorf(imprint.CodeOverloaded, "%d handshakes from %s are under way, as many as one address may have", g.opts.MaxPending, network).
-			WithHint("Devices behind one gateway share its address: --max-pending-per-address raises the bound.")
-	}
-	g.conns[conn] = struct{}{}
-	g.peers[network]++
-	g.pending++
-	g.finished.Add(1)
-	return nil
-}
-
-// admitted ends a connection's time as pending.
-func (g *Gateway) admitted(network netip.Addr) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.pending--
-	g.peers[network]--
-	if g.peers[network] == 0 {
-		delete(g.peers, network)
-	}
-}
-
-func (g *Gateway) leave(conn net.Conn) {
-	g.mu.Lock()
-	delete(g.conns, conn)
-	g.mu.Unlock()
-	g.finished.Done()
-}
-
 // Shutdown refuses new connections, closes those that the broker doesn't know
 // yet, and returns when all are gone or the context ends. The broker is shut
 // down first, so that connected devices hear a reason.
@@ -325,27 +270,6 @@ func (g *Gateway) Shutdown(ctx context.Context) error {
 	}
 }
 
-func addressOf(conn net.Conn) netip.Addr {
-	tcp, ok := conn.RemoteAddr().(*net.TCPAddr)
-	if !ok {
-		return netip.Addr{}
-	}
-	return tcp.AddrPort().Addr().Unmap()
-}
-
-// networkOf is what one party is counted by: a host with IPv6 has a whole /64 to
-// itself.
-func networkOf(address netip.Addr) netip.Addr {
-	if !address.Is6() {
-		return address
-	}
-	prefix, err := address.WithZone("").Prefix(64)
-	if err != nil {
-		return address
-	}
-	return prefix.Addr()
-}
-
 // serve takes one socket through its life; one that speaks HTTP goes on to live
 // with the HTTP server.
 func (g *Gateway) serve(ctx context.Context, a *arrival, both bool) {
@@ -357,7 +281,7 @@ func (g *Gateway) serve(ctx context.Context, a *arrival, both bool) {
 	}()
 	rec := g.rooms.Trace.Begin(a.conn.RemoteAddr().String())
 	defer g.survive(rec)
-	h := &handshake{gateway: g, rec: rec, config: g.mqtt}
+	h := &handshake{gateway: g, rec: rec, profile: g.mqtt}
 	if both {
 		h.https = g.https
 	}
@@ -373,7 +297,7 @@ func (g *Gateway) serve(ctx context.Context, a *arrival, both bool) {
 	// Now, and not at CONNECT, so that a device that never gets that far is
 	// found by its certificate, too.
 	rec.Describe(v.describe)
-	if h.web {
+	if h.profile == g.https {
 		kept = true
 		g.web.take(&webConn{Conn: tlsConn, arrival: a, visitor: v, rec: rec})
 		return

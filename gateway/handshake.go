@@ -11,6 +11,7 @@ import (
 	"io"
 	"net"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -64,26 +65,34 @@ func (c *Certificates) Get(hello *tls.ClientHelloInfo) (*tls.Certificate, error)
 // handshake is one TLS handshake and what it learns.
 type handshake struct {
 	gateway *Gateway
-	// config is that of MQTT, see tlsConfig; https that of HTTP, nil where it
-	// isn't spoken. A hello that offers no protocol of MQTT means HTTP there.
-	config, https *tls.Config
-	web           bool // HTTP is spoken, set by configure
-	rec           *trace.Recorder
-	tenant        imprint.Tenant
-	serverName    string
+	rec     *trace.Recorder
+	// profile is that of MQTT until the hello was read, and then the one that it
+	// selects. https is that of HTTP, nil where it isn't spoken: a hello that
+	// offers no protocol of MQTT means it.
+	profile    *tlsProfile
+	https      *tlsProfile
+	turn       turn
+	session    *tlsSession // borrowed once the hello is accepted
+	tenant     imprint.Tenant
+	serverName string
 	// refusal is set when the hello itself is refused.
 	refusal error
 }
 
 // run completes TLS. Errors are *imprint.Error, recorded.
 func (h *handshake) run(conn net.Conn) (*tls.Conn, error) {
+	defer h.end()
 	// A deadline on the socket bounds the whole handshake, however slowly the
 	// bytes come; a context would cost a goroutine for each.
-	err := conn.SetDeadline(time.Now().Add(h.gateway.opts.HandshakeTimeout))
+	deadline := time.Now().Add(h.gateway.opts.HandshakeTimeout)
+	err := conn.SetDeadline(deadline)
 	var tlsConn *tls.Conn
 	if err == nil {
-		tlsConn = tls.Server(conn, &tls.Config{GetConfigForClient: h.configure})
+		h.turn = turn{turnstile: h.gateway.turnstile, deadline: deadline}
+		paced := &pacedConn{Conn: conn, turn: &h.turn}
+		tlsConn = tls.Server(paced, &tls.Config{GetConfigForClient: h.configure})
 		err = tlsConn.Handshake()
+		paced.turn = nil
 	}
 	if err == nil {
 		err = conn.SetDeadline(time.Time{})
@@ -93,18 +102,37 @@ func (h *handshake) run(conn net.Conn) (*tls.Conn, error) {
 		h.rec.Fail("tls", err)
 		return nil, err
 	}
-	state := tlsConn.ConnectionState()
+	h.record(tlsConn.ConnectionState())
+	return tlsConn, nil
+}
+
+// end gives back what the handshake held.
+func (h *handshake) end() {
+	h.turn.leave()
+	if h.session != nil {
+		h.profile.giveBack(h.session)
+		h.session = nil
+	}
+}
+
+// record tells the trace what was agreed upon.
+func (h *handshake) record(state tls.ConnectionState) {
 	version := tls.VersionName(state.Version)
 	h.rec.Describe(func(a *imprint.Attempt) {
 		a.ALPN = state.NegotiatedProtocol
 		a.TLSVersion = version
 	})
-	h.rec.OK("tls", "%s, %s, client key %s, %d certificate(s) sent", version, tls.CipherSuiteName(state.CipherSuite),
-		describeClient(state.PeerCertificates), len(state.PeerCertificates))
-	return tlsConn, nil
+	shown := strconv.Itoa(len(state.PeerCertificates)) + " certificate(s) sent"
+	if state.DidResume {
+		h.gateway.resumed.Add(1)
+		shown = "session resumed, its key last proved at " + h.session.proved.UTC().Format(time.RFC3339)
+	}
+	h.rec.OK("tls", "%s, %s, client key %s, %s", version, tls.CipherSuiteName(state.CipherSuite),
+		describeClient(state.PeerCertificates), shown)
 }
 
-// configure answers the hello: tenant by server name, application protocol.
+// configure answers the hello: tenant by server name, application protocol. From
+// here on the handshake computes.
 func (h *handshake) configure(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 	h.serverName = hello.ServerName
 	h.rec.Describe(func(a *imprint.Attempt) { a.SNI = shown(hello.ServerName) })
@@ -115,28 +143,36 @@ func (h *handshake) configure(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 	}
 	h.tenant = tenant
 	h.rec.Describe(func(a *imprint.Attempt) { a.Tenant = tenant })
-	config := h.config
-	if h.https != nil && !offers(hello, config.NextProtos) {
-		config, h.web = h.https, true
+	if h.https != nil && !h.profile.speaks(hello.SupportedProtos) {
+		h.profile = h.https
 	}
-	if len(hello.SupportedProtos) > 0 && !offers(hello, config.NextProtos) {
-		h.refusal = imprint.Errorf(imprint.CodeALPNUnknown, "the device offers only %q", hello.SupportedProtos)
-		if h.web {
-			h.refusal = imprint.Errorf(imprint.CodeALPNUnknown, "the device offers only %q", hello.SupportedProtos).
-				WithHint("Offer http/1.1 or x-amzn-http-ca for HTTP, x-amzn-mqtt-ca or mqtt for MQTT, or no ALPN at all, which means HTTP on this port.")
-		}
+	if len(hello.SupportedProtos) > 0 && !h.profile.speaks(hello.SupportedProtos) {
+		h.refusal = h.unknownProtocols(hello.SupportedProtos)
 	}
 	if h.serverName == "" {
 		h.rec.Info("tls.hello", "no server name; tenant %s unless the certificate says otherwise", tenant)
 	} else {
 		h.rec.OK("tls.hello", "server name %s, tenant %s", hello.ServerName, tenant)
 	}
-	return config, nil
+	err = h.turn.take()
+	if err != nil {
+		return nil, err
+	}
+	h.session = h.profile.borrow()
+	return h.session.config, nil
 }
 
-// offers tells whether a hello offers one of some protocols.
-func offers(hello *tls.ClientHelloInfo, protocols []string) bool {
-	return slices.ContainsFunc(hello.SupportedProtos, func(p string) bool { return slices.Contains(protocols, p) })
+// speaks tells whether a profile speaks one of the application protocols.
+func (p *tlsProfile) speaks(offered []string) bool {
+	return slices.ContainsFunc(offered, func(name string) bool { return slices.Contains(p.protocols, name) })
+}
+
+func (h *handshake) unknownProtocols(offered []string) error {
+	err := imprint.Errorf(imprint.CodeALPNUnknown, "the device offers only %q", offered)
+	if h.profile != h.https {
+		return err
+	}
+	return err.WithHint("Offer http/1.1 or x-amzn-http-ca for HTTP, x-amzn-mqtt-ca or mqtt for MQTT; no ALPN at all means HTTP on this port.")
 }
 
 // maxShown bounds what of a peer's text stands in a field of its attempt.
@@ -152,28 +188,6 @@ func shown(s string) string {
 // unrecognizedName makes crypto/tls send the alert of that name, because it has
 // no certificates.
 var unrecognizedName = &tls.Config{MinVersion: tls.VersionTLS12}
-
-// tlsOptions are what one listener's TLS has of its own.
-type tlsOptions struct {
-	// protocols are the application protocols that are spoken, the preferred
-	// first. A hello that offers none at all is let in; one that offers only
-	// others is refused.
-	protocols []string
-	// clientAuth says whether a client certificate is demanded.
-	clientAuth tls.ClientAuthType
-}
-
-// tlsConfig makes the configuration of a listener. AWS IoT Core issues no
-// session tickets either.
-func tlsConfig(certificates *Certificates, o tlsOptions) *tls.Config {
-	return &tls.Config{
-		MinVersion:             tls.VersionTLS12,
-		ClientAuth:             o.clientAuth,
-		GetCertificate:         certificates.Get,
-		NextProtos:             o.protocols,
-		SessionTicketsDisabled: true,
-	}
-}
 
 // explain puts a failed handshake into the table's words.
 func (h *handshake) explain(err error) error {
@@ -194,11 +208,11 @@ func (h *handshake) explain(err error) error {
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
 		return imprint.Errorf(imprint.CodeHandshakeFailed, "the device closed the connection during the handshake").
 			WithHint("The device may not trust this server's root and say nothing about it; or something that isn't a device looked at the port.")
-	case strings.Contains(text, "unsupported versions"):
-		return imprint.Errorf(imprint.CodeHandshakeFailed, "%w", err).WithHint("Let the device speak TLS 1.2 or 1.3.")
-	case strings.Contains(text, "no cipher suite supported"):
+	case strings.Contains(text, "unsupported versions"), strings.Contains(text, "no cipher suite supported"):
+		return imprint.Errorf(imprint.CodeHandshakeFailed, "%w", err).WithHint("%s", h.gateway.opts.SecurityPolicy.hint())
+	case errors.Is(err, errChainTooLong):
 		return imprint.Errorf(imprint.CodeHandshakeFailed, "%w", err).
-			WithHint("Let the device offer a suite with ECDHE and AES-GCM or ChaCha20-Poly1305.")
+			WithHint("Only the first certificate counts: let the device send it alone, or with the CA certificate that signed it.")
 	case strings.Contains(text, "invalid signature by the client certificate"):
 		return imprint.Errorf(imprint.CodeHandshakeFailed, "%w", err).
 			WithHint("The device's key doesn't belong to its certificate: compare openssl x509 -pubkey with openssl pkey -pubout.")

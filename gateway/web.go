@@ -60,7 +60,7 @@ type web struct {
 	gateway *Gateway
 	server  *http.Server
 	feed    *feed
-	rates   *rates
+	rates   *publishRates
 
 	begin    sync.Once
 	serving  sync.WaitGroup
@@ -70,7 +70,7 @@ type web struct {
 
 func newWeb(g *Gateway) *web {
 	o := g.opts.HTTP
-	w := &web{gateway: g, feed: newFeed(), rates: newRates(o.PublishRate)}
+	w := &web{gateway: g, feed: newFeed(), rates: newPublishRates(o.PublishRate)}
 	protocols := &http.Protocols{}
 	protocols.SetHTTP1(true)
 	w.server = &http.Server{
