@@ -53,7 +53,7 @@ func (g *Gateway) WebSocket() http.Handler { return http.HandlerFunc(g.web.serve
 
 // serveWebSocket opens a WebSocket for an operator and lets the broker serve it.
 func (w *web) serveWebSocket(rw http.ResponseWriter, r *http.Request) {
-	u := w.newUpgrade(rw, r)
+	u := w.newUpgrade(r)
 	defer w.gateway.survive(u.rec)
 	operator, step, err := u.authenticate(r)
 	if err != nil {
@@ -97,10 +97,9 @@ type upgrade struct {
 	arrival    *arrival // nil while the socket isn't counted in
 	rec        *trace.Recorder
 	serverName string
-	remote     net.Addr
 }
 
-func (w *web) newUpgrade(_ http.ResponseWriter, r *http.Request) *upgrade {
+func (w *web) newUpgrade(r *http.Request) *upgrade {
 	if conn := connOf(r); conn != nil {
 		return &upgrade{web: w, conn: conn, arrival: conn.arrival, rec: conn.rec, serverName: conn.visitor.serverName}
 	}
@@ -166,7 +165,7 @@ func (u *upgrade) end(err error, step string) {
 	if u.conn != nil {
 		u.conn.refused++
 		u.conn.last = imprint.CodeOf(err)
-		if u.arrival != nil && u.conn.ended {
+		if u.conn.ended {
 			u.rec.End(imprint.OutcomeRefused, imprint.CodeOf(err))
 		}
 		return
@@ -213,7 +212,11 @@ func (h *hijacking) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		h.conn = conn
 		return conn, rw, nil
 	}
-	u.arrival, err = u.web.gateway.admit(conn)
+	below := conn
+	if secure, ok := conn.(*tls.Conn); ok {
+		below = secure.NetConn() // closing it never waits
+	}
+	u.arrival, err = u.web.gateway.admit(below)
 	if err != nil {
 		_ = conn.Close()
 		return nil, nil, err
@@ -230,8 +233,9 @@ type counted struct {
 
 // Close closes the connection and counts it out.
 func (c *counted) Close() error {
+	err := c.Conn.Close()
 	c.arrival.leave()
-	return nil
+	return err
 }
 
 // socket is a WebSocket as the byte stream that MQTT sees [MQTT-6.0.0-2]: what

@@ -53,12 +53,16 @@ type server struct {
 	service      *iot.Service
 	metrics      *metrics
 
-	api      *http.Server
-	apiLn    net.Listener
-	mqttLn   net.Listener
-	stopping atomic.Bool
-	facts    serverFacts
-	key      operatorKey
+	callers   *callerLimit
+	addresses *addressLimit
+	data      http.Handler
+	api       *http.Server
+	apiLn     net.Listener
+	mqttLn    net.Listener
+	httpsLn   net.Listener // nil when it is switched off
+	stopping  atomic.Bool
+	facts     serverFacts
+	key       operatorKey
 
 	// renewing guards server and the making of the server's certificates.
 	renewing sync.Mutex
@@ -204,6 +208,7 @@ func (s *server) renewCertificates(ctx context.Context) error {
 }
 
 func (s *server) wire(context.Context) error {
+	s.callers, s.addresses = newCallerLimit(s.config.APIRate), newAddressLimit(s.config.APIRate*addressFactor)
 	s.trace = trace.NewLog(s.store, s.clock, trace.Options{Retention: s.config.TraceRetention, Keep: s.config.TraceKeep, Logger: s.logger})
 	s.closeLater(s.trace.Close)
 	s.provisioning = provisioning.NewEngine(s.store, s.clock, provisioning.Options{Hold: s.config.Hold, Logger: s.logger})
@@ -218,17 +223,35 @@ func (s *server) wire(context.Context) error {
 	}, s.identities, s.clock)
 	s.events = events.NewDispatcher(s.store, s.broker, s.logger)
 	s.closeLater(s.events.Close)
+	err := s.newDataAPI()
+	if err != nil {
+		return err
+	}
+	operators, err := s.newOperators()
+	if err != nil {
+		return err
+	}
 	s.gateway = gateway.New(gateway.Options{
 		HandshakeTimeout: s.config.HandshakeTimeout, MaxHandshakes: s.config.MaxHandshakes,
 		MaxPending: s.config.MaxPendingPerAddress, MaxConnections: s.config.MaxConnections, Logger: s.logger,
+		HTTP: gateway.HTTPOptions{HeaderTimeout: s.config.ConnectTimeout, PublishRate: orNoBound(s.config.HTTPSPublishRate)},
 	}, gateway.Rooms{
 		Store: s.store, Clock: s.clock, Endpoints: s.endpoints, Identities: s.identities,
 		Provisioning: s.provisioning, Broker: s.broker, Trace: s.trace, Certificates: s.certificates,
+		DataAPI: s.perAddress(http.StatusTooManyRequests, s.data.ServeHTTP), Operators: operators,
 	})
 	s.metrics.watch(metered{
 		gateway: s.gateway, broker: s.broker, provisioning: s.provisioning, trace: s.trace, events: s.events, identities: s.identities, keys: s.keys,
 	})
 	return nil
+}
+
+// orNoBound turns the setting 0, which means no bound, into the gateway's.
+func orNoBound(perSecond int) int {
+	if perSecond == 0 {
+		return -1
+	}
+	return perSecond
 }
 
 func (s *server) listen(ctx context.Context) error {
@@ -240,6 +263,14 @@ func (s *server) listen(ctx context.Context) error {
 	}
 	s.mqttLn = mqttLn
 	s.closeLater(func() { _ = mqttLn.Close() })
+	if s.config.HTTPSAddress != "" {
+		httpsLn, err := lc.Listen(ctx, "tcp", s.config.HTTPSAddress)
+		if err != nil {
+			return listenError("--https-address", s.config.HTTPSAddress, err)
+		}
+		s.httpsLn = httpsLn
+		s.closeLater(func() { _ = httpsLn.Close() })
+	}
 	apiLn, err := lc.Listen(ctx, "tcp", s.config.APIAddress)
 	if err != nil {
 		return listenError("--api-address", s.config.APIAddress, err)
@@ -271,6 +302,9 @@ func (s *server) writeFacts(ctx context.Context) error {
 		Version: version(), PID: os.Getpid(), Account: string(s.home.Account), Region: string(s.home.Region),
 		APIURL:      "https://" + net.JoinHostPort(s.apiHost(), portOf(s.apiLn.Addr())),
 		MQTTAddress: net.JoinHostPort(device, portOf(s.mqttLn.Addr())), CABundle: s.identity.RootPath,
+	}
+	if s.httpsLn != nil {
+		s.facts.HTTPSAddress = net.JoinHostPort(device, portOf(s.httpsLn.Addr()))
 	}
 	data, err := json.MarshalIndent(s.facts, "", "  ")
 	if err != nil {
@@ -307,7 +341,7 @@ const heapFloor = 64 << 20
 func (s *server) run(ctx context.Context) error {
 	defer s.close()
 	defer heapfloor.Hold(heapFloor)()
-	failed := make(chan error, 2)
+	failed := make(chan error, 3)
 	go func() {
 		err := s.api.Serve(s.apiLn)
 		if !errors.Is(err, http.ErrServerClosed) {
@@ -323,6 +357,14 @@ func (s *server) run(ctx context.Context) error {
 			failed <- fmt.Errorf("couldn't go on serving devices: %w", err)
 		}
 	}()
+	if s.httpsLn != nil {
+		go func() {
+			err := s.gateway.ServeHTTPS(lifetime, s.httpsLn)
+			if err != nil {
+				failed <- fmt.Errorf("couldn't go on serving devices over HTTPS: %w", err)
+			}
+		}()
+	}
 	go s.renew(lifetime)
 	var result error
 	select {
@@ -334,6 +376,9 @@ func (s *server) run(ctx context.Context) error {
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
 	defer cancel()
 	_ = s.mqttLn.Close()
+	if s.httpsLn != nil {
+		_ = s.httpsLn.Close()
+	}
 	return errors.Join(result, s.api.Shutdown(grace), s.broker.Shutdown(grace), s.gateway.Shutdown(grace))
 }
 
