@@ -74,10 +74,11 @@ func newWeb(g *Gateway) *web {
 	protocols := &http.Protocols{}
 	protocols.SetHTTP1(true)
 	w.server = &http.Server{
-		Handler:                      w,
-		ReadHeaderTimeout:            o.HeaderTimeout,
-		ReadTimeout:                  o.RequestTimeout,
-		WriteTimeout:                 o.RequestTimeout,
+		Handler:           w,
+		ReadHeaderTimeout: o.HeaderTimeout,
+		ReadTimeout:       o.RequestTimeout,
+		// It begins with the body, whose time is to be over before the answer's.
+		WriteTimeout:                 2 * o.RequestTimeout,
 		IdleTimeout:                  o.IdleTimeout,
 		MaxHeaderBytes:               maxHeaderBytes,
 		DisableGeneralOptionsHandler: true,
