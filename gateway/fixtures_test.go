@@ -12,11 +12,13 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"math/big"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -36,7 +38,17 @@ import (
 	"github.com/imprint-iot/imprint/trace"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if spec := os.Getenv(loadVariable); spec != "" {
+		err := generate(spec)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "load generator:", err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 var (
 	home  = imprint.Tenant{Account: "000000000000", Region: "us-east-1"}
@@ -135,6 +147,8 @@ type settings struct {
 	dataAPI   http.Handler
 	// tickets are issued when set.
 	tickets *gateway.TicketKeys
+	// linger is the trace's; 0: next to nothing.
+	linger time.Duration
 }
 
 func newWorld(t testing.TB, s settings) *world {
@@ -151,10 +165,13 @@ func newWorld(t testing.TB, s settings) *world {
 	if s.clock == nil {
 		s.clock = time.Now
 	}
+	if s.linger == 0 {
+		s.linger = time.Microsecond
+	}
 	s.options.Logger = quiet()
 	w := &world{store: store, ca: newSigner()}
 	w.put(t)
-	w.log = trace.NewLog(store, s.clock, trace.Options{Logger: quiet(), Linger: time.Microsecond})
+	w.log = trace.NewLog(store, s.clock, trace.Options{Logger: quiet(), Linger: s.linger})
 	engine := provisioning.NewEngine(store, s.clock, provisioning.Options{Hold: s.hold, Logger: quiet()})
 	var b *broker.Broker
 	identities := identity.NewResolver(store, func(tenant imprint.Tenant, id imprint.CertificateID) { b.CertificateChanged(tenant, id) })

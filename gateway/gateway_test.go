@@ -337,6 +337,57 @@ func TestLimits(t *testing.T) {
 	}
 }
 
+// One address may have so many connections open, and begin so many in a second;
+// those that are on stay, and a place that is given up can be taken.
+func TestLimitsOfOneAddress(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		name    string
+		options gateway.Options
+		allowed int
+		frees   bool // an ended connection makes room
+	}{
+		{"open connections", gateway.Options{MaxPerAddress: 3}, 3, true},
+		{"connections begun", gateway.Options{RatePerAddress: 1}, 2, false},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, settings{options: row.options})
+			cert := selfSigned(ecdsaKey(), "device")
+			w.register(t, home, cert, imprint.ModeDefault, imprint.CertificateActive)
+			live, accepted, err := w.connect(t, client("localhost", cert))
+			if err != nil || !accepted {
+				t.Fatalf("accepted %t, %v", accepted, err)
+			}
+			last := live.NetConn()
+			for range row.allowed - 1 {
+				last = w.dial(t)
+			}
+			refused := w.dial(t)
+			_, err = refused.Read(make([]byte, 1))
+			if err == nil {
+				t.Error("the connection over the limit was kept")
+			}
+			wantRefused(t, w.attempt(t, refused), "admission", imprint.CodeOverloaded)
+			if c := w.gateway.Counters(); c.Overloaded != 1 || c.Open != int64(row.allowed) {
+				t.Errorf("got %+v, want one overloaded and %d open", c, row.allowed)
+			}
+			if !row.frees {
+				return
+			}
+			_ = last.Close()
+			for w.gateway.Counters().Open == int64(row.allowed) && t.Context().Err() == nil {
+				runtime.Gosched()
+			}
+			conn := tls.Client(w.dial(t), client("localhost", cert))
+			err = conn.Handshake()
+			if err != nil {
+				t.Errorf("the place that was given up can't be taken: %v", err)
+			}
+		})
+	}
+}
+
 // A panic in one connection ends that one.
 func TestAPanicEndsOneConnection(t *testing.T) {
 	t.Parallel()

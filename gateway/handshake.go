@@ -49,6 +49,33 @@ func (c *Certificates) Replace(ecdsaCert, rsaCert tls.Certificate) {
 	c.current.Store(&pair{ecdsa: &ecdsaCert, rsa: &rsaCert})
 }
 
+// HostName is a host name that the certificates stand for: localhost if they do,
+// else the first that is no wildcard.
+func (c *Certificates) HostName() string {
+	leaf := c.current.Load().ecdsa.Leaf
+	if leaf == nil || leaf.VerifyHostname("localhost") == nil {
+		return "localhost"
+	}
+	for _, name := range leaf.DNSNames {
+		if !strings.HasPrefix(name, "*") {
+			return name
+		}
+	}
+	return "localhost"
+}
+
+// ExpiresAt is when the first of them expires; zero if that isn't known.
+func (c *Certificates) ExpiresAt() time.Time {
+	var first time.Time
+	p := c.current.Load()
+	for _, cert := range []*tls.Certificate{p.ecdsa, p.rsa} {
+		if cert.Leaf != nil && (first.IsZero() || cert.Leaf.NotAfter.Before(first)) {
+			first = cert.Leaf.NotAfter
+		}
+	}
+	return first
+}
+
 // Get picks what the client can verify: ECDSA if it can, else RSA.
 func (c *Certificates) Get(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	p := c.current.Load()

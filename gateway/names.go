@@ -147,6 +147,22 @@ func (e *Endpoints) homeAddress() string {
 	return address
 }
 
+// AddressNames lists the host names that DescribeEndpoint gives devices of the
+// known tenants, and the aliases.
+func (e *Endpoints) AddressNames() []string {
+	names := slices.Clone(e.aliases)
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	for tenant, prefix := range e.prefixes {
+		name, err := e.Address(imprint.TenantSettings{Tenant: tenant, EndpointPrefix: prefix}, "iot:Data-ATS")
+		if err == nil {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
 // maxNamedRegions bounds the regions in the server's certificates, so that they
 // never have more names than a certificate may have. The home tenant's region
 // comes first.

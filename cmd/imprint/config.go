@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/gateway"
 )
 
 // Config is every setting of `imprint serve`. A flag --some-setting wins over
@@ -57,6 +58,26 @@ type Config struct {
 	// RefusalReasons answers MQTT 3.1.1 devices with CONNACK 5 and SUBACK 0x80
 	// where AWS IoT Core closes the connection without a word.
 	RefusalReasons bool `koanf:"refusal-reasons"`
+	// SecurityPolicy chooses TLS versions and cipher suites for devices by the name
+	// of AWS IoT Core's security policies. Default
+	// IoTSecurityPolicy_TLS13_1_2_2022_10.
+	SecurityPolicy string `koanf:"security-policy"`
+	// SessionTickets lets devices resume TLS sessions. False as AWS IoT Core does
+	// it. Default true.
+	SessionTickets bool `koanf:"session-tickets"`
+	// TicketKeyRotation is how long one key seals new tickets. Default 1h.
+	TicketKeyRotation time.Duration `koanf:"ticket-key-rotation"`
+	// TicketKeyLifetime is how long a key opens tickets, and how long a device
+	// may resume until it proves anew that it holds its key. Default 24h.
+	TicketKeyLifetime time.Duration `koanf:"ticket-key-lifetime"`
+	// TLSCertificates and TLSKeys are PEM files with the server's certificate
+	// chains and keys, in pairs: one, or an ECDSA and an RSA one. They are read
+	// again on SIGHUP and when they change. Empty: the server makes its own.
+	TLSCertificates []string `koanf:"tls-certificate"`
+	TLSKeys         []string `koanf:"tls-key"`
+	// TLSRoots is the PEM file that clients verify TLSCertificates with, for
+	// `imprint env` to name. Empty: those of the client's system.
+	TLSRoots string `koanf:"tls-roots"`
 	// HandshakeTimeout bounds the TLS handshake. Default 10s.
 	HandshakeTimeout time.Duration `koanf:"handshake-timeout"`
 	// ConnectTimeout bounds the wait for CONNECT after it. Default 10s.
@@ -67,6 +88,15 @@ type Config struct {
 	MaxPendingPerAddress int `koanf:"max-pending-per-address"`
 	// MaxConnections bounds all device connections. Default 1000000.
 	MaxConnections int `koanf:"max-connections"`
+	// MaxConnectionsPerAddress bounds those from one address, or one /64 network
+	// of IPv6. Default 0: no bound of its own.
+	MaxConnectionsPerAddress int `koanf:"max-connections-per-address"`
+	// ConnectionRatePerAddress bounds the connections that one address begins in
+	// a second; twice as many may come at once. Default 0: no bound.
+	ConnectionRatePerAddress int `koanf:"connection-rate-per-address"`
+	// ConcurrentHandshakes is how many TLS handshakes compute at once; others
+	// wait in order. Default 0: as many as there are processors.
+	ConcurrentHandshakes int `koanf:"concurrent-handshakes"`
 	// APIRate bounds the requests per second of one access key, and, ten times
 	// that, of one address. Default 500; 0: no bound.
 	APIRate int `koanf:"api-rate"`
@@ -106,11 +136,21 @@ func addServeFlags(f *pflag.FlagSet) {
 	f.String("api-address", ":9443", "where the control plane, metrics and health are served")
 	f.Bool("hold", false, "keep a first connection open once its device is provisioned")
 	f.Bool("refusal-reasons", false, "tell MQTT 3.1.1 devices why they are refused instead of closing")
+	f.String("security-policy", gateway.DefaultSecurityPolicy, "TLS versions and cipher suites for devices, by AWS IoT Core's name")
+	f.Bool("session-tickets", true, "let devices resume TLS sessions")
+	f.Duration("ticket-key-rotation", time.Hour, "how long one key seals session tickets")
+	f.Duration("ticket-key-lifetime", 24*time.Hour, "how long it opens them")
+	f.StringSlice("tls-certificate", nil, "PEM file of a server certificate of your own (twice for ECDSA and RSA)")
+	f.StringSlice("tls-key", nil, "PEM file of its key, in the same order")
+	f.String("tls-roots", "", "PEM file of the roots that clients verify it with (default: their system's)")
 	f.Duration("handshake-timeout", 10*time.Second, "bound of the TLS handshake")
 	f.Duration("connect-timeout", 10*time.Second, "bound of the wait for CONNECT")
 	f.Int("max-handshakes", 2048, "bound of connections that aren't admitted yet")
 	f.Int("max-pending-per-address", 512, "bound of those from one address")
 	f.Int("max-connections", 1_000_000, "bound of all device connections")
+	f.Int("max-connections-per-address", 0, "bound of those from one address (0: none)")
+	f.Int("connection-rate-per-address", 0, "connections that one address begins in a second (0: no bound)")
+	f.Int("concurrent-handshakes", 0, "TLS handshakes that compute at once (0: one for each processor)")
 	f.Int("api-rate", 500, "control-plane requests per second of one access key (0: no bound)")
 	f.Int("https-publish-rate", 100, "messages per second of one certificate over HTTPS (0: no bound)")
 	f.Duration("trace-retention", 168*time.Hour, "how long attempts are kept")
@@ -160,7 +200,7 @@ func settingOf(name, value string) (string, any) {
 		return "", nil
 	}
 	switch name {
-	case "regions", "host":
+	case "regions", "host", "tls-certificate", "tls-key":
 		return name, strings.Split(value, ",")
 	}
 	return name, value
@@ -196,7 +236,30 @@ func (c Config) check(names []string) error {
 	if c.Data == "" {
 		return usageError{errors.New("data names no directory")}
 	}
+	err = c.checkTLS()
+	if err != nil {
+		return err
+	}
 	return c.checkNumbers()
+}
+
+// checkTLS refuses settings of TLS that contradict each other.
+func (c Config) checkTLS() error {
+	_, err := gateway.ParseSecurityPolicy(c.SecurityPolicy)
+	if err != nil {
+		return usageError{err}
+	}
+	if len(c.TLSCertificates) != len(c.TLSKeys) || len(c.TLSCertificates) > 2 {
+		return usageError{fmt.Errorf("tls-certificate names %d file(s) and tls-key %d: give one pair, or an ECDSA and an RSA pair", len(c.TLSCertificates), len(c.TLSKeys))}
+	}
+	if c.TLSRoots != "" && len(c.TLSCertificates) == 0 {
+		return usageError{errors.New("tls-roots means nothing without tls-certificate")}
+	}
+	if c.TicketKeyRotation > c.TicketKeyLifetime || c.TicketKeyRotation > 0 && c.TicketKeyLifetime/c.TicketKeyRotation > gateway.MaxTicketKeys {
+		return usageError{fmt.Errorf("ticket-key-lifetime is %s, and must be between one and %d times ticket-key-rotation, which is %s",
+			c.TicketKeyLifetime, gateway.MaxTicketKeys, c.TicketKeyRotation)}
+	}
+	return nil
 }
 
 // checkNumbers refuses sizes and times that would switch a limit off or stop
@@ -209,6 +272,9 @@ func (c Config) checkNumbers() error {
 		{"max-handshakes", c.MaxHandshakes, 1},
 		{"max-pending-per-address", c.MaxPendingPerAddress, 1},
 		{"max-connections", c.MaxConnections, 1},
+		{"max-connections-per-address", c.MaxConnectionsPerAddress, 0},
+		{"connection-rate-per-address", c.ConnectionRatePerAddress, 0},
+		{"concurrent-handshakes", c.ConcurrentHandshakes, 0},
 		{"api-rate", c.APIRate, 0},
 		{"https-publish-rate", c.HTTPSPublishRate, 0},
 		{"trace-keep", c.TraceKeep, 1},
@@ -223,6 +289,7 @@ func (c Config) checkNumbers() error {
 		value time.Duration
 	}{
 		{"handshake-timeout", c.HandshakeTimeout}, {"connect-timeout", c.ConnectTimeout}, {"trace-retention", c.TraceRetention},
+		{"ticket-key-rotation", c.TicketKeyRotation}, {"ticket-key-lifetime", c.TicketKeyLifetime},
 	} {
 		if d.value <= 0 {
 			return usageError{fmt.Errorf("%s is %s, and must be more than nothing", d.name, d.value)}

@@ -21,6 +21,7 @@ const (
 	pkiDir        = "pki"
 	operatorFile  = "operator.sealed"
 	serverFile    = "server.json"
+	ticketsFile   = "tickets.sealed"
 )
 
 // operatorContext binds the sealed operator key to its file.
@@ -43,7 +44,7 @@ type serverFacts struct {
 	MQTTAddress string `json:"mqttAddress"` // host:port for devices of the first tenant
 	// HTTPSAddress is host:port for HTTPS of devices, empty when it is switched off.
 	HTTPSAddress string `json:"httpsAddress,omitempty"`
-	CABundle     string `json:"caBundle"` // absolute path of the server's roots, a PEM bundle
+	CABundle     string `json:"caBundle"` // absolute path of the server's roots, a PEM bundle; empty: the system's
 }
 
 // openSealer gives the sealer of a data directory; create makes the master key

@@ -83,6 +83,12 @@ func printEnv(w io.Writer, facts serverFacts, key operatorKey) error {
 		{"IMPRINT_HTTPS", facts.HTTPSAddress},
 		{"IMPRINT_CA", facts.CABundle},
 	} {
+		if pair[1] == "" {
+			// The server's certificate is one that the system's roots vouch for, or
+			// nothing listens there.
+			fmt.Fprintf(&b, "unset %s\n", pair[0])
+			continue
+		}
 		fmt.Fprintf(&b, "export %s=%s\n", pair[0], quote(pair[1]))
 	}
 	// Credentials of another account must not be mixed with these.

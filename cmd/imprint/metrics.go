@@ -32,6 +32,8 @@ type metered struct {
 	events       *events.Dispatcher
 	identities   *identity.Resolver
 	keys         *pki.KeyPool
+	certificates *gateway.Certificates
+	reloads      *reloads
 }
 
 func newMetrics() *metrics {
@@ -77,6 +79,16 @@ func (m *metrics) watch(rooms metered) {
 	counter("imprint_handshakes_total", "TLS handshakes completed.", func() uint64 { return g().HandshakesOK })
 	counter("imprint_handshakes_failed_total", "TLS handshakes failed.", func() uint64 { return g().HandshakesFailed })
 	counter("imprint_connection_panics_total", "Connections ended by a failure of the server's own.", func() uint64 { return g().Panics })
+	counter("imprint_handshakes_resumed_total", "TLS handshakes completed that resumed a session.", func() uint64 { return g().Resumed })
+	gauge("imprint_handshakes_waiting", "TLS handshakes that wait for their turn to compute.", func() int64 { return g().HandshakesWaiting })
+	counter("imprint_handshakes_waited_total", "Times that a TLS handshake had to wait for its turn.", func() uint64 { return g().HandshakesWaited })
+	m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Name: "imprint_handshake_wait_seconds_total", Help: "Time that TLS handshakes waited for their turn, in all.",
+	}, func() float64 { return g().HandshakeWait.Seconds() }))
+	counter("imprint_certificate_reloads_total", "Times that given server certificates were replaced.", rooms.reloads.done.Load)
+	counter("imprint_certificate_reloads_failed_total", "Times that changed server certificates couldn't be used.", rooms.reloads.failed.Load)
+	gauge("imprint_certificate_expiry_timestamp_seconds", "When the first of the server's certificates expires, in seconds since 1970.",
+		func() int64 { return rooms.certificates.ExpiresAt().Unix() })
 	gauge("imprint_connections_pending", "Connections that aren't admitted yet.", func() int64 { return g().Pending })
 	gauge("imprint_connections_open", "Device sockets open.", func() int64 { return g().Open })
 

@@ -72,8 +72,16 @@ Next, in another terminal:
   eval "$(%s env%s)"
   aws iot get-registration-code
   %s attempts%s --follow
-`, version(), s.facts.MQTTAddress, orNowhere(s.facts.HTTPSAddress), s.facts.APIURL, s.facts.APIURL, shortest(s.config.Data), shortest(s.facts.CABundle),
+`, version(), s.facts.MQTTAddress, orNowhere(s.facts.HTTPSAddress), s.facts.APIURL, s.facts.APIURL, shortest(s.config.Data), s.rootsText(),
 		s.facts.Account, s.facts.Region, program, data, program, data)
+}
+
+// rootsText says what devices verify the server with.
+func (s *server) rootsText() string {
+	if s.facts.CABundle == "" {
+		return "those of the device's system"
+	}
+	return shortest(s.facts.CABundle)
 }
 
 // orNowhere stands for a listener that is switched off.

@@ -49,6 +49,7 @@ type server struct {
 	provisioning *provisioning.Engine
 	broker       *broker.Broker
 	events       *events.Dispatcher
+	tickets      *gateway.TicketKeys // nil: none are issued
 	gateway      *gateway.Gateway
 	service      *iot.Service
 	metrics      *metrics
@@ -67,7 +68,10 @@ type server struct {
 	// renewing guards server and the making of the server's certificates.
 	renewing sync.Mutex
 	identity *pki.ServerIdentity
-	cleanup  []func()
+	// files are given server certificates, in whose place the server makes none.
+	files   *pki.ServerFiles
+	reloads reloads
+	cleanup []func()
 }
 
 // newServer opens the data directory, making what is missing, and listens. On
@@ -170,6 +174,9 @@ func (s *server) openTenant(ctx context.Context) error {
 		return err
 	}
 	s.endpoints.Add(settings)
+	if len(s.config.TLSCertificates) > 0 {
+		return s.openServerFiles()
+	}
 	return s.renewCertificates(ctx)
 }
 
@@ -177,8 +184,8 @@ func (s *server) openTenant(ctx context.Context) error {
 // server a certificate for it.
 func (s *server) tenantMade(settings imprint.TenantSettings) {
 	s.endpoints.Add(settings)
-	if s.certificates == nil {
-		return // the start goes on to make them
+	if s.certificates == nil || s.files != nil {
+		return // the start goes on to make them, or they aren't ours to make
 	}
 	err := s.renewCertificates(context.Background())
 	if err != nil {
@@ -223,7 +230,33 @@ func (s *server) wire(context.Context) error {
 	}, s.identities, s.clock)
 	s.events = events.NewDispatcher(s.store, s.broker, s.logger)
 	s.closeLater(s.events.Close)
-	err := s.newDataAPI()
+	err := s.openGateway()
+	if err != nil {
+		return err
+	}
+	s.metrics.watch(metered{
+		gateway: s.gateway, broker: s.broker, provisioning: s.provisioning, trace: s.trace, events: s.events, identities: s.identities, keys: s.keys,
+		certificates: s.certificates, reloads: &s.reloads,
+	})
+	return nil
+}
+
+// openGateway makes the devices' door.
+func (s *server) openGateway() error {
+	policy, err := gateway.ParseSecurityPolicy(s.config.SecurityPolicy)
+	if err != nil {
+		return err
+	}
+	if s.config.SessionTickets {
+		s.tickets, err = gateway.OpenTicketKeys(gateway.TicketOptions{
+			Path: filepath.Join(s.config.Data, ticketsFile), Sealer: s.sealer, Clock: s.clock,
+			Rotate: s.config.TicketKeyRotation, Keep: s.config.TicketKeyLifetime, Logger: s.logger,
+		})
+		if err != nil {
+			return err
+		}
+	}
+	err = s.newDataAPI()
 	if err != nil {
 		return err
 	}
@@ -233,15 +266,14 @@ func (s *server) wire(context.Context) error {
 	}
 	s.gateway = gateway.New(gateway.Options{
 		HandshakeTimeout: s.config.HandshakeTimeout, MaxHandshakes: s.config.MaxHandshakes,
-		MaxPending: s.config.MaxPendingPerAddress, MaxConnections: s.config.MaxConnections, Logger: s.logger,
+		MaxPending: s.config.MaxPendingPerAddress, MaxConnections: s.config.MaxConnections,
+		MaxPerAddress: s.config.MaxConnectionsPerAddress, RatePerAddress: s.config.ConnectionRatePerAddress,
+		ConcurrentHandshakes: s.config.ConcurrentHandshakes, SecurityPolicy: policy, Logger: s.logger,
 		HTTP: gateway.HTTPOptions{HeaderTimeout: s.config.ConnectTimeout, PublishRate: orNoBound(s.config.HTTPSPublishRate)},
 	}, gateway.Rooms{
 		Store: s.store, Clock: s.clock, Endpoints: s.endpoints, Identities: s.identities,
-		Provisioning: s.provisioning, Broker: s.broker, Trace: s.trace, Certificates: s.certificates,
+		Provisioning: s.provisioning, Broker: s.broker, Trace: s.trace, Certificates: s.certificates, Tickets: s.tickets,
 		DataAPI: s.perAddress(http.StatusTooManyRequests, s.data.ServeHTTP), Operators: operators,
-	})
-	s.metrics.watch(metered{
-		gateway: s.gateway, broker: s.broker, provisioning: s.provisioning, trace: s.trace, events: s.events, identities: s.identities, keys: s.keys,
 	})
 	return nil
 }
@@ -301,7 +333,7 @@ func (s *server) writeFacts(ctx context.Context) error {
 	s.facts = serverFacts{
 		Version: version(), PID: os.Getpid(), Account: string(s.home.Account), Region: string(s.home.Region),
 		APIURL:      "https://" + net.JoinHostPort(s.apiHost(), portOf(s.apiLn.Addr())),
-		MQTTAddress: net.JoinHostPort(device, portOf(s.mqttLn.Addr())), CABundle: s.identity.RootPath,
+		MQTTAddress: net.JoinHostPort(device, portOf(s.mqttLn.Addr())), CABundle: s.rootsPath(),
 	}
 	if s.httpsLn != nil {
 		s.facts.HTTPSAddress = net.JoinHostPort(device, portOf(s.httpsLn.Addr()))
@@ -313,11 +345,24 @@ func (s *server) writeFacts(ctx context.Context) error {
 	return durable.WriteFile(filepath.Join(s.config.Data, serverFile), append(data, '\n'), 0o600)
 }
 
-// apiHost is the name by which operators on this machine reach the API.
+// rootsPath names the file that verifies the server; empty: the client's system
+// does.
+func (s *server) rootsPath() string {
+	if s.files != nil {
+		return s.config.TLSRoots
+	}
+	return s.identity.RootPath
+}
+
+// apiHost is the name by which operators on this machine reach the API: one that
+// a given server certificate stands for, if it has one.
 func (s *server) apiHost() string {
 	host, _, err := net.SplitHostPort(s.config.APIAddress)
 	if err == nil && host != "" && host != "0.0.0.0" && host != "::" {
 		return host
+	}
+	if s.files != nil {
+		return s.certificates.HostName()
 	}
 	return "localhost"
 }
@@ -365,7 +410,13 @@ func (s *server) run(ctx context.Context) error {
 			}
 		}()
 	}
-	go s.renew(lifetime)
+	go s.watchFiles(lifetime)
+	if s.tickets != nil {
+		go s.tickets.Run(lifetime)
+	}
+	if s.files == nil {
+		go s.renew(lifetime)
+	}
 	var result error
 	select {
 	case <-ctx.Done():
