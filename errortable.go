@@ -93,8 +93,6 @@ const (
 	CodeQueueFull              Code = "SessionQueueFull"
 	CodeAdministrative         Code = "EndedByOperator"
 	CodeConnectionExpired      Code = "ConnectionExpired"
-	CodeRetainNotOffered       Code = "RetainNotOffered"
-	CodeSharedNotOffered       Code = "SharedSubscriptionsNotOffered"
 	CodeHTTPRequest            Code = "HTTPRequestInvalid"
 	CodeNoRequest              Code = "NoHTTPRequest"
 	CodeSignature              Code = "SignatureNotAccepted"
@@ -228,8 +226,6 @@ var table = []Description{
 	{CodeQueueFull, "", 0, 0x97, "", "Messages for an absent session were dropped because its queue was full.", "Let the device come more often, subscribe to less, or raise --max-session-messages and --max-session-bytes."},
 	{CodeAdministrative, "", 0, 0x98, "", "An operator ended the connection (DeleteConnection).", "Nothing to mend: the device may connect again."},
 	{CodeConnectionExpired, "", 0, 0xa0, "", "The connection lived as long as its credentials allow.", "Connect again with fresh credentials."},
-	{CodeRetainNotOffered, "", 0, 0x9a, "", "This build of Imprint keeps no retained messages.", "Publish without the RETAIN flag."},
-	{CodeSharedNotOffered, "", 0, 0x9e, "", "This build of Imprint doesn't offer shared subscriptions.", "Subscribe to the filter without $share/NAME/."},
 	{CodeHTTPRequest, "", 0, 0, "", "The HTTP request isn't one that this port answers.", "Publish with POST /topics/TOPIC?qos=1; docs/http.md has the whole form."},
 	{CodeNoRequest, "", 0, 0, "", "The connection ended before a complete HTTP request came.", "MQTT on this port needs the application protocol x-amzn-mqtt-ca or mqtt (ALPN) in the TLS hello; without one it speaks HTTP."},
 	{CodeSignature, "", 0, 0, "", "The request's signature (Signature Version 4) isn't accepted.", "Sign with an access key of this server, the service name iotdevicegateway, and a clock that is right."},

@@ -231,7 +231,8 @@ type TraceWriter interface {
 }
 
 // SessionReader reads MQTT sessions that outlive their connections, their queues,
-// and retained messages.
+// and retained messages. A limit under 1 gives no rows; one over 10,000 is
+// 10,000.
 type SessionReader interface {
 	// Sessions lists all tenants' sessions by key, from the first after a key, at
 	// most limit.
@@ -246,7 +247,8 @@ type SessionReader interface {
 	// a session, at most limit.
 	QueueSizes(after int64, limit int) ([]QueueSize, error)
 	// Queued reads a queue in its order, from the first after a Seq: at most limit
-	// messages, and no more once their packets have maxBytes together.
+	// messages, and no more once their packets have maxBytes together. The first
+	// comes whatever its size.
 	Queued(session, after int64, limit int, maxBytes int64) ([]QueuedMessage, error)
 	Retained(Tenant, string) (RetainedMessage, error)
 	// RetainedMessages lists a tenant's retained messages by topic, without their
@@ -267,6 +269,9 @@ type SessionWriter interface {
 	DeleteShareGroup(key int64) error // with its queue
 	PutQueued(QueuedMessage) error
 	DeleteQueued(session, seq int64) error
+	// DeleteQueuedAll deletes messages of one queue, for less than one DeleteQueued
+	// each.
+	DeleteQueuedAll(session int64, seqs []int64) error
 	PutRetained(RetainedMessage) error
 	DeleteRetained(Tenant, string) error
 }

@@ -20,9 +20,15 @@
 // without CONNACK, denied publishes and subscriptions close an MQTT 3.1.1
 // connection, `a/#` doesn't match `a`.
 //
-// What it doesn't do yet, and says so to the device: sessions end with their
-// connection (session present is 0, the session expiry interval in CONNACK is
-// 0), retained messages and shared subscriptions are refused.
+// Sessions that outlive their connections, retained messages and the queues of
+// shared subscriptions are in the store; Restore takes them up at a start. What a
+// client or a publisher is told of them is durable first: subscriptions before
+// SUBACK, QoS 1 messages for a stored session before the publisher's PUBACK.
+// Messages leave a queue when they are acknowledged, in the order in which they
+// came, and come again with DUP when they may have been sent before.
+//
+// What it doesn't do: QoS 2, subscription identifiers, enhanced authentication
+// and server redirection, which AWS IoT Core hasn't either.
 package broker
 
 import (
@@ -54,12 +60,28 @@ type Options struct {
 	MaxFiltersPerSubscribe    int  // [8]
 	MaxSubscriptions          int  // of one connection [50]
 	MaxInflight               int  // unacknowledged QoS 1 messages to a client [100]
-	MaxTopicAliases           int  // [8]
+	MaxShareNameBytes         int  // [128]
+	MaxTopicAliases           int  // in each direction [8]
 	MaxQueuedBytes            int  // waiting to be sent to one client [1 MiB]
-	MaxQueuedMessages         int  // QoS 1 messages waiting for the client's window [1000]
+	MaxQueuedMessages         int  // QoS 1 messages waiting for the client's window [10,000]
 	StandardParentMatch       bool // `a/#` also matches `a`, as the standard says
+	StandardRetainedMatch     bool // a filter with wildcards gets retained messages, too
 	RefusedConnectGetsReason  bool // MQTT 3.1.1: CONNACK 5 instead of a plain close
 	DeniedSubscribeGetsReason bool // MQTT 3.1.1: SUBACK 0x80 instead of a close
+
+	SessionExpiry    time.Duration // of MQTT 3.1.1 sessions, after their connection [1 h]
+	MaxSessionExpiry time.Duration // longer ones are lowered [7 days]
+	MaxSessions      int           // stored sessions of one tenant [500,000]
+	// MaxSessionMessages and MaxSessionBytes bound the queue of one stored session
+	// or shared subscription [10,000; 64 MiB]: what comes beyond is dropped,
+	// counted, and told in the trace of the next connection.
+	MaxSessionMessages, MaxSessionBytes int
+	MaxRetained                         int // retained messages of one tenant [5000]
+
+	// Rates; negative ones don't limit.
+	PublishRate    int // messages a second from one connection; more are discarded [100]
+	ThroughputRate int // bytes a second from one connection; more wait [512 KiB]
+	ConnectRate    int // CONNECT packets a second of one client id [no limit]
 
 	Logger *slog.Logger // [slog.Default]
 }
@@ -79,7 +101,17 @@ func (o Options) withDefaults() Options {
 	setInt(&o.MaxInflight, 100)
 	setInt(&o.MaxTopicAliases, 8)
 	setInt(&o.MaxQueuedBytes, 1<<20)
-	setInt(&o.MaxQueuedMessages, 1000)
+	setInt(&o.MaxQueuedMessages, 10_000)
+	setInt(&o.MaxShareNameBytes, 128)
+	setDuration(&o.SessionExpiry, time.Hour)
+	setDuration(&o.MaxSessionExpiry, 7*24*time.Hour)
+	o.SessionExpiry = min(o.SessionExpiry, o.MaxSessionExpiry)
+	setInt(&o.MaxSessions, 500_000)
+	setInt(&o.MaxSessionMessages, 10_000)
+	setInt(&o.MaxSessionBytes, 64<<20)
+	setInt(&o.MaxRetained, 5000)
+	setRate(&o.PublishRate, 100)
+	setRate(&o.ThroughputRate, 512<<10)
 	o.MaxInflight = min(o.MaxInflight, maxUint16-1)
 	o.MaxTopicAliases = min(o.MaxTopicAliases, maxUint16)
 	o.MaxKeepAlive = min(o.MaxKeepAlive, maxKeepAliveOf)
@@ -107,6 +139,13 @@ func setInt(n *int, fallback int) {
 	}
 }
 
+// setRate leaves a negative rate, which doesn't limit.
+func setRate(n *int, fallback int) {
+	if *n == 0 {
+		*n = fallback
+	}
+}
+
 // maxPacket is the largest packet that a client may send, its payload and the
 // room for topic and properties.
 func (o Options) maxPacket() int { return o.MaxPayload + 18432 }
@@ -118,6 +157,13 @@ type Counters struct {
 	PublishIn, PublishOut, PublishDropped    uint64
 	PublishDenied, SubscribeDenied           uint64
 	SlowConsumers, Takeovers, ProtocolErrors uint64
+	// PublishThrottled were discarded above PublishRate, ThroughputDelayed are the
+	// pauses above ThroughputRate, QueueFull the messages that a full queue had no
+	// room for.
+	PublishThrottled, ThroughputDelayed, QueueFull uint64
+	// Stored sessions outlive their connections; Expired ones have ended.
+	Stored  int64
+	Expired uint64
 }
 
 type counters struct {
@@ -126,12 +172,16 @@ type counters struct {
 	publishIn, publishOut, publishDropped    atomic.Uint64
 	publishDenied, subscribeDenied           atomic.Uint64
 	slowConsumers, takeovers, protocolErrors atomic.Uint64
+
+	publishThrottled, throughputDelayed, queueFull, expired atomic.Uint64
+	stored                                                  atomic.Int64
 }
 
 // Broker keeps the sessions of all tenants. It is safe for use by many
 // goroutines.
 type Broker struct {
 	opts       Options
+	store      imprint.Store
 	identities *identity.Resolver
 	clock      imprint.Clock
 	count      counters
@@ -142,16 +192,24 @@ type Broker struct {
 
 	// rechecks are certificates that changed while devices are on with them.
 	rechecks *recheckQueue
+
+	ledger *ledger
+	timers *timers
+	// background are goroutines that read queues.
+	background sync.WaitGroup
 }
 
-// New makes a broker. The resolver's change notices must reach
-// CertificateChanged. Shutdown ends it.
-func New(opts Options, identities *identity.Resolver, clock imprint.Clock) *Broker {
+// New makes a broker whose sessions the store keeps. The resolver's change
+// notices must reach CertificateChanged. Restore comes before the first
+// connection, Shutdown ends it.
+func New(opts Options, store imprint.Store, identities *identity.Resolver, clock imprint.Clock) *Broker {
 	b := &Broker{
-		opts: opts.withDefaults(), identities: identities, clock: clock,
+		opts: opts.withDefaults(), store: store, identities: identities, clock: clock,
 		realms: map[imprint.Tenant]*realm{},
 	}
 	b.rechecks = newRecheckQueue(b.recheck)
+	b.ledger = newLedger(store, b.opts.Logger)
+	b.timers = newTimers(clock)
 	return b
 }
 
@@ -163,6 +221,8 @@ func (b *Broker) Counters() Counters {
 		PublishIn: c.publishIn.Load(), PublishOut: c.publishOut.Load(), PublishDropped: c.publishDropped.Load(),
 		PublishDenied: c.publishDenied.Load(), SubscribeDenied: c.subscribeDenied.Load(),
 		SlowConsumers: c.slowConsumers.Load(), Takeovers: c.takeovers.Load(), ProtocolErrors: c.protocolErrors.Load(),
+		PublishThrottled: c.publishThrottled.Load(), ThroughputDelayed: c.throughputDelayed.Load(), QueueFull: c.queueFull.Load(),
+		Stored: c.stored.Load(), Expired: c.expired.Load(),
 	}
 }
 
@@ -171,27 +231,30 @@ func (b *Broker) Counters() Counters {
 type Admission func(ctx context.Context, rec *trace.Recorder) (*identity.Identity, error)
 
 // Shutdown tells every device that the server is going, ends its connection,
-// and returns when all sessions are gone or the context ends. It may be called
-// again, for example with a longer time.
+// and returns when all are gone and what they left is in the store, or the
+// context ends. It may be called again, for example with a longer time.
 func (b *Broker) Shutdown(ctx context.Context) error {
 	b.mu.Lock()
 	b.closing = true
-	var all []*session
+	var all []*connection
 	for _, r := range b.realms {
 		all = append(all, r.all()...)
 	}
 	b.mu.Unlock()
-	for _, s := range all {
-		s.kick(imprint.CodeServerShutdown)
+	for _, c := range all {
+		c.kick(imprint.CodeServerShutdown)
 	}
 	b.rechecks.close()
-	for _, s := range all {
+	for _, c := range all {
 		select {
-		case <-s.gone:
+		case <-c.gone:
 		case <-ctx.Done():
 			return fmt.Errorf("couldn't wait for the end of all sessions: %w", ctx.Err())
 		}
 	}
+	b.timers.close()
+	b.background.Wait()
+	b.ledger.close()
 	return nil
 }
 
@@ -224,15 +287,15 @@ func (b *Broker) recheck(ctx context.Context, tenant imprint.Tenant, id imprint.
 	case err != nil:
 		return err
 	default:
-		refusal := who.Certificate.Refusal(b.clock())
+		refusal := who.Refusal(b.clock())
 		b.identities.Release(who)
 		if refusal == nil {
 			return nil
 		}
 		code = refusal.Code
 	}
-	for _, s := range b.realm(tenant).with(id) {
-		s.kick(code)
+	for _, c := range b.realm(tenant).with(id) {
+		c.kick(code)
 	}
 	return nil
 }

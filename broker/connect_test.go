@@ -13,6 +13,7 @@ import (
 const (
 	noPublish   = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["iot:Connect","iot:Subscribe","iot:Receive"],"Resource":"*"}]}`
 	noSubscribe = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["iot:Connect","iot:Publish","iot:Receive"],"Resource":"*"}]}`
+	noRetain    = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["iot:Connect","iot:Subscribe","iot:Receive","iot:Publish"],"Resource":"*"}]}`
 	noReceive   = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["iot:Connect","iot:Publish","iot:Subscribe"],"Resource":"*"}]}`
 	noConnect   = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["iot:Publish","iot:Subscribe","iot:Receive"],"Resource":"*"}]}`
 )
@@ -37,7 +38,7 @@ func TestRefusedConnectIsAnsweredAsItsVersionWants(t *testing.T) {
 		{"client id with $", allowAll, connectAs("$x"), imprint.CodeClientIDInvalid, mqtt.ClientIdentifierNotValid, mqtt.ClientIdentifierNotValid},
 		{"will denied", noPublish, will(mqtt.Will{Topic: "w"}), imprint.CodeWillDenied, mqtt.NotAuthorized, mqtt.NotAuthorized},
 		{"will with QoS 2", allowAll, will(mqtt.Will{Topic: "w", QoS: 2}), imprint.CodeQoSNotSupported, mqtt.QoSNotSupported, mqtt.NotAuthorized},
-		{"will retained", allowAll, will(mqtt.Will{Topic: "w", Retain: true}), imprint.CodeRetainNotOffered, mqtt.RetainNotSupported, mqtt.NotAuthorized},
+		{"will retained and RetainPublish denied", noRetain, will(mqtt.Will{Topic: "w", Retain: true}), imprint.CodeWillDenied, mqtt.NotAuthorized, mqtt.NotAuthorized},
 		{"will on reserved topic", allowAll, will(mqtt.Will{Topic: "$aws/x"}), imprint.CodeReservedTopic, mqtt.TopicNameInvalid, mqtt.NotAuthorized},
 		{"will with too many slashes", allowAll, will(mqtt.Will{Topic: "a/b/c/d/e/f/g/h/i"}), imprint.CodeTopicInvalid, mqtt.TopicNameInvalid, mqtt.NotAuthorized},
 	} {
@@ -171,18 +172,18 @@ func TestConnackDescribesTheServer(t *testing.T) {
 		c := h.door(first, id, mqtt.V5)
 		connect := connectAs("dev")
 		connect.KeepAlive = asked
-		connect.Properties.SessionExpiry = 3600
+		connect.Properties.SessionExpiry = 0xFFFFFFFF
 		connect.Properties.Mark(mqtt.PropSessionExpiry)
 		c.send(connect)
 		p := expect[*mqtt.Connack](c).Properties
 		if p.ServerKeepAlive != want {
 			t.Errorf("keep-alive %d: got %d, want %d", asked, p.ServerKeepAlive, want)
 		}
-		if !p.Has(mqtt.PropSessionExpiry) || p.SessionExpiry != 0 {
-			t.Errorf("session expiry: got %d (%t), want 0", p.SessionExpiry, p.Has(mqtt.PropSessionExpiry))
+		if !p.Has(mqtt.PropSessionExpiry) || p.SessionExpiry != 604800 {
+			t.Errorf("session expiry: got %d (%t), want the maximum of seven days", p.SessionExpiry, p.Has(mqtt.PropSessionExpiry))
 		}
-		if p.MaximumQoS != 1 || !p.Has(mqtt.PropRetainAvailable) || p.RetainAvailable != 0 || p.ReceiveMaximum != 100 ||
-			p.TopicAliasMaximum != 8 || p.WildcardAvailable != 1 || !p.Has(mqtt.PropSharedAvailable) || p.SharedAvailable != 0 ||
+		if p.MaximumQoS != 1 || !p.Has(mqtt.PropRetainAvailable) || p.RetainAvailable != 1 || p.ReceiveMaximum != 100 ||
+			p.TopicAliasMaximum != 8 || p.WildcardAvailable != 1 || !p.Has(mqtt.PropSharedAvailable) || p.SharedAvailable != 1 ||
 			!p.Has(mqtt.PropSubscriptionIDAvailable) || p.SubscriptionIDAvailable != 0 || p.MaximumPacketSize == 0 {
 			t.Errorf("got %+v", p)
 		}
@@ -254,7 +255,6 @@ func misuses() []misuse {
 		{"too many filters", many, false, imprint.CodeQuotaExceeded, mqtt.QuotaExceeded},
 		{"payload over the limit", &mqtt.Publish{Topic: []byte("a"), Payload: make([]byte, 128<<10+1)}, false, imprint.CodePacketTooLarge, mqtt.PacketTooLarge},
 		{"packet over the limit", &mqtt.Publish{Topic: []byte("a"), Payload: make([]byte, 256<<10)}, false, imprint.CodePacketTooLarge, mqtt.PacketTooLarge},
-		{"retained QoS 0", &mqtt.Publish{Topic: []byte("a"), Retain: true}, false, imprint.CodeRetainNotOffered, mqtt.RetainNotSupported},
 		{"reserved topic QoS 0", &mqtt.Publish{Topic: []byte("$aws/events/presence/connected/x")}, false, imprint.CodeReservedTopic, mqtt.TopicNameInvalid},
 		{"AUTH", &mqtt.Auth{}, true, imprint.CodeProtocolViolation, mqtt.ProtocolError},
 		{"alias 0 or over the maximum", alias(9), true, imprint.CodeProtocolViolation, mqtt.TopicAliasInvalid},

@@ -30,9 +30,28 @@ func (b *Broker) Publish(ctx context.Context, m Message) error {
 	if err != nil {
 		return err
 	}
-	packet := mqtt.Publish{QoS: m.QoS, Topic: []byte(m.Topic), Payload: m.Payload, Properties: m.Properties}
-	b.route(ctx, b.realm(m.Tenant), nil, m.Topic, &packet, nil)
-	return nil
+	packet := mqtt.Publish{QoS: m.QoS, Retain: m.Retain, Topic: []byte(m.Topic), Payload: m.Payload, Properties: m.Properties}
+	r := b.realm(m.Tenant)
+	if m.Retain {
+		err = b.retain(ctx, r, m.Topic, &packet)
+		if err != nil {
+			return err
+		}
+	}
+	b.count.publishIn.Add(1)
+	stored, _ := b.route(ctx, r, nil, m.Topic, &packet, nil)
+	if stored == nil {
+		return nil
+	}
+	b.ledger.awaitRoom(ctx)
+	result := make(chan error, 1)
+	b.ledger.post(b, stored, func(err error) { result <- err })
+	select {
+	case err = <-result:
+		return err
+	case <-ctx.Done():
+		return imprint.Errorf(imprint.CodeUnavailable, "couldn't wait for the store: %w", ctx.Err())
+	}
 }
 
 func (b *Broker) checkMessage(m *Message) error {
@@ -44,18 +63,7 @@ func (b *Broker) checkMessage(m *Message) error {
 	case strings.HasPrefix(m.Topic, "$"):
 		return imprint.Errorf(imprint.CodeReservedTopic, "topic %q begins with $ and is none that clients may publish to", m.Topic)
 	}
-	return (&session{broker: b}).checkTopic(m.Topic)
-}
-
-// Retained gives the retained message of a topic. Errors: CodeNotFound.
-func (b *Broker) Retained(_ context.Context, tenant imprint.Tenant, topic string) (imprint.RetainedMessage, error) {
-	return imprint.RetainedMessage{}, imprint.Errorf(imprint.CodeNotFound, "topic %q has no retained message in %s", topic, tenant)
-}
-
-// RetainedMessages lists a tenant's retained messages by topic, without their
-// packets; the text is the cursor of the next page.
-func (b *Broker) RetainedMessages(context.Context, imprint.Tenant, imprint.Page) ([]imprint.RetainedMessage, string, error) {
-	return nil, "", nil
+	return b.checkTopic(m.Topic)
 }
 
 // Ending is how an operator ends a client's connection (DeleteConnection).
@@ -66,7 +74,7 @@ type Ending struct {
 
 // Disconnect ends the connection of a client id, and returns when it is gone.
 // Errors: CodeNotFound when the client has neither a connection nor a session.
-func (b *Broker) Disconnect(_ context.Context, tenant imprint.Tenant, id imprint.ClientID, how Ending) error {
+func (b *Broker) Disconnect(ctx context.Context, tenant imprint.Tenant, id imprint.ClientID, how Ending) error {
 	r := b.realm(tenant)
 	r.mu.Lock()
 	s := r.sessions[id]
@@ -74,6 +82,33 @@ func (b *Broker) Disconnect(_ context.Context, tenant imprint.Tenant, id imprint
 	if s == nil {
 		return imprint.Errorf(imprint.CodeNotFound, "client %q isn't connected and has no session", id)
 	}
-	s.kick(imprint.CodeAdministrative)
-	return nil
+	c := s.conn.Load()
+	if c == nil && !how.CleanSession {
+		return imprint.Errorf(imprint.CodeNotFound, "client %q isn't connected", id)
+	}
+	if c != nil {
+		if how.PreventWill {
+			c.keepWill.Store(true)
+		}
+		c.kick(imprint.CodeAdministrative)
+		select {
+		case <-c.gone:
+		case <-ctx.Done():
+			return imprint.Errorf(imprint.CodeUnavailable, "couldn't wait for the end of the connection: %w", ctx.Err())
+		}
+	}
+	if how.CleanSession && s.durable != nil {
+		if how.PreventWill {
+			s.forgetWill()
+		}
+		s.discard()
+	}
+	return b.ledger.wait(ctx, change{write: func(imprint.Tx) error { return nil }})
+}
+
+// forgetWill takes back a will that waits.
+func (s *session) forgetWill() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.durable.will = nil
 }

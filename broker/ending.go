@@ -68,7 +68,7 @@ func allowed(reason mqtt.ReasonCode, t mqtt.PacketType) mqtt.ReasonCode {
 
 // ending gives the reason behind an error of a packet's handling, of the codec
 // or of the network.
-func (s *session) ending(err error) *endError {
+func (c *connection) ending(err error) *endError {
 	var ended *endError
 	if errors.As(err, &ended) {
 		return ended
@@ -83,7 +83,7 @@ func (s *session) ending(err error) *endError {
 	}
 	switch {
 	case isTimeout(err):
-		return end(imprint.CodeKeepAliveTimeout, "nothing came for one and a half times the keep-alive of %s", s.keepAlive)
+		return end(imprint.CodeKeepAliveTimeout, "nothing came for one and a half times the keep-alive of %s", c.keepAlive)
 	case errors.Is(err, io.EOF):
 		return end(imprint.CodeConnectionLost, "the device closed the connection without a DISCONNECT packet")
 	default:
@@ -111,11 +111,33 @@ func codecEnding(broken *mqtt.Error) *endError {
 	return end(code, "%w", broken).telling(broken.Code)
 }
 
+// maxReason bounds a reason string; a client whose packets must be smaller than
+// minReasonPacket gets none [MQTT-3.2.2-19].
+const (
+	maxReason       = 256
+	minReasonPacket = 1024
+)
+
+// tell puts words to a refusal, for clients that want them (MQTT 5 section
+// 3.1.2.11.7): what happened, and the attempt that says more.
+func (c *connection) tell(p *mqtt.Properties, why error) {
+	if !c.reasons || why == nil || c.maxPacket > 0 && c.maxPacket < minReasonPacket {
+		return
+	}
+	text := imprint.Describe(imprint.CodeOf(why)).Meaning
+	if id := c.peer.Rec.ID(); id != "" {
+		text += " (attempt " + id + ")"
+	}
+	p.ReasonString = text[:min(len(text), maxReason)]
+	p.Mark(mqtt.PropReasonString)
+}
+
 // misuse tells the ends that a client brought about by breaking the protocol.
 func misuse(code imprint.Code) bool {
 	switch code {
 	case imprint.CodeProtocolViolation, imprint.CodeUnsupportedVersion, imprint.CodePacketTooLarge,
-		imprint.CodeTopicInvalid, imprint.CodeFilterInvalid, imprint.CodeQoSNotSupported, imprint.CodeClientIDInvalid:
+		imprint.CodeTopicInvalid, imprint.CodeFilterInvalid, imprint.CodeQoSNotSupported, imprint.CodeClientIDInvalid,
+		imprint.CodeReceiveMaximum:
 		return true
 	}
 	return false

@@ -18,8 +18,8 @@ func (t *Tree) Add(who int, filter string, qos mqtt.QoS) {
 		t.sessions[who] = &session{}
 		t.subs[who] = map[string]*subscription{}
 	}
-	sub := &subscription{session: t.sessions[who], filter: filter, qos: qos}
-	t.tree.add(sub, t.subs[who][filter])
+	sub := &subscription{session: t.sessions[who], filter: filter, qos: qos, inner: filter}
+	t.tree.add(sub, t.subs[who][filter], nil)
 	t.subs[who][filter] = sub
 }
 
@@ -32,16 +32,16 @@ func (t *Tree) Remove(who int, filter string) {
 
 // Match gives the QoS by session, and how many times sessions were found.
 func (t *Tree) Match(topic string) (map[int]mqtt.QoS, int) {
-	found, _ := t.tree.match(topic, nil)
+	found, _ := t.tree.match(topic, matches{})
 	got := map[int]mqtt.QoS{}
-	for _, sub := range found {
+	for _, sub := range found.subs {
 		for who, s := range t.sessions {
 			if s == sub.session {
 				got[who] = sub.qos
 			}
 		}
 	}
-	return got, len(found)
+	return got, len(found.subs)
 }
 
 // Empty tells that no level is left.

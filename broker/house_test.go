@@ -90,7 +90,13 @@ func (h *house) now() time.Time { return time.Now().Add(time.Duration(h.ahead.Lo
 
 func newHouse(t testing.TB, opts broker.Options) *house {
 	t.Helper()
-	h := &house{TB: t, store: registry}
+	return newHouseOn(t, opts, registry)
+}
+
+// newHouseOn is a house on a registry of its own, whose sessions it restores.
+func newHouseOn(t testing.TB, opts broker.Options, store imprint.Store) *house {
+	t.Helper()
+	h := &house{TB: t, store: store}
 	var b atomic.Pointer[broker.Broker]
 	h.identities = identity.NewResolver(h.store, func(tenant imprint.Tenant, id imprint.CertificateID) {
 		if b := b.Load(); b != nil {
@@ -98,8 +104,14 @@ func newHouse(t testing.TB, opts broker.Options) *house {
 		}
 	})
 	opts.Logger = quiet()
-	h.broker = broker.New(opts, h.identities, h.now)
+	if opts.PublishRate == 0 {
+		opts.PublishRate, opts.ThroughputRate = -1, -1 // tests are quicker than devices
+	}
+	h.broker = broker.New(opts, h.store, h.identities, h.now)
 	b.Store(h.broker)
+	if store != registry {
+		h.must(h.broker.Restore(context.Background()))
+	}
 	h.log = trace.NewLog(h.store, h.now, trace.Options{Logger: quiet()})
 	t.Cleanup(h.close)
 	return h
@@ -350,13 +362,42 @@ func connectAs(name string) *mqtt.Connect {
 // on is a connected client.
 func (h *house) on(tenant imprint.Tenant, id imprint.CertificateID, v mqtt.Version, connect *mqtt.Connect) *client {
 	h.Helper()
+	return h.onWith(tenant, id, v, connect, false)
+}
+
+// back is a connected client that found its session again.
+func (h *house) back(tenant imprint.Tenant, id imprint.CertificateID, v mqtt.Version, connect *mqtt.Connect) *client {
+	h.Helper()
+	return h.onWith(tenant, id, v, connect, true)
+}
+
+func (h *house) onWith(tenant imprint.Tenant, id imprint.CertificateID, v mqtt.Version, connect *mqtt.Connect, present bool) *client {
+	h.Helper()
 	c := h.door(tenant, id, v)
 	c.send(connect)
 	got := expect[*mqtt.Connack](c)
-	if got.Reason != mqtt.Success || got.SessionPresent {
-		h.Fatalf("CONNACK: got %s, want success without a session", got.Detail())
+	if got.Reason != mqtt.Success || got.SessionPresent != present {
+		h.Fatalf("CONNACK: got %s, want success with session present %t", got.Detail(), present)
 	}
 	return c
+}
+
+// lasting is a CONNECT for a session that outlives its connection.
+func lasting(v mqtt.Version, name string, seconds uint32) *mqtt.Connect {
+	c := &mqtt.Connect{ClientID: name, KeepAlive: 60}
+	if v == mqtt.V5 {
+		c.Properties.SessionExpiry = seconds
+		c.Properties.Mark(mqtt.PropSessionExpiry)
+	}
+	return c
+}
+
+// cut ends the client's connection without a word and waits until the broker has
+// noticed.
+func (c *client) cut() {
+	c.Helper()
+	_ = c.conn.Close()
+	c.ended(imprint.CodeConnectionLost)
 }
 
 func (c *client) subscribe(qos mqtt.QoS, filters ...string) {

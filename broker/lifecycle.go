@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"context"
 	"encoding/json"
 	"strings"
 
@@ -28,62 +29,65 @@ type lifecycleEvent struct {
 
 // announce publishes a lifecycle event on {tree}/{clientId}. Clients whose id
 // holds a wildcard cause none.
-func (s *session) announce(tree string, event lifecycleEvent) {
-	if strings.ContainsAny(string(s.clientID), "#+") {
+func (c *connection) announce(tree string, event lifecycleEvent) {
+	if strings.ContainsAny(string(c.clientID), "#+") {
 		return
 	}
-	topic := "$aws/events/" + tree + "/" + string(s.clientID)
-	if found, _ := s.realm.topics.match(topic, nil); len(found) == 0 {
+	topic := "$aws/events/" + tree + "/" + string(c.clientID)
+	if found, _ := c.realm.topics.match(topic, matches{}); found.len() == 0 {
 		return
 	}
-	event.ClientID = string(s.clientID)
-	event.Timestamp = s.broker.clock().UnixMilli()
-	event.Session = s.id
-	event.Principal = string(s.certificate)
+	event.ClientID = string(c.clientID)
+	event.Timestamp = c.broker.clock().UnixMilli()
+	event.Session = c.id
+	event.Principal = c.principal
 	payload, err := json.Marshal(event)
 	if err != nil {
-		s.broker.opts.Logger.Error("couldn't encode a lifecycle event", "error", err)
+		c.broker.opts.Logger.Error("couldn't encode a lifecycle event", "error", err)
 		return
 	}
-	s.broker.PublishEvent(imprint.Event{Tenant: s.realm.tenant, Topic: topic, Payload: payload})
+	p := c.broker.routeEvent(context.Background(), imprint.Event{Tenant: c.realm.tenant, Topic: topic, Payload: payload})
+	if p != nil {
+		c.broker.ledger.post(c.broker, p, nil)
+	}
 }
 
-func (s *session) announceConnected() {
+func (c *connection) announceConnected() {
 	thing := ""
-	if b := s.bound.Load(); b != nil {
-		if attached := b.who.ThingFor(s.clientID); attached != nil && attached.Exclusive {
+	if b := c.bound.Load(); b != nil {
+		if attached := b.who.ThingFor(c.clientID); attached != nil && attached.Exclusive {
 			thing = string(attached.Thing.Name)
 		}
 	}
-	s.announce("presence/connected", lifecycleEvent{
-		EventType: "connected", ThingName: thing, IPAddress: s.address(), Version: &s.presenceVersion,
+	c.announce("presence/connected", lifecycleEvent{
+		EventType: "connected", ThingName: thing, IPAddress: c.address(), Version: &c.presenceVersion,
 	})
 }
 
-func (s *session) announceDisconnected(code imprint.Code) {
+func (c *connection) announceDisconnected(code imprint.Code) {
 	initiated := code == imprint.CodeClientDisconnect
-	s.announce("presence/disconnected", lifecycleEvent{
-		EventType: "disconnected", Initiated: &initiated, Reason: disconnectReason(code), Version: &s.presenceVersion,
+	c.announce("presence/disconnected", lifecycleEvent{
+		EventType: "disconnected", Initiated: &initiated, Reason: disconnectReason(code), Version: &c.presenceVersion,
 	})
 }
 
-func (s *session) announceConnectFailed() {
-	s.id = uuid.NewString()
-	s.announce("presence/connect_failed", lifecycleEvent{
-		EventType: "connect_failed", FailureReason: "AUTHORIZATION_FAILED", IPAddress: s.address(),
+func (c *connection) announceConnectFailed() {
+	c.id = uuid.NewString()
+	c.announce("presence/connect_failed", lifecycleEvent{
+		EventType: "connect_failed", FailureReason: "AUTHORIZATION_FAILED", IPAddress: c.address(),
 	})
 }
 
 // address is the peer's, empty where the door knows none.
-func (s *session) address() string {
-	if !s.peer.Address.IsValid() {
+func (c *connection) address() string {
+	if !c.peer.Address.IsValid() {
 		return ""
 	}
-	return s.peer.Address.String()
+	return c.peer.Address.String()
 }
 
-func (s *session) announceSubscriptions(what string, filters []string) {
-	s.announce("subscriptions/"+what, lifecycleEvent{EventType: what, Topics: filters})
+func (c *connection) announceSubscriptions(what string, filters []string) {
+	c.announce("subscriptions/"+what, lifecycleEvent{EventType: what, Topics: filters})
 }
 
 // disconnectReason is AWS IoT Core's name for the end of a connection.
@@ -99,8 +103,12 @@ func disconnectReason(code imprint.Code) string {
 		return "MQTT_KEEP_ALIVE_TIMEOUT"
 	case imprint.CodeServerShutdown:
 		return "SERVER_INITIATED_DISCONNECT"
-	case imprint.CodeQuotaExceeded, imprint.CodeSlowConsumer:
+	case imprint.CodeQuotaExceeded, imprint.CodeSlowConsumer, imprint.CodePublishRate, imprint.CodeRetainedQuota:
 		return "THROTTLED"
+	case imprint.CodeAdministrative:
+		return "API_INITIATED_DISCONNECT"
+	case imprint.CodeConnectionExpired:
+		return "WEBSOCKET_TTL_EXPIRATION"
 	case imprint.CodeInternal, imprint.CodeUnavailable:
 		return "SERVER_ERROR"
 	case imprint.CodePublishDenied, imprint.CodeSubscribeDenied, imprint.CodeWillDenied, imprint.CodeRetainDenied,

@@ -83,7 +83,7 @@ func TestParentLevelAndDollarTopics(t *testing.T) {
 		sub.subscribe(0, "a/#", "+/+/+/+/+")
 		pub := h.on(first, id, mqtt.V5, connectAs("pub"))
 		pub.published("a", "parent")
-		h.broker.PublishEvent(imprint.Event{Tenant: first, Topic: "$aws/events/x/y/z", Payload: []byte("{}")})
+		h.must(h.broker.PublishEvents(t.Context(), []imprint.Event{{Tenant: first, Topic: "$aws/events/x/y/z", Payload: []byte("{}")}}))
 		pub.published("a/", "child")
 		if standard {
 			sub.gets("a", "parent", 0)
@@ -99,13 +99,14 @@ func TestReservedAndForbiddenFilters(t *testing.T) {
 	strict := newHouse(t, broker.Options{})
 	id, strictID := h.register(first, allowAll), strict.register(first, allowAll)
 	for filter, want := range map[string]mqtt.ReasonCode{
-		"$SYS/#":                 mqtt.TopicFilterInvalid,
-		"$aws/things/x":          mqtt.TopicFilterInvalid,
-		"$share/g/a":             mqtt.SharedSubscriptionsNotSupported,
-		"a/b/c/d/e/f/g/h/i":      mqtt.TopicFilterInvalid,
-		strings.Repeat("x", 257): mqtt.TopicFilterInvalid,
-		"$aws/events/" + strings.Repeat("/", 100):  mqtt.TopicFilterInvalid,
-		"$aws/events/" + strings.Repeat("x", 1000): mqtt.TopicFilterInvalid,
+		"$SYS/#":          mqtt.TopicFilterInvalid,
+		"$aws/things/x":   mqtt.TopicFilterInvalid,
+		"$share/g/$aws/x": mqtt.TopicFilterInvalid,
+		"$share/" + strings.Repeat("g", 129) + "/a": mqtt.TopicFilterInvalid,
+		"a/b/c/d/e/f/g/h/i":                         mqtt.TopicFilterInvalid,
+		strings.Repeat("x", 257):                    mqtt.TopicFilterInvalid,
+		"$aws/events/" + strings.Repeat("/", 100):   mqtt.TopicFilterInvalid,
+		"$aws/events/" + strings.Repeat("x", 1000):  mqtt.TopicFilterInvalid,
 	} {
 		for _, v := range versions {
 			c := h.on(first, id, v, connectAs("dev"))

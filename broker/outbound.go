@@ -1,7 +1,6 @@
 package broker
 
 import (
-	"slices"
 	"sync"
 	"time"
 
@@ -9,47 +8,34 @@ import (
 	"github.com/imprint-iot/imprint/mqtt"
 )
 
-// outbound is what waits to be sent to one client, and the one writer that
-// sends it.
+// outbound is what waits to be written to one client's socket, and the one
+// writer that writes it. The session's lock guards it.
 //
 // Whoever has something to send appends encoded packets under the lock and
 // starts the writer if none runs; the lock is never held while a socket is
 // written. The writer takes all that waits in one write and ends when nothing
 // is left, so that an idle session has neither writer nor buffer.
 //
-// Options.MaxQueuedBytes bounds pending and waiting together; the buffer that
-// is being written comes on top, and controlRoom for acknowledgements.
+// Options.MaxQueuedBytes bounds pending and the session's waiting messages
+// together; the buffer that is being written comes on top, and controlRoom for
+// acknowledgements.
 type outbound struct {
-	mu      sync.Mutex
 	pending []byte
 	writing bool
+	// corked: CONNACK stands in pending, but may not be sent yet.
+	corked bool
 	// closing: nothing more is taken; the writer closes the socket at the end.
 	closing bool
 
-	// QoS 1 to the client: packet ids in flight, in the order of sending, and
-	// messages that wait for the client's receive maximum.
-	nextID       uint16
-	inflight     []uint16
-	waiting      []held
-	waitingBytes int
-}
+	// aliases are the topic aliases that the client was told, by topic.
+	aliases map[string]uint16
 
-// outgoing is a message on its way to its subscribers, one after the other. QoS,
-// packet id and RETAIN are set for each.
-type outgoing struct {
-	mqtt.Publish
-	expires time.Time // zero: doesn't expire
-	// kept is a copy that outlives the publisher's buffer, made when the first
-	// subscriber has to wait, and shared by all that do. It isn't changed.
-	kept *mqtt.Publish
-}
-
-// held is a QoS 1 message that waits for room in the client's window.
-type held struct {
-	packet *mqtt.Publish
-	retain bool
-	size   int
-	until  time.Time // zero: doesn't expire
+	// room is closed when the backlog is low again, for publishers that wait;
+	// nil when nobody does. Behind says that the client takes so little that
+	// nobody waits for it.
+	room    chan struct{}
+	behind  bool
+	written int // bytes given to the socket, for the pace
 }
 
 // controlRoom is how many bytes of acknowledgements and other control packets
@@ -78,16 +64,16 @@ func giveBuffer(b []byte) {
 }
 
 // startWriter must be called with the lock held.
-func (s *session) startWriter() {
-	if s.out.writing {
+func (c *connection) startWriter() {
+	if c.out.writing || c.out.corked {
 		return
 	}
-	s.out.writing = true
-	go s.write(false)
+	c.out.writing = true
+	go c.write(false)
 }
 
-// room makes sure that there is a buffer to append to. The lock is held.
-func (o *outbound) room() {
+// buffer makes sure that there is one to append to. The lock is held.
+func (o *outbound) buffer() {
 	if o.pending == nil {
 		o.pending = takeBuffer()
 	}
@@ -96,66 +82,123 @@ func (o *outbound) room() {
 // append adds an encoded control packet, which is never dropped; flush sends
 // it. A client that makes the server answer and doesn't read the answers is
 // ended.
-func (s *session) append(encode func(dst []byte) []byte) {
-	s.out.mu.Lock()
-	defer s.out.mu.Unlock()
-	if s.out.closing {
+func (c *connection) append(encode func(dst []byte) []byte) {
+	c.session.mu.Lock()
+	defer c.session.mu.Unlock()
+	c.appendLocked(encode)
+}
+
+func (c *connection) appendLocked(encode func(dst []byte) []byte) {
+	if c.out.closing {
 		return
 	}
-	s.out.room()
-	s.out.pending = encode(s.out.pending)
-	if len(s.out.pending) > s.broker.opts.MaxQueuedBytes+controlRoom {
-		s.tooSlow("%d bytes wait to be read by the client", len(s.out.pending))
+	c.out.buffer()
+	c.out.pending = encode(c.out.pending)
+	if len(c.out.pending) > c.broker.opts.MaxQueuedBytes+controlRoom {
+		c.tooSlow("%d bytes wait to be read by the client", len(c.out.pending))
 	}
+}
+
+// put encodes a message into the pending buffer. The lock is held.
+func (c *connection) put(p *mqtt.Publish) {
+	c.out.buffer()
+	if c.aliasMaximum > 0 {
+		c.putAliased(p)
+	} else {
+		c.out.pending = p.Append(c.out.pending, c.version)
+	}
+	c.broker.count.publishOut.Add(1)
+	c.startWriter()
+}
+
+// putAliased uses a topic alias, which it sets up at a topic's first message.
+// The first topics keep the aliases that the client allows (MQTT 5 section
+// 3.3.2.3.4); packets are numbered off in the order of the buffer, so the client
+// learns an alias before it is used.
+func (c *connection) putAliased(p *mqtt.Publish) {
+	aliased := *p
+	alias, known := c.out.aliases[string(p.Topic)]
+	switch {
+	case known:
+		aliased.Topic = nil
+	case len(c.out.aliases) < c.aliasMaximum:
+		alias = uint16(len(c.out.aliases) + 1)
+		if c.out.aliases == nil {
+			c.out.aliases = make(map[string]uint16, 1)
+		}
+		c.out.aliases[string(p.Topic)] = alias
+	default:
+		c.out.pending = p.Append(c.out.pending, c.version)
+		return
+	}
+	aliased.Properties.TopicAlias = alias
+	aliased.Properties.Mark(mqtt.PropTopicAlias)
+	c.out.pending = aliased.Append(c.out.pending, c.version)
 }
 
 // flush sends what the reader's own packets were answered with: on the reader's
 // goroutine when no writer runs, so that a client that doesn't read its
 // acknowledgements slows only itself.
-func (s *session) flush() {
-	s.out.mu.Lock()
-	if s.out.writing || len(s.out.pending) == 0 {
-		s.out.mu.Unlock()
+func (c *connection) flush() {
+	c.session.mu.Lock()
+	if c.out.writing || c.out.corked || len(c.out.pending) == 0 {
+		c.session.mu.Unlock()
 		return
 	}
-	s.out.writing = true
-	s.out.mu.Unlock()
-	s.write(true)
+	c.out.writing = true
+	c.session.mu.Unlock()
+	c.write(true)
+}
+
+// uncork lets CONNACK and what came after it go.
+func (c *connection) uncork() {
+	c.session.mu.Lock()
+	defer c.session.mu.Unlock()
+	c.out.corked = false
+	if c.out.closing {
+		c.startWriter()
+		return
+	}
+	c.session.pump(c)
 }
 
 // write is the writer. Once makes it hand over to a goroutine of its own after
 // the first write, for callers that have something else to do.
-func (s *session) write(once bool) {
+func (c *connection) write(once bool) {
 	var spare []byte
 	for wrote := false; ; wrote = true {
-		s.out.mu.Lock()
-		buf := s.out.pending
+		c.session.mu.Lock()
+		if wrote && !c.out.closing && c.session.conn.Load() == c {
+			c.session.pump(c)
+		}
+		buf := c.out.pending
 		if len(buf) == 0 {
-			s.out.writing = false
-			s.out.pending = nil
-			closing := s.out.closing
-			s.out.mu.Unlock()
+			c.out.writing = false
+			c.out.pending = nil
+			closing := c.out.closing
+			c.session.mu.Unlock()
 			giveBuffer(buf)
 			giveBuffer(spare)
 			if closing {
-				_ = s.conn.Close()
+				_ = c.conn.Close()
 			}
 			return
 		}
 		if once && wrote {
-			s.out.mu.Unlock()
+			c.session.mu.Unlock()
 			giveBuffer(spare)
-			go s.write(false)
+			go c.write(false)
 			return
 		}
-		s.out.pending = spare
-		s.out.mu.Unlock()
-		s.armWrite()
-		_, err := s.conn.Write(buf)
+		c.out.pending = spare
+		c.session.mu.Unlock()
+		c.armWrite()
+		n, err := c.conn.Write(buf)
 		if err != nil {
-			s.writeFailed(err)
+			c.writeFailed(err)
 			return
 		}
+		c.wrote(n)
 		spare = buf[:0]
 		if cap(spare) > maxPooledBuffer {
 			spare = nil
@@ -163,70 +206,74 @@ func (s *session) write(once bool) {
 	}
 }
 
+// wrote counts what the client's socket took.
+func (c *connection) wrote(n int) {
+	c.session.mu.Lock()
+	c.out.written += n
+	c.signalRoom()
+	c.session.mu.Unlock()
+}
+
 // armWrite bounds the next write. Who ends a session sets the reason first and
 // its own short deadline then, so one of the two is seen: the reason here, or
 // the deadline by the write.
-func (s *session) armWrite() {
+func (c *connection) armWrite() {
 	now := time.Now()
-	_ = s.conn.SetWriteDeadline(now.Add(s.broker.opts.WriteTimeout))
-	if s.ended.Load() != nil {
-		_ = s.conn.SetWriteDeadline(now.Add(goodbyeTimeout))
+	_ = c.conn.SetWriteDeadline(now.Add(c.broker.opts.WriteTimeout))
+	if c.ended.Load() != nil {
+		_ = c.conn.SetWriteDeadline(now.Add(goodbyeTimeout))
 	}
 }
 
 // writeFailed ends the session's output; the reader notices the closed socket.
-func (s *session) writeFailed(err error) {
+func (c *connection) writeFailed(err error) {
 	if isTimeout(err) {
-		s.slow(end(imprint.CodeSlowConsumer, "the client took nothing for %s", s.broker.opts.WriteTimeout))
+		c.slow(end(imprint.CodeSlowConsumer, "the client took nothing for %s", c.broker.opts.WriteTimeout))
 	}
-	s.out.mu.Lock()
-	s.out.closing = true
-	s.out.drop()
-	s.out.mu.Unlock()
-	_ = s.conn.Close()
+	c.session.mu.Lock()
+	c.out.closing = true
+	c.out.pending = nil
+	c.signalRoom()
+	c.signalAcks()
+	c.session.mu.Unlock()
+	_ = c.conn.Close()
 }
-
-// drop forgets what waits. The lock is held.
-func (o *outbound) drop() {
-	o.pending = nil
-	o.dropWaiting()
-}
-
-func (o *outbound) dropWaiting() { o.waiting, o.waitingBytes, o.inflight = nil, 0, nil }
 
 // kick ends the connection from outside with a code of the error table. It
 // doesn't block.
-func (s *session) kick(code imprint.Code) {
-	s.stop(end(code, "%s", imprint.Describe(code).Meaning))
+func (c *connection) kick(code imprint.Code) {
+	c.stop(end(code, "%s", imprint.Describe(code).Meaning))
 }
 
 // stop ends the connection with a reason: a DISCONNECT for MQTT 5, a plain
 // close for 3.1.1. The first reason stays. It doesn't block.
-func (s *session) stop(why *endError) {
-	s.out.mu.Lock()
-	defer s.out.mu.Unlock()
-	s.stopLocked(why)
+func (c *connection) stop(why *endError) {
+	c.session.mu.Lock()
+	defer c.session.mu.Unlock()
+	c.stopLocked(why)
 }
 
-func (s *session) stopLocked(why *endError) {
-	s.ended.CompareAndSwap(nil, why)
-	if s.out.closing {
+func (c *connection) stopLocked(why *endError) {
+	c.ended.CompareAndSwap(nil, why)
+	if c.out.closing {
 		return
 	}
-	why = s.ended.Load()
-	s.out.closing = true
-	s.out.dropWaiting()
+	why = c.ended.Load()
+	c.out.closing = true
 	reason := why.reason(mqtt.TypeDisconnect)
-	if s.version == mqtt.V5 && reason != 0 {
-		s.out.room()
+	if c.version == mqtt.V5 && reason != 0 {
+		c.out.buffer()
 		packet := mqtt.Disconnect{Reason: reason}
-		s.out.pending = packet.Append(s.out.pending, s.version)
+		c.tell(&packet.Properties, why.err)
+		c.out.pending = packet.Append(c.out.pending, c.version)
 	}
 	// A writer that is stuck in a dead peer's socket, and the goodbye itself,
 	// get a second; the reader stops waiting at once.
-	_ = s.conn.SetWriteDeadline(time.Now().Add(goodbyeTimeout))
-	_ = s.conn.SetReadDeadline(time.Now())
-	s.startWriter()
+	_ = c.conn.SetWriteDeadline(time.Now().Add(goodbyeTimeout))
+	_ = c.conn.SetReadDeadline(time.Now())
+	c.signalRoom()
+	c.signalAcks()
+	c.startWriter()
 }
 
 // goodbyeTimeout bounds how long a device that is disconnected is waited for.
@@ -234,112 +281,15 @@ const goodbyeTimeout = time.Second
 
 // slow records that the client doesn't keep up, unless it ends for another
 // reason already.
-func (s *session) slow(why *endError) {
-	if s.ended.CompareAndSwap(nil, why) {
-		s.broker.count.slowConsumers.Add(1)
+func (c *connection) slow(why *endError) {
+	if c.ended.CompareAndSwap(nil, why) {
+		c.broker.count.slowConsumers.Add(1)
 	}
 }
 
 // tooSlow ends the connection of a client that doesn't keep up. The lock is
 // held.
-func (s *session) tooSlow(format string, args ...any) {
-	s.slow(end(imprint.CodeSlowConsumer, format, args...))
-	s.stopLocked(s.ended.Load())
-}
-
-// deliver sends a message to the session's client. It never blocks on the
-// client.
-func (s *session) deliver(m *outgoing, qos mqtt.QoS) {
-	m.QoS, m.PacketID = qos, 0
-	size := m.Size(s.version)
-	s.out.mu.Lock()
-	defer s.out.mu.Unlock()
-	if s.out.closing {
-		return
-	}
-	count := &s.broker.count
-	if s.maxPacket > 0 && size > s.maxPacket {
-		// "The Server MUST discard it and then behave as if it had completed
-		// sending" [MQTT-3.1.2-25].
-		count.publishDropped.Add(1)
-		return
-	}
-	queued := len(s.out.pending) + s.out.waitingBytes
-	if queued > 0 && queued+size > s.broker.opts.MaxQueuedBytes {
-		count.publishDropped.Add(1)
-		if qos > 0 {
-			s.tooSlow("%d bytes of messages wait for the client", queued)
-		}
-		return
-	}
-	if qos > 0 && (len(s.out.inflight) >= s.window || len(s.out.waiting) > 0) {
-		s.hold(m, size)
-		return
-	}
-	s.send(&m.Publish)
-}
-
-// send encodes a message into the pending buffer. The lock is held.
-func (s *session) send(p *mqtt.Publish) {
-	if p.QoS > 0 {
-		p.PacketID = s.out.takeID()
-	}
-	s.out.room()
-	s.out.pending = p.Append(s.out.pending, s.version)
-	s.broker.count.publishOut.Add(1)
-	s.startWriter()
-}
-
-// takeID finds a free packet id. The window is smaller than the id space, so
-// there is one near.
-func (o *outbound) takeID() uint16 {
-	for {
-		o.nextID++
-		if o.nextID != 0 && !slices.Contains(o.inflight, o.nextID) {
-			o.inflight = append(o.inflight, o.nextID)
-			return o.nextID
-		}
-	}
-}
-
-// hold keeps a message until the window has room. The lock is held.
-func (s *session) hold(m *outgoing, size int) {
-	if len(s.out.waiting) >= s.broker.opts.MaxQueuedMessages {
-		s.broker.count.publishDropped.Add(1)
-		s.tooSlow("%d messages wait for the client's acknowledgements", len(s.out.waiting))
-		return
-	}
-	if m.kept == nil {
-		m.kept = clonePublish(&m.Publish)
-	}
-	s.out.waiting = append(s.out.waiting, held{packet: m.kept, retain: m.Retain, size: size, until: m.expires})
-	s.out.waitingBytes += size
-}
-
-// acknowledged takes a PUBACK from the client and sends what waited for it. An
-// id that isn't in flight is of no consequence.
-func (s *session) acknowledged(id uint16) {
-	s.out.mu.Lock()
-	defer s.out.mu.Unlock()
-	at := slices.Index(s.out.inflight, id)
-	if at < 0 || s.out.closing {
-		return
-	}
-	s.out.inflight = slices.Delete(s.out.inflight, at, at+1)
-	for len(s.out.waiting) > 0 && len(s.out.inflight) < s.window {
-		next := s.out.waiting[0]
-		s.out.waiting[0] = held{}
-		s.out.waiting = s.out.waiting[1:]
-		s.out.waitingBytes -= next.size
-		packet := *next.packet
-		packet.QoS, packet.Retain = 1, next.retain
-		if !next.until.IsZero() && !refreshExpiry(&packet, next.until, s.broker.clock()) {
-			s.broker.count.publishDropped.Add(1)
-			continue
-		}
-		s.send(&packet)
-	}
-	if len(s.out.waiting) == 0 {
-		s.out.waiting = nil
-	}
+func (c *connection) tooSlow(format string, args ...any) {
+	c.slow(end(imprint.CodeSlowConsumer, format, args...))
+	c.stopLocked(c.ended.Load())
 }

@@ -2,7 +2,9 @@ package broker
 
 import (
 	"context"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/mqtt"
@@ -11,53 +13,76 @@ import (
 
 // run handles packets until the connection ends; the error says why.
 func (r *reader) run(ctx context.Context) error {
-	s := r.session
-	limit := s.broker.opts.maxPacket()
+	c := r.connection
+	limit := c.broker.opts.maxPacket()
 	// AWS IoT Core drops a client after one and a half times the keep-alive.
-	idle := s.keepAlive + s.keepAlive/2
+	keepAlive := c.keepAlive + c.keepAlive/2
 	for {
-		header, body, err := r.next(limit, idle)
+		idle, err := c.lifetime(keepAlive)
+		if err != nil {
+			return err
+		}
+		header, body, err := r.next(ctx, limit, idle)
+		if err != nil && isTimeout(err) && idle < keepAlive && c.ended.Load() == nil {
+			return c.expired()
+		}
 		if err != nil {
 			return err
 		}
 		// What a session that was taken over, or whose certificate is no good
 		// any more, still had under way isn't heard.
-		if s.ended.Load() != nil {
-			return s.over()
+		if c.ended.Load() != nil {
+			return c.over()
 		}
-		err = s.handle(ctx, header, body)
+		err = c.handle(ctx, header, body)
 		if err != nil {
 			return err
 		}
 	}
 }
 
+// lifetime bounds a wait by the end of the connection's credentials.
+func (c *connection) lifetime(idle time.Duration) (time.Duration, error) {
+	if c.peer.Until.IsZero() {
+		return idle, nil
+	}
+	left := c.peer.Until.Sub(c.broker.clock())
+	if left <= 0 {
+		return 0, c.expired()
+	}
+	return min(idle, left), nil
+}
+
+func (c *connection) expired() error {
+	return end(imprint.CodeConnectionExpired, "the connection may live until %s", c.peer.Until.UTC().Format(time.RFC3339))
+}
+
 // handle does what one packet asks for. An error ends the connection.
-func (s *session) handle(ctx context.Context, header mqtt.FixedHeader, body []byte) error {
+func (c *connection) handle(ctx context.Context, header mqtt.FixedHeader, body []byte) error {
 	switch header.Type {
 	case mqtt.TypePublish:
-		return s.handlePublish(ctx, header, body)
+		return c.handlePublish(ctx, header, body)
 	case mqtt.TypePuback:
 		var ack mqtt.Ack
-		err := ack.Decode(header, body, s.version)
+		err := ack.Decode(header, body, c.version)
 		if err != nil {
 			return err
 		}
-		s.acknowledged(ack.PacketID)
+		c.session.acknowledged(c, ack.PacketID)
 		return nil
 	case mqtt.TypeSubscribe:
-		return s.handleSubscribe(ctx, header, body)
+		return c.handleSubscribe(ctx, header, body)
 	case mqtt.TypeUnsubscribe:
-		return s.handleUnsubscribe(header, body)
+		return c.handleUnsubscribe(ctx, header, body)
 	case mqtt.TypePingreq:
-		err := (&mqtt.Pingreq{}).Decode(header, body, s.version)
+		err := (&mqtt.Pingreq{}).Decode(header, body, c.version)
 		if err != nil {
 			return err
 		}
-		s.append(func(dst []byte) []byte { return (&mqtt.Pingresp{}).Append(dst, s.version) })
+		c.append(func(dst []byte) []byte { return (&mqtt.Pingresp{}).Append(dst, c.version) })
 		return nil
 	case mqtt.TypeDisconnect:
-		return s.handleDisconnect(header, body)
+		return c.handleDisconnect(header, body)
 	case mqtt.TypeConnect:
 		return end(imprint.CodeProtocolViolation, "a second CONNECT packet came [MQTT-3.1.0-2]")
 	case mqtt.TypePubrec, mqtt.TypePubrel, mqtt.TypePubcomp:
@@ -69,17 +94,20 @@ func (s *session) handle(ctx context.Context, header mqtt.FixedHeader, body []by
 
 // handleDisconnect ends the connection as the client asks. Only a normal
 // disconnection takes the will back [MQTT-3.1.2-10].
-func (s *session) handleDisconnect(header mqtt.FixedHeader, body []byte) error {
+func (c *connection) handleDisconnect(header mqtt.FixedHeader, body []byte) error {
 	var packet mqtt.Disconnect
-	err := packet.Decode(header, body, s.version)
+	err := packet.Decode(header, body, c.version)
 	if err != nil {
 		return err
 	}
-	if packet.Properties.SessionExpiry > 0 && !s.expiring {
-		return end(imprint.CodeProtocolViolation, "DISCONNECT sets a session expiry interval and CONNECT set none (MQTT 5 section 3.14.2.2.2)")
+	if packet.Properties.Has(mqtt.PropSessionExpiry) {
+		err = c.session.setExpiry(min(time.Duration(packet.Properties.SessionExpiry)*time.Second, c.broker.opts.MaxSessionExpiry))
+		if err != nil {
+			return err
+		}
 	}
 	if packet.Reason == mqtt.Success {
-		s.will = nil
+		c.will = nil
 		return end(imprint.CodeClientDisconnect, "the client disconnected")
 	}
 	return end(imprint.CodeClientDisconnect, "the client disconnected with reason %s", packet.Reason)
@@ -94,8 +122,8 @@ const (
 )
 
 // topicLimits gives the most bytes and slashes of a topic name or filter.
-func (s *session) topicLimits(topic string) (size, slashes int) {
-	opts := &s.broker.opts
+func (b *Broker) topicLimits(topic string) (size, slashes int) {
+	opts := &b.opts
 	if strings.HasPrefix(topic, "$aws/") {
 		return max(opts.MaxTopicBytes, maxReservedBytes), max(opts.MaxTopicSlashes, maxReservedSlashes)
 	}
@@ -103,8 +131,8 @@ func (s *session) topicLimits(topic string) (size, slashes int) {
 }
 
 // checkTopic applies AWS IoT Core's limits on topic names.
-func (s *session) checkTopic(topic string) error {
-	size, slashes := s.topicLimits(topic)
+func (b *Broker) checkTopic(topic string) error {
+	size, slashes := b.topicLimits(topic)
 	switch {
 	case len(topic) > size:
 		return imprint.Errorf(imprint.CodeTopicInvalid, "the topic name is %d bytes long, at most %d are allowed", len(topic), size)
@@ -117,9 +145,9 @@ func (s *session) checkTopic(topic string) error {
 }
 
 // handleSubscribe grants or denies each filter of a SUBSCRIBE.
-func (s *session) handleSubscribe(ctx context.Context, header mqtt.FixedHeader, body []byte) error {
+func (c *connection) handleSubscribe(ctx context.Context, header mqtt.FixedHeader, body []byte) error {
 	var packet mqtt.Subscribe
-	err := packet.Decode(header, body, s.version)
+	err := packet.Decode(header, body, c.version)
 	if err != nil {
 		return err
 	}
@@ -127,125 +155,153 @@ func (s *session) handleSubscribe(ctx context.Context, header mqtt.FixedHeader, 
 		return end(imprint.CodeProtocolViolation, "a SUBSCRIBE has a Subscription Identifier, which CONNACK said isn't available").
 			telling(mqtt.SubscriptionIdentifiersNotSupported)
 	}
-	if len(packet.Filters) > s.broker.opts.MaxFiltersPerSubscribe {
-		return end(imprint.CodeQuotaExceeded, "a SUBSCRIBE has %d filters, at most %d are allowed", len(packet.Filters), s.broker.opts.MaxFiltersPerSubscribe)
+	if len(packet.Filters) > c.broker.opts.MaxFiltersPerSubscribe {
+		return end(imprint.CodeQuotaExceeded, "a SUBSCRIBE has %d filters, at most %d are allowed", len(packet.Filters), c.broker.opts.MaxFiltersPerSubscribe)
 	}
-	bound := s.current(ctx)
+	bound := c.current(ctx)
 	if bound == nil {
-		return s.over()
+		return c.over()
 	}
+	var fresh []*subscription
 	suback := mqtt.Suback{PacketID: packet.PacketID}
-	var granted []string
 	for _, f := range packet.Filters {
-		reason, err := s.subscribe(bound, f)
+		sub, reason, err := c.subscribe(bound, f, fresh)
 		if err != nil {
 			return err
 		}
-		if reason < mqtt.UnspecifiedError {
-			granted = append(granted, f.Filter)
+		if sub != nil {
+			fresh = append(fresh, sub)
 		}
 		suback.Codes = append(suback.Codes, reason)
 	}
-	s.append(func(dst []byte) []byte { return suback.Append(dst, s.version) })
-	if len(granted) > 0 {
-		s.announceSubscriptions("subscribed", granted)
+	retained, err := c.session.adopt(ctx, c, fresh, packet.Filters)
+	if err != nil {
+		return err
 	}
+	c.append(func(dst []byte) []byte { return suback.Append(dst, c.version) })
+	if len(fresh) == 0 {
+		return nil
+	}
+	for _, sub := range retained {
+		err = c.sendRetained(ctx, sub)
+		if err != nil {
+			return err
+		}
+	}
+	granted := make([]string, len(fresh))
+	for n, sub := range fresh {
+		granted[n] = sub.filter
+	}
+	c.announceSubscriptions("subscribed", granted)
 	return nil
 }
 
-// subscribe decides on one filter and puts it into force. The error ends the
-// connection; a refusal that doesn't is a reason code.
-func (s *session) subscribe(bound *binding, f mqtt.Subscription) (mqtt.ReasonCode, error) {
+// subscribe decides on one filter. The error ends the connection; a refusal that
+// doesn't is a reason code without a subscription.
+func (c *connection) subscribe(bound *binding, f mqtt.Subscription, fresh []*subscription) (*subscription, mqtt.ReasonCode, error) {
 	if f.QoS > 1 {
-		return 0, end(imprint.CodeQoSNotSupported, "a SUBSCRIBE asks for QoS %d on %q", f.QoS, f.Filter)
+		return nil, 0, end(imprint.CodeQoSNotSupported, "a SUBSCRIBE asks for QoS %d on %q", f.QoS, f.Filter)
 	}
-	err := s.checkFilter(f.Filter)
+	share, inner, err := c.broker.checkFilter(f.Filter)
 	if err != nil {
-		return s.denySubscribe("mqtt.subscribe", err)
+		return c.denySubscribe("mqtt.subscribe", err)
+	}
+	if share != "" && f.NoLocal {
+		return nil, 0, end(imprint.CodeProtocolViolation, "a shared subscription has No Local set [MQTT-3.8.3-4]")
 	}
 	request := policy.Request{
-		Action: policy.Subscribe, ResourcePrefix: s.realm.filterARN, ResourceName: f.Filter,
-		Vars: bound.vars, Now: s.broker.clock(),
+		Action: policy.Subscribe, ResourcePrefix: c.realm.filterARN, ResourceName: f.Filter,
+		Vars: bound.vars, Now: c.broker.clock(),
 	}
-	if bound.who.Policies.Decide(&request) != policy.Allowed {
-		s.broker.count.subscribeDenied.Add(1)
-		return s.denySubscribe("policy.subscribe", s.explain(imprint.CodeSubscribeDenied, bound, &request))
+	if bound.policies.Decide(&request) != policy.Allowed {
+		c.broker.count.subscribeDenied.Add(1)
+		return c.denySubscribe("policy.subscribe", c.explain(imprint.CodeSubscribeDenied, bound, &request))
 	}
-	replaced := s.subscriptions[f.Filter]
-	if replaced == nil && len(s.subscriptions) >= s.broker.opts.MaxSubscriptions {
-		return s.denySubscribe("mqtt.subscribe", imprint.Errorf(imprint.CodeQuotaExceeded, "the connection has %d subscriptions, as many as allowed", len(s.subscriptions)))
+	err = c.session.roomFor(f.Filter, fresh)
+	if err != nil {
+		return c.denySubscribe("mqtt.subscribe", err)
 	}
-	if s.subscriptions == nil {
-		s.subscriptions = make(map[string]*subscription, 1)
+	sub := &subscription{
+		session: c.session, filter: f.Filter, qos: f.QoS, noLocal: f.NoLocal, retainAsPublished: f.RetainAsPublished, share: share, inner: inner,
 	}
-	sub := &subscription{session: s, filter: f.Filter, qos: f.QoS, noLocal: f.NoLocal, retainAsPublished: f.RetainAsPublished}
-	s.subscriptions[f.Filter] = sub
-	s.realm.topics.add(sub, replaced)
-	return mqtt.ReasonCode(f.QoS), nil
+	return sub, mqtt.ReasonCode(f.QoS), nil
 }
 
 // denySubscribe answers a refused filter: a reason code for MQTT 5; for 3.1.1
 // the connection ends, as AWS IoT Core ends it, unless the server is set to
 // answer 0x80.
-func (s *session) denySubscribe(step string, err error) (mqtt.ReasonCode, error) {
-	if s.version != mqtt.V5 && !s.broker.opts.DeniedSubscribeGetsReason {
-		return 0, err
+func (c *connection) denySubscribe(step string, err error) (*subscription, mqtt.ReasonCode, error) {
+	if c.version != mqtt.V5 && !c.broker.opts.DeniedSubscribeGetsReason {
+		return nil, 0, err
 	}
-	s.peer.Rec.Fail(step, err)
-	return reasonFor(imprint.CodeOf(err), mqtt.TypeSuback), nil
+	c.peer.Rec.Fail(step, err)
+	return nil, reasonFor(imprint.CodeOf(err), mqtt.TypeSuback), nil
 }
 
 // serviceFilters are the trees of reserved topics that clients may subscribe to
 // (AWS IoT Core developer guide, "Reserved topics"). The policy decides too.
 var serviceFilters = []string{"$aws/events/"}
 
-// checkFilter applies AWS IoT Core's limits on topic filters.
-func (s *session) checkFilter(filter string) error {
-	size, slashes := s.topicLimits(filter)
+// checkFilter applies AWS IoT Core's limits on topic filters, and gives a shared
+// subscription's name and the filter that topics are matched with.
+func (b *Broker) checkFilter(filter string) (share, inner string, err error) {
+	share, inner, _, err = mqtt.ParseSharedFilter(filter)
+	if err != nil {
+		return "", "", imprint.Errorf(imprint.CodeFilterInvalid, "topic filter %q is not valid: %w", clip(filter), err)
+	}
+	if len(share) > b.opts.MaxShareNameBytes {
+		return "", "", imprint.Errorf(imprint.CodeFilterInvalid, "the share name is %d bytes long, at most %d are allowed", len(share), b.opts.MaxShareNameBytes)
+	}
+	size, slashes := b.topicLimits(inner)
 	switch {
-	case len(filter) > size:
-		return imprint.Errorf(imprint.CodeFilterInvalid, "the topic filter is %d bytes long, at most %d are allowed", len(filter), size)
-	case !mqtt.ValidTopicFilter(filter):
-		return imprint.Errorf(imprint.CodeFilterInvalid, "topic filter %q is not valid", filter)
-	case strings.HasPrefix(filter, "$share/"):
-		return imprint.Errorf(imprint.CodeSharedNotOffered, "%q is a shared subscription", filter)
-	case strings.Count(filter, "/") > slashes:
-		return imprint.Errorf(imprint.CodeFilterInvalid, "topic filter %q has more than %d slashes", filter, slashes)
-	case !strings.HasPrefix(filter, "$"):
-		return nil
+	case len(inner) > size:
+		return "", "", imprint.Errorf(imprint.CodeFilterInvalid, "the topic filter is %d bytes long, at most %d are allowed", len(inner), size)
+	case strings.Count(inner, "/") > slashes:
+		return "", "", imprint.Errorf(imprint.CodeFilterInvalid, "topic filter %q has more than %d slashes", inner, slashes)
+	case !strings.HasPrefix(inner, "$"):
+		return share, inner, nil
 	}
 	for _, prefix := range serviceFilters {
-		if strings.HasPrefix(filter, prefix) {
-			return nil
+		if strings.HasPrefix(inner, prefix) {
+			return share, inner, nil
 		}
 	}
-	return imprint.Errorf(imprint.CodeReservedTopic, "topic filter %q begins with $ and is none of the service's", filter)
+	return "", "", imprint.Errorf(imprint.CodeReservedTopic, "topic filter %q begins with $ and is none of the service's", inner)
 }
 
-func (s *session) handleUnsubscribe(header mqtt.FixedHeader, body []byte) error {
+// clip shortens what a client sent, for words.
+func clip(s string) string {
+	const most = 300
+	if len(s) <= most {
+		return s
+	}
+	return strings.ToValidUTF8(s[:most], "") + "..."
+}
+
+func (c *connection) handleUnsubscribe(ctx context.Context, header mqtt.FixedHeader, body []byte) error {
 	var packet mqtt.Unsubscribe
-	err := packet.Decode(header, body, s.version)
+	err := packet.Decode(header, body, c.version)
 	if err != nil {
 		return err
 	}
-	if len(packet.Filters) > s.broker.opts.MaxFiltersPerSubscribe {
-		return end(imprint.CodeQuotaExceeded, "an UNSUBSCRIBE has %d filters, at most %d are allowed", len(packet.Filters), s.broker.opts.MaxFiltersPerSubscribe)
+	if len(packet.Filters) > c.broker.opts.MaxFiltersPerSubscribe {
+		return end(imprint.CodeQuotaExceeded, "an UNSUBSCRIBE has %d filters, at most %d are allowed", len(packet.Filters), c.broker.opts.MaxFiltersPerSubscribe)
+	}
+	removed, err := c.session.drop(ctx, c, packet.Filters)
+	if err != nil {
+		return err
 	}
 	unsuback := mqtt.Unsuback{PacketID: packet.PacketID}
-	var removed []string
 	for _, filter := range packet.Filters {
 		reason := mqtt.NoSubscriptionExisted
-		if sub := s.subscriptions[filter]; sub != nil {
-			delete(s.subscriptions, filter)
-			s.realm.topics.remove(sub)
-			removed = append(removed, filter)
+		if slices.Contains(removed, filter) {
 			reason = mqtt.Success
 		}
 		unsuback.Codes = append(unsuback.Codes, reason)
 	}
-	s.append(func(dst []byte) []byte { return unsuback.Append(dst, s.version) })
+	c.append(func(dst []byte) []byte { return unsuback.Append(dst, c.version) })
 	if len(removed) > 0 {
-		s.announceSubscriptions("unsubscribed", removed)
+		c.announceSubscriptions("unsubscribed", removed)
 	}
 	return nil
 }

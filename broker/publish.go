@@ -1,8 +1,8 @@
 package broker
 
 import (
-	"bytes"
 	"context"
+	"errors"
 	"strings"
 	"time"
 
@@ -11,119 +11,153 @@ import (
 	"github.com/imprint-iot/imprint/policy"
 )
 
-// handlePublish authorizes a PUBLISH, hands it to the subscribers, and then
-// acknowledges it.
-func (s *session) handlePublish(ctx context.Context, header mqtt.FixedHeader, body []byte) error {
-	packet := &s.incoming
-	err := packet.Decode(header, body, s.version)
+// handlePublish authorizes a PUBLISH, hands it to the subscribers, and
+// acknowledges it once whatever of it must be in the store is there.
+func (c *connection) handlePublish(ctx context.Context, header mqtt.FixedHeader, body []byte) error {
+	packet := &c.incoming
+	err := packet.Decode(header, body, c.version)
 	if err != nil {
 		return err
 	}
-	s.broker.count.publishIn.Add(1)
+	c.broker.count.publishIn.Add(1)
 	switch {
 	case packet.QoS > 1:
 		return end(imprint.CodeQoSNotSupported, "a PUBLISH has QoS %d", packet.QoS)
-	case len(packet.Payload) > s.broker.opts.MaxPayload:
-		return end(imprint.CodePacketTooLarge, "a PUBLISH has a payload of %d bytes, at most %d are allowed", len(packet.Payload), s.broker.opts.MaxPayload)
+	case len(packet.Payload) > c.broker.opts.MaxPayload:
+		return end(imprint.CodePacketTooLarge, "a PUBLISH has a payload of %d bytes, at most %d are allowed", len(packet.Payload), c.broker.opts.MaxPayload)
 	case len(packet.Properties.SubscriptionIDs) > 0:
 		return end(imprint.CodeProtocolViolation, "a client's PUBLISH has a Subscription Identifier [MQTT-3.3.4-6]")
 	}
-	topic, err := s.resolveTopic(packet)
+	topic, err := c.resolveTopic(packet)
 	if err != nil {
 		return err
 	}
-	err = s.mayPublish(ctx, topic, packet)
-	if err != nil {
-		return s.denyPublish(packet, err)
-	}
-	s.broker.route(ctx, s.realm, s, topic, packet, &s.route)
 	if packet.QoS == 1 {
-		s.acknowledge(packet.PacketID, mqtt.Success)
+		fresh, err := c.admitID(packet.PacketID)
+		if err != nil || !fresh {
+			return err
+		}
+	}
+	now := c.broker.clock()
+	if !c.withinRate(now) {
+		return c.overRate(packet)
+	}
+	err = c.mayPublish(ctx, topic, packet, now)
+	if err == nil && packet.Retain {
+		err = c.broker.retain(ctx, c.realm, topic, packet)
+	}
+	if err != nil {
+		return c.denyPublish(packet, err)
+	}
+	stored, behind := c.broker.route(ctx, c.realm, c.session, topic, packet, &c.route)
+	switch {
+	case stored != nil:
+		c.post(ctx, stored, packet)
+	case packet.QoS == 1:
+		c.acknowledge(packet.PacketID, mqtt.Success)
+	}
+	for _, other := range behind {
+		if other != c {
+			other.awaitRoom()
+		}
 	}
 	return nil
 }
 
-func (s *session) acknowledge(id uint16, reason mqtt.ReasonCode) {
-	ack := mqtt.Ack{Type: mqtt.TypePuback, PacketID: id, Reason: reason}
-	s.append(func(dst []byte) []byte { return ack.Append(dst, s.version) })
+// post gives a message to the store and acknowledges it when it is durable.
+func (c *connection) post(ctx context.Context, p *parcel, packet *mqtt.Publish) {
+	ledger := c.broker.ledger
+	ledger.awaitRoom(ctx)
+	if packet.QoS == 0 {
+		ledger.post(c.broker, p, nil)
+		return
+	}
+	id := packet.PacketID
+	c.awaitStore(id)
+	ledger.post(c.broker, p, func(err error) { c.answerStored(id, err) })
 }
 
 // resolveTopic gives the topic's name, through its alias where the client uses
 // one (MQTT 5 section 3.3.2.3.4). It comes before any decision on the topic.
-func (s *session) resolveTopic(packet *mqtt.Publish) (string, error) {
+func (c *connection) resolveTopic(packet *mqtt.Publish) (string, error) {
 	if !packet.Properties.Has(mqtt.PropTopicAlias) {
-		return s.intern(packet.Topic), nil
+		return c.intern(packet.Topic), nil
 	}
-	alias, most := int(packet.Properties.TopicAlias), s.broker.opts.MaxTopicAliases
+	alias, most := int(packet.Properties.TopicAlias), c.broker.opts.MaxTopicAliases
 	if alias == 0 || alias > most {
 		return "", end(imprint.CodeProtocolViolation, "topic alias %d isn't one of 1 to %d [MQTT-3.3.2-9]", alias, most).telling(mqtt.TopicAliasInvalid)
 	}
-	if s.aliases == nil {
-		s.aliases = make([]string, most)
+	if c.aliases == nil {
+		c.aliases = make([]string, most)
 	}
 	if len(packet.Topic) == 0 {
-		topic := s.aliases[alias-1]
+		topic := c.aliases[alias-1]
 		if topic == "" {
 			return "", end(imprint.CodeProtocolViolation, "topic alias %d was never set", alias)
 		}
 		return topic, nil
 	}
-	topic := s.intern(packet.Topic)
-	s.aliases[alias-1] = topic
-	if len(topic) > s.broker.opts.MaxTopicBytes {
+	topic := c.intern(packet.Topic)
+	c.aliases[alias-1] = topic
+	if len(topic) > c.broker.opts.MaxTopicBytes {
 		// It is refused below; it isn't worth keeping.
-		s.aliases[alias-1] = ""
+		c.aliases[alias-1] = ""
 	}
 	return topic, nil
 }
 
 // intern spares the allocation of the topic's string while a client repeats it.
-func (s *session) intern(topic []byte) string {
-	if s.route.topic == string(topic) {
-		return s.route.topic
+func (c *connection) intern(topic []byte) string {
+	if c.route.topic == string(topic) {
+		return c.route.topic
 	}
 	return string(topic)
 }
 
 // mayPublish decides on a publish: topic, policy, retain.
-func (s *session) mayPublish(ctx context.Context, topic string, packet *mqtt.Publish) error {
-	err := s.checkTopic(topic)
+func (c *connection) mayPublish(ctx context.Context, topic string, packet *mqtt.Publish, now time.Time) error {
+	err := c.broker.checkTopic(topic)
 	if err != nil {
 		return err
 	}
-	bound := s.current(ctx)
+	bound := c.current(ctx)
 	if bound == nil {
-		return s.over()
+		return c.over()
 	}
 	request := policy.Request{
-		Action: policy.Publish, ResourcePrefix: s.realm.topicARN, ResourceName: topic,
-		Vars: bound.vars, Now: s.broker.clock(),
+		Action: policy.Publish, ResourcePrefix: c.realm.topicARN, ResourceName: topic,
+		Vars: bound.vars, Now: now,
 	}
-	if bound.who.Policies.Decide(&request) != policy.Allowed {
-		s.broker.count.publishDenied.Add(1)
-		return s.explain(imprint.CodePublishDenied, bound, &request)
+	if bound.policies.Decide(&request) != policy.Allowed {
+		c.broker.count.publishDenied.Add(1)
+		return c.explain(imprint.CodePublishDenied, bound, &request)
 	}
 	if strings.HasPrefix(topic, "$") {
 		return imprint.Errorf(imprint.CodeReservedTopic, "topic %q begins with $ and is none that clients may publish to", topic)
 	}
-	if packet.Retain {
-		return imprint.Errorf(imprint.CodeRetainNotOffered, "a PUBLISH to %q asks to be retained", topic)
+	if !packet.Retain {
+		return nil
+	}
+	request.Action = policy.RetainPublish
+	if bound.policies.Decide(&request) != policy.Allowed {
+		c.broker.count.publishDenied.Add(1)
+		return c.explain(imprint.CodeRetainDenied, bound, &request)
 	}
 	return nil
 }
 
 // denyPublish answers a refused PUBLISH: MQTT 5 clients get a reason in PUBACK
 // at QoS 1 and stay; otherwise the connection ends, as AWS IoT Core ends it.
-func (s *session) denyPublish(packet *mqtt.Publish, refusal error) error {
-	if s.version != mqtt.V5 || packet.QoS != 1 || s.ended.Load() != nil {
+func (c *connection) denyPublish(packet *mqtt.Publish, refusal error) error {
+	if c.version != mqtt.V5 || packet.QoS != 1 || c.ended.Load() != nil {
 		return refusal
 	}
-	reason := reasonFor(imprint.CodeOf(refusal), mqtt.TypeDisconnect)
-	if reason != mqtt.NotAuthorized && reason != mqtt.TopicNameInvalid {
+	reason := reasonFor(imprint.CodeOf(refusal), mqtt.TypePuback)
+	if reason == 0 || reason == mqtt.UnspecifiedError && imprint.CodeOf(refusal) != imprint.CodeUnavailable {
 		return refusal
 	}
-	s.peer.Rec.Fail("publish", refusal)
-	s.acknowledge(packet.PacketID, reason)
+	c.peer.Rec.Fail("publish", refusal)
+	c.refuseID(packet.PacketID, reason, refusal)
 	return nil
 }
 
@@ -132,7 +166,7 @@ func (s *session) denyPublish(packet *mqtt.Publish, refusal error) error {
 type route struct {
 	topic   string
 	version uint64
-	subs    []*subscription
+	found   matches
 	valid   bool
 }
 
@@ -141,57 +175,97 @@ type route struct {
 const cachedRoute = 32
 
 // lookup gives the subscriptions for a topic.
-func (c *route) lookup(t *tree, topic string) []*subscription {
+func (c *route) lookup(t *tree, topic string) matches {
 	if c.valid && c.topic == topic && c.version == t.version.Load() {
-		return c.subs
+		return c.found
 	}
-	found, version := t.match(topic, c.subs)
+	found, version := t.match(topic, c.found)
 	// What the one before found and this one didn't is let go.
-	clear(found[len(found):cap(found)])
-	if len(found) > cachedRoute {
+	clear(found.subs[len(found.subs):cap(found.subs)])
+	clear(found.groups[len(found.groups):cap(found.groups)])
+	if found.len() > cachedRoute {
 		*c = route{topic: topic}
 		return found
 	}
-	*c = route{topic: topic, version: version, subs: found, valid: true}
+	*c = route{topic: topic, version: version, found: found, valid: true}
 	return found
 }
 
-// route hands a message to every live subscriber in the tenant that may receive
-// it. From is the publishing session, nil for the service. Cache, when not nil,
-// is what the publisher found last.
-func (b *Broker) route(ctx context.Context, r *realm, from *session, topic string, packet *mqtt.Publish, cache *route) {
+// route hands a message to every subscriber in the tenant that may receive it.
+// From is the publishing session, nil for the service. Cache, when not nil, is
+// what the publisher found last. The parcel is the message for those whose
+// queues are in the store, nil where there are none: the caller posts it. Behind
+// are subscribers that a publisher should wait for.
+func (b *Broker) route(ctx context.Context, r *realm, from *session, topic string, packet *mqtt.Publish, cache *route) (stored *parcel, behind []*connection) {
 	if cache == nil {
 		cache = &route{}
 	}
 	found := cache.lookup(&r.topics, topic)
-	if len(found) == 0 {
-		return
+	if found.len() == 0 {
+		return nil, nil
 	}
 	now := b.clock()
 	message := forwarded(packet, topic, now)
-	for _, sub := range found {
-		if sub.noLocal && sub.session == from {
+	var p parcel
+	for _, sub := range found.subs {
+		s := sub.session
+		if sub.noLocal && s == from {
 			continue
 		}
-		if !sub.session.mayReceive(ctx, r, topic, now) {
+		c := s.conn.Load()
+		retain, qos := sub.retainAsPublished && packet.Retain, min(packet.QoS, sub.qos)
+		if s.durable != nil && qos == 1 {
+			if c == nil || c.mayQueue(ctx, r, topic, now) {
+				p.targets = append(p.targets, target{session: s, retain: retain})
+			}
 			continue
 		}
-		message.Retain = sub.retainAsPublished && packet.Retain
-		sub.session.deliver(&message, min(packet.QoS, sub.qos))
+		if c == nil || !c.mayReceive(ctx, r, topic, now) {
+			continue
+		}
+		message.Retain = retain
+		slow, _ := s.deliver(&message, qos, nil)
+		if slow != nil {
+			behind = append(behind, slow)
+		}
 	}
+	for _, g := range found.groups {
+		slow, given := g.give(ctx, &message, packet.QoS, nil, &p, now)
+		if !given {
+			b.count.publishDropped.Add(1)
+		}
+		if slow != nil {
+			behind = append(behind, slow)
+		}
+	}
+	if len(p.targets) == 0 {
+		return nil, behind
+	}
+	// A copy on the heap only for those that need one.
+	stored = &parcel{kept: message.keep(), expires: message.expires, targets: p.targets}
+	return stored, behind
 }
 
 // mayReceive decides on iot:Receive. A refusal is silent, as on AWS IoT Core.
-func (s *session) mayReceive(ctx context.Context, r *realm, topic string, now time.Time) bool {
-	bound := s.current(ctx)
-	if bound == nil {
-		return false
-	}
+func (c *connection) mayReceive(ctx context.Context, r *realm, topic string, now time.Time) bool {
+	bound := c.current(ctx)
+	return bound != nil && c.receives(bound, r, topic, now)
+}
+
+// mayQueue decides whether a message is put into the queue of a session that is
+// connected. One whose certificate has just stopped counting as a connection is
+// treated like an absent one.
+func (c *connection) mayQueue(ctx context.Context, r *realm, topic string, now time.Time) bool {
+	bound := c.current(ctx)
+	return bound == nil || c.receives(bound, r, topic, now)
+}
+
+func (c *connection) receives(bound *binding, r *realm, topic string, now time.Time) bool {
 	request := policy.Request{
 		Action: policy.Receive, ResourcePrefix: r.topicARN, ResourceName: topic,
 		Vars: bound.vars, Now: now,
 	}
-	return bound.who.Policies.Decide(&request) == policy.Allowed
+	return bound.policies.Decide(&request) == policy.Allowed
 }
 
 // The range of message expiry intervals (AWS IoT Core developer guide, "MQTT 5
@@ -230,31 +304,44 @@ func refreshExpiry(packet *mqtt.Publish, until, now time.Time) bool {
 	return true
 }
 
-// PublishEvent hands a message of the service to a tenant's subscribers with
-// QoS 1, where they subscribed with it.
-func (b *Broker) PublishEvent(event imprint.Event) {
+// PublishEvents hands messages of the service to their tenants' subscribers with
+// QoS 1, where they subscribed with it. It returns when they are in the queue of
+// every persistent session that gets them. Errors: CodeUnavailable; then some
+// may have been handed over.
+func (b *Broker) PublishEvents(ctx context.Context, events []imprint.Event) error {
+	results := make(chan error, len(events))
+	waiting := 0
+	for _, event := range events {
+		p := b.routeEvent(ctx, event)
+		if p == nil {
+			continue
+		}
+		b.ledger.awaitRoom(ctx)
+		b.ledger.post(b, p, func(err error) { results <- err })
+		waiting++
+	}
+	var failed error
+	for range waiting {
+		select {
+		case err := <-results:
+			failed = errors.Join(failed, err)
+		case <-ctx.Done():
+			return imprint.Errorf(imprint.CodeUnavailable, "couldn't wait for the store: %w", ctx.Err())
+		}
+	}
+	return failed
+}
+
+func (b *Broker) routeEvent(ctx context.Context, event imprint.Event) *parcel {
 	b.mu.RLock()
 	r := b.realms[event.Tenant]
 	b.mu.RUnlock()
 	if r == nil {
-		return // nobody of the tenant has ever connected
+		return nil // nobody of the tenant has ever connected
 	}
 	packet := mqtt.Publish{QoS: 1, Topic: []byte(event.Topic), Payload: event.Payload}
-	b.route(context.Background(), r, nil, event.Topic, &packet, nil)
-}
-
-// will is a message that is due when the connection ends without a DISCONNECT.
-type will struct {
-	topic  string
-	packet mqtt.Publish
-}
-
-func newWill(w *mqtt.Will) *will {
-	packet := mqtt.Publish{QoS: w.QoS, Topic: []byte(w.Topic), Payload: bytes.Clone(w.Payload), Properties: w.Properties}
-	packet.Properties.WillDelay = 0
-	packet.Properties.Present &^= 1 << mqtt.PropWillDelay
-	packet.Properties.CorrelationData = bytes.Clone(w.Properties.CorrelationData)
-	return &will{topic: w.Topic, packet: packet}
+	p, _ := b.route(ctx, r, nil, event.Topic, &packet, nil)
+	return p
 }
 
 // clonePublish copies a message out of the buffer that it was read into, with
@@ -272,13 +359,4 @@ func clonePublish(p *mqtt.Publish) *mqtt.Publish {
 		out.Properties.CorrelationData = keep(p.Properties.CorrelationData)
 	}
 	return &out
-}
-
-// publishWill publishes the will. It was authorized at CONNECT. The session
-// ends with its connection, so a will delay ends with it too (MQTT 5 section
-// 3.1.3.2.2).
-func (s *session) publishWill() {
-	w := s.will
-	s.will = nil
-	s.broker.route(context.Background(), s.realm, s, w.topic, &w.packet, nil)
 }

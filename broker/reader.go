@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"context"
 	"io"
 	"sync"
 	"time"
@@ -11,10 +12,10 @@ import (
 
 // reader cuts a connection's bytes into packets.
 type reader struct {
-	session *session
-	buf     []byte // session.small, or a larger one while it is needed
-	start   int
-	end     int
+	connection *connection
+	buf        []byte // connection.small, or a larger one while it is needed
+	start      int
+	end        int
 }
 
 const largeRead = 16 << 10
@@ -23,7 +24,7 @@ const largeRead = 16 << 10
 // call. While it waits for bytes, what was answered so far is sent. The whole
 // packet must come within the idle time, so that a client that sends a byte now
 // and then isn't waited for.
-func (r *reader) next(limit int, idle time.Duration) (mqtt.FixedHeader, []byte, error) {
+func (r *reader) next(ctx context.Context, limit int, idle time.Duration) (mqtt.FixedHeader, []byte, error) {
 	var deadline time.Time
 	for {
 		header, ok, err := mqtt.ParseFixedHeader(r.buf[r.start:r.end])
@@ -42,11 +43,11 @@ func (r *reader) next(limit int, idle time.Duration) (mqtt.FixedHeader, []byte, 
 				return header, body, nil
 			}
 		}
-		r.session.flush()
+		r.connection.flush()
 		if deadline.IsZero() {
 			deadline = time.Now().Add(idle)
 		}
-		err = r.fill(need, deadline)
+		err = r.fill(ctx, need, deadline)
 		if err != nil {
 			return header, nil, err
 		}
@@ -54,18 +55,19 @@ func (r *reader) next(limit int, idle time.Duration) (mqtt.FixedHeader, []byte, 
 }
 
 // fill reads more bytes of a packet of need bytes.
-func (r *reader) fill(need int, deadline time.Time) error {
-	s := r.session
+func (r *reader) fill(ctx context.Context, need int, deadline time.Time) error {
+	c := r.connection
 	r.makeRoom(need)
-	_ = s.conn.SetReadDeadline(deadline)
+	_ = c.conn.SetReadDeadline(deadline)
 	// Who ends the session sets the reason first and the deadline then: one of
 	// the two is seen here.
-	if s.ended.Load() != nil {
-		return s.over()
+	if c.ended.Load() != nil {
+		return c.over()
 	}
-	n, err := s.conn.Read(r.buf[r.end:])
+	n, err := c.conn.Read(r.buf[r.end:])
 	r.end += n
 	if n > 0 {
+		c.payFor(ctx, n)
 		return nil
 	}
 	if err == nil {
@@ -78,7 +80,7 @@ func (r *reader) fill(need int, deadline time.Time) error {
 // larger one while reads fill it. What a header announces is no reason to take
 // more than twice what has come.
 func (r *reader) makeRoom(need int) {
-	small := r.session.small[:]
+	small := r.connection.small[:]
 	unread := r.end - r.start
 	full := r.end == len(r.buf)
 	if unread == 0 && !full {
@@ -105,8 +107,8 @@ func (r *reader) makeRoom(need int) {
 
 func (r *reader) allocate(n int) []byte {
 	switch {
-	case n <= len(r.session.small):
-		return r.session.small[:]
+	case n <= len(r.connection.small):
+		return r.connection.small[:]
 	case n <= largeRead:
 		return readPool.Get().(*[largeRead]byte)[:]
 	}
@@ -116,7 +118,7 @@ func (r *reader) allocate(n int) []byte {
 // swap goes on with another buffer. The last PUBLISH, which points into this
 // one, would keep it in memory.
 func (r *reader) swap(buf []byte) {
-	r.session.incoming = mqtt.Publish{}
+	r.connection.incoming = mqtt.Publish{}
 	unread := copy(buf, r.buf[r.start:r.end])
 	r.release()
 	r.buf, r.start, r.end = buf, 0, unread

@@ -17,11 +17,17 @@ type realm struct {
 
 	// mu guards what follows. It is held for map operations only.
 	mu sync.Mutex
-	// sessions has the one live session of each client id; byCert has those
-	// too that were taken over and haven't ended yet.
+	// sessions has the one session of each client id, connected or stored; byCert
+	// has the connections, also those that were taken over and haven't ended yet.
 	sessions map[imprint.ClientID]*session
-	byCert   map[imprint.CertificateID]map[*session]struct{}
+	byCert   map[imprint.CertificateID]map[*connection]struct{}
 	presence map[imprint.ClientID]*presence
+	stored   int                 // sessions that outlive their connections
+	retained map[string]struct{} // topics with a retained message
+	connects map[imprint.ClientID]bucket
+	// restored are the queues of stored groups whose first member is still to
+	// come, by filter.
+	restored map[string]queue
 }
 
 // presence is what the lifecycle events of one client id remember.
@@ -58,41 +64,12 @@ func (b *Broker) realm(t imprint.Tenant) *realm {
 	r = &realm{
 		tenant: t, clientARN: t.ARN("client/"), topicARN: t.ARN("topic/"), filterARN: t.ARN("topicfilter/"),
 		sessions: map[imprint.ClientID]*session{},
-		byCert:   map[imprint.CertificateID]map[*session]struct{}{},
-		presence: map[imprint.ClientID]*presence{},
+		byCert:   map[imprint.CertificateID]map[*connection]struct{}{},
+		presence: map[imprint.ClientID]*presence{}, retained: map[string]struct{}{}, restored: map[string]queue{},
 	}
 	r.topics.parents = b.opts.StandardParentMatch
 	b.realms[t] = r
 	return r
-}
-
-// enter makes a session the one of its client id, counts the connection for
-// its lifecycle events, and gives the session before it, which the caller
-// ends. It fails while the broker shuts down.
-//
-// One lock covers all of it, so that of several connections with one client id
-// the last to enter lives, is the one that the realm knows, and has the highest
-// version number.
-func (b *Broker) enter(s *session) (old *session, ok bool) {
-	b.mu.RLock()
-	defer b.mu.RUnlock()
-	if b.closing {
-		return nil, false
-	}
-	r := s.realm
-	now := b.clock()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	old = r.sessions[s.clientID]
-	r.sessions[s.clientID] = s
-	id := s.certificate
-	if r.byCert[id] == nil {
-		r.byCert[id] = make(map[*session]struct{}, 1)
-	}
-	r.byCert[id][s] = struct{}{}
-	s.presenceVersion = r.nextVersion(s.clientID, now)
-	b.count.connected.Add(1)
-	return old, true
 }
 
 // nextVersion gives the version number of a new connection's lifecycle events.
@@ -117,44 +94,91 @@ func (r *realm) nextVersion(id imprint.ClientID, now time.Time) int64 {
 	return p.version
 }
 
-func (b *Broker) leave(s *session) {
-	r := s.realm
+// leave takes a connection out of its realm; a stored session stays.
+func (b *Broker) leave(c *connection) {
+	r := c.realm
 	now := b.clock()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.sessions[s.clientID] == s {
-		delete(r.sessions, s.clientID)
-		if p := r.presence[s.clientID]; p != nil {
+	if found := r.sessions[c.clientID]; found == c.session {
+		if found == &c.own {
+			delete(r.sessions, c.clientID)
+		}
+		if p := r.presence[c.clientID]; p != nil && (found == &c.own || found.conn.Load() == nil) {
 			p.idleSince = now
 		}
+	} else if p := r.presence[c.clientID]; found == nil && p != nil {
+		p.idleSince = now // the session ended with the connection
 	}
-	delete(r.byCert[s.certificate], s)
-	if len(r.byCert[s.certificate]) == 0 {
-		delete(r.byCert, s.certificate)
+	delete(r.byCert[c.certificate], c)
+	if len(r.byCert[c.certificate]) == 0 {
+		delete(r.byCert, c.certificate)
 	}
 	b.count.connected.Add(-1)
 }
 
-// with gives the sessions of a certificate, also those about to end.
-func (r *realm) with(id imprint.CertificateID) []*session {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	sessions := make([]*session, 0, len(r.byCert[id]))
-	for s := range r.byCert[id] {
-		sessions = append(sessions, s)
-	}
-	return sessions
+// subscribe puts a subscription into force, in the place of an earlier one of
+// the session for the same filter.
+func (r *realm) subscribe(b *Broker, sub, replaced *subscription) {
+	r.topics.add(sub, replaced, func() *shareGroup {
+		return &shareGroup{broker: b, realm: r, filter: sub.filter}
+	})
 }
 
-// all gives every session, also those about to end.
-func (r *realm) all() []*session {
+func (r *realm) unsubscribe(sub *subscription) { r.topics.remove(sub) }
+
+// groupQueue gives a group the queue that the store has for it, or a new one.
+func (r *realm) groupQueue(g *shareGroup) *groupQueue {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	sessions := make([]*session, 0, len(r.sessions))
+	q := &groupQueue{group: g, queue: r.restored[g.filter]}
+	delete(r.restored, g.filter)
+	if q.key == 0 {
+		q.key = newKey()
+	}
+	return q
+}
+
+// with gives the connections of a certificate, also those about to end.
+func (r *realm) with(id imprint.CertificateID) []*connection {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	connections := make([]*connection, 0, len(r.byCert[id]))
+	for c := range r.byCert[id] {
+		connections = append(connections, c)
+	}
+	return connections
+}
+
+// all gives every connection, also those about to end.
+func (r *realm) all() []*connection {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	connections := make([]*connection, 0, len(r.sessions))
 	for _, some := range r.byCert {
-		for s := range some {
-			sessions = append(sessions, s)
+		for c := range some {
+			connections = append(connections, c)
 		}
 	}
-	return sessions
+	return connections
 }
+
+// mayConnect counts a CONNECT of a client id against the rate of one client id.
+func (r *realm) mayConnect(id imprint.ClientID, now time.Time, rate int) bool {
+	if rate <= 0 {
+		return true
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.connects == nil || len(r.connects) >= maxConnectBuckets {
+		// Beyond the bound the count begins anew, which lets some in too soon.
+		r.connects = map[imprint.ClientID]bucket{}
+	}
+	b := r.connects[id]
+	ok := b.take(now, rate)
+	r.connects[id] = b
+	return ok
+}
+
+// maxConnectBuckets bounds the memory of the rate of each client id.
+const maxConnectBuckets = 100_000

@@ -1,235 +1,256 @@
 package broker
 
 import (
-	"context"
-	"io"
-	"net"
-	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/imprint-iot/imprint"
-	"github.com/imprint-iot/imprint/identity"
 	"github.com/imprint-iot/imprint/mqtt"
-	"github.com/imprint-iot/imprint/policy"
-	"github.com/imprint-iot/imprint/trace"
 )
 
-// Peer is what a door knows of a connection that it hands over.
-type Peer struct {
-	Address netip.Addr
-	Rec     *trace.Recorder
-	// Admit decides who the peer is; called once, at CONNECT.
-	Admit Admission
-	// Variables binds the policy variables for an identity of this connection.
-	// It is called at CONNECT and, from any goroutine, whenever the identity
-	// changed.
-	Variables func(who *identity.Identity, client imprint.ClientID) *policy.Variables
-	// Admitted is called once when the connection needs no admission slot any
-	// more: its CONNECT was accepted. It may be nil.
-	Admitted func()
-	// Until is when the connection ends at the latest, because its credentials
-	// do; zero: never.
-	Until time.Time
-}
-
-// binding is an identity with the policy variables of one connection.
-type binding struct {
-	who  *identity.Identity
-	vars *policy.Variables
-}
-
-// session is one connection, from its CONNECT on.
+// session is what MQTT calls the session state of one client id: its
+// subscriptions, and the QoS 1 messages that it hasn't acknowledged. One that
+// ends with its connection is part of it; one with a durable part outlives it.
 type session struct {
-	broker *Broker
-	conn   net.Conn
-	peer   Peer
-	gone   chan struct{} // closed at the very end
+	broker   *Broker
+	realm    *realm
+	clientID imprint.ClientID
+	version  mqtt.Version
+	durable  *durable // nil: the session ends with its connection
 
-	// Set at CONNECT, constant after.
-	realm           *realm
-	version         mqtt.Version
-	clientID        imprint.ClientID
-	certificate     imprint.CertificateID
-	keepAlive       time.Duration // 0 before CONNECT
-	window          int           // QoS 1 messages that the client takes at once
-	maxPacket       int           // largest packet that the client takes; 0: any
-	expiring        bool          // CONNECT asked for a session that outlives the connection
-	id              string        // session identifier of the lifecycle events
-	presenceVersion int64
+	// conn is the live connection, nil while the client is absent. It changes
+	// under mu.
+	conn atomic.Pointer[connection]
 
-	// bound is replaced when the identity changed; rebinding guards that. It is
-	// nil before CONNECT and after the end.
-	bound     atomic.Pointer[binding]
-	rebinding sync.Mutex
-
-	// ended is why the connection ends, once that is known. The first reason
-	// stays.
-	ended atomic.Pointer[endError]
-
-	// Owned by the reader.
-	will          *will
+	// mu guards what follows, the output of conn and the fields of durable that
+	// say so. It is never held while a socket is written or the store is used.
+	mu            sync.Mutex
+	over          bool // nothing is delivered or stored any more
 	subscriptions map[string]*subscription
-	aliases       []string
-	route         route
-	incoming      mqtt.Publish
-	explained     int  // denials that were put into words
-	withdrawn     bool // out of the topics and the realm
-	small         [256]byte
 
-	out outbound
+	// QoS 1 messages to the client: in flight in the order of sending, and those
+	// that wait for the client's receive maximum.
+	nextID       uint16
+	inflight     []flight
+	waiting      []held
+	waitingBytes int
 }
 
-// Serve runs one connection until it has ended. The door closes the socket
-// after. The context serves look-ups in the registry; Shutdown is what ends
-// connections.
-func (b *Broker) Serve(ctx context.Context, conn net.Conn, peer Peer) {
-	s := &session{broker: b, conn: conn, peer: peer, gone: make(chan struct{})}
-	defer close(s.gone)
-	in := &reader{session: s}
-	defer in.release()
-	err := s.connect(ctx, in)
-	if err != nil {
-		b.count.refused.Add(1)
-		s.refuse(s.ending(err))
-		return
-	}
-	if peer.Admitted != nil {
-		peer.Admitted()
-	}
-	// Whoever recovers from a panic of this goroutine keeps the server; nothing
-	// of the session may stay behind then.
-	defer s.forget()
-	err = in.run(ctx)
-	s.finish(s.ending(err))
+// flight is a QoS 1 message that was sent and isn't acknowledged.
+type flight struct {
+	id     uint16
+	size   int
+	seq    int64  // in the session's queue; 0: it isn't stored
+	shared *lease // not nil: it came by a shared subscription
 }
 
-// current gives the binding to decide with, renewed when something behind it
-// changed. It returns nil when the certificate may not be connected any more;
-// the session has been told to end then.
-func (s *session) current(ctx context.Context) *binding {
-	b := s.bound.Load()
-	if b != nil && !b.who.Stale() {
-		return b
-	}
-	return s.rebind(ctx)
+// held is a QoS 1 message that waits for room in the client's window.
+type held struct {
+	packet *mqtt.Publish // not changed: others may hold it, too
+	retain bool
+	dup    bool // it may have been sent before
+	size   int
+	until  time.Time // zero: doesn't expire
+	seq    int64     // as in flight
+	shared *lease
 }
 
-// rebindTimeout bounds the look-up of an identity that changed.
-const rebindTimeout = 5 * time.Second
+// outgoing is a message on its way to its subscribers, one after the other. QoS,
+// packet id and RETAIN are set for each.
+type outgoing struct {
+	mqtt.Publish
+	expires time.Time // zero: doesn't expire
+	// kept is a copy that outlives the publisher's buffer, made when the first
+	// subscriber has to wait, and shared by all that do. It isn't changed.
+	kept *mqtt.Publish
+}
 
-func (s *session) rebind(ctx context.Context) *binding {
-	s.rebinding.Lock()
-	defer s.rebinding.Unlock()
-	old := s.bound.Load()
-	if old == nil {
-		return nil // the session is over
+// keep gives the copy that outlives the publisher's buffer.
+func (m *outgoing) keep() *mqtt.Publish {
+	if m.kept == nil {
+		m.kept = clonePublish(&m.Publish)
 	}
-	if !old.who.Stale() {
-		return old
+	return m.kept
+}
+
+// deliver sends a message to the session's client, if it is connected, or keeps
+// it in memory until the client's window has room. It never blocks on the
+// client. Behind is a connection whose backlog is high, for the publisher to wait
+// for; taken is false when nobody is connected.
+func (s *session) deliver(m *outgoing, qos mqtt.QoS, shared *lease) (behind *connection, taken bool) {
+	m.QoS, m.PacketID = qos, 0
+	size := m.Size(s.version)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := s.conn.Load()
+	if c == nil || c.out.closing {
+		return nil, false
 	}
-	// The look-up is this session's, but may run for another one's message,
-	// whose end is no reason to end this one.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rebindTimeout)
-	defer cancel()
-	identities := s.broker.identities
-	who, err := identities.Acquire(ctx, s.realm.tenant, s.certificate)
-	if err != nil {
-		code := imprint.CodeOf(err)
-		if code == imprint.CodeNotFound {
-			code = imprint.CodeCertificateDeleted
+	count := &s.broker.count
+	if c.maxPacket > 0 && size > c.maxPacket {
+		// "The Server MUST discard it and then behave as if it had completed
+		// sending" [MQTT-3.1.2-25].
+		count.publishDropped.Add(1)
+		if shared != nil {
+			shared.settle()
 		}
-		s.stop(end(code, "couldn't decide for certificate %s: %w", s.certificate, err))
-		return nil
+		return nil, true
 	}
-	refusal := who.Certificate.Refusal(s.broker.clock())
-	if refusal != nil {
-		identities.Release(who)
-		s.stop(&endError{code: refusal.Code, err: refusal})
-		return nil
+	queued := len(c.out.pending) + s.waitingBytes
+	if queued > 0 && queued+size > s.broker.opts.MaxQueuedBytes {
+		count.publishDropped.Add(1)
+		if qos > 0 {
+			c.tooSlow("%d bytes of messages wait for the client", queued)
+		}
+		return nil, qos == 0
 	}
-	fresh := &binding{who: who, vars: s.peer.Variables(who, s.clientID)}
-	s.bound.Store(fresh)
-	identities.Release(old.who)
-	return fresh
+	switch {
+	case qos == 0:
+		c.put(&m.Publish)
+	case len(s.inflight) < c.window && len(s.waiting) == 0:
+		m.PacketID = s.takeID()
+		s.inflight = append(s.inflight, flight{id: m.PacketID, size: size, shared: shared})
+		c.put(&m.Publish)
+	case len(s.waiting) >= s.broker.opts.MaxQueuedMessages:
+		count.publishDropped.Add(1)
+		c.tooSlow("%d messages wait for the client's acknowledgements", len(s.waiting))
+		return nil, false
+	default:
+		s.waiting = append(s.waiting, held{packet: m.keep(), retain: m.Retain, size: size, until: m.expires, shared: shared})
+		s.waitingBytes += size
+	}
+	if c.backlogHigh() {
+		return c, true
+	}
+	return nil, true
 }
 
-// unbind gives the identity back.
-func (s *session) unbind() {
-	s.rebinding.Lock()
-	defer s.rebinding.Unlock()
-	old := s.bound.Swap(nil)
-	if old != nil {
-		s.broker.identities.Release(old.who)
+// takeID finds a free packet id of a session that isn't stored. The window is
+// smaller than the id space, so there is one near.
+func (s *session) takeID() uint16 {
+	for {
+		s.nextID++
+		if s.nextID != 0 && !s.inFlight(s.nextID) {
+			return s.nextID
+		}
 	}
 }
 
-// over is the error of a session that was ended by another goroutine.
-func (s *session) over() *endError {
-	why := s.ended.Load()
-	if why == nil {
-		return end(imprint.CodeConnectionLost, "the connection is over")
-	}
-	return why
+func (s *session) inFlight(id uint16) bool {
+	return slices.ContainsFunc(s.inflight, func(f flight) bool { return f.id == id })
 }
 
-// finish takes an accepted session out of the world and tells of it.
-func (s *session) finish(why *endError) {
-	s.stop(why)
-	why = s.over()
-	s.withdraw()
-	s.recordEnd(why)
-	if s.will != nil {
-		s.publishWill()
+// acknowledged takes a PUBACK of a connection's client and sends what waited for
+// it. An id that isn't in flight is of no consequence.
+func (s *session) acknowledged(c *connection, id uint16) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.conn.Load() != c {
+		return // the session has gone on to another connection
 	}
-	s.announceDisconnected(why.code)
-	s.awaitGoodbye()
-	s.unbind()
-	s.peer.Rec.End(imprint.OutcomeClosed, why.code)
-}
-
-// withdraw takes the session out of the topics and the realm, once.
-func (s *session) withdraw() {
-	if s.withdrawn {
+	at := slices.IndexFunc(s.inflight, func(f flight) bool { return f.id == id })
+	if at < 0 {
 		return
 	}
-	s.withdrawn = true
-	for _, sub := range s.subscriptions {
-		s.realm.topics.remove(sub)
+	done := s.inflight[at]
+	s.inflight = slices.Delete(s.inflight, at, at+1)
+	s.settled(done.seq, done.size, done.shared)
+	if !c.out.closing {
+		s.pump(c)
 	}
-	// A publisher that found this session may keep it a while: what it holds
-	// must not keep others.
-	s.subscriptions, s.route, s.aliases = nil, route{}, nil
-	s.broker.leave(s)
 }
 
-// forget leaves nothing of a session behind; after finish there is nothing.
-func (s *session) forget() {
-	s.withdraw()
-	s.unbind()
+// settled lets go of a message that is acknowledged, or that the client is never
+// to get. The lock is held.
+func (s *session) settled(seq int64, size int, shared *lease) {
+	if shared != nil {
+		shared.settle()
+	}
+	if seq > 0 {
+		s.forgetQueued(seq, size)
+	}
 }
 
-func (s *session) recordEnd(why *endError) {
-	if misuse(why.code) {
-		s.broker.count.protocolErrors.Add(1)
+// pump sends what waits while the client's window and the buffer have room. The
+// lock is held, and the connection isn't closing.
+func (s *session) pump(c *connection) {
+	for len(s.waiting) > 0 && len(s.inflight) < c.window && len(c.out.pending) <= s.broker.opts.MaxQueuedBytes/2 && !c.out.corked {
+		next := &s.waiting[0]
+		if !s.sendHeld(c, next) {
+			break
+		}
+		s.waitingBytes -= next.size
+		*next = held{}
+		s.waiting = s.waiting[1:]
 	}
-	if why.code == imprint.CodeClientDisconnect || why.code == imprint.CodeServerShutdown {
-		s.peer.Rec.Info("session", "%s", why.Error())
-		return
+	if len(s.waiting) == 0 {
+		s.waiting = nil
+		s.loadMore(c)
 	}
-	s.peer.Rec.Fail("session", why.err)
+	c.signalRoom()
 }
 
-// awaitGoodbye lets a writer that is sending the reason finish, for a second.
-func (s *session) awaitGoodbye() {
-	s.out.mu.Lock()
-	writing := s.out.writing
-	s.out.mu.Unlock()
-	if !writing {
-		return
+// sendHeld sends a message that waited, or lets it go when it has expired. It
+// reports false when the message has to go on waiting.
+func (s *session) sendHeld(c *connection, h *held) bool {
+	packet := *h.packet
+	packet.QoS, packet.Retain, packet.Dup = 1, h.retain, h.dup
+	if !h.until.IsZero() && !refreshExpiry(&packet, h.until, s.broker.clock()) {
+		s.broker.count.publishDropped.Add(1)
+		s.settled(h.seq, h.size, h.shared)
+		return true
 	}
-	// The writer closes the socket when it is done; reading notices that.
-	_ = s.conn.SetReadDeadline(time.Now().Add(goodbyeTimeout))
-	_, _ = io.Copy(io.Discard, s.conn)
+	if h.seq > 0 {
+		packet.PacketID = packetIDOf(h.seq)
+		if s.inFlight(packet.PacketID) {
+			return false // 65535 messages later: the one before comes first
+		}
+		s.durable.sent = max(s.durable.sent, h.seq)
+	} else {
+		packet.PacketID = s.takeID()
+	}
+	s.inflight = append(s.inflight, flight{id: packet.PacketID, size: h.size, seq: h.seq, shared: h.shared})
+	c.put(&packet)
+	return true
+}
+
+// leases gives what the session was handed by shared subscriptions and hasn't
+// acknowledged, and forgets it. The lock is held.
+func (s *session) leases() []*lease {
+	var back []*lease
+	for _, f := range s.inflight {
+		if f.shared != nil {
+			back = append(back, f.shared)
+		}
+	}
+	for _, h := range s.waiting {
+		if h.shared != nil {
+			back = append(back, h.shared)
+		}
+	}
+	return back
+}
+
+// dropOutput forgets what is under way to the client. The lock is held.
+func (s *session) dropOutput() {
+	s.inflight, s.waiting, s.waitingBytes = nil, nil, 0
+}
+
+// unsubscribeAll takes the session out of the topics, once, and ends it for good.
+// What shared subscriptions had handed to it goes to other members.
+func (s *session) unsubscribeAll() {
+	s.mu.Lock()
+	s.over = true
+	subscriptions, back := s.subscriptions, s.leases()
+	s.subscriptions = nil
+	s.dropOutput()
+	s.mu.Unlock()
+	for _, sub := range subscriptions {
+		s.realm.unsubscribe(sub)
+	}
+	for _, l := range back {
+		l.giveBack()
+	}
 }

@@ -12,14 +12,27 @@ import (
 // subscription is one filter of one session.
 type subscription struct {
 	session *session
-	filter  string
+	filter  string // as the client gave it
 	qos     mqtt.QoS
 	noLocal bool
 	// retainAsPublished keeps the RETAIN flag of forwarded messages.
 	retainAsPublished bool
-	// place is its index in the subscriptions of its level, guarded by the tree.
+	// place is its index in the subscriptions of its level, or in the members of
+	// its group, guarded by the tree.
 	place int
+	// share and inner are the parts of a shared subscription's filter, group is
+	// what it is a member of; else share is empty, and inner is the filter.
+	share, inner string
+	group        *shareGroup
 }
+
+// matches are what a topic finds: subscriptions, each session once, and groups.
+type matches struct {
+	subs   []*subscription
+	groups []*shareGroup
+}
+
+func (m *matches) len() int { return len(m.subs) + len(m.groups) }
 
 // tree finds the subscriptions that match a topic, for one tenant. Filters are
 // kept level by level.
@@ -38,6 +51,7 @@ type tree struct {
 type level struct {
 	children map[string]*level
 	subs     []*subscription
+	groups   []*shareGroup // of shared subscriptions, one a name
 }
 
 const (
@@ -46,12 +60,13 @@ const (
 )
 
 // add puts a subscription in. Replaced, when not nil, is the session's one for
-// the same filter, whose place it takes.
-func (t *tree) add(sub, replaced *subscription) {
+// the same filter, whose place it takes. NewGroup makes the group of the first
+// member of a shared subscription.
+func (t *tree) add(sub, replaced *subscription, newGroup func() *shareGroup) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	at := &t.root
-	for rest, more := sub.filter, true; more; {
+	for rest, more := sub.inner, true; more; {
 		var name string
 		name, rest, more = strings.Cut(rest, "/")
 		next := at.children[name]
@@ -66,21 +81,40 @@ func (t *tree) add(sub, replaced *subscription) {
 	}
 	// Publishers copy what they find while they hold the lock, so the slice may
 	// change in place.
-	if replaced != nil {
+	switch {
+	case sub.share != "":
+		at.join(sub, replaced, newGroup)
+	case replaced != nil:
 		sub.place = replaced.place
 		at.subs[sub.place] = sub
-	} else {
+	default:
 		sub.place = len(at.subs)
 		at.subs = append(at.subs, sub)
 	}
 	t.version.Add(1)
 }
 
+// join makes a subscription a member of its group.
+func (l *level) join(sub, replaced *subscription, newGroup func() *shareGroup) {
+	if replaced != nil {
+		sub.group = replaced.group
+		sub.group.replace(replaced, sub)
+		return
+	}
+	at := slices.IndexFunc(l.groups, func(g *shareGroup) bool { return g.filter == sub.filter })
+	if at < 0 {
+		at = len(l.groups)
+		l.groups = append(l.groups, newGroup())
+	}
+	sub.group = l.groups[at]
+	sub.group.join(sub)
+}
+
 // remove takes a subscription out that add put in.
 func (t *tree) remove(sub *subscription) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.root.remove(sub, sub.filter)
+	t.root.remove(sub, sub.inner)
 	t.version.Add(1)
 }
 
@@ -92,12 +126,17 @@ func (l *level) remove(sub *subscription, rest string) {
 	if child == nil {
 		return
 	}
-	if more {
+	switch {
+	case more:
 		child.remove(sub, rest)
-	} else {
+	case sub.group != nil:
+		if sub.group.part(sub) {
+			child.groups = slices.DeleteFunc(child.groups, func(g *shareGroup) bool { return g == sub.group })
+		}
+	default:
 		child.drop(sub)
 	}
-	if len(child.children) == 0 && len(child.subs) == 0 {
+	if len(child.children) == 0 && len(child.subs) == 0 && len(child.groups) == 0 {
 		delete(l.children, name)
 	}
 }
@@ -119,12 +158,12 @@ func (l *level) drop(sub *subscription) {
 }
 
 // match gives the subscriptions that match a topic, each session once with the
-// highest QoS of its matching filters, in the memory of found where that is
-// enough. It also gives the tree's version that the answer belongs to.
-func (t *tree) match(topic string, found []*subscription) ([]*subscription, uint64) {
+// highest QoS of its matching filters, and the groups, in the memory of found
+// where that is enough. It also gives the tree's version that the answer belongs to.
+func (t *tree) match(topic string, found matches) (matches, uint64) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	m := matching{parents: t.parents, found: found[:0]}
+	m := matching{parents: t.parents, matches: matches{found.subs[:0], found.groups[:0]}}
 	if strings.HasPrefix(topic, "$") {
 		// Wildcards at the first level don't reach the service's topics.
 		name, rest, more := strings.Cut(topic, "/")
@@ -135,16 +174,16 @@ func (t *tree) match(topic string, found []*subscription) ([]*subscription, uint
 		m.below(&t.root, topic)
 	}
 	if m.levels > 1 {
-		m.found = distinct(m.found)
+		m.subs = distinct(m.subs)
 	}
-	return m.found, t.version.Load()
+	return m.matches, t.version.Load()
 }
 
 // matching is one walk through the tree.
 type matching struct {
 	parents bool
 	levels  int // that gave subscriptions
-	found   []*subscription
+	matches
 }
 
 // below matches the rest of a topic with what stands below a level.
@@ -178,9 +217,10 @@ func (m *matching) step(l *level, rest string, more bool) {
 
 func (m *matching) take(l *level) {
 	if len(l.subs) > 0 {
-		m.found = append(m.found, l.subs...)
+		m.subs = append(m.subs, l.subs...)
 		m.levels++
 	}
+	m.groups = append(m.groups, l.groups...)
 }
 
 // fewSubscriptions is up to where comparing each with each is quicker than a

@@ -23,9 +23,10 @@ import (
 	"github.com/imprint-iot/imprint"
 )
 
-// Publisher takes an event to the subscribers of its tenant.
+// Publisher takes events to the subscribers of their tenants. After an error some
+// may have been handed over: they are published again.
 type Publisher interface {
-	PublishEvent(imprint.Event)
+	PublishEvents(context.Context, []imprint.Event) error
 }
 
 const (
@@ -127,9 +128,12 @@ func (d *Dispatcher) round(ctx context.Context) (int, error) {
 	if len(waiting) == 0 {
 		return 0, nil
 	}
+	err = d.publisher.PublishEvents(ctx, waiting)
+	if err != nil {
+		return 0, fmt.Errorf("couldn't hand over stored events: %w", err)
+	}
 	ids := make([]string, len(waiting))
 	for i, event := range waiting {
-		d.publisher.PublishEvent(event)
 		ids[i] = event.ID
 	}
 	d.published.Add(uint64(len(waiting)))

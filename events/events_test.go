@@ -66,11 +66,14 @@ type subscriber struct {
 
 func newSubscriber() *subscriber { return &subscriber{got: make(chan imprint.Event, 10_000)} }
 
-func (s *subscriber) PublishEvent(e imprint.Event) {
-	if s.check != nil {
-		s.check(e)
+func (s *subscriber) PublishEvents(_ context.Context, events []imprint.Event) error {
+	for _, e := range events {
+		if s.check != nil {
+			s.check(e)
+		}
+		s.got <- e
 	}
-	s.got <- e
+	return nil
 }
 
 func (s *subscriber) next(t *testing.T) imprint.Event {

@@ -65,7 +65,7 @@ func statusOf(err error) int {
 	}
 	switch imprint.CodeOf(err) {
 	case imprint.CodeHTTPRequest, imprint.CodeInvalidRequest, imprint.CodeTopicInvalid, imprint.CodeReservedTopic,
-		imprint.CodeQoSNotSupported, imprint.CodeRetainNotOffered:
+		imprint.CodeQoSNotSupported:
 		return http.StatusBadRequest
 	case imprint.CodePacketTooLarge:
 		return http.StatusRequestEntityTooLarge

@@ -175,7 +175,7 @@ func newWorld(t testing.TB, s settings) *world {
 	engine := provisioning.NewEngine(store, s.clock, provisioning.Options{Hold: s.hold, Logger: quiet()})
 	var b *broker.Broker
 	identities := identity.NewResolver(store, func(tenant imprint.Tenant, id imprint.CertificateID) { b.CertificateChanged(tenant, id) })
-	b = broker.New(broker.Options{Logger: quiet()}, identities, s.clock)
+	b = broker.New(broker.Options{Logger: quiet()}, store, identities, s.clock)
 	w.endpoints, err = gateway.NewEndpoints(t.Context(), store, "", home, nil)
 	if err != nil {
 		t.Fatal(err)

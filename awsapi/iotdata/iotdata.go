@@ -287,7 +287,7 @@ func Translate(err error) awsapi.APIError {
 	out := awsapi.APIError{Message: imprint.MessageOf(err)}
 	switch imprint.CodeOf(err) {
 	case imprint.CodeInvalidRequest, imprint.CodeTopicInvalid, imprint.CodeReservedTopic, imprint.CodeQoSNotSupported,
-		imprint.CodeClientIDInvalid, imprint.CodeRetainNotOffered, imprint.CodeLimitExceeded:
+		imprint.CodeClientIDInvalid, imprint.CodeLimitExceeded:
 		out.Code, out.Status = "InvalidRequestException", http.StatusBadRequest
 	case imprint.CodeUnauthorized:
 		out.Code, out.Status = "UnauthorizedException", http.StatusUnauthorized

@@ -97,6 +97,8 @@ type Config struct {
 	// ConcurrentHandshakes is how many TLS handshakes compute at once; others
 	// wait in order. Default 0: as many as there are processors.
 	ConcurrentHandshakes int `koanf:"concurrent-handshakes"`
+	// MQTTConfig bounds what MQTT clients may do.
+	MQTTConfig `koanf:",squash"`
 	// APIRate bounds the requests per second of one access key, and, ten times
 	// that, of one address. Default 500; 0: no bound.
 	APIRate int `koanf:"api-rate"`
@@ -151,6 +153,7 @@ func addServeFlags(f *pflag.FlagSet) {
 	f.Int("max-connections-per-address", 0, "bound of those from one address (0: none)")
 	f.Int("connection-rate-per-address", 0, "connections that one address begins in a second (0: no bound)")
 	f.Int("concurrent-handshakes", 0, "TLS handshakes that compute at once (0: one for each processor)")
+	addMQTTFlags(f)
 	f.Int("api-rate", 500, "control-plane requests per second of one access key (0: no bound)")
 	f.Int("https-publish-rate", 100, "messages per second of one certificate over HTTPS (0: no bound)")
 	f.Duration("trace-retention", 168*time.Hour, "how long attempts are kept")
@@ -295,5 +298,5 @@ func (c Config) checkNumbers() error {
 			return usageError{fmt.Errorf("%s is %s, and must be more than nothing", d.name, d.value)}
 		}
 	}
-	return nil
+	return c.MQTTConfig.check()
 }

@@ -113,6 +113,12 @@ func (m *metrics) watch(rooms metered) {
 	counter("imprint_takeovers_total", "Connections ended by another with the same client id.", func() uint64 { return b().Takeovers })
 	counter("imprint_protocol_errors_total", "Connections that broke the MQTT protocol.", func() uint64 { return b().ProtocolErrors })
 
+	counter("imprint_publish_throttled_total", "Messages discarded because a connection published too many a second.", func() uint64 { return b().PublishThrottled })
+	counter("imprint_throughput_delayed_total", "Pauses of connections that sent too many bytes a second.", func() uint64 { return b().ThroughputDelayed })
+	counter("imprint_session_queue_full_total", "Messages dropped because a persistent session's queue was full.", func() uint64 { return b().QueueFull })
+	gauge("imprint_persistent_sessions", "MQTT sessions that outlive their connections.", func() int64 { return b().Stored })
+	counter("imprint_persistent_sessions_expired_total", "Persistent sessions whose time ran out.", func() uint64 { return b().Expired })
+
 	counter("imprint_provisioned_total", "Devices provisioned at their first connection.", func() uint64 { return p().Provisioned })
 	counter("imprint_registered_pending_total", "Certificates left PENDING_ACTIVATION by a first connection.", func() uint64 { return p().Pending })
 	counter("imprint_first_connections_refused_total", "First connections refused before registration.", func() uint64 { return p().Refused })

@@ -214,7 +214,7 @@ func (s *server) renewCertificates(ctx context.Context) error {
 	return nil
 }
 
-func (s *server) wire(context.Context) error {
+func (s *server) wire(ctx context.Context) error {
 	s.callers, s.addresses = newCallerLimit(s.config.APIRate), newAddressLimit(s.config.APIRate*addressFactor)
 	s.trace = trace.NewLog(s.store, s.clock, trace.Options{Retention: s.config.TraceRetention, Keep: s.config.TraceKeep, Logger: s.logger})
 	s.closeLater(s.trace.Close)
@@ -224,13 +224,18 @@ func (s *server) wire(context.Context) error {
 		s.broker.CertificateChanged(tenant, id)
 	})
 	s.closeLater(s.identities.Close)
-	s.broker = broker.New(broker.Options{
-		ConnectTimeout: s.config.ConnectTimeout, RefusedConnectGetsReason: s.config.RefusalReasons,
-		DeniedSubscribeGetsReason: s.config.RefusalReasons, Logger: s.logger,
-	}, s.identities, s.clock)
+	options := s.config.MQTTConfig.options()
+	options.ConnectTimeout, options.Logger = s.config.ConnectTimeout, s.logger
+	options.RefusedConnectGetsReason, options.DeniedSubscribeGetsReason = s.config.RefusalReasons, s.config.RefusalReasons
+	s.broker = broker.New(options, s.store, s.identities, s.clock)
+	s.closeLater(s.closeBroker)
+	err := s.broker.Restore(ctx)
+	if err != nil {
+		return err
+	}
 	s.events = events.NewDispatcher(s.store, s.broker, s.logger)
 	s.closeLater(s.events.Close)
-	err := s.openGateway()
+	err = s.openGateway()
 	if err != nil {
 		return err
 	}
@@ -284,6 +289,17 @@ func orNoBound(perSecond int) int {
 		return -1
 	}
 	return perSecond
+}
+
+// closeBroker ends what the broker still does, before the store that it needs is
+// closed.
+func (s *server) closeBroker() {
+	ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
+	defer cancel()
+	err := s.broker.Shutdown(ctx)
+	if err != nil {
+		s.logger.Error("couldn't end the MQTT sessions", "error", err)
+	}
 }
 
 func (s *server) listen(ctx context.Context) error {

@@ -10,7 +10,7 @@ import (
 
 // A checkpoint moves pages from the write-ahead log into the file. The policy:
 //
-//   - After every checkpointAfter writing statements the checkpointer, on a
+//   - After writes that cost checkpointAfter (see cost) the checkpointer, on a
 //     connection of its own, moves what it can (PASSIVE: no writer and no reader
 //     waits for it, but for the disk).
 //   - Under steady load it never reaches the end of the log, which so could
@@ -51,7 +51,7 @@ func (k *checkpointer) work() {
 }
 
 // committed is called by the committer between batches with its session, and
-// gives the number of statements that count towards the next checkpoint.
+// gives what counts towards the next checkpoint.
 func (k *checkpointer) committed(s *session) int {
 	if k.long.Swap(false) {
 		_, err := checkpoint(s, "PASSIVE")

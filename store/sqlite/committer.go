@@ -34,8 +34,8 @@ type request struct {
 	changes []imprint.Change
 }
 
-// maxBatchWrites ends a batch whose closures write a lot, so that nobody waits
-// long for the commit.
+// maxBatchWrites ends a batch whose closures write a lot (see cost), so that
+// nobody waits long for the commit. A closure is never split.
 const maxBatchWrites = 4096
 
 // committer runs the requests. Its fields belong to the goroutine of work.
@@ -53,7 +53,7 @@ type committer struct {
 	began   bool         // BEGIN was said
 	dirty   bool         // a closure before the current one wrote in this transaction
 	nested  bool         // the current closure has a savepoint
-	writes  int          // statements of this batch
+	writes  int          // cost of this batch
 	last    int          // size of the batch before
 	since   time.Time    // when this batch began
 	crowded bool         // somebody came while the batch before was committed

@@ -26,7 +26,7 @@ type session struct {
 	spoilt error
 	// opened, when not nil, runs before the first Exec of a closure.
 	beforeWrite func() error
-	// writes counts Execs since the last checkpoint.
+	// writes counts what Execs cost since the last checkpoint.
 	writes int
 }
 
@@ -101,6 +101,22 @@ func (s *session) control(query string) error {
 	return nil
 }
 
+// cost counts a writing statement as one, and as one more for each page that it
+// is given to write, so that what waits in the log has a bound.
+func cost(args []any) int {
+	const page = 4096
+	n := 1
+	for _, arg := range args {
+		switch value := arg.(type) {
+		case []byte:
+			n += len(value) / page
+		case string:
+			n += len(value) / page
+		}
+	}
+	return n
+}
+
 // Exec implements registry.Conn.
 func (s *session) Exec(query string, args ...any) (int64, error) {
 	if s.spoilt == nil && s.beforeWrite != nil {
@@ -112,7 +128,7 @@ func (s *session) Exec(query string, args ...any) (int64, error) {
 	if s.spoilt != nil {
 		return 0, s.spoilt
 	}
-	s.writes++
+	s.writes += cost(args)
 	stmt, err := s.prepare(query)
 	if err != nil {
 		return 0, err

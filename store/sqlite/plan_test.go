@@ -72,7 +72,7 @@ func TestEveryStatementRunsOverAnIndex(t *testing.T) {
 	if err != nil {
 		t.Fatalf("a statement failed: %v", err)
 	}
-	if len(seen) < 60 {
+	if len(seen) < 80 {
 		t.Errorf("got %d statements, want all", len(seen))
 	}
 	for query, plan := range seen {
@@ -103,7 +103,8 @@ func scanAllowed(line string) bool {
 // sorts says whether the line sorts more than a bounded number of rows: those
 // of one certificate in all tenants, of one serial, or of a page.
 func sorts(query, line string) bool {
-	if !strings.Contains(line, "TEMP B-TREE FOR ORDER BY") && !strings.Contains(line, "TEMP B-TREE FOR LAST") {
+	if !strings.Contains(line, "TEMP B-TREE FOR ORDER BY") && !strings.Contains(line, "TEMP B-TREE FOR LAST") &&
+		!strings.Contains(line, "TEMP B-TREE FOR GROUP BY") {
 		return false
 	}
 	for _, bounded := range []string{"WHERE id = $1 ORDER BY created_at, tenant", "WHERE serial = $1", "WHERE id IN ("} {
@@ -159,10 +160,34 @@ func everyRead(tx imprint.Tx) error {
 	keep(tx.DeleteCertificate(tenant, "a"))
 	keep(tx.DeleteThingAttachment(tenant, "a", "a"))
 	keep(tx.DeletePolicyAttachment(imprint.PolicyAttachment{Tenant: tenant, Policy: "a", Target: "a"}))
+	sessions(tx, tenant, keep)
 	if len(all) > 0 {
 		return all[0]
 	}
 	return nil
+}
+
+// sessions runs all statements of sessions, queues and retained messages but
+// the paged list.
+func sessions(tx imprint.Tx, tenant imprint.Tenant, keep func(error)) {
+	_, err := tx.Sessions(0, 1)
+	keep(err)
+	_, err = tx.SessionSubscriptions(0, "", 1)
+	keep(err)
+	_, err = tx.ShareGroups(0, 1)
+	keep(err)
+	_, err = tx.QueueSizes(0, 1)
+	keep(err)
+	_, err = tx.Queued(1, 0, 1, 1)
+	keep(err)
+	_, err = tx.Retained(tenant, "a")
+	keep(err)
+	keep(tx.DeleteQueued(1, 1))
+	keep(tx.DeleteQueuedAll(1, make([]int64, 64+16+4+1)))
+	keep(tx.DeleteSessionSubscription(1, "a"))
+	keep(tx.DeleteSession(1))
+	keep(tx.DeleteShareGroup(1))
+	keep(tx.DeleteRetained(tenant, "a"))
 }
 
 // putSome makes two of each, so that lists have a second page.
@@ -183,6 +208,14 @@ func putSome(tx imprint.Tx, tenant imprint.Tenant, keep func(error)) {
 		keep(tx.PutAttempt(imprint.Attempt{ID: id, Tenant: tenant, Thing: "x", Outcome: imprint.OutcomeRefused}))
 	}
 	keep(tx.PutTemplateVersion(imprint.TemplateVersion{Tenant: tenant, Template: "a", Version: 2}))
+	for n, id := range []string{"a", "b"} {
+		key := int64(n + 1)
+		keep(tx.PutSession(imprint.Session{Tenant: tenant, ClientID: imprint.ClientID(id), Key: key}))
+		keep(tx.PutSessionSubscription(imprint.SessionSubscription{Session: key, Filter: id}))
+		keep(tx.PutShareGroup(imprint.ShareGroup{Tenant: tenant, Filter: id, Key: key + 2}))
+		keep(tx.PutQueued(imprint.QueuedMessage{Session: key, Seq: 1}))
+		keep(tx.PutRetained(imprint.RetainedMessage{Tenant: tenant, Topic: id}))
+	}
 }
 
 func lists(tx imprint.Tx, tenant imprint.Tenant, paged func(func(imprint.Page) (string, error))) {
@@ -203,6 +236,7 @@ func lists(tx imprint.Tx, tenant imprint.Tenant, paged func(func(imprint.Page) (
 	paged(func(p imprint.Page) (string, error) { _, c, err := tx.Templates(tenant, p); return c, err })
 	paged(func(p imprint.Page) (string, error) { _, c, err := tx.TemplateVersions(tenant, "a", p); return c, err })
 	paged(func(p imprint.Page) (string, error) { _, c, err := tx.Issuances(tenant, p); return c, err })
+	paged(func(p imprint.Page) (string, error) { _, c, err := tx.RetainedMessages(tenant, p); return c, err })
 	for _, f := range []imprint.AttemptFilter{{}, {Tenant: tenant}, {FailedOnly: true}, {Tenant: tenant, FailedOnly: true},
 		{Tenant: tenant, Unassigned: true}, {Tenant: tenant, Unassigned: true, FailedOnly: true},
 		{Tenant: tenant, Unassigned: true, Match: "x"}, {Match: "x"}, {Tenant: tenant, Match: "x"}, {Match: "x", FailedOnly: true}, {Since: time.Unix(1, 0)}} {

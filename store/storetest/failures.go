@@ -229,7 +229,7 @@ func failureCalls() []call {
 			})
 	}
 	nothing := func(imprint.Tx) error { return nil }
-	return []call{
+	return append(sessionCalls(), []call{
 		{"provisioning a device", nothing, provision, deviceState, false},
 		{"deleting a device", provision, steps(
 			func(tx imprint.Tx) error { return tx.DeleteThingAttachment(here, "device", cert.ID) },
@@ -276,7 +276,7 @@ func failureCalls() []call {
 				_, certErr := tx.Certificate(here, certID(8))
 				return fmt.Sprint(i.CertificateID, imprint.CodeOf(err), imprint.CodeOf(certErr))
 			}, false},
-	}
+	}...)
 }
 
 func deviceState(tx imprint.ReadTx) string {

@@ -3,6 +3,7 @@ package storetest
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -34,17 +35,39 @@ func KillChild(open func(path string) (imprint.Store, error)) {
 	os.Exit(2)
 }
 
-// writeForever makes changes of three rows each from several goroutines and
-// prints the key of each that is acknowledged.
+// killKey has the child's number, the goroutine's and the change's.
+const killKey = "%08x-%02d-%06d"
+
+const (
+	// queuedEach is how many messages a change puts into its goroutine's queue.
+	queuedEach = 4
+	// freeEach: each third change lets go of the messages of the one before.
+	freeEach = 3
+	// undoEach: after each seventh change comes one that undoes itself.
+	undoEach = 7
+)
+
+// writeForever makes changes of several rows each from several goroutines and
+// prints the key of each that is acknowledged. Between them it makes changes
+// that undo themselves.
 func writeForever(store imprint.Store) error {
 	var print sync.Mutex
 	failed := make(chan error, 16)
-	run := fmt.Sprintf("%08x", rand.Uint32())
+	run := rand.Uint32()
 	for w := range 16 {
 		go func() {
 			for n := 0; ; n++ {
-				key := fmt.Sprintf("%s-%02d-%06d", run, w, n)
-				err := store.Update(context.Background(), func(tx imprint.Tx) error { return putTrio(tx, key) })
+				key := fmt.Sprintf(killKey, run, w, n)
+				err := store.Update(context.Background(), func(tx imprint.Tx) error {
+					err := putTrio(tx, key)
+					if err != nil {
+						return err
+					}
+					return putQueuedOf(tx, run, w, n)
+				})
+				if err == nil && n%undoEach == 0 {
+					err = undone(store, run, w, n)
+				}
 				if err != nil {
 					failed <- err
 					return
@@ -74,10 +97,49 @@ func putTrio(tx imprint.Tx, key string) error {
 	return tx.PutAttempt(imprint.Attempt{ID: key, At: instant, Thing: imprint.ThingName(key)})
 }
 
+func killQueue(run uint32, w int) int64 { return int64(run)<<8 | int64(w+1) }
+
+// putQueuedOf puts the messages of change n, each with the change's key, and
+// frees those of the change before.
+func putQueuedOf(tx imprint.Tx, run uint32, w, n int) error {
+	queue := killQueue(run, w)
+	for i := range queuedEach {
+		err := tx.PutQueued(imprint.QueuedMessage{Session: queue, Seq: int64(n*queuedEach + i + 1), Packet: fmt.Appendf(nil, killKey, run, w, n)})
+		if err != nil {
+			return err
+		}
+	}
+	if n%freeEach != freeEach-1 {
+		return nil
+	}
+	last := int64(n * queuedEach)
+	return tx.DeleteQueuedAll(queue, []int64{last, last - 1, last - 2, last - 3})
+}
+
+// undone queues messages, frees all others, and takes that back.
+func undone(store imprint.Store, run uint32, w, n int) error {
+	err := store.Update(context.Background(), func(tx imprint.Tx) error {
+		err := tx.DeleteSession(killQueue(run, w))
+		if err != nil {
+			return err
+		}
+		err = tx.PutQueued(imprint.QueuedMessage{Session: killQueue(run, w), Seq: int64(n+1)*queuedEach + 1, Packet: []byte("undone")})
+		if err != nil {
+			return err
+		}
+		return errOwn
+	})
+	if !errors.Is(err, errOwn) {
+		return fmt.Errorf("a change that undoes itself got %w", err)
+	}
+	return nil
+}
+
 // Kill runs the test binary as a child that writes, kills it (SIGKILL) after a
 // random number of acknowledgements, and opens what it left: every acknowledged
-// change must be there, none may be there in part, and check must find the data
-// sound. The engine's TestMain must call KillChild with the same open.
+// change must be there, none may be there in part, queues have their messages in
+// order, nothing is left of changes that undid themselves, and check must find the
+// data sound. The engine's TestMain must call KillChild with the same open.
 func Kill(t *testing.T, path string, open func(path string) (imprint.Store, error), check func(imprint.Store) error) {
 	const rounds = 3
 	var acknowledged []string
@@ -88,6 +150,7 @@ func Kill(t *testing.T, path string, open func(path string) (imprint.Store, erro
 			t.Fatalf("couldn't open what the killed process left: %v", err)
 		}
 		checkTrios(t, store, acknowledged)
+		checkQueues(t, store)
 		err = check(store)
 		if err != nil {
 			t.Errorf("the data aren't sound: %v", err)
@@ -174,5 +237,45 @@ func checkTrios(t *testing.T, store imprint.Store, acknowledged []string) {
 		if !present[key] {
 			t.Errorf("change %s was acknowledged and is lost", key)
 		}
+	}
+}
+
+// checkQueues compares each queue with the things of the same changes, which
+// checkTrios has compared with what was acknowledged.
+func checkQueues(t *testing.T, store imprint.Store) {
+	t.Helper()
+	want := make(map[int64][]imprint.QueuedMessage)
+	for _, key := range thingNames(t, store, here) {
+		var run uint32
+		var w, n int
+		_, err := fmt.Sscanf(key, killKey, &run, &w, &n)
+		if err != nil {
+			t.Fatalf("couldn't read the key %q: %v", key, err)
+		}
+		queue := killQueue(run, w)
+		if n%freeEach == freeEach-1 {
+			want[queue] = want[queue][:len(want[queue])-queuedEach]
+		}
+		for i := range queuedEach {
+			want[queue] = append(want[queue], imprint.QueuedMessage{Session: queue, Seq: int64(n*queuedEach + i + 1), Packet: []byte(key)})
+		}
+	}
+	total := 0
+	view(t, store, func(tx imprint.ReadTx) error {
+		sizes, err := tx.QueueSizes(0, 10_000)
+		if len(sizes) != len(want) {
+			t.Errorf("got %d queues, want %d", len(sizes), len(want))
+		}
+		for _, size := range sizes {
+			total += size.Messages
+		}
+		return err
+	})
+	for queue, messages := range want {
+		same(t, "a queue", queued(t, store, queue, 0, 10_000, 1<<30), messages)
+		total -= len(messages)
+	}
+	if total != 0 {
+		t.Errorf("the sizes of the queues are wrong by %d messages", total)
 	}
 }

@@ -243,6 +243,12 @@ func nameLists() []pagedList {
 			items, next, err := tx.Attempts(imprint.AttemptFilter{Tenant: t, Match: "t"}, p)
 			return numbers(items, next, err, func(i imprint.Attempt) string { return i.ID })
 		}},
+		{"retained messages", func(tx imprint.Tx, t imprint.Tenant, n int) error {
+			return tx.PutRetained(imprint.RetainedMessage{Tenant: t, Topic: name(n), Packet: []byte{0}})
+		}, func(tx imprint.ReadTx, t imprint.Tenant, p imprint.Page) ([]int, string, error) {
+			items, next, err := tx.RetainedMessages(t, p)
+			return numbers(items, next, err, func(i imprint.RetainedMessage) string { return i.Topic })
+		}},
 		{"issuances", func(tx imprint.Tx, t imprint.Tenant, n int) error {
 			return tx.PutIssuance(imprint.Issuance{ID: t.String() + name(n), Tenant: t})
 		}, func(tx imprint.ReadTx, t imprint.Tenant, p imprint.Page) ([]int, string, error) {

@@ -211,5 +211,15 @@ func otherRows() []row {
 		bare: func(t imprint.Tenant) any { return imprint.Issuance{ID: id(t)} },
 		put:  func(tx imprint.Tx, v any) error { return tx.PutIssuance(v.(imprint.Issuance)) },
 		get:  func(tx imprint.ReadTx, t imprint.Tenant) (any, error) { return tx.Issuance(id(t)) },
+	}, {
+		name: "retained message",
+		full: func(t imprint.Tenant) any {
+			return imprint.RetainedMessage{Tenant: t, Topic: unusual, QoS: 1, Packet: append([]byte("0\x00"), t.Region...), PayloadSize: 1 << 17,
+				ModifiedAt: instant, ExpiresAt: instant.Add(time.Hour)}
+		},
+		bare:   func(t imprint.Tenant) any { return imprint.RetainedMessage{Tenant: t, Topic: unusual} },
+		put:    func(tx imprint.Tx, v any) error { return tx.PutRetained(v.(imprint.RetainedMessage)) },
+		get:    func(tx imprint.ReadTx, t imprint.Tenant) (any, error) { return tx.Retained(t, unusual) },
+		remove: func(tx imprint.Tx, t imprint.Tenant) error { return tx.DeleteRetained(t, unusual) },
 	}}
 }

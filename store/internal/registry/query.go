@@ -48,6 +48,14 @@ func all[T any](t *Tx, scan scanner[T], query string, args ...any) ([]T, error) 
 	return values, err
 }
 
+// some is all for a query whose last placeholder is its limit.
+func some[T any](t *Tx, limit int, scan scanner[T], query string, args ...any) ([]T, error) {
+	if limit < 1 {
+		return nil, nil
+	}
+	return all(t, scan, query, append(args, int64(min(limit, maxPage)))...)
+}
+
 // each calls yield with each row until it returns false.
 func each[T any](t *Tx, slow bool, scan scanner[T], yield func(T) bool, query string, args ...any) error {
 	if t.over {
@@ -85,14 +93,8 @@ func each[T any](t *Tx, slow bool, scan scanner[T], yield func(T) bool, query st
 // keys columns are the primary key.
 func upsert(table string, keys int, columns ...string) string {
 	var b strings.Builder
-	b.WriteString("INSERT INTO " + table + " (" + strings.Join(columns, ", ") + ") VALUES (")
-	for i := range columns {
-		if i > 0 {
-			b.WriteString(", ")
-		}
-		b.WriteString("$" + strconv.Itoa(i+1))
-	}
-	b.WriteString(") ON CONFLICT (" + strings.Join(columns[:keys], ", ") + ") DO ")
+	b.WriteString("INSERT INTO " + table + " (" + strings.Join(columns, ", ") + ") VALUES " + marks(1, len(columns)))
+	b.WriteString(" ON CONFLICT (" + strings.Join(columns[:keys], ", ") + ") DO ")
 	if keys == len(columns) {
 		b.WriteString("NOTHING")
 		return b.String()
@@ -105,6 +107,15 @@ func upsert(table string, keys int, columns ...string) string {
 		b.WriteString(c + " = excluded." + c)
 	}
 	return b.String()
+}
+
+// marks gives ($from, ...) with count placeholders.
+func marks(from, count int) string {
+	all := make([]string, count)
+	for i := range all {
+		all[i] = "$" + strconv.Itoa(from+i)
+	}
+	return "(" + strings.Join(all, ", ") + ")"
 }
 
 // list is a paged list over an index: the rows that where selects, in the order
@@ -137,12 +148,8 @@ func listTail(args int, keys []string, ascending, next bool) string {
 		if ascending {
 			sign = ">"
 		}
-		marks := make([]string, len(keys))
-		for i := range keys {
-			n++
-			marks[i] = "$" + strconv.Itoa(n)
-		}
-		b.WriteString(" AND " + tuple(keys) + " " + sign + " " + tuple(marks))
+		b.WriteString(" AND " + tuple(keys) + " " + sign + " " + marks(n+1, len(keys)))
+		n += len(keys)
 	}
 	direction := " DESC"
 	if ascending {

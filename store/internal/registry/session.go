@@ -13,13 +13,25 @@ var (
 	putSession = upsert("sessions", 1, "key", "tenant", "client_id", "level", "expiry", "expires_at", "sent_through",
 		"will", "will_at", "created_at")
 	putSubscription = upsert("session_subscriptions", 2, "session", "filter", "qos", "options")
-	putShareGroup   = upsert("share_groups", 1, "key", "tenant", "filter")
 	putQueued       = upsert("queued_messages", 2, "session", "seq", "expires_at", "packet")
+	putShareGroup   = upsert("share_groups", 1, "key", "tenant", "filter")
 	putRetained     = upsert("retained_messages", 2, "tenant", "topic", "qos", "payload_size", "modified_at", "expires_at", "packet")
 
 	retainedMessages = newList("Os", retainedColumns, "retained_messages WHERE tenant = $1", 1, []string{"topic"}, scanRetained,
 		func(m *imprint.RetainedMessage) []any { return []any{m.Topic} })
 )
+
+// batchSizes are the rows of the statements that delete several queued messages
+// at once: a batch takes as many of each as fit. They are few, so that all stay
+// prepared. Statements that insert several rows were measured to gain nothing.
+var batchSizes = [...]int{64, 16, 4, 1}
+
+var deleteQueuedBatch = func() (texts [len(batchSizes)]string) {
+	for i, size := range batchSizes {
+		texts[i] = "DELETE FROM queued_messages WHERE session = $1 AND seq IN " + marks(2, size)
+	}
+	return texts
+}()
 
 // blob keeps a column from being NULL.
 func blob(b []byte) []byte {
@@ -85,31 +97,34 @@ func scanWholeRetained(t *Tx, r Rows, m *imprint.RetainedMessage) error {
 
 // Sessions implements imprint.SessionReader.
 func (t *Tx) Sessions(after int64, limit int) ([]imprint.Session, error) {
-	return all(t, scanSession, "SELECT "+sessionColumns+" FROM sessions WHERE key > $1 ORDER BY key LIMIT $2",
-		after, int64(min(limit, maxPage)))
+	return some(t, limit, scanSession, "SELECT "+sessionColumns+" FROM sessions WHERE key > $1 ORDER BY key LIMIT $2",
+		after)
 }
 
 // SessionSubscriptions implements imprint.SessionReader.
 func (t *Tx) SessionSubscriptions(session int64, filter string, limit int) ([]imprint.SessionSubscription, error) {
-	return all(t, scanSubscription, "SELECT session, filter, qos, options FROM session_subscriptions"+
-		" WHERE (session, filter) > ($1, $2) ORDER BY session, filter LIMIT $3", session, filter, int64(min(limit, maxPage)))
+	return some(t, limit, scanSubscription, "SELECT session, filter, qos, options FROM session_subscriptions"+
+		" WHERE (session, filter) > ($1, $2) ORDER BY session, filter LIMIT $3", session, filter)
 }
 
 // ShareGroups implements imprint.SessionReader.
 func (t *Tx) ShareGroups(after int64, limit int) ([]imprint.ShareGroup, error) {
-	return all(t, scanShareGroup, "SELECT key, tenant, filter FROM share_groups WHERE key > $1 ORDER BY key LIMIT $2",
-		after, int64(min(limit, maxPage)))
+	return some(t, limit, scanShareGroup, "SELECT key, tenant, filter FROM share_groups WHERE key > $1 ORDER BY key LIMIT $2",
+		after)
 }
 
 // QueueSizes implements imprint.SessionReader. It reads the whole of each queue
 // that it lists, but not the packets.
 func (t *Tx) QueueSizes(after int64, limit int) ([]imprint.QueueSize, error) {
-	return all(t, scanQueueSize, "SELECT session, COUNT(*), SUM(LENGTH(packet)), MAX(seq) FROM queued_messages"+
-		" WHERE session > $1 GROUP BY session ORDER BY session LIMIT $2", after, int64(min(limit, maxPage)))
+	return some(t, limit, scanQueueSize, "SELECT session, COUNT(*), SUM(LENGTH(packet)), MAX(seq) FROM queued_messages"+
+		" WHERE session > $1 GROUP BY session ORDER BY session LIMIT $2", after)
 }
 
 // Queued implements imprint.SessionReader.
 func (t *Tx) Queued(session, after int64, limit int, maxBytes int64) ([]imprint.QueuedMessage, error) {
+	if limit < 1 {
+		return nil, nil
+	}
 	var values []imprint.QueuedMessage
 	size := int64(0)
 	err := each(t, false, scanQueued, func(m imprint.QueuedMessage) bool {
@@ -192,6 +207,25 @@ func (t *Tx) PutQueued(m imprint.QueuedMessage) error {
 func (t *Tx) DeleteQueued(session, seq int64) error {
 	_, err := t.exec("DELETE FROM queued_messages WHERE session = $1 AND seq = $2", session, seq)
 	return err
+}
+
+// DeleteQueuedAll implements imprint.SessionWriter.
+func (t *Tx) DeleteQueuedAll(session int64, seqs []int64) error {
+	args := make([]any, 0, 1+min(len(seqs), batchSizes[0]))
+	for i, size := range batchSizes {
+		for len(seqs) >= size {
+			args = append(args[:0], session)
+			for _, seq := range seqs[:size] {
+				args = append(args, seq)
+			}
+			_, err := t.exec(deleteQueuedBatch[i], args...)
+			if err != nil {
+				return err
+			}
+			seqs = seqs[size:]
+		}
+	}
+	return nil
 }
 
 // PutRetained implements imprint.SessionWriter.

@@ -32,14 +32,16 @@ CREATE TABLE share_groups (
     PRIMARY KEY (key)
 ) WITHOUT ROWID;
 
--- Clustered, so that a message costs one page to write and one to delete.
+-- A row id table appends: messages of many sessions that come together share
+-- pages, and those are let go together. In its primary key each would change a
+-- page of its own.
 CREATE TABLE queued_messages (
     session    BIGINT NOT NULL,
     seq        BIGINT NOT NULL,
     expires_at BIGINT NOT NULL,
     packet     BLOB   NOT NULL,
     PRIMARY KEY (session, seq)
-) WITHOUT ROWID;
+);
 
 CREATE TABLE retained_messages (
     tenant       TEXT   NOT NULL,

@@ -1,0 +1,299 @@
+package broker
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"time"
+
+	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/mqtt"
+)
+
+// arrival is a connection that enters its realm.
+type arrival struct {
+	connection *connection
+	cleanStart bool
+	expiry     time.Duration // 0: the session ends with the connection
+	connack    *mqtt.Connack
+}
+
+// departure is who had the client id before.
+type departure struct {
+	connection *connection // nil: nobody was connected
+	session    *session    // nil, or a stored session that ends now
+}
+
+// enter makes a connection the one of its client id, in the session that it
+// finds or in a new one, and counts it for its lifecycle events.
+//
+// One lock covers all of it, so that of several connections with one client id
+// the last to enter lives, is the one that the realm knows, and has the highest
+// version number. CONNACK stands in the buffer, corked, before anybody can find
+// the connection, so that whoever ends it at once, or sends it a message, can't
+// get ahead of it.
+func (b *Broker) enter(a arrival) (before departure, err error) {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	if b.closing {
+		return before, errShutdown()
+	}
+	c := a.connection
+	r := c.realm
+	now := b.clock()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	found := r.sessions[c.clientID]
+	s := found
+	if found == nil || found.durable == nil || a.cleanStart || found.version != c.version || found.expired(now) {
+		if found != nil && found.durable != nil {
+			before.session = found
+		}
+		s, err = b.newSession(c, a.expiry, now)
+		if err != nil {
+			return departure{}, err
+		}
+	}
+	before.connection = s.attach(c, a, s == found, now)
+	if found != nil && s != found {
+		before.connection = found.conn.Load()
+	}
+	r.sessions[c.clientID] = s
+	c.presenceVersion = r.nextVersion(c.clientID, now)
+	if r.byCert[c.certificate] == nil {
+		r.byCert[c.certificate] = make(map[*connection]struct{}, 1)
+	}
+	r.byCert[c.certificate][c] = struct{}{}
+	b.count.connected.Add(1)
+	return before, nil
+}
+
+// newSession makes the session of a client that begins anew. The realm's lock is
+// held.
+func (b *Broker) newSession(c *connection, expiry time.Duration, now time.Time) (*session, error) {
+	s := &c.own
+	if expiry > 0 {
+		if c.realm.stored >= b.opts.MaxSessions {
+			return nil, imprint.Errorf(imprint.CodeQuotaExceeded, "the tenant has %d persistent sessions, as many as allowed", c.realm.stored).
+				WithHint("Connect with a clean session, or raise --max-sessions.")
+		}
+		c.realm.stored++
+		b.count.stored.Add(1)
+		s = &session{durable: &durable{queue: queue{key: newKey()}, createdAt: now}}
+	}
+	s.broker, s.realm, s.clientID, s.version = b, c.realm, c.clientID, c.version
+	return s, nil
+}
+
+// newKey makes the key of a queue.
+func newKey() int64 {
+	var raw [8]byte
+	// crypto/rand.Read never fails; it ends the program instead.
+	_, _ = rand.Read(raw[:])
+	return max(1, int64(binary.BigEndian.Uint64(raw[:])>>1))
+}
+
+// attach gives the session a connection, and the one that it had before. What
+// was under way to that one comes again from the queue.
+func (s *session) attach(c *connection, a arrival, present bool, now time.Time) (before *connection) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	before = s.conn.Load()
+	c.session = s
+	if d := s.durable; d != nil {
+		d.expiry, d.expiresAt = a.expiry, time.Time{}
+		d.loaded, d.resend = 0, d.sent
+		d.will, d.willAt = nil, time.Time{}
+	}
+	s.dropOutput()
+	a.connack.SessionPresent = present
+	c.out.buffer()
+	c.out.pending = a.connack.Append(c.out.pending, c.version)
+	c.out.corked = true
+	s.conn.Store(c)
+	return before
+}
+
+// expired tells whether an absent session's time is over.
+func (s *session) expired(now time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.over || !s.durable.expiresAt.IsZero() && !s.durable.expiresAt.After(now)
+}
+
+// settleArrival ends who was there before and makes durable what the client is
+// about to be told.
+func (b *Broker) settleArrival(ctx context.Context, a arrival, before departure) error {
+	c := a.connection
+	if before.connection != nil {
+		b.count.takeovers.Add(1)
+		c.peer.Rec.Info("takeover", "an earlier connection with this client id is ended")
+		before.connection.kick(imprint.CodeTakenOver)
+	}
+	if before.session != nil {
+		before.session.discard()
+		// A session that the client was told is gone must not come back.
+		err := b.ledger.wait(ctx, change{write: func(imprint.Tx) error { return nil }})
+		if err != nil {
+			return err
+		}
+	}
+	s := c.session
+	switch {
+	case s.durable == nil:
+	case a.connack.SessionPresent:
+		err := b.ledger.wait(ctx, change{write: s.save})
+		if err != nil {
+			return err
+		}
+		if n := b.ledger.tellDropped(&s.durable.queue); n > 0 {
+			c.peer.Rec.Fail("session", imprint.Errorf(imprint.CodeQueueFull, "%d messages were dropped while the device was away: its queue was full", n))
+		}
+	default:
+		// Whoever is told of a new session is told that it is empty: it need not be
+		// stored before something depends on it.
+		b.ledger.add(change{write: s.save})
+	}
+	return nil
+}
+
+// discard ends a stored session for good: its subscriptions, its queue, and the
+// will that waited for its end.
+func (s *session) discard() {
+	s.mu.Lock()
+	if s.over {
+		s.mu.Unlock()
+		return
+	}
+	s.over = true
+	w := s.durable.will
+	s.durable.will = nil
+	s.mu.Unlock()
+	s.unsubscribeAll()
+	if w != nil {
+		s.broker.publishWill(s.realm, w)
+	}
+	key := s.durable.queue.key
+	s.broker.ledger.add(change{write: func(tx imprint.Tx) error { return tx.DeleteSession(key) }})
+	s.realm.mu.Lock()
+	s.realm.stored--
+	if s.realm.sessions[s.clientID] == s {
+		delete(s.realm.sessions, s.clientID)
+	}
+	s.realm.mu.Unlock()
+	s.broker.count.stored.Add(-1)
+}
+
+// detach takes a connection that has ended from its session, unless the session
+// has gone on to another one. It reports whether the session has ended, too.
+func (s *session) detach(c *connection, w *will) {
+	d := s.durable
+	s.mu.Lock()
+	if s.conn.Load() != c {
+		s.mu.Unlock()
+		if w != nil && (d == nil || w.delay == 0) {
+			// A will that waits is taken back by the new connection (MQTT 5 section
+			// 3.1.3.2.2).
+			s.broker.publishWill(s.realm, w)
+		}
+		return
+	}
+	back := s.leases()
+	s.dropOutput()
+	s.conn.Store(nil)
+	if d == nil || d.expiry == 0 || s.over {
+		s.mu.Unlock()
+		s.endWith(w, back)
+		return
+	}
+	now := s.broker.clock()
+	d.expiresAt = now.Add(d.expiry)
+	due := d.expiresAt
+	if w != nil && w.delay > 0 {
+		d.will, d.willAt = w, now.Add(w.delay)
+		if d.willAt.Before(due) {
+			due = d.willAt
+		}
+		w = nil
+	}
+	s.mu.Unlock()
+	for _, l := range back {
+		l.giveBack()
+	}
+	if w != nil {
+		s.broker.publishWill(s.realm, w)
+	}
+	s.broker.ledger.add(change{write: s.save})
+	s.broker.timers.add(due, s)
+}
+
+// endWith ends a session whose connection was its last.
+func (s *session) endWith(w *will, back []*lease) {
+	if s.durable != nil {
+		s.discard()
+	} else {
+		s.unsubscribeAll()
+	}
+	for _, l := range back {
+		l.giveBack()
+	}
+	if w != nil {
+		s.broker.publishWill(s.realm, w)
+	}
+}
+
+// tick looks at an absent session whose time may have come, and gives when to
+// look again; zero when there is nothing to wait for.
+func (s *session) tick(now time.Time) time.Time {
+	s.mu.Lock()
+	d := s.durable
+	if s.over || s.conn.Load() != nil || d.expiresAt.IsZero() {
+		s.mu.Unlock()
+		return time.Time{}
+	}
+	if !d.expiresAt.After(now) {
+		s.mu.Unlock()
+		s.expire(now)
+		return time.Time{}
+	}
+	next := d.expiresAt
+	var due *will
+	switch {
+	case d.will == nil:
+	case d.willAt.After(now):
+		next = earlier(next, d.willAt)
+	default:
+		due, d.will = d.will, nil
+	}
+	s.mu.Unlock()
+	if due != nil {
+		// The store forgets the will before or with its message's being published;
+		// a server that is killed in between publishes it once more.
+		s.broker.publishWill(s.realm, due)
+		s.broker.ledger.add(change{write: s.save})
+	}
+	return next
+}
+
+// expire discards the session unless the client has come back in this moment.
+func (s *session) expire(now time.Time) {
+	r := s.realm
+	r.mu.Lock()
+	// Entering takes this lock: who enters after this finds no session.
+	if r.sessions[s.clientID] == s && s.conn.Load() == nil && s.expired(now) {
+		delete(r.sessions, s.clientID)
+	} else {
+		r.mu.Unlock()
+		return
+	}
+	r.mu.Unlock()
+	s.broker.count.expired.Add(1)
+	s.discard()
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}

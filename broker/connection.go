@@ -1,0 +1,261 @@
+package broker
+
+import (
+	"context"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/identity"
+	"github.com/imprint-iot/imprint/mqtt"
+	"github.com/imprint-iot/imprint/policy"
+	"github.com/imprint-iot/imprint/trace"
+)
+
+// Peer is what a door knows of a connection that it hands over.
+type Peer struct {
+	Address netip.Addr
+	Rec     *trace.Recorder
+	// Admit decides who the peer is; called once, at CONNECT.
+	Admit Admission
+	// Variables binds the policy variables for an identity of this connection.
+	// It is called at CONNECT and, from any goroutine, whenever the identity
+	// changed.
+	Variables func(who *identity.Identity, client imprint.ClientID) *policy.Variables
+	// Admitted is called once when the connection needs no admission slot any
+	// more: its CONNECT was accepted. It may be nil.
+	Admitted func()
+	// Until is when the connection ends at the latest, because its credentials
+	// do; zero: never.
+	Until time.Time
+}
+
+// binding is an identity with what decides for one connection: its policies and
+// the values of their variables.
+type binding struct {
+	who      *identity.Identity
+	policies *policy.Set
+	vars     *policy.Variables
+}
+
+// bind makes what decides for this connection out of an identity.
+func (c *connection) bind(who *identity.Identity) *binding {
+	return &binding{who: who, policies: who.Policies, vars: c.peer.Variables(who, c.clientID)}
+}
+
+// connection is one client's network connection, from its first packet on.
+type connection struct {
+	broker *Broker
+	conn   net.Conn
+	peer   Peer
+	gone   chan struct{} // closed at the very end
+
+	// Set at CONNECT, constant after. Before it enters the realm, a connection has
+	// its own session, which knows nobody.
+	session         *session
+	realm           *realm
+	version         mqtt.Version
+	clientID        imprint.ClientID
+	certificate     imprint.CertificateID
+	principal       string        // what lifecycle events call who it is
+	keepAlive       time.Duration // 0 before CONNECT
+	window          int           // QoS 1 messages that the client takes at once
+	maxPacket       int           // largest packet that the client takes; 0: any
+	aliasMaximum    int           // topic aliases that the client takes
+	reasons         bool          // the client wants reason strings
+	id              string        // session identifier of the lifecycle events
+	presenceVersion int64
+
+	// own is the session that ends with this connection, unless session is a
+	// stored one.
+	own session
+
+	// bound is replaced when the identity changed; rebinding guards that. It is
+	// nil before CONNECT and after the end.
+	bound     atomic.Pointer[binding]
+	rebinding sync.Mutex
+
+	// ended is why the connection ends, once that is known. The first reason
+	// stays.
+	ended atomic.Pointer[endError]
+
+	// keepWill is set by who ends the connection without its will.
+	keepWill atomic.Bool
+
+	// Owned by the reader.
+	will       *will
+	aliases    []string
+	route      route
+	incoming   mqtt.Publish
+	publishes  bucket
+	throughput bucket
+	explained  int  // denials that were put into words
+	throttled  bool // the trace knows that it publishes too often
+	withdrawn  bool // out of the topics and the realm
+	small      [256]byte
+
+	// Guarded by the session's lock.
+	out      outbound
+	loading  bool          // the session's queue is read for it
+	answers  []answer      // PUBACKs that aren't sent
+	answered chan struct{} // closed when one is sent; nil when nobody waits
+}
+
+// Serve runs one connection until it has ended. The door closes the socket
+// after. The context serves look-ups in the registry; Shutdown is what ends
+// connections.
+func (b *Broker) Serve(ctx context.Context, conn net.Conn, peer Peer) {
+	c := &connection{broker: b, conn: conn, peer: peer, gone: make(chan struct{})}
+	c.session = &c.own
+	c.own.broker = b
+	defer close(c.gone)
+	in := &reader{connection: c}
+	defer in.release()
+	err := c.connect(ctx, in)
+	if err != nil {
+		b.count.refused.Add(1)
+		c.refuse(c.ending(err))
+		return
+	}
+	if peer.Admitted != nil {
+		peer.Admitted()
+	}
+	// Whoever recovers from a panic of this goroutine keeps the server; nothing
+	// of the session may stay behind then.
+	defer c.forget()
+	err = in.run(ctx)
+	c.finish(c.ending(err))
+}
+
+// current gives the binding to decide with, renewed when something behind it
+// changed. It returns nil when the certificate may not be connected any more;
+// the session has been told to end then.
+func (c *connection) current(ctx context.Context) *binding {
+	b := c.bound.Load()
+	if b != nil && !b.who.Stale() {
+		return b
+	}
+	return c.rebind(ctx)
+}
+
+// rebindTimeout bounds the look-up of an identity that changed.
+const rebindTimeout = 5 * time.Second
+
+func (c *connection) rebind(ctx context.Context) *binding {
+	c.rebinding.Lock()
+	defer c.rebinding.Unlock()
+	old := c.bound.Load()
+	if old == nil {
+		return nil // the session is over
+	}
+	if !old.who.Stale() {
+		return old
+	}
+	// The look-up is this session's, but may run for another one's message,
+	// whose end is no reason to end this one.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rebindTimeout)
+	defer cancel()
+	identities := c.broker.identities
+	who, err := identities.Acquire(ctx, c.realm.tenant, c.certificate)
+	if err != nil {
+		code := imprint.CodeOf(err)
+		if code == imprint.CodeNotFound {
+			code = imprint.CodeCertificateDeleted
+		}
+		c.stop(end(code, "couldn't decide for certificate %s: %w", c.certificate, err))
+		return nil
+	}
+	refusal := who.Refusal(c.broker.clock())
+	if refusal != nil {
+		identities.Release(who)
+		c.stop(&endError{code: refusal.Code, err: refusal})
+		return nil
+	}
+	fresh := c.bind(who)
+	c.bound.Store(fresh)
+	identities.Release(old.who)
+	return fresh
+}
+
+// unbind gives the identity back.
+func (c *connection) unbind() {
+	c.rebinding.Lock()
+	defer c.rebinding.Unlock()
+	old := c.bound.Swap(nil)
+	if old != nil {
+		c.broker.identities.Release(old.who)
+	}
+}
+
+// over is the error of a session that was ended by another goroutine.
+func (c *connection) over() *endError {
+	why := c.ended.Load()
+	if why == nil {
+		return end(imprint.CodeConnectionLost, "the connection is over")
+	}
+	return why
+}
+
+// finish takes an accepted connection out of the world and tells of it.
+func (c *connection) finish(why *endError) {
+	c.stop(why)
+	why = c.over()
+	c.recordEnd(why)
+	c.withdraw()
+	c.announceDisconnected(why.code)
+	c.awaitGoodbye()
+	c.unbind()
+	c.peer.Rec.End(imprint.OutcomeClosed, why.code)
+}
+
+// withdraw takes the connection from its session and out of the realm, once. Its
+// will is published, unless it waits for the session.
+func (c *connection) withdraw() {
+	if c.withdrawn {
+		return
+	}
+	c.withdrawn = true
+	w := c.will
+	if c.keepWill.Load() {
+		w = nil
+	}
+	// A publisher that found this connection may keep it a while: what it holds
+	// must not keep others.
+	c.will, c.route, c.aliases = nil, route{}, nil
+	c.session.detach(c, w)
+	c.broker.leave(c)
+}
+
+// forget leaves nothing of a connection behind; after finish there is nothing.
+func (c *connection) forget() {
+	c.withdraw()
+	c.unbind()
+}
+
+func (c *connection) recordEnd(why *endError) {
+	if misuse(why.code) {
+		c.broker.count.protocolErrors.Add(1)
+	}
+	if why.code == imprint.CodeClientDisconnect || why.code == imprint.CodeServerShutdown {
+		c.peer.Rec.Info("session", "%s", why.Error())
+		return
+	}
+	c.peer.Rec.Fail("session", why.err)
+}
+
+// awaitGoodbye lets a writer that is sending the reason finish, for a second.
+func (c *connection) awaitGoodbye() {
+	c.session.mu.Lock()
+	writing := c.out.writing
+	c.session.mu.Unlock()
+	if !writing {
+		return
+	}
+	// The writer closes the socket when it is done; reading notices that.
+	_ = c.conn.SetReadDeadline(time.Now().Add(goodbyeTimeout))
+	_, _ = io.Copy(io.Discard, c.conn)
+}

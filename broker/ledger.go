@@ -1,0 +1,373 @@
+package broker
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/mqtt"
+)
+
+// change is something of the sessions that the store is to keep.
+type change struct {
+	// write makes the change, perhaps more than once.
+	write func(tx imprint.Tx) error
+	// done, when not nil, hears whether it is durable.
+	done func(err error)
+	size int // bytes, about
+}
+
+// ledger writes the changes of all sessions, in the order in which they came,
+// many of them in one transaction. Both functions of a change run on its
+// goroutine; it never waits for a client.
+type ledger struct {
+	store  imprint.Store
+	logger *slog.Logger
+	done   chan struct{}
+
+	// reserving are the numbers that the present transaction reserves. It is the
+	// goroutine's own.
+	reserving map[*session]int64
+
+	// mu guards what follows, and the numbers of all queues. It may be taken
+	// while a session's lock is held, never the reverse.
+	mu      sync.Mutex
+	pending []change
+	size    int
+	room    chan struct{} // closed when size is small again; nil when nobody waits
+	wake    chan struct{}
+	closed  bool
+}
+
+const (
+	// maxChanges and maxChangeBytes bound one transaction.
+	maxChanges     = 1024
+	maxChangeBytes = 4 << 20
+	// maxLedgerBytes is from where on publishers wait for the store.
+	maxLedgerBytes = 32 << 20
+	// ledgerTimeout bounds one transaction.
+	ledgerTimeout = 30 * time.Second
+)
+
+func newLedger(store imprint.Store, logger *slog.Logger) *ledger {
+	l := &ledger{store: store, logger: logger, done: make(chan struct{}), wake: make(chan struct{}, 1), reserving: map[*session]int64{}}
+	go l.run()
+	return l
+}
+
+// add takes a change. Done isn't called when the ledger is closed.
+func (l *ledger) add(c change) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.addLocked(c)
+}
+
+func (l *ledger) addLocked(c change) bool {
+	if l.closed {
+		return false
+	}
+	l.pending = append(l.pending, c)
+	l.size += c.size
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+	return true
+}
+
+// wait takes a change and returns when it is durable.
+func (l *ledger) wait(ctx context.Context, c change) error {
+	result := make(chan error, 1)
+	then := c.done
+	c.done = func(err error) {
+		if then != nil {
+			then(err)
+		}
+		result <- err
+	}
+	l.mu.Lock()
+	taken := l.addLocked(c)
+	l.mu.Unlock()
+	if !taken {
+		return errShutdown()
+	}
+	select {
+	case err := <-result:
+		return err
+	case <-ctx.Done():
+		return imprint.Errorf(imprint.CodeUnavailable, "couldn't wait for the store: %w", ctx.Err())
+	}
+}
+
+func errShutdown() error {
+	return imprint.Errorf(imprint.CodeServerShutdown, "the server is shutting down")
+}
+
+// awaitRoom returns when the store has caught up so far that more may come.
+func (l *ledger) awaitRoom(ctx context.Context) {
+	for {
+		l.mu.Lock()
+		if l.size < maxLedgerBytes || l.closed {
+			l.mu.Unlock()
+			return
+		}
+		if l.room == nil {
+			l.room = make(chan struct{})
+		}
+		room := l.room
+		l.mu.Unlock()
+		select {
+		case <-room:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// close writes what waits and ends the ledger.
+func (l *ledger) close() {
+	l.mu.Lock()
+	if !l.closed {
+		l.closed = true
+		close(l.wake)
+	}
+	l.mu.Unlock()
+	<-l.done
+}
+
+func (l *ledger) run() {
+	defer close(l.done)
+	for more := true; more; {
+		_, more = <-l.wake
+		for batch := l.take(); len(batch) > 0; batch = l.take() {
+			l.commit(batch)
+		}
+	}
+}
+
+// take gives the next changes for one transaction.
+func (l *ledger) take() []change {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n, size := 0, 0
+	for n < len(l.pending) && n < maxChanges && size < maxChangeBytes {
+		size += l.pending[n].size
+		n++
+	}
+	batch := l.pending[:n:n]
+	l.pending = l.pending[n:]
+	if len(l.pending) == 0 {
+		l.pending = nil
+	}
+	l.size -= size
+	if l.room != nil && l.size < maxLedgerBytes/2 {
+		close(l.room)
+		l.room = nil
+	}
+	return batch
+}
+
+// commit writes changes together. When that fails for a reason of one of them,
+// each is tried alone.
+func (l *ledger) commit(batch []change) {
+	err := l.update(batch)
+	if err != nil && len(batch) > 1 && imprint.CodeOf(err) == imprint.CodeInternal {
+		for n := range batch {
+			l.commit(batch[n : n+1])
+		}
+		return
+	}
+	if err != nil {
+		l.logger.Error("couldn't store changes of MQTT sessions", "changes", len(batch), "error", err)
+		err = &imprint.Error{Code: imprint.CodeUnavailable, Op: "couldn't store a change of the session", Err: err}
+		clear(l.reserving)
+	}
+	for s, through := range l.reserving {
+		s.durable.reserved.Store(through)
+	}
+	clear(l.reserving)
+	for n := range batch {
+		if batch[n].done != nil {
+			batch[n].done(err)
+		}
+	}
+}
+
+func (l *ledger) update(batch []change) (err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), ledgerTimeout)
+	defer cancel()
+	return l.store.Update(ctx, func(tx imprint.Tx) error {
+		clear(l.reserving)
+		for n := range batch {
+			err := batch[n].write(tx)
+			if err != nil {
+				return fmt.Errorf("couldn't write a change: %w", err)
+			}
+		}
+		return nil
+	})
+}
+
+// parcel is a message for sessions and groups whose queues are in the store.
+type parcel struct {
+	kept    *mqtt.Publish
+	raw     []byte // as an MQTT 5 PUBLISH packet with QoS 1, without RETAIN
+	expires time.Time
+	targets []target
+	moved   *lease // not nil: it leaves a group's queue for a member's
+}
+
+// target is one queue that a parcel goes into.
+type target struct {
+	session *session    // nil: it is the group's
+	group   *groupQueue // nil: it is the session's
+	retain  bool
+	seq     int64 // its number there; 0: there was no room
+}
+
+func (t *target) queue() *queue {
+	if t.session != nil {
+		return &t.session.durable.queue
+	}
+	return &t.group.queue
+}
+
+// retainBit is RETAIN in the first byte of a PUBLISH packet.
+const retainBit = 0x01
+
+// post puts a parcel into its queues. Done hears when it is durable.
+func (l *ledger) post(b *Broker, p *parcel, done func(error)) {
+	packet := *p.kept
+	packet.QoS, packet.PacketID, packet.Retain, packet.Dup = 1, 1, false, false
+	p.raw = packet.Append(nil, mqtt.V5)
+	l.mu.Lock()
+	for n := range p.targets {
+		l.number(b, &p.targets[n], len(p.raw))
+	}
+	taken := l.addLocked(change{
+		write: p.write, size: len(p.raw) * len(p.targets),
+		done: func(err error) {
+			p.written(b, err)
+			if done != nil {
+				done(err)
+			}
+		},
+	})
+	l.mu.Unlock()
+	if !taken && done != nil {
+		done(errShutdown())
+	}
+}
+
+// number gives a message its place in a queue, unless that is full. The lock is
+// held.
+func (l *ledger) number(b *Broker, t *target, size int) {
+	q := t.queue()
+	if q.messages >= b.opts.MaxSessionMessages || q.bytes+int64(size) > int64(b.opts.MaxSessionBytes) {
+		q.dropped++
+		b.count.queueFull.Add(1)
+		return
+	}
+	q.last++
+	q.messages++
+	q.bytes += int64(size)
+	t.seq = q.last
+}
+
+// release takes a message off the count of a queue.
+func (l *ledger) release(q *queue, size int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	q.messages--
+	q.bytes = max(0, q.bytes-int64(size))
+	if q.messages <= 0 {
+		q.messages, q.bytes = 0, 0
+	}
+}
+
+// holds tells whether a queue has messages.
+func (l *ledger) holds(q *queue) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return q.messages > 0
+}
+
+// tellDropped gives how many messages a queue had no room for since the last
+// call.
+func (l *ledger) tellDropped(q *queue) uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := q.dropped
+	q.dropped = 0
+	return n
+}
+
+// write puts the message into each queue that has given it a number and that
+// still exists.
+func (p *parcel) write(tx imprint.Tx) error {
+	for n := range p.targets {
+		t := &p.targets[n]
+		if t.seq == 0 || t.gone() {
+			continue
+		}
+		raw := p.raw
+		if t.retain {
+			raw = append([]byte{raw[0] | retainBit}, raw[1:]...)
+		}
+		err := tx.PutQueued(imprint.QueuedMessage{Session: t.queue().key, Seq: t.seq, Packet: raw, ExpiresAt: p.expires})
+		if err != nil {
+			return err
+		}
+		if t.session == nil || t.session.conn.Load() == nil {
+			continue
+		}
+		err = t.session.reserve(tx, t.seq)
+		if err != nil {
+			return err
+		}
+	}
+	if p.arrives() {
+		return tx.DeleteQueued(p.moved.queue.key, p.moved.seq)
+	}
+	return nil
+}
+
+// arrives tells whether a message that leaves a group's queue has found its
+// place in a member's.
+func (p *parcel) arrives() bool {
+	return p.moved != nil && p.targets[0].seq > 0 && !p.targets[0].gone()
+}
+
+func (t *target) gone() bool {
+	if t.group != nil {
+		return t.group.gone.Load()
+	}
+	t.session.mu.Lock()
+	defer t.session.mu.Unlock()
+	return t.session.over
+}
+
+// written tells each queue's owner.
+func (p *parcel) written(b *Broker, err error) {
+	if p.moved != nil {
+		if err == nil && p.targets[0].seq > 0 {
+			b.ledger.release(&p.moved.queue.queue, len(p.raw))
+		}
+		defer p.moved.group.returned(p.moved.queue, p.moved.seq)
+	}
+	for n := range p.targets {
+		t := &p.targets[n]
+		switch {
+		case t.seq == 0:
+		case err != nil:
+			b.ledger.release(t.queue(), len(p.raw))
+		case t.group != nil:
+			t.group.storedMessage()
+		default:
+			t.session.stored(t.seq, p, t.retain)
+		}
+	}
+}

@@ -1,0 +1,104 @@
+package broker
+
+import "time"
+
+// A publisher may be quicker than a subscriber. While the subscriber's backlog
+// is high, and it takes its messages at a fair pace, the publisher waits, so that
+// none is lost and no connection ends only because both ends of it are busy. A
+// subscriber that takes less than that, down to nothing at all, is waited for
+// once, for paceWindow, and from then on slows nobody.
+const (
+	paceWindow = 50 * time.Millisecond
+	paceBytes  = 64 << 10 // that the client must take in each paceWindow
+)
+
+// backlog is what waits for the client, as parts of 256 of what may wait. The
+// lock is held.
+func (c *connection) backlog() int {
+	s, opts := c.session, &c.broker.opts
+	return max((len(c.out.pending)+s.waitingBytes)*256/opts.MaxQueuedBytes, len(s.waiting)*256/opts.MaxQueuedMessages)
+}
+
+// backlogHigh says that publishers should wait. The lock is held.
+func (c *connection) backlogHigh() bool {
+	return !c.out.behind && c.backlog() >= 128
+}
+
+// signalRoom wakes publishers when the backlog is low again or the connection
+// ends. The lock is held.
+func (c *connection) signalRoom() {
+	if c.out.room == nil && !c.out.behind {
+		return
+	}
+	if !c.out.closing && c.backlog() >= 64 {
+		return
+	}
+	c.out.behind = false
+	if c.out.room != nil {
+		close(c.out.room)
+		c.out.room = nil
+	}
+}
+
+// awaitRoom returns when the client's backlog is low again, or when the client
+// turns out to be one that isn't waited for.
+func (c *connection) awaitRoom() {
+	var timer *time.Timer
+	for {
+		c.session.mu.Lock()
+		if c.out.closing || !c.backlogHigh() {
+			c.session.mu.Unlock()
+			break
+		}
+		if c.out.room == nil {
+			c.out.room = make(chan struct{})
+		}
+		room, before := c.out.room, c.out.written
+		c.session.mu.Unlock()
+		if timer == nil {
+			timer = time.NewTimer(paceWindow)
+		} else {
+			timer.Reset(paceWindow)
+		}
+		select {
+		case <-room:
+		case <-timer.C:
+			c.session.mu.Lock()
+			if c.out.written-before < paceBytes {
+				c.out.behind = true
+			}
+			c.session.mu.Unlock()
+		}
+	}
+	if timer != nil {
+		timer.Stop()
+	}
+}
+
+// bucket is a rate limit in one word (GCRA): when all that it let through would
+// be paid for at the rate. The zero value is full.
+type bucket struct{ paid time.Time }
+
+// take takes one of rate per second, with a burst of one second's worth, or says
+// that there is none.
+func (b *bucket) take(now time.Time, rate int) bool {
+	if b.paid.Before(now) {
+		b.paid = now
+	}
+	next := b.paid.Add(time.Second / time.Duration(rate))
+	if next.Sub(now) > time.Second {
+		return false
+	}
+	b.paid = next
+	return true
+}
+
+// charge takes n of rate per second and gives how long to wait until that is
+// paid for, beyond a burst of one second's worth.
+func (b *bucket) charge(now time.Time, n, rate int) time.Duration {
+	if b.paid.Before(now) {
+		b.paid = now
+	}
+	b.paid = b.paid.Add(time.Duration(n) * time.Second / time.Duration(rate))
+	return max(0, b.paid.Sub(now)-time.Second)
+}

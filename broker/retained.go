@@ -1,0 +1,200 @@
+package broker
+
+import (
+	"context"
+
+	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/mqtt"
+)
+
+// Retained messages are in the store; memory knows which topics have one, so that
+// a subscription to a topic without one costs nothing.
+
+// checkRetain says whether a message may be retained. It deletes what it
+// replaces when its payload is empty, and that is always allowed.
+func (b *Broker) checkRetain(r *realm, topic string, payload int) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, replaces := r.retained[topic]
+	if payload > 0 && !replaces && len(r.retained) >= b.opts.MaxRetained {
+		return imprint.Errorf(imprint.CodeRetainedQuota, "the tenant has %d retained messages, as many as allowed", len(r.retained))
+	}
+	return nil
+}
+
+// retain stores the message of a topic, or deletes it when its payload is empty,
+// and returns when that is durable. Who subscribes after that gets it; who
+// subscribed before gets it as any other message, which is routed after this.
+func (b *Broker) retain(ctx context.Context, r *realm, topic string, packet *mqtt.Publish) error {
+	err := b.checkRetain(r, topic, len(packet.Payload))
+	if err != nil {
+		return err
+	}
+	if len(packet.Payload) == 0 {
+		return b.ledger.wait(ctx, change{
+			write: func(tx imprint.Tx) error { return tx.DeleteRetained(r.tenant, topic) },
+			done: func(err error) {
+				if err == nil {
+					r.forgetRetained(topic)
+				}
+			},
+		})
+	}
+	now := b.clock()
+	message := forwarded(packet, topic, now)
+	kept := clonePublish(&message.Publish)
+	kept.Retain, kept.Dup, kept.PacketID = true, false, 0
+	if kept.QoS > 0 {
+		kept.PacketID = 1
+	}
+	row := imprint.RetainedMessage{
+		Tenant: r.tenant, Topic: topic, QoS: byte(packet.QoS), Packet: kept.Append(nil, mqtt.V5), PayloadSize: len(packet.Payload),
+		ModifiedAt: now, ExpiresAt: message.expires,
+	}
+	return b.ledger.wait(ctx, change{
+		write: func(tx imprint.Tx) error { return tx.PutRetained(row) },
+		size:  len(row.Packet),
+		done: func(err error) {
+			if err == nil {
+				r.mu.Lock()
+				r.retained[topic] = struct{}{}
+				r.mu.Unlock()
+			}
+		},
+	})
+}
+
+func (r *realm) forgetRetained(topic string) {
+	r.mu.Lock()
+	delete(r.retained, topic)
+	r.mu.Unlock()
+}
+
+// retainedTopics gives the topics with a retained message for a new subscription
+// to a filter: the filter itself, as on AWS IoT Core, and, where the server is
+// set to the standard's ways, those that its wildcards match.
+func (b *Broker) retainedTopics(r *realm, filter string) []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, found := r.retained[filter]; found {
+		return []string{filter}
+	}
+	if !b.opts.StandardRetainedMatch {
+		return nil
+	}
+	match := mqtt.Match
+	if b.opts.StandardParentMatch {
+		match = mqtt.MatchStandard
+	}
+	var topics []string
+	for topic := range r.retained {
+		if match(filter, topic) {
+			topics = append(topics, topic)
+		}
+	}
+	return topics
+}
+
+// sendRetained gives a new subscription the retained messages of its topics.
+func (c *connection) sendRetained(ctx context.Context, sub *subscription) error {
+	for _, topic := range c.broker.retainedTopics(c.realm, sub.filter) {
+		row, err := c.broker.Retained(ctx, c.realm.tenant, topic)
+		if imprint.CodeOf(err) == imprint.CodeNotFound {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		err = c.sendRetainedMessage(ctx, sub, &row)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *connection) sendRetainedMessage(ctx context.Context, sub *subscription, row *imprint.RetainedMessage) error {
+	now := c.broker.clock()
+	packet, err := decodeStored(row.Packet)
+	if err != nil {
+		return err
+	}
+	if !c.mayReceive(ctx, c.realm, row.Topic, now) {
+		return nil
+	}
+	if !row.ExpiresAt.IsZero() && !refreshExpiry(packet, row.ExpiresAt, now) {
+		return nil
+	}
+	m := outgoing{Publish: *packet, expires: row.ExpiresAt, kept: packet}
+	m.Retain = true
+	qos := min(packet.QoS, sub.qos)
+	if qos == 0 || c.session.durable == nil {
+		c.session.deliver(&m, qos, nil)
+		return nil
+	}
+	p := &parcel{kept: packet, expires: row.ExpiresAt, targets: []target{{session: c.session, retain: true}}}
+	c.broker.ledger.post(c.broker, p, nil)
+	return nil
+}
+
+// Retained gives the retained message of a topic. Errors: CodeNotFound.
+func (b *Broker) Retained(ctx context.Context, tenant imprint.Tenant, topic string) (imprint.RetainedMessage, error) {
+	var found imprint.RetainedMessage
+	err := b.store.View(ctx, func(tx imprint.ReadTx) error {
+		row, err := tx.Retained(tenant, topic)
+		found = row
+		return err
+	})
+	if err == nil && !found.ExpiresAt.IsZero() && !found.ExpiresAt.After(b.clock()) {
+		b.dropRetained(b.realm(tenant), topic)
+		err = imprint.Errorf(imprint.CodeNotFound, "the retained message of topic %q has expired", topic)
+	}
+	return found, err
+}
+
+// dropRetained deletes an expired message, unless it was replaced in the
+// meantime. Nobody waits for it.
+func (b *Broker) dropRetained(r *realm, topic string) {
+	b.ledger.add(change{
+		write: func(tx imprint.Tx) error {
+			row, err := tx.Retained(r.tenant, topic)
+			if imprint.CodeOf(err) == imprint.CodeNotFound {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			if row.ExpiresAt.IsZero() || row.ExpiresAt.After(b.clock()) {
+				return nil
+			}
+			r.forgetRetained(topic)
+			return tx.DeleteRetained(r.tenant, topic)
+		},
+	})
+}
+
+// RetainedMessages lists a tenant's retained messages by topic, without their
+// packets; the text is the cursor of the next page. Expired ones may still be
+// among them for a while.
+func (b *Broker) RetainedMessages(ctx context.Context, tenant imprint.Tenant, p imprint.Page) ([]imprint.RetainedMessage, string, error) {
+	var rows []imprint.RetainedMessage
+	var next string
+	err := b.store.View(ctx, func(tx imprint.ReadTx) error {
+		found, cursor, err := tx.RetainedMessages(tenant, p)
+		rows, next = found, cursor
+		return err
+	})
+	if err != nil {
+		return nil, "", err
+	}
+	now := b.clock()
+	kept := rows[:0]
+	for _, row := range rows {
+		if row.ExpiresAt.IsZero() || row.ExpiresAt.After(now) {
+			kept = append(kept, row)
+			continue
+		}
+		b.dropRetained(b.realm(tenant), row.Topic)
+	}
+	return kept, next, nil
+}

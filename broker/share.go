@@ -1,0 +1,353 @@
+package broker
+
+import (
+	"context"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/mqtt"
+)
+
+// shareGroup is a shared subscription: of its members, a random one that is
+// connected and may receive it gets each message. While none is connected, QoS 1
+// messages wait in the group's queue, as long as the group has a member with a
+// stored session (AWS IoT Core developer guide, "MQTT", shared subscriptions).
+type shareGroup struct {
+	broker *Broker
+	realm  *realm
+	filter string // with $share/NAME/
+
+	// mu guards what follows. It is taken before a realm's and a session's lock,
+	// never while one of them is held.
+	mu       sync.Mutex
+	members  []*subscription
+	keepers  int         // members with QoS 1 and a stored session
+	queue    *groupQueue // nil while there are no keepers
+	draining bool
+	again    bool               // something came while it was drained
+	out      map[int64]struct{} // numbers in the queue that members have now
+}
+
+// groupQueue is the queue of a group while it has keepers.
+type groupQueue struct {
+	queue
+	group *shareGroup
+	gone  atomic.Bool // deleted from the store
+}
+
+// maxLeased bounds the queued messages that members hold at a time.
+const maxLeased = 100
+
+// lease is a message that a group has handed to a member whose session ends with
+// its connection, until the member acknowledges it.
+type lease struct {
+	group   *shareGroup
+	kept    *mqtt.Publish
+	expires time.Time
+	queue   *groupQueue // nil: it isn't stored
+	seq     int64
+}
+
+// join adds a member. The tree's lock is held.
+func (g *shareGroup) join(sub *subscription) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	sub.place = len(g.members)
+	g.members = append(g.members, sub)
+	g.count(sub, 1)
+}
+
+// replace puts a member's new subscription into the place of its old one. The
+// tree's lock is held.
+func (g *shareGroup) replace(old, sub *subscription) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	sub.place = old.place
+	g.members[sub.place] = sub
+	g.count(sub, 1)
+	g.count(old, -1)
+}
+
+// part takes a member out and reports whether the group is empty. The tree's lock
+// is held.
+func (g *shareGroup) part(sub *subscription) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	last := len(g.members) - 1
+	if sub.place > last || g.members[sub.place] != sub {
+		return last < 0
+	}
+	g.members[sub.place] = g.members[last]
+	g.members[sub.place].place = sub.place
+	g.members[last] = nil
+	g.members = g.members[:last]
+	g.count(sub, -1)
+	return last == 0
+}
+
+// count keeps the number of keepers, and the queue while there are some. The
+// lock is held.
+func (g *shareGroup) count(sub *subscription, n int) {
+	if sub.session.durable == nil || sub.qos == 0 {
+		return
+	}
+	g.keepers += n
+	switch {
+	case g.keepers > 0 && g.queue == nil:
+		g.queue = g.realm.groupQueue(g)
+	case g.keepers == 0 && g.queue != nil:
+		q := g.queue
+		g.queue, g.out = nil, nil
+		q.gone.Store(true)
+		g.broker.ledger.add(change{write: func(tx imprint.Tx) error { return tx.DeleteShareGroup(q.key) }})
+	}
+}
+
+// stored gives the group's queue; nil when it has none.
+func (g *shareGroup) stored() *groupQueue {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.queue
+}
+
+// row is the group as the store has it.
+func (q *groupQueue) row() imprint.ShareGroup {
+	return imprint.ShareGroup{Tenant: q.group.realm.tenant, Filter: q.group.filter, Key: q.key}
+}
+
+// pick gives a random member that is connected and may receive a message on a
+// topic; nil when there is none.
+func (g *shareGroup) pick(ctx context.Context, topic string, now time.Time) *subscription {
+	var few [16]*subscription
+	g.mu.Lock()
+	members := append(few[:0], g.members...)
+	g.mu.Unlock()
+	if len(members) == 0 {
+		return nil
+	}
+	first := rand.IntN(len(members))
+	for n := range members {
+		sub := members[(first+n)%len(members)]
+		c := sub.session.conn.Load()
+		if c != nil && c.ended.Load() == nil && c.mayReceive(ctx, g.realm, topic, now) {
+			return sub
+		}
+	}
+	return nil
+}
+
+// maxPicks bounds how often another member is tried when the chosen one went
+// away in the same moment.
+const maxPicks = 8
+
+// give hands a message to a member, or puts it into the parcel for the store.
+// From is the queued message that it is, nil for a new one.
+func (g *shareGroup) give(ctx context.Context, m *outgoing, qos mqtt.QoS, from *lease, p *parcel, now time.Time) (behind *connection, given bool) {
+	topic := string(m.Topic)
+	for range maxPicks {
+		sub := g.pick(ctx, topic, now)
+		if sub == nil {
+			break
+		}
+		m.Retain = false
+		qos := min(qos, sub.qos)
+		if qos == 1 && sub.session.durable != nil {
+			p.targets = append(p.targets, target{session: sub.session})
+			return nil, true
+		}
+		var l *lease
+		if qos == 1 {
+			l = from
+			if l == nil {
+				l = &lease{group: g, kept: m.keep(), expires: m.expires}
+			}
+		}
+		behind, taken := sub.session.deliver(m, qos, l)
+		if taken {
+			if qos == 0 && from != nil {
+				from.settle()
+			}
+			return behind, true
+		}
+	}
+	q := g.stored()
+	if from != nil || q == nil || qos == 0 {
+		return nil, false
+	}
+	p.targets = append(p.targets, target{group: q})
+	return nil, true
+}
+
+// settle lets go of a message that a member has acknowledged. The member's
+// session may be locked.
+func (l *lease) settle() {
+	if l.queue == nil {
+		return
+	}
+	g, q, seq := l.group, l.queue, l.seq
+	g.broker.ledger.release(&q.queue, len(l.kept.Payload))
+	g.broker.ledger.add(change{
+		write: func(tx imprint.Tx) error {
+			if q.gone.Load() {
+				return nil
+			}
+			return tx.DeleteQueued(q.key, seq)
+		},
+		// It may be read again until it is gone from the store.
+		done: func(error) { g.returned(q, seq) },
+	})
+}
+
+// returned makes a number of the queue free to be read again, and goes on with
+// what waits.
+func (g *shareGroup) returned(q *groupQueue, seq int64) {
+	g.mu.Lock()
+	if g.queue == q {
+		delete(g.out, seq)
+	}
+	g.mu.Unlock()
+	g.wake()
+}
+
+// giveBack hands the message of a member that went away to another one.
+func (l *lease) giveBack() {
+	g := l.group
+	if l.queue != nil {
+		g.returned(l.queue, l.seq)
+		return
+	}
+	now := g.broker.clock()
+	m := outgoing{Publish: *l.kept, expires: l.expires, kept: l.kept}
+	if !l.expires.IsZero() && !refreshExpiry(&m.Publish, l.expires, now) {
+		g.broker.count.publishDropped.Add(1)
+		return
+	}
+	p := &parcel{expires: l.expires}
+	_, given := g.give(context.Background(), &m, 1, nil, p, now)
+	if !given {
+		g.broker.count.publishDropped.Add(1)
+		return
+	}
+	if len(p.targets) > 0 {
+		p.kept = l.kept
+		g.broker.ledger.post(g.broker, p, nil)
+	}
+}
+
+// storedMessage tells the group that a message is in its queue.
+func (q *groupQueue) storedMessage() { q.group.wake() }
+
+// wake hands out what waits in the queue, if somebody may be there to take it.
+func (g *shareGroup) wake() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.queue == nil || !g.broker.ledger.holds(&g.queue.queue) {
+		return
+	}
+	if g.draining {
+		g.again = true
+		return
+	}
+	if !slices.ContainsFunc(g.members, func(sub *subscription) bool { return sub.session.conn.Load() != nil }) {
+		return
+	}
+	g.draining = true
+	g.broker.background.Go(g.drain)
+}
+
+// drain hands out messages of the queue until none is left, nobody takes one, or
+// the members have as many as they may.
+func (g *shareGroup) drain() {
+	for {
+		err := g.drainOnce()
+		if err != nil {
+			g.broker.opts.Logger.Error("couldn't hand out a shared subscription's messages", "tenant", g.realm.tenant.String(), "error", err)
+		}
+		g.mu.Lock()
+		if !g.again || err != nil {
+			g.draining = false
+			g.again = false
+			g.mu.Unlock()
+			return
+		}
+		g.again = false
+		g.mu.Unlock()
+	}
+}
+
+func (g *shareGroup) drainOnce() error {
+	ctx, cancel := context.WithTimeout(context.Background(), loadTimeout)
+	defer cancel()
+	q := g.stored()
+	if q == nil {
+		return nil
+	}
+	for after := int64(0); ; {
+		var rows []imprint.QueuedMessage
+		err := g.broker.store.View(ctx, func(tx imprint.ReadTx) error {
+			found, err := tx.Queued(q.key, after, loadMessages, loadBytes)
+			rows = found
+			return err
+		})
+		if err != nil || len(rows) == 0 {
+			return err
+		}
+		for _, row := range rows {
+			more, err := g.handOut(ctx, q, row)
+			if err != nil || !more {
+				return err
+			}
+		}
+		after = rows[len(rows)-1].Seq
+	}
+}
+
+// handOut gives one queued message to a member. It reports false when that is no
+// use for the next ones either.
+func (g *shareGroup) handOut(ctx context.Context, q *groupQueue, row imprint.QueuedMessage) (bool, error) {
+	packet, err := decodeStored(row.Packet)
+	if err != nil {
+		return false, err
+	}
+	g.mu.Lock()
+	_, taken := g.out[row.Seq]
+	full := len(g.out) >= maxLeased
+	if !taken && !full && g.queue == q {
+		if g.out == nil {
+			g.out = map[int64]struct{}{}
+		}
+		g.out[row.Seq] = struct{}{}
+	}
+	lost := g.queue != q
+	g.mu.Unlock()
+	if taken {
+		return true, nil
+	}
+	if full || lost {
+		return false, nil
+	}
+	now := g.broker.clock()
+	m := outgoing{Publish: *packet, expires: row.ExpiresAt, kept: packet}
+	l := &lease{group: g, kept: packet, expires: row.ExpiresAt, queue: q, seq: row.Seq}
+	if !row.ExpiresAt.IsZero() && !refreshExpiry(&m.Publish, row.ExpiresAt, now) {
+		g.broker.count.publishDropped.Add(1)
+		l.settle()
+		return true, nil
+	}
+	p := &parcel{kept: packet, expires: row.ExpiresAt, moved: l}
+	_, given := g.give(ctx, &m, 1, l, p, now)
+	if !given {
+		g.mu.Lock()
+		delete(g.out, row.Seq)
+		g.mu.Unlock()
+		return false, nil
+	}
+	if len(p.targets) > 0 {
+		g.broker.ledger.post(g.broker, p, nil)
+	}
+	return true, nil
+}

@@ -1,0 +1,163 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"github.com/imprint-iot/imprint/broker"
+)
+
+// MQTTConfig are the settings of `imprint serve` that bound what MQTT clients
+// may do. The defaults are the limits that AWS IoT Core documents, where it
+// documents one.
+type MQTTConfig struct {
+	// SessionExpiry is how long a persistent session of MQTT 3.1.1 is kept after
+	// its connection. Default 1h.
+	SessionExpiry time.Duration `koanf:"session-expiry"`
+	// MaxSessionExpiry lowers longer session expiry intervals of MQTT 5. Default
+	// 168h.
+	MaxSessionExpiry time.Duration `koanf:"max-session-expiry"`
+	// MaxSessions bounds the persistent sessions of one tenant. Default 500000.
+	MaxSessions int `koanf:"max-sessions"`
+	// MaxSessionMessages and MaxSessionBytes bound the queue of one persistent
+	// session or shared subscription. Defaults 10000 and 67108864 (64 MiB).
+	MaxSessionMessages int `koanf:"max-session-messages"`
+	MaxSessionBytes    int `koanf:"max-session-bytes"`
+	// MaxRetained bounds the retained messages of one tenant. Default 5000.
+	MaxRetained int `koanf:"max-retained"`
+	// PublishRate is how many messages a second one connection may publish; more
+	// are discarded. Default 100; 0: no bound.
+	PublishRate int `koanf:"publish-rate"`
+	// ThroughputRate is how many bytes a second one connection may send; more wait.
+	// Default 524288 (512 KiB); 0: no bound.
+	ThroughputRate int `koanf:"throughput-rate"`
+	// ConnectRate is how many CONNECT packets a second one client id may send; more
+	// are refused. Default 0: no bound, so that a device that was provisioned by
+	// its first connection may come again at once. AWS IoT Core allows 1.
+	ConnectRate int `koanf:"connect-rate"`
+	// MaxPayload bounds the payload of one message in bytes. Default 131072 (128
+	// KiB).
+	MaxPayload int `koanf:"max-payload"`
+	// MaxClientIDBytes, MaxTopicBytes and MaxTopicSlashes bound client ids, topic
+	// names and topic filters. Defaults 128, 256 and 7.
+	MaxClientIDBytes int `koanf:"max-client-id-bytes"`
+	MaxTopicBytes    int `koanf:"max-topic-bytes"`
+	MaxTopicSlashes  int `koanf:"max-topic-slashes"`
+	// MaxFilters is how many topic filters one SUBSCRIBE or UNSUBSCRIBE may have.
+	// Default 8.
+	MaxFilters int `koanf:"max-filters-per-subscribe"`
+	// MaxSubscriptions bounds the subscriptions of one connection. Default 50.
+	MaxSubscriptions int `koanf:"max-subscriptions"`
+	// MaxInflight bounds the unacknowledged QoS 1 messages of one connection in each
+	// direction. Default 100.
+	MaxInflight int `koanf:"max-inflight"`
+	// MaxTopicAliases bounds the topic aliases of one connection in each direction.
+	// Default 8.
+	MaxTopicAliases int `koanf:"max-topic-aliases"`
+	// MinKeepAlive and MaxKeepAlive are the range into which keep-alive times are
+	// moved. Defaults 30s and 20m.
+	MinKeepAlive time.Duration `koanf:"min-keep-alive"`
+	MaxKeepAlive time.Duration `koanf:"max-keep-alive"`
+	// MaxQueuedBytes and MaxQueuedMessages bound what waits in memory for one
+	// connected client. Defaults 1048576 (1 MiB) and 10000.
+	MaxQueuedBytes    int `koanf:"max-queued-bytes"`
+	MaxQueuedMessages int `koanf:"max-queued-messages"`
+	// StandardMatching follows the MQTT standard where AWS IoT Core doesn't: `a/#`
+	// also matches `a`, and filters with wildcards get retained messages.
+	StandardMatching bool `koanf:"standard-matching"`
+}
+
+func addMQTTFlags(f *pflag.FlagSet) {
+	f.Duration("session-expiry", time.Hour, "how long a persistent MQTT 3.1.1 session is kept")
+	f.Duration("max-session-expiry", 168*time.Hour, "longest session expiry of MQTT 5")
+	f.Int("max-sessions", 500_000, "persistent sessions of one tenant")
+	f.Int("max-session-messages", 10_000, "messages in the queue of one persistent session")
+	f.Int("max-session-bytes", 64<<20, "bytes in the queue of one persistent session")
+	f.Int("max-retained", 5000, "retained messages of one tenant")
+	f.Int("publish-rate", 100, "messages a second that one connection may publish (0: no bound)")
+	f.Int("throughput-rate", 512<<10, "bytes a second that one connection may send (0: no bound)")
+	f.Int("connect-rate", 0, "CONNECT packets a second of one client id (0: no bound)")
+	f.Int("max-payload", 128<<10, "bytes of one message's payload")
+	f.Int("max-client-id-bytes", 128, "bytes of a client id")
+	f.Int("max-topic-bytes", 256, "bytes of a topic name or filter")
+	f.Int("max-topic-slashes", 7, "slashes in a topic name or filter")
+	f.Int("max-filters-per-subscribe", 8, "topic filters in one SUBSCRIBE")
+	f.Int("max-subscriptions", 50, "subscriptions of one connection")
+	f.Int("max-inflight", 100, "unacknowledged QoS 1 messages of one connection, each way")
+	f.Int("max-topic-aliases", 8, "topic aliases of one connection, each way")
+	f.Duration("min-keep-alive", 30*time.Second, "shorter keep-alive times are raised to this")
+	f.Duration("max-keep-alive", 20*time.Minute, "longer keep-alive times, and 0, are lowered to this")
+	f.Int("max-queued-bytes", 1<<20, "bytes that wait in memory for one connected client")
+	f.Int("max-queued-messages", 10_000, "QoS 1 messages that wait in memory for one connected client")
+	f.Bool("standard-matching", false, "match a/# with a, and wildcards with retained messages, as the MQTT standard does")
+}
+
+// maxMQTTBytes bounds the settings that count bytes of one client's memory.
+const maxMQTTBytes = 1 << 30
+
+func (c MQTTConfig) check() error {
+	for _, n := range []struct {
+		name               string
+		value, least, most int
+	}{
+		{"max-sessions", c.MaxSessions, 1, 100_000_000},
+		{"max-session-messages", c.MaxSessionMessages, 1, 10_000_000},
+		{"max-session-bytes", c.MaxSessionBytes, 1, maxMQTTBytes},
+		{"max-retained", c.MaxRetained, 1, 10_000_000},
+		{"publish-rate", c.PublishRate, 0, 1_000_000_000},
+		{"throughput-rate", c.ThroughputRate, 0, 1_000_000_000},
+		{"connect-rate", c.ConnectRate, 0, 1_000_000},
+		{"max-payload", c.MaxPayload, 1, 128 << 20},
+		{"max-client-id-bytes", c.MaxClientIDBytes, 1, 65_535},
+		{"max-topic-bytes", c.MaxTopicBytes, 1, 65_535},
+		{"max-topic-slashes", c.MaxTopicSlashes, 1, 1000},
+		{"max-filters-per-subscribe", c.MaxFilters, 1, 10_000},
+		{"max-subscriptions", c.MaxSubscriptions, 1, 1_000_000},
+		{"max-inflight", c.MaxInflight, 1, 65_534},
+		{"max-topic-aliases", c.MaxTopicAliases, 1, 65_535},
+		{"max-queued-bytes", c.MaxQueuedBytes, 4096, maxMQTTBytes},
+		{"max-queued-messages", c.MaxQueuedMessages, 1, 10_000_000},
+	} {
+		if n.value < n.least || n.value > n.most {
+			return usageError{fmt.Errorf("%s is %d, and must be %d to %d", n.name, n.value, n.least, n.most)}
+		}
+	}
+	for _, d := range []struct {
+		name        string
+		value, most time.Duration
+	}{
+		{"session-expiry", c.SessionExpiry, c.MaxSessionExpiry},
+		{"max-session-expiry", c.MaxSessionExpiry, 100 * 365 * 24 * time.Hour},
+		{"min-keep-alive", c.MinKeepAlive, c.MaxKeepAlive},
+		{"max-keep-alive", c.MaxKeepAlive, 65_535 * time.Second},
+	} {
+		if d.value < time.Second || d.value > d.most {
+			return usageError{fmt.Errorf("%s is %s, and must be 1s to %s", d.name, d.value, d.most)}
+		}
+	}
+	return nil
+}
+
+// options gives the broker's.
+func (c MQTTConfig) options() broker.Options {
+	return broker.Options{
+		SessionExpiry: c.SessionExpiry, MaxSessionExpiry: c.MaxSessionExpiry, MaxSessions: c.MaxSessions,
+		MaxSessionMessages: c.MaxSessionMessages, MaxSessionBytes: c.MaxSessionBytes, MaxRetained: c.MaxRetained,
+		PublishRate: rateOption(c.PublishRate), ThroughputRate: rateOption(c.ThroughputRate), ConnectRate: rateOption(c.ConnectRate),
+		MaxPayload: c.MaxPayload, MaxClientIDBytes: c.MaxClientIDBytes, MaxTopicBytes: c.MaxTopicBytes, MaxTopicSlashes: c.MaxTopicSlashes,
+		MaxFiltersPerSubscribe: c.MaxFilters, MaxSubscriptions: c.MaxSubscriptions, MaxInflight: c.MaxInflight,
+		MaxTopicAliases: c.MaxTopicAliases, MinKeepAlive: c.MinKeepAlive, MaxKeepAlive: c.MaxKeepAlive,
+		MaxQueuedBytes: c.MaxQueuedBytes, MaxQueuedMessages: c.MaxQueuedMessages,
+		StandardParentMatch: c.StandardMatching, StandardRetainedMatch: c.StandardMatching,
+	}
+}
+
+// rateOption turns the setting's 0, no bound, into the broker's.
+func rateOption(perSecond int) int {
+	if perSecond == 0 {
+		return -1
+	}
+	return perSecond
+}
