@@ -261,7 +261,7 @@ func decode(stored []byte) (mqtt.Publish, error) {
 const defaultPage = 200
 
 func (s *Service) listRetained(ctx context.Context, caller awsapi.Caller, in *ListRetainedMessagesInput) (*ListRetainedMessagesOutput, error) {
-	page := imprint.Page{Limit: defaultPage, Cursor: text(in.NextToken)}
+	page := imprint.Page{Limit: defaultPage, Cursor: text(in.NextToken), Ascending: true}
 	if in.MaxResults != nil {
 		page.Limit = *in.MaxResults
 	}
