@@ -144,7 +144,9 @@ func Owns(path string) bool {
 			return true
 		}
 	}
-	return strings.HasPrefix(path, "/things/") && strings.HasSuffix(path, "/shadow")
+	// A thing may be called shadow, too.
+	segments := strings.Split(path, "/")
+	return len(segments) == 4 && segments[1] == "things" && segments[3] == "shadow"
 }
 
 // Message is what Publish hands over.
