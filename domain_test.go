@@ -89,6 +89,8 @@ func TestNamesAreCheckedOnce(t *testing.T) {
 		{"thing name", wrap(imprint.ParseThingName), "a:B_9-", "a:B_9-"},
 		{"thing name with a slash is refused", wrap(imprint.ParseThingName), "a/b", ""},
 		{"thing name of 129 characters is refused", wrap(imprint.ParseThingName), strings.Repeat("a", 129), ""},
+		{"thing group name", wrap(imprint.ParseThingGroupName), "a:B_9-", "a:B_9-"},
+		{"thing group name with a slash is refused", wrap(imprint.ParseThingGroupName), "a/b", ""},
 		{"policy name", wrap(imprint.ParsePolicyName), "p+=,.@-_9", "p+=,.@-_9"},
 		{"policy name with a space is refused", wrap(imprint.ParsePolicyName), "a b", ""},
 		{"template name of 36", wrap(imprint.ParseTemplateName), strings.Repeat("t", 36), strings.Repeat("t", 36)},
@@ -134,6 +136,20 @@ func TestARNsRoundTrip(t *testing.T) {
 		_, err = tenant.ParseCertificateARN(bad)
 		if imprint.CodeOf(err) != imprint.CodeInvalidRequest {
 			t.Errorf("ParseCertificateARN(%.60q) = %v, want %s", bad, err, imprint.CodeInvalidRequest)
+		}
+	}
+	thing, err := tenant.ParseThingARN(tenant.ThingARN("a:b"))
+	if err != nil || thing != "a:b" {
+		t.Errorf("ParseThingARN = %s, %v; want a:b", thing, err)
+	}
+	group, err := tenant.ParseThingGroupARN(tenant.ThingGroupARN("a:b"))
+	if err != nil || group != "a:b" {
+		t.Errorf("ParseThingGroupARN = %s, %v; want a:b", group, err)
+	}
+	for _, bad := range []string{tenant.ThingARN("x"), tenant.ARN("thinggroup/a/b"), imprint.Tenant{Account: "123456789012", Region: "eu-west-2"}.ThingGroupARN("x")} {
+		_, err = tenant.ParseThingGroupARN(bad)
+		if imprint.CodeOf(err) != imprint.CodeInvalidRequest {
+			t.Errorf("ParseThingGroupARN(%q) = %v, want %s", bad, err, imprint.CodeInvalidRequest)
 		}
 	}
 }
@@ -272,5 +288,53 @@ func TestMergeAttributes(t *testing.T) {
 	}
 	if diff := cmp.Diff(map[string]string{"keep": "1", "change": "1", "drop": "1"}, thing.Attributes); diff != "" {
 		t.Errorf("the thing itself changed (-want +got):\n%s", diff)
+	}
+}
+
+func TestThingGroupsKnowTheirPlace(t *testing.T) {
+	t.Parallel()
+	root := imprint.ThingGroup{Name: "g1"}
+	deepest := root
+	for n := 2; n <= imprint.MaxGroupDepth; n++ {
+		above, err := deepest.Below()
+		if err != nil {
+			t.Fatalf("a group at depth %d is refused: %v", n, err)
+		}
+		deepest = imprint.ThingGroup{Name: imprint.ThingGroupName(fmt.Sprintf("g%d", n)), Ancestors: above}
+	}
+	want := []imprint.ThingGroupName{"g1", "g2", "g3", "g4", "g5", "g6"}
+	if diff := cmp.Diff(want, deepest.Ancestors); diff != "" {
+		t.Errorf("the ancestors differ (-want +got):\n%s", diff)
+	}
+	_, err := deepest.Below()
+	if got := imprint.CodeOf(err); got != imprint.CodeInvalidRequest {
+		t.Errorf("a group at depth %d gives %q, want %s", imprint.MaxGroupDepth+1, got, imprint.CodeInvalidRequest)
+	}
+	if root.Parent() != "" || root.Root() != "g1" || deepest.Parent() != "g6" || deepest.Root() != "g1" {
+		t.Errorf("got parents %q and %q, roots %q and %q", root.Parent(), deepest.Parent(), root.Root(), deepest.Root())
+	}
+}
+
+func TestAThingIsInOneGroupOfAHierarchyAndInTenAtMost(t *testing.T) {
+	t.Parallel()
+	below := imprint.ThingGroup{Name: "below", Ancestors: []imprint.ThingGroupName{"r0"}}
+	var roots []imprint.ThingGroup
+	for n := range imprint.MaxGroupsPerThing {
+		roots = append(roots, imprint.ThingGroup{Name: imprint.ThingGroupName(fmt.Sprintf("r%d", n))})
+	}
+	for _, row := range []struct {
+		name    string
+		present []imprint.ThingGroup
+		want    imprint.Code
+	}{
+		{"the first", nil, ""},
+		{"the tenth", roots[1:], ""},
+		{"an ancestor is there", roots[:1], imprint.CodeInvalidRequest},
+		{"a sibling is there", []imprint.ThingGroup{{Name: "beside", Ancestors: []imprint.ThingGroupName{"r0"}}}, imprint.CodeInvalidRequest},
+		{"the eleventh", append([]imprint.ThingGroup{{Name: "x"}}, roots[1:]...), imprint.CodeInvalidRequest},
+	} {
+		if got := imprint.CodeOf(below.CheckJoin("sensor", row.present)); got != row.want {
+			t.Errorf("%s: got %q, want %q", row.name, got, row.want)
+		}
 	}
 }

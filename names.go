@@ -18,6 +18,8 @@ type (
 	CertificateID string
 	// ThingName is 1 to 128 characters of [a-zA-Z0-9:_-].
 	ThingName string
+	// ThingGroupName is 1 to 128 characters of [a-zA-Z0-9:_-].
+	ThingGroupName string
 	// PolicyName is 1 to 128 characters of [\w+=,.@-].
 	PolicyName string
 	// TemplateName is 1 to 36 characters of [0-9A-Za-z_-].
@@ -31,6 +33,7 @@ var (
 	regionPattern       = regexp.MustCompile(`^[a-z]{2,8}(-[a-z0-9]{1,12}){1,4}$`)
 	certificatePattern  = regexp.MustCompile(`^[0-9a-f]{64}$`)
 	thingNamePattern    = regexp.MustCompile(`^[a-zA-Z0-9:_-]{1,128}$`)
+	groupNamePattern    = regexp.MustCompile(`^[a-zA-Z0-9:_-]{1,128}$`)
 	policyNamePattern   = regexp.MustCompile(`^[\w+=,.@-]{1,128}$`)
 	templateNamePattern = regexp.MustCompile(`^[0-9A-Za-z_-]{1,36}$`)
 )
@@ -67,6 +70,14 @@ func ParseThingName(s string) (ThingName, error) {
 		return "", Errorf(CodeInvalidRequest, "thing name %q does not match [a-zA-Z0-9:_-]{1,128}", clip(s))
 	}
 	return ThingName(s), nil
+}
+
+// ParseThingGroupName checks a thing group name.
+func ParseThingGroupName(s string) (ThingGroupName, error) {
+	if !groupNamePattern.MatchString(s) {
+		return "", Errorf(CodeInvalidRequest, "thing group name %q does not match [a-zA-Z0-9:_-]{1,128}", clip(s))
+	}
+	return ThingGroupName(s), nil
 }
 
 // ParsePolicyName checks a policy name.
@@ -111,9 +122,12 @@ func (t Tenant) ARN(resource string) string {
 	return "arn:aws:iot:" + string(t.Region) + ":" + string(t.Account) + ":" + resource
 }
 
-// ThingARN, CertificateARN, CACertificateARN, PolicyARN and TemplateARN name
-// the tenant's resources as AWS IoT Core does.
+// ThingARN, ThingGroupARN, CertificateARN, CACertificateARN, PolicyARN and
+// TemplateARN name the tenant's resources as AWS IoT Core does.
 func (t Tenant) ThingARN(n ThingName) string { return t.ARN("thing/" + string(n)) }
+
+// ThingGroupARN names a thing group.
+func (t Tenant) ThingGroupARN(n ThingGroupName) string { return t.ARN("thinggroup/" + string(n)) }
 
 // CertificateARN names a device certificate.
 func (t Tenant) CertificateARN(id CertificateID) string { return t.ARN("cert/" + string(id)) }
@@ -153,16 +167,46 @@ func ParseARN(s string) (Tenant, string, error) {
 // ParseCertificateARN reads the certificate id out of a device certificate's
 // ARN that must belong to the tenant. Errors: CodeInvalidRequest.
 func (t Tenant) ParseCertificateARN(s string) (CertificateID, error) {
+	id, err := t.parseARN(s, "cert/", "certificate")
+	if err != nil {
+		return "", err
+	}
+	return ParseCertificateID(id)
+}
+
+// ParseThingGroupARN reads the name out of the ARN of a thing group that must
+// belong to the tenant. Errors: CodeInvalidRequest.
+func (t Tenant) ParseThingGroupARN(s string) (ThingGroupName, error) {
+	name, err := t.parseARN(s, "thinggroup/", "thing group")
+	if err != nil {
+		return "", err
+	}
+	return ParseThingGroupName(name)
+}
+
+// ParseThingARN reads the name out of the ARN of a thing that must belong to
+// the tenant. Errors: CodeInvalidRequest.
+func (t Tenant) ParseThingARN(s string) (ThingName, error) {
+	name, err := t.parseARN(s, "thing/", "thing")
+	if err != nil {
+		return "", err
+	}
+	return ParseThingName(name)
+}
+
+// parseARN gives the name of a resource of the tenant, of the kind with the
+// prefix.
+func (t Tenant) parseARN(s, prefix, kind string) (string, error) {
 	owner, resource, err := ParseARN(s)
 	if err != nil {
 		return "", err
 	}
-	id, found := strings.CutPrefix(resource, "cert/")
+	name, found := strings.CutPrefix(resource, prefix)
 	if !found {
-		return "", Errorf(CodeInvalidRequest, "%q is not the ARN of a certificate", clip(s))
+		return "", Errorf(CodeInvalidRequest, "%q is not the ARN of a %s", clip(s), kind)
 	}
 	if owner != t {
 		return "", Errorf(CodeInvalidRequest, "%q belongs to %s, not to %s", clip(s), owner, t)
 	}
-	return ParseCertificateID(id)
+	return name, nil
 }

@@ -40,7 +40,8 @@ type ChangeKind string
 const (
 	ChangeCertificate ChangeKind = "certificate" // also its attachments to things and of policies
 	ChangeCA          ChangeKind = "ca"
-	ChangeThing       ChangeKind = "thing"
+	ChangeThing       ChangeKind = "thing"      // also its memberships of groups
+	ChangeThingGroup  ChangeKind = "thinggroup" // also its attachments of policies
 	ChangePolicy      ChangeKind = "policy"
 	ChangeTemplate    ChangeKind = "template"
 	ChangeSettings    ChangeKind = "settings"
@@ -71,6 +72,7 @@ type ReadTx interface {
 	CertificateReader
 	CAReader
 	ThingReader
+	ThingGroupReader
 	PolicyReader
 	TemplateReader
 	SettingsReader
@@ -86,6 +88,7 @@ type Tx interface {
 	CertificateWriter
 	CAWriter
 	ThingWriter
+	ThingGroupWriter
 	PolicyWriter
 	TemplateWriter
 	SettingsWriter
@@ -151,9 +154,40 @@ type ThingReader interface {
 // ThingWriter writes things and attachments.
 type ThingWriter interface {
 	PutThing(Thing) error
-	DeleteThing(Tenant, ThingName) error
+	DeleteThing(Tenant, ThingName) error // with its memberships of groups
 	PutThingAttachment(ThingAttachment) error
 	DeleteThingAttachment(Tenant, ThingName, CertificateID) error
+}
+
+// ThingGroupFilter limits a list of thing groups.
+type ThingGroupFilter struct {
+	// Parent selects the groups right below it; empty, the roots.
+	Parent ThingGroupName
+	// Recursive selects groups at any depth: all below the parent, or all.
+	Recursive bool
+	Prefix    string // of the name
+}
+
+// ThingGroupReader reads thing groups and what is in them.
+type ThingGroupReader interface {
+	ThingGroup(Tenant, ThingGroupName) (ThingGroup, error)
+	// ThingGroups lists by name; below a parent recursively by place, ancestors
+	// before what is below them. An unknown parent has nothing below it.
+	ThingGroups(Tenant, ThingGroupFilter, Page) ([]ThingGroup, string, error)
+	ThingMemberships(Tenant, ThingName, Page) ([]ThingGroupMembership, string, error) // by group
+	// ThingGroupMembers lists by thing; recursively the members of all groups
+	// below it, too, then in ascending order by the groups' place and by thing.
+	ThingGroupMembers(t Tenant, group ThingGroupName, recursive bool, p Page) ([]ThingGroupMembership, string, error)
+}
+
+// ThingGroupWriter writes thing groups and memberships.
+type ThingGroupWriter interface {
+	PutThingGroup(ThingGroup) error
+	// DeleteThingGroup deletes the group and the memberships of it. It does not
+	// touch groups below it and attachments of policies: flows check those first.
+	DeleteThingGroup(Tenant, ThingGroupName) error
+	PutThingGroupMembership(ThingGroupMembership) error
+	DeleteThingGroupMembership(ThingGroupMembership) error
 }
 
 // PolicyReader reads policies, versions and attachments.

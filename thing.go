@@ -50,7 +50,12 @@ func (t Thing) CheckAttributes() error {
 		return Errorf(CodeInvalidRequest, "thing %s has %d attributes, at most %d are allowed", t.Name, len(t.Attributes), limit).
 			WithHint("A thing without a thing type has at most %d attributes, one with a type %d.", MaxAttributesWithoutType, MaxAttributesWithType)
 	}
-	for name, value := range t.Attributes {
+	return checkAttributes(t.Attributes)
+}
+
+// checkAttributes holds the rules for names and values.
+func checkAttributes(attributes map[string]string) error {
+	for name, value := range attributes {
 		if !attributeNamePattern.MatchString(name) {
 			return Errorf(CodeInvalidRequest, "attribute name %q does not match [a-zA-Z0-9_.,@/:#-]{1,128}", clip(name))
 		}
@@ -66,9 +71,13 @@ func (t Thing) CheckAttributes() error {
 // ones when merge is set, where an empty value takes the attribute away, or in
 // their place.
 func (t Thing) MergeAttributes(update map[string]string, merge bool) map[string]string {
-	result := make(map[string]string, len(t.Attributes)+len(update))
+	return mergeAttributes(t.Attributes, update, merge)
+}
+
+func mergeAttributes(present, update map[string]string, merge bool) map[string]string {
+	result := make(map[string]string, len(present)+len(update))
 	if merge {
-		maps.Copy(result, t.Attributes)
+		maps.Copy(result, present)
 	}
 	for name, value := range update {
 		if merge && value == "" {

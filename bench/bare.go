@@ -20,9 +20,16 @@ type announcement struct {
 	Root    string `json:"root"` // PEM
 }
 
+// What a client of the bare server asks for with its first byte.
+const (
+	askClose = 0 // to close
+	askHold  = 1 // to answer with a byte and wait for more
+)
+
 // ServeBare is the reference server: it completes mutual-TLS handshakes on a
-// loopback port, reads one byte and closes. It makes itself a P-256 root and
-// certificate, announces where it is on out, and runs until the context ends.
+// loopback port, reads one byte and closes, or holds the connection where the
+// byte asks for that. It makes itself a P-256 root and certificate, announces
+// where it is on out, and runs until the context ends.
 func ServeBare(ctx context.Context, out io.Writer) error {
 	root, err := newAuthority("Imprint bench reference root", time.Now())
 	if err != nil {
@@ -64,15 +71,29 @@ func acceptBare(ctx context.Context, ln net.Listener, config *tls.Config) error 
 		if err != nil {
 			return fmt.Errorf("couldn't accept for the reference: %w", err)
 		}
-		open.Go(func() {
-			secure := tls.Server(conn, config)
-			_ = conn.SetDeadline(time.Now().Add(connectionTimeout))
-			var one [1]byte
-			// A client that breaks off is reported by the client.
-			_, _ = secure.Read(one[:])
-			_ = secure.Close()
-		})
+		open.Go(func() { serveBare(ctx, conn, config) })
 	}
+}
+
+// serveBare serves one connection. A client that breaks off is reported by the
+// client.
+func serveBare(ctx context.Context, conn net.Conn, config *tls.Config) {
+	secure := tls.Server(conn, config)
+	defer func() { _ = secure.Close() }()
+	_ = conn.SetDeadline(time.Now().Add(connectionTimeout))
+	var one [1]byte
+	_, err := secure.Read(one[:])
+	if err != nil || one[0] != askHold {
+		return
+	}
+	_, err = secure.Write(one[:])
+	if err != nil {
+		return
+	}
+	stopped := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	defer stopped()
+	_ = conn.SetDeadline(time.Time{})
+	_, _ = secure.Read(one[:])
 }
 
 // bareServer is the reference as its user sees it.
@@ -128,7 +149,7 @@ func (b *bareServer) handshake(ctx context.Context, d *device) (time.Duration, e
 		return 0, err
 	}
 	defer func() { _ = conn.Close() }()
-	_, err = conn.Write([]byte{0})
+	_, err = conn.Write([]byte{askClose})
 	if err != nil {
 		return 0, fmt.Errorf("couldn't write: %w", err)
 	}
@@ -138,4 +159,22 @@ func (b *bareServer) handshake(ctx context.Context, d *device) (time.Duration, e
 		return 0, fmt.Errorf("couldn't see the connection close: %w", err)
 	}
 	return time.Since(began), nil
+}
+
+// hold opens a connection that the server holds.
+func (b *bareServer) hold(ctx context.Context, d *device, source net.IP) (net.Conn, error) {
+	conn, _, err := b.door.dial(ctx, d, approach{source: source})
+	if err != nil {
+		return nil, err
+	}
+	_, err = conn.Write([]byte{askHold})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("couldn't write: %w", err), conn.Close())
+	}
+	var one [1]byte
+	_, err = io.ReadFull(conn, one[:])
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("couldn't have the connection held: %w", err), conn.Close())
+	}
+	return conn, conn.SetDeadline(time.Time{})
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"runtime/debug"
 	"runtime/pprof"
 	"strings"
 	"syscall"
@@ -38,7 +39,10 @@ type child struct {
 // startChild runs a program whose standard input is a pipe of orders and whose
 // standard error is shown to the person.
 func startChild(name, program string, args []string, messages io.Writer) (*child, error) {
-	cmd := exec.Command(program, args...)
+	return start(name, exec.Command(program, args...), messages)
+}
+
+func start(name string, cmd *exec.Cmd, messages io.Writer) (*child, error) {
 	cmd.Env = childEnvironment(os.Environ())
 	cmd.Stderr = messages
 	orders, err := cmd.StdinPipe()
@@ -152,10 +156,45 @@ func (c *child) stop() error {
 
 func (c *child) cpu() (time.Duration, error) { return cpuTime(c.cmd.Process.Pid) }
 
+func (c *child) memory() (int64, error) { return residentMemory(c.cmd.Process.Pid) }
+
+const (
+	idlePeriod  = 50 * time.Millisecond
+	idlePeriods = 4
+	idleTimeout = time.Minute
+)
+
+// idle waits until the child has nothing more to do: in 0.2 s it uses a
+// clock tick at most.
+func (c *child) idle(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, idleTimeout)
+	defer cancel()
+	ticker := time.NewTicker(idlePeriod)
+	defer ticker.Stop()
+	last, err := c.cpu()
+	for quiet := 0; err == nil && quiet < idlePeriods; {
+		select {
+		case <-ticker.C:
+		case <-c.ended:
+			return c.lost()
+		case <-ctx.Done():
+			return fmt.Errorf("couldn't see the %s come to rest: %w", c.name, ctx.Err())
+		}
+		var now time.Duration
+		now, err = c.cpu()
+		quiet++
+		if now-last > tick {
+			quiet, last = 0, now
+		}
+	}
+	return err
+}
+
 // The orders that a server child obeys, and its answer when it did.
 const (
 	profileOrder    = "profile "
 	profileEndOrder = "profile-end"
+	collectOrder    = "collect" // garbage, and give free memory back
 	doneAnswer      = "done"
 )
 
@@ -177,6 +216,8 @@ func Obey(in io.Reader, out io.Writer, stop func()) {
 		switch path, begin := strings.CutPrefix(scanner.Text(), profileOrder); {
 		case begin && profile == nil:
 			profile, err = beginProfile(path)
+		case scanner.Text() == collectOrder:
+			debug.FreeOSMemory()
 		case scanner.Text() == profileEndOrder && profile != nil:
 			err = endProfile(profile)
 			profile = nil

@@ -9,7 +9,8 @@
 // The server is a child process with a data directory of its own, on loopback,
 // started like any other server; the reference is a second child: a plain Go
 // server that completes a mutual-TLS handshake (TLS 1.3, a P-256 certificate,
-// any client certificate, no tickets), reads one byte and closes. The load runs
+// any client certificate, no tickets), reads one byte and closes, or holds the
+// connection. The load runs
 // in the calling process, so the CPU time of each child is its own: user and
 // system time as the kernel accounts it, with all the child's threads, its
 // garbage collection and what it writes in the background. A figure per
@@ -33,10 +34,31 @@
 // A run fails, instead of giving figures, when a single connection went wrong,
 // or when the registry or the trace doesn't hold exactly the devices that came.
 //
+// # Brokers
+//
+// Broker adds mosquitto as a third child, with TLS 1.3, a certificate from each
+// device and an ACL file that allows what the devices' policies allow. One load
+// generator, in this process, drives both in turns: connections without a
+// goroutine while they are idle, one reader each under load, one sender for all
+// publishers, large TLS records, acknowledgements together. The load is closed: so
+// much is under way that a server is never short of work, and less than what
+// either keeps for one subscriber, so that none has a reason to drop. Each payload
+// begins with its publisher and its number; the run fails at the first message
+// that is missing, comes again without DUP or overtakes another. Latencies are
+// open loop: each message counts from the moment when it was due.
+//
+// Memory of an idle connection is the growth of the server's resident pages from
+// the first tenth of the connections to all of them, after both Go servers were
+// told to collect their garbage and give free pages back. The kernel's socket
+// buffers aren't in it.
+//
+// Both cores may be shared with the load generator, so that ratios by the clock
+// say less than those per CPU-second; the cores that each kept busy are printed.
+//
 // # What it doesn't do
 //
-// TLS sessions aren't resumed: the server offers no tickets. CPU seconds of
-// another process are read from /proc, so benches run on Linux only. Durable
-// writes cost what the temporary directory's file system makes them cost: set
-// TMPDIR to a directory on the disk of interest.
+// CPU seconds of another process are read from /proc, so benches run on Linux
+// only. Durable writes cost what the temporary directory's file system makes them
+// cost: set TMPDIR to a directory on the disk of interest. Mosquitto 2.0 doesn't
+// check subscriptions against its ACL file, only what is published and delivered.
 package bench

@@ -19,26 +19,49 @@ type Figure struct {
 	Unit      string   `json:"unit"`
 	Reference *float64 `json:"reference"` // in Unit, from the same run
 	Ratio     *float64 `json:"ratio"`     // Value by Reference
-	Goal      *float64 `json:"goal"`      // least Ratio that is good enough
+	Goal      *float64 `json:"goal"`      // the least Ratio that is good enough, or the most
+	Bound     *string  `json:"bound"`     // which of the two: Least or Most
 	Met       *bool    `json:"met"`
 }
+
+// What a goal is for its ratio.
+const (
+	Least = "least"
+	Most  = "most"
+)
 
 // Plain is a figure without a reference.
 func Plain(name string, value float64, unit string) Figure {
 	return Figure{Name: name, Value: value, Unit: unit}
 }
 
-// AtLeast is a figure whose ratio to a reference should reach a goal. Without a
-// positive reference there is no ratio, and the goal isn't met.
-func AtLeast(name string, value float64, unit string, reference, goal float64) Figure {
-	f := Figure{Name: name, Value: value, Unit: unit, Reference: &reference, Goal: &goal}
-	met := false
+// Beside is a figure whose reference is for comparison only.
+func Beside(name string, value float64, unit string, reference float64) Figure {
+	f := Plain(name, value, unit)
+	f.Reference = &reference
 	if reference > 0 {
 		ratio := value / reference
 		f.Ratio = &ratio
-		met = ratio >= goal
 	}
-	f.Met = &met
+	return f
+}
+
+// AtLeast is a figure whose ratio to a reference should reach a goal. Without a
+// positive reference there is no ratio, and the goal isn't met.
+func AtLeast(name string, value float64, unit string, reference, goal float64) Figure {
+	f := Beside(name, value, unit, reference)
+	return f.judged(goal, Least, f.Ratio != nil && *f.Ratio >= goal)
+}
+
+// AtMost is a figure whose ratio to a reference shouldn't exceed a goal.
+// Without a positive reference there is no ratio, and the goal isn't met.
+func AtMost(name string, value float64, unit string, reference, goal float64) Figure {
+	f := Beside(name, value, unit, reference)
+	return f.judged(goal, Most, f.Ratio != nil && *f.Ratio <= goal)
+}
+
+func (f Figure) judged(goal float64, bound string, met bool) Figure {
+	f.Goal, f.Bound, f.Met = &goal, &bound, &met
 	return f
 }
 
@@ -66,8 +89,12 @@ func PrintTable(w io.Writer, figures []Figure) error {
 		if f.Met != nil {
 			met = map[bool]string{true: "yes", false: "no"}[*f.Met]
 		}
-		_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", f.Name, show(&f.Value), f.Unit,
-			show(f.Reference), show(f.Ratio), show(f.Goal), met)
+		bound := ""
+		if f.Bound != nil && *f.Bound == Most {
+			bound = "<= "
+		}
+		_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s%s\t%s\n", f.Name, show(&f.Value), f.Unit,
+			show(f.Reference), show(f.Ratio), bound, show(f.Goal), met)
 	}
 	err := table.Flush()
 	if err != nil {

@@ -32,11 +32,44 @@ func TestAtLeastComparesTheRatioWithTheGoal(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			got := bench.AtLeast("x", test.value, "1/s", test.reference, test.goal)
-			want := bench.Figure{Name: "x", Value: test.value, Unit: "1/s", Reference: &test.reference, Ratio: test.ratio, Goal: &test.goal, Met: &test.met}
+			want := bench.Figure{Name: "x", Value: test.value, Unit: "1/s", Reference: &test.reference, Ratio: test.ratio, Goal: &test.goal, Bound: new(bench.Least), Met: &test.met}
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Errorf("the figure differs (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+func TestAtMostComparesTheRatioWithTheGoal(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		value, reference, goal float64
+		met                    bool
+	}{
+		"below":             {30, 29, 1.25, true},
+		"exactly":           {35, 28, 1.25, true},
+		"above":             {36, 28, 1.25, false},
+		"without reference": {1, 0, 1.25, false},
+	} {
+		got := bench.AtMost("x", test.value, "kB", test.reference, test.goal)
+		if *got.Met != test.met || *got.Bound != bench.Most || *got.Goal != test.goal || *got.Reference != test.reference {
+			t.Errorf("%s: got %+v, want met %t", name, got, test.met)
+		}
+		if test.reference > 0 && *got.Ratio != test.value/test.reference {
+			t.Errorf("%s: got ratio %v, want %v", name, *got.Ratio, test.value/test.reference)
+		}
+	}
+}
+
+func TestBesideHasARatioAndNoGoal(t *testing.T) {
+	t.Parallel()
+	got := bench.Beside("x", 3, "ms", 2)
+	if diff := cmp.Diff(bench.Figure{Name: "x", Value: 3, Unit: "ms", Reference: new(2.0), Ratio: new(1.5)}, got); diff != "" {
+		t.Errorf("the figure differs (-want +got):\n%s", diff)
+	}
+	got = bench.Beside("x", 3, "ms", 0)
+	if got.Ratio != nil {
+		t.Errorf("got ratio %v of nothing, want none", *got.Ratio)
 	}
 }
 
@@ -56,8 +89,8 @@ func TestJSONHasEveryMemberOfEveryFigure(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []map[string]any{
-		{"figure": "p50", "value": 1.5, "unit": "ms", "reference": nil, "ratio": nil, "goal": nil, "met": nil},
-		{"figure": "reconnects", "value": 850.0, "unit": "reconnects/CPU-s", "reference": 1000.0, "ratio": 0.85, "goal": 0.8, "met": true},
+		{"figure": "p50", "value": 1.5, "unit": "ms", "reference": nil, "ratio": nil, "goal": nil, "bound": nil, "met": nil},
+		{"figure": "reconnects", "value": 850.0, "unit": "reconnects/CPU-s", "reference": 1000.0, "ratio": 0.85, "goal": 0.8, "bound": "least", "met": true},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("JSON differs (-want +got):\n%s", diff)
@@ -84,15 +117,17 @@ func TestTableShowsOneFigureALine(t *testing.T) {
 		bench.Plain("rate", 12.34, "1/s"),
 		bench.AtLeast("reconnects", 850.4, "1/CPU-s", 1000, 0.8),
 		bench.AtLeast("devices", 1, "1/CPU-s", 0, 0.8),
+		bench.AtMost("memory", 30, "kB", 20, 1.25),
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := `FIGURE      VALUE  UNIT     REFERENCE  RATIO  GOAL  MET
-p50         1.50   ms       -          -      -     -
-rate        12.3   1/s      -          -      -     -
-reconnects  850    1/CPU-s  1000       0.85   0.80  yes
-devices     1.00   1/CPU-s  0.00       -      0.80  no
+	want := `FIGURE      VALUE  UNIT     REFERENCE  RATIO  GOAL     MET
+p50         1.50   ms       -          -      -        -
+rate        12.3   1/s      -          -      -        -
+reconnects  850    1/CPU-s  1000       0.85   0.80     yes
+devices     1.00   1/CPU-s  0.00       -      0.80     no
+memory      30.0   kB       20.0       1.50   <= 1.25  no
 `
 	if diff := cmp.Diff(want, out.String()); diff != "" {
 		t.Errorf("the table differs (-want +got):\n%s", diff)

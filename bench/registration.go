@@ -61,7 +61,7 @@ func jitpTemplate(facts Facts) object {
 				"ThingName": object{"Fn::Join": []any{"-", []any{parameter("Organization"), parameter("SerialNumber")}}},
 				// Three attributes are what a thing without a type may have.
 				"AttributePayload": object{
-					"name": parameter("CommonName"), "country": parameter("Country"), "model": "sensor-1",
+					"name": parameter("CommonName"), "country": parameter("Country"), "model": modelName,
 				},
 			}},
 			"certificate": object{"Type": "AWS::IoT::Certificate", "Properties": object{
@@ -72,9 +72,14 @@ func jitpTemplate(facts Facts) object {
 	}
 }
 
-// devicePolicy lets a device connect as its thing and use its own topics.
+// modelName is the attribute that all devices' things have in common.
+const modelName = "sensor-1"
+
+// devicePolicy lets a device connect as its thing, and use its own topics and
+// those of its model, which the others may use, too.
 func devicePolicy(facts Facts) string {
 	const thing = "${iot:Connection.Thing.ThingName}"
+	const model = "${iot:Connection.Thing.Attributes[model]}"
 	resource := func(kind string) string {
 		return fmt.Sprintf("arn:aws:iot:%s:%s:%s", facts.Region, facts.Account, kind)
 	}
@@ -85,8 +90,8 @@ func devicePolicy(facts Facts) string {
 	connect["Condition"] = object{"Bool": object{"iot:Connection.Thing.IsAttached": "true"}}
 	document, err := json.Marshal(object{"Version": "2012-10-17", "Statement": []any{
 		connect,
-		statement([]string{"iot:Publish", "iot:Receive"}, resource("topic/devices/"+thing+"/*")),
-		statement([]string{"iot:Subscribe"}, resource("topicfilter/devices/"+thing+"/*")),
+		statement([]string{"iot:Publish", "iot:Receive"}, resource("topic/devices/"+thing+"/*"), resource("topic/models/"+model+"/*")),
+		statement([]string{"iot:Subscribe"}, resource("topicfilter/devices/"+thing+"/*"), resource("topicfilter/models/"+model+"/*")),
 	}})
 	if err != nil {
 		return "" // maps of strings always encode

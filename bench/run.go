@@ -21,7 +21,8 @@ const (
 
 // Handshake measures reconnects of known devices: TCP, a full TLS handshake,
 // CONNECT to CONNACK, DISCONNECT; each device once, against as many handshakes
-// of the reference.
+// of the reference. Then each comes again with its TLS session, against the
+// full ones, unless opts.FullOnly.
 func Handshake(ctx context.Context, target Target, opts Options) ([]Figure, error) {
 	return run(ctx, target, opts, (*stand).handshake)
 }
@@ -57,21 +58,21 @@ func (s *stand) handshake(ctx context.Context) ([]Figure, error) {
 	if err != nil {
 		return nil, fmt.Errorf("couldn't warm up: %w", err)
 	}
-	var took []time.Duration
-	m, err := s.measure(ctx, func(ctx context.Context) error {
-		var err error
-		took, err = eachDevice(ctx, s.devices, s.opts.Concurrency, s.door.reconnect)
-		return err
-	})
+	if !s.opts.FullOnly {
+		err = s.door.checkResumption(ctx, s.warmers[0])
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w (--full-only measures full handshakes alone)", err)
+	}
+	full, err := s.reconnectAll(ctx, s.devices, s.opts.CPUProfile)
+	if err != nil || s.opts.FullOnly {
+		return full.fullFigures(), err
+	}
+	resumed, err := s.resumeAll(ctx, s.devices, "")
 	if err != nil {
 		return nil, err
 	}
-	return append(m.probes(),
-		AtLeast("reconnects of known devices, full handshake", perSecond(len(s.devices), m.cpu), reconnectUnit, m.reference(), reconnectGoal),
-		Plain("reconnects, by the clock", perSecond(len(s.devices), m.wall), "reconnects/s"),
-		Plain("reconnect to CONNACK, p50", milliseconds(percentile(took, 50)), "ms"),
-		Plain("reconnect to CONNACK, p99", milliseconds(percentile(took, 99)), "ms"),
-	), nil
+	return append(full.fullFigures(), resumed.resumedFigures(full.rate())...), nil
 }
 
 func (s *stand) jitp(ctx context.Context) ([]Figure, error) {
@@ -80,7 +81,7 @@ func (s *stand) jitp(ctx context.Context) ([]Figure, error) {
 		return nil, fmt.Errorf("couldn't warm up: %w", err)
 	}
 	var took []time.Duration
-	m, err := s.measure(ctx, func(ctx context.Context) error {
+	m, err := s.measure(ctx, s.devices, s.opts.CPUProfile, func(ctx context.Context) error {
 		var err error
 		took, err = eachDevice(ctx, s.devices, s.opts.Concurrency, s.onboard)
 		return err

@@ -44,6 +44,7 @@ type Facts struct {
 type Options struct {
 	Devices     int       // 1 to MaxDevices
 	Concurrency int       // connections at a time, 1 to MaxConcurrency
+	FullOnly    bool      // Handshake alone: no reconnects that resume their TLS session
 	KeepData    bool      // leave the server's data directory for inspection
 	CPUProfile  string    // file for a profile of the server in the measured part; empty: none
 	Messages    io.Writer // what goes on and what the children say, for people
@@ -87,6 +88,7 @@ type stand struct {
 	door    door
 	api     *client.Client
 	bare    *bareServer
+	ca      *authority
 	warmers []*device // for the warm-up
 	devices []*device // for the measured part
 }
@@ -212,6 +214,7 @@ func (s *stand) makeDevices(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.ca = ca
 	all, err := ca.devices(ctx, s.opts.warmUp()+s.opts.Devices, now)
 	if err != nil {
 		return err
@@ -264,25 +267,25 @@ type measured struct {
 // reference is the mean of the two probes.
 func (m measured) reference() float64 { return (m.before + m.after) / 2 }
 
-// measure runs a load between two probes of the reference.
-func (s *stand) measure(ctx context.Context, load func(context.Context) error) (measured, error) {
+// measure runs a load between two probes of the reference with the devices.
+func (s *stand) measure(ctx context.Context, devices []*device, profile string, load func(context.Context) error) (measured, error) {
 	var m measured
-	_, err := s.bare.probe(ctx, s.devices[:min(len(s.devices), bareWarmUp)], s.opts.Concurrency)
+	_, err := s.bare.probe(ctx, devices[:min(len(devices), bareWarmUp)], s.opts.Concurrency)
 	if err != nil {
 		return m, err
 	}
-	m.before, err = s.bare.probe(ctx, s.devices, s.opts.Concurrency)
+	m.before, err = s.bare.probe(ctx, devices, s.opts.Concurrency)
 	if err != nil {
 		return m, err
 	}
-	err = s.profiled(ctx, func() error {
+	err = s.profiled(ctx, profile, func() error {
 		m.cpu, m.wall, err = s.timed(ctx, load)
 		return err
 	})
 	if err != nil {
 		return m, err
 	}
-	m.after, err = s.bare.probe(ctx, s.devices, s.opts.Concurrency)
+	m.after, err = s.bare.probe(ctx, devices, s.opts.Concurrency)
 	return m, err
 }
 
@@ -311,12 +314,12 @@ func (s *stand) timed(ctx context.Context, load func(context.Context) error) (cp
 	return now - used, wall, err
 }
 
-// profiled runs the measured part, under the profiler if that is asked for.
-func (s *stand) profiled(ctx context.Context, part func() error) error {
-	if s.opts.CPUProfile == "" {
+// profiled runs a measured part, under the profiler if a file is named for it.
+func (s *stand) profiled(ctx context.Context, profile string, part func() error) error {
+	if profile == "" {
 		return part()
 	}
-	err := s.server.order(ctx, profileOrder+s.opts.CPUProfile)
+	err := s.server.order(ctx, profileOrder+profile)
 	if err != nil {
 		return err
 	}

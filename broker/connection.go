@@ -91,6 +91,11 @@ type connection struct {
 	aliases    []string
 	route      route
 	incoming   mqtt.Publish
+	now        time.Time     // when the bytes came that are handled now
+	scratch    []byte        // for the forms of its messages
+	owed       []*connection // whose writers it will start
+	arrived    uint64        // messages that aren't in the broker's count
+	wakeAt     time.Time     // the socket's read deadline
 	publishes  bucket
 	throughput bucket
 	explained  int  // denials that were put into words
@@ -127,6 +132,7 @@ func (b *Broker) Serve(ctx context.Context, conn net.Conn, peer Peer) {
 	// Whoever recovers from a panic of this goroutine keeps the server; nothing
 	// of the session may stay behind then.
 	defer c.forget()
+	defer c.payOwed()
 	err = in.run(ctx)
 	c.finish(c.ending(err))
 }
@@ -225,7 +231,7 @@ func (c *connection) withdraw() {
 	}
 	// A publisher that found this connection may keep it a while: what it holds
 	// must not keep others.
-	c.will, c.route, c.aliases = nil, route{}, nil
+	c.will, c.route, c.aliases, c.scratch, c.owed = nil, route{}, nil, nil, nil
 	c.session.detach(c, w)
 	c.broker.leave(c)
 }

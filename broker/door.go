@@ -39,7 +39,7 @@ func (b *Broker) Publish(ctx context.Context, m Message) error {
 		}
 	}
 	b.count.publishIn.Add(1)
-	stored, _ := b.route(ctx, r, nil, m.Topic, &packet, nil)
+	stored, _ := b.route(ctx, routing{realm: r, now: b.clock()}, m.Topic, &packet)
 	if stored == nil {
 		return nil
 	}

@@ -44,7 +44,7 @@ type ledger struct {
 
 const (
 	// maxChanges and maxChangeBytes bound one transaction.
-	maxChanges     = 1024
+	maxChanges     = 512
 	maxChangeBytes = 4 << 20
 	// maxLedgerBytes is from where on publishers wait for the store.
 	maxLedgerBytes = 32 << 20
@@ -104,6 +104,13 @@ func (l *ledger) wait(ctx context.Context, c change) error {
 
 func errShutdown() error {
 	return imprint.Errorf(imprint.CodeServerShutdown, "the server is shutting down")
+}
+
+// full tells that publishers should wait.
+func (l *ledger) full() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.size >= maxLedgerBytes
 }
 
 // awaitRoom returns when the store has caught up so far that more may come.
@@ -215,6 +222,7 @@ func (l *ledger) update(batch []change) (err error) {
 type parcel struct {
 	kept    *mqtt.Publish
 	raw     []byte // as an MQTT 5 PUBLISH packet with QoS 1, without RETAIN
+	raw311  []byte // as one of MQTT 3.1.1, made when the first client needs it
 	expires time.Time
 	targets []target
 	moved   *lease // not nil: it leaves a group's queue for a member's
@@ -234,9 +242,6 @@ func (t *target) queue() *queue {
 	}
 	return &t.group.queue
 }
-
-// retainBit is RETAIN in the first byte of a PUBLISH packet.
-const retainBit = 0x01
 
 // post puts a parcel into its queues. Done hears when it is durable.
 func (l *ledger) post(b *Broker, p *parcel, done func(error)) {
@@ -303,6 +308,25 @@ func (l *ledger) tellDropped(q *queue) uint64 {
 	n := q.dropped
 	q.dropped = 0
 	return n
+}
+
+// held completes a message for a connection. It runs on the ledger's goroutine.
+func (p *parcel) held(c *connection, h held) held {
+	if c.aliasMaximum > 0 || !p.expires.IsZero() {
+		h.packet, h.size = p.kept, p.kept.Size(c.version)
+		return h
+	}
+	h.raw = p.raw
+	if c.version != mqtt.V5 {
+		if p.raw311 == nil {
+			packet := *p.kept
+			packet.QoS, packet.PacketID, packet.Retain, packet.Dup = 1, 1, false, false
+			p.raw311 = packet.Append(nil, c.version)
+		}
+		h.raw = p.raw311
+	}
+	h.size, h.idAt = len(h.raw), packetIDAt(h.raw, len(p.kept.Topic))
+	return h
 }
 
 // write puts the message into each queue that has given it a number and that

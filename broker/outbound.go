@@ -36,6 +36,9 @@ type outbound struct {
 	room    chan struct{}
 	behind  bool
 	written int // bytes given to the socket, for the pace
+
+	owedBy   *connection // will start the writer
+	messages uint64      // in pending
 }
 
 // controlRoom is how many bytes of acknowledgements and other control packets
@@ -99,28 +102,22 @@ func (c *connection) appendLocked(encode func(dst []byte) []byte) {
 	}
 }
 
-// put encodes a message into the pending buffer. The lock is held.
-func (c *connection) put(p *mqtt.Publish) {
-	c.out.buffer()
-	if c.aliasMaximum > 0 {
-		c.putAliased(p)
-	} else {
-		c.out.pending = p.Append(c.out.pending, c.version)
-	}
-	c.broker.count.publishOut.Add(1)
-	c.startWriter()
-}
-
-// putAliased uses a topic alias, which it sets up at a topic's first message.
-// The first topics keep the aliases that the client allows (MQTT 5 section
-// 3.3.2.3.4); packets are numbered off in the order of the buffer, so the client
-// learns an alias before it is used.
+// putAliased encodes a message into the pending buffer, with a topic alias if
+// the client takes one. The first topics get the aliases that it allows (MQTT 5
+// section 3.3.2.3.4), set up by the topic's first message; the client sees the
+// packets in the order of the buffer, so it learns an alias before it is used.
+// The lock is held.
 func (c *connection) putAliased(p *mqtt.Publish) {
-	aliased := *p
+	c.out.buffer()
+	c.out.messages++
+	if c.aliasMaximum == 0 {
+		c.out.pending = p.Append(c.out.pending, c.version)
+		return
+	}
 	alias, known := c.out.aliases[string(p.Topic)]
 	switch {
 	case known:
-		aliased.Topic = nil
+		p.Topic = nil
 	case len(c.out.aliases) < c.aliasMaximum:
 		alias = uint16(len(c.out.aliases) + 1)
 		if c.out.aliases == nil {
@@ -131,9 +128,9 @@ func (c *connection) putAliased(p *mqtt.Publish) {
 		c.out.pending = p.Append(c.out.pending, c.version)
 		return
 	}
-	aliased.Properties.TopicAlias = alias
-	aliased.Properties.Mark(mqtt.PropTopicAlias)
-	c.out.pending = aliased.Append(c.out.pending, c.version)
+	p.Properties.TopicAlias = alias
+	p.Properties.Mark(mqtt.PropTopicAlias)
+	c.out.pending = p.Append(c.out.pending, c.version)
 }
 
 // flush sends what the reader's own packets were answered with: on the reader's
@@ -159,7 +156,10 @@ func (c *connection) uncork() {
 		c.startWriter()
 		return
 	}
-	c.session.pump(c)
+	c.session.pump(c, nil)
+	if len(c.out.pending) > 0 {
+		c.startWriter()
+	}
 }
 
 // write is the writer. Once makes it hand over to a goroutine of its own after
@@ -169,9 +169,11 @@ func (c *connection) write(once bool) {
 	for wrote := false; ; wrote = true {
 		c.session.mu.Lock()
 		if wrote && !c.out.closing && c.session.conn.Load() == c {
-			c.session.pump(c)
+			c.session.pump(c, c)
 		}
 		buf := c.out.pending
+		c.broker.count.publishOut.Add(c.out.messages)
+		c.out.messages = 0
 		if len(buf) == 0 {
 			c.out.writing = false
 			c.out.pending = nil

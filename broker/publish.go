@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -19,7 +20,7 @@ func (c *connection) handlePublish(ctx context.Context, header mqtt.FixedHeader,
 	if err != nil {
 		return err
 	}
-	c.broker.count.publishIn.Add(1)
+	c.arrived++
 	switch {
 	case packet.QoS > 1:
 		return end(imprint.CodeQoSNotSupported, "a PUBLISH has QoS %d", packet.QoS)
@@ -38,23 +39,33 @@ func (c *connection) handlePublish(ctx context.Context, header mqtt.FixedHeader,
 			return err
 		}
 	}
-	now := c.broker.clock()
-	if !c.withinRate(now) {
+	if !c.withinRate(c.now) {
 		return c.overRate(packet)
 	}
-	err = c.mayPublish(ctx, topic, packet, now)
+	bound, err := c.mayPublish(ctx, topic, packet)
 	if err == nil && packet.Retain {
+		c.payOwed()
 		err = c.broker.retain(ctx, c.realm, topic, packet)
 	}
 	if err != nil {
 		return c.denyPublish(packet, err)
 	}
-	stored, behind := c.broker.route(ctx, c.realm, c.session, topic, packet, &c.route)
+	if c.scratch == nil {
+		c.scratch = takeBuffer()
+	}
+	c.scratch = c.scratch[:0]
+	stored, behind := c.broker.route(ctx, routing{realm: c.realm, from: c, now: c.now, cache: &c.route}, topic, packet)
+	if bound.policies.Timeless() {
+		c.route.publisher = bound
+	}
 	switch {
 	case stored != nil:
 		c.post(ctx, stored, packet)
 	case packet.QoS == 1:
 		c.acknowledge(packet.PacketID, mqtt.Success)
+	}
+	if len(behind) > 0 {
+		c.payOwed()
 	}
 	for _, other := range behind {
 		if other != c {
@@ -67,7 +78,10 @@ func (c *connection) handlePublish(ctx context.Context, header mqtt.FixedHeader,
 // post gives a message to the store and acknowledges it when it is durable.
 func (c *connection) post(ctx context.Context, p *parcel, packet *mqtt.Publish) {
 	ledger := c.broker.ledger
-	ledger.awaitRoom(ctx)
+	if ledger.full() {
+		c.payOwed()
+		ledger.awaitRoom(ctx)
+	}
 	if packet.QoS == 0 {
 		ledger.post(c.broker, p, nil)
 		return
@@ -114,36 +128,40 @@ func (c *connection) intern(topic []byte) string {
 	return string(topic)
 }
 
-// mayPublish decides on a publish: topic, policy, retain.
-func (c *connection) mayPublish(ctx context.Context, topic string, packet *mqtt.Publish, now time.Time) error {
-	err := c.broker.checkTopic(topic)
-	if err != nil {
-		return err
-	}
+// mayPublish decides on a publish: topic, policy, retain. What was decided for
+// the topic before holds as long as nothing behind the decision has changed.
+func (c *connection) mayPublish(ctx context.Context, topic string, packet *mqtt.Publish) (*binding, error) {
 	bound := c.current(ctx)
 	if bound == nil {
-		return c.over()
+		return nil, c.over()
+	}
+	if c.route.publisher == bound && c.route.topic == topic && !packet.Retain {
+		return bound, nil
+	}
+	err := c.broker.checkTopic(topic)
+	if err != nil {
+		return nil, err
 	}
 	request := policy.Request{
 		Action: policy.Publish, ResourcePrefix: c.realm.topicARN, ResourceName: topic,
-		Vars: bound.vars, Now: now,
+		Vars: bound.vars, Now: c.now,
 	}
 	if bound.policies.Decide(&request) != policy.Allowed {
 		c.broker.count.publishDenied.Add(1)
-		return c.explain(imprint.CodePublishDenied, bound, &request)
+		return nil, c.explain(imprint.CodePublishDenied, bound, &request)
 	}
 	if strings.HasPrefix(topic, "$") {
-		return imprint.Errorf(imprint.CodeReservedTopic, "topic %q begins with $ and is none that clients may publish to", topic)
+		return nil, imprint.Errorf(imprint.CodeReservedTopic, "topic %q begins with $ and is none that clients may publish to", topic)
 	}
 	if !packet.Retain {
-		return nil
+		return bound, nil
 	}
 	request.Action = policy.RetainPublish
 	if bound.policies.Decide(&request) != policy.Allowed {
 		c.broker.count.publishDenied.Add(1)
-		return c.explain(imprint.CodeRetainDenied, bound, &request)
+		return nil, c.explain(imprint.CodeRetainDenied, bound, &request)
 	}
-	return nil
+	return bound, nil
 }
 
 // denyPublish answers a refused PUBLISH: MQTT 5 clients get a reason in PUBACK
@@ -161,18 +179,23 @@ func (c *connection) denyPublish(packet *mqtt.Publish, refusal error) error {
 	return nil
 }
 
-// route is what the last PUBLISH of a connection found, which mostly serves the
-// next one too.
+// route is what the last PUBLISH of a connection found and what was decided,
+// which mostly serves the next one too.
 type route struct {
 	topic   string
 	version uint64
 	found   matches
 	valid   bool
+	// publisher may publish on the topic; nil: not known. Receivers are, in the
+	// order of the subscriptions, with what each connection was found to receive
+	// it; nil: not known. Neither is kept where a policy looks at the time.
+	publisher *binding
+	receivers []*binding
 }
 
 // cachedRoute bounds how many subscriptions a publisher remembers: it keeps
 // the sessions in memory, also those that have ended since.
-const cachedRoute = 32
+const cachedRoute = 256
 
 // lookup gives the subscriptions for a topic.
 func (c *route) lookup(t *tree, topic string) matches {
@@ -183,20 +206,35 @@ func (c *route) lookup(t *tree, topic string) matches {
 	// What the one before found and this one didn't is let go.
 	clear(found.subs[len(found.subs):cap(found.subs)])
 	clear(found.groups[len(found.groups):cap(found.groups)])
+	publisher, receivers := c.publisher, c.receivers
+	if c.topic != topic {
+		publisher = nil
+	}
 	if found.len() > cachedRoute {
-		*c = route{topic: topic}
+		*c = route{topic: topic, publisher: publisher}
 		return found
 	}
-	*c = route{topic: topic, version: version, found: found, valid: true}
+	clear(receivers[:cap(receivers)])
+	receivers = slices.Grow(receivers[:0], len(found.subs))[:len(found.subs)]
+	*c = route{topic: topic, version: version, found: found, valid: true, publisher: publisher, receivers: receivers}
 	return found
 }
 
+// routing is where a message comes from.
+type routing struct {
+	realm *realm
+	from  *connection // nil: the service
+	now   time.Time
+	// cache is what the publisher found last; nil: it keeps nothing.
+	cache *route
+}
+
 // route hands a message to every subscriber in the tenant that may receive it.
-// From is the publishing session, nil for the service. Cache, when not nil, is
-// what the publisher found last. The parcel is the message for those whose
-// queues are in the store, nil where there are none: the caller posts it. Behind
-// are subscribers that a publisher should wait for.
-func (b *Broker) route(ctx context.Context, r *realm, from *session, topic string, packet *mqtt.Publish, cache *route) (stored *parcel, behind []*connection) {
+// The parcel is the message for those whose queues are in the store, nil where
+// there are none: the caller posts it. Behind are subscribers that a publisher
+// should wait for.
+func (b *Broker) route(ctx context.Context, from routing, topic string, packet *mqtt.Publish) (stored *parcel, behind []*connection) {
+	r, cache := from.realm, from.cache
 	if cache == nil {
 		cache = &route{}
 	}
@@ -204,33 +242,34 @@ func (b *Broker) route(ctx context.Context, r *realm, from *session, topic strin
 	if found.len() == 0 {
 		return nil, nil
 	}
-	now := b.clock()
-	message := forwarded(packet, topic, now)
+	message := forwarded(packet, topic, from.now)
+	if from.from != nil {
+		message.scratch = from.from.scratch
+	}
 	var p parcel
-	for _, sub := range found.subs {
+	for n, sub := range found.subs {
 		s := sub.session
-		if sub.noLocal && s == from {
+		c := s.conn.Load()
+		if sub.noLocal && c != nil && c == from.from {
 			continue
 		}
-		c := s.conn.Load()
 		retain, qos := sub.retainAsPublished && packet.Retain, min(packet.QoS, sub.qos)
 		if s.durable != nil && qos == 1 {
-			if c == nil || c.mayQueue(ctx, r, topic, now) {
+			if c == nil || c.mayQueue(ctx, r, topic, from.now) {
 				p.targets = append(p.targets, target{session: s, retain: retain})
 			}
 			continue
 		}
-		if c == nil || !c.mayReceive(ctx, r, topic, now) {
+		if c == nil || !c.receivesCached(ctx, cache, n, topic, from) {
 			continue
 		}
-		message.Retain = retain
-		slow, _ := s.deliver(&message, qos, nil)
+		slow, _ := s.deliver(&message, qos, retain, nil, from.from)
 		if slow != nil {
 			behind = append(behind, slow)
 		}
 	}
 	for _, g := range found.groups {
-		slow, given := g.give(ctx, &message, packet.QoS, nil, &p, now)
+		slow, given := g.give(ctx, &message, packet.QoS, nil, &p, from.now, from.from)
 		if !given {
 			b.count.publishDropped.Add(1)
 		}
@@ -238,12 +277,32 @@ func (b *Broker) route(ctx context.Context, r *realm, from *session, topic strin
 			behind = append(behind, slow)
 		}
 	}
+	if from.from != nil {
+		from.from.scratch = message.scratch
+	}
 	if len(p.targets) == 0 {
 		return nil, behind
 	}
 	// A copy on the heap only for those that need one.
 	stored = &parcel{kept: message.keep(), expires: message.expires, targets: p.targets}
 	return stored, behind
+}
+
+// receivesCached decides on iot:Receive for the n-th subscription of a route.
+func (c *connection) receivesCached(ctx context.Context, cache *route, n int, topic string, from routing) bool {
+	bound := c.bound.Load()
+	known := n < len(cache.receivers)
+	if known && bound != nil && cache.receivers[n] == bound && !bound.who.Stale() {
+		return true
+	}
+	bound = c.current(ctx)
+	if bound == nil || !c.receives(bound, from.realm, topic, from.now) {
+		return false
+	}
+	if known && bound.policies.Timeless() {
+		cache.receivers[n] = bound
+	}
+	return true
 }
 
 // mayReceive decides on iot:Receive. A refusal is silent, as on AWS IoT Core.
@@ -340,7 +399,7 @@ func (b *Broker) routeEvent(ctx context.Context, event imprint.Event) *parcel {
 		return nil // nobody of the tenant has ever connected
 	}
 	packet := mqtt.Publish{QoS: 1, Topic: []byte(event.Topic), Payload: event.Payload}
-	p, _ := b.route(ctx, r, nil, event.Topic, &packet, nil)
+	p, _ := b.route(ctx, routing{realm: r, now: b.clock()}, event.Topic, &packet)
 	return p
 }
 

@@ -133,8 +133,8 @@ func (s *session) stored(seq int64, p *parcel, retain bool) {
 		return
 	}
 	d.loaded = seq
-	s.hold(c, held{packet: p.kept, retain: retain, size: p.kept.Size(s.version), until: p.expires, seq: seq})
-	s.pump(c)
+	s.hold(c, p.held(c, held{retain: retain, until: p.expires, seq: seq}))
+	s.pump(c, nil)
 }
 
 // hold adds a stored message to those that wait, unless the client takes none of
@@ -190,7 +190,7 @@ func (s *session) load(c *connection, after, committed int64) {
 		h.dup = h.seq <= d.resend
 		s.hold(c, h)
 	}
-	s.pump(c)
+	s.pump(c, nil)
 }
 
 // read gives the next messages of the queue that the client may have, and the
@@ -226,9 +226,13 @@ func (s *session) read(ctx context.Context, c *connection, after int64) ([]held,
 			unwanted = append(unwanted, row)
 			continue
 		}
-		next = append(next, held{
-			packet: packet, retain: packet.Retain, size: packet.Size(s.version), until: row.ExpiresAt, seq: row.Seq,
-		})
+		h := held{retain: packet.Retain, size: packet.Size(s.version), until: row.ExpiresAt, seq: row.Seq}
+		if s.version == mqtt.V5 && c.aliasMaximum == 0 && row.ExpiresAt.IsZero() {
+			h.raw, h.idAt = row.Packet, packetIDAt(row.Packet, len(topic))
+		} else {
+			h.packet = packet
+		}
+		next = append(next, h)
 	}
 	if c.ended.Load() != nil {
 		return nil, after, nil // it is no longer this connection that decides
@@ -280,13 +284,7 @@ func (s *session) forgetQueued(seq int64, size int) {
 			if gone {
 				return nil
 			}
-			for _, seq := range taken {
-				err := tx.DeleteQueued(d.queue.key, seq)
-				if err != nil {
-					return err
-				}
-			}
-			return nil
+			return tx.DeleteQueuedAll(d.queue.key, taken)
 		},
 		done: func(err error) {
 			if err == nil {

@@ -43,22 +43,47 @@ func (r *reader) next(ctx context.Context, limit int, idle time.Duration) (mqtt.
 				return header, body, nil
 			}
 		}
-		r.connection.flush()
+		r.connection.settleBatch()
 		if deadline.IsZero() {
 			deadline = time.Now().Add(idle)
 		}
-		err = r.fill(ctx, need, deadline)
+		r.connection.wakeBy(deadline, min(deadlineSlack, idle/8))
+		err = r.fill(ctx, need)
 		if err != nil {
 			return header, nil, err
 		}
 	}
 }
 
+// settleBatch sends what came of the packets that were read so far.
+func (c *connection) settleBatch() {
+	c.payOwed()
+	c.flush()
+	if c.arrived > 0 {
+		c.broker.count.publishIn.Add(c.arrived)
+		c.arrived = 0
+	}
+	giveBuffer(c.scratch)
+	c.scratch = nil
+}
+
+// deadlineSlack is how much later than asked a silent connection may be noticed:
+// it spares setting the deadline for every read.
+const deadlineSlack = time.Second
+
+// wakeBy bounds the next read.
+func (c *connection) wakeBy(deadline time.Time, slack time.Duration) {
+	if !c.wakeAt.Before(deadline) && c.wakeAt.Sub(deadline) <= slack {
+		return
+	}
+	c.wakeAt = deadline.Add(slack)
+	_ = c.conn.SetReadDeadline(c.wakeAt)
+}
+
 // fill reads more bytes of a packet of need bytes.
-func (r *reader) fill(ctx context.Context, need int, deadline time.Time) error {
+func (r *reader) fill(ctx context.Context, need int) error {
 	c := r.connection
 	r.makeRoom(need)
-	_ = c.conn.SetReadDeadline(deadline)
 	// Who ends the session sets the reason first and the deadline then: one of
 	// the two is seen here.
 	if c.ended.Load() != nil {
@@ -67,6 +92,7 @@ func (r *reader) fill(ctx context.Context, need int, deadline time.Time) error {
 	n, err := c.conn.Read(r.buf[r.end:])
 	r.end += n
 	if n > 0 {
+		c.now = c.broker.clock()
 		c.payFor(ctx, n)
 		return nil
 	}

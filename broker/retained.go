@@ -126,10 +126,9 @@ func (c *connection) sendRetainedMessage(ctx context.Context, sub *subscription,
 		return nil
 	}
 	m := outgoing{Publish: *packet, expires: row.ExpiresAt, kept: packet}
-	m.Retain = true
 	qos := min(packet.QoS, sub.qos)
 	if qos == 0 || c.session.durable == nil {
-		c.session.deliver(&m, qos, nil)
+		c.session.deliver(&m, qos, true, nil, nil)
 		return nil
 	}
 	p := &parcel{kept: packet, expires: row.ExpiresAt, targets: []target{{session: c.session, retain: true}}}

@@ -1,7 +1,6 @@
 package broker
 
 import (
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -33,22 +32,29 @@ type session struct {
 	// QoS 1 messages to the client: in flight in the order of sending, and those
 	// that wait for the client's receive maximum.
 	nextID       uint16
-	inflight     []flight
+	ordinal      uint64 // of the last message sent
+	inflight     flights
 	waiting      []held
 	waitingBytes int
 }
 
 // flight is a QoS 1 message that was sent and isn't acknowledged.
 type flight struct {
-	id     uint16
-	size   int
-	seq    int64  // in the session's queue; 0: it isn't stored
-	shared *lease // not nil: it came by a shared subscription
+	id      uint16
+	size    int32
+	ordinal uint64
+	seq     int64  // in the session's queue; 0: it isn't stored
+	shared  *lease // not nil: it came by a shared subscription
 }
 
 // held is a QoS 1 message that waits for room in the client's window.
 type held struct {
-	packet *mqtt.Publish // not changed: others may hold it, too
+	// raw is the message as bytes, with a place for its packet id, when they stay
+	// as they are until it is sent; else packet is the message. Neither is changed:
+	// others may hold it, too.
+	raw    []byte
+	idAt   int
+	packet *mqtt.Publish
 	retain bool
 	dup    bool // it may have been sent before
 	size   int
@@ -57,42 +63,23 @@ type held struct {
 	shared *lease
 }
 
-// outgoing is a message on its way to its subscribers, one after the other. QoS,
-// packet id and RETAIN are set for each.
-type outgoing struct {
-	mqtt.Publish
-	expires time.Time // zero: doesn't expire
-	// kept is a copy that outlives the publisher's buffer, made when the first
-	// subscriber has to wait, and shared by all that do. It isn't changed.
-	kept *mqtt.Publish
-}
-
-// keep gives the copy that outlives the publisher's buffer.
-func (m *outgoing) keep() *mqtt.Publish {
-	if m.kept == nil {
-		m.kept = clonePublish(&m.Publish)
-	}
-	return m.kept
-}
-
 // deliver sends a message to the session's client, if it is connected, or keeps
 // it in memory until the client's window has room. It never blocks on the
 // client. Behind is a connection whose backlog is high, for the publisher to wait
 // for; taken is false when nobody is connected.
-func (s *session) deliver(m *outgoing, qos mqtt.QoS, shared *lease) (behind *connection, taken bool) {
-	m.QoS, m.PacketID = qos, 0
-	size := m.Size(s.version)
+func (s *session) deliver(m *outgoing, qos mqtt.QoS, retain bool, shared *lease, by *connection) (behind *connection, taken bool) {
+	f := m.form(s.version, qos)
+	size := len(f.raw)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c := s.conn.Load()
 	if c == nil || c.out.closing {
 		return nil, false
 	}
-	count := &s.broker.count
 	if c.maxPacket > 0 && size > c.maxPacket {
 		// "The Server MUST discard it and then behave as if it had completed
 		// sending" [MQTT-3.1.2-25].
-		count.publishDropped.Add(1)
+		s.broker.count.publishDropped.Add(1)
 		if shared != nil {
 			shared.settle()
 		}
@@ -100,7 +87,7 @@ func (s *session) deliver(m *outgoing, qos mqtt.QoS, shared *lease) (behind *con
 	}
 	queued := len(c.out.pending) + s.waitingBytes
 	if queued > 0 && queued+size > s.broker.opts.MaxQueuedBytes {
-		count.publishDropped.Add(1)
+		s.broker.count.publishDropped.Add(1)
 		if qos > 0 {
 			c.tooSlow("%d bytes of messages wait for the client", queued)
 		}
@@ -108,18 +95,15 @@ func (s *session) deliver(m *outgoing, qos mqtt.QoS, shared *lease) (behind *con
 	}
 	switch {
 	case qos == 0:
-		c.put(&m.Publish)
-	case len(s.inflight) < c.window && len(s.waiting) == 0:
-		m.PacketID = s.takeID()
-		s.inflight = append(s.inflight, flight{id: m.PacketID, size: size, shared: shared})
-		c.put(&m.Publish)
+		s.put(c, m, f, flight{}, retain, by)
+	case s.inflight.len() < c.window && len(s.waiting) == 0:
+		s.put(c, m, f, s.takeOff(size, shared), retain, by)
 	case len(s.waiting) >= s.broker.opts.MaxQueuedMessages:
-		count.publishDropped.Add(1)
+		s.broker.count.publishDropped.Add(1)
 		c.tooSlow("%d messages wait for the client's acknowledgements", len(s.waiting))
 		return nil, false
 	default:
-		s.waiting = append(s.waiting, held{packet: m.keep(), retain: m.Retain, size: size, until: m.expires, shared: shared})
-		s.waitingBytes += size
+		s.wait(c, m, f, retain, shared)
 	}
 	if c.backlogHigh() {
 		return c, true
@@ -127,19 +111,60 @@ func (s *session) deliver(m *outgoing, qos mqtt.QoS, shared *lease) (behind *con
 	return nil, true
 }
 
+// takeOff makes a place in flight for a message that isn't stored. The lock is
+// held.
+func (s *session) takeOff(size int, shared *lease) flight {
+	s.ordinal++
+	x := flight{id: s.takeID(), size: int32(size), ordinal: s.ordinal, shared: shared}
+	s.inflight.add(x)
+	return x
+}
+
+// put sends a message, whose place in flight is made. The lock is held.
+func (s *session) put(c *connection, m *outgoing, f *form, x flight, retain bool, by *connection) {
+	if c.aliasMaximum > 0 {
+		packet := m.Publish
+		packet.PacketID, packet.Retain, packet.Dup = x.id, retain, false
+		packet.QoS = 0
+		if x.id > 0 {
+			packet.QoS = 1
+		}
+		c.putAliased(&packet)
+		c.wakeWriter(by)
+		return
+	}
+	c.putForm(f.raw, f.idAt, x.id, retain, false, by)
+}
+
+// wait keeps a message until the client's window has room. The lock is held.
+func (s *session) wait(c *connection, m *outgoing, f *form, retain bool, shared *lease) {
+	h := held{retain: retain, size: len(f.raw), until: m.expires, shared: shared}
+	if c.aliasMaximum > 0 || !m.expires.IsZero() {
+		h.packet = m.keep()
+	} else {
+		h.raw, h.idAt = f.keep(), f.idAt
+	}
+	s.waiting = append(s.waiting, h)
+	s.waitingBytes += h.size
+}
+
+// wrapNear is how many messages after the oldest in flight packet ids may come
+// round to it.
+const wrapNear = 65_000
+
 // takeID finds a free packet id of a session that isn't stored. The window is
 // smaller than the id space, so there is one near.
 func (s *session) takeID() uint16 {
 	for {
 		s.nextID++
-		if s.nextID != 0 && !s.inFlight(s.nextID) {
+		if s.nextID == 0 {
+			continue
+		}
+		oldest := s.inflight.ordinal()
+		if oldest == 0 || s.ordinal-oldest < wrapNear || !s.inflight.has(s.nextID) {
 			return s.nextID
 		}
 	}
-}
-
-func (s *session) inFlight(id uint16) bool {
-	return slices.ContainsFunc(s.inflight, func(f flight) bool { return f.id == id })
 }
 
 // acknowledged takes a PUBACK of a connection's client and sends what waited for
@@ -150,15 +175,13 @@ func (s *session) acknowledged(c *connection, id uint16) {
 	if s.conn.Load() != c {
 		return // the session has gone on to another connection
 	}
-	at := slices.IndexFunc(s.inflight, func(f flight) bool { return f.id == id })
-	if at < 0 {
+	done, found := s.inflight.take(id)
+	if !found {
 		return
 	}
-	done := s.inflight[at]
-	s.inflight = slices.Delete(s.inflight, at, at+1)
-	s.settled(done.seq, done.size, done.shared)
+	s.settled(done.seq, int(done.size), done.shared)
 	if !c.out.closing {
-		s.pump(c)
+		s.pump(c, c)
 	}
 }
 
@@ -173,12 +196,13 @@ func (s *session) settled(seq int64, size int, shared *lease) {
 	}
 }
 
-// pump sends what waits while the client's window and the buffer have room. The
-// lock is held, and the connection isn't closing.
-func (s *session) pump(c *connection) {
-	for len(s.waiting) > 0 && len(s.inflight) < c.window && len(c.out.pending) <= s.broker.opts.MaxQueuedBytes/2 && !c.out.corked {
+// pump sends what waits while the client's window and the buffer have room. By
+// starts the writer later; nil: it starts now. The lock is held, and the
+// connection isn't closing.
+func (s *session) pump(c *connection, by *connection) {
+	for len(s.waiting) > 0 && s.inflight.len() < c.window && len(c.out.pending) <= s.broker.opts.MaxQueuedBytes/2 && !c.out.corked {
 		next := &s.waiting[0]
-		if !s.sendHeld(c, next) {
+		if !s.sendHeld(c, next, by) {
 			break
 		}
 		s.waitingBytes -= next.size
@@ -194,25 +218,36 @@ func (s *session) pump(c *connection) {
 
 // sendHeld sends a message that waited, or lets it go when it has expired. It
 // reports false when the message has to go on waiting.
-func (s *session) sendHeld(c *connection, h *held) bool {
-	packet := *h.packet
-	packet.QoS, packet.Retain, packet.Dup = 1, h.retain, h.dup
-	if !h.until.IsZero() && !refreshExpiry(&packet, h.until, s.broker.clock()) {
-		s.broker.count.publishDropped.Add(1)
-		s.settled(h.seq, h.size, h.shared)
-		return true
+func (s *session) sendHeld(c *connection, h *held, by *connection) bool {
+	var packet mqtt.Publish
+	if h.packet != nil {
+		packet = *h.packet
+		packet.QoS, packet.Retain, packet.Dup = 1, h.retain, h.dup
+		if !h.until.IsZero() && !refreshExpiry(&packet, h.until, s.broker.clock()) {
+			s.broker.count.publishDropped.Add(1)
+			s.settled(h.seq, h.size, h.shared)
+			return true
+		}
 	}
+	s.ordinal++
+	x := flight{size: int32(h.size), ordinal: s.ordinal, seq: h.seq, shared: h.shared}
 	if h.seq > 0 {
-		packet.PacketID = packetIDOf(h.seq)
-		if s.inFlight(packet.PacketID) {
+		x.id = packetIDOf(h.seq)
+		if s.inflight.has(x.id) {
 			return false // 65535 messages later: the one before comes first
 		}
 		s.durable.sent = max(s.durable.sent, h.seq)
 	} else {
-		packet.PacketID = s.takeID()
+		x.id = s.takeID()
 	}
-	s.inflight = append(s.inflight, flight{id: packet.PacketID, size: h.size, seq: h.seq, shared: h.shared})
-	c.put(&packet)
+	s.inflight.add(x)
+	if h.packet == nil {
+		c.putForm(h.raw, h.idAt, x.id, h.retain, h.dup, by)
+		return true
+	}
+	packet.PacketID = x.id
+	c.putAliased(&packet)
+	c.wakeWriter(by)
 	return true
 }
 
@@ -220,7 +255,7 @@ func (s *session) sendHeld(c *connection, h *held) bool {
 // acknowledged, and forgets it. The lock is held.
 func (s *session) leases() []*lease {
 	var back []*lease
-	for _, f := range s.inflight {
+	for _, f := range s.inflight.all[s.inflight.head:] {
 		if f.shared != nil {
 			back = append(back, f.shared)
 		}
@@ -235,7 +270,7 @@ func (s *session) leases() []*lease {
 
 // dropOutput forgets what is under way to the client. The lock is held.
 func (s *session) dropOutput() {
-	s.inflight, s.waiting, s.waitingBytes = nil, nil, 0
+	s.inflight, s.waiting, s.waitingBytes = flights{}, nil, 0
 }
 
 // unsubscribeAll takes the session out of the topics, once, and ends it for good.

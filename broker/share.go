@@ -146,14 +146,13 @@ const maxPicks = 8
 
 // give hands a message to a member, or puts it into the parcel for the store.
 // From is the queued message that it is, nil for a new one.
-func (g *shareGroup) give(ctx context.Context, m *outgoing, qos mqtt.QoS, from *lease, p *parcel, now time.Time) (behind *connection, given bool) {
+func (g *shareGroup) give(ctx context.Context, m *outgoing, qos mqtt.QoS, from *lease, p *parcel, now time.Time, by *connection) (behind *connection, given bool) {
 	topic := string(m.Topic)
 	for range maxPicks {
 		sub := g.pick(ctx, topic, now)
 		if sub == nil {
 			break
 		}
-		m.Retain = false
 		qos := min(qos, sub.qos)
 		if qos == 1 && sub.session.durable != nil {
 			p.targets = append(p.targets, target{session: sub.session})
@@ -166,7 +165,7 @@ func (g *shareGroup) give(ctx context.Context, m *outgoing, qos mqtt.QoS, from *
 				l = &lease{group: g, kept: m.keep(), expires: m.expires}
 			}
 		}
-		behind, taken := sub.session.deliver(m, qos, l)
+		behind, taken := sub.session.deliver(m, qos, false, l, by)
 		if taken {
 			if qos == 0 && from != nil {
 				from.settle()
@@ -227,7 +226,7 @@ func (l *lease) giveBack() {
 		return
 	}
 	p := &parcel{expires: l.expires}
-	_, given := g.give(context.Background(), &m, 1, nil, p, now)
+	_, given := g.give(context.Background(), &m, 1, nil, p, now, nil)
 	if !given {
 		g.broker.count.publishDropped.Add(1)
 		return
@@ -339,7 +338,7 @@ func (g *shareGroup) handOut(ctx context.Context, q *groupQueue, row imprint.Que
 		return true, nil
 	}
 	p := &parcel{kept: packet, expires: row.ExpiresAt, moved: l}
-	_, given := g.give(ctx, &m, 1, l, p, now)
+	_, given := g.give(ctx, &m, 1, l, p, now, nil)
 	if !given {
 		g.mu.Lock()
 		delete(g.out, row.Seq)

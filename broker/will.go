@@ -55,7 +55,7 @@ func (b *Broker) publishWill(r *realm, w *will) {
 			b.opts.Logger.Error("couldn't retain a will", "tenant", r.tenant.String(), "topic", w.topic, "code", imprint.CodeOf(err), "error", err)
 		}
 	}
-	p, _ := b.route(ctx, r, nil, w.topic, &packet, nil)
+	p, _ := b.route(ctx, routing{realm: r, now: b.clock()}, w.topic, &packet)
 	if p != nil {
 		b.ledger.post(b, p, nil)
 	}

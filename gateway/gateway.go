@@ -13,8 +13,16 @@
 // hello (see web.go): HTTPS publish with a client certificate, the data plane
 // API, and MQTT over WebSocket for operators who sign with an access key.
 //
+// Sessions resume by ticket (TicketKeys). A ticket carries the client's
+// certificate, under the server name that it was issued for, and nothing of what
+// it may do: that is looked up at each CONNECT, so a resumed device is refused
+// for the same reasons as any other.
+//
+// So many handshakes compute at once and no more; the others wait in order, so
+// that a fleet that comes back doesn't starve the devices that are on.
+//
 // Whatever a connection dies of is a step of its trace. At a limit (handshakes
-// in flight, connections from one address, connections in all) a connection is
+// in flight, connections from one address, their rate, connections in all) a connection is
 // closed at once and counted; of those, some each second leave a trace. A panic
 // in one connection ends that connection, traced, logged and counted.
 package gateway
@@ -61,7 +69,8 @@ type Options struct {
 	// begin in a second, twice as many at once [0: no bound].
 	RatePerAddress int
 	// ConcurrentHandshakes is how many handshakes compute at once; the others
-	// wait in order [GOMAXPROCS].
+	// wait in order [one less than GOMAXPROCS, at least 1: a processor stays with
+	// the devices that are on, and with what follows a handshake].
 	ConcurrentHandshakes int
 	// SecurityPolicy says which TLS versions and cipher suites are spoken.
 	SecurityPolicy SecurityPolicy
@@ -83,7 +92,7 @@ func (o Options) withDefaults() Options {
 		o.MaxConnections = 1_000_000
 	}
 	if o.ConcurrentHandshakes <= 0 {
-		o.ConcurrentHandshakes = runtime.GOMAXPROCS(0)
+		o.ConcurrentHandshakes = max(1, runtime.GOMAXPROCS(0)-1)
 	}
 	o.HTTP = o.HTTP.withDefaults()
 	if o.Logger == nil {

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"runtime"
 	"slices"
 	"strconv"
 	"sync"
@@ -262,7 +263,7 @@ func BenchmarkLiveDevicesInAStorm(b *testing.B) {
 	}{
 		{"calm", 0, false},
 		{"storm/default", 0, true},
-		{"storm/one", 1, true},
+		{"storm/one for each processor", runtime.GOMAXPROCS(0), true},
 		{"storm/unbounded", 1 << 20, true},
 	} {
 		b.Run(row.name, func(b *testing.B) {
@@ -314,4 +315,41 @@ func (w *world) ping(b *testing.B, live net.Conn, n int) {
 	c := w.gateway.Counters()
 	b.ReportMetric(float64(c.HandshakesOK-before)/b.Elapsed().Seconds(), "handshakes/s")
 	b.ReportMetric(0, "ns/op")
+}
+
+// BenchmarkIdleConnection tells what one device that is on takes of memory, its
+// client's side included, with and without session tickets.
+func BenchmarkIdleConnection(b *testing.B) {
+	for name, tickets := range map[string]bool{"tickets": true, "none": false} {
+		b.Run(name, func(b *testing.B) {
+			s := settings{}
+			if tickets {
+				s.tickets = openTickets(b, gateway.TicketOptions{})
+			}
+			w := newWorld(b, s)
+			cert := selfSigned(ecdsaKey(), "device")
+			w.register(b, home, cert, imprint.ModeDefault, imprint.CertificateActive)
+			before := memoryInUse()
+			for n := range b.N {
+				conn := tls.Client(w.dial(b), client("localhost", cert))
+				_, err := conn.Write((&mqtt.Connect{ClientID: "device-" + strconv.Itoa(n), CleanStart: true, KeepAlive: 600}).Append(nil, mqtt.V311))
+				if err != nil {
+					b.Fatal(err)
+				}
+				_, err = io.ReadFull(conn, make([]byte, 4))
+				if err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64(memoryInUse()-before)/float64(b.N), "B/conn")
+		})
+	}
+}
+
+func memoryInUse() int64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc + m.StackInuse)
 }

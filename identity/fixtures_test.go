@@ -25,7 +25,9 @@ var (
 
 const (
 	allow = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"iot:Connect","Resource":"*"}]}`
-	deny  = `{"Version":"2012-10-17","Statement":[{"Effect":"Deny","Action":"iot:Connect","Resource":"*"}]}`
+	// allowPublish says nothing of connections.
+	allowPublish = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"iot:Publish","Resource":"*"}]}`
+	deny         = `{"Version":"2012-10-17","Statement":[{"Effect":"Deny","Action":"iot:Connect","Resource":"*"}]}`
 )
 
 func openStore(tb testing.TB) *sqlite.Store {
@@ -89,4 +91,18 @@ func putDevice(tx imprint.Tx, n int, thing imprint.ThingName, policy imprint.Pol
 		return err
 	}
 	return tx.PutPolicyAttachment(imprint.PolicyAttachment{Tenant: home, Policy: policy, Target: home.CertificateARN(certID(n))})
+}
+
+// putGroup makes a group, or moves it below other ancestors.
+func putGroup(tx imprint.Tx, name imprint.ThingGroupName, ancestors ...imprint.ThingGroupName) error {
+	return tx.PutThingGroup(imprint.ThingGroup{Tenant: home, Name: name, ID: string(name), Ancestors: ancestors, Version: 1})
+}
+
+// joinGroup makes a group and puts a thing into it.
+func joinGroup(tx imprint.Tx, thing imprint.ThingName, name imprint.ThingGroupName, ancestors ...imprint.ThingGroupName) error {
+	err := putGroup(tx, name, ancestors...)
+	if err != nil {
+		return err
+	}
+	return tx.PutThingGroupMembership(imprint.ThingGroupMembership{Tenant: home, Group: name, Thing: thing})
 }

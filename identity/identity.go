@@ -1,8 +1,9 @@
 // Package identity is the cached view of the registry that the connection path
-// reads: a certificate's row, its things, and its compiled policies, by the id
-// that a TLS handshake yields.
+// reads: a certificate's row, its things, and the compiled policies of it and of
+// the things' groups, by the id that a TLS handshake yields.
 //
 //	who, err := identities.Acquire(ctx, tenant, id)
+//	policies := who.PoliciesFor(client) // decide for this connection
 //	...
 //	if who.Stale() { // before each decision
 //		identities.Release(who)
@@ -11,9 +12,9 @@
 //
 // What it promises: after a change is committed, Stale is true for every
 // identity that it touches before the change is acknowledged to whoever made
-// it, so that a changed policy, attachment or status holds for the next packet
-// of every live connection. Compiled policies are shared by all certificates
-// that have the same documents. Memory is bounded by the identities that are
+// it, so that a changed policy, attachment, status, group or membership holds for
+// the next packet of every live connection. Compiled policies are shared by all
+// certificates and things that have the same documents. Memory is bounded by the identities that are
 // held, and some thousands that are not.
 //
 // What it does not do: it decides nothing; Certificate.Refusal and the policy
@@ -33,6 +34,10 @@ import (
 type Attachment struct {
 	Thing     imprint.Thing
 	Exclusive bool
+
+	// policies are what PoliciesFor gives for the thing; nil when it is in no
+	// group.
+	policies *policy.Set
 }
 
 // Identity is what the connection path knows of one registered certificate. It
@@ -42,7 +47,9 @@ type Identity struct {
 	// memory.
 	Certificate imprint.Certificate
 	Things      []Attachment
-	Policies    *policy.Set
+	// Policies are the certificate's own: what decides where there is no client
+	// id. For connections there is PoliciesFor.
+	Policies *policy.Set
 
 	// operator names a caller without a certificate; empty for devices.
 	operator string
@@ -53,8 +60,8 @@ type Identity struct {
 	refs int
 	// names are the things that the certificate is attached to.
 	names []imprint.ThingName
-	// marks are the policies, with their counts of changes as they were when
-	// this was published.
+	// marks are the policies and groups, with their counts of changes as they were
+	// when this was published.
 	marks []mark
 }
 
@@ -87,9 +94,10 @@ func (i *Identity) Refusal(now time.Time) *imprint.Error {
 }
 
 type mark struct {
-	name   imprint.PolicyName
-	policy *watched
-	seen   uint64
+	kind    imprint.ChangeKind // ChangePolicy or ChangeThingGroup
+	name    string
+	watched *watched
+	seen    uint64
 }
 
 // Stale tells that something behind the identity may have changed: acquire it
@@ -100,7 +108,7 @@ func (i *Identity) Stale() bool {
 	}
 	for n := range i.marks {
 		m := &i.marks[n]
-		if m.policy.changes.Load() != m.seen {
+		if m.watched.changes.Load() != m.seen {
 			return true
 		}
 	}
@@ -122,6 +130,17 @@ func (i *Identity) ThingFor(client imprint.ClientID) *Attachment {
 		}
 	}
 	return nil
+}
+
+// PoliciesFor gives the policies that decide for a connection with this client
+// id: the certificate's, and those of the static thing groups, and of their
+// ancestors, of the thing that the connection belongs to (developer guide,
+// "Attach a policy to a thing group"). Take it anew with each identity.
+func (i *Identity) PoliciesFor(client imprint.ClientID) *policy.Set {
+	if attached := i.ThingFor(client); attached != nil && attached.policies != nil {
+		return attached.policies
+	}
+	return i.Policies
 }
 
 // Connection is what a connection adds to its certificate's identity for policy

@@ -16,8 +16,10 @@ const (
 	// maxSets bounds the compiled policy sets that are found by their
 	// documents; at the bound the cache begins anew.
 	maxSets = 2048
-	// maxThings and maxPolicies bound what is looked at of one certificate.
+	// maxThings, maxGroups and maxPolicies bound what is looked at of one
+	// certificate, thing, and target. Flows keep groups and policies far below.
 	maxThings   = 250
+	maxGroups   = 250
 	maxPolicies = 250
 )
 
@@ -31,9 +33,10 @@ type thingKey struct {
 	name   imprint.ThingName
 }
 
-type policyKey struct {
+// resource is a policy or a group.
+type resource struct {
 	tenant imprint.Tenant
-	name   imprint.PolicyName
+	name   string
 }
 
 // shard holds a part of the certificates. Its lock guards the maps and the refs
@@ -47,7 +50,7 @@ type shard struct {
 // Resolver gives identities. It is safe for use by many goroutines.
 //
 // How a change finds what it touches. An identity in a shard is also in the
-// indexes by thing and by policy; both happen in one step under mu (publish),
+// indexes by thing, policy and group; both happen in one step under mu (publish),
 // and so does leaving them. A commit's notice is handled under mu, too
 // (committed). A notice therefore comes either after publish, and finds the
 // identity through the indexes, or before it; then publish finds the notice in
@@ -61,24 +64,27 @@ type Resolver struct {
 	changed   func(imprint.Tenant, imprint.CertificateID)
 
 	// mu guards what follows. It may be held while a shard's lock is taken,
-	// never the reverse. Things and policies hold what identities in the shards
-	// show, and nothing else, so that they are bounded as those are.
+	// never the reverse. Things, policies and groups hold what identities in the
+	// shards show, and nothing else, so that they are bounded as those are. Policies
+	// and groups count their changes instead of knowing who shows them: a group may
+	// have millions of things.
 	mu       sync.Mutex
 	things   map[thingKey]map[certKey]struct{}
-	policies map[policyKey]*watched
+	policies map[resource]*watched
+	groups   map[resource]*watched
 	recent   recent
 
 	sets setCache
 }
 
-// watched counts the changes of a policy.
+// watched counts the changes of a policy or a group.
 type watched struct {
 	changes atomic.Uint64
 	refs    int // identities in the shards that show it
-	// text is the default document as it was when changes stood at textSeen;
-	// empty when nobody knows it.
-	text     string
-	textSeen uint64
+	// known is what was read when changes stood at knownAt; nil when nobody knows
+	// it.
+	known   *known
+	knownAt uint64
 }
 
 // NewResolver makes a resolver over a store. Changed, which may be nil, is
@@ -89,7 +95,8 @@ func NewResolver(store imprint.Store, changed func(imprint.Tenant, imprint.Certi
 	r := &Resolver{
 		store: store, changed: changed,
 		things:   map[thingKey]map[certKey]struct{}{},
-		policies: map[policyKey]*watched{},
+		policies: map[resource]*watched{},
+		groups:   map[resource]*watched{},
 		sets:     setCache{sets: map[setKey]*policy.Set{}},
 	}
 	for i := range r.shards {
@@ -129,16 +136,16 @@ func (r *Resolver) Acquire(ctx context.Context, tenant imprint.Tenant, id imprin
 	r.mu.Lock()
 	began := r.recent.now
 	r.mu.Unlock()
-	loaded, documents, err := r.load(ctx, key)
+	loaded, findings, err := r.load(ctx, key)
 	if err != nil {
 		return nil, err
 	}
-	return r.publish(key, loaded, documents, began), nil
+	return r.publish(key, loaded, findings, began), nil
 }
 
 // publish puts a freshly read identity into its shard and the indexes, held
 // once, unless a concurrent read was quicker: then that one is held.
-func (r *Resolver) publish(key certKey, loaded *Identity, documents []document, began uint64) *Identity {
+func (r *Resolver) publish(key certKey, loaded *Identity, findings []finding, began uint64) *Identity {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s := r.shard(key.id)
@@ -162,30 +169,39 @@ func (r *Resolver) publish(key certKey, loaded *Identity, documents []document, 
 	s.certs[key] = loaded
 	r.link(key, loaded)
 	if !loaded.stale.Load() {
-		r.remember(key.tenant, documents)
+		r.remember(key.tenant, findings)
 	}
 	return loaded
 }
 
-// remember keeps documents that are known to be current, for the next
-// certificate with the same policies. The caller holds mu.
-func (r *Resolver) remember(tenant imprint.Tenant, documents []document) {
-	for _, d := range documents {
-		w := r.policies[policyKey{tenant, d.name}]
-		w.text, w.textSeen = d.text, w.changes.Load()
+// watchedOf is the index of a kind of resource. The caller holds mu.
+func (r *Resolver) watchedOf(kind imprint.ChangeKind) map[resource]*watched {
+	if kind == imprint.ChangeThingGroup {
+		return r.groups
+	}
+	return r.policies
+}
+
+// remember keeps what is known to be current, for the next certificate with the
+// same policies and groups. The caller holds mu.
+func (r *Resolver) remember(tenant imprint.Tenant, findings []finding) {
+	for n := range findings {
+		f := &findings[n]
+		w := r.watchedOf(f.kind)[resource{tenant, f.name}]
+		w.known, w.knownAt = &f.known, w.changes.Load()
 	}
 }
 
-// document gives a policy's default document when it is known and unchanged.
+// known gives what was read of a policy or a group, nil unless that is unchanged.
 // Like all that a load reads, it is checked again by publish.
-func (r *Resolver) document(key policyKey) (string, bool) {
+func (r *Resolver) known(kind imprint.ChangeKind, tenant imprint.Tenant, name string) *known {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	w := r.policies[key]
-	if w == nil || w.text == "" || w.textSeen != w.changes.Load() {
-		return "", false
+	w := r.watchedOf(kind)[resource{tenant, name}]
+	if w == nil || w.knownAt != w.changes.Load() {
+		return nil
 	}
-	return w.text, true
+	return w.known
 }
 
 // changedSince tells whether something that the identity shows may have
@@ -200,7 +216,7 @@ func (r *Resolver) changedSince(key certKey, i *Identity, began uint64) bool {
 		}
 	}
 	for n := range i.marks {
-		if r.recent.since(imprint.Change{Kind: imprint.ChangePolicy, Tenant: key.tenant, Key: string(i.marks[n].name)}, began) {
+		if r.recent.since(imprint.Change{Kind: i.marks[n].kind, Tenant: key.tenant, Key: i.marks[n].name}, began) {
 			return true
 		}
 	}
@@ -218,14 +234,14 @@ func (r *Resolver) link(key certKey, i *Identity) {
 	}
 	for n := range i.marks {
 		m := &i.marks[n]
-		pk := policyKey{key.tenant, m.name}
-		w := r.policies[pk]
+		index, at := r.watchedOf(m.kind), resource{key.tenant, m.name}
+		w := index[at]
 		if w == nil {
 			w = &watched{}
-			r.policies[pk] = w
+			index[at] = w
 		}
 		w.refs++
-		m.policy, m.seen = w, w.changes.Load()
+		m.watched, m.seen = w, w.changes.Load()
 	}
 }
 
@@ -242,9 +258,9 @@ func (r *Resolver) unlink(key certKey, i *Identity) {
 	}
 	for n := range i.marks {
 		m := &i.marks[n]
-		m.policy.refs--
-		if m.policy.refs == 0 {
-			delete(r.policies, policyKey{key.tenant, m.name})
+		m.watched.refs--
+		if m.watched.refs == 0 {
+			delete(r.watchedOf(m.kind), resource{key.tenant, m.name})
 		}
 	}
 }
@@ -300,14 +316,14 @@ func (r *Resolver) evict(s *shard) {
 // Counters are what the resolver holds now.
 type Counters struct {
 	// Identities in the cache, those of them without a holder, and what they
-	// show: things, policies. Sets are the compiled policies that are kept.
-	Identities, Idle, Things, Policies, Sets int
+	// show: things, policies, groups. Sets are the compiled policies that are kept.
+	Identities, Idle, Things, Policies, Groups, Sets int
 }
 
 // Counters gives the present counts.
 func (r *Resolver) Counters() Counters {
 	r.mu.Lock()
-	c := Counters{Things: len(r.things), Policies: len(r.policies), Sets: r.sets.len()}
+	c := Counters{Things: len(r.things), Policies: len(r.policies), Groups: len(r.groups), Sets: r.sets.len()}
 	r.mu.Unlock()
 	for n := range r.shards {
 		s := &r.shards[n]
@@ -344,8 +360,8 @@ func (r *Resolver) mark(changes []imprint.Change) {
 			for key := range r.things[thingKey{c.Tenant, imprint.ThingName(c.Key)}] {
 				r.touch(key)
 			}
-		case imprint.ChangePolicy:
-			if w := r.policies[policyKey{c.Tenant, imprint.PolicyName(c.Key)}]; w != nil {
+		case imprint.ChangePolicy, imprint.ChangeThingGroup:
+			if w := r.watchedOf(c.Kind)[resource{c.Tenant, c.Key}]; w != nil {
 				w.changes.Add(1)
 			}
 		default:

@@ -1,7 +1,6 @@
 package identity_test
 
 import (
-	"context"
 	"fmt"
 	"math/rand/v2"
 	"sync"
@@ -21,8 +20,17 @@ type change struct {
 }
 
 func decision(who *identity.Identity) policy.Decision {
-	return who.Policies.Decide(&policy.Request{
-		Action: policy.Connect, ResourcePrefix: home.ARN("client/"), ResourceName: "c", Now: instant,
+	return decide(who, who.Policies, policy.Connect)
+}
+
+// groupDecision is that of a connection that belongs to thing one.
+func groupDecision(who *identity.Identity) policy.Decision {
+	return decide(who, who.PoliciesFor("one"), policy.Connect)
+}
+
+func decide(who *identity.Identity, policies *policy.Set, action policy.Action) policy.Decision {
+	return policies.Decide(&policy.Request{
+		Action: action, ResourcePrefix: home.ARN("client/"), ResourceName: "c", Now: instant,
 		Vars: who.Variables(identity.Connection{ClientID: "c"}),
 	})
 }
@@ -68,157 +76,107 @@ func changes() []change {
 	}
 }
 
+// groupChanges are those of the groups of device 1's thing, as putOne makes them.
+// An odd round lets the groups deny.
+func groupChanges() []change {
+	shown := func(who *identity.Identity, round int) bool {
+		return (groupDecision(who) == policy.ExplicitDeny) == (round%2 == 1) && (decision(who) != policy.ExplicitDeny)
+	}
+	attachment := func(group imprint.ThingGroupName) func(imprint.Tx, int) error {
+		return func(tx imprint.Tx, round int) error {
+			a := imprint.PolicyAttachment{Tenant: home, Policy: "q", Target: home.ThingGroupARN(group)}
+			if round%2 == 1 {
+				return tx.PutPolicyAttachment(a)
+			}
+			return tx.DeletePolicyAttachment(a)
+		}
+	}
+	return []change{
+		{"group membership", func(tx imprint.Tx, round int) error {
+			m := imprint.ThingGroupMembership{Tenant: home, Group: "denied", Thing: "one"}
+			if round%2 == 1 {
+				return tx.PutThingGroupMembership(m)
+			}
+			return tx.DeleteThingGroupMembership(m)
+		}, shown},
+		{"policy attachment to a group", attachment("leaf"), shown},
+		{"policy attachment to a group's ancestor", attachment("top"), shown},
+		{"document of a group's policy", func(tx imprint.Tx, round int) error {
+			document := allow
+			if round%2 == 1 {
+				document = deny
+			}
+			return putPolicy(tx, "g", round+10, document)
+		}, shown},
+		{"place of a group", func(tx imprint.Tx, round int) error {
+			if round%2 == 1 {
+				return putGroup(tx, "mover", "denied")
+			}
+			return putGroup(tx, "mover")
+		}, shown},
+		{"deletion and return of a group", func(tx imprint.Tx, round int) error {
+			if round%2 == 1 {
+				return tx.DeleteThingGroup(home, "lasting")
+			}
+			return joinGroup(tx, "one", "lasting")
+		}, func(who *identity.Identity, round int) bool {
+			got := decide(who, who.PoliciesFor("one"), policy.Publish)
+			return (got == policy.ImplicitDeny) == (round%2 == 1) && decide(who, who.Policies, policy.Publish) == policy.ImplicitDeny
+		}},
+	}
+}
+
+// everyChange are the changes of everything that an identity shows.
+func everyChange() []change { return append(changes(), groupChanges()...) }
+
+// putOne makes device 1 with thing one, which is in groups leaf (below top and
+// middle), mover and lasting.
 func putOne(t *testing.T, store imprint.Store) {
 	t.Helper()
 	update(t, store, func(tx imprint.Tx) error {
-		err := putPolicy(tx, "p", 1, allow)
+		for name, document := range map[imprint.PolicyName]string{"p": allow, "q": deny, "g": allow, "r": allowPublish} {
+			err := putPolicy(tx, name, 1, document)
+			if err != nil {
+				return err
+			}
+		}
+		err := putDevice(tx, 1, "one", "p")
 		if err != nil {
 			return err
 		}
-		err = putPolicy(tx, "q", 1, deny)
-		if err != nil {
-			return err
+		for _, group := range []struct {
+			name      imprint.ThingGroupName
+			ancestors []imprint.ThingGroupName
+			policy    imprint.PolicyName
+			joined    bool
+		}{
+			{"top", nil, "", false}, {"middle", []imprint.ThingGroupName{"top"}, "g", false}, {"leaf", []imprint.ThingGroupName{"top", "middle"}, "p", true},
+			{"denied", nil, "q", false}, {"mover", nil, "", true}, {"lasting", nil, "r", true},
+		} {
+			err = putGroup(tx, group.name, group.ancestors...)
+			if err != nil {
+				return err
+			}
+			if group.joined {
+				err = joinGroup(tx, "one", group.name, group.ancestors...)
+			}
+			if err != nil {
+				return err
+			}
+			if group.policy != "" {
+				err = tx.PutPolicyAttachment(imprint.PolicyAttachment{Tenant: home, Policy: group.policy, Target: home.ThingGroupARN(group.name)})
+			}
+			if err != nil {
+				return err
+			}
 		}
-		return putDevice(tx, 1, "one", "p")
+		return nil
 	})
-}
-
-// hooked calls moment at every moment of a read: before and after it, and
-// around each of its look-ups.
-type hooked struct {
-	imprint.Store
-	moment func()
-}
-
-func (h *hooked) View(ctx context.Context, fn func(imprint.ReadTx) error) error {
-	h.moment()
-	defer h.moment()
-	return h.Store.View(ctx, func(tx imprint.ReadTx) error { return fn(hookedTx{tx, h.moment}) })
-}
-
-type hookedTx struct {
-	imprint.ReadTx
-	moment func()
-}
-
-func (tx hookedTx) Certificate(t imprint.Tenant, id imprint.CertificateID) (imprint.Certificate, error) {
-	defer tx.moment()
-	return tx.ReadTx.Certificate(t, id)
-}
-
-func (tx hookedTx) CertificateThings(t imprint.Tenant, id imprint.CertificateID, p imprint.Page) ([]imprint.ThingAttachment, string, error) {
-	defer tx.moment()
-	return tx.ReadTx.CertificateThings(t, id, p)
-}
-
-func (tx hookedTx) Thing(t imprint.Tenant, name imprint.ThingName) (imprint.Thing, error) {
-	defer tx.moment()
-	return tx.ReadTx.Thing(t, name)
-}
-
-func (tx hookedTx) TargetPolicies(t imprint.Tenant, target string, p imprint.Page) ([]imprint.PolicyAttachment, string, error) {
-	defer tx.moment()
-	return tx.ReadTx.TargetPolicies(t, target, p)
-}
-
-func (tx hookedTx) Policy(t imprint.Tenant, name imprint.PolicyName) (imprint.Policy, error) {
-	defer tx.moment()
-	return tx.ReadTx.Policy(t, name)
-}
-
-func (tx hookedTx) PolicyVersion(t imprint.Tenant, name imprint.PolicyName, v int) (imprint.PolicyVersion, error) {
-	defer tx.moment()
-	return tx.ReadTx.PolicyVersion(t, name, v)
-}
-
-// A change that is committed at any moment of a read is either in what was read,
-// or makes it stale; and somebody who asks after the change was acknowledged,
-// while the read is still under way, sees the change.
-func TestAChangeDuringALoadIsNeverLost(t *testing.T) {
-	t.Parallel()
-	for _, c := range changes() {
-		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
-			store := openStore(t)
-			putOne(t, store)
-			round := 0
-			for at := 0; ; at++ {
-				round++
-				count, done := 0, false
-				h := &hooked{Store: store}
-				r := identity.NewResolver(h, nil)
-				h.moment = func() {
-					count++
-					if count-1 != at {
-						return
-					}
-					done = true
-					update(t, store, func(tx imprint.Tx) error { return c.make(tx, round) })
-					h.moment = func() {}
-					second, err := r.Acquire(t.Context(), home, certID(1))
-					if err != nil {
-						t.Fatalf("Acquire after the change: %v", err)
-					}
-					if !c.shown(second, round) || second.Stale() {
-						t.Errorf("moment %d: after the change the identity shows it: %t, is stale: %t; want true, false", at, c.shown(second, round), second.Stale())
-					}
-					r.Release(second)
-				}
-				who, err := r.Acquire(t.Context(), home, certID(1))
-				if err != nil {
-					t.Fatalf("Acquire: %v", err)
-				}
-				if done && !c.shown(who, round) && !who.Stale() {
-					t.Errorf("moment %d: the identity neither shows the change nor is stale", at)
-				}
-				r.Release(who)
-				r.Close()
-				if !done {
-					if at < 7 {
-						t.Fatalf("the read had %d moments, want at least 7", at)
-					}
-					return
-				}
-			}
-		})
-	}
-}
-
-// The hook above lets a second reader publish first. Here the read that began
-// before the change publishes alone.
-func TestAReadThatMissedAChangeIsStaleFromItsFirstMoment(t *testing.T) {
-	t.Parallel()
-	for _, c := range changes() {
-		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
-			store := openStore(t)
-			putOne(t, store)
-			for at := range 8 {
-				count := 0
-				h := &hooked{Store: store}
-				h.moment = func() {
-					if count == at {
-						update(t, store, func(tx imprint.Tx) error { return c.make(tx, at+1) })
-					}
-					count++
-				}
-				r := identity.NewResolver(h, nil)
-				who, err := r.Acquire(t.Context(), home, certID(1))
-				if err != nil {
-					t.Fatalf("Acquire: %v", err)
-				}
-				if !c.shown(who, at+1) && !who.Stale() {
-					t.Errorf("moment %d: the identity neither shows the change nor is stale", at)
-				}
-				r.Close()
-			}
-		})
-	}
 }
 
 func TestAnIdentityIsStaleOnceAChangeIsAcknowledged(t *testing.T) {
 	t.Parallel()
-	for _, c := range changes() {
+	for _, c := range everyChange() {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			store := openStore(t)
@@ -441,7 +399,7 @@ func TestAcquireAndReleaseWhileEverythingChanges(t *testing.T) {
 			}
 		})
 	}
-	all := changes()
+	all := everyChange()
 	for _, c := range all {
 		writers.Go(func() {
 			for round := range 11 {

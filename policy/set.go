@@ -1,5 +1,7 @@
 package policy
 
+import "slices"
+
 // Decision is the answer to a request. The zero value denies.
 type Decision uint8
 
@@ -45,7 +47,12 @@ type Set struct {
 	deny  []entry
 	allow []entry
 	hot   [hotActions]struct{ deny, allow []entry }
+	timed bool
 }
+
+// Timeless tells that no statement looks at the time: the answer to a request
+// then holds as long as its variables do.
+func (s *Set) Timeless() bool { return !s.timed }
 
 // Compile makes a Set. A Named without a document counts as a policy without
 // statements. Without any allow, everything is denied.
@@ -58,6 +65,7 @@ func Compile(docs ...Named) *Set {
 		}
 		for i, st := range named.Doc.statements {
 			en := entry{statement: st, policy: named.Name, index: i, doc: named.Doc}
+			s.timed = s.timed || st.timed()
 			if st.source.Effect == Deny {
 				s.deny = append(s.deny, en)
 				continue
@@ -114,3 +122,35 @@ func applies(e *eval, text *subject, entries []entry, indexed bool) bool {
 	}
 	return false
 }
+
+// timed tells whether a statement looks at the time, in a condition's key or in
+// a variable.
+func (st *statement) timed() bool {
+	for _, c := range st.conditions {
+		if c.key.timed() {
+			return true
+		}
+		for _, v := range c.values {
+			if v.pattern.timed() {
+				return true
+			}
+		}
+	}
+	return slices.ContainsFunc(st.resources, (*pattern).timed)
+}
+
+func (p *pattern) timed() bool {
+	if p == nil {
+		return false
+	}
+	for _, chunk := range p.chunks {
+		for _, piece := range chunk {
+			if piece.kind == pieceVariable && piece.key.timed() {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (k *keyRef) timed() bool { return k.id == keyCurrentTime || k.id == keyEpochTime }

@@ -20,6 +20,7 @@ type applied struct {
 	raced    bool
 	thing    imprint.ThingName
 	change   string // what became of the thing
+	groups   []imprint.ThingGroupName
 	policies []imprint.PolicyName
 	cert     imprint.Certificate // as it is at the end
 }
@@ -31,18 +32,25 @@ type application struct {
 	// fresh says that the certificate has no row yet: nothing is attached to
 	// it, as certificates are only deleted when nothing is.
 	fresh bool
-	plan  *template.Plan
-	now   time.Time
+	// existed says that the plan's thing was there before.
+	existed bool
+	plan    *template.Plan
+	now     time.Time
 	*applied
 }
 
-// run writes the plan's resources: thing, policies, attachments, and last the
+// run writes the plan's resources: thing, groups, policies, attachments, and last the
 // certificate with its status. It is the one place where templates become rows.
 func (a *application) run() error {
 	a.applied.cert = a.cert
 	a.stage = "thing"
 	if a.plan.Thing != nil {
 		err := a.putThing(a.plan.Thing)
+		if err != nil {
+			return err
+		}
+		a.stage = "thing.groups"
+		err = a.joinGroups(a.plan.Thing)
 		if err != nil {
 			return err
 		}
@@ -95,7 +103,7 @@ func (a *application) putThing(plan *template.ThingPlan) error {
 // overrideThing applies the template's OverrideSettings to a thing that exists
 // (developer guide, "Provisioning templates", override settings).
 func (a *application) overrideThing(thing imprint.Thing, plan *template.ThingPlan) error {
-	a.change = "left as it was"
+	a.existed, a.change = true, "left as it was"
 	if plan.Attributes == nil {
 		return nil
 	}

@@ -193,9 +193,6 @@ func refuseWhatIsNotKept(thing *template.ThingPlan) error {
 	case thing.ThingTypeName != "":
 		return imprint.Errorf(imprint.CodeThingTypeMissing, "thing type %q doesn't exist", thing.ThingTypeName).
 			WithHint("This build keeps no thing types: take ThingTypeName out of the template.")
-	case len(thing.ThingGroups) > 0:
-		return imprint.Errorf(imprint.CodeGroupMissing, "thing group %q doesn't exist", thing.ThingGroups[0]).
-			WithHint("This build keeps no thing groups: take ThingGroups out of the template.")
 	case thing.BillingGroup != "":
 		return imprint.Errorf(imprint.CodeGroupMissing, "billing group %q doesn't exist", thing.BillingGroup).
 			WithHint("This build keeps no billing groups: take BillingGroup out of the template.")
@@ -257,6 +254,9 @@ func (result applied) record(rec *trace.Recorder) {
 	if result.thing != "" {
 		rec.OK("thing", "thing %s %s, certificate attached", result.thing, result.change)
 		rec.Describe(func(a *imprint.Attempt) { a.Thing = result.thing })
+	}
+	for _, name := range result.groups {
+		rec.OK("thing.groups", "thing %s is in group %s", result.thing, name)
 	}
 	for _, name := range result.policies {
 		rec.OK("policy", "policy %s attached", name)

@@ -171,7 +171,7 @@ func TestTemplatesBecomeRows(t *testing.T) {
 		{name: "FAIL means nothing for a new thing", body: templateOf(attributes+override(`"AttributePayload":"FAIL"`), "}"), code: imprint.CodeProvisioned,
 			want: state{Status: imprint.CertificateActive, Things: []string{"unit"}, Events: 1}, attrs: map[string]string{"a": "new", "b": "new"}},
 		{name: "a thing type", body: templateOf(`,"ThingTypeName":"x"}}`, "}"), code: imprint.CodeThingTypeMissing, step: "template.plan", want: pending},
-		{name: "a thing group", body: templateOf(`,"ThingGroups":["x"]}}`, "}"), code: imprint.CodeGroupMissing, step: "template.plan", want: pending},
+		{name: "a thing group that doesn't exist leaves the certificate pending, without a thing", body: templateOf(`,"ThingGroups":["x"]}}`, "}"), code: imprint.CodeGroupMissing, step: "thing.groups", want: pending},
 		{name: "a billing group", body: templateOf(`,"BillingGroup":"x"}}`, "}"), code: imprint.CodeGroupMissing, step: "template.plan", want: pending},
 		{name: "a parameter that the subject lacks", body: strings.Replace(templateOf("}}", "}"), `"Parameters":{`, `"Parameters":{"AWS::IoT::Certificate::Country":{"Type":"String"},`, 1),
 			code: imprint.CodeParameterMissing, step: "template.plan", want: pending},

@@ -11,7 +11,7 @@ import (
 )
 
 // policyAttachmentRoutes are the operations that put policies on certificates
-// and ask what they come to (AWS IoT API reference, AttachPolicy,
+// and thing groups, and ask what they come to (AWS IoT API reference, AttachPolicy,
 // GetEffectivePolicies, TestAuthorization and their neighbours), with the
 // deprecated ones that clients in the field still use.
 func (s *Service) policyAttachmentRoutes() []awsapi.Route {
@@ -29,29 +29,6 @@ func (s *Service) policyAttachmentRoutes() []awsapi.Route {
 	}
 }
 
-// parseTarget reads the certificate that a request names as the target of a
-// policy. A thing group of the tenant is one that doesn't exist: this build
-// keeps none.
-func parseTarget(tenant imprint.Tenant, text string) (imprint.CertificateID, error) {
-	owner, resource, err := imprint.ParseARN(text)
-	if err == nil && owner == tenant && strings.HasPrefix(resource, "thinggroup/") {
-		return "", imprint.Errorf(imprint.CodeNotFound, "Thing group %s cannot be found.", strings.TrimPrefix(resource, "thinggroup/")).
-			WithHint("This build of Imprint keeps no thing groups: attach the policy to certificates.")
-	}
-	return parsePrincipal(tenant, text)
-}
-
-// readTarget finds the certificate that a request names as the target of a
-// policy.
-func readTarget(tx imprint.ReadTx, tenant imprint.Tenant, text string) (imprint.Certificate, error) {
-	id, err := parseTarget(tenant, text)
-	if err != nil {
-		return imprint.Certificate{}, err
-	}
-	// The ARN is written anew, so that other spellings of the id find the same row.
-	return readPrincipal(tx, tenant, tenant.CertificateARN(id))
-}
-
 func (s *Service) attachPolicy(ctx context.Context, caller awsapi.Caller, in *AttachPolicyInput) (*AttachPolicyOutput, error) {
 	return &AttachPolicyOutput{}, s.attach(ctx, tenantOf(caller), in.PolicyName, in.Target)
 }
@@ -60,49 +37,35 @@ func (s *Service) attachPrincipalPolicy(ctx context.Context, caller awsapi.Calle
 	return &AttachPrincipalPolicyOutput{}, s.attach(ctx, tenantOf(caller), in.PolicyName, in.Principal)
 }
 
-// attach puts a policy on a certificate. A repetition changes nothing.
-func (s *Service) attach(ctx context.Context, tenant imprint.Tenant, name, target string) error {
+// attach puts a policy on a certificate or a thing group. A repetition changes
+// nothing.
+func (s *Service) attach(ctx context.Context, tenant imprint.Tenant, name, text string) error {
 	return s.rooms.Store.Update(ctx, func(tx imprint.Tx) error {
 		p, err := readPolicy(tx, tenant, name)
 		if err != nil {
 			return err
 		}
-		certificate, err := readTarget(tx, tenant, target)
+		to, err := readTarget(tx, tenant, text)
 		if err != nil {
 			return err
 		}
-		wanted := imprint.PolicyAttachment{Tenant: tenant, Policy: p.Name, Target: certificate.ARN()}
-		attached, err := targetPolicies(tx, certificate)
+		attached, err := targetPolicies(tx, to)
 		if err != nil {
 			return err
 		}
 		if slices.Contains(attached, p.Name) {
 			return nil
 		}
-		if len(attached) >= imprint.MaxPoliciesPerCertificate {
-			return imprint.Errorf(imprint.CodeLimitExceeded, "Certificate %s has the maximum number of policies (%d) attached to it",
-				certificate.ID, imprint.MaxPoliciesPerCertificate).WithHint("Detach a policy, or put the statements into one that is attached.")
+		if len(attached) >= to.limit {
+			return imprint.Errorf(imprint.CodeLimitExceeded, "%s has the maximum number of policies (%d) attached to it", to.name, to.limit).
+				WithHint("Detach a policy, or put the statements into one that is attached.")
 		}
-		err = tx.PutPolicyAttachment(wanted)
+		err = tx.PutPolicyAttachment(imprint.PolicyAttachment{Tenant: tenant, Policy: p.Name, Target: to.arn})
 		if err != nil {
-			return fmt.Errorf("couldn't attach policy %s to %s: %w", p.Name, wanted.Target, err)
+			return fmt.Errorf("couldn't attach policy %s to %s: %w", p.Name, to.arn, err)
 		}
 		return nil
 	})
-}
-
-// targetPolicies gives the names of the policies attached to a certificate: no
-// more than fit on one page, because of the limit at attaching.
-func targetPolicies(tx imprint.ReadTx, certificate imprint.Certificate) ([]imprint.PolicyName, error) {
-	attached, _, err := tx.TargetPolicies(certificate.Tenant, certificate.ARN(), imprint.Page{Limit: maxPageSize, Ascending: true})
-	if err != nil {
-		return nil, fmt.Errorf("couldn't read the policies of certificate %s: %w", certificate.ID, err)
-	}
-	names := make([]imprint.PolicyName, 0, len(attached))
-	for _, a := range attached {
-		names = append(names, a.Policy)
-	}
-	return names, nil
 }
 
 // detachPolicy succeeds for what isn't attached and for what doesn't exist: AWS
@@ -113,14 +76,14 @@ func (s *Service) detachPolicy(ctx context.Context, caller awsapi.Caller, in *De
 	if err != nil {
 		return nil, err
 	}
-	id, err := parseTarget(tenant, in.Target)
+	from, err := parseTarget(tenant, in.Target)
 	if err != nil {
 		return nil, err
 	}
 	return update(ctx, s, func(tx imprint.Tx) (*DetachPolicyOutput, error) {
-		err := tx.DeletePolicyAttachment(imprint.PolicyAttachment{Tenant: tenant, Policy: name, Target: tenant.CertificateARN(id)})
+		err := tx.DeletePolicyAttachment(imprint.PolicyAttachment{Tenant: tenant, Policy: name, Target: from.arn})
 		if err != nil {
-			return nil, fmt.Errorf("couldn't detach policy %s from certificate %s: %w", name, id, err)
+			return nil, fmt.Errorf("couldn't detach policy %s from %s: %w", name, from.arn, err)
 		}
 		return &DetachPolicyOutput{}, nil
 	})
@@ -134,20 +97,20 @@ func (s *Service) detachPrincipalPolicy(ctx context.Context, caller awsapi.Calle
 		if err != nil {
 			return nil, err
 		}
-		certificate, err := readTarget(tx, p.Tenant, in.Principal)
+		from, err := readTarget(tx, p.Tenant, in.Principal)
 		if err != nil {
 			return nil, err
 		}
-		attached, err := targetPolicies(tx, certificate)
+		attached, err := targetPolicies(tx, from)
 		if err != nil {
 			return nil, err
 		}
 		if !slices.Contains(attached, p.Name) {
-			return nil, imprint.Errorf(imprint.CodeNotFound, "Policy %s is not attached to certificate %s.", p.Name, certificate.ID)
+			return nil, imprint.Errorf(imprint.CodeNotFound, "Policy %s is not attached to %s.", p.Name, strings.ToLower(from.name[:1])+from.name[1:])
 		}
-		err = tx.DeletePolicyAttachment(imprint.PolicyAttachment{Tenant: p.Tenant, Policy: p.Name, Target: certificate.ARN()})
+		err = tx.DeletePolicyAttachment(imprint.PolicyAttachment{Tenant: p.Tenant, Policy: p.Name, Target: from.arn})
 		if err != nil {
-			return nil, fmt.Errorf("couldn't detach policy %s from certificate %s: %w", p.Name, certificate.ID, err)
+			return nil, fmt.Errorf("couldn't detach policy %s from %s: %w", p.Name, from.arn, err)
 		}
 		return &DetachPrincipalPolicyOutput{}, nil
 	})
@@ -159,29 +122,43 @@ type policyList struct {
 	next  string
 }
 
-// attachedPolicies lists the policies of a certificate.
-func (s *Service) attachedPolicies(ctx context.Context, tenant imprint.Tenant, target string, p imprint.Page) (policyList, error) {
+// attachedPolicies lists the policies of a certificate or a thing group; inherited
+// ones, too, when the caller asks for what is above a group.
+func (s *Service) attachedPolicies(ctx context.Context, tenant imprint.Tenant, text string, inherited bool, p imprint.Page) (policyList, error) {
 	return view(ctx, s, func(tx imprint.ReadTx) (policyList, error) {
-		certificate, err := readTarget(tx, tenant, target)
+		of, err := readTarget(tx, tenant, text)
 		if err != nil {
 			return policyList{}, err
 		}
-		attached, next, err := tx.TargetPolicies(tenant, certificate.ARN(), p)
-		if err != nil {
-			return policyList{}, fmt.Errorf("couldn't list the policies of certificate %s: %w", certificate.ID, err)
+		var names []imprint.PolicyName
+		next := ""
+		if inherited && of.group.Name != "" {
+			names, err = inheritedPolicies(tx, of.group)
+			if err == nil {
+				names, next, err = pageOfNames(names, p)
+			}
+		} else {
+			var attached []imprint.PolicyAttachment
+			attached, next, err = tx.TargetPolicies(tenant, of.arn, p)
+			for _, a := range attached {
+				names = append(names, a.Policy)
+			}
 		}
-		list := policyList{items: make([]Policy, 0, len(attached)), next: next}
-		for _, a := range attached {
-			list.items = append(list.items, Policy{PolicyName: string(a.Policy), PolicyArn: tenant.PolicyARN(a.Policy)})
+		if err != nil {
+			return policyList{}, fmt.Errorf("couldn't list the policies of %s: %w", of.arn, err)
+		}
+		list := policyList{items: make([]Policy, 0, len(names)), next: next}
+		for _, name := range names {
+			list.items = append(list.items, Policy{PolicyName: string(name), PolicyArn: tenant.PolicyARN(name)})
 		}
 		return list, nil
 	})
 }
 
-// listAttachedPolicies ignores recursive, which is about the ancestors of thing
-// groups.
+// listAttachedPolicies with recursive adds the policies of a group's ancestors.
 func (s *Service) listAttachedPolicies(ctx context.Context, caller awsapi.Caller, in *ListAttachedPoliciesInput) (*ListAttachedPoliciesOutput, error) {
-	list, err := s.attachedPolicies(ctx, tenantOf(caller), in.Target, namePage(in.PageSize, in.Marker, nil))
+	recursive := in.Recursive != nil && *in.Recursive
+	list, err := s.attachedPolicies(ctx, tenantOf(caller), in.Target, recursive, namePage(in.PageSize, in.Marker, nil))
 	if err != nil {
 		return nil, err
 	}
@@ -189,7 +166,7 @@ func (s *Service) listAttachedPolicies(ctx context.Context, caller awsapi.Caller
 }
 
 func (s *Service) listPrincipalPolicies(ctx context.Context, caller awsapi.Caller, in *ListPrincipalPoliciesInput) (*ListPrincipalPoliciesOutput, error) {
-	list, err := s.attachedPolicies(ctx, tenantOf(caller), in.Principal, namePage(in.PageSize, in.Marker, in.AscendingOrder))
+	list, err := s.attachedPolicies(ctx, tenantOf(caller), in.Principal, false, namePage(in.PageSize, in.Marker, in.AscendingOrder))
 	if err != nil {
 		return nil, err
 	}
@@ -236,8 +213,8 @@ func (s *Service) listPolicyPrincipals(ctx context.Context, caller awsapi.Caller
 	return &ListPolicyPrincipalsOutput{Principals: list.items, NextMarker: list.next}, nil
 }
 
-// getEffectivePolicies gives the policies of the certificate. A thing adds those
-// of its groups, and this build keeps no groups.
+// getEffectivePolicies gives the policies of the principal together with those of
+// the thing's groups and their ancestors, each once, by name.
 func (s *Service) getEffectivePolicies(ctx context.Context, caller awsapi.Caller, in *GetEffectivePoliciesInput) (*GetEffectivePoliciesOutput, error) {
 	if in.CognitoIdentityPoolId != nil {
 		return nil, refuseCognitoPool()
@@ -246,26 +223,14 @@ func (s *Service) getEffectivePolicies(ctx context.Context, caller awsapi.Caller
 		return nil, imprint.Errorf(imprint.CodeInvalidRequest, "principal or thingName must be given.")
 	}
 	return view(ctx, s, func(tx imprint.ReadTx) (*GetEffectivePoliciesOutput, error) {
-		out := &GetEffectivePoliciesOutput{EffectivePolicies: []EffectivePolicy{}}
-		if in.ThingName != nil {
-			_, err := readThing(tx, tenantOf(caller), *in.ThingName)
-			if err != nil {
-				return nil, err
-			}
-		}
-		if in.Principal == nil {
-			return out, nil
-		}
-		certificate, err := readPrincipal(tx, tenantOf(caller), *in.Principal)
+		tenant := tenantOf(caller)
+		names, err := effectiveNames(tx, tenant, in.Principal, in.ThingName)
 		if err != nil {
 			return nil, err
 		}
-		names, err := targetPolicies(tx, certificate)
-		if err != nil {
-			return nil, err
-		}
+		out := &GetEffectivePoliciesOutput{EffectivePolicies: make([]EffectivePolicy, 0, len(names))}
 		for _, name := range names {
-			p, err := readPolicy(tx, certificate.Tenant, string(name))
+			p, err := readPolicy(tx, tenant, string(name))
 			if err != nil {
 				return nil, err
 			}
@@ -281,7 +246,34 @@ func (s *Service) getEffectivePolicies(ctx context.Context, caller awsapi.Caller
 	})
 }
 
+func effectiveNames(tx imprint.ReadTx, tenant imprint.Tenant, principal, thingName *string) ([]imprint.PolicyName, error) {
+	var names []imprint.PolicyName
+	if thingName != nil {
+		thing, err := readThing(tx, tenant, *thingName)
+		if err != nil {
+			return nil, err
+		}
+		names, err = thingPolicies(tx, thing)
+		if err != nil {
+			return nil, err
+		}
+	}
+	if principal != nil {
+		of, err := readTarget(tx, tenant, *principal)
+		if err != nil {
+			return nil, err
+		}
+		own, err := effectiveOf(tx, of)
+		if err != nil {
+			return nil, err
+		}
+		names = append(names, own...)
+	}
+	slices.Sort(names)
+	return slices.Compact(names), nil
+}
+
 func refuseCognitoPool() error {
 	return imprint.Errorf(imprint.CodeInvalidRequest, "cognitoIdentityPoolId can't be given.").
-		WithHint("This build of Imprint keeps no Cognito identities: name a certificate by its ARN as principal.")
+		WithHint("This build of Imprint keeps no Cognito identities: name a certificate or a thing group by its ARN as principal.")
 }

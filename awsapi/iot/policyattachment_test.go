@@ -87,7 +87,8 @@ func TestPolicyAttachments(t *testing.T) {
 			o.must(o.detachPolicy(cert, "p"))
 			want(t, "policies", o.attachedPolicies(cert), []string{})
 		}},
-		{"detaching an unknown policy or certificate succeeds", func(_ *testing.T, o *operator) {
+		{"detaching an unknown policy or from an unknown target succeeds", func(_ *testing.T, o *operator) {
+			o.must(o.detachPolicy(new(o.tenant.ThingGroupARN("unknown")), "p"))
 			o.policy("p")
 			cert := o.certificate()
 			o.must(o.detachPolicy(cert, "unknown"))
@@ -180,7 +181,7 @@ func TestPolicyAttachmentsRefused(t *testing.T) {
 		text               string
 	}{
 		{"a Cognito identity", someIdentity, invalid, 400, "keeps no Cognito identities"},
-		{"a thing group", "arn:aws:iot:us-east-1:ACCOUNT:thinggroup/g", missing, 404, "Thing group g cannot be found. This build of Imprint keeps no thing groups"},
+		{"a thing group with an impossible name", "arn:aws:iot:us-east-1:ACCOUNT:thinggroup/a/b", invalid, 400, "does not match"},
 		{"another account's thing group", "arn:aws:iot:us-east-1:999999999999:thinggroup/g", invalid, 400, "thinggroup/g"},
 		{"a thing", "arn:aws:iot:us-east-1:ACCOUNT:thing/t", invalid, 400, "is not the ARN of a certificate"},
 		{"another region's certificate", strings.Replace(unknown, "us-east-1", "eu-west-1", 1), invalid, 400, "eu-west-1"},
@@ -205,6 +206,16 @@ func TestPolicyAttachmentsRefused(t *testing.T) {
 	add("ListAttachedPolicies of an unknown certificate", func(o *operator, _ *string) error {
 		return refused(o.ListAttachedPolicies(o.ctx(), &sdk.ListAttachedPoliciesInput{Target: local(o, unknown)}))
 	}, missing, 404, "cannot be found.")
+	const group = "arn:aws:iot:us-east-1:ACCOUNT:thinggroup/g"
+	add("AttachPolicy to an unknown thing group", func(o *operator, _ *string) error {
+		return refused(o.AttachPolicy(o.ctx(), &sdk.AttachPolicyInput{PolicyName: new("p"), Target: local(o, group)}))
+	}, missing, 404, "Thing group g cannot be found.")
+	add("ListAttachedPolicies of an unknown thing group", func(o *operator, _ *string) error {
+		return refused(o.ListAttachedPolicies(o.ctx(), &sdk.ListAttachedPoliciesInput{Target: local(o, group)}))
+	}, missing, 404, "Thing group g cannot be found.")
+	add("GetEffectivePolicies of an unknown thing group", func(o *operator, _ *string) error {
+		return refused(o.GetEffectivePolicies(o.ctx(), &sdk.GetEffectivePoliciesInput{Principal: local(o, group)}))
+	}, missing, 404, "Thing group g cannot be found.")
 	add("ListTargetsForPolicy of an unknown policy", func(o *operator, _ *string) error {
 		return refused(o.ListTargetsForPolicy(o.ctx(), &sdk.ListTargetsForPolicyInput{PolicyName: new("x")}))
 	}, missing, 404, "Policy x cannot be found.")

@@ -61,6 +61,39 @@ func TestRulesHoldUnderConcurrentRequests(t *testing.T) {
 			want(t, "answers", got, map[string]int{"": 10, "LimitExceededException": many - 10})
 			want(t, "policies", len(o.attachedPolicies(cert)), 10)
 		}},
+		{"a thing group never has more than two policies", func(t *testing.T, o *operator) {
+			group := o.group("g", "")
+			for i := range many {
+				o.policy(fmt.Sprintf("p%d", i))
+			}
+			got := together(t, many, func(i int) error {
+				return refused(o.AttachPolicy(o.ctx(), &sdk.AttachPolicyInput{PolicyName: new(fmt.Sprintf("p%d", i)), Target: group}))
+			})
+			want(t, "answers", got, map[string]int{"": 2, "LimitExceededException": many - 2})
+		}},
+		{"a thing never is in more than ten groups, nor in two of a hierarchy", func(t *testing.T, o *operator) {
+			o.thing("sensor")
+			for i := range many {
+				o.group(fmt.Sprintf("g%d", i), "")
+			}
+			got := together(t, many, func(i int) error { return o.join("sensor", fmt.Sprintf("g%d", i)) })
+			want(t, "answers", got, map[string]int{"": 10, "InvalidRequestException": many - 10})
+			o.thing("other")
+			o.group("below", "g0")
+			got = together(t, 2, func(i int) error { return o.join("other", []string{"g0", "below"}[i]) })
+			want(t, "answers", got, map[string]int{"": 1, "InvalidRequestException": 1})
+		}},
+		{"a group is either deleted or has one below it", func(t *testing.T, o *operator) {
+			o.group("top", "")
+			got := together(t, 2, func(i int) error {
+				if i == 0 {
+					return refused(o.DeleteThingGroup(o.ctx(), &sdk.DeleteThingGroupInput{ThingGroupName: new("top")}))
+				}
+				return refused(o.CreateThingGroup(o.ctx(), &sdk.CreateThingGroupInput{ThingGroupName: new("below"), ParentGroupName: new("top")}))
+			})
+			want(t, "successes", got[""], 1)
+			want(t, "groups", len(o.contents().Groups)%2, 0)
+		}},
 		{"a certificate is exclusively attached to one thing", func(t *testing.T, o *operator) {
 			cert := o.certificate()
 			for i := range many {

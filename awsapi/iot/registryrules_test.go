@@ -109,6 +109,8 @@ func (o *operator) attachThing(thing string, principal *string, kind types.Thing
 type contents struct {
 	Things           []imprint.Thing
 	ThingAttachments []imprint.ThingAttachment
+	Groups           []imprint.ThingGroup
+	Memberships      []imprint.ThingGroupMembership
 	Policies         []imprint.Policy
 	Versions         []imprint.PolicyVersion
 	Attachments      []imprint.PolicyAttachment
@@ -122,7 +124,7 @@ func (o *operator) contents() contents {
 	var c contents
 	o.server.View(o.t, func(tx imprint.ReadTx) error {
 		c = contents{}
-		return errors.Join(o.readThings(tx, &c), o.readPolicies(tx, &c), o.readTemplates(tx, &c))
+		return errors.Join(o.readThings(tx, &c), o.readGroups(tx, &c), o.readPolicies(tx, &c), o.readTemplates(tx, &c))
 	})
 	return c
 }
@@ -136,6 +138,18 @@ func (o *operator) readThings(tx imprint.ReadTx, c *contents) error {
 		attached, _, attachErr := tx.ThingPrincipals(o.tenant, thing.Name, everything)
 		c.ThingAttachments = append(c.ThingAttachments, attached...)
 		err = errors.Join(err, attachErr)
+	}
+	return err
+}
+
+func (o *operator) readGroups(tx imprint.ReadTx, c *contents) error {
+	groups, _, err := tx.ThingGroups(o.tenant, imprint.ThingGroupFilter{Recursive: true}, everything)
+	c.Groups = groups
+	for _, g := range groups {
+		members, _, memberErr := tx.ThingGroupMembers(o.tenant, g.Name, false, everything)
+		tags, tagErr := tx.Tags(o.tenant, g.ARN())
+		c.Memberships, c.Tags = append(c.Memberships, members...), append(c.Tags, tags...)
+		err = errors.Join(err, memberErr, tagErr)
 	}
 	return err
 }

@@ -54,7 +54,7 @@ func (s *Service) Routes() []awsapi.Route {
 	var routes []awsapi.Route
 	for _, resource := range [][]awsapi.Route{
 		s.endpointRoutes(), s.caRoutes(), s.certificateRoutes(), s.tagRoutes(),
-		s.thingRoutes(), s.thingPrincipalRoutes(), s.policyRoutes(), s.policyAttachmentRoutes(), s.templateRoutes(),
+		s.thingRoutes(), s.thingPrincipalRoutes(), s.thingGroupRoutes(), s.thingGroupMemberRoutes(), s.policyRoutes(), s.policyAttachmentRoutes(), s.templateRoutes(),
 	} {
 		routes = append(routes, resource...)
 	}

@@ -34,10 +34,13 @@ func TestTags(t *testing.T) {
 		return e.tenant.PolicyARN("p")
 	}
 	checkIdentityRules(t, []identityRule{
-		{"policies, CA certificates and templates have tags", func(t *testing.T, e identityEnv) {
+		{"policies, CA certificates, thing groups and templates have tags", func(t *testing.T, e identityEnv) {
 			e.putTemplate(t, "jitp", imprint.TemplateJITP)
 			ca := e.register(t, iottest.NewCA(t, "Factory"))
-			for _, arn := range []string{policy(t, e), e.tenant.TemplateARN("jitp"), e.tenant.CACertificateARN(imprint.CertificateID(ca)), e.tenant.ARN("cacert/" + upper(ca))} {
+			e.Put(t, func(tx imprint.Tx) error {
+				return tx.PutThingGroup(imprint.ThingGroup{Tenant: e.tenant, Name: "g", Version: 1})
+			})
+			for _, arn := range []string{policy(t, e), e.tenant.ThingGroupARN("g"), e.tenant.TemplateARN("jitp"), e.tenant.CACertificateARN(imprint.CertificateID(ca)), e.tenant.ARN("cacert/" + upper(ca))} {
 				iottest.WantRefusal(t, e.tag(t, arn, tags("b", "2", "a", "1")...), "", 0, "")
 				e.wantTags(t, arn, tags("a", "1", "b", "2")...)
 			}

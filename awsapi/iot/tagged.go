@@ -8,13 +8,14 @@ import (
 	"github.com/imprint-iot/imprint/awsapi"
 )
 
-// tagged is a resource that can have tags: a policy, a CA certificate or a
-// provisioning template. One of the last three members is set.
+// tagged is a resource that can have tags: a policy, a CA certificate, a thing
+// group or a provisioning template. One of the last four members is set.
 type tagged struct {
 	tenant   imprint.Tenant
 	arn      string // in the form that the resource's own ARN method gives
 	policy   imprint.PolicyName
 	ca       imprint.CertificateID
+	group    imprint.ThingGroupName
 	template imprint.TemplateName
 }
 
@@ -39,12 +40,15 @@ func parseTagged(tenant imprint.Tenant, arn string) (tagged, error) {
 	case "cacert":
 		target.ca, err = imprint.ParseCertificateID(name)
 		target.arn = tenant.CACertificateARN(target.ca)
+	case "thinggroup":
+		target.group, err = imprint.ParseThingGroupName(name)
+		target.arn = tenant.ThingGroupARN(target.group)
 	case "provisioningtemplate":
 		target.template, err = imprint.ParseTemplateName(name)
 		target.arn = tenant.TemplateARN(target.template)
 	case "thing", "cert":
 		return tagged{}, imprint.Errorf(imprint.CodeInvalidRequest, "things and device certificates can't have tags").
-			WithHint("Policies, CA certificates and provisioning templates can.")
+			WithHint("Policies, CA certificates, thing groups and provisioning templates can.")
 	default:
 		return tagged{}, notFound("Resource", clipText(resource))
 	}
@@ -80,6 +84,9 @@ func (r tagged) exists(tx imprint.ReadTx) error {
 	case r.ca != "":
 		_, err := tx.CA(r.tenant, r.ca)
 		return explainNotFound(err, "CA certificate", string(r.ca))
+	case r.group != "":
+		_, err := tx.ThingGroup(r.tenant, r.group)
+		return explainNotFound(err, "Thing group", string(r.group))
 	}
 	_, err := tx.Template(r.tenant, r.template)
 	return explainNotFound(err, "Provisioning template", string(r.template))

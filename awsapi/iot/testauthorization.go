@@ -31,8 +31,8 @@ func actionOf(t ActionType) policy.Action {
 }
 
 // testAuthorization decides for each authInfo as the devices' door would for a
-// connection with the certificate and the client id, with the policies that the
-// request adds and without those that it skips. The caller's address and the
+// connection with the certificate and the client id (by the certificate's policies
+// and those of the thing's groups), with the policies that the request adds and without those that it skips. The caller's address and the
 // server name of a connection are not known here, so that keys made of them are
 // missing context values.
 func (s *Service) testAuthorization(ctx context.Context, caller awsapi.Caller, in *TestAuthorizationInput) (*TestAuthorizationOutput, error) {
@@ -99,31 +99,51 @@ func newTrial(tx imprint.ReadTx, tenant imprint.Tenant, in *TestAuthorizationInp
 		connection.ClientID = imprint.ClientID(*in.ClientId)
 	}
 	who := &identity.Identity{}
+	var inherited []imprint.PolicyName
 	if in.Principal != nil {
-		certificate, err := readPrincipal(tx, tenant, *in.Principal)
+		principal, err := readTarget(tx, tenant, *in.Principal)
 		if err != nil {
 			return nil, err
 		}
-		t.names, err = targetPolicies(tx, certificate)
+		if principal.group.Name != "" {
+			inherited, err = effectiveOf(tx, principal)
+		} else {
+			inherited, err = t.connect(tx, principal, who, &connection)
+		}
 		if err != nil {
 			return nil, err
 		}
-		who.Things, err = connectionThings(tx, certificate, connection.ClientID)
-		if err != nil {
-			return nil, err
-		}
-		leaf, err := pki.ParseCertificatePEM(certificate.PEM)
-		if err != nil {
-			return nil, imprint.Errorf(imprint.CodeInternal, "couldn't read the stored certificate %s: %w", certificate.ID, err)
-		}
-		connection.Certificate = policy.NewCertificateVariables(leaf)
 	}
 	t.vars = who.Variables(connection)
-	err := t.choose(in.PolicyNamesToAdd, in.PolicyNamesToSkip)
+	err := t.choose(in.PolicyNamesToAdd, in.PolicyNamesToSkip, inherited)
 	if err != nil {
 		return nil, err
 	}
 	return t, t.compile(tx)
+}
+
+// connect takes over what a connection has from its certificate and from the
+// thing that it belongs to. It gives the policies that come with the thing.
+func (t *trial) connect(tx imprint.ReadTx, principal target, who *identity.Identity, connection *identity.Connection) ([]imprint.PolicyName, error) {
+	certificate := principal.certificate
+	var err error
+	t.names, err = targetPolicies(tx, principal)
+	if err != nil {
+		return nil, err
+	}
+	who.Things, err = connectionThings(tx, certificate, connection.ClientID)
+	if err != nil {
+		return nil, err
+	}
+	leaf, err := pki.ParseCertificatePEM(certificate.PEM)
+	if err != nil {
+		return nil, imprint.Errorf(imprint.CodeInternal, "couldn't read the stored certificate %s: %w", certificate.ID, err)
+	}
+	connection.Certificate = policy.NewCertificateVariables(leaf)
+	if len(who.Things) == 0 {
+		return nil, nil
+	}
+	return thingPolicies(tx, who.Things[0].Thing)
 }
 
 // connectionThings gives the thing that a connection of the certificate belongs
@@ -153,8 +173,8 @@ func connectionThings(tx imprint.ReadTx, certificate imprint.Certificate, client
 }
 
 // choose adds and skips policies. The result is bound to what could be attached
-// to one certificate.
-func (t *trial) choose(add, skip []string) error {
+// to one certificate; the inherited policies of groups come on top.
+func (t *trial) choose(add, skip []string, inherited []imprint.PolicyName) error {
 	for _, name := range add {
 		t.names = append(t.names, imprint.PolicyName(name))
 	}
@@ -162,13 +182,17 @@ func (t *trial) choose(add, skip []string) error {
 	for _, name := range skip {
 		skipped[imprint.PolicyName(name)] = true
 	}
-	t.names = slices.DeleteFunc(t.names, func(name imprint.PolicyName) bool { return skipped[name] })
+	isSkipped := func(name imprint.PolicyName) bool { return skipped[name] }
+	t.names = slices.DeleteFunc(t.names, isSkipped)
 	slices.Sort(t.names)
 	t.names = slices.Compact(t.names)
 	if len(t.names) > imprint.MaxPoliciesPerCertificate {
 		return imprint.Errorf(imprint.CodeLimitExceeded, "%d policies would be attached, at most %d can be.", len(t.names), imprint.MaxPoliciesPerCertificate).
 			WithHint("Name fewer in policyNamesToAdd, or more in policyNamesToSkip.")
 	}
+	t.names = append(t.names, slices.DeleteFunc(inherited, isSkipped)...)
+	slices.Sort(t.names)
+	t.names = slices.Compact(t.names)
 	return nil
 }
 

@@ -186,7 +186,8 @@ func checkVersion(thing imprint.Thing, expected *int64) error {
 		WithHint("Its version is %d, not %d.", thing.Version, *expected)
 }
 
-// deleteThing succeeds for a thing that doesn't exist, as AWS IoT Core does.
+// deleteThing succeeds for a thing that doesn't exist, as AWS IoT Core does. The
+// thing leaves its groups; principals are in its way.
 func (s *Service) deleteThing(ctx context.Context, caller awsapi.Caller, in *DeleteThingInput) (*DeleteThingOutput, error) {
 	return update(ctx, s, func(tx imprint.Tx) (*DeleteThingOutput, error) {
 		thing, err := readThing(tx, tenantOf(caller), in.ThingName)

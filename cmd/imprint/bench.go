@@ -3,7 +3,10 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
+	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -20,18 +23,20 @@ Each bench starts a server of its own, with a temporary data directory and on
 free loopback ports, and a plain Go server beside it; figures per CPU-second
 compare the CPU time of the two. Nothing else is touched.`,
 	}
+	opts := bench.Options{}
+	handshake := newBenchRun("handshake", "Measure reconnects of known devices", 2500, &opts, bench.Handshake)
+	handshake.Flags().BoolVar(&opts.FullOnly, "full-only", false, "measure no reconnects that resume their TLS session")
 	cmd.AddCommand(
-		newBenchRun("handshake", "Measure reconnects of known devices", 2500, bench.Handshake),
-		newBenchRun("jitp", "Measure first connections with just-in-time provisioning", 2500, bench.JITP),
-		newBenchServer(), newBenchBare(),
+		handshake,
+		newBenchRun("jitp", "Measure first connections with just-in-time provisioning", 2500, &bench.Options{}, bench.JITP),
+		newBenchBroker(), newBenchServer(), newBenchBare(),
 	)
 	return cmd
 }
 
 type benchRun func(context.Context, bench.Target, bench.Options) ([]bench.Figure, error)
 
-func newBenchRun(name, short string, devices int, run benchRun) *cobra.Command {
-	opts := bench.Options{}
+func newBenchRun(name, short string, devices int, opts *bench.Options, run benchRun) *cobra.Command {
 	asJSON := false
 	cmd := &cobra.Command{
 		Use:   name,
@@ -43,14 +48,11 @@ func newBenchRun(name, short string, devices int, run benchRun) *cobra.Command {
 				return fmt.Errorf("couldn't find this program's file: %w", err)
 			}
 			opts.Messages = cmd.ErrOrStderr()
-			figures, err := run(cmd.Context(), benchTarget(program), opts)
+			figures, err := run(cmd.Context(), benchTarget(program), *opts)
 			if err != nil {
 				return err
 			}
-			if asJSON {
-				return bench.PrintJSON(cmd.OutOrStdout(), figures)
-			}
-			return bench.PrintTable(cmd.OutOrStdout(), figures)
+			return printFigures(cmd.OutOrStdout(), figures, asJSON)
 		},
 	}
 	cmd.Flags().IntVar(&opts.Devices, "devices", devices, "how many devices")
@@ -58,6 +60,54 @@ func newBenchRun(name, short string, devices int, run benchRun) *cobra.Command {
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.Flags().BoolVar(&opts.KeepData, "keep-data", false, "keep the server's data directory")
 	cmd.Flags().StringVar(&opts.CPUProfile, "cpuprofile", "", "write a CPU profile of the server in the measured part to this file")
+	return cmd
+}
+
+func printFigures(w io.Writer, figures []bench.Figure, asJSON bool) error {
+	if asJSON {
+		return bench.PrintJSON(w, figures)
+	}
+	return bench.PrintTable(w, figures)
+}
+
+func newBenchBroker() *cobra.Command {
+	opts := bench.BrokerOptions{}
+	asJSON, seconds := false, 0.0
+	cmd := &cobra.Command{
+		Use:   "broker",
+		Short: "Measure idle connections, reconnects and messages beside mosquitto",
+		Long: `Measure idle connections, reconnects and messages, over TLS with policies
+enforced, beside Debian's mosquitto with TLS and an ACL file in the same run.
+
+The parts are ` + strings.Join(bench.BrokerParts(), ", ") + `.
+A message that is lost, comes twice or overtakes another fails the run.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			program, err := os.Executable()
+			if err != nil {
+				return fmt.Errorf("couldn't find this program's file: %w", err)
+			}
+			opts.Messages = cmd.ErrOrStderr()
+			opts.Lasting = time.Duration(seconds * float64(time.Second))
+			figures, err := bench.Broker(cmd.Context(), benchTarget(program), opts)
+			if err != nil {
+				return err
+			}
+			return printFigures(cmd.OutOrStdout(), figures, asJSON)
+		},
+	}
+	f := cmd.Flags()
+	f.IntVar(&opts.Connections, "connections", 10_000, "how many idle connections")
+	f.IntVar(&opts.Count, "messages", 0, "most messages of one round (0: no bound)")
+	f.IntVar(&opts.Payload, "payload", 64, "bytes of a message")
+	f.Float64Var(&seconds, "seconds", 1.5, "how long one round sends")
+	f.IntVar(&opts.Concurrency, "concurrency", 128, "how many connect at a time")
+	f.StringSliceVar(&opts.Only, "only", nil, "parts to measure (default: all)")
+	f.StringVar(&opts.Mosquitto, "mosquitto", "", "mosquitto's program (default: where its package puts it)")
+	f.BoolVar(&opts.NoMosquitto, "no-mosquitto", false, "measure without mosquitto")
+	f.BoolVar(&asJSON, "json", false, "print JSON")
+	f.BoolVar(&opts.KeepData, "keep-data", false, "keep the servers' data directory")
+	f.StringVar(&opts.CPUProfile, "cpuprofile", "", "write a CPU profile of the server in each part: FILE.prof makes FILE-PART.prof")
 	return cmd
 }
 

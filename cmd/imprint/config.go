@@ -88,6 +88,8 @@ type Config struct {
 	MaxPendingPerAddress int `koanf:"max-pending-per-address"`
 	// MaxConnections bounds all device connections. Default 1000000.
 	MaxConnections int `koanf:"max-connections"`
+	// MQTTConfig bounds what MQTT clients may do.
+	MQTTConfig `koanf:",squash"`
 	// MaxConnectionsPerAddress bounds those from one address, or one /64 network
 	// of IPv6. Default 0: no bound of its own.
 	MaxConnectionsPerAddress int `koanf:"max-connections-per-address"`
@@ -95,10 +97,8 @@ type Config struct {
 	// a second; twice as many may come at once. Default 0: no bound.
 	ConnectionRatePerAddress int `koanf:"connection-rate-per-address"`
 	// ConcurrentHandshakes is how many TLS handshakes compute at once; others
-	// wait in order. Default 0: as many as there are processors.
+	// wait in order. Default 0: one less than there are processors, at least 1.
 	ConcurrentHandshakes int `koanf:"concurrent-handshakes"`
-	// MQTTConfig bounds what MQTT clients may do.
-	MQTTConfig `koanf:",squash"`
 	// APIRate bounds the requests per second of one access key, and, ten times
 	// that, of one address. Default 500; 0: no bound.
 	APIRate int `koanf:"api-rate"`
@@ -150,10 +150,10 @@ func addServeFlags(f *pflag.FlagSet) {
 	f.Int("max-handshakes", 2048, "bound of connections that aren't admitted yet")
 	f.Int("max-pending-per-address", 512, "bound of those from one address")
 	f.Int("max-connections", 1_000_000, "bound of all device connections")
+	addMQTTFlags(f)
 	f.Int("max-connections-per-address", 0, "bound of those from one address (0: none)")
 	f.Int("connection-rate-per-address", 0, "connections that one address begins in a second (0: no bound)")
-	f.Int("concurrent-handshakes", 0, "TLS handshakes that compute at once (0: one for each processor)")
-	addMQTTFlags(f)
+	f.Int("concurrent-handshakes", 0, "TLS handshakes that compute at once (0: processors less one)")
 	f.Int("api-rate", 500, "control-plane requests per second of one access key (0: no bound)")
 	f.Int("https-publish-rate", 100, "messages per second of one certificate over HTTPS (0: no bound)")
 	f.Duration("trace-retention", 168*time.Hour, "how long attempts are kept")

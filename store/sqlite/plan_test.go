@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"path/filepath"
@@ -145,6 +146,13 @@ func everyRead(tx imprint.Tx) error {
 	keep(err)
 	_, err = tx.Tags(tenant, "a")
 	keep(err)
+	members, cursor, err := tx.ThingGroupMembers(tenant, "a", true, imprint.Page{Limit: 1, Ascending: true})
+	keep(err)
+	_, _, err = tx.ThingGroupMembers(tenant, "a", true, imprint.Page{Limit: 1, Ascending: true, Cursor: cursor})
+	keep(err)
+	if len(members) == 0 || cursor == "" {
+		keep(fmt.Errorf("the recursive list of members has %d items and the cursor %q", len(members), cursor))
+	}
 	_, err = tx.TenantByPrefix("a")
 	keep(err)
 	_, err = tx.AccessKeys("1")
@@ -159,6 +167,9 @@ func everyRead(tx imprint.Tx) error {
 	keep(tx.DeleteEvents([]string{"a"}))
 	keep(tx.DeleteCertificate(tenant, "a"))
 	keep(tx.DeleteThingAttachment(tenant, "a", "a"))
+	keep(tx.DeleteThingGroupMembership(imprint.ThingGroupMembership{Tenant: tenant, Thing: "a", Group: "a"}))
+	keep(tx.DeleteThing(tenant, "a"))
+	keep(tx.DeleteThingGroup(tenant, "a"))
 	keep(tx.DeletePolicyAttachment(imprint.PolicyAttachment{Tenant: tenant, Policy: "a", Target: "a"}))
 	sessions(tx, tenant, keep)
 	if len(all) > 0 {
@@ -199,6 +210,14 @@ func putSome(tx imprint.Tx, tenant imprint.Tenant, keep func(error)) {
 		keep(tx.PutThing(imprint.Thing{Tenant: tenant, Name: imprint.ThingName(id), TypeName: "t", Attributes: map[string]string{"a": "b"}}))
 		keep(tx.PutThingAttachment(imprint.ThingAttachment{Tenant: tenant, Thing: "a", Certificate: certificate}))
 		keep(tx.PutThingAttachment(imprint.ThingAttachment{Tenant: tenant, Thing: imprint.ThingName(id), Certificate: "a"}))
+		group := imprint.ThingGroup{Tenant: tenant, Name: imprint.ThingGroupName(id)}
+		if id == "b" {
+			group.Ancestors = []imprint.ThingGroupName{"a"}
+		}
+		keep(tx.PutThingGroup(group))
+		keep(tx.PutThingGroup(imprint.ThingGroup{Tenant: tenant, Name: group.Name + "2", Ancestors: []imprint.ThingGroupName{"a"}}))
+		keep(tx.PutThingGroupMembership(imprint.ThingGroupMembership{Tenant: tenant, Thing: imprint.ThingName(id), Group: "a"}))
+		keep(tx.PutThingGroupMembership(imprint.ThingGroupMembership{Tenant: tenant, Thing: "a", Group: group.Name}))
 		keep(tx.PutPolicy(imprint.Policy{Tenant: tenant, Name: imprint.PolicyName(id)}))
 		keep(tx.PutPolicyAttachment(imprint.PolicyAttachment{Tenant: tenant, Policy: "a", Target: id}))
 		keep(tx.PutPolicyAttachment(imprint.PolicyAttachment{Tenant: tenant, Policy: imprint.PolicyName(id), Target: "a"}))
@@ -230,6 +249,14 @@ func lists(tx imprint.Tx, tenant imprint.Tenant, paged func(func(imprint.Page) (
 	}
 	paged(func(p imprint.Page) (string, error) { _, c, err := tx.ThingPrincipals(tenant, "a", p); return c, err })
 	paged(func(p imprint.Page) (string, error) { _, c, err := tx.CertificateThings(tenant, "a", p); return c, err })
+	for _, f := range []imprint.ThingGroupFilter{{}, {Recursive: true}, {Parent: "a"}, {Parent: "a", Recursive: true}, {Parent: "a", Prefix: "b"}} {
+		paged(func(p imprint.Page) (string, error) { _, c, err := tx.ThingGroups(tenant, f, p); return c, err })
+	}
+	paged(func(p imprint.Page) (string, error) { _, c, err := tx.ThingMemberships(tenant, "a", p); return c, err })
+	paged(func(p imprint.Page) (string, error) {
+		_, c, err := tx.ThingGroupMembers(tenant, "a", false, p)
+		return c, err
+	})
 	paged(func(p imprint.Page) (string, error) { _, c, err := tx.Policies(tenant, p); return c, err })
 	paged(func(p imprint.Page) (string, error) { _, c, err := tx.TargetPolicies(tenant, "a", p); return c, err })
 	paged(func(p imprint.Page) (string, error) { _, c, err := tx.PolicyTargets(tenant, "a", p); return c, err })

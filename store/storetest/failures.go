@@ -231,6 +231,14 @@ func failureCalls() []call {
 	nothing := func(imprint.Tx) error { return nil }
 	return append(sessionCalls(), []call{
 		{"provisioning a device", nothing, provision, deviceState, false},
+		{"joining a group with a policy", steps(provision, func(tx imprint.Tx) error { return tx.PutThingGroup(group(here, "g")) }), steps(
+			func(tx imprint.Tx) error { return tx.PutThingGroup(group(here, "h", "g")) },
+			func(tx imprint.Tx) error {
+				return tx.PutThingGroupMembership(imprint.ThingGroupMembership{Tenant: here, Group: "h", Thing: "device"})
+			},
+			func(tx imprint.Tx) error {
+				return tx.PutPolicyAttachment(imprint.PolicyAttachment{Tenant: here, Policy: "p", Target: here.ThingGroupARN("g")})
+			}), groupState, false},
 		{"deleting a device", provision, steps(
 			func(tx imprint.Tx) error { return tx.DeleteThingAttachment(here, "device", cert.ID) },
 			func(tx imprint.Tx) error { return tx.DeletePolicyAttachment(attach) },
@@ -291,6 +299,16 @@ func deviceState(tx imprint.ReadTx) string {
 	events, _ := tx.Events(10)
 	return fmt.Sprint(c.Status, imprint.CodeOf(err), imprint.CodeOf(thingErr), len(things), len(principals), len(policies),
 		len(bySerial), len(byCA), len(events))
+}
+
+func groupState(tx imprint.ReadTx) string {
+	p := imprint.Page{Limit: 10, Ascending: true}
+	h, err := tx.ThingGroup(here, "h")
+	below, _, _ := tx.ThingGroups(here, imprint.ThingGroupFilter{Parent: "g"}, p)
+	memberships, _, _ := tx.ThingMemberships(here, "device", p)
+	members, _, _ := tx.ThingGroupMembers(here, "g", true, p)
+	policies, _, _ := tx.TargetPolicies(here, here.ThingGroupARN("g"), p)
+	return fmt.Sprint(h.Ancestors, imprint.CodeOf(err), len(below), len(memberships), len(members), len(policies))
 }
 
 func policyState(tx imprint.ReadTx) string {

@@ -166,6 +166,15 @@ func testDeletes(t *testing.T, h Harness) {
 				if err != nil {
 					return err
 				}
+				for _, m := range []imprint.ThingGroupMembership{
+					{Tenant: tenant, Group: "g", Thing: imprint.ThingName(name(n))},
+					{Tenant: tenant, Group: imprint.ThingGroupName(name(n)), Thing: "t"},
+				} {
+					err = tx.PutThingGroupMembership(m)
+					if err != nil {
+						return err
+					}
+				}
 			}
 		}
 		return nil
@@ -180,6 +189,14 @@ func testDeletes(t *testing.T, h Harness) {
 			if err != nil {
 				return err
 			}
+			err = tx.DeleteThing(here, "t")
+			if err != nil {
+				return err
+			}
+			err = tx.DeleteThingGroup(here, "g")
+			if err != nil {
+				return err
+			}
 			err = tx.DeleteThingAttachment(here, "t", certID(2))
 			if err != nil {
 				return err
@@ -188,8 +205,8 @@ func testDeletes(t *testing.T, h Harness) {
 		})
 	}
 	view(t, store, func(tx imprint.ReadTx) error {
-		same(t, "what is left here", countAll(t, tx, here), []int{0, 0, 2, 2})
-		same(t, "what is left there", countAll(t, tx, there), []int{3, 3, 3, 3})
+		same(t, "what is left here", countAll(t, tx, here), []int{0, 0, 2, 2, 0, 0})
+		same(t, "what is left there", countAll(t, tx, there), []int{3, 3, 3, 3, 3, 3})
 		versions, err := tx.PolicyVersions(there, "p")
 		if len(versions) == 3 && versions[0].Version != 3 {
 			t.Errorf("PolicyVersions begins with %d, want the newest", versions[0].Version)
@@ -217,7 +234,15 @@ func countAll(t *testing.T, tx imprint.ReadTx, tenant imprint.Tenant) []int {
 	if err != nil {
 		t.Errorf("PolicyTargets: %v", err)
 	}
-	return []int{len(policies), len(templates), len(things), len(targets)}
+	groups, _, err := tx.ThingMemberships(tenant, "t", p)
+	if err != nil {
+		t.Errorf("ThingMemberships: %v", err)
+	}
+	members, _, err := tx.ThingGroupMembers(tenant, "g", false, p)
+	if err != nil {
+		t.Errorf("ThingGroupMembers: %v", err)
+	}
+	return []int{len(policies), len(templates), len(things), len(targets), len(groups), len(members)}
 }
 
 func testThingFilter(t *testing.T, h Harness) {

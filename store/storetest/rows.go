@@ -129,6 +129,17 @@ func nameRows() []row {
 		get:    func(tx imprint.ReadTx, t imprint.Tenant) (any, error) { return tx.Thing(t, "sensor:1") },
 		remove: func(tx imprint.Tx, t imprint.Tenant) error { return tx.DeleteThing(t, "sensor:1") },
 	}, {
+		name: "thing group",
+		full: func(t imprint.Tenant) any {
+			return imprint.ThingGroup{Tenant: t, Name: "plant:1", ID: "uuid " + string(t.Region), Ancestors: []imprint.ThingGroupName{"world", "eu-west"},
+				Description: unusual, Attributes: map[string]string{"a": "1", "quoted": unusual, "empty": ""}, Version: 1 << 40,
+				CreatedAt: instant, ModifiedAt: instant.Add(time.Second)}
+		},
+		bare:   func(t imprint.Tenant) any { return imprint.ThingGroup{Tenant: t, Name: "plant:1"} },
+		put:    func(tx imprint.Tx, v any) error { return tx.PutThingGroup(v.(imprint.ThingGroup)) },
+		get:    func(tx imprint.ReadTx, t imprint.Tenant) (any, error) { return tx.ThingGroup(t, "plant:1") },
+		remove: func(tx imprint.Tx, t imprint.Tenant) error { return tx.DeleteThingGroup(t, "plant:1") },
+	}, {
 		name: "policy",
 		full: func(t imprint.Tenant) any {
 			return imprint.Policy{Tenant: t, Name: "p+=,.@-", DefaultVersion: 3, LastVersion: 9, CreatedAt: instant,

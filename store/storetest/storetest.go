@@ -64,6 +64,8 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 		{"lists are paged", testLists},
 		{"look-ups find what they promise", testLookups},
 		{"things are found by type and attribute", testThingFilter},
+		{"thing groups are found by place and name", testThingGroups},
+		{"members are found below a group", testMembersBelow},
 		{"attempts are found by what a person knows", testAttemptFilter},
 		{"attempts are trimmed", testTrim},
 		{"events come oldest first", testEvents},

@@ -37,10 +37,13 @@ func testWatch(t *testing.T, h Harness) {
 	cert := imprint.Certificate{Tenant: here, ID: certID(1)}
 	attached := imprint.ThingAttachment{Tenant: here, Thing: "t", Certificate: certID(1)}
 	onCert := imprint.PolicyAttachment{Tenant: here, Policy: "p", Target: here.CertificateARN(certID(1))}
-	onGroup := imprint.PolicyAttachment{Tenant: here, Policy: "p", Target: here.ARN("thinggroup/g")}
+	onGroup := imprint.PolicyAttachment{Tenant: here, Policy: "p", Target: here.ThingGroupARN("g")}
+	onIdentity := imprint.PolicyAttachment{Tenant: here, Policy: "p", Target: "us-east-1:identity"}
 	type change = imprint.Change
 	certChange := change{Kind: imprint.ChangeCertificate, Tenant: here, Key: string(certID(1))}
 	thingChange := change{Kind: imprint.ChangeThing, Tenant: here, Key: "t"}
+	groupChange := change{Kind: imprint.ChangeThingGroup, Tenant: here, Key: "g"}
+	member := imprint.ThingGroupMembership{Tenant: here, Group: "g", Thing: "t"}
 	policyChange := change{Kind: imprint.ChangePolicy, Tenant: here, Key: "p"}
 	templateChange := change{Kind: imprint.ChangeTemplate, Tenant: here, Key: "l"}
 	keyChange := change{Kind: imprint.ChangeAccessKey, Tenant: imprint.Tenant{Account: here.Account}, Key: "k"}
@@ -63,7 +66,18 @@ func testWatch(t *testing.T, h Harness) {
 		}, []change{policyChange}},
 		{"DeletePolicyVersion", func(tx imprint.Tx) error { return tx.DeletePolicyVersion(here, "p", 1) }, []change{policyChange}},
 		{"PutPolicyAttachment on a certificate", func(tx imprint.Tx) error { return tx.PutPolicyAttachment(onCert) }, []change{certChange}},
-		{"PutPolicyAttachment on a group", func(tx imprint.Tx) error { return tx.PutPolicyAttachment(onGroup) }, []change{policyChange}},
+		{"PutPolicyAttachment on a group", func(tx imprint.Tx) error { return tx.PutPolicyAttachment(onGroup) }, []change{groupChange}},
+		{"PutPolicyAttachment on an identity", func(tx imprint.Tx) error { return tx.PutPolicyAttachment(onIdentity) }, []change{policyChange}},
+		{"DeletePolicyAttachment from a group", func(tx imprint.Tx) error { return tx.DeletePolicyAttachment(onGroup) }, []change{groupChange}},
+		{"DeletePolicyAttachment of nothing", func(tx imprint.Tx) error { return tx.DeletePolicyAttachment(onGroup) }, nil},
+		{"PutThingGroup", func(tx imprint.Tx) error { return tx.PutThingGroup(group(here, "g")) }, []change{groupChange}},
+		{"PutThingGroupMembership", func(tx imprint.Tx) error { return tx.PutThingGroupMembership(member) }, []change{thingChange}},
+		{"DeleteThingGroupMembership", func(tx imprint.Tx) error { return tx.DeleteThingGroupMembership(member) }, []change{thingChange}},
+		{"DeleteThingGroupMembership of nothing", func(tx imprint.Tx) error { return tx.DeleteThingGroupMembership(member) }, nil},
+		{"DeleteThingGroup with members", steps(
+			func(tx imprint.Tx) error { return tx.PutThingGroupMembership(member) },
+			func(tx imprint.Tx) error { return tx.DeleteThingGroup(here, "g") }), []change{thingChange, groupChange}},
+		{"DeleteThingGroup of nothing", func(tx imprint.Tx) error { return tx.DeleteThingGroup(here, "g") }, nil},
 		{"DeletePolicyAttachment", func(tx imprint.Tx) error { return tx.DeletePolicyAttachment(onCert) }, []change{certChange}},
 		{"DeletePolicy", func(tx imprint.Tx) error { return tx.DeletePolicy(here, "p") }, []change{policyChange}},
 		{"PutTemplate", func(tx imprint.Tx) error {

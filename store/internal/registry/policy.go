@@ -133,7 +133,7 @@ func (t *Tx) DeletePolicyVersion(tenant imprint.Tenant, name imprint.PolicyName,
 }
 
 // PutPolicyAttachment implements imprint.PolicyWriter. It counts as a change of
-// the certificate that the target names, else of the policy.
+// the certificate or the thing group that the target names, else of the policy.
 func (t *Tx) PutPolicyAttachment(a imprint.PolicyAttachment) error {
 	_, err := t.exec(putPolicyAttachment, t.in(a.Tenant), a.Target, string(a.Policy))
 	if err != nil {
@@ -159,9 +159,14 @@ func (t *Tx) DeletePolicyAttachment(a imprint.PolicyAttachment) error {
 
 func (t *Tx) attachmentChanged(a imprint.PolicyAttachment) {
 	id, err := a.Tenant.ParseCertificateARN(a.Target)
-	if err != nil {
-		t.changed(imprint.ChangePolicy, a.Tenant, string(a.Policy))
+	if err == nil {
+		t.changed(imprint.ChangeCertificate, a.Tenant, string(id))
 		return
 	}
-	t.changed(imprint.ChangeCertificate, a.Tenant, string(id))
+	group, err := a.Tenant.ParseThingGroupARN(a.Target)
+	if err == nil {
+		t.changed(imprint.ChangeThingGroup, a.Tenant, string(group))
+		return
+	}
+	t.changed(imprint.ChangePolicy, a.Tenant, string(a.Policy))
 }

@@ -56,14 +56,30 @@ func scanThing(t *Tx, r Rows, thing *imprint.Thing) error {
 	}
 	thing.Tenant = t.readTenant(tenant)
 	thing.CreatedAt, thing.ModifiedAt = readTime(created), readTime(modified)
-	if attributes == "" {
-		return nil
-	}
-	err = json.Unmarshal([]byte(attributes), &thing.Attributes)
+	thing.Attributes, err = readAttributes(attributes)
 	if err != nil {
 		return fmt.Errorf("couldn't read the attributes of thing %s: %w", thing.Name, err)
 	}
 	return nil
+}
+
+// writeAttributes gives the text of attributes, empty for none; readAttributes
+// is its inverse.
+func writeAttributes(attributes map[string]string) (string, error) {
+	if len(attributes) == 0 {
+		return "", nil
+	}
+	text, err := json.Marshal(attributes)
+	return string(text), err
+}
+
+func readAttributes(text string) (map[string]string, error) {
+	if text == "" {
+		return nil, nil
+	}
+	var attributes map[string]string
+	err := json.Unmarshal([]byte(text), &attributes)
+	return attributes, err
 }
 
 func scanThingAttachment(t *Tx, r Rows, a *imprint.ThingAttachment) error {
@@ -172,15 +188,11 @@ func (t *Tx) CertificateThings(tenant imprint.Tenant, id imprint.CertificateID, 
 
 // PutThing implements imprint.ThingWriter.
 func (t *Tx) PutThing(thing imprint.Thing) error {
-	attributes := ""
-	if len(thing.Attributes) > 0 {
-		text, err := json.Marshal(thing.Attributes)
-		if err != nil {
-			return fmt.Errorf("couldn't encode the attributes of thing %s: %w", thing.Name, err)
-		}
-		attributes = string(text)
+	attributes, err := writeAttributes(thing.Attributes)
+	if err != nil {
+		return fmt.Errorf("couldn't encode the attributes of thing %s: %w", thing.Name, err)
 	}
-	_, err := t.exec(putThing, t.in(thing.Tenant), string(thing.Name), thing.ID, thing.TypeName, thing.BillingGroup,
+	_, err = t.exec(putThing, t.in(thing.Tenant), string(thing.Name), thing.ID, thing.TypeName, thing.BillingGroup,
 		attributes, thing.Version, millis(thing.CreatedAt), millis(thing.ModifiedAt))
 	if err != nil {
 		return err
@@ -191,6 +203,11 @@ func (t *Tx) PutThing(thing imprint.Thing) error {
 
 // DeleteThing implements imprint.ThingWriter.
 func (t *Tx) DeleteThing(tenant imprint.Tenant, name imprint.ThingName) error {
+	err := t.remove(imprint.ChangeThing, tenant, string(name),
+		"DELETE FROM thing_group_members WHERE tenant = $1 AND thing = $2", t.in(tenant), string(name))
+	if err != nil {
+		return err
+	}
 	return t.remove(imprint.ChangeThing, tenant, string(name),
 		"DELETE FROM things WHERE tenant = $1 AND name = $2", t.in(tenant), string(name))
 }
