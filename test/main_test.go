@@ -75,6 +75,7 @@ func build(to, cgo string, flags ...string) error {
 // packages are where Debian keeps the programs that the tests need.
 var packages = map[string]string{
 	"openssl": "openssl", "mosquitto_pub": "mosquitto-clients", "mosquitto_sub": "mosquitto-clients",
+	"curl": "curl", "/usr/bin/python3": "python3",
 	"aws": "awscli", "bash": "bash", "timeout": "coreutils", "stdbuf": "coreutils",
 }
 

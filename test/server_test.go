@@ -39,11 +39,12 @@ type server struct {
 
 // facts are what server.json tells.
 type facts struct {
-	Account     string `json:"account"`
-	Region      string `json:"region"`
-	APIURL      string `json:"apiUrl"`
-	MQTTAddress string `json:"mqttAddress"`
-	CABundle    string `json:"caBundle"`
+	Account      string `json:"account"`
+	Region       string `json:"region"`
+	APIURL       string `json:"apiUrl"`
+	MQTTAddress  string `json:"mqttAddress"`
+	HTTPSAddress string `json:"httpsAddress"`
+	CABundle     string `json:"caBundle"`
 }
 
 // said collects what a process writes and wakes those who wait for it.
@@ -132,6 +133,7 @@ func (s *server) start() {
 func (s *server) tryStart() error {
 	args := append([]string{
 		"serve", "--data", s.dir, "--mqtt-address", "127.0.0.1:0", "--api-address", "127.0.0.1:0",
+		"--https-address", "127.0.0.1:0",
 		"--log-level", "debug", "--rsa-key-pool", "1",
 	}, s.flags...)
 	cmd := exec.Command(serving, args...)
