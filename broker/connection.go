@@ -44,7 +44,7 @@ type binding struct {
 
 // bind makes what decides for this connection out of an identity.
 func (c *connection) bind(who *identity.Identity) *binding {
-	return &binding{who: who, policies: who.Policies, vars: c.peer.Variables(who, c.clientID)}
+	return &binding{who: who, policies: who.PoliciesFor(c.clientID), vars: c.peer.Variables(who, c.clientID)}
 }
 
 // connection is one client's network connection, from its first packet on.

@@ -118,7 +118,7 @@ func benchTarget(program string) bench.Target {
 		ServerArgs: func(dir string) []string {
 			return []string{
 				"bench", "serve", "--data", dir, "--mqtt-address", "127.0.0.1:0", "--api-address", "127.0.0.1:0",
-				"--api-rate", "0", "--rsa-key-pool", "1", "--log-level", "warn",
+				"--api-rate", "0", "--publish-rate", "0", "--throughput-rate", "0", "--rsa-key-pool", "1", "--log-level", "warn",
 			}
 		},
 		BareArgs: []string{"bench", "bare"},
