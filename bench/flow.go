@@ -17,9 +17,10 @@ const (
 	// windowBytes bounds what is under way to one subscriber: half of what a
 	// server keeps for a slow one, so that none must drop a message.
 	windowBytes = 512 << 10
-	// Messages under way to one subscriber. At QoS 1 that is less than what
-	// Imprint's queue and receive window hold.
-	window0, window1 = 4096, 1000
+	// Messages under way to one subscriber, from all its publishers. At QoS 1 that
+	// is less than what Imprint's queue holds, and a hundred publishers have fewer
+	// each than AWS IoT Core's receive maximum.
+	window0, window1 = 4096, 4000
 	// stallTimeout is how long a flow may stand still before messages count as
 	// lost.
 	stallTimeout = 10 * time.Second

@@ -107,7 +107,7 @@ func (s *session) attach(c *connection, a arrival, present bool, now time.Time) 
 	}
 	s.dropOutput()
 	a.connack.SessionPresent = present
-	c.out.buffer()
+	c.out.buffer(controlPacket)
 	c.out.pending = a.connack.Append(c.out.pending, c.version)
 	c.out.corked = true
 	s.conn.Store(c)

@@ -83,7 +83,7 @@ const (
 // putForm copies a message into the pending buffer. By is the publisher, which
 // starts the writer later; nil: it starts now. The lock is held.
 func (c *connection) putForm(raw []byte, idAt int, id uint16, retain, dup bool, by *connection) {
-	c.out.buffer()
+	c.out.buffer(len(raw))
 	start := len(c.out.pending)
 	c.out.pending = append(c.out.pending, raw...)
 	packet := c.out.pending[start:]

@@ -45,25 +45,43 @@ type outbound struct {
 // wait beyond MaxQueuedBytes before a client that doesn't read them is ended.
 const controlRoom = 64 << 10
 
-// bufferPool holds writers' buffers between bursts. Buffers over
-// maxPooledBuffer are left to the garbage collector.
-var bufferPool = sync.Pool{New: func() any {
-	b := make([]byte, 0, 4096)
-	return &b
-}}
+// Buffers come in two sizes, and are pooled between bursts. What outgrows the
+// large ones is left to the garbage collector.
+const (
+	smallBuffer = 4 << 10
+	largeBuffer = 128 << 10
+)
 
-const maxPooledBuffer = 64 << 10
+var (
+	smallBuffers = sync.Pool{New: func() any { return new([smallBuffer]byte) }}
+	largeBuffers = sync.Pool{New: func() any { return new([largeBuffer]byte) }}
+)
 
 func takeBuffer() []byte {
-	return (*bufferPool.Get().(*[]byte))[:0]
+	return smallBuffers.Get().(*[smallBuffer]byte)[:0]
 }
 
 func giveBuffer(b []byte) {
-	if cap(b) == 0 || cap(b) > maxPooledBuffer {
-		return
+	switch cap(b) {
+	case smallBuffer:
+		smallBuffers.Put((*[smallBuffer]byte)(b[:smallBuffer]))
+	case largeBuffer:
+		largeBuffers.Put((*[largeBuffer]byte)(b[:largeBuffer]))
 	}
-	b = b[:0]
-	bufferPool.Put(&b)
+}
+
+// roomFor gives a buffer that n more bytes fit into, if it can do so without
+// allocating.
+func roomFor(b []byte, n int) []byte {
+	if b == nil {
+		b = takeBuffer()
+	}
+	if len(b)+n <= cap(b) || cap(b) >= largeBuffer {
+		return b
+	}
+	large := append(largeBuffers.Get().(*[largeBuffer]byte)[:0], b...)
+	giveBuffer(b)
+	return large
 }
 
 // startWriter must be called with the lock held.
@@ -75,12 +93,11 @@ func (c *connection) startWriter() {
 	go c.write(false)
 }
 
-// buffer makes sure that there is one to append to. The lock is held.
-func (o *outbound) buffer() {
-	if o.pending == nil {
-		o.pending = takeBuffer()
-	}
-}
+// buffer makes sure that there is one to append n bytes to. The lock is held.
+func (o *outbound) buffer(n int) { o.pending = roomFor(o.pending, n) }
+
+// controlPacket is about what an acknowledgement takes.
+const controlPacket = 64
 
 // append adds an encoded control packet, which is never dropped; flush sends
 // it. A client that makes the server answer and doesn't read the answers is
@@ -95,7 +112,7 @@ func (c *connection) appendLocked(encode func(dst []byte) []byte) {
 	if c.out.closing {
 		return
 	}
-	c.out.buffer()
+	c.out.buffer(controlPacket)
 	c.out.pending = encode(c.out.pending)
 	if len(c.out.pending) > c.broker.opts.MaxQueuedBytes+controlRoom {
 		c.tooSlow("%d bytes wait to be read by the client", len(c.out.pending))
@@ -108,7 +125,7 @@ func (c *connection) appendLocked(encode func(dst []byte) []byte) {
 // packets in the order of the buffer, so it learns an alias before it is used.
 // The lock is held.
 func (c *connection) putAliased(p *mqtt.Publish) {
-	c.out.buffer()
+	c.out.buffer(p.Size(c.version) + controlPacket)
 	c.out.messages++
 	if c.aliasMaximum == 0 {
 		c.out.pending = p.Append(c.out.pending, c.version)
@@ -202,7 +219,7 @@ func (c *connection) write(once bool) {
 		}
 		c.wrote(n)
 		spare = buf[:0]
-		if cap(spare) > maxPooledBuffer {
+		if cap(spare) > largeBuffer {
 			spare = nil
 		}
 	}
@@ -264,7 +281,7 @@ func (c *connection) stopLocked(why *endError) {
 	c.out.closing = true
 	reason := why.reason(mqtt.TypeDisconnect)
 	if c.version == mqtt.V5 && reason != 0 {
-		c.out.buffer()
+		c.out.buffer(controlPacket)
 		packet := mqtt.Disconnect{Reason: reason}
 		c.tell(&packet.Properties, why.err)
 		c.out.pending = packet.Append(c.out.pending, c.version)
