@@ -23,6 +23,11 @@ type session struct {
 	// under mu.
 	conn atomic.Pointer[connection]
 
+	// changing orders changes of the subscriptions, here and in the realm's topics:
+	// a connection that was taken over, the one after it, and who ends the session
+	// may change them in the same moment. No other lock is held when it is taken.
+	changing sync.Mutex
+
 	// mu guards what follows, the output of conn and the fields of durable that
 	// say so. It is never held while a socket is written or the store is used.
 	mu            sync.Mutex
@@ -276,6 +281,7 @@ func (s *session) dropOutput() {
 // unsubscribeAll takes the session out of the topics, once, and ends it for good.
 // What shared subscriptions had handed to it goes to other members.
 func (s *session) unsubscribeAll() {
+	s.changing.Lock()
 	s.mu.Lock()
 	s.over = true
 	subscriptions, back := s.subscriptions, s.leases()
@@ -285,6 +291,7 @@ func (s *session) unsubscribeAll() {
 	for _, sub := range subscriptions {
 		s.realm.unsubscribe(sub)
 	}
+	s.changing.Unlock()
 	for _, l := range back {
 		l.giveBack()
 	}
