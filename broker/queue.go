@@ -133,7 +133,7 @@ func (s *session) stored(seq int64, p *parcel, retain bool) {
 		return
 	}
 	d.loaded = seq
-	s.hold(c, p.held(c, held{retain: retain, until: p.expires, seq: seq}))
+	s.hold(c, p.held(c, held{retain: retain, until: p.expires, seq: seq, stored: len(p.raw)}))
 	s.pump(c, nil)
 }
 
@@ -142,7 +142,7 @@ func (s *session) stored(seq int64, p *parcel, retain bool) {
 func (s *session) hold(c *connection, h held) {
 	if c.maxPacket > 0 && h.size > c.maxPacket {
 		s.broker.count.publishDropped.Add(1)
-		s.settled(h.seq, h.size, nil)
+		s.settled(h.seq, h.stored, nil)
 		return
 	}
 	s.waiting = append(s.waiting, h)
@@ -226,7 +226,7 @@ func (s *session) read(ctx context.Context, c *connection, after int64) ([]held,
 			unwanted = append(unwanted, row)
 			continue
 		}
-		h := held{retain: packet.Retain, size: packet.Size(s.version), until: row.ExpiresAt, seq: row.Seq}
+		h := held{retain: packet.Retain, size: packet.Size(s.version), until: row.ExpiresAt, seq: row.Seq, stored: len(row.Packet)}
 		if s.version == mqtt.V5 && c.aliasMaximum == 0 && row.ExpiresAt.IsZero() {
 			h.raw, h.idAt = row.Packet, packetIDAt(row.Packet, len(topic))
 		} else {

@@ -46,7 +46,7 @@ type session struct {
 // flight is a QoS 1 message that was sent and isn't acknowledged.
 type flight struct {
 	id      uint16
-	size    int32
+	size    int32 // in the session's queue
 	ordinal uint64
 	seq     int64  // in the session's queue; 0: it isn't stored
 	shared  *lease // not nil: it came by a shared subscription
@@ -62,7 +62,8 @@ type held struct {
 	packet *mqtt.Publish
 	retain bool
 	dup    bool // it may have been sent before
-	size   int
+	size   int       // for the client
+	stored int       // in the session's queue, which has MQTT 5 packets
 	until  time.Time // zero: doesn't expire
 	seq    int64     // as in flight
 	shared *lease
@@ -230,12 +231,12 @@ func (s *session) sendHeld(c *connection, h *held, by *connection) bool {
 		packet.QoS, packet.Retain, packet.Dup = 1, h.retain, h.dup
 		if !h.until.IsZero() && !refreshExpiry(&packet, h.until, s.broker.clock()) {
 			s.broker.count.publishDropped.Add(1)
-			s.settled(h.seq, h.size, h.shared)
+			s.settled(h.seq, h.stored, h.shared)
 			return true
 		}
 	}
 	s.ordinal++
-	x := flight{size: int32(h.size), ordinal: s.ordinal, seq: h.seq, shared: h.shared}
+	x := flight{size: int32(h.stored), ordinal: s.ordinal, seq: h.seq, shared: h.shared}
 	if h.seq > 0 {
 		x.id = packetIDOf(h.seq)
 		if s.inflight.has(x.id) {

@@ -50,6 +50,7 @@ type lease struct {
 	expires time.Time
 	queue   *groupQueue // nil: it isn't stored
 	seq     int64
+	size    int // in the queue
 }
 
 // join adds a member. The tree's lock is held.
@@ -188,7 +189,7 @@ func (l *lease) settle() {
 		return
 	}
 	g, q, seq := l.group, l.queue, l.seq
-	g.broker.ledger.release(&q.queue, len(l.kept.Payload))
+	g.broker.ledger.release(&q.queue, l.size)
 	g.broker.ledger.add(change{
 		write: func(tx imprint.Tx) error {
 			if q.gone.Load() {
@@ -331,7 +332,7 @@ func (g *shareGroup) handOut(ctx context.Context, q *groupQueue, row imprint.Que
 	}
 	now := g.broker.clock()
 	m := outgoing{Publish: *packet, expires: row.ExpiresAt, kept: packet}
-	l := &lease{group: g, kept: packet, expires: row.ExpiresAt, queue: q, seq: row.Seq}
+	l := &lease{group: g, kept: packet, expires: row.ExpiresAt, queue: q, seq: row.Seq, size: len(row.Packet)}
 	if !row.ExpiresAt.IsZero() && !refreshExpiry(&m.Publish, row.ExpiresAt, now) {
 		g.broker.count.publishDropped.Add(1)
 		l.settle()
