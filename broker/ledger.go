@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/imprint-iot/imprint"
@@ -18,6 +19,9 @@ type change struct {
 	// done, when not nil, hears whether it is durable.
 	done func(err error)
 	size int // bytes, about
+	// insist: while the store takes nothing, the change is tried again with those
+	// that come after it. What was ended must not come back after a restart.
+	insist bool
 }
 
 // ledger writes the changes of all sessions, in the order in which they came,
@@ -31,6 +35,10 @@ type ledger struct {
 	// reserving are the numbers that the present transaction reserves. It is the
 	// goroutine's own.
 	reserving map[*session]int64
+	// again are changes to insist on that failed; the goroutine's own, too.
+	again []change
+	// owes says that there are some.
+	owes atomic.Bool
 
 	// mu guards what follows, and the numbers of all queues. It may be taken
 	// while a session's lock is held, never the reverse.
@@ -48,6 +56,8 @@ const (
 	maxChangeBytes = 4 << 20
 	// maxLedgerBytes is from where on publishers wait for the store.
 	maxLedgerBytes = 32 << 20
+	// maxAgain bounds the changes that are tried again.
+	maxAgain = 16384
 	// ledgerTimeout bounds one transaction.
 	ledgerTimeout = 30 * time.Second
 )
@@ -150,9 +160,23 @@ func (l *ledger) run() {
 	for more := true; more; {
 		_, more = <-l.wake
 		for batch := l.take(); len(batch) > 0; batch = l.take() {
-			l.commit(batch)
+			l.commit(l.withAgain(batch))
 		}
 	}
+	if last := l.withAgain(nil); len(last) > 0 {
+		l.commit(last)
+	}
+}
+
+// withAgain puts what failed before in front of a batch.
+func (l *ledger) withAgain(batch []change) []change {
+	if len(l.again) == 0 {
+		return batch
+	}
+	batch = append(l.again, batch...)
+	l.again = nil
+	l.owes.Store(false)
+	return batch
 }
 
 // take gives the next changes for one transaction.
@@ -187,9 +211,10 @@ func (l *ledger) commit(batch []change) {
 		}
 		return
 	}
+	told := err
 	if err != nil {
 		l.logger.Error("couldn't store changes of MQTT sessions", "changes", len(batch), "error", err)
-		err = &imprint.Error{Code: imprint.CodeUnavailable, Op: "couldn't store a change of the session", Err: err}
+		told = &imprint.Error{Code: imprint.CodeUnavailable, Op: "couldn't store a change of the session", Err: err}
 		clear(l.reserving)
 	}
 	for s, through := range l.reserving {
@@ -197,8 +222,13 @@ func (l *ledger) commit(batch []change) {
 	}
 	clear(l.reserving)
 	for n := range batch {
+		if err != nil && batch[n].insist && imprint.CodeOf(err) != imprint.CodeInternal && len(l.again) < maxAgain {
+			l.again = append(l.again, batch[n])
+			l.owes.Store(true)
+			continue
+		}
 		if batch[n].done != nil {
-			batch[n].done(err)
+			batch[n].done(told)
 		}
 	}
 }

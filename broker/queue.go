@@ -274,6 +274,7 @@ func (s *session) forgetQueued(seq int64, size int) {
 	d.settling = true
 	var taken []int64
 	s.broker.ledger.add(change{
+		insist: true,
 		write: func(tx imprint.Tx) error {
 			s.mu.Lock()
 			if taken == nil {
@@ -285,15 +286,6 @@ func (s *session) forgetQueued(seq int64, size int) {
 				return nil
 			}
 			return tx.DeleteQueuedAll(d.queue.key, taken)
-		},
-		done: func(err error) {
-			if err == nil {
-				return
-			}
-			// They are deleted with the next ones.
-			s.mu.Lock()
-			d.settled = append(d.settled, taken...)
-			s.mu.Unlock()
 		},
 	})
 }

@@ -61,7 +61,7 @@ type held struct {
 	idAt   int
 	packet *mqtt.Publish
 	retain bool
-	dup    bool // it may have been sent before
+	dup    bool      // it may have been sent before
 	size   int       // for the client
 	stored int       // in the session's queue, which has MQTT 5 packets
 	until  time.Time // zero: doesn't expire

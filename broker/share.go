@@ -104,7 +104,7 @@ func (g *shareGroup) count(sub *subscription, n int) {
 		q := g.queue
 		g.queue, g.out = nil, nil
 		q.gone.Store(true)
-		g.broker.ledger.add(change{write: func(tx imprint.Tx) error { return tx.DeleteShareGroup(q.key) }})
+		g.broker.ledger.add(change{insist: true, write: func(tx imprint.Tx) error { return tx.DeleteShareGroup(q.key) }})
 	}
 }
 

@@ -141,6 +141,10 @@ const (
 // saveSubscriptions writes the session, which may be new, and subscriptions of
 // it. It runs on the ledger's goroutine.
 func (s *session) saveSubscriptions(tx imprint.Tx, subscriptions []*subscription) error {
+	err := s.save(tx)
+	if err != nil {
+		return err
+	}
 	for _, sub := range subscriptions {
 		s.mu.Lock()
 		present := !s.over && s.subscriptions[sub.filter] == sub
@@ -155,7 +159,7 @@ func (s *session) saveSubscriptions(tx imprint.Tx, subscriptions []*subscription
 		if sub.retainAsPublished {
 			row.Options |= optionRetainAsPublished
 		}
-		err := tx.PutSessionSubscription(row)
+		err = tx.PutSessionSubscription(row)
 		if err != nil {
 			return err
 		}
