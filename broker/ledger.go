@@ -256,6 +256,7 @@ type parcel struct {
 	expires time.Time
 	targets []target
 	moved   *lease // not nil: it leaves a group's queue for a member's
+	arrived bool   // moved is in the member's queue, once that is durable
 }
 
 // target is one queue that a parcel goes into.
@@ -263,7 +264,9 @@ type target struct {
 	session *session    // nil: it is the group's
 	group   *groupQueue // nil: it is the session's
 	retain  bool
-	seq     int64 // its number there; 0: there was no room
+	seq     int64       // its number there; 0: there was no room
+	shared  *shareGroup // that chose the session; nil: none
+	stray   bool        // the chosen session has no room, or ended before the message was stored
 }
 
 func (t *target) queue() *queue {
@@ -286,6 +289,10 @@ func (l *ledger) post(b *Broker, p *parcel, done func(error)) {
 		write: p.write, size: len(p.raw) * len(p.targets),
 		done: func(err error) {
 			p.written(b, err)
+			if strays := p.strays(b, err); strays != nil {
+				l.post(b, strays, done)
+				return
+			}
 			if done != nil {
 				done(err)
 			}
@@ -301,7 +308,7 @@ func (l *ledger) post(b *Broker, p *parcel, done func(error)) {
 // held.
 func (l *ledger) number(b *Broker, t *target, size int) {
 	q := t.queue()
-	if q.messages >= b.opts.MaxSessionMessages || q.bytes+int64(size) > int64(b.opts.MaxSessionBytes) {
+	if !q.fits(b, size) {
 		q.dropped++
 		b.count.queueFull.Add(1)
 		return
@@ -312,22 +319,34 @@ func (l *ledger) number(b *Broker, t *target, size int) {
 	t.seq = q.last
 }
 
-// release takes a message off the count of a queue.
-func (l *ledger) release(q *queue, size int) {
+// release takes a message off the count of a queue. It reports whether the queue
+// has just become one with much room.
+func (l *ledger) release(b *Broker, q *queue, size int) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	before := q.low(b)
 	q.messages--
 	q.bytes = max(0, q.bytes-int64(size))
 	if q.messages <= 0 {
 		q.messages, q.bytes = 0, 0
 	}
+	return !before && q.low(b)
 }
 
-// holds tells whether a queue has messages.
-func (l *ledger) holds(q *queue) bool {
+// fits tells whether a queue has room for a message.
+func (l *ledger) fits(b *Broker, q *queue, size int) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return q.messages > 0
+	return q.fits(b, size)
+}
+
+func (q *queue) fits(b *Broker, size int) bool {
+	return q.messages < b.opts.MaxSessionMessages && q.bytes+int64(size) <= int64(b.opts.MaxSessionBytes)
+}
+
+// low tells that a queue isn't half full.
+func (q *queue) low(b *Broker) bool {
+	return q.messages <= b.opts.MaxSessionMessages/2 && q.bytes <= int64(b.opts.MaxSessionBytes/2)
 }
 
 // tellDropped gives how many messages a queue had no room for since the last
@@ -362,11 +381,15 @@ func (p *parcel) held(c *connection, h held) held {
 // write puts the message into each queue that has given it a number and that
 // still exists.
 func (p *parcel) write(tx imprint.Tx) error {
+	p.arrived = false
 	for n := range p.targets {
 		t := &p.targets[n]
-		if t.seq == 0 || t.gone() {
+		missed := t.seq == 0 || t.gone()
+		t.stray = missed && t.shared != nil && p.moved == nil
+		if missed {
 			continue
 		}
+		p.arrived = p.moved != nil
 		raw := p.raw
 		if t.retain {
 			raw = append([]byte{raw[0] | retainBit}, raw[1:]...)
@@ -383,16 +406,10 @@ func (p *parcel) write(tx imprint.Tx) error {
 			return err
 		}
 	}
-	if p.arrives() {
+	if p.arrived {
 		return tx.DeleteQueued(p.moved.queue.key, p.moved.seq)
 	}
 	return nil
-}
-
-// arrives tells whether a message that leaves a group's queue has found its
-// place in a member's.
-func (p *parcel) arrives() bool {
-	return p.moved != nil && p.targets[0].seq > 0 && !p.targets[0].gone()
 }
 
 func (t *target) gone() bool {
@@ -407,21 +424,50 @@ func (t *target) gone() bool {
 // written tells each queue's owner.
 func (p *parcel) written(b *Broker, err error) {
 	if p.moved != nil {
-		if err == nil && p.targets[0].seq > 0 {
-			b.ledger.release(&p.moved.queue.queue, len(p.raw))
-		}
-		defer p.moved.group.returned(p.moved.queue, p.moved.seq)
+		defer p.moved.movedOn(err, p.arrived, p.targets[0].seq > 0)
 	}
 	for n := range p.targets {
 		t := &p.targets[n]
 		switch {
 		case t.seq == 0:
 		case err != nil:
-			b.ledger.release(t.queue(), len(p.raw))
+			// The store may have it nevertheless.
+			b.ledger.release(b, t.queue(), len(p.raw))
+			if t.group != nil {
+				t.group.storedMessage()
+			} else {
+				t.session.unsure(t.seq)
+			}
 		case t.group != nil:
 			t.group.storedMessage()
 		default:
 			t.session.stored(t.seq, p, t.retain)
 		}
 	}
+}
+
+// strays gives the message as one for the queues of the groups whose chosen
+// member can't have it any more; nil when there is none. Where a group keeps
+// nothing, nobody is left whom it was promised to.
+func (p *parcel) strays(b *Broker, err error) *parcel {
+	if err != nil {
+		return nil
+	}
+	var again []target
+	for n := range p.targets {
+		t := &p.targets[n]
+		if !t.stray {
+			continue
+		}
+		q := t.shared.stored()
+		if q == nil {
+			b.count.publishDropped.Add(1)
+			continue
+		}
+		again = append(again, target{group: q})
+	}
+	if len(again) == 0 {
+		return nil
+	}
+	return &parcel{kept: p.kept, expires: p.expires, targets: again}
 }

@@ -137,6 +137,18 @@ func (s *session) stored(seq int64, p *parcel, retain bool) {
 	s.pump(c, nil)
 }
 
+// unsure hears of a message that may be in the queue or not: its writing failed.
+// It is looked for before what comes after it.
+func (s *session) unsure(seq int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.durable.committed = seq
+	c := s.conn.Load()
+	if c != nil && len(s.waiting) == 0 {
+		s.loadMore(c)
+	}
+}
+
 // hold adds a stored message to those that wait, unless the client takes none of
 // its size. The lock is held.
 func (s *session) hold(c *connection, h held) {
@@ -218,7 +230,9 @@ func (s *session) read(ctx context.Context, c *connection, after int64) ([]held,
 	for _, row := range rows {
 		packet, err := decodeStored(row.Packet)
 		if err != nil {
-			return nil, after, err
+			s.broker.opts.Logger.Error("a message of a session's queue is dropped", "tenant", s.realm.tenant.String(), "client", string(s.clientID), "number", row.Seq, "error", err)
+			unwanted = append(unwanted, row)
+			continue
 		}
 		topic := string(packet.Topic)
 		expired := !row.ExpiresAt.IsZero() && !row.ExpiresAt.After(now)
@@ -266,7 +280,10 @@ func decodeStored(raw []byte) (*mqtt.Publish, error) {
 // that: a message that comes back is sent again with DUP. The lock is held.
 func (s *session) forgetQueued(seq int64, size int) {
 	d := s.durable
-	s.broker.ledger.release(&d.queue, size)
+	if s.broker.ledger.release(s.broker, &d.queue, size) {
+		// Shared subscriptions may have waited for the room.
+		s.broker.background.Go(s.wakeGroups)
+	}
 	d.settled = append(d.settled, seq)
 	if d.settling || s.over {
 		return
