@@ -93,6 +93,9 @@ const (
 	CodeQueueFull              Code = "SessionQueueFull"
 	CodeAdministrative         Code = "EndedByOperator"
 	CodeConnectionExpired      Code = "ConnectionExpired"
+	CodeHTTPRequest            Code = "HTTPRequestInvalid"
+	CodeNoRequest              Code = "NoHTTPRequest"
+	CodeSignature              Code = "SignatureNotAccepted"
 )
 
 // Description is one row of the error table.
@@ -223,5 +226,8 @@ var table = []Description{
 	{CodeQueueFull, "", 0, 0x97, "", "Messages for an absent session were dropped because its queue was full.", "Let the device come more often, subscribe to less, or raise --max-session-messages and --max-session-bytes."},
 	{CodeAdministrative, "", 0, 0x98, "", "An operator ended the connection (DeleteConnection).", "Nothing to mend: the device may connect again."},
 	{CodeConnectionExpired, "", 0, 0xa0, "", "The connection lived as long as its credentials allow.", "Connect again with fresh credentials."},
+	{CodeHTTPRequest, "", 0, 0, "", "The HTTP request isn't one that this port answers.", "Publish with POST /topics/TOPIC?qos=1; docs/http.md has the whole form."},
+	{CodeNoRequest, "", 0, 0, "", "The connection ended before a complete HTTP request came.", "MQTT on this port needs the application protocol x-amzn-mqtt-ca or mqtt (ALPN) in the TLS hello; without one it speaks HTTP."},
+	{CodeSignature, "", 0, 0, "", "The request's signature (Signature Version 4) isn't accepted.", "Sign with an access key of this server, the service name iotdevicegateway, and a clock that is right."},
 	{CodeSlowConsumer, "", 0, 0x97, "", "The device didn't read its messages fast enough.", "Check the link, or let the device subscribe to less."},
 }

@@ -24,6 +24,9 @@ import (
 type Store interface {
 	Update(ctx context.Context, fn func(Tx) error) error
 	View(ctx context.Context, fn func(ReadTx) error) error
+	// Glance is View for a closure that reads once: each read in it sees the
+	// latest state by itself, and begins and ends no transaction.
+	Glance(ctx context.Context, fn func(ReadTx) error) error
 	// Watch calls fn after every commit with what it changed, from the
 	// committer's goroutine: fn must not block and must not call the store.
 	// The returned function ends it.
@@ -100,6 +103,9 @@ type Tx interface {
 // CertificateReader reads device certificates.
 type CertificateReader interface {
 	Certificate(Tenant, CertificateID) (Certificate, error)
+	// Principal reads a certificate with what is attached to it, of one state even
+	// in a Glance: at most limit things and policies, and 10,000 memberships.
+	Principal(t Tenant, id CertificateID, limit int) (Principal, error)
 	// CertificateTenants lists the registrations of one certificate in all
 	// tenants, oldest first: at most 100.
 	CertificateTenants(CertificateID) ([]Certificate, error)
@@ -108,6 +114,22 @@ type CertificateReader interface {
 	Certificates(t Tenant, ca CertificateID, p Page) ([]Certificate, string, error)
 	// CertificatesBySerial lists those with a serial, at most 100.
 	CertificatesBySerial(t Tenant, serial string) ([]Certificate, error)
+}
+
+// Principal is a certificate with what is attached to it.
+type Principal struct {
+	Certificate Certificate      // without PEM, Serial, Subject and GenerationID
+	Things      []PrincipalThing // by name
+	Policies    []PolicyName     // by name
+}
+
+// PrincipalThing is a thing that a certificate is attached to, and the groups
+// that the thing is in, by name. Of one that doesn't exist only the attachment is
+// there.
+type PrincipalThing struct {
+	Attachment ThingAttachment
+	Thing      *Thing
+	Groups     []ThingGroupName
 }
 
 // CertificateWriter writes device certificates. Deleting one does not touch

@@ -25,8 +25,8 @@
 // Routing looks at the path as it came over the wire: nothing is cleaned and
 // nothing is redirected, so names may hold escaped slashes, and // stays //.
 // Each label is unescaped once. A literal segment wins over a label. Labels
-// are never empty. A greedy label, {name+}, takes the rest of the path. A
-// slash at the end matters, except that a path which the model ends with one
+// are never empty. A greedy label, {name+}, takes the rest of the path, which may
+// begin with a slash. A slash at the end matters, except that a path which the model ends with one
 // is found without it too: the AWS SDK for Go leaves it out.
 //
 // # Errors

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -37,6 +38,13 @@ type Config struct {
 	Observe func(Access)
 	// MaxBody bounds a request's body in bytes. Zero means 512 KiB.
 	MaxBody int64
+	// ThrottlingStatus is the status of a ThrottlingException. Zero means 400, as
+	// in the AWS IoT control plane.
+	ThrottlingStatus int
+	// MethodNotAllowed is the code of the refusal, with status 405, of a method
+	// that no operation of the path has. Empty means that it is
+	// UnknownOperationException, as for other paths.
+	MethodNotAllowed string
 	// NewRequestID makes request ids. Nil means random UUIDs.
 	NewRequestID func() string
 	// SourceIP gives a caller's address. Nil means the connection's.
@@ -111,6 +119,9 @@ func (m *Mux) add(route Route) error {
 func withDefaults(config Config) Config {
 	if config.MaxBody <= 0 {
 		config.MaxBody = 512 << 10
+	}
+	if config.ThrottlingStatus == 0 {
+		config.ThrottlingStatus = http.StatusBadRequest
 	}
 	if config.NewRequestID == nil {
 		config.NewRequestID = uuid.NewString
@@ -203,8 +214,7 @@ func (m *Mux) answer(w http.ResponseWriter, r *http.Request, access *Access) (bo
 	}()
 	op := m.router.find(r.Method, access.Path)
 	if op == nil {
-		return nil, &APIError{Code: CodeUnknownOperation, Status: http.StatusNotFound,
-			Message: "No operation has this method and path."}
+		return nil, m.unknown(r.Method, access.Path)
 	}
 	access.Operation = op.Name
 	data, caller, err := m.authenticate(w, r, access)
@@ -213,7 +223,7 @@ func (m *Mux) answer(w http.ResponseWriter, r *http.Request, access *Access) (bo
 	}
 	access.Caller = caller
 	if !m.config.Allow(caller, op.Name) {
-		return nil, &APIError{Code: CodeThrottling, Status: http.StatusBadRequest, Message: "Rate exceeded"}
+		return nil, &APIError{Code: CodeThrottling, Status: m.config.ThrottlingStatus, Message: "Rate exceeded"}
 	}
 	route, ok := m.routes[op.Name]
 	if !ok {
@@ -228,6 +238,16 @@ func (m *Mux) answer(w http.ResponseWriter, r *http.Request, access *Access) (bo
 		authorize: func(ctx context.Context, resource string) error {
 			return m.config.Authorize(ctx, caller, op.Action, resource)
 		}})
+}
+
+// unknown is the refusal of a request that no operation answers.
+func (m *Mux) unknown(method, path string) error {
+	if m.config.MethodNotAllowed != "" && m.router.knows(path) {
+		return &APIError{Code: m.config.MethodNotAllowed, Status: http.StatusMethodNotAllowed,
+			Message: "No operation of this path has the method " + strconv.Quote(method) + "."}
+	}
+	return &APIError{Code: CodeUnknownOperation, Status: http.StatusNotFound,
+		Message: "No operation has this method and path."}
 }
 
 // authenticate reads the body and gives it with the caller.

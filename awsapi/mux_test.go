@@ -170,6 +170,22 @@ func TestRoutingLooksAtTheWirePath(t *testing.T) {
 	}
 }
 
+func TestTheRestOfAPathMayBeginWithASlash(t *testing.T) {
+	t.Parallel()
+	mux := newMux(t, func(c *awsapi.Config) { c.MethodNotAllowed = "MethodNotAllowedException" },
+		awsapi.Handle(greedy, func(_ context.Context, _ awsapi.Caller, in *greedyInput) (*pingOutput, error) {
+			return &pingOutput{Name: in.Rest}, nil
+		}))
+	for target, want := range map[string]string{"/rest//a": "/a", "/rest//": "/", "/rest/a//b/": "a//b/", "/rest/%2Fa": "/a"} {
+		if w := send(t, mux, "GET", target, ""); w.Code != http.StatusOK || w.Body.String() != `{"name":"`+want+`"}` {
+			t.Errorf("%s: got %d %s, want the rest %q", target, w.Code, w.Body, want)
+		}
+	}
+	wantError(t, send(t, mux, "GET", "/rest/", ""), http.StatusNotFound, awsapi.CodeUnknownOperation, "")
+	wantError(t, send(t, mux, "DELETE", "/rest/a", ""), http.StatusMethodNotAllowed, "MethodNotAllowedException", "DELETE")
+	wantError(t, send(t, mux, "DELETE", "/elsewhere", ""), http.StatusNotFound, awsapi.CodeUnknownOperation, "")
+}
+
 func TestTheFunctionGetsTheCaller(t *testing.T) {
 	t.Parallel()
 	var got awsapi.Caller

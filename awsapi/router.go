@@ -115,6 +115,16 @@ func (r *router) find(method, path string) *Operation {
 	return root.find(strings.SplitN(path[1:], "/", r.depth+1))
 }
 
+// knows tells whether an operation of any method has a wire path.
+func (r *router) knows(path string) bool {
+	for method := range r.methods {
+		if r.find(method, path) != nil {
+			return true
+		}
+	}
+	return false
+}
+
 // find prefers literals; its recursion is as deep as the longest path of the
 // table.
 func (n *node) find(segments []string) *Operation {
@@ -126,15 +136,14 @@ func (n *node) find(segments []string) *Operation {
 			return op
 		}
 	}
-	if segments[0] != "" {
-		if n.label != nil {
-			if op := n.label.find(segments[1:]); op != nil {
-				return op
-			}
+	if segments[0] != "" && n.label != nil {
+		if op := n.label.find(segments[1:]); op != nil {
+			return op
 		}
-		if n.rest != nil {
-			return n.rest
-		}
+	}
+	// The rest isn't empty, but may begin with a slash.
+	if segments[0] != "" || len(segments) > 1 {
+		return n.rest
 	}
 	return nil
 }

@@ -114,11 +114,13 @@ func (s *session) attach(c *connection, a arrival, present bool, now time.Time) 
 	return before
 }
 
-// expired tells whether an absent session's time is over.
+// expired tells whether a session's time is over for a connection that comes now.
+// Without an expiry interval it ends with the connection that is taken over (MQTT
+// 5 section 3.1.2.11.2).
 func (s *session) expired(now time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.over || !s.durable.expiresAt.IsZero() && !s.durable.expiresAt.After(now)
+	return s.over || s.durable.expiry == 0 || !s.durable.expiresAt.IsZero() && !s.durable.expiresAt.After(now)
 }
 
 // settleArrival ends who was there before and makes durable what the client is

@@ -3,6 +3,7 @@ package gateway
 import (
 	"net"
 	"net/netip"
+	"sync"
 
 	"golang.org/x/time/rate"
 
@@ -33,6 +34,49 @@ func (r *rates) take(network netip.Addr, perSecond int) bool {
 		r.buckets[network] = bucket
 	}
 	return bucket.Allow()
+}
+
+// arrival is a socket that was counted in.
+type arrival struct {
+	gateway          *Gateway
+	conn             net.Conn
+	address, network netip.Addr
+	admission, end   sync.Once
+}
+
+// admit counts a socket in; a refusal at a limit is counted, and now and then
+// traced.
+func (g *Gateway) admit(conn net.Conn) (*arrival, error) {
+	address := addressOf(conn)
+	a := &arrival{gateway: g, conn: conn, address: address, network: networkOf(address)}
+	err := g.enter(conn, a.network)
+	if err == nil {
+		return a, nil
+	}
+	if imprint.CodeOf(err) == imprint.CodeServerShutdown {
+		return nil, err
+	}
+	g.overloaded.Add(1)
+	if g.overloadTrace.Allow() {
+		rec := g.rooms.Trace.Begin(conn.RemoteAddr().String())
+		rec.Fail("admission", err)
+		rec.End(imprint.OutcomeRefused, imprint.CodeOf(err))
+	}
+	return nil, err
+}
+
+// admitted ends its time as pending.
+func (a *arrival) admitted() {
+	a.admission.Do(func() { a.gateway.admitted(a.network) })
+}
+
+// leave closes the socket and counts it out.
+func (a *arrival) leave() {
+	a.end.Do(func() {
+		_ = a.conn.Close()
+		a.admitted()
+		a.gateway.leave(a.conn, a.network)
+	})
 }
 
 // enter counts a connection in, or says which limit it meets.

@@ -17,6 +17,7 @@ import (
 	"log/slog"
 	"math/big"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"sync"
@@ -66,6 +67,7 @@ type world struct {
 	certificates *gateway.Certificates
 	gateway      *gateway.Gateway
 	address      string
+	https        string // address of the listener that speaks HTTP, too
 	ca           *signer
 }
 
@@ -140,6 +142,9 @@ type settings struct {
 	hold    bool
 	// clock is the registry's; nil: time.Now.
 	clock imprint.Clock
+	// operators and dataAPI are the gateway's rooms of these names.
+	operators func(*http.Request) (gateway.Operator, error)
+	dataAPI   http.Handler
 	// tickets are issued when set.
 	tickets *gateway.TicketKeys
 	// linger is the trace's; 0: next to nothing.
@@ -179,18 +184,25 @@ func newWorld(t testing.TB, s settings) *world {
 	w.gateway = gateway.New(s.options, gateway.Rooms{
 		Store: store, Clock: s.clock, Endpoints: w.endpoints, Identities: identities, Provisioning: engine,
 		Broker: b, Trace: w.log, Certificates: w.certificates, Tickets: s.tickets,
+		Operators: s.operators, DataAPI: s.dataAPI,
 	})
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	w.address = ln.Addr().String()
-	served := make(chan error, 1)
+	httpsLn, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.https = httpsLn.Addr().String()
+	served := make(chan error, 2)
 	go func() { served <- w.gateway.Serve(context.Background(), ln) }()
+	go func() { served <- w.gateway.ServeHTTPS(context.Background(), httpsLn) }()
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		defer cancel()
-		err := errors.Join(ln.Close(), <-served, b.Shutdown(ctx), w.gateway.Shutdown(ctx))
+		err := errors.Join(ln.Close(), httpsLn.Close(), <-served, <-served, b.Shutdown(ctx), w.gateway.Shutdown(ctx))
 		identities.Close()
 		engine.Close()
 		w.log.Close()

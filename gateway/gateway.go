@@ -9,6 +9,10 @@
 // an unknown one is decided on at the CONNECT packet, as AWS IoT Core decides
 // (developer guide, "Transport security in AWS IoT").
 //
+// A second listener speaks HTTP too, chosen by the application protocols of the
+// hello (see web.go): HTTPS publish with a client certificate, the data plane
+// API, and MQTT over WebSocket for operators who sign with an access key.
+//
 // Sessions resume by ticket (TicketKeys). A ticket carries the client's
 // certificate, under the server name that it was issued for, and nothing of what
 // it may do: that is looked up at each CONNECT, so a resumed device is refused
@@ -31,6 +35,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/netip"
 	"runtime"
 	"runtime/debug"
@@ -43,7 +48,6 @@ import (
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/broker"
 	"github.com/imprint-iot/imprint/identity"
-	"github.com/imprint-iot/imprint/pki"
 	"github.com/imprint-iot/imprint/policy"
 	"github.com/imprint-iot/imprint/provisioning"
 	"github.com/imprint-iot/imprint/trace"
@@ -70,6 +74,7 @@ type Options struct {
 	ConcurrentHandshakes int
 	// SecurityPolicy says which TLS versions and cipher suites are spoken.
 	SecurityPolicy SecurityPolicy
+	HTTP           HTTPOptions
 	Logger         *slog.Logger // [slog.Default]
 }
 
@@ -89,6 +94,7 @@ func (o Options) withDefaults() Options {
 	if o.ConcurrentHandshakes <= 0 {
 		o.ConcurrentHandshakes = max(1, runtime.GOMAXPROCS(0)-1)
 	}
+	o.HTTP = o.HTTP.withDefaults()
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
@@ -107,6 +113,12 @@ type Rooms struct {
 	Certificates *Certificates
 	// Tickets seal session tickets; nil: none are issued.
 	Tickets *TicketKeys
+	// DataAPI answers signed requests of the HTTPS listener. Nil: they are
+	// refused.
+	DataAPI http.Handler
+	// Operators tells who signed the request for a WebSocket. Nil: nobody may
+	// open one.
+	Operators func(*http.Request) (Operator, error)
 }
 
 // Counters are what the door has done since it was made.
@@ -121,6 +133,10 @@ type Counters struct {
 	HandshakeWait     time.Duration
 	// Pending connections haven't had their CONNECT accepted; Open counts all.
 	Pending, Open int64
+	// Requests are the HTTP requests by outcome, and WebSockets those that were
+	// opened.
+	Requests   [httpOutcomes]uint64
+	WebSockets uint64
 }
 
 // Gateway accepts devices.
@@ -128,9 +144,11 @@ type Gateway struct {
 	opts  Options
 	rooms Rooms
 
-	// mqtt is the TLS of the MQTT listener.
-	mqtt      *tlsProfile
-	turnstile *turnstile
+	// mqtt is the TLS of MQTT, https that of HTTP on the listener that speaks
+	// both.
+	mqtt, https *tlsProfile
+	turnstile   *turnstile
+	web         *web
 
 	accepted, handshakesOK, handshakesFailed, resumed, overloaded, panics atomic.Uint64
 
@@ -157,6 +175,8 @@ func New(opts Options, rooms Rooms) *Gateway {
 	}
 	g.turnstile = newTurnstile(g.opts.ConcurrentHandshakes)
 	g.mqtt = g.tlsProfile(tlsOptions{protocols: mqttProtocols, clientAuth: tls.RequireAnyClientCert})
+	g.https = g.tlsProfile(tlsOptions{protocols: httpProtocols, clientAuth: tls.RequestClientCert})
+	g.web = newWeb(g)
 	return g
 }
 
@@ -166,15 +186,32 @@ func (g *Gateway) Counters() Counters {
 	pending, open := g.pending, len(g.conns)
 	g.mu.Unlock()
 	waiting, waited, wait := g.turnstile.counts()
-	return Counters{
+	c := Counters{
 		Resumed: g.resumed.Load(), HandshakesWaiting: int64(waiting), HandshakesWaited: waited, HandshakeWait: wait,
 		Accepted: g.accepted.Load(), HandshakesOK: g.handshakesOK.Load(), HandshakesFailed: g.handshakesFailed.Load(),
 		Overloaded: g.overloaded.Load(), Panics: g.panics.Load(), Pending: int64(pending), Open: int64(open),
+		WebSockets: g.web.sockets.Load(),
 	}
+	for n := range c.Requests {
+		c.Requests[n] = g.web.requests[n].Load()
+	}
+	return c
 }
 
-// Serve accepts connections until the listener is closed.
+// Serve accepts MQTT connections until the listener is closed.
 func (g *Gateway) Serve(ctx context.Context, ln net.Listener) error {
+	return g.accept(ctx, ln, false)
+}
+
+// ServeHTTPS accepts connections that speak HTTP or MQTT, as the application
+// protocols of their hello say, until the listener is closed.
+func (g *Gateway) ServeHTTPS(ctx context.Context, ln net.Listener) error {
+	g.web.start(ctx)
+	return g.accept(ctx, ln, true)
+}
+
+// accept runs an accept loop; both says that HTTP is spoken beside MQTT.
+func (g *Gateway) accept(ctx context.Context, ln net.Listener, both bool) error {
 	for {
 		conn, err := ln.Accept()
 		if errors.Is(err, net.ErrClosed) {
@@ -193,29 +230,18 @@ func (g *Gateway) Serve(ctx context.Context, ln net.Listener) error {
 			continue
 		}
 		g.accepted.Add(1)
-		g.start(ctx, conn)
+		g.start(ctx, conn, both)
 	}
 }
 
 // start admits a socket and runs it on a goroutine of its own. It never waits.
-func (g *Gateway) start(ctx context.Context, conn net.Conn) {
-	address := addressOf(conn)
-	network := networkOf(address)
-	err := g.enter(conn, network)
+func (g *Gateway) start(ctx context.Context, conn net.Conn, both bool) {
+	a, err := g.admit(conn)
 	if err == nil {
-		go g.serve(ctx, conn, address, network)
+		go g.serve(ctx, a, both)
 		return
 	}
 	_ = conn.Close()
-	if imprint.CodeOf(err) == imprint.CodeServerShutdown {
-		return
-	}
-	g.overloaded.Add(1)
-	if g.overloadTrace.Allow() {
-		rec := g.rooms.Trace.Begin(conn.RemoteAddr().String())
-		rec.Fail("admission", err)
-		rec.End(imprint.OutcomeRefused, imprint.CodeOf(err))
-	}
 }
 
 // Shutdown refuses new connections, closes those that the broker doesn't know
@@ -227,6 +253,7 @@ func (g *Gateway) Shutdown(ctx context.Context) error {
 	g.mu.Unlock()
 	gone := make(chan struct{})
 	go func() {
+		g.web.stop(ctx)
 		g.finished.Wait()
 		close(gone)
 	}()
@@ -252,32 +279,40 @@ func (g *Gateway) Shutdown(ctx context.Context) error {
 	}
 }
 
-// serve takes one socket through its life.
-func (g *Gateway) serve(ctx context.Context, conn net.Conn, address, network netip.Addr) {
-	defer g.leave(conn, network)
-	defer func() { _ = conn.Close() }()
-	var once sync.Once
-	admitted := func() { once.Do(func() { g.admitted(network) }) }
-	defer admitted()
-
-	rec := g.rooms.Trace.Begin(conn.RemoteAddr().String())
+// serve takes one socket through its life; one that speaks HTTP goes on to live
+// with the HTTP server.
+func (g *Gateway) serve(ctx context.Context, a *arrival, both bool) {
+	kept := false
+	defer func() {
+		if !kept {
+			a.leave()
+		}
+	}()
+	rec := g.rooms.Trace.Begin(a.conn.RemoteAddr().String())
 	defer g.survive(rec)
 	h := &handshake{gateway: g, rec: rec, profile: g.mqtt}
-	tlsConn, err := h.run(conn)
+	if both {
+		h.https = g.https
+	}
+	tlsConn, err := h.run(a.conn)
 	if err != nil {
 		g.handshakesFailed.Add(1)
 		rec.End(imprint.OutcomeRefused, imprint.CodeOf(err))
 		return
 	}
 	g.handshakesOK.Add(1)
-	acknowledgeNow(conn)
-	leaf := tlsConn.ConnectionState().PeerCertificates[0]
-	v := &visitor{gateway: g, tenant: h.tenant, serverName: h.serverName, leaf: leaf, id: pki.CertificateID(leaf.Raw)}
+	acknowledgeNow(a.conn)
+	v := newVisitor(g, h, tlsConn.ConnectionState().PeerCertificates)
 	// Now, and not at CONNECT, so that a device that never gets that far is
 	// found by its certificate, too.
 	rec.Describe(v.describe)
+	if h.profile == g.https {
+		kept = true
+		g.web.take(&webConn{Conn: tlsConn, arrival: a, visitor: v, rec: rec})
+		return
+	}
 	g.rooms.Broker.Serve(ctx, tlsConn, broker.Peer{
-		Address: address, Rec: rec, Admit: v.admit, Admitted: admitted, Variables: variables(address, h.serverName, leaf),
+		Address: a.address, Rec: rec, Admit: v.admit, Admitted: a.admitted, Variables: variables(a.address, h.serverName, v.leaf),
 	})
 }
 

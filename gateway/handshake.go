@@ -25,6 +25,10 @@ import (
 // "Device communication protocols").
 var mqttProtocols = []string{"x-amzn-mqtt-ca", "mqtt"}
 
+// httpProtocols are those of HTTP, on the listener that speaks it: HTTP/2 is
+// not offered there, as AWS IoT Core doesn't offer it.
+var httpProtocols = []string{"x-amzn-http-ca", "http/1.1"}
+
 // Certificates hold the server's certificates; they can be replaced while
 // connections live.
 type Certificates struct {
@@ -87,9 +91,13 @@ func (c *Certificates) Get(hello *tls.ClientHelloInfo) (*tls.Certificate, error)
 
 // handshake is one TLS handshake and what it learns.
 type handshake struct {
-	gateway    *Gateway
-	rec        *trace.Recorder
+	gateway *Gateway
+	rec     *trace.Recorder
+	// profile is that of MQTT until the hello was read, and then the one that it
+	// selects. https is that of HTTP, nil where it isn't spoken: a hello that
+	// offers no protocol of MQTT means it.
 	profile    *tlsProfile
+	https      *tlsProfile
 	turn       turn
 	session    *tlsSession // borrowed once the hello is accepted
 	tenant     imprint.Tenant
@@ -147,7 +155,7 @@ func (h *handshake) record(state tls.ConnectionState) {
 		shown = "session resumed, its key last proved at " + h.session.proved.UTC().Format(time.RFC3339)
 	}
 	h.rec.OK("tls", "%s, %s, client key %s, %s", version, tls.CipherSuiteName(state.CipherSuite),
-		describeKey(state.PeerCertificates[0]), shown)
+		describeClient(state.PeerCertificates), shown)
 }
 
 // configure answers the hello: tenant by server name, application protocol. From
@@ -162,8 +170,11 @@ func (h *handshake) configure(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 	}
 	h.tenant = tenant
 	h.rec.Describe(func(a *imprint.Attempt) { a.Tenant = tenant })
-	if len(hello.SupportedProtos) > 0 && !slices.ContainsFunc(hello.SupportedProtos, func(p string) bool { return slices.Contains(h.profile.protocols, p) }) {
-		h.refusal = imprint.Errorf(imprint.CodeALPNUnknown, "the device offers only %q", hello.SupportedProtos)
+	if h.https != nil && !h.profile.speaks(hello.SupportedProtos) {
+		h.profile = h.https
+	}
+	if len(hello.SupportedProtos) > 0 && !h.profile.speaks(hello.SupportedProtos) {
+		h.refusal = h.unknownProtocols(hello.SupportedProtos)
 	}
 	if h.serverName == "" {
 		h.rec.Info("tls.hello", "no server name; tenant %s unless the certificate says otherwise", tenant)
@@ -176,6 +187,19 @@ func (h *handshake) configure(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 	}
 	h.session = h.profile.borrow()
 	return h.session.config, nil
+}
+
+// speaks tells whether a profile speaks one of the application protocols.
+func (p *tlsProfile) speaks(offered []string) bool {
+	return slices.ContainsFunc(offered, func(name string) bool { return slices.Contains(p.protocols, name) })
+}
+
+func (h *handshake) unknownProtocols(offered []string) error {
+	err := imprint.Errorf(imprint.CodeALPNUnknown, "the device offers only %q", offered)
+	if h.profile != h.https {
+		return err
+	}
+	return err.WithHint("Offer http/1.1 or x-amzn-http-ca for HTTP, x-amzn-mqtt-ca or mqtt for MQTT; no ALPN at all means HTTP on this port.")
 }
 
 // maxShown bounds what of a peer's text stands in a field of its attempt.
@@ -225,6 +249,14 @@ func (h *handshake) explain(err error) error {
 	default:
 		return imprint.Errorf(imprint.CodeHandshakeFailed, "%w", err)
 	}
+}
+
+// describeClient names the kind of a client's key.
+func describeClient(chain []*x509.Certificate) string {
+	if len(chain) == 0 {
+		return "none"
+	}
+	return describeKey(chain[0])
 }
 
 func describeKey(cert *x509.Certificate) string {

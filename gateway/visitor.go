@@ -22,9 +22,22 @@ type visitor struct {
 	id         imprint.CertificateID
 }
 
+// newVisitor makes the visitor of a handshake. Only on a listener that speaks
+// HTTP may there be no certificate.
+func newVisitor(g *Gateway, h *handshake, chain []*x509.Certificate) *visitor {
+	v := &visitor{gateway: g, tenant: h.tenant, serverName: h.serverName}
+	if len(chain) > 0 {
+		v.leaf, v.id = chain[0], pki.CertificateID(chain[0].Raw)
+	}
+	return v
+}
+
 // describe tells the trace who is there.
 func (v *visitor) describe(a *imprint.Attempt) {
 	a.Tenant = v.tenant
+	if v.leaf == nil {
+		return
+	}
 	a.CertificateID = v.id
 	a.Serial = shown(pki.SerialHex(v.leaf.SerialNumber))
 	a.Subject = pki.SubjectText(v.leaf.RawSubject)
@@ -110,25 +123,56 @@ func (v *visitor) provision(ctx context.Context, id imprint.CertificateID, rec *
 	return v.check(who, rec)
 }
 
+// known gives the identity of a visitor that is registered already, held once,
+// or an *imprint.Error that says why it may do nothing. It registers nobody.
+func (v *visitor) known(ctx context.Context, rec *trace.Recorder) (*identity.Identity, error) {
+	who, err := v.find(ctx, v.id, rec)
+	if imprint.CodeOf(err) == imprint.CodeNotFound {
+		return nil, imprint.Errorf(imprint.CodeCertificateUnknown, "%s isn't registered in %s: subject %q, issuer %q", v.id, v.tenant,
+			pki.SubjectText(v.leaf.RawSubject), pki.SubjectText(v.leaf.RawIssuer)).
+			WithHint("HTTP registers no certificate: let the device connect with MQTT once, where its CA is registered, or register the certificate with aws iot register-certificate.")
+	}
+	if err != nil {
+		return nil, err
+	}
+	v.describeThing(who, rec)
+	err = v.refusal(who)
+	if err != nil {
+		v.gateway.rooms.Identities.Release(who)
+		return nil, err
+	}
+	return who, nil
+}
+
 // check refuses certificates that may not connect.
 func (v *visitor) check(who *identity.Identity, rec *trace.Recorder) (*identity.Identity, error) {
-	if len(who.Things) == 1 {
-		// Whoever asks about the thing is to find its refused attempts, too; an
-		// accepted CONNECT says more exactly which thing it is.
-		rec.Describe(func(a *imprint.Attempt) { a.Thing = who.Things[0].Thing.Name })
-	}
-	refusal := who.Certificate.Refusal(v.gateway.rooms.Clock())
-	if refusal != nil {
-		rec.Fail("certificate", refusal)
-		v.gateway.rooms.Identities.Release(who)
-		return nil, refusal
-	}
-	if who.Certificate.Mode == imprint.ModeSNIOnly && v.serverName == "" {
-		err := imprint.Errorf(imprint.CodeSNIRequired, "certificate %s is registered SNI_ONLY and the hello carried no server name", who.Certificate.ID)
+	v.describeThing(who, rec)
+	err := v.refusal(who)
+	if err != nil {
 		rec.Fail("certificate", err)
 		v.gateway.rooms.Identities.Release(who)
 		return nil, err
 	}
 	rec.OK("certificate", "%s is ACTIVE, %d thing(s) attached", who.Certificate.ID, len(who.Things))
 	return who, nil
+}
+
+// describeThing lets whoever asks about a thing find its refused attempts, too;
+// an accepted CONNECT says more exactly which thing it is.
+func (v *visitor) describeThing(who *identity.Identity, rec *trace.Recorder) {
+	if len(who.Things) == 1 {
+		rec.Describe(func(a *imprint.Attempt) { a.Thing = who.Things[0].Thing.Name })
+	}
+}
+
+// refusal says why a registered certificate may not come in; nil when it may.
+func (v *visitor) refusal(who *identity.Identity) error {
+	refusal := who.Certificate.Refusal(v.gateway.rooms.Clock())
+	if refusal != nil {
+		return refusal
+	}
+	if who.Certificate.Mode == imprint.ModeSNIOnly && v.serverName == "" {
+		return imprint.Errorf(imprint.CodeSNIRequired, "certificate %s is registered SNI_ONLY and the hello carried no server name", who.Certificate.ID)
+	}
+	return nil
 }

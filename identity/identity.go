@@ -146,7 +146,9 @@ func (i *Identity) PoliciesFor(client imprint.ClientID) *policy.Set {
 // Connection is what a connection adds to its certificate's identity for policy
 // decisions.
 type Connection struct {
-	ClientID   imprint.ClientID // empty where there is none
+	// ClientID is empty outside MQTT: neither it nor the thing has a value for
+	// policies then.
+	ClientID   imprint.ClientID
 	Address    netip.Addr
 	ServerName string
 	// Certificate holds the values of the iot:Certificate.* variables.
@@ -157,6 +159,7 @@ type Connection struct {
 func (i *Identity) Variables(c Connection) *policy.Variables {
 	binding := policy.Binding{
 		ClientID: string(c.ClientID), SourceIP: c.Address, Certificate: c.Certificate, DomainName: c.ServerName,
+		NoConnection: c.ClientID == "",
 	}
 	if attached := i.ThingFor(c.ClientID); attached != nil {
 		binding.Thing = &policy.Thing{

@@ -3,6 +3,7 @@ package identity
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -28,7 +29,7 @@ type finding struct {
 // loading is one read of an identity.
 type loading struct {
 	r   *Resolver
-	tx  imprint.ReadTx
+	tx  imprint.ReadTx // nil: what isn't known is errUnknown
 	key certKey
 	who *Identity
 
@@ -36,6 +37,7 @@ type loading struct {
 	// members are the groups of each of who.Things; nil when none is in a group.
 	members  [][]imprint.ThingGroupName
 	findings []finding
+	sets     [][]document // see groupPolicies
 
 	// What follows is used only when a thing is in a group. A policy that doesn't
 	// exist has nil, and so has a group.
@@ -49,29 +51,24 @@ type document struct {
 	text string
 }
 
+// errUnknown says that a policy or a group must be read that nobody knows.
+var errUnknown = errors.New("a policy or a group isn't known")
+
 // load reads an identity, and what else of it the next load can use, from the
-// store.
+// store: with one look-up when what it shows of policies and groups is known from
+// other certificates.
 func (r *Resolver) load(ctx context.Context, key certKey) (*Identity, []finding, error) {
 	var l *loading
-	var sets [][]document
-	err := r.store.View(ctx, func(tx imprint.ReadTx) error {
-		l, sets = &loading{r: r, tx: tx, key: key, who: &Identity{}}, nil
-		cert, err := tx.Certificate(key.tenant, key.id)
-		if err != nil {
-			return err
-		}
-		l.who.Certificate = lean(cert)
-		err = l.things()
-		if err != nil {
-			return err
-		}
-		err = l.policies()
-		if err != nil || l.members == nil {
-			return err
-		}
-		sets, err = l.groupPolicies()
-		return err
+	err := r.store.Glance(ctx, func(tx imprint.ReadTx) error {
+		l = &loading{r: r, key: key, who: &Identity{}}
+		return l.look(tx)
 	})
+	if errors.Is(err, errUnknown) {
+		err = r.store.View(ctx, func(tx imprint.ReadTx) error {
+			l = &loading{r: r, tx: tx, key: key, who: &Identity{}}
+			return l.look(tx)
+		})
+	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("couldn't look up certificate %s: %w", key.id, err)
 	}
@@ -79,7 +76,7 @@ func (r *Resolver) load(ctx context.Context, key certKey) (*Identity, []finding,
 	if err != nil {
 		return nil, nil, err
 	}
-	for n, documents := range sets {
+	for n, documents := range l.sets {
 		if documents == nil {
 			continue
 		}
@@ -91,56 +88,56 @@ func (r *Resolver) load(ctx context.Context, key certKey) (*Identity, []finding,
 	return l.who, l.findings, nil
 }
 
-// lean drops what no connection needs, to spare memory.
-func lean(cert imprint.Certificate) imprint.Certificate {
-	cert.PEM, cert.Serial, cert.Subject, cert.GenerationID = "", "", "", ""
-	return cert
+// look reads everything.
+func (l *loading) look(tx imprint.ReadTx) error {
+	p, err := tx.Principal(l.key.tenant, l.key.id, maxAttached)
+	if err != nil {
+		return err
+	}
+	l.who.Certificate = p.Certificate
+	l.things(p.Things)
+	err = l.policies(p.Policies)
+	if err != nil || l.members == nil {
+		return err
+	}
+	l.sets, err = l.groupPolicies()
+	return err
 }
 
-// things reads the attached things and the groups that they are in.
-func (l *loading) things() error {
-	i, tenant := l.who, l.key.tenant
-	attached, _, err := l.tx.CertificateThings(tenant, l.key.id, imprint.Page{Limit: maxThings, Ascending: true})
-	if err != nil || len(attached) == 0 {
-		return err
+// things takes the attached things and the groups that they are in.
+func (l *loading) things(attached []imprint.PrincipalThing) {
+	i := l.who
+	if len(attached) == 0 {
+		return
 	}
 	i.Things = make([]Attachment, 0, len(attached))
 	i.names = make([]imprint.ThingName, 0, len(attached))
-	for _, a := range attached {
-		i.names = append(i.names, a.Thing)
-		thing, err := l.tx.Thing(tenant, a.Thing)
-		if imprint.CodeOf(err) == imprint.CodeNotFound {
+	for n := range attached {
+		a := &attached[n]
+		i.names = append(i.names, a.Attachment.Thing)
+		if a.Thing == nil {
 			continue
 		}
-		if err != nil {
-			return err
+		i.Things = append(i.Things, Attachment{Thing: *a.Thing, Exclusive: a.Attachment.Exclusive})
+		if len(a.Groups) == 0 {
+			continue
 		}
-		i.Things = append(i.Things, Attachment{Thing: thing, Exclusive: a.Exclusive})
-		memberships, _, err := l.tx.ThingMemberships(tenant, a.Thing, imprint.Page{Limit: maxGroups, Ascending: true})
-		if err != nil {
-			return err
-		}
-		if len(memberships) > 0 && l.members == nil {
+		if l.members == nil {
 			l.members = make([][]imprint.ThingGroupName, len(attached))
 		}
-		for _, m := range memberships {
-			l.members[len(i.Things)-1] = append(l.members[len(i.Things)-1], m.Group)
-		}
+		l.members[len(i.Things)-1] = a.Groups
 	}
-	return nil
 }
 
 // policies reads the documents of the certificate's policies.
-func (l *loading) policies() error {
-	attached, _, err := l.tx.TargetPolicies(l.key.tenant, l.who.Certificate.ARN(), imprint.Page{Limit: maxPolicies, Ascending: true})
-	if err != nil || len(attached) == 0 {
-		return err
+func (l *loading) policies(attached []imprint.PolicyName) error {
+	if len(attached) == 0 {
+		return nil
 	}
 	l.own = make([]document, 0, len(attached))
-	l.findings = make([]finding, 0, len(attached))
 	l.who.marks = make([]mark, 0, len(attached))
-	for _, a := range attached {
-		d, err := l.read(a.Policy)
+	for _, name := range attached {
+		d, err := l.read(name)
 		if err != nil {
 			return err
 		}
@@ -159,6 +156,9 @@ func (l *loading) read(name imprint.PolicyName) (*document, error) {
 	if k := l.r.known(imprint.ChangePolicy, l.key.tenant, string(name)); k != nil {
 		text = k.text
 	} else {
+		if l.tx == nil {
+			return nil, errUnknown
+		}
 		p, err := l.tx.Policy(l.key.tenant, name)
 		if imprint.CodeOf(err) == imprint.CodeNotFound {
 			return nil, nil
@@ -269,6 +269,9 @@ func (l *loading) group(name imprint.ThingGroupName) (*known, error) {
 	l.mark(imprint.ChangeThingGroup, string(name))
 	group = l.r.known(imprint.ChangeThingGroup, l.key.tenant, string(name))
 	if group == nil {
+		if l.tx == nil {
+			return nil, errUnknown
+		}
 		row, err := l.tx.ThingGroup(l.key.tenant, name)
 		if imprint.CodeOf(err) == imprint.CodeNotFound {
 			l.groups[name] = nil
@@ -277,7 +280,7 @@ func (l *loading) group(name imprint.ThingGroupName) (*known, error) {
 		if err != nil {
 			return nil, err
 		}
-		attached, _, err := l.tx.TargetPolicies(l.key.tenant, row.ARN(), imprint.Page{Limit: maxPolicies, Ascending: true})
+		attached, _, err := l.tx.TargetPolicies(l.key.tenant, row.ARN(), imprint.Page{Limit: maxAttached, Ascending: true})
 		if err != nil {
 			return nil, err
 		}

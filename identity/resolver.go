@@ -16,11 +16,9 @@ const (
 	// maxSets bounds the compiled policy sets that are found by their
 	// documents; at the bound the cache begins anew.
 	maxSets = 2048
-	// maxThings, maxGroups and maxPolicies bound what is looked at of one
-	// certificate, thing, and target. Flows keep groups and policies far below.
-	maxThings   = 250
-	maxGroups   = 250
-	maxPolicies = 250
+	// maxAttached bounds the things of a certificate that are looked at, and the
+	// policies of it and of each group. Flows keep the latter far below.
+	maxAttached = 250
 )
 
 type certKey struct {

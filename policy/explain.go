@@ -81,6 +81,21 @@ func (x Explanation) String() string {
 	return b.String()
 }
 
+// Paragraph gives the sentence and what became of the variables, in one line,
+// for traces, which keep the hint beside it.
+func (x Explanation) Paragraph() string {
+	var b strings.Builder
+	b.WriteString(x.Sentence)
+	for _, v := range x.Variables {
+		if v.Resolved {
+			fmt.Fprintf(&b, " ${%s} is %q.", v.Name, v.Value)
+			continue
+		}
+		fmt.Fprintf(&b, " ${%s} has no value: %s.", v.Name, v.Reason)
+	}
+	return b.String()
+}
+
 // Explain decides like Decide and tells why. It is meant for people and traces:
 // it costs a few microseconds a statement.
 func (s *Set) Explain(r *Request) Explanation {

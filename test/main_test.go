@@ -75,7 +75,8 @@ func build(to, cgo string, flags ...string) error {
 // packages are where Debian keeps the programs that the tests need.
 var packages = map[string]string{
 	"openssl": "openssl", "mosquitto_pub": "mosquitto-clients", "mosquitto_sub": "mosquitto-clients",
-	"aws": "awscli", "bash": "bash", "timeout": "coreutils", "stdbuf": "coreutils",
+	"curl": "curl", "/usr/bin/python3": "python3",
+	"mosquitto": "mosquitto", "node": "nodejs", "aws": "awscli", "bash": "bash", "timeout": "coreutils", "stdbuf": "coreutils",
 }
 
 // need gives the paths of programs. Where one is missing the test is skipped,
@@ -115,6 +116,10 @@ func toolPath(name string) (string, error) {
 		}
 	}
 	path, err := exec.LookPath(name)
+	if err != nil && name == "mosquitto" {
+		// Servers aren't in every person's PATH.
+		path, err = exec.LookPath("/usr/sbin/mosquitto")
+	}
 	if err != nil {
 		return "", fmt.Errorf("couldn't find %s: %w", name, err)
 	}

@@ -237,3 +237,10 @@ func until(t *testing.T, what string, ok func() bool) {
 		}
 	}
 }
+
+// awaitSeconds waits for what only time brings about.
+func awaitSeconds(t *testing.T, n int) {
+	t.Helper()
+	end := time.Now().Add(time.Duration(n) * time.Second)
+	until(t, fmt.Sprintf("%d s to pass", n), func() bool { return time.Now().After(end) })
+}

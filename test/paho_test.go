@@ -35,11 +35,20 @@ type dialing struct {
 	version   uint16 // TLS version
 	keepAlive uint16
 	will      *paho.WillMessage
+	// host is the server name, localhost when empty; address another one than
+	// the server's own.
+	host, address string
+	// connect and client may change what is sent and how it is gone about.
+	connect func(*paho.Connect)
+	client  func(*paho.ClientConfig)
 }
 
 func (s *server) dialTLS(ctx context.Context, t *testing.T, d *device, how dialing) (*tls.Conn, *net.TCPConn, error) {
 	t.Helper()
 	config := &tls.Config{RootCAs: s.roots(t), ServerName: "localhost", MinVersion: tls.VersionTLS12}
+	if how.host != "" {
+		config.ServerName = how.host
+	}
 	if d != nil {
 		config.Certificates = []tls.Certificate{d.keyPair(t)}
 	}
@@ -50,7 +59,11 @@ func (s *server) dialTLS(ctx context.Context, t *testing.T, d *device, how diali
 	if how.from != "" {
 		dialer.LocalAddr = &net.TCPAddr{IP: net.ParseIP(how.from)}
 	}
-	tcp, err := dialer.DialContext(ctx, "tcp", s.device())
+	address := how.address
+	if address == "" {
+		address = s.device()
+	}
+	tcp, err := dialer.DialContext(ctx, "tcp", address)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -80,7 +93,7 @@ func (s *server) dial(ctx context.Context, t *testing.T, d *device, clientID str
 		return nil, err
 	}
 	c := &mqtt5{conn: conn, tcp: tcp, messages: make(chan message, 100), reasons: make(chan byte, 1), lost: make(chan struct{})}
-	c.Client = paho.NewClient(paho.ClientConfig{
+	config := paho.ClientConfig{
 		Conn:          packets.NewThreadSafeConn(conn),
 		PacketTimeout: patience,
 		OnPublishReceived: []func(paho.PublishReceived) (bool, error){func(p paho.PublishReceived) (bool, error) {
@@ -88,12 +101,19 @@ func (s *server) dial(ctx context.Context, t *testing.T, d *device, clientID str
 			return true, nil
 		}},
 		OnServerDisconnect: func(d *paho.Disconnect) { c.reasons <- d.ReasonCode },
-	})
+	}
+	if how.client != nil {
+		how.client(&config)
+	}
+	c.Client = paho.NewClient(config)
 	keepAlive := how.keepAlive
 	if keepAlive == 0 {
 		keepAlive = 60
 	}
 	connect := &paho.Connect{ClientID: clientID, KeepAlive: keepAlive, CleanStart: true, WillMessage: how.will}
+	if how.connect != nil {
+		how.connect(connect)
+	}
 	c.connack, err = c.Connect(ctx, connect)
 	if err != nil {
 		_ = conn.Close()

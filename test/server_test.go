@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -25,6 +26,8 @@ type server struct {
 	t     *testing.T
 	dir   string
 	flags []string
+	// settings are environment variables of the process.
+	settings []string
 
 	mu     sync.Mutex // guards what a restart changes
 	cmd    *exec.Cmd
@@ -39,11 +42,12 @@ type server struct {
 
 // facts are what server.json tells.
 type facts struct {
-	Account     string `json:"account"`
-	Region      string `json:"region"`
-	APIURL      string `json:"apiUrl"`
-	MQTTAddress string `json:"mqttAddress"`
-	CABundle    string `json:"caBundle"`
+	Account      string `json:"account"`
+	Region       string `json:"region"`
+	APIURL       string `json:"apiUrl"`
+	MQTTAddress  string `json:"mqttAddress"`
+	HTTPSAddress string `json:"httpsAddress"`
+	CABundle     string `json:"caBundle"`
 }
 
 // said collects what a process writes and wakes those who wait for it.
@@ -104,10 +108,17 @@ func (s *said) await(ctx context.Context, limit time.Duration, ok func(string) b
 // test ends, and its log is looked at.
 func startServer(t *testing.T, flags ...string) *server {
 	t.Helper()
-	s := &server{t: t, dir: filepath.Join(t.TempDir(), "data"), flags: flags, stderr: newSaid()}
-	t.Cleanup(s.finish)
+	s := newServer(t, flags...)
 	s.start()
 	s.readEnv()
+	return s
+}
+
+// newServer is a server that isn't started yet.
+func newServer(t *testing.T, flags ...string) *server {
+	t.Helper()
+	s := &server{t: t, dir: filepath.Join(t.TempDir(), "data"), flags: flags, stderr: newSaid()}
+	t.Cleanup(s.finish)
 	return s
 }
 
@@ -132,10 +143,11 @@ func (s *server) start() {
 func (s *server) tryStart() error {
 	args := append([]string{
 		"serve", "--data", s.dir, "--mqtt-address", "127.0.0.1:0", "--api-address", "127.0.0.1:0",
+		"--https-address", "127.0.0.1:0",
 		"--log-level", "debug", "--rsa-key-pool", "1",
 	}, s.flags...)
 	cmd := exec.Command(serving, args...)
-	cmd.Env = cleanEnv()
+	cmd.Env = cleanEnv(s.settings...)
 	stdout, ended := newSaid(), make(chan struct{})
 	cmd.Stdout, cmd.Stderr = stdout, s.stderr
 	err := cmd.Start()
@@ -311,23 +323,25 @@ func (s *server) aws(t *testing.T, dir, command string) string {
 
 // attempt is what `imprint explain --json` prints of one connection.
 type attempt struct {
-	Address       string  `json:"address"`
-	ServerName    string  `json:"serverName"`
-	TLSVersion    string  `json:"tlsVersion"`
-	CertificateID string  `json:"certificateId"`
-	Thing         string  `json:"thingName"`
-	ClientID      string  `json:"clientId"`
-	Began         float64 `json:"began"`
-	Ended         float64 `json:"ended"`
-	Outcome       string  `json:"outcome"`
-	Code          string  `json:"code"`
-	Steps         []struct {
-		Name    string `json:"step"`
-		Verdict string `json:"verdict"`
-		Code    string `json:"code"`
-		Detail  string `json:"detail"`
-		Fix     string `json:"fix"`
-	} `json:"steps"`
+	Address       string      `json:"address"`
+	ServerName    string      `json:"serverName"`
+	TLSVersion    string      `json:"tlsVersion"`
+	CertificateID string      `json:"certificateId"`
+	Thing         string      `json:"thingName"`
+	ClientID      string      `json:"clientId"`
+	Began         float64     `json:"began"`
+	Ended         float64     `json:"ended"`
+	Outcome       string      `json:"outcome"`
+	Code          string      `json:"code"`
+	Steps         []traceStep `json:"steps"`
+}
+
+type traceStep struct {
+	Name    string `json:"step"`
+	Verdict string `json:"verdict"`
+	Code    string `json:"code"`
+	Detail  string `json:"detail"`
+	Fix     string `json:"fix"`
 }
 
 // explain gives the attempts of a device, newest first.
@@ -343,6 +357,21 @@ func (s *server) explain(t *testing.T, who string) []attempt {
 		t.Fatalf("imprint explain %s: %v\n%s", who, err, run.stdout)
 	}
 	slices.Reverse(list) // the command tells them in the order in which they happened
+	return list
+}
+
+// attempts gives the newest attempts of all devices, newest first.
+func (s *server) attempts(t *testing.T, limit int) []attempt {
+	t.Helper()
+	run := s.imprint(t, "attempts", "--json", "--limit", strconv.Itoa(limit))
+	if run.exit != 0 {
+		t.Fatalf("imprint attempts: exit code %d\n%s", run.exit, run.all())
+	}
+	var list []attempt
+	err := json.Unmarshal([]byte(run.stdout), &list)
+	if err != nil {
+		t.Fatalf("imprint attempts: %v\n%.300s", err, run.stdout)
+	}
 	return list
 }
 

@@ -1,9 +1,12 @@
 package attempts
 
 import (
+	"encoding/hex"
 	"math/big"
 	"slices"
 	"strings"
+
+	"github.com/google/uuid"
 
 	"github.com/imprint-iot/imprint"
 )
@@ -30,6 +33,11 @@ func formsOf(match string) []string {
 	}
 	if id, err := imprint.ParseCertificateID(match); err == nil {
 		add(string(id))
+		return forms
+	}
+	if id, err := uuid.Parse(match); err == nil && strings.Contains(match, "-") {
+		// What an HTTP answer calls its trace id.
+		add(hex.EncodeToString(id[:]))
 		return forms
 	}
 	for _, serial := range serialForms(match) {

@@ -60,6 +60,10 @@ func (c *Codec) Decode(src Source, into any) error {
 			err = d.member(target, f, object[f.name], f.name)
 		case inPayload:
 			err = d.member(target, f, body, f.name)
+		case inBlob:
+			if len(src.Body) > 0 {
+				target.SetBytes(src.Body)
+			}
 		default:
 			err = d.text(target, f, src)
 		}

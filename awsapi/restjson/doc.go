@@ -9,10 +9,13 @@
 //		ThingTypeName *string `api:"body thingTypeName ThingTypeName"`
 //	}
 //
-// The words are location (path, query, header, body, payload), name on the
+// The words are location (path, query, header, body, payload, blob), name on the
 // wire, shape, and optionally "required". The shape names a row of the Shapes
 // that the Codec was made with: length, range, pattern, enumeration, and the
 // shapes of elements.
+//
+// A payload is a JSON value that is the whole body. A blob, a []byte, is the body
+// as it came; in responses a []byte is base64 text.
 //
 // # Presence
 //
@@ -44,8 +47,8 @@
 //
 // # What it does not do
 //
-// Blobs, floating-point members, header or payload members in responses,
-// streaming. No part of the AWS IoT control plane has them.
+// Blobs in JSON requests, floating-point members, header or payload members in
+// responses, streaming. No part of the AWS IoT APIs that are offered has them.
 //
 // Source of the rules: the AWS restJson1 protocol of the Smithy specification
 // and the AWS IoT API reference.

@@ -2,6 +2,7 @@ package restjson
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"reflect"
@@ -96,6 +97,9 @@ func (c *Codec) encodeValue(b *bytes.Buffer, v reflect.Value, depth int) error {
 	case reflect.Struct:
 		return c.encodeStruct(b, v, depth)
 	case reflect.Slice:
+		if v.Type() == blobType {
+			return encodeString(b, base64.StdEncoding.EncodeToString(v.Bytes()))
+		}
 		return c.encodeList(b, v, depth)
 	case reflect.Map:
 		return c.encodeMap(b, v, depth)

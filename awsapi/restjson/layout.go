@@ -15,6 +15,7 @@ const (
 	inHeader  location = "header"
 	inBody    location = "body"
 	inPayload location = "payload"
+	inBlob    location = "blob"
 )
 
 // field is one tagged member of a struct.
@@ -31,9 +32,13 @@ type layout struct {
 	fields  []field
 	hasBody bool
 	payload bool
+	blob    bool
 }
 
-var timeType = reflect.TypeFor[time.Time]()
+var (
+	timeType = reflect.TypeFor[time.Time]()
+	blobType = reflect.TypeFor[[]byte]()
+)
 
 // layoutOf reads and keeps the tags of a struct type.
 func (c *Codec) layoutOf(t reflect.Type) (*layout, error) {
@@ -49,9 +54,10 @@ func (c *Codec) layoutOf(t reflect.Type) (*layout, error) {
 		f.index = i
 		l.hasBody = l.hasBody || f.location == inBody
 		l.payload = l.payload || f.location == inPayload
+		l.blob = l.blob || f.location == inBlob
 		l.fields = append(l.fields, f)
 	}
-	if l.hasBody && l.payload {
+	if l.hasBody && (l.payload || l.blob) || l.payload && l.blob {
 		return nil, fmt.Errorf("couldn't read the tags of %s: body members beside a payload", t)
 	}
 	c.layouts.Store(t, l)
@@ -66,6 +72,10 @@ func parseTag(sf reflect.StructField) (field, error) {
 	f := field{location: location(words[0]), name: words[1], shape: words[2], required: len(words) == 4}
 	switch f.location {
 	case inPath, inQuery, inHeader, inBody, inPayload:
+	case inBlob:
+		if sf.Type != blobType {
+			return field{}, fmt.Errorf("field %s is a blob and a %s", sf.Name, sf.Type)
+		}
 	default:
 		return field{}, fmt.Errorf("field %s has the location %q", sf.Name, words[0])
 	}

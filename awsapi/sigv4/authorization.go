@@ -61,11 +61,18 @@ func ParseAuthorization(value string) (Authorization, error) {
 	if err := a.setSignedHeaders(fields["SignedHeaders"]); err != nil {
 		return Authorization{}, err
 	}
-	a.Signature = fields["Signature"]
-	if len(a.Signature) != 64 || strings.Trim(a.Signature, "0123456789abcdef") != "" {
-		return Authorization{}, refuse(CodeIncomplete, "The signature in the Authorization header isn't 64 lower-case hex digits.")
+	if err := a.setSignature(fields["Signature"]); err != nil {
+		return Authorization{}, err
 	}
 	return a, nil
+}
+
+func (a *Authorization) setSignature(s string) error {
+	if len(s) != 64 || strings.Trim(s, "0123456789abcdef") != "" {
+		return refuse(CodeIncomplete, "The signature isn't 64 lower-case hex digits.")
+	}
+	a.Signature = s
+	return nil
 }
 
 func splitFields(s string) (map[string]string, error) {

@@ -66,7 +66,10 @@ func cleanPath(path string) string {
 // canonicalQuery decodes a raw query and writes it in canonical form. It
 // reports false when an escape is malformed or a semicolon stands in it, as
 // url.ParseQuery would refuse it.
-func canonicalQuery(raw string) (string, bool) {
+func canonicalQuery(raw string) (string, bool) { return canonicalQueryWithout(raw, nil) }
+
+// canonicalQueryWithout leaves parameters out.
+func canonicalQueryWithout(raw string, left []string) (string, bool) {
 	type param struct{ name, value string }
 	var params []param
 	for part := range strings.SplitSeq(raw, "&") {
@@ -84,6 +87,9 @@ func canonicalQuery(raw string) (string, bool) {
 		value, err = url.QueryUnescape(value)
 		if err != nil {
 			return "", false
+		}
+		if slices.Contains(left, name) {
+			continue
 		}
 		params = append(params, param{escape(name), escape(value)})
 	}
@@ -190,7 +196,6 @@ func stringToSign(a Authorization, timestamp, canonical string) string {
 	return strings.Join([]string{algorithm, timestamp, a.Scope(), hexSHA256([]byte(canonical))}, "\n")
 }
 
-func hexSHA256(data []byte) string {
-	sum := sha256.Sum256(data)
-	return hex.EncodeToString(sum[:])
-}
+func hexSHA256(data []byte) string { return hexOf(sha256.Sum256(data)) }
+
+func hexOf(sum [32]byte) string { return hex.EncodeToString(sum[:]) }

@@ -1,6 +1,6 @@
 // Package sigv4 checks AWS Signature Version 4 on incoming HTTP requests, in
-// the form that AWS SDKs and the AWS CLI use: the signature in the
-// Authorization header.
+// the form that AWS SDKs and the AWS CLI use, the signature in the Authorization
+// header, and, where Config.MaxExpiry allows it, in the query of a presigned URL.
 //
 //	v, err := sigv4.New(sigv4.Config{Keys: keys, Services: []string{"iot", "execute-api"}})
 //	...
@@ -36,8 +36,13 @@
 // A literal plus sign in the query means a space here, as it does when net/url
 // decodes it, so that what was signed and what is decoded can't differ.
 //
+// A presigned URL holds from its X-Amz-Date for X-Amz-Expires seconds, at most
+// Config.MaxExpiry, or for the clock skew where it doesn't say. Its session token
+// may be part of what is signed or not: AWS IoT clients of MQTT over WebSocket
+// add it after they signed.
+//
 // # What it does not do
 //
-// Presigned URLs, chunked payload signatures (STREAMING-...), SigV4A and replay
+// Chunked payload signatures (STREAMING-...), SigV4A and replay
 // detection within the clock skew, which AWS doesn't do either.
 package sigv4

@@ -1,7 +1,6 @@
 package sigv4
 
 import (
-	"encoding/hex"
 	"net/http"
 	"slices"
 	"time"
@@ -28,7 +27,6 @@ func Sign(r *http.Request, body []byte, key AccessKey, region, service string, n
 	headers, _ := canonicalHeaders(r, a.SignedHeaders, false)
 	canonical := canonicalRequest(r.Method, EscapedPath(r), query, headers, a.SignedHeaders, hexSHA256(body))
 	signingKey := deriveKey(key.Secret, a)
-	sum := mac(signingKey[:], stringToSign(a, timestamp, canonical))
-	a.Signature = hex.EncodeToString(sum[:])
+	a.Signature = hexOf(mac(signingKey[:], stringToSign(a, timestamp, canonical)))
 	r.Header.Set("Authorization", a.String())
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/subtle"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/http"
@@ -56,6 +55,8 @@ type Config struct {
 	// AllowUnsignedPayload accepts "x-amz-content-sha256: UNSIGNED-PAYLOAD",
 	// that is, requests whose body isn't covered by the signature.
 	AllowUnsignedPayload bool
+	// MaxExpiry is how long a presigned URL may hold at most. Zero accepts none.
+	MaxExpiry time.Duration
 	// Now is the server's clock. Nil means time.Now.
 	Now func() time.Time
 	// CacheSize bounds the derived keys that are kept (twice this number at
@@ -77,11 +78,12 @@ type Identity struct {
 	Service string
 }
 
-// Claim is an Authorization header that passed every check that needs neither
+// Claim is an Authorization header, or a presigned URL, that passed every check that needs neither
 // the key nor the body. Only Parse makes one that Verify accepts.
 type Claim struct {
 	authorization Authorization
 	timestamp     string // of the request, in the layout of x-amz-date
+	presigned     *presigned
 }
 
 // KeyID gives the access key id that the caller claims to hold.
@@ -106,11 +108,14 @@ func New(config Config) (*Verifier, error) {
 	return &Verifier{config: config, cache: newKeyCache(config.CacheSize), decoy: rand.Text()}, nil
 }
 
-// Parse checks everything about the Authorization header that needs neither
-// the key nor the body, so that a server can refuse before it reads the body.
+// Parse checks everything about the Authorization header, or the presigned URL
+// where those are accepted, that needs neither the key nor the body, so that a server can refuse before it reads the body.
 // The error is an *Error.
 func (v *Verifier) Parse(r *http.Request) (Claim, error) {
 	headers := r.Header.Values("Authorization")
+	if len(headers) == 0 && v.config.MaxExpiry > 0 && isPresigned(r) {
+		return v.parsePresigned(r)
+	}
 	if len(headers) == 0 {
 		return Claim{}, refuse(CodeMissing, "The request has no Authorization header. Sign it with an access key of this server (Signature Version 4).")
 	}
@@ -225,7 +230,7 @@ func (v *Verifier) Verify(ctx context.Context, claim Claim, r *http.Request, bod
 	if err != nil {
 		return Identity{}, err
 	}
-	query, ok := canonicalQuery(r.URL.RawQuery)
+	queries, ok := claim.queries(r)
 	if !ok {
 		return Identity{}, refuse(CodeInvalid, "The query string has a malformed escape.")
 	}
@@ -239,17 +244,17 @@ func (v *Verifier) Verify(ctx context.Context, claim Claim, r *http.Request, bod
 		key, unknown = AccessKey{ID: a.KeyID, Secret: v.decoy}, true
 	}
 	signingKey, cached := v.cache.get(key.Secret, a)
-	good := v.signatureMatches(claim, r, query, bodyHash, signingKey)
+	good := v.signatureMatches(claim, r, queries, bodyHash, signingKey)
 	switch {
 	case unknown:
 		return Identity{}, refuse(CodeUnrecognized, "The security token included in the request is invalid. No active access key has the id that the request names.")
 	case !good:
-		return Identity{}, v.badSignature(claim, r, query, bodyHash)
+		return Identity{}, v.badSignature(claim, r, queries[len(queries)-1], bodyHash)
 	}
 	if !cached {
 		v.cache.add(key.Secret, a, signingKey)
 	}
-	if err := v.checkToken(r, key); err != nil {
+	if err := v.checkToken(claim.token(r), key); err != nil {
 		return Identity{}, err
 	}
 	return Identity{Key: key, Region: a.Region, Service: a.Service}, nil
@@ -275,9 +280,18 @@ func (v *Verifier) bodyHash(r *http.Request, body []byte) (string, error) {
 	return actual, nil
 }
 
+// queries gives the canonical queries that the signature may cover.
+func (c Claim) queries(r *http.Request) ([]string, bool) {
+	if c.presigned != nil {
+		return c.presigned.queries()
+	}
+	query, ok := canonicalQuery(r.URL.RawQuery)
+	return []string{query}, ok
+}
+
 // signatureMatches tries the path as it came and, where that differs, with
 // empty and dot segments removed.
-func (v *Verifier) signatureMatches(claim Claim, r *http.Request, query, bodyHash string, signingKey [32]byte) bool {
+func (v *Verifier) signatureMatches(claim Claim, r *http.Request, queries []string, bodyHash string, signingKey [32]byte) bool {
 	a := claim.authorization
 	headers, missing := canonicalHeaders(r, a.SignedHeaders, false)
 	if missing != "" {
@@ -290,10 +304,11 @@ func (v *Verifier) signatureMatches(claim Claim, r *http.Request, query, bodyHas
 	}
 	good := 0
 	for _, path := range paths {
-		canonical := canonicalRequest(r.Method, path, query, headers, a.SignedHeaders, bodyHash)
-		sum := mac(signingKey[:], stringToSign(a, claim.timestamp, canonical))
-		expected := hex.EncodeToString(sum[:])
-		good |= subtle.ConstantTimeCompare([]byte(expected), []byte(a.Signature))
+		for _, query := range queries {
+			canonical := canonicalRequest(r.Method, path, query, headers, a.SignedHeaders, bodyHash)
+			expected := hexOf(mac(signingKey[:], stringToSign(a, claim.timestamp, canonical)))
+			good |= subtle.ConstantTimeCompare([]byte(expected), []byte(a.Signature))
+		}
 	}
 	return good == 1
 }
@@ -307,8 +322,7 @@ func (v *Verifier) badSignature(claim Claim, r *http.Request, query, bodyHash st
 	return err
 }
 
-func (v *Verifier) checkToken(r *http.Request, key AccessKey) error {
-	sent := r.Header.Values("X-Amz-Security-Token")
+func (v *Verifier) checkToken(sent []string, key AccessKey) error {
 	if !key.Expires.IsZero() && !v.config.Now().Before(key.Expires) {
 		return refuse(CodeExpired, "The security token included in the request is expired: it ended at %s.", key.Expires.UTC().Format(time.RFC3339))
 	}

@@ -114,7 +114,7 @@ func startServer(ctx context.Context, program string) (*server, error) {
 		return nil, fmt.Errorf("couldn't make a temporary directory: %w", err)
 	}
 	s := &server{program: program, dir: dir}
-	s.cmd = exec.Command(program, "serve", "--data", dir, "--mqtt-address", "127.0.0.1:0", "--api-address", "127.0.0.1:0", "--log-level", "warn")
+	s.cmd = exec.Command(program, "serve", "--data", dir, "--mqtt-address", "127.0.0.1:0", "--api-address", "127.0.0.1:0", "--https-address", "", "--log-level", "warn")
 	var said, complaints bytes.Buffer
 	ready := &watcher{marker: "is ready", seen: make(chan struct{})}
 	s.cmd.Stdout = ready

@@ -16,6 +16,7 @@ import (
 	"github.com/imprint-iot/imprint/awsapi"
 	"github.com/imprint-iot/imprint/awsapi/attempts"
 	"github.com/imprint-iot/imprint/awsapi/iot"
+	"github.com/imprint-iot/imprint/awsapi/iotdata"
 	"github.com/imprint-iot/imprint/awsapi/sigv4"
 )
 
@@ -31,7 +32,7 @@ func (s *server) newAPI() (*http.Server, error) {
 	recorded := attempts.Recorded{Store: s.store, Flush: s.trace.Flush, Home: s.home}
 	mux, err := awsapi.NewMux(awsapi.Config{
 		Verifier: verifier, Translate: iot.Translate, Observe: s.observe, Now: s.clock,
-		Allow: newCallerLimit(s.config.APIRate).allow, Authorize: s.authorize,
+		Allow: s.callers.allow, Authorize: s.authorize,
 	}, append(iot.Operations(), attempts.Operations()...), append(s.service.Routes(), recorded.Routes()...))
 	if err != nil {
 		return nil, err
@@ -59,15 +60,15 @@ func (s *server) authorize(ctx context.Context, caller awsapi.Caller, _, _ strin
 // which breaks signatures.
 func (s *server) routes(api http.Handler) http.Handler {
 	exposition := promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{})
-	addresses := newAddressLimit(s.config.APIRate * addressFactor)
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !addresses.allow(r.RemoteAddr) {
-			w.Header().Set("Retry-After", "1")
-			w.Header().Set("X-Amzn-Errortype", awsapi.CodeThrottling)
-			http.Error(w, `{"message":"Too many requests from this address."}`, http.StatusBadRequest)
+	webSocket := s.gateway.WebSocket()
+	return s.perAddress(http.StatusBadRequest, func(w http.ResponseWriter, r *http.Request) {
+		if iotdata.Owns(sigv4.EscapedPath(r)) {
+			s.data.ServeHTTP(w, r)
 			return
 		}
 		switch r.URL.Path {
+		case "/mqtt":
+			webSocket.ServeHTTP(w, r)
 		case "/healthz":
 			respond(w, http.StatusOK, map[string]string{"status": "ok"})
 		case "/readyz":
@@ -77,6 +78,19 @@ func (s *server) routes(api http.Handler) http.Handler {
 		default:
 			api.ServeHTTP(w, r)
 		}
+	})
+}
+
+// perAddress bounds the requests of one address, on all listeners together.
+func (s *server) perAddress(status int, next http.HandlerFunc) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if s.addresses.allow(r.RemoteAddr) {
+			next(w, r)
+			return
+		}
+		w.Header().Set("Retry-After", "1")
+		w.Header().Set("X-Amzn-Errortype", awsapi.CodeThrottling)
+		http.Error(w, `{"message":"Too many requests from this address."}`, status)
 	})
 }
 

@@ -117,7 +117,7 @@ func benchTarget(program string) bench.Target {
 		Program: program,
 		ServerArgs: func(dir string) []string {
 			return []string{
-				"bench", "serve", "--data", dir, "--mqtt-address", "127.0.0.1:0", "--api-address", "127.0.0.1:0",
+				"bench", "serve", "--data", dir, "--mqtt-address", "127.0.0.1:0", "--api-address", "127.0.0.1:0", "--https-address", "",
 				"--api-rate", "0", "--publish-rate", "0", "--throughput-rate", "0", "--rsa-key-pool", "1", "--log-level", "warn",
 			}
 		},

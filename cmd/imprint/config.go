@@ -43,6 +43,11 @@ type Config struct {
 	// MQTTAddress is where devices connect with MQTT over mutual TLS. Default
 	// :8883.
 	MQTTAddress string `koanf:"mqtt-address"`
+	// HTTPSAddress is where devices publish over HTTPS with their certificate, or
+	// connect with MQTT where the TLS hello asks for it (ALPN x-amzn-mqtt-ca or
+	// mqtt), and where operators find the data plane API and MQTT over WebSocket.
+	// Empty: nothing listens. Default :8443.
+	HTTPSAddress string `koanf:"https-address"`
 	// APIAddress is where the control plane, metrics and health are served over
 	// TLS. Default :9443.
 	APIAddress string `koanf:"api-address"`
@@ -97,6 +102,9 @@ type Config struct {
 	// APIRate bounds the requests per second of one access key, and, ten times
 	// that, of one address. Default 500; 0: no bound.
 	APIRate int `koanf:"api-rate"`
+	// HTTPSPublishRate bounds the messages per second that one certificate may
+	// publish over HTTPS. Default 100; 0: no bound.
+	HTTPSPublishRate int `koanf:"https-publish-rate"`
 	// TraceRetention is how long attempts are kept. Default 168h.
 	TraceRetention time.Duration `koanf:"trace-retention"`
 	// TraceKeep is how many attempts are kept at most. Default 1000000.
@@ -126,6 +134,7 @@ func addServeFlags(f *pflag.FlagSet) {
 	f.String("domain", "", "domain of the device endpoints (default: localhost)")
 	f.StringSlice("host", nil, "further names or addresses of this server")
 	f.String("mqtt-address", ":8883", "where devices connect (MQTT over mutual TLS)")
+	f.String("https-address", ":8443", "where devices publish over HTTPS (empty: nowhere)")
 	f.String("api-address", ":9443", "where the control plane, metrics and health are served")
 	f.Bool("hold", false, "keep a first connection open once its device is provisioned")
 	f.Bool("refusal-reasons", false, "tell MQTT 3.1.1 devices why they are refused instead of closing")
@@ -146,6 +155,7 @@ func addServeFlags(f *pflag.FlagSet) {
 	f.Int("connection-rate-per-address", 0, "connections that one address begins in a second (0: no bound)")
 	f.Int("concurrent-handshakes", 0, "TLS handshakes that compute at once (0: processors less one)")
 	f.Int("api-rate", 500, "control-plane requests per second of one access key (0: no bound)")
+	f.Int("https-publish-rate", 100, "messages per second of one certificate over HTTPS (0: no bound)")
 	f.Duration("trace-retention", 168*time.Hour, "how long attempts are kept")
 	f.Int("trace-keep", 1_000_000, "how many attempts are kept")
 	f.Int("rsa-key-pool", 16, "RSA keys kept ready for CreateKeysAndCertificate")
@@ -269,6 +279,7 @@ func (c Config) checkNumbers() error {
 		{"connection-rate-per-address", c.ConnectionRatePerAddress, 0},
 		{"concurrent-handshakes", c.ConcurrentHandshakes, 0},
 		{"api-rate", c.APIRate, 0},
+		{"https-publish-rate", c.HTTPSPublishRate, 0},
 		{"trace-keep", c.TraceKeep, 1},
 		{"rsa-key-pool", c.RSAKeyPool, 1},
 	} {

@@ -42,7 +42,9 @@ type serverFacts struct {
 	Region      string `json:"region"`
 	APIURL      string `json:"apiUrl"`
 	MQTTAddress string `json:"mqttAddress"` // host:port for devices of the first tenant
-	CABundle    string `json:"caBundle"`    // absolute path of the server's roots, a PEM bundle; empty: the system's
+	// HTTPSAddress is host:port for HTTPS of devices, empty when it is switched off.
+	HTTPSAddress string `json:"httpsAddress,omitempty"`
+	CABundle     string `json:"caBundle"` // absolute path of the server's roots, a PEM bundle; empty: the system's
 }
 
 // openSealer gives the sealer of a data directory; create makes the master key

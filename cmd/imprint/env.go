@@ -29,7 +29,8 @@ func newEnv() *cobra.Command {
 They hold the secret of the first access key: treat the output as one.
 
 AWS_CA_BUNDLE and IMPRINT_CA name the server's roots, the file to give to
-devices; IMPRINT_MQTT is the address that they connect to.`,
+devices; IMPRINT_MQTT is the address that they connect to, and IMPRINT_HTTPS the
+one where they publish over HTTPS.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			dir, err := cmd.Flags().GetString("data")
@@ -56,10 +57,11 @@ devices; IMPRINT_MQTT is the address that they connect to.`,
 }
 
 // awsFunction serves AWS CLIs before 2.13, which don't read
-// AWS_ENDPOINT_URL_IOT.
+// AWS_ENDPOINT_URL_IOT and AWS_ENDPOINT_URL_IOT_DATA_PLANE.
 const awsFunction = `# AWS CLIs before 2.13 don't read AWS_ENDPOINT_URL_IOT; this tells them.
 aws() {
   case " $* " in
+    *" iot-data "*) command aws --endpoint-url "$AWS_ENDPOINT_URL_IOT_DATA_PLANE" "$@" ;;
     *" iot "*) command aws --endpoint-url "$AWS_ENDPOINT_URL_IOT" "$@" ;;
     *) command aws "$@" ;;
   esac
@@ -75,12 +77,15 @@ func printEnv(w io.Writer, facts serverFacts, key operatorKey) error {
 		{"AWS_REGION", facts.Region},
 		{"AWS_DEFAULT_REGION", facts.Region},
 		{"AWS_ENDPOINT_URL_IOT", facts.APIURL},
+		{"AWS_ENDPOINT_URL_IOT_DATA_PLANE", facts.APIURL},
 		{"AWS_CA_BUNDLE", facts.CABundle},
 		{"IMPRINT_MQTT", facts.MQTTAddress},
+		{"IMPRINT_HTTPS", facts.HTTPSAddress},
 		{"IMPRINT_CA", facts.CABundle},
 	} {
 		if pair[1] == "" {
-			// The server's certificate is one that the system's roots vouch for.
+			// The server's certificate is one that the system's roots vouch for, or
+			// nothing listens there.
 			fmt.Fprintf(&b, "unset %s\n", pair[0])
 			continue
 		}

@@ -92,6 +92,14 @@ func (m *metrics) watch(rooms metered) {
 	gauge("imprint_connections_pending", "Connections that aren't admitted yet.", func() int64 { return g().Pending })
 	gauge("imprint_connections_open", "Device sockets open.", func() int64 { return g().Open })
 
+	for outcome := range g().Requests {
+		m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "imprint_https_requests_total", Help: "HTTP requests on the devices' door by outcome.",
+			ConstLabels: prometheus.Labels{"outcome": gateway.HTTPOutcome(outcome).String()},
+		}, func() float64 { return float64(g().Requests[outcome]) }))
+	}
+	counter("imprint_websockets_total", "WebSockets opened.", func() uint64 { return g().WebSockets })
+
 	gauge("imprint_identities", "Certificates in the cache of the connection path.", func() int64 { return int64(rooms.identities.Counters().Identities) })
 	gauge("imprint_sessions", "MQTT sessions connected.", func() int64 { return b().Connected })
 	counter("imprint_connects_total", "CONNECT packets accepted.", func() uint64 { return b().Connects })

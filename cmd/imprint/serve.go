@@ -60,6 +60,7 @@ func (s *server) greet(w io.Writer) {
 	_, _ = fmt.Fprintf(w, `Imprint %s is ready.
 
   devices (MQTT over mutual TLS)  %s
+  devices (HTTPS, MQTT by ALPN)   %s
   control plane (AWS IoT API)     %s
   health, metrics                 %s/readyz  /metrics
   data directory                  %s
@@ -71,7 +72,7 @@ Next, in another terminal:
   eval "$(%s env%s)"
   aws iot get-registration-code
   %s attempts%s --follow
-`, version(), s.facts.MQTTAddress, s.facts.APIURL, s.facts.APIURL, shortest(s.config.Data), s.rootsText(),
+`, version(), s.facts.MQTTAddress, orNowhere(s.facts.HTTPSAddress), s.facts.APIURL, s.facts.APIURL, shortest(s.config.Data), s.rootsText(),
 		s.facts.Account, s.facts.Region, program, data, program, data)
 }
 
@@ -81,6 +82,14 @@ func (s *server) rootsText() string {
 		return "those of the device's system"
 	}
 	return shortest(s.facts.CABundle)
+}
+
+// orNowhere stands for a listener that is switched off.
+func orNowhere(address string) string {
+	if address == "" {
+		return "nowhere (--https-address is empty)"
+	}
+	return address
 }
 
 // programName is how the person called this program.

@@ -54,12 +54,16 @@ type server struct {
 	service      *iot.Service
 	metrics      *metrics
 
-	api      *http.Server
-	apiLn    net.Listener
-	mqttLn   net.Listener
-	stopping atomic.Bool
-	facts    serverFacts
-	key      operatorKey
+	callers   *callerLimit
+	addresses *addressLimit
+	data      http.Handler
+	api       *http.Server
+	apiLn     net.Listener
+	mqttLn    net.Listener
+	httpsLn   net.Listener // nil when it is switched off
+	stopping  atomic.Bool
+	facts     serverFacts
+	key       operatorKey
 
 	// renewing guards server and the making of the server's certificates.
 	renewing sync.Mutex
@@ -211,6 +215,7 @@ func (s *server) renewCertificates(ctx context.Context) error {
 }
 
 func (s *server) wire(ctx context.Context) error {
+	s.callers, s.addresses = newCallerLimit(s.config.APIRate), newAddressLimit(s.config.APIRate*addressFactor)
 	s.trace = trace.NewLog(s.store, s.clock, trace.Options{Retention: s.config.TraceRetention, Keep: s.config.TraceKeep, Logger: s.logger})
 	s.closeLater(s.trace.Close)
 	s.provisioning = provisioning.NewEngine(s.store, s.clock, provisioning.Options{Hold: s.config.Hold, Logger: s.logger})
@@ -256,16 +261,34 @@ func (s *server) openGateway() error {
 			return err
 		}
 	}
+	err = s.newDataAPI()
+	if err != nil {
+		return err
+	}
+	operators, err := s.newOperators()
+	if err != nil {
+		return err
+	}
 	s.gateway = gateway.New(gateway.Options{
 		HandshakeTimeout: s.config.HandshakeTimeout, MaxHandshakes: s.config.MaxHandshakes,
 		MaxPending: s.config.MaxPendingPerAddress, MaxConnections: s.config.MaxConnections,
 		MaxPerAddress: s.config.MaxConnectionsPerAddress, RatePerAddress: s.config.ConnectionRatePerAddress,
 		ConcurrentHandshakes: s.config.ConcurrentHandshakes, SecurityPolicy: policy, Logger: s.logger,
+		HTTP: gateway.HTTPOptions{HeaderTimeout: s.config.ConnectTimeout, PublishRate: orNoBound(s.config.HTTPSPublishRate)},
 	}, gateway.Rooms{
 		Store: s.store, Clock: s.clock, Endpoints: s.endpoints, Identities: s.identities,
 		Provisioning: s.provisioning, Broker: s.broker, Trace: s.trace, Certificates: s.certificates, Tickets: s.tickets,
+		DataAPI: s.perAddress(http.StatusTooManyRequests, s.data.ServeHTTP), Operators: operators,
 	})
 	return nil
+}
+
+// orNoBound turns the setting 0, which means no bound, into the gateway's.
+func orNoBound(perSecond int) int {
+	if perSecond == 0 {
+		return -1
+	}
+	return perSecond
 }
 
 // closeBroker ends what the broker still does, before the store that it needs is
@@ -288,6 +311,14 @@ func (s *server) listen(ctx context.Context) error {
 	}
 	s.mqttLn = mqttLn
 	s.closeLater(func() { _ = mqttLn.Close() })
+	if s.config.HTTPSAddress != "" {
+		httpsLn, err := lc.Listen(ctx, "tcp", s.config.HTTPSAddress)
+		if err != nil {
+			return listenError("--https-address", s.config.HTTPSAddress, err)
+		}
+		s.httpsLn = httpsLn
+		s.closeLater(func() { _ = httpsLn.Close() })
+	}
 	apiLn, err := lc.Listen(ctx, "tcp", s.config.APIAddress)
 	if err != nil {
 		return listenError("--api-address", s.config.APIAddress, err)
@@ -319,6 +350,9 @@ func (s *server) writeFacts(ctx context.Context) error {
 		Version: version(), PID: os.Getpid(), Account: string(s.home.Account), Region: string(s.home.Region),
 		APIURL:      "https://" + net.JoinHostPort(s.apiHost(), portOf(s.apiLn.Addr())),
 		MQTTAddress: net.JoinHostPort(device, portOf(s.mqttLn.Addr())), CABundle: s.rootsPath(),
+	}
+	if s.httpsLn != nil {
+		s.facts.HTTPSAddress = net.JoinHostPort(device, portOf(s.httpsLn.Addr()))
 	}
 	data, err := json.MarshalIndent(s.facts, "", "  ")
 	if err != nil {
@@ -368,7 +402,7 @@ const heapFloor = 64 << 20
 func (s *server) run(ctx context.Context) error {
 	defer s.close()
 	defer heapfloor.Hold(heapFloor)()
-	failed := make(chan error, 2)
+	failed := make(chan error, 3)
 	go func() {
 		err := s.api.Serve(s.apiLn)
 		if !errors.Is(err, http.ErrServerClosed) {
@@ -384,6 +418,14 @@ func (s *server) run(ctx context.Context) error {
 			failed <- fmt.Errorf("couldn't go on serving devices: %w", err)
 		}
 	}()
+	if s.httpsLn != nil {
+		go func() {
+			err := s.gateway.ServeHTTPS(lifetime, s.httpsLn)
+			if err != nil {
+				failed <- fmt.Errorf("couldn't go on serving devices over HTTPS: %w", err)
+			}
+		}()
+	}
 	go s.watchFiles(lifetime)
 	if s.tickets != nil {
 		go s.tickets.Run(lifetime)
@@ -401,6 +443,9 @@ func (s *server) run(ctx context.Context) error {
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
 	defer cancel()
 	_ = s.mqttLn.Close()
+	if s.httpsLn != nil {
+		_ = s.httpsLn.Close()
+	}
 	return errors.Join(result, s.api.Shutdown(grace), s.broker.Shutdown(grace), s.gateway.Shutdown(grace))
 }
 

@@ -30,7 +30,8 @@ type Options struct {
 	// CPUs when that is more]
 	Readers int
 	// WriteCacheKiB and ReadCacheKiB bound the page cache of the writing
-	// connection and of each reading one. [65536 and 16384]
+	// connection and of each reading one. The system's own cache of the file
+	// stands behind them. [32768 and 4096]
 	WriteCacheKiB, ReadCacheKiB int
 	// SlowCommit is from when on a batch is logged as slow. [1 s]
 	SlowCommit time.Duration
@@ -73,10 +74,10 @@ func (o Options) withDefaults() Options {
 		o.Readers = max(4, runtime.GOMAXPROCS(0))
 	}
 	if o.WriteCacheKiB <= 0 {
-		o.WriteCacheKiB = 64 << 10
+		o.WriteCacheKiB = 32 << 10
 	}
 	if o.ReadCacheKiB <= 0 {
-		o.ReadCacheKiB = 16 << 10
+		o.ReadCacheKiB = 4 << 10
 	}
 	if o.SlowCommit <= 0 {
 		o.SlowCommit = time.Second

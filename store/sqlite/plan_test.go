@@ -136,6 +136,8 @@ func everyRead(tx imprint.Tx) error {
 	lists(tx, tenant, paged)
 	_, err := tx.CertificateTenants("a")
 	keep(err)
+	_, err = tx.Principal(tenant, "a", 1)
+	keep(err)
 	_, err = tx.CertificatesBySerial(tenant, "1")
 	keep(err)
 	_, err = tx.CAsBySubject(tenant, "1")

@@ -93,6 +93,19 @@ func (s *Store) View(ctx context.Context, fn func(imprint.ReadTx) error) error {
 	return s.read(tx, fn)
 }
 
+// Glance implements imprint.Store. It waits as View does.
+func (s *Store) Glance(ctx context.Context, fn func(imprint.ReadTx) error) error {
+	reader, err := s.readers.get(ctx)
+	if err != nil {
+		return err
+	}
+	defer s.readers.put(reader)
+	reader.session.ctx = ctx
+	tx := registry.New(reader.session, s.opts.Sealer)
+	defer tx.Finish()
+	return s.read(tx, fn)
+}
+
 func (s *Store) read(tx *registry.Tx, fn func(imprint.ReadTx) error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {

@@ -63,6 +63,7 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 		{"rows come back whole", testRows},
 		{"lists are paged", testLists},
 		{"look-ups find what they promise", testLookups},
+		{"a principal is what its parts are", testPrincipals},
 		{"things are found by type and attribute", testThingFilter},
 		{"thing groups are found by place and name", testThingGroups},
 		{"members are found below a group", testMembersBelow},

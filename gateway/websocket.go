@@ -1,0 +1,318 @@
+package gateway
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/broker"
+	"github.com/imprint-iot/imprint/identity"
+	"github.com/imprint-iot/imprint/policy"
+	"github.com/imprint-iot/imprint/trace"
+)
+
+// webSocketPath is where MQTT over WebSocket is.
+const webSocketPath = "/mqtt"
+
+// Operator is a caller that proved by a signature who it is.
+type Operator struct {
+	Tenant imprint.Tenant
+	// Principal is what lifecycle events and the trace call it.
+	Principal string
+	Policies  *policy.Set
+	// Until is when its credentials end; zero: never.
+	Until time.Time
+}
+
+// maxWebSocketLife bounds a connection that was opened by a signature, as AWS
+// IoT Core bounds it.
+const maxWebSocketLife = 24 * time.Hour
+
+// maxWebSocketMessage bounds one WebSocket message. It may hold many packets or
+// a part of one [MQTT-6.0.0-4], is never kept as a whole, and the broker bounds
+// each packet: this is only to refuse what can't be meant well.
+const maxWebSocketMessage = 1 << 20
+
+// webSocketProtocols are the names by which clients ask for MQTT; "mqtt" is the
+// one of the specification, the others those of older libraries.
+var webSocketProtocols = []string{"mqtt", "mqttv5", "mqttv3.1", "mqttv3.1.1"}
+
+// WebSocket serves MQTT over WebSocket on a listener that isn't the gateway's
+// own. It must be given every request of the path /mqtt.
+func (g *Gateway) WebSocket() http.Handler { return http.HandlerFunc(g.web.serveWebSocket) }
+
+// serveWebSocket opens a WebSocket for an operator and lets the broker serve it.
+func (w *web) serveWebSocket(rw http.ResponseWriter, r *http.Request) {
+	u := w.newUpgrade(r)
+	defer w.gateway.survive(u.rec)
+	operator, step, err := u.authenticate(r)
+	if err != nil {
+		u.refuse(rw, step, err)
+		return
+	}
+	u.rec.Describe(func(a *imprint.Attempt) { a.Tenant = operator.Tenant })
+	u.rec.OK("http.signature", "signed by %s for %s", operator.Principal, operator.Tenant)
+	socket, err := u.open(rw, r)
+	if err != nil {
+		// The library has answered; it writes what is wrong with the handshake.
+		w.count(outcomeInvalid)
+		u.end(imprint.Errorf(imprint.CodeHTTPRequest, "couldn't open the WebSocket: %w", err), "websocket")
+		return
+	}
+	defer func() { _ = socket.Close() }()
+	w.count(outcomeOK)
+	w.sockets.Add(1)
+	u.rec.OK("websocket", "open, sub-protocol %q", socket.ws.Subprotocol())
+	until := w.gateway.rooms.Clock().Add(maxWebSocketLife)
+	if !operator.Until.IsZero() && operator.Until.Before(until) {
+		until = operator.Until
+	}
+	who := identity.NewOperator(operator.Tenant, operator.Principal, operator.Policies)
+	address, serverName := u.arrival.address, u.serverName
+	// The server ends the request's context when the connection ends; the broker
+	// ends the connection by itself.
+	w.gateway.rooms.Broker.Serve(context.WithoutCancel(r.Context()), socket, broker.Peer{
+		Address: address, Rec: u.rec, Until: until, Admitted: u.arrival.admitted,
+		Admit: func(context.Context, *trace.Recorder) (*identity.Identity, error) { return who, nil },
+		Variables: func(who *identity.Identity, client imprint.ClientID) *policy.Variables {
+			return who.Variables(identity.Connection{ClientID: client, Address: address, ServerName: serverName})
+		},
+	})
+}
+
+// upgrade is one request for a WebSocket.
+type upgrade struct {
+	web        *web
+	conn       *webConn // nil on another listener
+	arrival    *arrival // nil while the socket isn't counted in
+	rec        *trace.Recorder
+	serverName string
+}
+
+func (w *web) newUpgrade(r *http.Request) *upgrade {
+	if conn := connOf(r); conn != nil {
+		return &upgrade{web: w, conn: conn, arrival: conn.arrival, rec: conn.rec, serverName: conn.visitor.serverName}
+	}
+	u := &upgrade{web: w, rec: w.gateway.rooms.Trace.Begin(r.RemoteAddr)}
+	if r.TLS == nil {
+		return u
+	}
+	u.serverName = r.TLS.ServerName
+	u.rec.Describe(func(a *imprint.Attempt) {
+		a.SNI, a.ALPN, a.TLSVersion = shown(r.TLS.ServerName), r.TLS.NegotiatedProtocol, tls.VersionName(r.TLS.Version)
+	})
+	return u
+}
+
+// authenticate tells who asks. The text names the step that failed.
+func (u *upgrade) authenticate(r *http.Request) (Operator, string, error) {
+	if r.Method != http.MethodGet {
+		return Operator{}, "http.request", &statusError{http.StatusMethodNotAllowed, imprint.Errorf(imprint.CodeHTTPRequest, "a WebSocket is opened with GET, not %s", shown(r.Method))}
+	}
+	if u.web.gateway.rooms.Operators == nil {
+		return Operator{}, "http.signature", imprint.Errorf(imprint.CodeSignature, "nobody may open a WebSocket here")
+	}
+	operator, err := u.web.gateway.rooms.Operators(r)
+	if err != nil {
+		return Operator{}, "http.signature", err
+	}
+	if !offersMQTT(r.Header) {
+		return Operator{}, "websocket", imprint.Errorf(imprint.CodeHTTPRequest, "the client offers the sub-protocols %q, none of which is MQTT", shown(strings.Join(r.Header.Values("Sec-WebSocket-Protocol"), ", "))).
+			WithHint("Let the client ask for the sub-protocol mqtt.")
+	}
+	return operator, "", nil
+}
+
+// offersMQTT tells whether a client asks for MQTT, which it must [MQTT-6.0.0-3].
+func offersMQTT(header http.Header) bool {
+	for _, value := range header.Values("Sec-WebSocket-Protocol") {
+		for offered := range strings.SplitSeq(value, ",") {
+			for _, known := range webSocketProtocols {
+				if strings.EqualFold(strings.TrimSpace(offered), known) {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+// refuse answers and records a request that gets no WebSocket.
+func (u *upgrade) refuse(rw http.ResponseWriter, step string, err error) {
+	if u.conn != nil {
+		u.web.refuse(rw, u.conn, step, err)
+		return
+	}
+	status := statusOf(err)
+	u.web.count(outcomeOf(status))
+	u.end(err, step)
+	u.web.answer(rw, u.rec.ID(), status, messageOf(err, status))
+}
+
+// end ends the attempt of a request that got no WebSocket.
+func (u *upgrade) end(err error, step string) {
+	u.rec.Fail(step, err)
+	if u.conn != nil {
+		u.conn.refused++
+		u.conn.last = imprint.CodeOf(err)
+		if u.conn.ended {
+			u.rec.End(imprint.OutcomeRefused, imprint.CodeOf(err))
+		}
+		return
+	}
+	u.rec.End(imprint.OutcomeRefused, imprint.CodeOf(err))
+}
+
+// open answers the handshake and takes the connection over from the HTTP
+// server. Any origin is let in: the origin check protects callers whom a
+// browser makes known by itself, with a cookie; here every request is signed
+// with a secret that a foreign page doesn't have. AWS IoT Core allows any, too.
+func (u *upgrade) open(rw http.ResponseWriter, r *http.Request) (*socket, error) {
+	taking := &hijacking{ResponseWriter: rw, upgrade: u}
+	ws, err := websocket.Accept(taking, r, &websocket.AcceptOptions{
+		Subprotocols: webSocketProtocols, InsecureSkipVerify: true, CompressionMode: websocket.CompressionDisabled,
+	})
+	if err != nil {
+		if taking.conn != nil {
+			_ = taking.conn.Close()
+		}
+		return nil, err
+	}
+	ws.SetReadLimit(maxWebSocketMessage)
+	return &socket{Conn: taking.conn, ws: ws}, nil
+}
+
+// hijacking notes the connection that the WebSocket library takes over, and
+// counts it in where it isn't the gateway's.
+type hijacking struct {
+	http.ResponseWriter
+	upgrade *upgrade
+	conn    net.Conn
+}
+
+// Hijack implements http.Hijacker.
+func (h *hijacking) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, rw, err := http.NewResponseController(h.ResponseWriter).Hijack()
+	if err != nil {
+		return nil, nil, err
+	}
+	u := h.upgrade
+	if u.conn != nil {
+		u.conn.ended = true // the attempt is the broker's from here
+		h.conn = conn
+		return conn, rw, nil
+	}
+	below := conn
+	if secure, ok := conn.(*tls.Conn); ok {
+		below = secure.NetConn() // closing it never waits
+	}
+	u.arrival, err = u.web.gateway.admit(below)
+	if err != nil {
+		_ = conn.Close()
+		return nil, nil, err
+	}
+	h.conn = &counted{Conn: conn, arrival: u.arrival}
+	return h.conn, rw, nil
+}
+
+// counted is a connection that leaves the gateway when it is closed.
+type counted struct {
+	net.Conn
+	arrival *arrival
+}
+
+// Close closes the connection and counts it out.
+func (c *counted) Close() error {
+	err := c.Conn.Close()
+	c.arrival.leave()
+	return err
+}
+
+// socket is a WebSocket as the byte stream that MQTT sees [MQTT-6.0.0-2]: what
+// boundaries the frames have means nothing. Deadlines are those of the
+// connection below, so that one that passes ends a read and nothing else.
+type socket struct {
+	net.Conn // the connection below
+	ws       *websocket.Conn
+	message  io.Reader // of which a part is read; nil between two
+	closing  sync.Once
+}
+
+// Read implements net.Conn. It is called by one goroutine at a time.
+func (s *socket) Read(p []byte) (int, error) {
+	for {
+		if s.message == nil {
+			err := s.next()
+			if err != nil {
+				return 0, err
+			}
+		}
+		n, err := s.message.Read(p)
+		if errors.Is(err, io.EOF) {
+			s.message, err = nil, nil
+		}
+		if n > 0 || err != nil {
+			return n, explainWebSocket(err)
+		}
+	}
+}
+
+// next waits for a message.
+func (s *socket) next() error {
+	kind, message, err := s.ws.Reader(context.Background())
+	if err != nil {
+		return explainWebSocket(err)
+	}
+	if kind != websocket.MessageBinary {
+		_ = s.ws.Close(websocket.StatusUnsupportedData, "MQTT travels in binary messages")
+		return imprint.Errorf(imprint.CodeProtocolViolation, "a WebSocket message isn't binary [MQTT-6.0.0-1]")
+	}
+	s.message = message
+	return nil
+}
+
+// explainWebSocket puts the end of a WebSocket into words that the broker
+// knows.
+func explainWebSocket(err error) error {
+	switch websocket.CloseStatus(err) {
+	case websocket.StatusNormalClosure, websocket.StatusGoingAway, websocket.StatusNoStatusRcvd:
+		return imprint.Errorf(imprint.CodeClientDisconnect, "the client closed the WebSocket")
+	}
+	if errors.Is(err, websocket.ErrMessageTooBig) {
+		return imprint.Errorf(imprint.CodePacketTooLarge, "a WebSocket message has more than %d bytes", maxWebSocketMessage)
+	}
+	return err
+}
+
+// Write implements net.Conn: each write is a message.
+func (s *socket) Write(p []byte) (int, error) {
+	err := s.ws.Write(context.Background(), websocket.MessageBinary, p)
+	if err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// closeTimeout bounds the wait for the client's close frame.
+const closeTimeout = time.Second
+
+// Close says goodbye and closes the connection.
+func (s *socket) Close() error {
+	s.closing.Do(func() {
+		_ = s.Conn.SetDeadline(time.Now().Add(closeTimeout))
+		// Whatever comes of it, the connection is closed.
+		_ = s.ws.Close(websocket.StatusNormalClosure, "")
+		_ = s.Conn.Close()
+	})
+	return nil
+}
