@@ -173,6 +173,7 @@ func (s *session) discard() {
 	w := s.durable.will
 	s.durable.will = nil
 	s.mu.Unlock()
+	s.broker.timers.forget(s)
 	s.unsubscribeAll()
 	if w != nil {
 		s.broker.publishWill(s.realm, w)

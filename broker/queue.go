@@ -35,6 +35,8 @@ type durable struct {
 	settled   []int64
 	settling  bool // the ledger will take settled
 
+	due *dueSession // in the timers, whose mu guards it; nil: none
+
 	// reserved: the store knows that messages up to this number may have been
 	// sent. Written by the ledger alone.
 	reserved atomic.Int64
