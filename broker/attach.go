@@ -134,6 +134,8 @@ func (b *Broker) settleArrival(ctx context.Context, a arrival, before departure)
 	}
 	if before.session != nil {
 		before.session.discard()
+	}
+	if before.session != nil || b.ledger.owes.Load() {
 		// A session that the client was told is gone must not come back.
 		err := b.ledger.wait(ctx, change{write: func(imprint.Tx) error { return nil }})
 		if err != nil {
@@ -171,12 +173,13 @@ func (s *session) discard() {
 	w := s.durable.will
 	s.durable.will = nil
 	s.mu.Unlock()
+	s.broker.timers.forget(s)
 	s.unsubscribeAll()
 	if w != nil {
 		s.broker.publishWill(s.realm, w)
 	}
 	key := s.durable.queue.key
-	s.broker.ledger.add(change{write: func(tx imprint.Tx) error { return tx.DeleteSession(key) }})
+	s.broker.ledger.add(change{insist: true, write: func(tx imprint.Tx) error { return tx.DeleteSession(key) }})
 	s.realm.mu.Lock()
 	s.realm.stored--
 	if s.realm.sessions[s.clientID] == s {

@@ -29,6 +29,13 @@ type form struct {
 	kept []byte // as raw, for those that have to wait
 }
 
+// storedSize is what the message takes in a queue of the store.
+func (m *outgoing) storedSize() int {
+	packet := m.Publish
+	packet.QoS, packet.Retain, packet.Dup = 1, false, false
+	return packet.Size(mqtt.V5)
+}
+
 // keep gives the copy that outlives the publisher's buffer.
 func (m *outgoing) keep() *mqtt.Publish {
 	if m.kept == nil {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/imprint-iot/imprint"
@@ -18,6 +19,9 @@ type change struct {
 	// done, when not nil, hears whether it is durable.
 	done func(err error)
 	size int // bytes, about
+	// insist: while the store takes nothing, the change is tried again with those
+	// that come after it. What was ended must not come back after a restart.
+	insist bool
 }
 
 // ledger writes the changes of all sessions, in the order in which they came,
@@ -31,6 +35,10 @@ type ledger struct {
 	// reserving are the numbers that the present transaction reserves. It is the
 	// goroutine's own.
 	reserving map[*session]int64
+	// again are changes to insist on that failed; the goroutine's own, too.
+	again []change
+	// owes says that there are some.
+	owes atomic.Bool
 
 	// mu guards what follows, and the numbers of all queues. It may be taken
 	// while a session's lock is held, never the reverse.
@@ -48,6 +56,8 @@ const (
 	maxChangeBytes = 4 << 20
 	// maxLedgerBytes is from where on publishers wait for the store.
 	maxLedgerBytes = 32 << 20
+	// maxAgain bounds the changes that are tried again.
+	maxAgain = 16384
 	// ledgerTimeout bounds one transaction.
 	ledgerTimeout = 30 * time.Second
 )
@@ -150,9 +160,23 @@ func (l *ledger) run() {
 	for more := true; more; {
 		_, more = <-l.wake
 		for batch := l.take(); len(batch) > 0; batch = l.take() {
-			l.commit(batch)
+			l.commit(l.withAgain(batch))
 		}
 	}
+	if last := l.withAgain(nil); len(last) > 0 {
+		l.commit(last)
+	}
+}
+
+// withAgain puts what failed before in front of a batch.
+func (l *ledger) withAgain(batch []change) []change {
+	if len(l.again) == 0 {
+		return batch
+	}
+	batch = append(l.again, batch...)
+	l.again = nil
+	l.owes.Store(false)
+	return batch
 }
 
 // take gives the next changes for one transaction.
@@ -187,9 +211,10 @@ func (l *ledger) commit(batch []change) {
 		}
 		return
 	}
+	told := err
 	if err != nil {
 		l.logger.Error("couldn't store changes of MQTT sessions", "changes", len(batch), "error", err)
-		err = &imprint.Error{Code: imprint.CodeUnavailable, Op: "couldn't store a change of the session", Err: err}
+		told = &imprint.Error{Code: imprint.CodeUnavailable, Op: "couldn't store a change of the session", Err: err}
 		clear(l.reserving)
 	}
 	for s, through := range l.reserving {
@@ -197,8 +222,13 @@ func (l *ledger) commit(batch []change) {
 	}
 	clear(l.reserving)
 	for n := range batch {
+		if err != nil && batch[n].insist && imprint.CodeOf(err) != imprint.CodeInternal && len(l.again) < maxAgain {
+			l.again = append(l.again, batch[n])
+			l.owes.Store(true)
+			continue
+		}
 		if batch[n].done != nil {
-			batch[n].done(err)
+			batch[n].done(told)
 		}
 	}
 }
@@ -226,6 +256,7 @@ type parcel struct {
 	expires time.Time
 	targets []target
 	moved   *lease // not nil: it leaves a group's queue for a member's
+	arrived bool   // moved is in the member's queue, once that is durable
 }
 
 // target is one queue that a parcel goes into.
@@ -233,7 +264,9 @@ type target struct {
 	session *session    // nil: it is the group's
 	group   *groupQueue // nil: it is the session's
 	retain  bool
-	seq     int64 // its number there; 0: there was no room
+	seq     int64       // its number there; 0: there was no room
+	shared  *shareGroup // that chose the session; nil: none
+	stray   bool        // the chosen session has no room, or ended before the message was stored
 }
 
 func (t *target) queue() *queue {
@@ -256,6 +289,10 @@ func (l *ledger) post(b *Broker, p *parcel, done func(error)) {
 		write: p.write, size: len(p.raw) * len(p.targets),
 		done: func(err error) {
 			p.written(b, err)
+			if strays := p.strays(b, err); strays != nil {
+				l.post(b, strays, done)
+				return
+			}
 			if done != nil {
 				done(err)
 			}
@@ -271,7 +308,7 @@ func (l *ledger) post(b *Broker, p *parcel, done func(error)) {
 // held.
 func (l *ledger) number(b *Broker, t *target, size int) {
 	q := t.queue()
-	if q.messages >= b.opts.MaxSessionMessages || q.bytes+int64(size) > int64(b.opts.MaxSessionBytes) {
+	if !q.fits(b, size) {
 		q.dropped++
 		b.count.queueFull.Add(1)
 		return
@@ -282,22 +319,34 @@ func (l *ledger) number(b *Broker, t *target, size int) {
 	t.seq = q.last
 }
 
-// release takes a message off the count of a queue.
-func (l *ledger) release(q *queue, size int) {
+// release takes a message off the count of a queue. It reports whether the queue
+// has just become one with much room.
+func (l *ledger) release(b *Broker, q *queue, size int) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	before := q.low(b)
 	q.messages--
 	q.bytes = max(0, q.bytes-int64(size))
 	if q.messages <= 0 {
 		q.messages, q.bytes = 0, 0
 	}
+	return !before && q.low(b)
 }
 
-// holds tells whether a queue has messages.
-func (l *ledger) holds(q *queue) bool {
+// fits tells whether a queue has room for a message.
+func (l *ledger) fits(b *Broker, q *queue, size int) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return q.messages > 0
+	return q.fits(b, size)
+}
+
+func (q *queue) fits(b *Broker, size int) bool {
+	return q.messages < b.opts.MaxSessionMessages && q.bytes+int64(size) <= int64(b.opts.MaxSessionBytes)
+}
+
+// low tells that a queue isn't half full.
+func (q *queue) low(b *Broker) bool {
+	return q.messages <= b.opts.MaxSessionMessages/2 && q.bytes <= int64(b.opts.MaxSessionBytes/2)
 }
 
 // tellDropped gives how many messages a queue had no room for since the last
@@ -332,11 +381,15 @@ func (p *parcel) held(c *connection, h held) held {
 // write puts the message into each queue that has given it a number and that
 // still exists.
 func (p *parcel) write(tx imprint.Tx) error {
+	p.arrived = false
 	for n := range p.targets {
 		t := &p.targets[n]
-		if t.seq == 0 || t.gone() {
+		missed := t.seq == 0 || t.gone()
+		t.stray = missed && t.shared != nil && p.moved == nil
+		if missed {
 			continue
 		}
+		p.arrived = p.moved != nil
 		raw := p.raw
 		if t.retain {
 			raw = append([]byte{raw[0] | retainBit}, raw[1:]...)
@@ -353,16 +406,10 @@ func (p *parcel) write(tx imprint.Tx) error {
 			return err
 		}
 	}
-	if p.arrives() {
+	if p.arrived {
 		return tx.DeleteQueued(p.moved.queue.key, p.moved.seq)
 	}
 	return nil
-}
-
-// arrives tells whether a message that leaves a group's queue has found its
-// place in a member's.
-func (p *parcel) arrives() bool {
-	return p.moved != nil && p.targets[0].seq > 0 && !p.targets[0].gone()
 }
 
 func (t *target) gone() bool {
@@ -377,21 +424,50 @@ func (t *target) gone() bool {
 // written tells each queue's owner.
 func (p *parcel) written(b *Broker, err error) {
 	if p.moved != nil {
-		if err == nil && p.targets[0].seq > 0 {
-			b.ledger.release(&p.moved.queue.queue, len(p.raw))
-		}
-		defer p.moved.group.returned(p.moved.queue, p.moved.seq)
+		defer p.moved.movedOn(err, p.arrived, p.targets[0].seq > 0)
 	}
 	for n := range p.targets {
 		t := &p.targets[n]
 		switch {
 		case t.seq == 0:
 		case err != nil:
-			b.ledger.release(t.queue(), len(p.raw))
+			// The store may have it nevertheless.
+			b.ledger.release(b, t.queue(), len(p.raw))
+			if t.group != nil {
+				t.group.storedMessage()
+			} else {
+				t.session.unsure(t.seq)
+			}
 		case t.group != nil:
 			t.group.storedMessage()
 		default:
 			t.session.stored(t.seq, p, t.retain)
 		}
 	}
+}
+
+// strays gives the message as one for the queues of the groups whose chosen
+// member can't have it any more; nil when there is none. Where a group keeps
+// nothing, nobody is left whom it was promised to.
+func (p *parcel) strays(b *Broker, err error) *parcel {
+	if err != nil {
+		return nil
+	}
+	var again []target
+	for n := range p.targets {
+		t := &p.targets[n]
+		if !t.stray {
+			continue
+		}
+		q := t.shared.stored()
+		if q == nil {
+			b.count.publishDropped.Add(1)
+			continue
+		}
+		again = append(again, target{group: q})
+	}
+	if len(again) == 0 {
+		return nil
+	}
+	return &parcel{kept: p.kept, expires: p.expires, targets: again}
 }

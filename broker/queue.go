@@ -35,6 +35,8 @@ type durable struct {
 	settled   []int64
 	settling  bool // the ledger will take settled
 
+	due *dueSession // in the timers, whose mu guards it; nil: none
+
 	// reserved: the store knows that messages up to this number may have been
 	// sent. Written by the ledger alone.
 	reserved atomic.Int64
@@ -133,8 +135,20 @@ func (s *session) stored(seq int64, p *parcel, retain bool) {
 		return
 	}
 	d.loaded = seq
-	s.hold(c, p.held(c, held{retain: retain, until: p.expires, seq: seq}))
+	s.hold(c, p.held(c, held{retain: retain, until: p.expires, seq: seq, stored: len(p.raw)}))
 	s.pump(c, nil)
+}
+
+// unsure hears of a message that may be in the queue or not: its writing failed.
+// It is looked for before what comes after it.
+func (s *session) unsure(seq int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.durable.committed = seq
+	c := s.conn.Load()
+	if c != nil && len(s.waiting) == 0 {
+		s.loadMore(c)
+	}
 }
 
 // hold adds a stored message to those that wait, unless the client takes none of
@@ -142,7 +156,7 @@ func (s *session) stored(seq int64, p *parcel, retain bool) {
 func (s *session) hold(c *connection, h held) {
 	if c.maxPacket > 0 && h.size > c.maxPacket {
 		s.broker.count.publishDropped.Add(1)
-		s.settled(h.seq, h.size, nil)
+		s.settled(h.seq, h.stored, nil)
 		return
 	}
 	s.waiting = append(s.waiting, h)
@@ -218,7 +232,9 @@ func (s *session) read(ctx context.Context, c *connection, after int64) ([]held,
 	for _, row := range rows {
 		packet, err := decodeStored(row.Packet)
 		if err != nil {
-			return nil, after, err
+			s.broker.opts.Logger.Error("a message of a session's queue is dropped", "tenant", s.realm.tenant.String(), "client", string(s.clientID), "number", row.Seq, "error", err)
+			unwanted = append(unwanted, row)
+			continue
 		}
 		topic := string(packet.Topic)
 		expired := !row.ExpiresAt.IsZero() && !row.ExpiresAt.After(now)
@@ -226,7 +242,7 @@ func (s *session) read(ctx context.Context, c *connection, after int64) ([]held,
 			unwanted = append(unwanted, row)
 			continue
 		}
-		h := held{retain: packet.Retain, size: packet.Size(s.version), until: row.ExpiresAt, seq: row.Seq}
+		h := held{retain: packet.Retain, size: packet.Size(s.version), until: row.ExpiresAt, seq: row.Seq, stored: len(row.Packet)}
 		if s.version == mqtt.V5 && c.aliasMaximum == 0 && row.ExpiresAt.IsZero() {
 			h.raw, h.idAt = row.Packet, packetIDAt(row.Packet, len(topic))
 		} else {
@@ -266,7 +282,10 @@ func decodeStored(raw []byte) (*mqtt.Publish, error) {
 // that: a message that comes back is sent again with DUP. The lock is held.
 func (s *session) forgetQueued(seq int64, size int) {
 	d := s.durable
-	s.broker.ledger.release(&d.queue, size)
+	if s.broker.ledger.release(s.broker, &d.queue, size) {
+		// Shared subscriptions may have waited for the room.
+		s.broker.background.Go(s.wakeGroups)
+	}
 	d.settled = append(d.settled, seq)
 	if d.settling || s.over {
 		return
@@ -274,6 +293,7 @@ func (s *session) forgetQueued(seq int64, size int) {
 	d.settling = true
 	var taken []int64
 	s.broker.ledger.add(change{
+		insist: true,
 		write: func(tx imprint.Tx) error {
 			s.mu.Lock()
 			if taken == nil {
@@ -285,15 +305,6 @@ func (s *session) forgetQueued(seq int64, size int) {
 				return nil
 			}
 			return tx.DeleteQueuedAll(d.queue.key, taken)
-		},
-		done: func(err error) {
-			if err == nil {
-				return
-			}
-			// They are deleted with the next ones.
-			s.mu.Lock()
-			d.settled = append(d.settled, taken...)
-			s.mu.Unlock()
 		},
 	})
 }

@@ -23,6 +23,11 @@ type session struct {
 	// under mu.
 	conn atomic.Pointer[connection]
 
+	// changing orders changes of the subscriptions, here and in the realm's topics:
+	// a connection that was taken over, the one after it, and who ends the session
+	// may change them in the same moment. No other lock is held when it is taken.
+	changing sync.Mutex
+
 	// mu guards what follows, the output of conn and the fields of durable that
 	// say so. It is never held while a socket is written or the store is used.
 	mu            sync.Mutex
@@ -41,7 +46,7 @@ type session struct {
 // flight is a QoS 1 message that was sent and isn't acknowledged.
 type flight struct {
 	id      uint16
-	size    int32
+	size    int32 // in the session's queue
 	ordinal uint64
 	seq     int64  // in the session's queue; 0: it isn't stored
 	shared  *lease // not nil: it came by a shared subscription
@@ -56,8 +61,9 @@ type held struct {
 	idAt   int
 	packet *mqtt.Publish
 	retain bool
-	dup    bool // it may have been sent before
-	size   int
+	dup    bool      // it may have been sent before
+	size   int       // for the client
+	stored int       // in the session's queue, which has MQTT 5 packets
 	until  time.Time // zero: doesn't expire
 	seq    int64     // as in flight
 	shared *lease
@@ -225,12 +231,12 @@ func (s *session) sendHeld(c *connection, h *held, by *connection) bool {
 		packet.QoS, packet.Retain, packet.Dup = 1, h.retain, h.dup
 		if !h.until.IsZero() && !refreshExpiry(&packet, h.until, s.broker.clock()) {
 			s.broker.count.publishDropped.Add(1)
-			s.settled(h.seq, h.size, h.shared)
+			s.settled(h.seq, h.stored, h.shared)
 			return true
 		}
 	}
 	s.ordinal++
-	x := flight{size: int32(h.size), ordinal: s.ordinal, seq: h.seq, shared: h.shared}
+	x := flight{size: int32(h.stored), ordinal: s.ordinal, seq: h.seq, shared: h.shared}
 	if h.seq > 0 {
 		x.id = packetIDOf(h.seq)
 		if s.inflight.has(x.id) {
@@ -276,6 +282,7 @@ func (s *session) dropOutput() {
 // unsubscribeAll takes the session out of the topics, once, and ends it for good.
 // What shared subscriptions had handed to it goes to other members.
 func (s *session) unsubscribeAll() {
+	s.changing.Lock()
 	s.mu.Lock()
 	s.over = true
 	subscriptions, back := s.subscriptions, s.leases()
@@ -285,6 +292,7 @@ func (s *session) unsubscribeAll() {
 	for _, sub := range subscriptions {
 		s.realm.unsubscribe(sub)
 	}
+	s.changing.Unlock()
 	for _, l := range back {
 		l.giveBack()
 	}

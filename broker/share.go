@@ -30,6 +30,10 @@ type shareGroup struct {
 	draining bool
 	again    bool               // something came while it was drained
 	out      map[int64]struct{} // numbers in the queue that members have now
+	gone     map[int64]struct{} // numbers that left the store since it was read
+	// mayHold: the queue may have messages. It is false only after a reading that
+	// found none, as the store may have taken what it said it hasn't.
+	mayHold bool
 }
 
 // groupQueue is the queue of a group while it has keepers.
@@ -50,6 +54,7 @@ type lease struct {
 	expires time.Time
 	queue   *groupQueue // nil: it isn't stored
 	seq     int64
+	size    int // in the queue
 }
 
 // join adds a member. The tree's lock is held.
@@ -98,12 +103,12 @@ func (g *shareGroup) count(sub *subscription, n int) {
 	g.keepers += n
 	switch {
 	case g.keepers > 0 && g.queue == nil:
-		g.queue = g.realm.groupQueue(g)
+		g.queue, g.mayHold = g.realm.groupQueue(g), true
 	case g.keepers == 0 && g.queue != nil:
 		q := g.queue
-		g.queue, g.out = nil, nil
+		g.queue, g.out, g.gone = nil, nil, nil
 		q.gone.Store(true)
-		g.broker.ledger.add(change{write: func(tx imprint.Tx) error { return tx.DeleteShareGroup(q.key) }})
+		g.broker.ledger.add(change{insist: true, write: func(tx imprint.Tx) error { return tx.DeleteShareGroup(q.key) }})
 	}
 }
 
@@ -119,9 +124,9 @@ func (q *groupQueue) row() imprint.ShareGroup {
 	return imprint.ShareGroup{Tenant: q.group.realm.tenant, Filter: q.group.filter, Key: q.key}
 }
 
-// pick gives a random member that is connected and may receive a message on a
-// topic; nil when there is none.
-func (g *shareGroup) pick(ctx context.Context, topic string, now time.Time) *subscription {
+// pick gives a random member that is connected, may receive a message on a topic
+// and has room for it in its queue; nil when there is none.
+func (g *shareGroup) pick(ctx context.Context, topic string, qos mqtt.QoS, size int, now time.Time) *subscription {
 	var few [16]*subscription
 	g.mu.Lock()
 	members := append(few[:0], g.members...)
@@ -133,7 +138,10 @@ func (g *shareGroup) pick(ctx context.Context, topic string, now time.Time) *sub
 	for n := range members {
 		sub := members[(first+n)%len(members)]
 		c := sub.session.conn.Load()
-		if c != nil && c.ended.Load() == nil && c.mayReceive(ctx, g.realm, topic, now) {
+		if c == nil || c.ended.Load() != nil || !c.mayReceive(ctx, g.realm, topic, now) {
+			continue
+		}
+		if d := sub.session.durable; d == nil || min(qos, sub.qos) == 0 || g.broker.ledger.fits(g.broker, &d.queue, size) {
 			return sub
 		}
 	}
@@ -147,15 +155,15 @@ const maxPicks = 8
 // give hands a message to a member, or puts it into the parcel for the store.
 // From is the queued message that it is, nil for a new one.
 func (g *shareGroup) give(ctx context.Context, m *outgoing, qos mqtt.QoS, from *lease, p *parcel, now time.Time, by *connection) (behind *connection, given bool) {
-	topic := string(m.Topic)
+	topic, size := string(m.Topic), m.storedSize()
 	for range maxPicks {
-		sub := g.pick(ctx, topic, now)
+		sub := g.pick(ctx, topic, qos, size, now)
 		if sub == nil {
 			break
 		}
 		qos := min(qos, sub.qos)
 		if qos == 1 && sub.session.durable != nil {
-			p.targets = append(p.targets, target{session: sub.session})
+			p.targets = append(p.targets, target{session: sub.session, shared: g})
 			return nil, true
 		}
 		var l *lease
@@ -188,8 +196,8 @@ func (l *lease) settle() {
 		return
 	}
 	g, q, seq := l.group, l.queue, l.seq
-	g.broker.ledger.release(&q.queue, len(l.kept.Payload))
 	g.broker.ledger.add(change{
+		insist: true,
 		write: func(tx imprint.Tx) error {
 			if q.gone.Load() {
 				return nil
@@ -197,26 +205,62 @@ func (l *lease) settle() {
 			return tx.DeleteQueued(q.key, seq)
 		},
 		// It may be read again until it is gone from the store.
-		done: func(error) { g.returned(q, seq) },
+		done: func(err error) {
+			if err == nil {
+				g.broker.ledger.release(g.broker, &q.queue, l.size)
+			}
+			g.returned(q, seq, err == nil)
+			g.wake()
+		},
 	})
 }
 
-// returned makes a number of the queue free to be read again, and goes on with
-// what waits.
-func (g *shareGroup) returned(q *groupQueue, seq int64) {
+// returned makes a number of the queue free to be read again, or, when its
+// message has left the store, not to be handed out by who has just read it.
+func (g *shareGroup) returned(q *groupQueue, seq int64, gone bool) {
 	g.mu.Lock()
-	if g.queue == q {
-		delete(g.out, seq)
+	defer g.mu.Unlock()
+	if g.queue != q {
+		return
 	}
-	g.mu.Unlock()
-	g.wake()
+	delete(g.out, seq)
+	if !gone || !g.draining {
+		return
+	}
+	if g.gone == nil {
+		g.gone = map[int64]struct{}{}
+	}
+	g.gone[seq] = struct{}{}
 }
+
+// movedOn tells whether the message is in a member's queue now, or could have
+// been: where there was no room it is no use to try at once again.
+func (l *lease) movedOn(err error, arrived, room bool) {
+	g := l.group
+	arrived = arrived && err == nil
+	if arrived {
+		g.broker.ledger.release(g.broker, &l.queue.queue, l.size)
+	}
+	g.returned(l.queue, l.seq, arrived)
+	switch {
+	case err != nil:
+		g.wakeLater()
+	case room:
+		g.wake()
+	}
+}
+
+// drainRetry is the pause after the store couldn't be read or written.
+const drainRetry = time.Second
+
+func (g *shareGroup) wakeLater() { time.AfterFunc(drainRetry, g.wake) }
 
 // giveBack hands the message of a member that went away to another one.
 func (l *lease) giveBack() {
 	g := l.group
 	if l.queue != nil {
-		g.returned(l.queue, l.seq)
+		g.returned(l.queue, l.seq, false)
+		g.wake()
 		return
 	}
 	now := g.broker.clock()
@@ -237,14 +281,19 @@ func (l *lease) giveBack() {
 	}
 }
 
-// storedMessage tells the group that a message is in its queue.
-func (q *groupQueue) storedMessage() { q.group.wake() }
+// storedMessage tells the group that a message may be in its queue.
+func (q *groupQueue) storedMessage() {
+	q.group.mu.Lock()
+	q.group.mayHold = true
+	q.group.mu.Unlock()
+	q.group.wake()
+}
 
 // wake hands out what waits in the queue, if somebody may be there to take it.
 func (g *shareGroup) wake() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.queue == nil || !g.broker.ledger.holds(&g.queue.queue) {
+	if g.queue == nil || !g.mayHold {
 		return
 	}
 	if g.draining {
@@ -271,6 +320,9 @@ func (g *shareGroup) drain() {
 			g.draining = false
 			g.again = false
 			g.mu.Unlock()
+			if err != nil {
+				g.wakeLater()
+			}
 			return
 		}
 		g.again = false
@@ -286,67 +338,94 @@ func (g *shareGroup) drainOnce() error {
 		return nil
 	}
 	for after := int64(0); ; {
-		var rows []imprint.QueuedMessage
-		err := g.broker.store.View(ctx, func(tx imprint.ReadTx) error {
-			found, err := tx.Queued(q.key, after, loadMessages, loadBytes)
-			rows = found
-			return err
-		})
+		rows, err := g.read(ctx, q, after)
 		if err != nil || len(rows) == 0 {
 			return err
 		}
 		for _, row := range rows {
-			more, err := g.handOut(ctx, q, row)
-			if err != nil || !more {
-				return err
+			if !g.handOut(ctx, q, row) {
+				return nil
 			}
 		}
 		after = rows[len(rows)-1].Seq
 	}
 }
 
+// read gives the next messages of the queue.
+func (g *shareGroup) read(ctx context.Context, q *groupQueue, after int64) ([]imprint.QueuedMessage, error) {
+	g.mu.Lock()
+	g.gone = nil
+	if after == 0 {
+		g.mayHold = false
+	}
+	g.mu.Unlock()
+	var rows []imprint.QueuedMessage
+	err := g.broker.store.View(ctx, func(tx imprint.ReadTx) error {
+		found, err := tx.Queued(q.key, after, loadMessages, loadBytes)
+		rows = found
+		return err
+	})
+	if err != nil || len(rows) > 0 {
+		g.mu.Lock()
+		g.mayHold = true
+		g.mu.Unlock()
+	}
+	return rows, err
+}
+
+// lend enters that a member is to have a message of the queue. Lent is false when
+// one has it, or had it, already; more is false when the members have as many as
+// they may.
+func (g *shareGroup) lend(q *groupQueue, seq int64) (lent, more bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	_, taken := g.out[seq]
+	_, gone := g.gone[seq]
+	switch {
+	case g.queue != q:
+		return false, false
+	case taken || gone:
+		return false, true
+	case len(g.out) >= maxLeased:
+		return false, false
+	}
+	if g.out == nil {
+		g.out = map[int64]struct{}{}
+	}
+	g.out[seq] = struct{}{}
+	return true, true
+}
+
 // handOut gives one queued message to a member. It reports false when that is no
 // use for the next ones either.
-func (g *shareGroup) handOut(ctx context.Context, q *groupQueue, row imprint.QueuedMessage) (bool, error) {
+func (g *shareGroup) handOut(ctx context.Context, q *groupQueue, row imprint.QueuedMessage) bool {
+	lent, more := g.lend(q, row.Seq)
+	if !lent {
+		return more
+	}
+	l := &lease{group: g, expires: row.ExpiresAt, queue: q, seq: row.Seq, size: len(row.Packet)}
 	packet, err := decodeStored(row.Packet)
 	if err != nil {
-		return false, err
+		g.broker.opts.Logger.Error("a message of a shared subscription's queue is dropped", "tenant", g.realm.tenant.String(), "filter", g.filter, "number", row.Seq, "error", err)
+		l.settle()
+		return true
 	}
-	g.mu.Lock()
-	_, taken := g.out[row.Seq]
-	full := len(g.out) >= maxLeased
-	if !taken && !full && g.queue == q {
-		if g.out == nil {
-			g.out = map[int64]struct{}{}
-		}
-		g.out[row.Seq] = struct{}{}
-	}
-	lost := g.queue != q
-	g.mu.Unlock()
-	if taken {
-		return true, nil
-	}
-	if full || lost {
-		return false, nil
-	}
+	l.kept = packet
 	now := g.broker.clock()
 	m := outgoing{Publish: *packet, expires: row.ExpiresAt, kept: packet}
-	l := &lease{group: g, kept: packet, expires: row.ExpiresAt, queue: q, seq: row.Seq}
 	if !row.ExpiresAt.IsZero() && !refreshExpiry(&m.Publish, row.ExpiresAt, now) {
 		g.broker.count.publishDropped.Add(1)
 		l.settle()
-		return true, nil
+		return true
 	}
 	p := &parcel{kept: packet, expires: row.ExpiresAt, moved: l}
 	_, given := g.give(ctx, &m, 1, l, p, now, nil)
 	if !given {
-		g.mu.Lock()
-		delete(g.out, row.Seq)
-		g.mu.Unlock()
-		return false, nil
+		g.returned(q, row.Seq, false)
+		return false
 	}
 	if len(p.targets) > 0 {
 		g.broker.ledger.post(g.broker, p, nil)
 	}
-	return true, nil
+	return true
 }

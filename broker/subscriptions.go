@@ -38,9 +38,6 @@ func (s *session) adopt(ctx context.Context, c *connection, fresh []*subscriptio
 	if err != nil {
 		return nil, err
 	}
-	for n, sub := range fresh {
-		s.realm.subscribe(s.broker, sub, replaced[n])
-	}
 	if s.durable != nil {
 		err = s.broker.ledger.wait(ctx, change{write: func(tx imprint.Tx) error { return s.saveSubscriptions(tx, fresh) }})
 		if err != nil {
@@ -78,10 +75,23 @@ func wantsRetained(asked []mqtt.Subscription, filter string, existed bool) bool 
 	return false
 }
 
-// install enters subscriptions into the session and gives those that they
-// replace. Within one packet, a filter's later subscription replaces its earlier
+// install enters subscriptions into the session and the realm's topics, and gives
+// those that they replace. Within one packet, a filter's later subscription replaces its earlier
 // one.
 func (s *session) install(c *connection, fresh []*subscription) ([]*subscription, error) {
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	replaced, err := s.enter(c, fresh)
+	if err != nil {
+		return nil, err
+	}
+	for n, sub := range fresh {
+		s.realm.subscribe(s.broker, sub, replaced[n])
+	}
+	return replaced, nil
+}
+
+func (s *session) enter(c *connection, fresh []*subscription) ([]*subscription, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.conn.Load() != c || s.over {
@@ -131,6 +141,10 @@ const (
 // saveSubscriptions writes the session, which may be new, and subscriptions of
 // it. It runs on the ledger's goroutine.
 func (s *session) saveSubscriptions(tx imprint.Tx, subscriptions []*subscription) error {
+	err := s.save(tx)
+	if err != nil {
+		return err
+	}
 	for _, sub := range subscriptions {
 		s.mu.Lock()
 		present := !s.over && s.subscriptions[sub.filter] == sub
@@ -145,7 +159,7 @@ func (s *session) saveSubscriptions(tx imprint.Tx, subscriptions []*subscription
 		if sub.retainAsPublished {
 			row.Options |= optionRetainAsPublished
 		}
-		err := tx.PutSessionSubscription(row)
+		err = tx.PutSessionSubscription(row)
 		if err != nil {
 			return err
 		}
@@ -167,6 +181,32 @@ func (s *session) saveSubscriptions(tx imprint.Tx, subscriptions []*subscription
 // drop ends subscriptions of a connection's client, durably for a stored session,
 // and gives the filters of those that there were.
 func (s *session) drop(ctx context.Context, c *connection, filters []string) ([]string, error) {
+	removed, err := s.remove(c, filters)
+	if err != nil || s.durable == nil {
+		return removed, err
+	}
+	// Those that memory doesn't have are deleted, too: the store may have them
+	// from an UNSUBSCRIBE that failed.
+	key := s.durable.queue.key
+	err = s.broker.ledger.wait(ctx, change{write: func(tx imprint.Tx) error {
+		for _, filter := range filters {
+			if s.subscribed(filter) {
+				continue // again, by the next connection
+			}
+			err := tx.DeleteSessionSubscription(key, filter)
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	}})
+	return removed, err
+}
+
+// remove takes subscriptions out of the session and the realm's topics.
+func (s *session) remove(c *connection, filters []string) ([]string, error) {
+	s.changing.Lock()
+	defer s.changing.Unlock()
 	s.mu.Lock()
 	if s.conn.Load() != c || s.over {
 		s.mu.Unlock()
@@ -184,24 +224,18 @@ func (s *session) drop(ctx context.Context, c *connection, filters []string) ([]
 	for _, sub := range gone {
 		s.realm.unsubscribe(sub)
 	}
-	if s.durable == nil || len(removed) == 0 {
-		return removed, nil
-	}
-	key := s.durable.queue.key
-	err := s.broker.ledger.wait(ctx, change{write: func(tx imprint.Tx) error {
-		for _, filter := range removed {
-			err := tx.DeleteSessionSubscription(key, filter)
-			if err != nil {
-				return err
-			}
-		}
-		return nil
-	}})
-	return removed, err
+	return removed, nil
+}
+
+func (s *session) subscribed(filter string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.subscriptions[filter] != nil
 }
 
 // wakeGroups tells the shared subscriptions of a session that it is back.
 func (s *session) wakeGroups() {
+	s.changing.Lock()
 	s.mu.Lock()
 	var groups []*shareGroup
 	for _, sub := range s.subscriptions {
@@ -210,6 +244,7 @@ func (s *session) wakeGroups() {
 		}
 	}
 	s.mu.Unlock()
+	s.changing.Unlock()
 	for _, g := range groups {
 		g.wake()
 	}

@@ -9,34 +9,48 @@ import (
 )
 
 // timers wake absent sessions when they expire or their will is due, whichever
-// is first.
+// is first. Each session has one entry at most, however often its client comes
+// and goes.
 type timers struct {
 	clock imprint.Clock
 	done  chan struct{}
 
+	// mu guards what follows, and the entry of each session. No other lock is taken
+	// while it is held.
 	mu     sync.Mutex
 	due    dueHeap
 	wake   chan struct{}
 	closed bool
 }
 
+// dueSession is the entry of one session.
 type dueSession struct {
 	at      time.Time
 	session *session
+	place   int // in the heap
 }
 
-type dueHeap []dueSession
+type dueHeap []*dueSession
 
 func (h dueHeap) Len() int           { return len(h) }
 func (h dueHeap) Less(i, j int) bool { return h[i].at.Before(h[j].at) }
-func (h dueHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
-func (h *dueHeap) Push(x any)        { *h = append(*h, x.(dueSession)) }
+func (h dueHeap) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].place, h[j].place = i, j
+}
+func (h *dueHeap) Push(x any) {
+	entry := x.(*dueSession)
+	entry.place = len(*h)
+	entry.session.durable.due = entry
+	*h = append(*h, entry)
+}
 func (h *dueHeap) Pop() any {
 	last := len(*h) - 1
-	x := (*h)[last]
-	(*h)[last] = dueSession{}
+	entry := (*h)[last]
+	(*h)[last] = nil
 	*h = (*h)[:last]
-	return x
+	entry.session.durable.due = nil
+	return entry
 }
 
 // lookAgain is how long the timers trust the clock: it may be set, or be
@@ -49,16 +63,32 @@ func newTimers(clock imprint.Clock) *timers {
 	return t
 }
 
-// add asks for a session's tick at a time.
+// add asks for a session's tick at a time, or at the one that was asked for
+// before when that is earlier.
 func (t *timers) add(at time.Time, s *session) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.closed {
+	entry := s.durable.due
+	switch {
+	case t.closed:
 		return
+	case entry == nil:
+		heap.Push(&t.due, &dueSession{at: at, session: s})
+	case at.Before(entry.at):
+		entry.at = at
+		heap.Fix(&t.due, entry.place)
 	}
-	heap.Push(&t.due, dueSession{at, s})
 	if t.due[0].session == s {
 		t.poke()
+	}
+}
+
+// forget takes back what was asked for a session that has ended.
+func (t *timers) forget(s *session) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if entry := s.durable.due; entry != nil {
+		heap.Remove(&t.due, entry.place)
 	}
 }
 
@@ -110,8 +140,9 @@ func (t *timers) round() (time.Duration, bool) {
 		}
 		next := t.due[0]
 		if next.at.After(now) {
+			wait := next.at.Sub(now)
 			t.mu.Unlock()
-			return min(next.at.Sub(now), lookAgain), true
+			return min(wait, lookAgain), true
 		}
 		heap.Pop(&t.due)
 		t.mu.Unlock()
