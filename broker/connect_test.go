@@ -305,3 +305,31 @@ func TestClientsThatTakeNoConnackAreRefused(t *testing.T) {
 	}
 	c.closed()
 }
+
+// TestConnectionsEndWithTheirCredentials ensures that a connection that proved
+// who it is by credentials with an end doesn't outlive them, busy or not.
+func TestConnectionsEndWithTheirCredentials(t *testing.T) {
+	bothVersions(t, broker.Options{}, func(h *house, v mqtt.Version) {
+		id := h.register(first, allowAll)
+		h.until = h.now().Add(300 * time.Millisecond)
+		quiet := h.on(first, id, v, connectAs("quiet"))
+		quiet.told(mqtt.MaximumConnectTime)
+		quiet.ended(imprint.CodeConnectionExpired)
+
+		h.until = h.now().Add(time.Hour)
+		busy := h.on(first, id, v, connectAs("busy"))
+		busy.silent()
+		h.ahead.Store(int64(2 * time.Hour))
+		busy.send(&mqtt.Pingreq{})
+		for {
+			p, err := busy.receive()
+			if err != nil {
+				break
+			}
+			if d, ok := p.(*mqtt.Disconnect); ok && d.Reason != mqtt.MaximumConnectTime {
+				h.Errorf("got %s, want the maximum connect time", d.Reason)
+			}
+		}
+		busy.ended(imprint.CodeConnectionExpired)
+	})
+}

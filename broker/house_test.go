@@ -83,6 +83,7 @@ type house struct {
 	broker     *broker.Broker
 	log        *trace.Log
 	ahead      atomic.Int64 // how far the injected clock is ahead
+	until      time.Time    // when the connections' credentials end; zero: never
 	serving    sync.WaitGroup
 }
 
@@ -225,7 +226,7 @@ func (h *house) doorWith(tenant imprint.Tenant, id imprint.CertificateID, v mqtt
 	near, far := pair(h)
 	rec := h.log.Begin("192.0.2.44:5000")
 	peer := broker.Peer{
-		Address: netip.MustParseAddr("192.0.2.44"), Rec: rec,
+		Address: netip.MustParseAddr("192.0.2.44"), Rec: rec, Until: h.until,
 		Admit: func(ctx context.Context, _ *trace.Recorder) (*identity.Identity, error) {
 			who, err := h.identities.Acquire(ctx, tenant, id)
 			if err != nil {
