@@ -101,7 +101,7 @@ func (c *connection) handleDisconnect(header mqtt.FixedHeader, body []byte) erro
 		return err
 	}
 	if packet.Properties.Has(mqtt.PropSessionExpiry) {
-		err = c.session.setExpiry(min(time.Duration(packet.Properties.SessionExpiry)*time.Second, c.broker.opts.MaxSessionExpiry))
+		err = c.session.setExpiry(c, min(time.Duration(packet.Properties.SessionExpiry)*time.Second, c.broker.opts.MaxSessionExpiry))
 		if err != nil {
 			return err
 		}
