@@ -34,9 +34,9 @@ type restoration struct {
 	sessions map[int64]*session
 	groups   map[int64]imprint.ShareGroup
 	chosen   map[int64]bool // of the groups, one a filter
-	cut      []*session // were connected when the server ended
-	expired  []int64    // sessions whose time is over
-	orphans  []int64    // queues and subscriptions that belong to nothing
+	cut      []*session     // were connected when the server ended
+	expired  []int64        // sessions whose time is over
+	orphans  []int64        // queues and subscriptions that belong to nothing
 }
 
 func (r *restoration) read(tx imprint.ReadTx) error {
