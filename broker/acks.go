@@ -51,6 +51,7 @@ func (c *connection) admitID(id uint16) (bool, error) {
 		}
 		answered := c.answered
 		c.session.mu.Unlock()
+		c.payOwed()
 		<-answered
 	}
 }

@@ -49,7 +49,7 @@ func (b *Broker) enter(a arrival) (before departure, err error) {
 		if found != nil && found.durable != nil {
 			before.session = found
 		}
-		s, err = b.newSession(c, a.expiry, now)
+		s, err = b.newSession(c, a.expiry, before.session != nil, now)
 		if err != nil {
 			return departure{}, err
 		}
@@ -68,12 +68,12 @@ func (b *Broker) enter(a arrival) (before departure, err error) {
 	return before, nil
 }
 
-// newSession makes the session of a client that begins anew. The realm's lock is
-// held.
-func (b *Broker) newSession(c *connection, expiry time.Duration, now time.Time) (*session, error) {
+// newSession makes the session of a client that begins anew, perhaps in the place
+// of its stored one. The realm's lock is held.
+func (b *Broker) newSession(c *connection, expiry time.Duration, replaces bool, now time.Time) (*session, error) {
 	s := &c.own
 	if expiry > 0 {
-		if c.realm.stored >= b.opts.MaxSessions {
+		if c.realm.stored >= b.opts.MaxSessions && !replaces {
 			return nil, imprint.Errorf(imprint.CodeQuotaExceeded, "the tenant has %d persistent sessions, as many as allowed", c.realm.stored).
 				WithHint("Connect with a clean session, or raise --max-sessions.")
 		}

@@ -27,6 +27,13 @@
 // Messages leave a queue when they are acknowledged, in the order in which they
 // came, and come again with DUP when they may have been sent before.
 //
+// Locks are taken in this order, and none is held while a socket is written or a
+// client is waited for; only connection.rebinding is held while the store is
+// read: connection.rebinding, session.changing, tree.mu, shareGroup.mu, Broker.mu,
+// realm.mu, session.mu (one session's at a time), ledger.mu. Nothing else is taken
+// under timers.mu and recheckQueue.mu. The functions of a change run on the
+// ledger's goroutine with none of them held.
+//
 // What it doesn't do: QoS 2, subscription identifiers, enhanced authentication
 // and server redirection, which AWS IoT Core hasn't either.
 package broker

@@ -86,29 +86,55 @@ func (b *Broker) Disconnect(ctx context.Context, tenant imprint.Tenant, id impri
 	if c == nil && !how.CleanSession {
 		return imprint.Errorf(imprint.CodeNotFound, "client %q isn't connected", id)
 	}
-	if c != nil {
-		if how.PreventWill {
-			c.keepWill.Store(true)
+	for {
+		if c != nil {
+			err := c.dismiss(ctx, how.PreventWill)
+			if err != nil {
+				return err
+			}
 		}
-		c.kick(imprint.CodeAdministrative)
-		select {
-		case <-c.gone:
-		case <-ctx.Done():
-			return imprint.Errorf(imprint.CodeUnavailable, "couldn't wait for the end of the connection: %w", ctx.Err())
+		if !how.CleanSession || s.durable == nil || s.retire(how.PreventWill) {
+			break
 		}
-	}
-	if how.CleanSession && s.durable != nil {
-		if how.PreventWill {
-			s.forgetWill()
-		}
-		s.discard()
+		// The client has come back to the session in between.
+		c = s.conn.Load()
 	}
 	return b.ledger.wait(ctx, change{write: func(imprint.Tx) error { return nil }})
 }
 
-// forgetWill takes back a will that waits.
-func (s *session) forgetWill() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.durable.will = nil
+// dismiss ends a connection for an operator and returns when it is gone.
+func (c *connection) dismiss(ctx context.Context, preventWill bool) error {
+	if preventWill {
+		c.keepWill.Store(true)
+	}
+	c.kick(imprint.CodeAdministrative)
+	select {
+	case <-c.gone:
+		return nil
+	case <-ctx.Done():
+		return imprint.Errorf(imprint.CodeUnavailable, "couldn't wait for the end of the connection: %w", ctx.Err())
+	}
+}
+
+// retire ends a stored session unless it has a connection. A session must never
+// end under one: the realm would no longer know who has the client id.
+func (s *session) retire(preventWill bool) bool {
+	r := s.realm
+	r.mu.Lock()
+	// Entering takes this lock: who enters after this finds no session.
+	if s.conn.Load() != nil {
+		r.mu.Unlock()
+		return false
+	}
+	if r.sessions[s.clientID] == s {
+		delete(r.sessions, s.clientID)
+	}
+	r.mu.Unlock()
+	if preventWill {
+		s.mu.Lock()
+		s.durable.will = nil
+		s.mu.Unlock()
+	}
+	s.discard()
+	return true
 }

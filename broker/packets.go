@@ -101,7 +101,7 @@ func (c *connection) handleDisconnect(header mqtt.FixedHeader, body []byte) erro
 		return err
 	}
 	if packet.Properties.Has(mqtt.PropSessionExpiry) {
-		err = c.session.setExpiry(min(time.Duration(packet.Properties.SessionExpiry)*time.Second, c.broker.opts.MaxSessionExpiry))
+		err = c.session.setExpiry(c, min(time.Duration(packet.Properties.SessionExpiry)*time.Second, c.broker.opts.MaxSessionExpiry))
 		if err != nil {
 			return err
 		}
@@ -174,6 +174,7 @@ func (c *connection) handleSubscribe(ctx context.Context, header mqtt.FixedHeade
 		}
 		suback.Codes = append(suback.Codes, reason)
 	}
+	c.payOwed()
 	retained, err := c.session.adopt(ctx, c, fresh, packet.Filters)
 	if err != nil {
 		return err
@@ -287,6 +288,7 @@ func (c *connection) handleUnsubscribe(ctx context.Context, header mqtt.FixedHea
 	if len(packet.Filters) > c.broker.opts.MaxFiltersPerSubscribe {
 		return end(imprint.CodeQuotaExceeded, "an UNSUBSCRIBE has %d filters, at most %d are allowed", len(packet.Filters), c.broker.opts.MaxFiltersPerSubscribe)
 	}
+	c.payOwed()
 	removed, err := c.session.drop(ctx, c, packet.Filters)
 	if err != nil {
 		return err

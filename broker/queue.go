@@ -230,7 +230,7 @@ func (s *session) read(ctx context.Context, c *connection, after int64) ([]held,
 	next := make([]held, 0, len(rows))
 	var unwanted []imprint.QueuedMessage
 	for _, row := range rows {
-		packet, err := decodeStored(row.Packet)
+		packet, err := decodeQueued(row.Packet)
 		if err != nil {
 			s.broker.opts.Logger.Error("a message of a session's queue is dropped", "tenant", s.realm.tenant.String(), "client", string(s.clientID), "number", row.Seq, "error", err)
 			unwanted = append(unwanted, row)
@@ -272,10 +272,22 @@ func decodeStored(raw []byte) (*mqtt.Publish, error) {
 	if err == nil {
 		err = packet.Decode(header, raw[header.Size:], mqtt.V5)
 	}
+	if err == nil && (packet.QoS > 1 || len(packet.Topic) == 0 || packet.Properties.Has(mqtt.PropTopicAlias)) {
+		err = imprint.Errorf(imprint.CodeInternal, "it isn't one that the broker has stored")
+	}
 	if err != nil {
 		return nil, fmt.Errorf("couldn't read a stored message: %w", err)
 	}
 	return packet, nil
+}
+
+// decodeQueued reads a message out of a queue.
+func decodeQueued(raw []byte) (*mqtt.Publish, error) {
+	packet, err := decodeStored(raw)
+	if err == nil && packet.QoS != 1 {
+		err = imprint.Errorf(imprint.CodeInternal, "a message in a queue has QoS %d", packet.QoS)
+	}
+	return packet, err
 }
 
 // forgetQueued lets the ledger delete a message from the store. Nobody waits for

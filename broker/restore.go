@@ -11,10 +11,14 @@ import (
 // restorePage is how many rows are read at once.
 const restorePage = 1000
 
+// maxSeq is beyond any number that a queue can come to; what the store has above
+// it is damage.
+const maxSeq = 1 << 62
+
 // Restore takes up the sessions, shared subscriptions and retained messages that
 // the store has. It is called once, before the first connection. Sessions that
 // were connected when the server ended are kept for their whole expiry from now
-// on.
+// on. What can't be taken up is told to the logger, and the rest is restored.
 func (b *Broker) Restore(ctx context.Context) error {
 	r := &restoration{broker: b, sessions: map[int64]*session{}}
 	err := b.store.View(ctx, r.read)
@@ -29,9 +33,10 @@ type restoration struct {
 	broker   *Broker
 	sessions map[int64]*session
 	groups   map[int64]imprint.ShareGroup
-	cut      []*session // were connected when the server ended
-	expired  []int64    // sessions whose time is over
-	orphans  []int64    // queues that belong to nothing
+	chosen   map[int64]bool // of the groups, one a filter
+	cut      []*session     // were connected when the server ended
+	expired  []int64        // sessions whose time is over
+	orphans  []int64        // queues and subscriptions that belong to nothing
 }
 
 func (r *restoration) read(tx imprint.ReadTx) error {
@@ -51,38 +56,57 @@ func (r *restoration) readSessions(tx imprint.ReadTx) error {
 			return err
 		}
 		for _, row := range rows {
-			err = r.take(row)
-			if err != nil {
-				return err
-			}
+			r.take(row)
 		}
 		after = rows[len(rows)-1].Key
 	}
 }
 
-func (r *restoration) take(row imprint.Session) error {
+// lose tells of something that isn't restored.
+func (r *restoration) lose(what string, err error, args ...any) {
+	r.broker.opts.Logger.Error("couldn't restore "+what, append(args, "error", err)...)
+}
+
+func (r *restoration) take(row imprint.Session) {
 	b := r.broker
 	now := b.clock()
+	err := checkSession(row)
+	if err != nil {
+		r.lose("a session", err, "tenant", row.Tenant.String(), "client", string(row.ClientID))
+		r.expired = append(r.expired, row.Key)
+		return
+	}
+	row.Expiry = min(row.Expiry, b.opts.MaxSessionExpiry)
+	if latest := now.Add(row.Expiry); row.ExpiresAt.After(latest) {
+		row.ExpiresAt = latest
+	}
 	connected := row.ExpiresAt.IsZero()
 	if connected {
 		row.ExpiresAt = now.Add(row.Expiry)
 	}
 	if !row.ExpiresAt.After(now) && len(row.Will) == 0 {
 		r.expired = append(r.expired, row.Key)
-		return nil
+		return
 	}
 	rm := b.realm(row.Tenant)
+	if other := rm.sessions[row.ClientID]; other != nil {
+		// The server ended before it had deleted the older one.
+		if row.CreatedAt.Before(other.durable.createdAt) {
+			r.expired = append(r.expired, row.Key)
+			return
+		}
+		r.forget(other)
+	}
 	d := &durable{
 		queue: queue{key: row.Key, last: row.SentThrough}, createdAt: row.CreatedAt, expiry: row.Expiry, expiresAt: row.ExpiresAt,
 		sent: row.SentThrough, willAt: row.WillAt,
 	}
 	d.reserved.Store(row.SentThrough)
 	if len(row.Will) > 0 {
-		w, err := decodeWill(row.Will)
+		d.will, err = b.decodeWill(row.Will)
 		if err != nil {
-			return err
+			r.lose("a will", err, "tenant", row.Tenant.String(), "client", string(row.ClientID))
 		}
-		d.will = w
 	}
 	s := &session{broker: b, realm: rm, clientID: row.ClientID, version: mqtt.Version(row.Level), durable: d}
 	r.sessions[row.Key] = s
@@ -92,6 +116,25 @@ func (r *restoration) take(row imprint.Session) error {
 	rm.sessions[row.ClientID] = s
 	rm.stored++
 	b.count.stored.Add(1)
+}
+
+// forget takes back a session whose client has a later one.
+func (r *restoration) forget(s *session) {
+	delete(r.sessions, s.durable.queue.key)
+	r.expired = append(r.expired, s.durable.queue.key)
+	s.over = true
+	s.realm.stored--
+	r.broker.count.stored.Add(-1)
+}
+
+// checkSession says what makes a row none that the broker has written.
+func checkSession(row imprint.Session) error {
+	switch {
+	case mqtt.Version(row.Level) != mqtt.V311 && mqtt.Version(row.Level) != mqtt.V5 || row.Level > int(mqtt.V5):
+		return imprint.Errorf(imprint.CodeInternal, "its protocol level is %d", row.Level)
+	case row.SentThrough < 0 || row.SentThrough >= maxSeq:
+		return imprint.Errorf(imprint.CodeInternal, "%d is no number of its last message", row.SentThrough)
+	}
 	return nil
 }
 
@@ -104,7 +147,10 @@ func (r *restoration) readGroups(tx imprint.ReadTx) error {
 		}
 		for _, row := range rows {
 			r.groups[row.Key] = row
-			r.broker.realm(row.Tenant).restored[row.Filter] = queue{key: row.Key}
+			rm := r.broker.realm(row.Tenant)
+			if _, twice := rm.restored[row.Filter]; !twice {
+				rm.restored[row.Filter] = queue{key: row.Key}
+			}
 		}
 		after = rows[len(rows)-1].Key
 	}
@@ -125,6 +171,11 @@ func (r *restoration) readQueues(tx imprint.ReadTx) error {
 
 // count enters what waits in a queue.
 func (r *restoration) count(row imprint.QueueSize) {
+	if row.LastSeq >= maxSeq {
+		r.lose("a queue", imprint.Errorf(imprint.CodeInternal, "%d is no number of its last message", row.LastSeq), "messages", row.Messages)
+		r.orphans = append(r.orphans, row.Session)
+		return
+	}
 	if s := r.sessions[row.Session]; s != nil {
 		d := s.durable
 		d.queue.last = max(d.queue.last, row.LastSeq)
@@ -133,13 +184,22 @@ func (r *restoration) count(row imprint.QueueSize) {
 		return
 	}
 	if g, found := r.groups[row.Session]; found {
-		r.broker.realm(g.Tenant).restored[g.Filter] = queue{key: g.Key, last: row.LastSeq, messages: row.Messages, bytes: row.Bytes}
+		// Of two queues of one group, one was to be deleted when the server ended:
+		// what is lost then must not be the other one's messages.
+		rm := r.broker.realm(g.Tenant)
+		if row.Messages >= rm.restored[g.Filter].messages {
+			rm.restored[g.Filter] = queue{key: g.Key, last: row.LastSeq, messages: row.Messages, bytes: row.Bytes}
+		}
 		return
 	}
 	r.orphans = append(r.orphans, row.Session)
 }
 
 func (r *restoration) readSubscriptions(tx imprint.ReadTx) error {
+	r.chosen = map[int64]bool{}
+	for key, g := range r.groups {
+		r.chosen[key] = r.broker.realm(g.Tenant).restored[g.Filter].key == key
+	}
 	session, filter := int64(0), ""
 	for {
 		rows, err := tx.SessionSubscriptions(session, filter, restorePage)
@@ -156,11 +216,18 @@ func (r *restoration) readSubscriptions(tx imprint.ReadTx) error {
 func (r *restoration) subscribe(row imprint.SessionSubscription) {
 	s := r.sessions[row.Session]
 	if s == nil {
-		return // of a session whose time is over
+		// Of a session whose time is over, or that isn't there.
+		if last := len(r.orphans) - 1; last < 0 || r.orphans[last] != row.Session {
+			r.orphans = append(r.orphans, row.Session)
+		}
+		return
 	}
 	share, inner, _, err := mqtt.ParseSharedFilter(row.Filter)
+	if err == nil && (row.QoS > 1 || len(row.Filter) > maxUint16) {
+		err = imprint.Errorf(imprint.CodeInternal, "it has QoS %d and %d bytes", row.QoS, len(row.Filter))
+	}
 	if err != nil {
-		r.broker.opts.Logger.Error("a stored subscription isn't valid", "client", string(s.clientID), "filter", row.Filter, "error", err)
+		r.lose("a subscription", err, "tenant", s.realm.tenant.String(), "client", string(s.clientID), "filter", clip(row.Filter))
 		return
 	}
 	sub := &subscription{
@@ -198,6 +265,42 @@ func (r *restoration) readRetained(tx imprint.ReadTx) error {
 	return nil
 }
 
+// clear deletes what belongs to nothing, or is damaged, under a key: all of it,
+// unless a session or group of that key goes on without its messages.
+func (r *restoration) clear(tx imprint.Tx, key int64) error {
+	if s := r.sessions[key]; s != nil {
+		return clearQueue(tx, key)
+	}
+	if _, found := r.groups[key]; found {
+		return clearQueue(tx, key)
+	}
+	return tx.DeleteSession(key)
+}
+
+// clearQueue deletes the messages of a queue.
+func clearQueue(tx imprint.Tx, key int64) error {
+	for {
+		rows, err := tx.Queued(key, -1<<63, restorePage, loadBytes)
+		if err != nil || len(rows) == 0 {
+			return err
+		}
+		seqs := make([]int64, len(rows))
+		for n, row := range rows {
+			seqs[n] = row.Seq
+		}
+		err = tx.DeleteQueuedAll(key, seqs)
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// used tells whether a group's queue has found a member to keep it for.
+func (r *restoration) used(g imprint.ShareGroup) bool {
+	_, unused := r.broker.realm(g.Tenant).restored[g.Filter]
+	return r.chosen[g.Key] && !unused
+}
+
 // settle deletes what belongs to nothing any more, writes the time that sessions
 // have from now on, and starts their timers.
 func (r *restoration) settle(ctx context.Context) error {
@@ -210,7 +313,7 @@ func (r *restoration) settle(ctx context.Context) error {
 			}
 		}
 		for _, key := range r.orphans {
-			err := tx.DeleteShareGroup(key)
+			err := r.clear(tx, key)
 			if err != nil {
 				return err
 			}
@@ -222,11 +325,12 @@ func (r *restoration) settle(ctx context.Context) error {
 		return err
 	}
 	for key, g := range r.groups {
-		rm := b.realm(g.Tenant)
-		if _, unused := rm.restored[g.Filter]; unused {
-			delete(rm.restored, g.Filter)
+		if !r.used(g) {
 			b.ledger.add(change{write: func(tx imprint.Tx) error { return tx.DeleteShareGroup(key) }})
 		}
+	}
+	for _, g := range r.groups {
+		clear(b.realm(g.Tenant).restored)
 	}
 	for _, s := range r.cut {
 		b.ledger.add(change{write: s.save})

@@ -117,7 +117,8 @@ func (c *connection) sendRetainedMessage(ctx context.Context, sub *subscription,
 	now := c.broker.clock()
 	packet, err := decodeStored(row.Packet)
 	if err != nil {
-		return err
+		c.broker.opts.Logger.Error("a retained message can't be sent", "tenant", c.realm.tenant.String(), "topic", clip(row.Topic), "error", err)
+		return nil
 	}
 	if !c.mayReceive(ctx, c.realm, row.Topic, now) {
 		return nil

@@ -404,7 +404,7 @@ func (g *shareGroup) handOut(ctx context.Context, q *groupQueue, row imprint.Que
 		return more
 	}
 	l := &lease{group: g, expires: row.ExpiresAt, queue: q, seq: row.Seq, size: len(row.Packet)}
-	packet, err := decodeStored(row.Packet)
+	packet, err := decodeQueued(row.Packet)
 	if err != nil {
 		g.broker.opts.Logger.Error("a message of a shared subscription's queue is dropped", "tenant", g.realm.tenant.String(), "filter", g.filter, "number", row.Seq, "error", err)
 		l.settle()

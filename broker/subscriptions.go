@@ -12,7 +12,7 @@ import (
 // setExpiry changes how long a session is kept after its connection, as a
 // DISCONNECT asks. One that was to end with it can't be kept (MQTT 5 section
 // 3.14.2.2.2).
-func (s *session) setExpiry(expiry time.Duration) error {
+func (s *session) setExpiry(c *connection, expiry time.Duration) error {
 	if s.durable == nil {
 		if expiry == 0 {
 			return nil
@@ -21,6 +21,9 @@ func (s *session) setExpiry(expiry time.Duration) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.conn.Load() != c {
+		return end(imprint.CodeTakenOver, "the session has gone on to another connection")
+	}
 	if s.durable.expiry == 0 && expiry > 0 {
 		return end(imprint.CodeProtocolViolation, "DISCONNECT sets a session expiry interval and CONNECT set none (MQTT 5 section 3.14.2.2.2)")
 	}

@@ -36,8 +36,11 @@ func (w *will) encode() []byte {
 }
 
 // decodeWill reads what encode gave.
-func decodeWill(raw []byte) (*will, error) {
+func (b *Broker) decodeWill(raw []byte) (*will, error) {
 	packet, err := decodeStored(raw)
+	if err == nil {
+		err = b.checkTopic(string(packet.Topic))
+	}
 	if err != nil {
 		return nil, fmt.Errorf("couldn't read a stored will: %w", err)
 	}
