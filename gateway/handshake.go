@@ -117,7 +117,9 @@ func (h *handshake) run(conn net.Conn) (*tls.Conn, error) {
 	if err == nil {
 		h.turn = turn{turnstile: h.gateway.turnstile, deadline: deadline}
 		paced := &pacedConn{Conn: conn, turn: &h.turn}
-		tlsConn = tls.Server(paced, &tls.Config{GetConfigForClient: h.configure})
+		// Tickets are the business of what configure gives; crypto/tls would make
+		// keys for them here.
+		tlsConn = tls.Server(paced, &tls.Config{GetConfigForClient: h.configure, SessionTicketsDisabled: true})
 		err = tlsConn.Handshake()
 		paced.turn = nil
 	}

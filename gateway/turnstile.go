@@ -111,23 +111,54 @@ func (s *turnstile) counts() (waiting int, waited uint64, wait time.Duration) {
 }
 
 // pacedConn is the socket under a tls.Conn. While its turn is set, a Read is made
-// without holding it; after the handshake it is the socket and nothing more.
+// without holding it, and takes all that has come: crypto/tls asks for one record
+// after the other, and each would cost a system call and a turn. After the
+// handshake it is the socket and nothing more, once what came too early is read.
 type pacedConn struct {
 	net.Conn
 	turn *turn
+	// ahead is the part of flight that was read and not asked for; both are nil
+	// when there is nothing.
+	ahead  []byte
+	flight *flight
 }
 
+// flight has room for what a device sends at once in a handshake: a hello with a
+// post-quantum key share and a ticket, or a chain of a few certificates.
+type flight [8 << 10]byte
+
+var flights = sync.Pool{New: func() any { return new(flight) }}
+
 func (c *pacedConn) Read(b []byte) (int, error) {
+	if len(c.ahead) > 0 {
+		return c.deliver(b), nil
+	}
 	t := c.turn
-	// Until the hello is complete nothing is computed: configure takes the turn
-	// then.
-	if t == nil || !t.begun {
+	if t == nil {
 		return c.Conn.Read(b)
 	}
-	t.leave()
-	n, err := c.Conn.Read(b)
-	if err != nil {
-		return n, err
+	// Until the hello is complete nothing is computed: configure takes the turn
+	// then.
+	begun := t.begun
+	if begun {
+		t.leave()
 	}
-	return n, t.take()
+	c.flight = flights.Get().(*flight)
+	n, err := c.Conn.Read(c.flight[:])
+	c.ahead = c.flight[:n]
+	if err == nil && begun {
+		err = t.take()
+	}
+	return c.deliver(b), err
+}
+
+// deliver gives what was read ahead, and the buffer back when that was all.
+func (c *pacedConn) deliver(b []byte) int {
+	n := copy(b, c.ahead)
+	c.ahead = c.ahead[n:]
+	if len(c.ahead) == 0 {
+		flights.Put(c.flight)
+		c.ahead, c.flight = nil, nil
+	}
+	return n
 }

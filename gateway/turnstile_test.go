@@ -1,7 +1,9 @@
 package gateway_test
 
 import (
+	"bytes"
 	"crypto/tls"
+	"io"
 	"net"
 	"runtime"
 	"sync"
@@ -89,4 +91,63 @@ func (c *heardConn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
 	c.once.Do(func() { close(c.heard) })
 	return n, err
+}
+
+// However a device's bytes come, one by one or its CONNECT together with the end
+// of its handshake, none is lost and the connection works on.
+func TestHandshakesDontDependOnHowBytesArePacked(t *testing.T) {
+	t.Parallel()
+	eachVersion(t, func(t *testing.T, version uint16) {
+		for _, size := range []int{1, 1 << 20} {
+			w := newWorld(t, settings{tickets: openTickets(t, gateway.TicketOptions{})})
+			cert := selfSigned(ecdsaKey(), "device")
+			w.register(t, home, cert, imprint.ModeDefault, imprint.CertificateActive)
+			config := resuming("localhost", version, cert)
+			for range 2 {
+				conn := tls.Client(&packedConn{Conn: w.dial(t), size: size}, config)
+				err := conn.Handshake()
+				if err != nil {
+					t.Fatalf("pieces of %d: couldn't shake hands: %v", size, err)
+				}
+				for _, exchange := range []struct{ send, want []byte }{{connectPacket, []byte{0x20, 2, 0, 0}}, {[]byte{0xc0, 0}, []byte{0xd0, 0}}} {
+					_, err = conn.Write(exchange.send)
+					if err != nil {
+						t.Fatalf("pieces of %d: couldn't send: %v", size, err)
+					}
+					got := make([]byte, len(exchange.want))
+					_, err = io.ReadFull(conn, got)
+					if err != nil || !bytes.Equal(got, exchange.want) {
+						t.Fatalf("pieces of %d: got %x, %v, want %x", size, got, err, exchange.want)
+					}
+				}
+				err = conn.Close()
+				if err != nil {
+					t.Errorf("pieces of %d: couldn't close: %v", size, err)
+				}
+			}
+		}
+	})
+}
+
+// packedConn sends what was written since the last Read in pieces of a size.
+type packedConn struct {
+	net.Conn
+	size int
+	out  []byte
+}
+
+func (c *packedConn) Write(b []byte) (int, error) {
+	c.out = append(c.out, b...)
+	return len(b), nil
+}
+
+func (c *packedConn) Read(b []byte) (int, error) {
+	for len(c.out) > 0 {
+		n, err := c.Conn.Write(c.out[:min(c.size, len(c.out))])
+		if err != nil {
+			return 0, err
+		}
+		c.out = c.out[n:]
+	}
+	return c.Conn.Read(b)
 }

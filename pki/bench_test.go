@@ -50,3 +50,11 @@ func BenchmarkIssue(b *testing.B) {
 		})
 	}
 }
+
+func BenchmarkSubjectText(b *testing.B) {
+	raw := rawSubject(b, pkix.Name{CommonName: "device-0000001", SerialNumber: "SN0000001", Organization: []string{"Example"}, Country: []string{"DE"}})
+	b.ReportAllocs()
+	for b.Loop() {
+		_ = pki.SubjectText(raw)
+	}
+}

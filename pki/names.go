@@ -56,6 +56,9 @@ func SubjectKey(rawSubject []byte) string {
 // bytes of it. Characters that a terminal would act on stand as \xNN. What
 // isn't a name at all, or is longer than 8 KiB, is rendered as # and hex.
 func SubjectText(rawSubject []byte) string {
+	if text, plain := plainSubject(rawSubject); plain {
+		return text
+	}
 	if len(rawSubject) > 2*maxRawSubject {
 		// Rendering takes time by the square of the number of attributes.
 		return bounded("#" + hex.EncodeToString(rawSubject[:maxSubjectText]))
@@ -81,6 +84,66 @@ func SubjectText(rawSubject []byte) string {
 		b.WriteRune(r)
 	}
 	return bounded(b.String())
+}
+
+// attributeNames are the last byte of 2.5.4.N and the names of RFC 2253.
+var attributeNames = map[byte]string{
+	3: "CN=", 5: "SERIALNUMBER=", 6: "C=", 7: "L=", 8: "ST=", 9: "STREET=", 10: "O=", 11: "OU=", 17: "POSTALCODE=",
+}
+
+// plainSubject renders what most devices' subjects are, which every connection's
+// trace shows: short, of attributes that have names, whose values are ASCII in
+// which nothing needs an escape. It is false for others.
+func plainSubject(raw []byte) (string, bool) {
+	if len(raw) > maxSubjectText/2 {
+		return "", false
+	}
+	input := cryptobyte.String(raw)
+	var names cryptobyte.String
+	if !input.ReadASN1(&names, cryptobyte_asn1.SEQUENCE) || !input.Empty() {
+		return "", false
+	}
+	// The last attribute comes first, so the text is built from its end.
+	var text [maxSubjectText]byte
+	at := len(text)
+	for !names.Empty() {
+		var set, attribute, kind, value cryptobyte.String
+		var tag cryptobyte_asn1.Tag
+		if !names.ReadASN1(&set, cryptobyte_asn1.SET) || !set.ReadASN1(&attribute, cryptobyte_asn1.SEQUENCE) || !set.Empty() ||
+			!attribute.ReadASN1(&kind, cryptobyte_asn1.OBJECT_IDENTIFIER) || !attribute.ReadAnyASN1(&value, &tag) || !attribute.Empty() ||
+			len(kind) != 3 || kind[0] != 0x55 || kind[1] != 0x04 || !plainValue(value, tag) {
+			return "", false
+		}
+		name, known := attributeNames[kind[2]]
+		if !known || at < len(name)+len(value)+1 {
+			return "", false
+		}
+		if at < len(text) {
+			at--
+			text[at] = ','
+		}
+		at -= copy(text[at-len(value):], value)
+		at -= copy(text[at-len(name):], name)
+	}
+	return string(text[at:]), true
+}
+
+// plainValue says whether a value is of characters that both a PrintableString
+// and RFC 2253 take as they are.
+func plainValue(value []byte, tag cryptobyte_asn1.Tag) bool {
+	if tag != cryptobyte_asn1.UTF8String && tag != cryptobyte_asn1.PrintableString {
+		return false
+	}
+	for i, c := range value {
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '.', c == ':', c == '/', c == '=':
+		case c == '_' && tag == cryptobyte_asn1.UTF8String:
+		case c == ' ' && i > 0 && i < len(value)-1:
+		default:
+			return false
+		}
+	}
+	return true
 }
 
 func bounded(s string) string {

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/pem"
 	"strings"
 	"testing"
@@ -209,10 +210,26 @@ func FuzzSubjectText(f *testing.F) {
 	f.Add([]byte{0x30, 0})
 	f.Add(rawSubject(f, pkix.Name{CommonName: "a\x1b", Country: []string{"DE"}}))
 	f.Add([]byte("nonsense"))
+	f.Add(rawSubject(f, pkix.Name{CommonName: "device-1 a_b", SerialNumber: "SN:1.2/3=4", Organization: []string{"x", "y"}, Country: []string{"DE"}}))
+	f.Add(rawSubject(f, pkix.Name{CommonName: " #,", Locality: []string{"", "ä"}, Province: []string{" a "}}))
+	f.Add(rawSubject(f, pkix.Name{CommonName: strings.Repeat("a", 500), StreetAddress: []string{strings.Repeat("b", 500)}}))
+	// What is plain reads as crypto/x509/pkix writes it.
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		text := pki.SubjectText(raw)
 		if len(text) > 1024 || strings.ContainsAny(text, "\x00\x1b\n\r") {
 			t.Errorf("got %q", text)
+		}
+		var names pkix.RDNSequence
+		rest, err := asn1.Unmarshal(raw, &names)
+		if err != nil || len(rest) > 0 {
+			if text != "" && text[0] != '#' {
+				t.Errorf("got %q of what is no name", text)
+			}
+			return
+		}
+		want := names.String()
+		if len(want) <= 1024 && !strings.ContainsFunc(want, func(r rune) bool { return r < ' ' || r > '~' }) && text != want {
+			t.Errorf("got %q, want %q", text, want)
 		}
 	})
 }
