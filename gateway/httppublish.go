@@ -119,7 +119,9 @@ func (w *web) authorize(conn *webConn, who *identity.Identity, m *broker.Message
 	v := conn.visitor
 	request := policy.Request{
 		Action: policy.Publish, ResourcePrefix: m.Tenant.ARN("topic/"), ResourceName: m.Topic,
-		Vars: variables(conn.arrival.address, v.serverName, v.leaf)(who, ""), Now: w.gateway.rooms.Clock(),
+		Vars: who.Variables(identity.Connection{
+			Address: conn.arrival.address, ServerName: v.serverName, Certificate: policy.NewCertificateVariables(v.leaf), NoConnection: true,
+		}), Now: w.gateway.rooms.Clock(),
 	}
 	if who.Policies.Decide(&request) != policy.Allowed {
 		return "policy.publish", denied(imprint.CodePublishDenied, who.Policies.Explain(&request))

@@ -153,13 +153,16 @@ type Connection struct {
 	ServerName string
 	// Certificate holds the values of the iot:Certificate.* variables.
 	Certificate *policy.CertificateVariables
+	// NoConnection is set for requests outside of an MQTT connection, such as HTTPS
+	// publish: the variables of client and thing have no value then.
+	NoConnection bool
 }
 
 // Variables binds the policy variables of one connection.
 func (i *Identity) Variables(c Connection) *policy.Variables {
 	binding := policy.Binding{
 		ClientID: string(c.ClientID), SourceIP: c.Address, Certificate: c.Certificate, DomainName: c.ServerName,
-		NoConnection: c.ClientID == "",
+		NoConnection: c.NoConnection,
 	}
 	if attached := i.ThingFor(c.ClientID); attached != nil {
 		binding.Thing = &policy.Thing{
