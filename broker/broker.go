@@ -31,7 +31,7 @@
 // client is waited for; only connection.rebinding is held while the store is
 // read: connection.rebinding, session.changing, tree.mu, shareGroup.mu, Broker.mu,
 // realm.mu, session.mu (one session's at a time), ledger.mu. Nothing else is taken
-// under timers.mu and recheckQueue.mu. The functions of a change run on the
+// under timers.mu, background.mu and recheckQueue.mu. The functions of a change run on the
 // ledger's goroutine with none of them held.
 //
 // What it doesn't do: QoS 2, subscription identifiers, enhanced authentication
@@ -202,8 +202,30 @@ type Broker struct {
 
 	ledger *ledger
 	timers *timers
-	// background are goroutines that read queues.
-	background sync.WaitGroup
+	background background
+}
+
+// background runs goroutines that read queues, until it is closed.
+type background struct {
+	running sync.WaitGroup
+	mu      sync.Mutex
+	closed  bool
+}
+
+// Go starts fn, unless all is over.
+func (g *background) Go(fn func()) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.closed {
+		g.running.Go(fn)
+	}
+}
+
+func (g *background) close() {
+	g.mu.Lock()
+	g.closed = true
+	g.mu.Unlock()
+	g.running.Wait()
 }
 
 // New makes a broker whose sessions the store keeps. The resolver's change
@@ -260,7 +282,7 @@ func (b *Broker) Shutdown(ctx context.Context) error {
 		}
 	}
 	b.timers.close()
-	b.background.Wait()
+	b.background.close()
 	b.ledger.close()
 	return nil
 }

@@ -251,7 +251,10 @@ func (b *Broker) route(ctx context.Context, from routing, topic string, packet *
 		s := sub.session
 		c := s.conn.Load()
 		if sub.noLocal && c != nil && c == from.from {
-			continue
+			sub = s.local(topic)
+			if sub == nil {
+				continue
+			}
 		}
 		retain, qos := sub.retainAsPublished && packet.Retain, min(packet.QoS, sub.qos)
 		if s.durable != nil && qos == 1 {

@@ -111,6 +111,28 @@ func (s *session) enter(c *connection, fresh []*subscription) ([]*subscription, 
 	return replaced, nil
 }
 
+// local gives the subscription by which a session gets a message of its own client
+// when its best one for the topic has No Local set: each subscription's options
+// hold for itself (MQTT 5 section 3.3.4). Nil: there is none.
+func (s *session) local(topic string) *subscription {
+	match := mqtt.Match
+	if s.broker.opts.StandardParentMatch {
+		match = mqtt.MatchStandard
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var best *subscription
+	for _, sub := range s.subscriptions {
+		if sub.noLocal || sub.share != "" || !match(sub.inner, topic) {
+			continue
+		}
+		if best == nil || sub.qos > best.qos {
+			best = sub
+		}
+	}
+	return best
+}
+
 // roomFor says whether there is room for a filter beside the session's
 // subscriptions and those that are about to come.
 func (s *session) roomFor(filter string, fresh []*subscription) error {
