@@ -11,9 +11,10 @@
 // Shape: an idle connection is one goroutine with a small read buffer. A writer
 // runs only while there is something to send; replies and deliveries are
 // gathered into one write. No socket is written under a lock that routing
-// takes, so a stuck subscriber slows nobody else: its own bounded buffer fills,
-// QoS 0 messages to it are dropped and counted, and at a QoS 1 message that
-// can't be kept its connection ends with SlowConsumer, traced and counted.
+// takes, so a stuck subscriber slows nobody else, but for one short wait
+// (pace.go): its own bounded buffer fills, QoS 0 messages to it are dropped and
+// counted, and at a QoS 1 message that can't be kept its connection ends with
+// SlowConsumer, traced and counted. Those of a stored session wait in the store.
 //
 // Behaviour is AWS IoT Core's where that differs from the standard (developer
 // guide, "MQTT"): QoS 0 and 1 only, refused MQTT 3.1.1 CONNECTs are closed
@@ -25,7 +26,8 @@
 // client or a publisher is told of them is durable first: subscriptions before
 // SUBACK, QoS 1 messages for a stored session before the publisher's PUBACK.
 // Messages leave a queue when they are acknowledged, in the order in which they
-// came, and come again with DUP when they may have been sent before.
+// came, and come again with DUP when they may have been sent before. docs/mqtt.md
+// has all of it, with the tests.
 //
 // Locks are taken in this order, and none is held while a socket is written or a
 // client is waited for; only connection.rebinding is held while the store is

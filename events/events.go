@@ -2,8 +2,10 @@
 // never before the change that they tell of is durable.
 //
 // A flow puts an imprint.Event into the transaction of its change. The
-// Dispatcher hears of the commit, publishes the event and removes it. A server
-// that dies in between publishes it after its next start.
+// Dispatcher hears of the commit, publishes the event and removes it once the
+// Publisher says that it is handed over: the broker says so when it is in the
+// queue of every persistent session that gets it. A server that dies in between
+// publishes it after its next start.
 //
 //	d := events.NewDispatcher(store, broker, logger)
 //	defer d.Close()
