@@ -21,10 +21,12 @@ type Session struct {
 	// SentThrough: queued messages with a Seq up to this one may have been sent
 	// before, so that they are sent again with DUP.
 	SentThrough int64
-	// Will is the will that is due at WillAt, as an MQTT 5 PUBLISH packet; empty
-	// when none waits.
+	// Will is the will, as an MQTT 5 PUBLISH packet; empty when there is none. It is
+	// due at WillAt; while the session is connected that is zero, and the will is
+	// due WillDelay after the connection is found to be lost.
 	Will      []byte
 	WillAt    time.Time
+	WillDelay time.Duration
 	CreatedAt time.Time
 }
 

@@ -103,7 +103,7 @@ func (s *session) attach(c *connection, a arrival, present bool, now time.Time) 
 	if d := s.durable; d != nil {
 		d.expiry, d.expiresAt = a.expiry, time.Time{}
 		d.loaded, d.resend = 0, d.sent
-		d.will, d.willAt = nil, time.Time{}
+		d.will, d.willAt, d.live = nil, time.Time{}, c.will
 	}
 	s.dropOutput()
 	a.connack.SessionPresent = present
@@ -172,6 +172,7 @@ func (s *session) discard() {
 	s.over = true
 	w := s.durable.will
 	s.durable.will = nil
+	inherited := newInheritance(s)
 	s.mu.Unlock()
 	s.broker.timers.forget(s)
 	s.unsubscribeAll()
@@ -179,7 +180,13 @@ func (s *session) discard() {
 		s.broker.publishWill(s.realm, w)
 	}
 	key := s.durable.queue.key
-	s.broker.ledger.add(change{insist: true, write: func(tx imprint.Tx) error { return tx.DeleteSession(key) }})
+	s.broker.ledger.add(change{insist: true, done: inherited.done, write: func(tx imprint.Tx) error {
+		err := inherited.write(tx)
+		if err != nil {
+			return err
+		}
+		return tx.DeleteSession(key)
+	}})
 	s.realm.mu.Lock()
 	s.realm.stored--
 	if s.realm.sessions[s.clientID] == s {
@@ -212,7 +219,7 @@ func (s *session) detach(c *connection, w *will) {
 		return
 	}
 	now := s.broker.clock()
-	d.expiresAt = now.Add(d.expiry)
+	d.expiresAt, d.live = now.Add(d.expiry), nil
 	due := d.expiresAt
 	if w != nil && w.delay > 0 {
 		d.will, d.willAt = w, now.Add(w.delay)

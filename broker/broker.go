@@ -62,7 +62,7 @@ type Options struct {
 	MaxKeepAlive   time.Duration // longer ones, and 0, are lowered [1200 s]
 
 	MaxPayload                int  // bytes of a PUBLISH's payload [128 KiB]
-	MaxConnectPacket          int  // bytes of a CONNECT packet [64 KiB]
+	MaxConnectPacket          int  // bytes of a CONNECT packet [that of a PUBLISH with MaxPayload]
 	MaxTopicBytes             int  // [256]
 	MaxTopicSlashes           int  // [7]
 	MaxClientIDBytes          int  // [128]
@@ -101,7 +101,7 @@ func (o Options) withDefaults() Options {
 	setDuration(&o.MinKeepAlive, 30*time.Second)
 	setDuration(&o.MaxKeepAlive, 1200*time.Second)
 	setInt(&o.MaxPayload, 128<<10)
-	setInt(&o.MaxConnectPacket, 64<<10)
+	setInt(&o.MaxConnectPacket, o.maxPacket())
 	setInt(&o.MaxTopicBytes, 256)
 	setInt(&o.MaxTopicSlashes, 7)
 	setInt(&o.MaxClientIDBytes, 128)
@@ -202,8 +202,8 @@ type Broker struct {
 	// rechecks are certificates that changed while devices are on with them.
 	rechecks *recheckQueue
 
-	ledger *ledger
-	timers *timers
+	ledger     *ledger
+	timers     *timers
 	background background
 }
 
@@ -284,6 +284,11 @@ func (b *Broker) Shutdown(ctx context.Context) error {
 		}
 	}
 	b.timers.close()
+	// What the ledger has may still start something in the background.
+	err := b.ledger.wait(ctx, change{write: func(imprint.Tx) error { return nil }})
+	if err != nil && imprint.CodeOf(err) != imprint.CodeServerShutdown {
+		b.opts.Logger.Error("couldn't store what the last sessions left", "error", err)
+	}
 	b.background.close()
 	b.ledger.close()
 	return nil

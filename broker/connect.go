@@ -38,6 +38,7 @@ func (c *connection) connect(ctx context.Context, in *reader) error {
 	c.certificate, c.principal = who.Certificate.ID, who.Principal()
 	c.realm = c.broker.realm(who.Tenant())
 	c.clientID = imprint.ClientID(packet.ClientID)
+	c.maxPacket = int(packet.Properties.MaximumPacketSize)
 	c.reasons = packet.Version == mqtt.V5 && (packet.Properties.RequestProblemInfo == 1 || !packet.Properties.Has(mqtt.PropRequestProblemInfo))
 	err = c.checkConnect(packet, who)
 	if err == nil {
@@ -253,7 +254,6 @@ func (c *connection) accept(ctx context.Context, packet *mqtt.Connect) error {
 		if most := int(packet.Properties.ReceiveMaximum); most > 0 {
 			c.window = min(c.window, most)
 		}
-		c.maxPacket = int(packet.Properties.MaximumPacketSize)
 		c.aliasMaximum = min(int(packet.Properties.TopicAliasMaximum), c.broker.opts.MaxTopicAliases)
 		c.describeServer(packet, a.expiry, &connack)
 	}

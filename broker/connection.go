@@ -134,6 +134,9 @@ func (b *Broker) Serve(ctx context.Context, conn net.Conn, peer Peer) {
 	defer c.forget()
 	defer c.payOwed()
 	err = in.run(ctx)
+	if saidGoodbye(err) {
+		c.will = nil
+	}
 	c.finish(c.ending(err))
 }
 

@@ -132,6 +132,14 @@ func (c *connection) tell(p *mqtt.Properties, why error) {
 	p.Mark(mqtt.PropReasonString)
 }
 
+// saidGoodbye tells that the client ended the connection below MQTT as a
+// DISCONNECT ends it: a WebSocket's close frame (AWS IoT Core developer guide,
+// "Lifecycle events").
+func saidGoodbye(err error) bool {
+	var ended *endError
+	return !errors.As(err, &ended) && imprint.CodeOf(err) == imprint.CodeClientDisconnect
+}
+
 // misuse tells the ends that a client brought about by breaking the protocol.
 func misuse(code imprint.Code) bool {
 	switch code {

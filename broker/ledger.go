@@ -257,6 +257,10 @@ type parcel struct {
 	targets []target
 	moved   *lease // not nil: it leaves a group's queue for a member's
 	arrived bool   // moved is in the member's queue, once that is durable
+	// full: a queue had no room for it. Behind are connected clients whose queue is
+	// long, for the publisher to wait for.
+	full   bool
+	behind []*connection
 }
 
 // target is one queue that a parcel goes into.
@@ -283,7 +287,7 @@ func (l *ledger) post(b *Broker, p *parcel, done func(error)) {
 	p.raw = packet.Append(nil, mqtt.V5)
 	l.mu.Lock()
 	for n := range p.targets {
-		l.number(b, &p.targets[n], len(p.raw))
+		l.number(b, p, &p.targets[n])
 	}
 	taken := l.addLocked(change{
 		write: p.write, size: len(p.raw) * len(p.targets),
@@ -304,19 +308,48 @@ func (l *ledger) post(b *Broker, p *parcel, done func(error)) {
 	}
 }
 
-// number gives a message its place in a queue, unless that is full. The lock is
-// held.
-func (l *ledger) number(b *Broker, t *target, size int) {
+// number gives a message its place in a target's queue, unless that is full. The
+// lock is held.
+func (l *ledger) number(b *Broker, p *parcel, t *target) {
 	q := t.queue()
+	seq, ok := q.place(b, len(p.raw))
+	if !ok {
+		p.full = true
+		return
+	}
+	t.seq = seq
+	if t.session == nil || q.low(b) {
+		return
+	}
+	if c := t.session.conn.Load(); c != nil {
+		p.behind = append(p.behind, c)
+	}
+}
+
+// place gives a message its number in a queue, unless that is full.
+func (l *ledger) place(b *Broker, q *queue, size int) (int64, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return q.place(b, size)
+}
+
+func (q *queue) place(b *Broker, size int) (int64, bool) {
 	if !q.fits(b, size) {
 		q.dropped++
 		b.count.queueFull.Add(1)
-		return
+		return 0, false
 	}
 	q.last++
 	q.messages++
 	q.bytes += int64(size)
-	t.seq = q.last
+	return q.last, true
+}
+
+// share tells how full a queue is, in parts of 256.
+func (l *ledger) share(b *Broker, q *queue) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return max(q.messages*256/b.opts.MaxSessionMessages, int(q.bytes*256/int64(b.opts.MaxSessionBytes)))
 }
 
 // release takes a message off the count of a queue. It reports whether the queue

@@ -36,6 +36,8 @@ type outbound struct {
 	room    chan struct{}
 	behind  bool
 	written int // bytes given to the socket, for the pace
+	// pacedFrom is what was written when the present window of waiting began.
+	pacedFrom int
 
 	owedBy   *connection // will start the writer
 	messages uint64      // in pending
@@ -119,6 +121,10 @@ func (c *connection) appendLocked(encode func(dst []byte) []byte) {
 	}
 }
 
+// aliasSize is what the alias may add to a packet: the property, and a longer
+// length of the properties and of the packet.
+const aliasSize = 3 + 1 + 1
+
 // putAliased encodes a message into the pending buffer, with a topic alias if
 // the client takes one. The first topics get the aliases that it allows (MQTT 5
 // section 3.3.2.3.4), set up by the topic's first message; the client sees the
@@ -133,6 +139,10 @@ func (c *connection) putAliased(p *mqtt.Publish) {
 	}
 	alias, known := c.out.aliases[string(p.Topic)]
 	switch {
+	case c.maxPacket > 0 && p.Size(c.version)+aliasSize > c.maxPacket:
+		// With an alias it would be too large for the client.
+		c.out.pending = p.Append(c.out.pending, c.version)
+		return
 	case known:
 		p.Topic = nil
 	case len(c.out.aliases) < c.aliasMaximum:
@@ -211,18 +221,35 @@ func (c *connection) write(once bool) {
 		}
 		c.out.pending = spare
 		c.session.mu.Unlock()
-		c.armWrite()
-		n, err := c.conn.Write(buf)
+		err := c.writeAll(buf)
 		if err != nil {
 			c.writeFailed(err)
 			return
 		}
-		c.wrote(n)
 		spare = buf[:0]
 		if cap(spare) > largeBuffer {
 			spare = nil
 		}
 	}
+}
+
+// writePart is what is given to the socket at a time, one TLS record, and what
+// the client must take within Options.WriteTimeout: a slow link takes a long
+// buffer in many parts.
+const writePart = 16 << 10
+
+// writeAll writes a buffer.
+func (c *connection) writeAll(buf []byte) error {
+	for len(buf) > 0 {
+		c.armWrite()
+		n, err := c.conn.Write(buf[:min(len(buf), writePart)])
+		if err != nil {
+			return err
+		}
+		c.wrote(n)
+		buf = buf[n:]
+	}
+	return nil
 }
 
 // wrote counts what the client's socket took.
@@ -247,7 +274,7 @@ func (c *connection) armWrite() {
 // writeFailed ends the session's output; the reader notices the closed socket.
 func (c *connection) writeFailed(err error) {
 	if isTimeout(err) {
-		c.slow(end(imprint.CodeSlowConsumer, "the client took nothing for %s", c.broker.opts.WriteTimeout))
+		c.slow(end(imprint.CodeSlowConsumer, "the client took less than 16 KiB in %s", c.broker.opts.WriteTimeout))
 	}
 	c.session.mu.Lock()
 	c.out.closing = true

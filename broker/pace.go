@@ -16,7 +16,11 @@ const (
 // lock is held.
 func (c *connection) backlog() int {
 	s, opts := c.session, &c.broker.opts
-	return max((len(c.out.pending)+s.waitingBytes)*256/opts.MaxQueuedBytes, len(s.waiting)*256/opts.MaxQueuedMessages)
+	waits := max((len(c.out.pending)+s.waitingBytes)*256/opts.MaxQueuedBytes, len(s.waiting)*256/opts.MaxQueuedMessages)
+	if s.durable == nil {
+		return waits
+	}
+	return max(waits, c.broker.ledger.share(c.broker, &s.durable.queue))
 }
 
 // backlogHigh says that publishers should wait. The lock is held.
@@ -40,39 +44,74 @@ func (c *connection) signalRoom() {
 	}
 }
 
-// awaitRoom returns when the client's backlog is low again, or when the client
-// turns out to be one that isn't waited for.
-func (c *connection) awaitRoom() {
-	var timer *time.Timer
+// awaitRoom returns when the backlog of every one of the connections is low again
+// or turns out to be one that isn't waited for. All of them are given the same
+// time: many clients that take nothing hold a publisher up no longer than one.
+func awaitRoom(behind []*connection) {
+	timer := time.NewTimer(paceWindow)
+	defer timer.Stop()
 	for {
-		c.session.mu.Lock()
-		if c.out.closing || !c.backlogHigh() {
-			c.session.mu.Unlock()
-			break
-		}
-		if c.out.room == nil {
-			c.out.room = make(chan struct{})
-		}
-		room, before := c.out.room, c.out.written
-		c.session.mu.Unlock()
-		if timer == nil {
-			timer = time.NewTimer(paceWindow)
-		} else {
-			timer.Reset(paceWindow)
-		}
-		select {
-		case <-room:
-		case <-timer.C:
-			c.session.mu.Lock()
-			if c.out.written-before < paceBytes {
-				c.out.behind = true
+		late := false
+		for n, c := range behind {
+			if c != nil && !c.caughtUp(timer.C, &late) {
+				continue
 			}
-			c.session.mu.Unlock()
+			behind[n] = nil
 		}
+		if !late {
+			return
+		}
+		more := false
+		for n, c := range behind {
+			if c != nil && !c.keepsPace() {
+				behind[n] = nil
+			}
+			more = more || behind[n] != nil
+		}
+		if !more {
+			return
+		}
+		timer.Reset(paceWindow)
 	}
-	if timer != nil {
-		timer.Stop()
+}
+
+// caughtUp waits until the backlog is low again, or the time is over, which late
+// says from then on.
+func (c *connection) caughtUp(over <-chan time.Time, late *bool) bool {
+	c.session.mu.Lock()
+	if c.out.closing || !c.backlogHigh() {
+		c.session.mu.Unlock()
+		return true
 	}
+	if *late {
+		c.session.mu.Unlock()
+		return false
+	}
+	if c.out.room == nil {
+		c.out.room = make(chan struct{})
+		c.out.pacedFrom = c.out.written
+	}
+	room := c.out.room
+	c.session.mu.Unlock()
+	select {
+	case <-room:
+		return true
+	case <-over:
+		*late = true
+		return false
+	}
+}
+
+// keepsPace decides, at the end of a window, whether the client is waited for
+// any longer.
+func (c *connection) keepsPace() bool {
+	c.session.mu.Lock()
+	defer c.session.mu.Unlock()
+	if c.out.written-c.out.pacedFrom < paceBytes {
+		c.out.behind = true
+	}
+	c.out.pacedFrom = c.out.written
+	return !c.out.behind
 }
 
 // bucket is a rate limit in one word (GCRA): when all that it let through would

@@ -60,23 +60,21 @@ func (c *connection) handlePublish(ctx context.Context, header mqtt.FixedHeader,
 	}
 	switch {
 	case stored != nil:
-		c.post(ctx, stored, packet)
+		behind = append(behind, c.post(ctx, stored, packet)...)
 	case packet.QoS == 1:
 		c.acknowledge(packet.PacketID, mqtt.Success)
 	}
+	behind = slices.DeleteFunc(behind, func(other *connection) bool { return other == c })
 	if len(behind) > 0 {
 		c.payOwed()
-	}
-	for _, other := range behind {
-		if other != c {
-			other.awaitRoom()
-		}
+		awaitRoom(behind)
 	}
 	return nil
 }
 
-// post gives a message to the store and acknowledges it when it is durable.
-func (c *connection) post(ctx context.Context, p *parcel, packet *mqtt.Publish) {
+// post gives a message to the store and acknowledges it when it is durable. It
+// gives the connections whose queues there are long.
+func (c *connection) post(ctx context.Context, p *parcel, packet *mqtt.Publish) []*connection {
 	ledger := c.broker.ledger
 	if ledger.full() {
 		c.payOwed()
@@ -84,11 +82,12 @@ func (c *connection) post(ctx context.Context, p *parcel, packet *mqtt.Publish) 
 	}
 	if packet.QoS == 0 {
 		ledger.post(c.broker, p, nil)
-		return
+		return p.behind
 	}
 	id := packet.PacketID
 	c.awaitStore(id)
-	ledger.post(c.broker, p, func(err error) { c.answerStored(id, err) })
+	ledger.post(c.broker, p, func(err error) { c.answerStored(id, p.full, err) })
+	return p.behind
 }
 
 // resolveTopic gives the topic's name, through its alias where the client uses

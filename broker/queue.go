@@ -28,6 +28,7 @@ type durable struct {
 	expiresAt time.Time     // zero while connected
 	will      *will         // that waits for willAt; nil: none
 	willAt    time.Time
+	live      *will // of the connection; nil: it has none
 	committed int64 // last number in the store
 	loaded    int64 // last number in memory, or beyond
 	sent      int64 // last number sent, to this connection or one before
@@ -74,6 +75,8 @@ func (s *session) row(sentThrough int64) imprint.Session {
 	}
 	if d.will != nil {
 		row.Will, row.WillAt = d.will.encode(), d.willAt
+	} else if d.live != nil {
+		row.Will, row.WillDelay = d.live.encode(), d.live.delay
 	}
 	return row
 }

@@ -102,6 +102,10 @@ func (r *restoration) take(row imprint.Session) {
 		sent: row.SentThrough, willAt: row.WillAt,
 	}
 	d.reserved.Store(row.SentThrough)
+	if len(row.Will) > 0 && row.WillAt.IsZero() {
+		// Its connection was lost with the server.
+		d.willAt = now.Add(row.WillDelay)
+	}
 	if len(row.Will) > 0 {
 		d.will, err = b.decodeWill(row.Will)
 		if err != nil {

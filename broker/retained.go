@@ -26,19 +26,28 @@ func (b *Broker) checkRetain(r *realm, topic string, payload int) error {
 // and returns when that is durable. Who subscribes after that gets it; who
 // subscribed before gets it as any other message, which is routed after this.
 func (b *Broker) retain(ctx context.Context, r *realm, topic string, packet *mqtt.Publish) error {
-	err := b.checkRetain(r, topic, len(packet.Payload))
+	c, err := b.retention(r, topic, packet)
 	if err != nil {
 		return err
 	}
+	return b.ledger.wait(ctx, c)
+}
+
+// retention is the change that retains a message. Errors: CodeRetainedQuota.
+func (b *Broker) retention(r *realm, topic string, packet *mqtt.Publish) (change, error) {
+	err := b.checkRetain(r, topic, len(packet.Payload))
+	if err != nil {
+		return change{}, err
+	}
 	if len(packet.Payload) == 0 {
-		return b.ledger.wait(ctx, change{
+		return change{
 			write: func(tx imprint.Tx) error { return tx.DeleteRetained(r.tenant, topic) },
 			done: func(err error) {
 				if err == nil {
 					r.forgetRetained(topic)
 				}
 			},
-		})
+		}, nil
 	}
 	now := b.clock()
 	message := forwarded(packet, topic, now)
@@ -51,7 +60,7 @@ func (b *Broker) retain(ctx context.Context, r *realm, topic string, packet *mqt
 		Tenant: r.tenant, Topic: topic, QoS: byte(packet.QoS), Packet: kept.Append(nil, mqtt.V5), PayloadSize: len(packet.Payload),
 		ModifiedAt: now, ExpiresAt: message.expires,
 	}
-	return b.ledger.wait(ctx, change{
+	return change{
 		write: func(tx imprint.Tx) error { return tx.PutRetained(row) },
 		size:  len(row.Packet),
 		done: func(err error) {
@@ -61,7 +70,7 @@ func (b *Broker) retain(ctx context.Context, r *realm, topic string, packet *mqt
 				r.mu.Unlock()
 			}
 		},
-	})
+	}, nil
 }
 
 func (r *realm) forgetRetained(topic string) {

@@ -258,7 +258,15 @@ func TestFullQueuesDropCountAndTell(t *testing.T) {
 		sub.cut()
 		pub := h.on(first, id, v, connectAs("pub"))
 		for i := range 5 {
-			pub.published("a", fmt.Sprint(i))
+			// Whoever can be told that a queue had no room is told.
+			want := mqtt.Success
+			if v == mqtt.V5 && i >= 3 {
+				want = mqtt.QuotaExceeded
+			}
+			pub.publish(1, 7, "a", fmt.Sprint(i))
+			if got := expect[*mqtt.Ack](pub).Reason; got != want {
+				h.Errorf("message %d: got %s, want %s", i, got, want)
+			}
 		}
 		if got := h.broker.Counters().QueueFull; got != 2 {
 			h.Errorf("messages without room: got %d, want 2", got)

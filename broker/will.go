@@ -50,15 +50,29 @@ func (b *Broker) decodeWill(raw []byte) (*will, error) {
 
 // publishWill publishes a will; nobody waits for it.
 func (b *Broker) publishWill(r *realm, w *will) {
-	ctx := context.Background()
-	packet := w.packet
-	if packet.Retain {
-		err := b.retain(ctx, r, w.topic, &packet)
-		if err != nil {
-			b.opts.Logger.Error("couldn't retain a will", "tenant", r.tenant.String(), "topic", w.topic, "code", imprint.CodeOf(err), "error", err)
-		}
+	if !w.packet.Retain {
+		b.sendWill(r, w)
+		return
 	}
-	p, _ := b.route(ctx, routing{realm: r, now: b.clock()}, w.topic, &packet)
+	c, err := b.retention(r, w.topic, &w.packet)
+	if err != nil {
+		b.opts.Logger.Error("couldn't retain a will", "tenant", r.tenant.String(), "topic", w.topic, "code", imprint.CodeOf(err), "error", err)
+		b.sendWill(r, w)
+		return
+	}
+	kept := c.done
+	c.done = func(err error) {
+		kept(err)
+		// Routing may read the registry, for which the ledger doesn't wait.
+		b.background.Go(func() { b.sendWill(r, w) })
+	}
+	b.ledger.add(c)
+}
+
+// sendWill hands a will to its subscribers.
+func (b *Broker) sendWill(r *realm, w *will) {
+	packet := w.packet
+	p, _ := b.route(context.Background(), routing{realm: r, now: b.clock()}, w.topic, &packet)
 	if p != nil {
 		b.ledger.post(b, p, nil)
 	}

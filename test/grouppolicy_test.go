@@ -125,4 +125,3 @@ func TestAnInactiveCAKeepsTheSessionsOfItsDevices(t *testing.T) {
 	w.close()
 	who.open(t, persistent("kept-1", mqtt.V5), mqtt.V5).ping()
 }
-

@@ -89,7 +89,7 @@ const (
 
 func fullSession(tenant imprint.Tenant, key int64) imprint.Session {
 	return imprint.Session{Tenant: tenant, ClientID: unusual, Key: key, Level: 5, Expiry: (1<<32 - 2) * time.Second,
-		ExpiresAt: instant.Add(time.Hour), SentThrough: 1 << 50, Will: allBytes(300), WillAt: instant.Add(time.Minute), CreatedAt: instant}
+		ExpiresAt: instant.Add(time.Hour), SentThrough: 1 << 50, Will: allBytes(300), WillAt: instant.Add(time.Minute), WillDelay: 90 * time.Second, CreatedAt: instant}
 }
 
 // allBytes gives a packet with every byte in it.

@@ -5,13 +5,13 @@ import (
 )
 
 const (
-	sessionColumns  = "key, tenant, client_id, level, expiry, expires_at, sent_through, will, will_at, created_at"
+	sessionColumns  = "key, tenant, client_id, level, expiry, expires_at, sent_through, will, will_at, will_delay, created_at"
 	retainedColumns = "tenant, topic, qos, payload_size, modified_at, expires_at"
 )
 
 var (
 	putSession = upsert("sessions", 1, "key", "tenant", "client_id", "level", "expiry", "expires_at", "sent_through",
-		"will", "will_at", "created_at")
+		"will", "will_at", "will_delay", "created_at")
 	putSubscription = upsert("session_subscriptions", 2, "session", "filter", "qos", "options")
 	putQueued       = upsert("queued_messages", 2, "session", "seq", "expires_at", "packet")
 	putShareGroup   = upsert("share_groups", 1, "key", "tenant", "filter")
@@ -43,11 +43,11 @@ func blob(b []byte) []byte {
 
 func scanSession(t *Tx, r Rows, s *imprint.Session) error {
 	var tenant string
-	var level, expiry, expires, willAt, created int64
-	err := r.Scan(&s.Key, &tenant, (*string)(&s.ClientID), &level, &expiry, &expires, &s.SentThrough, &s.Will, &willAt, &created)
+	var level, expiry, expires, willAt, willDelay, created int64
+	err := r.Scan(&s.Key, &tenant, (*string)(&s.ClientID), &level, &expiry, &expires, &s.SentThrough, &s.Will, &willAt, &willDelay, &created)
 	s.Tenant = t.readTenant(tenant)
 	s.Level = int(level)
-	s.Expiry = duration(expiry)
+	s.Expiry, s.WillDelay = duration(expiry), duration(willDelay)
 	s.ExpiresAt, s.WillAt, s.CreatedAt = readTime(expires), readTime(willAt), readTime(created)
 	if len(s.Will) == 0 {
 		s.Will = nil
@@ -154,7 +154,7 @@ func (t *Tx) RetainedMessages(tenant imprint.Tenant, p imprint.Page) ([]imprint.
 // PutSession implements imprint.SessionWriter.
 func (t *Tx) PutSession(s imprint.Session) error {
 	_, err := t.exec(putSession, s.Key, t.in(s.Tenant), string(s.ClientID), int64(s.Level), s.Expiry.Milliseconds(),
-		millis(s.ExpiresAt), s.SentThrough, blob(s.Will), millis(s.WillAt), millis(s.CreatedAt))
+		millis(s.ExpiresAt), s.SentThrough, blob(s.Will), millis(s.WillAt), s.WillDelay.Milliseconds(), millis(s.CreatedAt))
 	return err
 }
 

@@ -13,6 +13,7 @@ CREATE TABLE sessions (
     sent_through BIGINT NOT NULL,
     will         BLOB   NOT NULL,
     will_at      BIGINT NOT NULL,
+    will_delay   BIGINT NOT NULL,
     created_at   BIGINT NOT NULL,
     PRIMARY KEY (key)
 ) WITHOUT ROWID;
