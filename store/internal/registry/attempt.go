@@ -37,18 +37,6 @@ func indexOfAttempt(a *imprint.Attempt) attemptIndex {
 	return attemptIndex{a.ID, a.Tenant, a.CertificateID, a.Serial, a.Thing, a.ClientID, a.Address, attemptFailed(a)}
 }
 
-// attemptBody is what no look-up needs of an attempt.
-type attemptBody struct {
-	EndedAt int64           `json:"ended,omitempty"` // milliseconds; absent: zero time
-	SNI     string          `json:"sni,omitempty"`
-	ALPN    string          `json:"alpn,omitempty"`
-	TLS     string          `json:"tls,omitempty"`
-	Subject string          `json:"subject,omitempty"`
-	Outcome imprint.Outcome `json:"outcome,omitempty"`
-	Code    imprint.Code    `json:"code,omitempty"`
-	Steps   []imprint.Step  `json:"steps,omitempty"`
-}
-
 func scanAttempt(t *Tx, r Rows, a *imprint.Attempt) error {
 	var tenant, text string
 	var at int64
@@ -68,10 +56,7 @@ func scanAttempt(t *Tx, r Rows, a *imprint.Attempt) error {
 		a.EndedAt = readTime(body.EndedAt)
 	}
 	a.SNI, a.ALPN, a.TLSVersion, a.Subject = body.SNI, body.ALPN, body.TLS, body.Subject
-	a.Outcome, a.Code, a.Steps = body.Outcome, body.Code, body.Steps
-	for i := range a.Steps {
-		a.Steps[i].At = a.Steps[i].At.UTC()
-	}
+	a.Outcome, a.Code, a.Steps = body.Outcome, body.Code, body.readSteps(a.At)
 	return nil
 }
 
@@ -90,7 +75,8 @@ func (t *Tx) Attempt(id string) (imprint.Attempt, error) {
 // PutAttempt implements imprint.TraceWriter.
 func (t *Tx) PutAttempt(a imprint.Attempt) error {
 	body := attemptBody{SNI: a.SNI, ALPN: a.ALPN, TLS: a.TLSVersion, Subject: a.Subject,
-		Outcome: a.Outcome, Code: a.Code, Steps: a.Steps}
+		Outcome: a.Outcome, Code: a.Code}
+	body.writeSteps(readTime(millis(a.At)), a.Steps)
 	if !a.EndedAt.IsZero() {
 		body.EndedAt = millis(a.EndedAt)
 	}

@@ -1,0 +1,67 @@
+package registry
+
+import (
+	"time"
+
+	"github.com/imprint-iot/imprint"
+)
+
+// attemptBody is what no look-up needs of an attempt.
+type attemptBody struct {
+	EndedAt int64           `json:"ended,omitempty"` // milliseconds; absent: zero time
+	SNI     string          `json:"sni,omitempty"`
+	ALPN    string          `json:"alpn,omitempty"`
+	TLS     string          `json:"tls,omitempty"`
+	Subject string          `json:"subject,omitempty"`
+	Outcome imprint.Outcome `json:"outcome,omitempty"`
+	Code    imprint.Code    `json:"code,omitempty"`
+	Log     []loggedStep    `json:"log,omitempty"`
+	// Steps hold them instead where one isn't near the attempt's time.
+	Steps []imprint.Step `json:"steps,omitempty"`
+}
+
+// loggedStep is a step in few bytes: what an attempt costs goes by the pages that
+// it fills.
+type loggedStep struct {
+	After   int64           `json:"t,omitempty"` // nanoseconds after the attempt's time as its column has it
+	Name    string          `json:"s"`
+	Verdict imprint.Verdict `json:"v"`
+	Code    imprint.Code    `json:"c,omitempty"`
+	Detail  string          `json:"d,omitempty"`
+	Fix     string          `json:"f,omitempty"`
+}
+
+// near bounds After.
+const near = 100 * 365 * 24 * time.Hour
+
+func (b *attemptBody) writeSteps(at time.Time, steps []imprint.Step) {
+	if len(steps) == 0 {
+		return
+	}
+	log := make([]loggedStep, len(steps))
+	for i := range steps {
+		s := &steps[i]
+		after := s.At.Sub(at)
+		if after <= -near || after >= near {
+			b.Steps = steps
+			return
+		}
+		log[i] = loggedStep{After: int64(after), Name: s.Name, Verdict: s.Verdict, Code: s.Code, Detail: s.Detail, Fix: s.Fix}
+	}
+	b.Log = log
+}
+
+func (b *attemptBody) readSteps(at time.Time) []imprint.Step {
+	for i := range b.Steps {
+		b.Steps[i].At = b.Steps[i].At.UTC()
+	}
+	if len(b.Log) == 0 {
+		return b.Steps
+	}
+	steps := make([]imprint.Step, len(b.Log))
+	for i := range b.Log {
+		s := &b.Log[i]
+		steps[i] = imprint.Step{At: at.Add(time.Duration(s.After)), Name: s.Name, Verdict: s.Verdict, Code: s.Code, Detail: s.Detail, Fix: s.Fix}
+	}
+	return steps
+}
