@@ -17,7 +17,7 @@ run: build ## the server, for real use, with its data in ./imprint-data
 	./bin/imprint serve
 
 test: tools build ## all tests with the race detector, with the real AWS CLI, mosquitto and openssl
-	CGO_ENABLED=1 IMPRINT_CI=1 $(GO) test -race -timeout 12m ./...
+	CGO_ENABLED=1 IMPRINT_CI=1 $(GO) test -race -timeout 18m ./...
 
 tools: ## Debian packages that the tests need, where they are missing
 	./scripts/test-tools

@@ -124,9 +124,10 @@ func TestSlowPeersLoseTheirPlace(t *testing.T) {
 	for n, tt := range tests {
 		address := fmt.Sprintf("127.0.4.%d", n+1)
 		wg.Go(func() {
-			conn := s.tcp(t, address)
-			if !tt.plain {
-				_ = conn.Close()
+			var conn net.Conn
+			if tt.plain {
+				conn = s.tcp(t, address)
+			} else {
 				conn = s.raw(t, d, address)
 			}
 			began := time.Now()
