@@ -200,8 +200,8 @@ type Broker struct {
 	// rechecks are certificates that changed while devices are on with them.
 	rechecks *recheckQueue
 
-	ledger *ledger
-	timers *timers
+	ledger     *ledger
+	timers     *timers
 	background background
 }
 

@@ -46,3 +46,13 @@ func (t *Tree) Match(topic string) (map[int]mqtt.QoS, int) {
 
 // Empty tells that no level is left.
 func (t *Tree) Empty() bool { return len(t.tree.root.children) == 0 && len(t.tree.root.subs) == 0 }
+
+// LookAtTheClock makes the timers look at once; by themselves they do every second.
+func (b *Broker) LookAtTheClock() { b.timers.poke() }
+
+// Timers gives how many sessions the timers know.
+func (b *Broker) Timers() int {
+	b.timers.mu.Lock()
+	defer b.timers.mu.Unlock()
+	return len(b.timers.due)
+}
