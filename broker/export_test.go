@@ -1,6 +1,9 @@
 package broker
 
-import "github.com/imprint-iot/imprint/mqtt"
+import (
+	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/mqtt"
+)
 
 // Tree lets the property test reach the topic tree: sessions are numbers there.
 type Tree struct {
@@ -55,4 +58,12 @@ func (b *Broker) Timers() int {
 	b.timers.mu.Lock()
 	defer b.timers.mu.Unlock()
 	return len(b.timers.due)
+}
+
+// NoSubscriptions tells that nothing is left in a tenant's topics.
+func (b *Broker) NoSubscriptions(t imprint.Tenant) bool {
+	tree := &b.realm(t).topics
+	tree.mu.RLock()
+	defer tree.mu.RUnlock()
+	return len(tree.root.children) == 0
 }

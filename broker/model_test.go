@@ -313,6 +313,8 @@ func (m *model) floated(c *modelClient, got *mqtt.Publish) *modelEntry {
 		}
 		delete(g.floating, found.payload)
 		e := &modelEntry{modelMessage: found, flags: []bool{false}, from: g}
+		// It may have been on its way to the session's connection before.
+		e.sent, e.id = got.Dup && c.session.lasting, got.PacketID
 		if got.QoS == 1 {
 			at := slices.IndexFunc(c.session.queue, func(e *modelEntry) bool { return !e.inflight })
 			if at < 0 {
