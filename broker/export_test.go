@@ -1,6 +1,9 @@
 package broker
 
-import "github.com/imprint-iot/imprint/mqtt"
+import (
+	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/mqtt"
+)
 
 // Tree lets the property test reach the topic tree: sessions are numbers there.
 type Tree struct {
@@ -46,3 +49,21 @@ func (t *Tree) Match(topic string) (map[int]mqtt.QoS, int) {
 
 // Empty tells that no level is left.
 func (t *Tree) Empty() bool { return len(t.tree.root.children) == 0 && len(t.tree.root.subs) == 0 }
+
+// LookAtTheClock makes the timers look at once; by themselves they do every second.
+func (b *Broker) LookAtTheClock() { b.timers.poke() }
+
+// Timers gives how many sessions the timers know.
+func (b *Broker) Timers() int {
+	b.timers.mu.Lock()
+	defer b.timers.mu.Unlock()
+	return len(b.timers.due)
+}
+
+// NoSubscriptions tells that nothing is left in a tenant's topics.
+func (b *Broker) NoSubscriptions(t imprint.Tenant) bool {
+	tree := &b.realm(t).topics
+	tree.mu.RLock()
+	defer tree.mu.RUnlock()
+	return len(tree.root.children) == 0
+}

@@ -84,10 +84,17 @@ type house struct {
 	log        *trace.Log
 	ahead      atomic.Int64 // how far the injected clock is ahead
 	until      time.Time    // when the connections' credentials end; zero: never
+	still      time.Time    // where the injected clock stands, but for ahead; zero: it goes
 	serving    sync.WaitGroup
 }
 
-func (h *house) now() time.Time { return time.Now().Add(time.Duration(h.ahead.Load())) }
+func (h *house) now() time.Time {
+	at := h.still
+	if at.IsZero() {
+		at = time.Now()
+	}
+	return at.Add(time.Duration(h.ahead.Load()))
+}
 
 func newHouse(t testing.TB, opts broker.Options) *house {
 	t.Helper()
@@ -97,7 +104,13 @@ func newHouse(t testing.TB, opts broker.Options) *house {
 // newHouseOn is a house on a registry of its own, whose sessions it restores.
 func newHouseOn(t testing.TB, opts broker.Options, store imprint.Store) *house {
 	t.Helper()
-	h := &house{TB: t, store: store}
+	return newHouseAt(t, opts, store, time.Time{})
+}
+
+// newHouseAt is a house whose clock stands still unless the test sets it on.
+func newHouseAt(t testing.TB, opts broker.Options, store imprint.Store, still time.Time) *house {
+	t.Helper()
+	h := &house{TB: t, store: store, still: still}
 	var b atomic.Pointer[broker.Broker]
 	h.identities = identity.NewResolver(h.store, func(tenant imprint.Tenant, id imprint.CertificateID) {
 		if b := b.Load(); b != nil {

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -22,6 +23,8 @@ import (
 	"github.com/coder/websocket"
 	"github.com/eclipse/paho.golang/packets"
 	"github.com/eclipse/paho.golang/paho"
+
+	"github.com/imprint-iot/imprint/mqtt"
 )
 
 // publisherPolicy lets a device publish and listen under its own tree.
@@ -315,5 +318,39 @@ func TestPythonsPahoSpeaksMQTTOverWebSocket(t *testing.T) {
 	run := runTool(t, "", cleanEnv(), "timeout", "60", "/usr/bin/python3", "-c", overWebSocket, u.Hostname(), u.Port(), u.RequestURI(), s.at().CABundle)
 	if run.exit != 0 || run.stdout != "connected 0\nmessage python/x 70000\n" {
 		t.Errorf("got exit code %d\n%s", run.exit, run.all())
+	}
+}
+
+// TestACloseFrameTakesTheWillBack ensures that a WebSocket client that closes
+// properly is treated like one that says DISCONNECT, and one that is cut isn't.
+func TestACloseFrameTakesTheWillBack(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	watch := s.one.open(t, mqtt.Connect{ClientID: "watch", CleanStart: true}, mqtt.V5)
+	watch.subscribe(at1("will/+"), at1("$aws/events/presence/disconnected/+"))
+	ctx := soon(t)
+	open := func(name string) *websocket.Conn {
+		ws, _, err := websocket.Dial(ctx, s.presigned(t, s.httpsURL(t)), &websocket.DialOptions{HTTPClient: s.httpClient(t), Subprotocols: []string{"mqtt"}})
+		if err != nil {
+			t.Fatalf("couldn't open a WebSocket: %v", err)
+		}
+		connect := mqtt.Connect{ClientID: name, CleanStart: true, KeepAlive: 60, Will: &mqtt.Will{Topic: "will/" + name, Payload: []byte("bye"), QoS: 1}}
+		err = ws.Write(ctx, websocket.MessageBinary, connect.Append(nil, mqtt.V311))
+		if err == nil {
+			_, _, err = ws.Read(ctx)
+		}
+		if err != nil {
+			t.Fatalf("couldn't connect: %v", err)
+		}
+		return ws
+	}
+	_ = open("closes").Close(websocket.StatusNormalClosure, "")
+	if got := watch.receive(); string(got.Topic) != "$aws/events/presence/disconnected/closes" {
+		t.Errorf("after a close frame: got a message on %s, want only the event", got.Topic)
+	}
+	_ = open("cut").CloseNow()
+	topics := []string{string(watch.receive().Topic), string(watch.receive().Topic)}
+	if !slices.Contains(topics, "will/cut") {
+		t.Errorf("after a cut: got messages on %v, want the will among them", topics)
 	}
 }

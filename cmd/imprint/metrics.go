@@ -106,7 +106,7 @@ func (m *metrics) watch(rooms metered) {
 	counter("imprint_connects_refused_total", "Connections refused before or at CONNECT.", func() uint64 { return b().Refused })
 	counter("imprint_publish_received_total", "PUBLISH packets from devices.", func() uint64 { return b().PublishIn })
 	counter("imprint_publish_sent_total", "PUBLISH packets to devices.", func() uint64 { return b().PublishOut })
-	counter("imprint_publish_dropped_total", "Messages dropped because a device's buffer was full.", func() uint64 { return b().PublishDropped })
+	counter("imprint_publish_dropped_total", "Messages that a device was not sent: its buffer was full, or they had expired, were too large for it, or it may no longer receive them.", func() uint64 { return b().PublishDropped })
 	counter("imprint_publish_denied_total", "PUBLISH packets that no policy allows.", func() uint64 { return b().PublishDenied })
 	counter("imprint_subscribe_denied_total", "Subscriptions that no policy allows.", func() uint64 { return b().SubscribeDenied })
 	counter("imprint_slow_consumers_total", "Connections ended because the device didn't keep up.", func() uint64 { return b().SlowConsumers })

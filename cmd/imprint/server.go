@@ -274,7 +274,7 @@ func (s *server) openGateway() error {
 		MaxPending: s.config.MaxPendingPerAddress, MaxConnections: s.config.MaxConnections,
 		MaxPerAddress: s.config.MaxConnectionsPerAddress, RatePerAddress: s.config.ConnectionRatePerAddress,
 		ConcurrentHandshakes: s.config.ConcurrentHandshakes, SecurityPolicy: policy, Logger: s.logger,
-		HTTP: gateway.HTTPOptions{HeaderTimeout: s.config.ConnectTimeout, PublishRate: orNoBound(s.config.HTTPSPublishRate)},
+		HTTP: gateway.HTTPOptions{HeaderTimeout: s.config.ConnectTimeout, PublishRate: orNoBound(s.config.HTTPSPublishRate), MaxPayload: s.config.MaxPayload},
 	}, gateway.Rooms{
 		Store: s.store, Clock: s.clock, Endpoints: s.endpoints, Identities: s.identities,
 		Provisioning: s.provisioning, Broker: s.broker, Trace: s.trace, Certificates: s.certificates, Tickets: s.tickets,
