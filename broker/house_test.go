@@ -117,7 +117,9 @@ func newHouseAt(t testing.TB, opts broker.Options, store imprint.Store, still ti
 			b.CertificateChanged(tenant, id)
 		}
 	})
-	opts.Logger = quiet()
+	if opts.Logger == nil {
+		opts.Logger = quiet()
+	}
 	if opts.PublishRate == 0 {
 		opts.PublishRate, opts.ThroughputRate = -1, -1 // tests are quicker than devices
 	}
