@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/broker"
@@ -196,13 +197,11 @@ func TestSharedSubscriptionsAmidComingsAndGoings(t *testing.T) {
 		var stop atomic.Bool
 		// take acknowledges some messages and leaves others to the next.
 		take := func(c *client, random *rand.Rand) {
-			for n := random.IntN(30) + 1; n > 0; n-- {
+			c.hasty = 300 * time.Millisecond
+			for n := random.IntN(30) + 1; n > 0 && !stop.Load(); n-- {
 				p, err := c.receive()
 				m, ok := p.(*mqtt.Publish)
-				if err != nil || !ok {
-					break
-				}
-				if random.IntN(8) == 0 {
+				if err != nil || !ok || random.IntN(8) == 0 {
 					break
 				}
 				mu.Lock()
@@ -213,11 +212,18 @@ func TestSharedSubscriptionsAmidComingsAndGoings(t *testing.T) {
 				stop.Store(left == 0)
 				mu.Unlock()
 				c.send(&mqtt.Ack{Type: mqtt.TypePuback, PacketID: m.PacketID})
-				if stop.Load() {
-					break
-				}
 			}
+			c.hasty = 0
 			c.goodbye()
+		}
+		join := func(name string, connect *mqtt.Connect) *client {
+			c := h.tryOn(id, v, connect)
+			if c == nil {
+				h.Errorf("%s isn't let in", name)
+				return nil
+			}
+			c.send(&mqtt.Subscribe{PacketID: 1, Filters: []mqtt.Subscription{{Filter: filter, QoS: 1}}})
+			return c
 		}
 		keeper := lasting(v, "keeper"+topic, 1000)
 		c := h.on(first, id, v, keeper)
@@ -226,17 +232,27 @@ func TestSharedSubscriptionsAmidComingsAndGoings(t *testing.T) {
 		for n := range 3 {
 			members.Go(func() {
 				random := rand.New(rand.NewPCG(2, uint64(n)))
-				for !stop.Load() {
-					if n == 0 {
-						c := h.tryOn(id, v, keeper)
-						c.send(&mqtt.Pingreq{}) // it may have to leave without a message
-						take(c, random)
-						continue
+				name := fmt.Sprint("member", n, topic)
+				for !stop.Load() && !h.Failed() {
+					var c *client
+					switch n {
+					case 0:
+						c = h.tryOn(id, v, keeper)
+					case 1: // its session ends with messages that others are to get
+						c = join(name, lasting(v, name, 1000))
+					default:
+						c = join(name, connectAs(name))
 					}
-					c := h.tryOn(id, v, connectAs(fmt.Sprint("member", n, topic)))
-					c.send(&mqtt.Subscribe{PacketID: 1, Filters: []mqtt.Subscription{{Filter: filter, QoS: 1}}}, &mqtt.Pingreq{})
-					_, _ = c.receive()
+					if c == nil {
+						return
+					}
+					if n > 0 {
+						_, _ = c.receive()
+					}
 					take(c, random)
+					if n == 1 {
+						h.on(first, id, v, connectAs(name)).goodbye()
+					}
 				}
 			})
 		}
