@@ -1,6 +1,8 @@
 package broker
 
 import (
+	"sync"
+
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/mqtt"
 )
@@ -66,4 +68,19 @@ func (b *Broker) NoSubscriptions(t imprint.Tenant) bool {
 	tree.mu.RLock()
 	defer tree.mu.RUnlock()
 	return len(tree.root.children) == 0
+}
+
+// EndWhileSubscribing ends a session in the moment in which it subscribes.
+func (b *Broker) EndWhileSubscribing(t imprint.Tenant, filters ...string) {
+	c := &connection{broker: b}
+	s := &session{broker: b, realm: b.realm(t)}
+	s.conn.Store(c)
+	var fresh []*subscription
+	for _, filter := range filters {
+		fresh = append(fresh, &subscription{session: s, filter: filter, inner: filter, qos: 1})
+	}
+	var both sync.WaitGroup
+	both.Go(func() { _, _ = s.install(c, fresh) })
+	both.Go(s.unsubscribeAll)
+	both.Wait()
 }

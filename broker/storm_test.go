@@ -377,3 +377,88 @@ func TestShutdownUnderLoad(t *testing.T) {
 		}
 	})
 }
+
+func TestSessionsThatEndWhileTheySubscribeLeaveNothing(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, broker.Options{})
+	filters := make([]string, 200)
+	for n := range filters {
+		filters[n] = fmt.Sprint("x/", n)
+	}
+	for range 500 {
+		h.broker.EndWhileSubscribing(first, filters...)
+	}
+	if !h.broker.NoSubscriptions(first) {
+		t.Error("subscriptions of sessions that ended are left")
+	}
+}
+
+// TestQueuedSharesAreHandedOutOnce has members acknowledge messages while their
+// group's queue is read again and again.
+func TestQueuedSharesAreHandedOutOnce(t *testing.T) {
+	bothVersions(t, broker.Options{}, func(h *house, v mqtt.Version) {
+		id := h.register(first, allowAll)
+		topic := fmt.Sprint("q", byte(v))
+		filter := "$share/g/" + topic
+		const many, members = 500, 3
+		keeper := h.on(first, id, v, lasting(v, "keeper"+topic, 1000))
+		keeper.subscribe(1, filter)
+		keeper.goodbye()
+		h.fill(id, topic, many)
+		var mu sync.Mutex
+		got := map[string]int{}
+		left := many
+		var all sync.WaitGroup
+		for n := range members {
+			c := h.on(first, id, v, connectAs(fmt.Sprint("member", n, topic)))
+			all.Go(func() {
+				c.send(&mqtt.Subscribe{PacketID: 1, Filters: []mqtt.Subscription{{Filter: filter, QoS: 1}}})
+				for {
+					p, err := c.receive()
+					if err != nil {
+						return
+					}
+					m, ok := p.(*mqtt.Publish)
+					if !ok {
+						continue
+					}
+					_, _ = c.conn.Write((&mqtt.Ack{Type: mqtt.TypePuback, PacketID: m.PacketID}).Append(nil, v))
+					mu.Lock()
+					got[string(m.Payload)]++
+					if got[string(m.Payload)] == 1 {
+						left--
+					}
+					mu.Unlock()
+				}
+			})
+		}
+		h.eventually("all have come", func() bool {
+			mu.Lock()
+			defer mu.Unlock()
+			return left == 0
+		})
+		h.on(first, id, v, connectAs("keeper"+topic)).goodbye()
+		h.must(h.broker.Shutdown(t0(h)))
+		all.Wait()
+		for payload, n := range got {
+			if n != 1 {
+				h.Errorf("%s came %d times", payload, n)
+			}
+		}
+	})
+}
+
+// fill publishes many messages, several at once.
+func (h *house) fill(id imprint.CertificateID, topic string, many int) {
+	h.Helper()
+	pub := h.on(first, id, mqtt.V5, connectAs("fill"+topic))
+	for n := range many {
+		pub.publish(1, uint16(n+1), topic, fmt.Sprint(n))
+		if n%50 == 49 || n == many-1 {
+			for range n%50 + 1 {
+				expect[*mqtt.Ack](pub)
+			}
+		}
+	}
+	pub.goodbye()
+}
