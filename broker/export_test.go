@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"runtime"
 	"sync"
 
 	"github.com/imprint-iot/imprint"
@@ -81,6 +82,11 @@ func (b *Broker) EndWhileSubscribing(t imprint.Tenant, filters ...string) {
 	}
 	var both sync.WaitGroup
 	both.Go(func() { _, _ = s.install(c, fresh) })
-	both.Go(s.unsubscribeAll)
+	both.Go(func() {
+		for !s.subscribed(filters[0]) {
+			runtime.Gosched()
+		}
+		s.unsubscribeAll()
+	})
 	both.Wait()
 }
