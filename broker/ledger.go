@@ -294,7 +294,12 @@ func (l *ledger) post(b *Broker, p *parcel, done func(error)) {
 		done: func(err error) {
 			p.written(b, err)
 			if strays := p.strays(b, err); strays != nil {
-				l.post(b, strays, done)
+				l.post(b, strays, func(err error) {
+					p.full = p.full || strays.full
+					if done != nil {
+						done(err)
+					}
+				})
 				return
 			}
 			if done != nil {
@@ -314,7 +319,8 @@ func (l *ledger) number(b *Broker, p *parcel, t *target) {
 	q := t.queue()
 	seq, ok := q.place(b, len(p.raw))
 	if !ok {
-		p.full = true
+		// What was meant for one member of a group goes to another, or waits.
+		p.full = p.full || t.shared == nil
 		return
 	}
 	t.seq = seq
