@@ -1,6 +1,9 @@
 package broker
 
 import (
+	"runtime"
+	"sync"
+
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/mqtt"
 )
@@ -66,4 +69,24 @@ func (b *Broker) NoSubscriptions(t imprint.Tenant) bool {
 	tree.mu.RLock()
 	defer tree.mu.RUnlock()
 	return len(tree.root.children) == 0
+}
+
+// EndWhileSubscribing ends a session in the moment in which it subscribes.
+func (b *Broker) EndWhileSubscribing(t imprint.Tenant, filters ...string) {
+	c := &connection{broker: b}
+	s := &session{broker: b, realm: b.realm(t)}
+	s.conn.Store(c)
+	var fresh []*subscription
+	for _, filter := range filters {
+		fresh = append(fresh, &subscription{session: s, filter: filter, inner: filter, qos: 1})
+	}
+	var both sync.WaitGroup
+	both.Go(func() { _, _ = s.install(c, fresh) })
+	both.Go(func() {
+		for !s.subscribed(filters[0]) {
+			runtime.Gosched()
+		}
+		s.unsubscribeAll()
+	})
+	both.Wait()
 }

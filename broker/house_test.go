@@ -227,6 +227,7 @@ type client struct {
 	in      *bufio.Reader
 	version mqtt.Version
 	attempt string
+	hasty   time.Duration // how long it waits for a packet, when not for patience
 }
 
 // door opens a connection, as a certificate, without any packet.
@@ -300,7 +301,11 @@ func (c *client) write(b []byte) {
 
 // receive gives the next packet; the error is io.EOF when the server closed.
 func (c *client) receive() (mqtt.Packet, error) {
-	_ = c.conn.SetReadDeadline(time.Now().Add(patience))
+	wait := patience
+	if c.hasty > 0 {
+		wait = c.hasty
+	}
+	_ = c.conn.SetReadDeadline(time.Now().Add(wait))
 	var head []byte
 	for {
 		h, ok, err := mqtt.ParseFixedHeader(head)

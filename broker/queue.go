@@ -317,11 +317,9 @@ func (s *session) forgetQueued(seq int64, size int) {
 			if taken == nil {
 				taken, d.settled, d.settling = d.settled, nil, false
 			}
-			gone := s.over
 			s.mu.Unlock()
-			if gone {
-				return nil
-			}
+			// Also when the session has ended since: what it has acknowledged isn't
+			// inherited.
 			return tx.DeleteQueuedAll(d.queue.key, taken)
 		},
 		done: func(err error) {
