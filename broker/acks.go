@@ -18,6 +18,9 @@ type answer struct {
 	reason mqtt.ReasonCode
 }
 
+// maxRepeated bounds the refusals of repeated packet ids that wait their turn.
+const maxRepeated = 1000
+
 // admitID decides whether a QoS 1 PUBLISH may come now: at most
 // Options.MaxInflight may wait for their PUBACK. It reports false for one that
 // was answered here.
@@ -31,7 +34,7 @@ func (c *connection) admitID(id uint16) (bool, error) {
 			return true, nil
 		}
 		// A repeated id is answered, but not for ever: the answers wait, too.
-		if c.version == mqtt.V5 && waiting >= c.broker.opts.MaxInflight && !(used && waiting < 2*c.broker.opts.MaxInflight) {
+		if c.version == mqtt.V5 && waiting >= c.broker.opts.MaxInflight && !(used && waiting < c.broker.opts.MaxInflight+maxRepeated) {
 			c.session.mu.Unlock()
 			return false, end(imprint.CodeReceiveMaximum, "%d QoS 1 messages wait for their PUBACK, as many as CONNACK allowed", waiting)
 		}
