@@ -30,16 +30,16 @@ func (c *connection) admitID(id uint16) (bool, error) {
 			c.session.mu.Unlock()
 			return true, nil
 		}
-		if c.version == mqtt.V5 && used {
+		if c.version == mqtt.V5 && waiting >= c.broker.opts.MaxInflight {
+			c.session.mu.Unlock()
+			return false, end(imprint.CodeReceiveMaximum, "%d QoS 1 messages wait for their PUBACK, as many as CONNACK allowed", waiting)
+		}
+		if c.version == mqtt.V5 {
 			c.session.mu.Unlock()
 			err := imprint.Errorf(imprint.CodePacketIDInUse, "packet identifier %d came again before its PUBACK", id)
 			c.peer.Rec.Fail("publish", err)
 			c.refuseID(id, mqtt.PacketIdentifierInUse, err)
 			return false, nil
-		}
-		if c.version == mqtt.V5 {
-			c.session.mu.Unlock()
-			return false, end(imprint.CodeReceiveMaximum, "%d QoS 1 messages wait for their PUBACK, as many as CONNACK allowed", waiting)
 		}
 		if c.out.closing {
 			c.session.mu.Unlock()

@@ -65,6 +65,7 @@ func (b *Broker) enter(a arrival) (before departure, err error) {
 	}
 	r.byCert[c.certificate][c] = struct{}{}
 	b.count.connected.Add(1)
+	c.entered = true
 	return before, nil
 }
 
@@ -79,7 +80,7 @@ func (b *Broker) newSession(c *connection, expiry time.Duration, replaces bool, 
 		}
 		c.realm.stored++
 		b.count.stored.Add(1)
-		s = &session{durable: &durable{queue: queue{key: newKey()}, createdAt: now}}
+		s = &session{durable: &durable{queue: queue{key: newKey()}, createdAt: now, ended: make(chan struct{})}}
 	}
 	s.broker, s.realm, s.clientID, s.version = b, c.realm, c.clientID, c.version
 	return s, nil
@@ -167,6 +168,8 @@ func (s *session) discard() {
 	s.mu.Lock()
 	if s.over {
 		s.mu.Unlock()
+		// Who tells of its end must not be quicker than who ends it.
+		<-s.durable.ended
 		return
 	}
 	s.over = true
@@ -187,6 +190,7 @@ func (s *session) discard() {
 		}
 		return tx.DeleteSession(key)
 	}})
+	close(s.durable.ended)
 	s.realm.mu.Lock()
 	s.realm.stored--
 	if s.realm.sessions[s.clientID] == s {
@@ -197,7 +201,7 @@ func (s *session) discard() {
 }
 
 // detach takes a connection that has ended from its session, unless the session
-// has gone on to another one. It reports whether the session has ended, too.
+// has gone on to another one.
 func (s *session) detach(c *connection, w *will) {
 	d := s.durable
 	s.mu.Lock()

@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"io"
 	"strings"
 	"time"
@@ -98,11 +97,6 @@ func (c *connection) checkConnect(packet *mqtt.Connect, who *identity.Identity) 
 			a.Thing = thing.Thing.Name
 		}
 	})
-	if !c.realm.mayConnect(c.clientID, c.broker.clock(), c.broker.opts.ConnectRate) {
-		err := imprint.Errorf(imprint.CodeConnectRate, "client id %q connects more than %d times a second", c.clientID, c.broker.opts.ConnectRate)
-		c.peer.Rec.Fail("mqtt.connect", err)
-		return err
-	}
 	bound := c.bind(who)
 	c.bound.Store(bound)
 	request := policy.Request{
@@ -128,6 +122,12 @@ func (c *connection) checkConnect(packet *mqtt.Connect, who *identity.Identity) 
 		}
 		return err
 	}
+	// Last, so that nobody uses up the rate of a client id that isn't theirs.
+	if !c.realm.mayConnect(c.clientID, c.broker.clock(), c.broker.opts.ConnectRate) {
+		err := imprint.Errorf(imprint.CodeConnectRate, "client id %q connects more than %d times a second", c.clientID, c.broker.opts.ConnectRate)
+		c.peer.Rec.Fail("mqtt.connect", err)
+		return err
+	}
 	return nil
 }
 
@@ -147,16 +147,7 @@ func (c *connection) explain(code imprint.Code, bound *binding, request *policy.
 
 // denied makes the refusal of a policy decision, with the decision in words.
 func denied(code imprint.Code, why policy.Explanation) *imprint.Error {
-	var text strings.Builder
-	text.WriteString(why.Sentence)
-	for _, v := range why.Variables {
-		if v.Resolved {
-			fmt.Fprintf(&text, " ${%s} is %q.", v.Name, v.Value)
-			continue
-		}
-		fmt.Fprintf(&text, " ${%s} has no value: %s.", v.Name, v.Reason)
-	}
-	err := imprint.Errorf(code, "%s", text.String())
+	err := imprint.Errorf(code, "%s", why.Paragraph())
 	err.Hint = why.Hint
 	return err
 }

@@ -100,6 +100,7 @@ type connection struct {
 	throughput bucket
 	explained  int  // denials that were put into words
 	throttled  bool // the trace knows that it publishes too often
+	entered    bool // known to the realm
 	withdrawn  bool // out of the topics and the realm
 	small      [256]byte
 
@@ -120,6 +121,10 @@ func (b *Broker) Serve(ctx context.Context, conn net.Conn, peer Peer) {
 	defer close(c.gone)
 	in := &reader{connection: c}
 	defer in.release()
+	// Whoever recovers from a panic of this goroutine keeps the server; nothing
+	// of the connection may stay behind then.
+	defer c.forget()
+	defer c.payOwed()
 	err := c.connect(ctx, in)
 	if err != nil {
 		b.count.refused.Add(1)
@@ -129,11 +134,10 @@ func (b *Broker) Serve(ctx context.Context, conn net.Conn, peer Peer) {
 	if peer.Admitted != nil {
 		peer.Admitted()
 	}
-	// Whoever recovers from a panic of this goroutine keeps the server; nothing
-	// of the session may stay behind then.
-	defer c.forget()
-	defer c.payOwed()
 	err = in.run(ctx)
+	// Before anything that takes time: others wait for what came last.
+	c.payOwed()
+	c.countArrived()
 	if saidGoodbye(err) {
 		c.will = nil
 	}
@@ -224,7 +228,7 @@ func (c *connection) finish(why *endError) {
 // withdraw takes the connection from its session and out of the realm, once. Its
 // will is published, unless it waits for the session.
 func (c *connection) withdraw() {
-	if c.withdrawn {
+	if c.withdrawn || !c.entered {
 		return
 	}
 	c.withdrawn = true

@@ -48,6 +48,9 @@ func (b *Broker) Publish(ctx context.Context, m Message) error {
 	b.ledger.post(b, stored, func(err error) { result <- err })
 	select {
 	case err = <-result:
+		if err == nil && stored.full {
+			return imprint.Errorf(imprint.CodeQueueFull, "the queue of an absent subscriber has no room for the message; the others get it")
+		}
 		return err
 	case <-ctx.Done():
 		return imprint.Errorf(imprint.CodeUnavailable, "couldn't wait for the store: %w", ctx.Err())

@@ -270,6 +270,7 @@ type target struct {
 	retain  bool
 	seq     int64       // its number there; 0: there was no room
 	shared  *shareGroup // that chose the session; nil: none
+	decided *connection // that may receive it; nil: nobody was asked
 	stray   bool        // the chosen session has no room, or ended before the message was stored
 }
 
@@ -284,7 +285,7 @@ func (t *target) queue() *queue {
 func (l *ledger) post(b *Broker, p *parcel, done func(error)) {
 	packet := *p.kept
 	packet.QoS, packet.PacketID, packet.Retain, packet.Dup = 1, 1, false, false
-	p.raw = packet.Append(nil, mqtt.V5)
+	p.kept, p.raw = &packet, packet.Append(nil, mqtt.V5)
 	l.mu.Lock()
 	for n := range p.targets {
 		l.number(b, p, &p.targets[n])
@@ -480,7 +481,7 @@ func (p *parcel) written(b *Broker, err error) {
 		case t.group != nil:
 			t.group.storedMessage()
 		default:
-			t.session.stored(t.seq, p, t.retain)
+			t.session.stored(t.seq, p, t)
 		}
 	}
 }
@@ -500,7 +501,9 @@ func (p *parcel) strays(b *Broker, err error) *parcel {
 		}
 		q := t.shared.stored()
 		if q == nil {
-			b.count.publishDropped.Add(1)
+			// Only members without a stored session are left.
+			l := &lease{group: t.shared, kept: p.kept, expires: p.expires}
+			b.background.Go(l.giveBack)
 			continue
 		}
 		again = append(again, target{group: q})

@@ -258,14 +258,14 @@ func (b *Broker) route(ctx context.Context, from routing, topic string, packet *
 		retain, qos := sub.retainAsPublished && packet.Retain, min(packet.QoS, sub.qos)
 		if s.durable != nil && qos == 1 {
 			if c == nil || c.mayQueue(ctx, r, topic, from.now) {
-				p.targets = append(p.targets, target{session: s, retain: retain})
+				p.targets = append(p.targets, target{session: s, retain: retain, decided: c})
 			}
 			continue
 		}
 		if c == nil || !c.receivesCached(ctx, cache, n, topic, from) {
 			continue
 		}
-		slow, _ := s.deliver(&message, qos, retain, nil, from.from)
+		slow, _ := s.deliver(c, &message, qos, retain, nil, from.from)
 		if slow != nil {
 			behind = append(behind, slow)
 		}

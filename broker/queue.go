@@ -22,6 +22,7 @@ import (
 type durable struct {
 	queue     queue
 	createdAt time.Time
+	ended     chan struct{} // closed when the ledger has its deletion
 
 	// Guarded by the session's mu.
 	expiry    time.Duration // after the end of the connection
@@ -120,7 +121,7 @@ func (s *session) reserve(tx imprint.Tx, seq int64) error {
 }
 
 // stored tells the session that a message is in its queue.
-func (s *session) stored(seq int64, p *parcel, retain bool) {
+func (s *session) stored(seq int64, p *parcel, t *target) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	d := s.durable
@@ -130,7 +131,9 @@ func (s *session) stored(seq int64, p *parcel, retain bool) {
 	if c == nil || c.out.closing || s.over {
 		return
 	}
-	inOrder := d.loaded >= before && !c.loading
+	// Who may receive it was decided for one connection; another one reads its
+	// queue and decides anew.
+	inOrder := d.loaded >= before && !c.loading && c == t.decided
 	if !inOrder || seq > d.reserved.Load() || len(s.waiting) >= loadMessages || s.waitingBytes >= loadBytes {
 		if len(s.waiting) == 0 {
 			s.loadMore(c)
@@ -138,7 +141,7 @@ func (s *session) stored(seq int64, p *parcel, retain bool) {
 		return
 	}
 	d.loaded = seq
-	s.hold(c, p.held(c, held{retain: retain, until: p.expires, seq: seq, stored: len(p.raw)}))
+	s.hold(c, p.held(c, held{retain: t.retain, until: p.expires, seq: seq, stored: len(p.raw)}))
 	s.pump(c, nil)
 }
 
@@ -318,6 +321,15 @@ func (s *session) forgetQueued(seq int64, size int) {
 			// Also when the session has ended since: what it has acknowledged isn't
 			// inherited.
 			return tx.DeleteQueuedAll(d.queue.key, taken)
+		},
+		done: func(err error) {
+			if err == nil {
+				return
+			}
+			// They go with the next ones.
+			s.mu.Lock()
+			d.settled, d.settling = append(d.settled, taken...), false
+			s.mu.Unlock()
 		},
 	})
 }

@@ -59,12 +59,17 @@ func (r *reader) next(ctx context.Context, limit int, idle time.Duration) (mqtt.
 func (c *connection) settleBatch() {
 	c.payOwed()
 	c.flush()
+	c.countArrived()
+	giveBuffer(c.scratch)
+	c.scratch = nil
+}
+
+// countArrived adds the messages of the last bytes to the broker's count.
+func (c *connection) countArrived() {
 	if c.arrived > 0 {
 		c.broker.count.publishIn.Add(c.arrived)
 		c.arrived = 0
 	}
-	giveBuffer(c.scratch)
-	c.scratch = nil
 }
 
 // deadlineSlack is how much later than asked a silent connection may be noticed:

@@ -22,8 +22,8 @@ type realm struct {
 	sessions map[imprint.ClientID]*session
 	byCert   map[imprint.CertificateID]map[*connection]struct{}
 	presence map[imprint.ClientID]*presence
-	stored   int                 // sessions that outlive their connections
-	retained map[string]struct{} // topics with a retained message
+	stored   int                  // sessions that outlive their connections
+	retained map[string]time.Time // topics with a retained message, and when it expires; zero: never
 	connects map[imprint.ClientID]bucket
 	// restored are the queues of stored groups whose first member is still to
 	// come, by filter.
@@ -65,7 +65,7 @@ func (b *Broker) realm(t imprint.Tenant) *realm {
 		tenant: t, clientARN: t.ARN("client/"), topicARN: t.ARN("topic/"), filterARN: t.ARN("topicfilter/"),
 		sessions: map[imprint.ClientID]*session{},
 		byCert:   map[imprint.CertificateID]map[*connection]struct{}{},
-		presence: map[imprint.ClientID]*presence{}, retained: map[string]struct{}{}, restored: map[string]queue{},
+		presence: map[imprint.ClientID]*presence{}, retained: map[string]time.Time{}, restored: map[string]queue{},
 	}
 	r.topics.parents = b.opts.StandardParentMatch
 	b.realms[t] = r

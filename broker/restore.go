@@ -98,6 +98,7 @@ func (r *restoration) take(row imprint.Session) {
 		r.forget(other)
 	}
 	d := &durable{
+		ended: make(chan struct{}),
 		queue: queue{key: row.Key, last: row.SentThrough}, createdAt: row.CreatedAt, expiry: row.Expiry, expiresAt: row.ExpiresAt,
 		sent: row.SentThrough, willAt: row.WillAt,
 	}
@@ -258,7 +259,7 @@ func (r *restoration) readRetained(tx imprint.ReadTx) error {
 				return err
 			}
 			for _, row := range rows {
-				r.broker.realm(settings.Tenant).retained[row.Topic] = struct{}{}
+				r.broker.realm(settings.Tenant).retained[row.Topic] = row.ExpiresAt
 			}
 			if next == "" {
 				break
@@ -309,24 +310,11 @@ func (r *restoration) used(g imprint.ShareGroup) bool {
 // have from now on, and starts their timers.
 func (r *restoration) settle(ctx context.Context) error {
 	b := r.broker
-	write := change{write: func(tx imprint.Tx) error {
-		for _, key := range r.expired {
-			err := tx.DeleteSession(key)
-			if err != nil {
-				return err
-			}
-		}
-		for _, key := range r.orphans {
-			err := r.clear(tx, key)
-			if err != nil {
-				return err
-			}
-		}
-		return nil
-	}}
-	err := b.ledger.wait(ctx, write)
-	if err != nil {
-		return err
+	for _, key := range r.expired {
+		b.ledger.add(change{write: func(tx imprint.Tx) error { return tx.DeleteSession(key) }})
+	}
+	for _, key := range r.orphans {
+		b.ledger.add(change{write: func(tx imprint.Tx) error { return r.clear(tx, key) }})
 	}
 	for key, g := range r.groups {
 		if !r.used(g) {

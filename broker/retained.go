@@ -17,9 +17,24 @@ func (b *Broker) checkRetain(r *realm, topic string, payload int) error {
 	defer r.mu.Unlock()
 	_, replaces := r.retained[topic]
 	if payload > 0 && !replaces && len(r.retained) >= b.opts.MaxRetained {
+		b.sweepRetained(r)
+	}
+	if payload > 0 && !replaces && len(r.retained) >= b.opts.MaxRetained {
 		return imprint.Errorf(imprint.CodeRetainedQuota, "the tenant has %d retained messages, as many as allowed", len(r.retained))
 	}
 	return nil
+}
+
+// sweepRetained lets go of the messages that have expired, so that they take
+// nobody's place. The realm's lock is held.
+func (b *Broker) sweepRetained(r *realm) {
+	now := b.clock()
+	for topic, expires := range r.retained {
+		if !expires.IsZero() && !expires.After(now) {
+			delete(r.retained, topic)
+			b.dropRetained(r, topic)
+		}
+	}
 }
 
 // retain stores the message of a topic, or deletes it when its payload is empty,
@@ -66,7 +81,7 @@ func (b *Broker) retention(r *realm, topic string, packet *mqtt.Publish) (change
 		done: func(err error) {
 			if err == nil {
 				r.mu.Lock()
-				r.retained[topic] = struct{}{}
+				r.retained[topic] = row.ExpiresAt
 				r.mu.Unlock()
 			}
 		},
@@ -138,10 +153,10 @@ func (c *connection) sendRetainedMessage(ctx context.Context, sub *subscription,
 	m := outgoing{Publish: *packet, expires: row.ExpiresAt, kept: packet}
 	qos := min(packet.QoS, sub.qos)
 	if qos == 0 || c.session.durable == nil {
-		c.session.deliver(&m, qos, true, nil, nil)
+		c.session.deliver(c, &m, qos, true, nil, nil)
 		return nil
 	}
-	p := &parcel{kept: packet, expires: row.ExpiresAt, targets: []target{{session: c.session, retain: true}}}
+	p := &parcel{kept: packet, expires: row.ExpiresAt, targets: []target{{session: c.session, retain: true, decided: c}}}
 	c.broker.ledger.post(c.broker, p, nil)
 	return nil
 }

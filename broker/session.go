@@ -69,17 +69,18 @@ type held struct {
 	shared *lease
 }
 
-// deliver sends a message to the session's client, if it is connected, or keeps
+// deliver sends a message to the session's client, if it is still on with the
+// connection that may receive it, or keeps
 // it in memory until the client's window has room. It never blocks on the
 // client. Behind is a connection whose backlog is high, for the publisher to wait
 // for; taken is false when nobody is connected.
-func (s *session) deliver(m *outgoing, qos mqtt.QoS, retain bool, shared *lease, by *connection) (behind *connection, taken bool) {
+func (s *session) deliver(to *connection, m *outgoing, qos mqtt.QoS, retain bool, shared *lease, by *connection) (behind *connection, taken bool) {
 	f := m.form(s.version, qos)
 	size := len(f.raw)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c := s.conn.Load()
-	if c == nil || c.out.closing {
+	if c == nil || c != to || c.out.closing {
 		return nil, false
 	}
 	if c.maxPacket > 0 && size > c.maxPacket {

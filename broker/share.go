@@ -126,13 +126,13 @@ func (q *groupQueue) row() imprint.ShareGroup {
 
 // pick gives a random member that is connected, may receive a message on a topic
 // and has room for it in its queue; nil when there is none.
-func (g *shareGroup) pick(ctx context.Context, topic string, qos mqtt.QoS, size int, now time.Time) *subscription {
+func (g *shareGroup) pick(ctx context.Context, topic string, qos mqtt.QoS, size int, now time.Time) (*subscription, *connection) {
 	var few [16]*subscription
 	g.mu.Lock()
 	members := append(few[:0], g.members...)
 	g.mu.Unlock()
 	if len(members) == 0 {
-		return nil
+		return nil, nil
 	}
 	first := rand.IntN(len(members))
 	for n := range members {
@@ -142,10 +142,10 @@ func (g *shareGroup) pick(ctx context.Context, topic string, qos mqtt.QoS, size 
 			continue
 		}
 		if d := sub.session.durable; d == nil || min(qos, sub.qos) == 0 || g.broker.ledger.fits(g.broker, &d.queue, size) {
-			return sub
+			return sub, c
 		}
 	}
-	return nil
+	return nil, nil
 }
 
 // maxPicks bounds how often another member is tried when the chosen one went
@@ -157,13 +157,13 @@ const maxPicks = 8
 func (g *shareGroup) give(ctx context.Context, m *outgoing, qos mqtt.QoS, from *lease, p *parcel, now time.Time, by *connection) (behind *connection, given bool) {
 	topic, size := string(m.Topic), m.storedSize()
 	for range maxPicks {
-		sub := g.pick(ctx, topic, qos, size, now)
+		sub, c := g.pick(ctx, topic, qos, size, now)
 		if sub == nil {
 			break
 		}
 		qos := min(qos, sub.qos)
 		if qos == 1 && sub.session.durable != nil {
-			p.targets = append(p.targets, target{session: sub.session, shared: g})
+			p.targets = append(p.targets, target{session: sub.session, shared: g, decided: c})
 			return nil, true
 		}
 		var l *lease
@@ -173,7 +173,7 @@ func (g *shareGroup) give(ctx context.Context, m *outgoing, qos mqtt.QoS, from *
 				l = &lease{group: g, kept: m.keep(), expires: m.expires}
 			}
 		}
-		behind, taken := sub.session.deliver(m, qos, false, l, by)
+		behind, taken := sub.session.deliver(c, m, qos, false, l, by)
 		if taken {
 			if qos == 0 && from != nil {
 				from.settle()
