@@ -30,7 +30,8 @@ func (c *connection) admitID(id uint16) (bool, error) {
 			c.session.mu.Unlock()
 			return true, nil
 		}
-		if c.version == mqtt.V5 && waiting >= c.broker.opts.MaxInflight {
+		// A repeated id is answered, but not for ever: the answers wait, too.
+		if c.version == mqtt.V5 && waiting >= c.broker.opts.MaxInflight && !(used && waiting < 2*c.broker.opts.MaxInflight) {
 			c.session.mu.Unlock()
 			return false, end(imprint.CodeReceiveMaximum, "%d QoS 1 messages wait for their PUBACK, as many as CONNACK allowed", waiting)
 		}

@@ -71,7 +71,7 @@ func TestGarbageIsRefusedAndNothingIsRegistered(t *testing.T) {
 		{"MQTT 3.1", "mqtt.connect", "UnsupportedProtocolVersion", false, []byte("\x10\x0f\x00\x06MQIsdp\x03\x02\x00\x3c\x00\x01a")},
 		{"MQTT 6", "mqtt.connect", "UnsupportedProtocolVersion", false, []byte("\x10\x0d\x00\x04MQTT\x06\x02\x00\x3c\x00\x01a")},
 		{"oversized CONNECT, announced", "mqtt.connect", "PacketTooLarge", false, []byte("\x10\x80\x80\x80\x7f")},
-		{"oversized CONNECT, sent", "mqtt.connect", "PacketTooLarge", false, append([]byte("\x10\xf0\xa2\x04"), make([]byte, 70_000)...)},
+		{"oversized CONNECT, sent", "mqtt.connect", "PacketTooLarge", false, append([]byte("\x10\x80\xe2\x09"), make([]byte, 160_000)...)},
 	}
 	before := s.registry(t)
 	for n, tt := range tests {

@@ -186,8 +186,11 @@ func TestQuotasOfOneTenantAreNotThoseOfAnother(t *testing.T) {
 	sub.close()
 	from := s.one.open(t, mqtt.Connect{ClientID: "full-from", CleanStart: true}, mqtt.V5)
 	want := numbered("message", 15)
-	for _, payload := range want {
-		from.say("full/a", payload)
+	for n, payload := range want {
+		reason, err := from.tryPublish(mqtt.Publish{Topic: []byte("full/a"), Payload: []byte(payload), QoS: 1})
+		if err != nil || (reason == mqtt.QuotaExceeded) != (n >= 10) {
+			t.Fatalf("message %d: got %s (%v); want those that the queue has no room for refused", n, reason, err)
+		}
 	}
 	if got := s.metric(t, "imprint_session_queue_full_total"); got != 5 {
 		t.Errorf("imprint_session_queue_full_total: got %v, want 5", got)
