@@ -33,6 +33,9 @@ type modelEntry struct {
 	inflight bool   // on the present connection
 	id       uint16
 	from     *modelGroup // it came by a shared subscription
+	// unsure: a connection whose policy forbids it began to read the queue, and may
+	// have ended before it came to this one.
+	unsure bool
 }
 
 type modelSubscription struct {
@@ -213,7 +216,7 @@ func (m *model) next(c *modelClient) *modelEntry {
 	}
 	s := c.session
 	s.queue = slices.DeleteFunc(s.queue, func(e *modelEntry) bool { return !e.inflight && e.over(m.now()) })
-	at := slices.IndexFunc(s.queue, func(e *modelEntry) bool { return !e.inflight })
+	at := slices.IndexFunc(s.queue, func(e *modelEntry) bool { return !e.inflight && !e.unsure })
 	if at < 0 {
 		return nil
 	}
@@ -258,7 +261,10 @@ func (m *model) take(c *modelClient) {
 		case got.QoS == 1 && next != nil && matchesEntry(next, got):
 			want = next
 		default:
-			want = m.floated(c, got)
+			want = m.forbidden(c, got)
+			if want == nil {
+				want = m.floated(c, got)
+			}
 		}
 		if want == nil {
 			m.Fatalf("%d/%s: got %s %q, want %v", c.tenant, c.name, got.Detail(), got.Payload, m.wanted(c))
@@ -299,6 +305,26 @@ func (m *model) checkExpiry(c *modelClient, got *mqtt.Publish, want *modelEntry)
 	if want.over(m.now()) || got.Properties.MessageExpiry != left {
 		m.Fatalf("%d/%s: got %s %q, want %d s left", c.tenant, c.name, got.Detail(), got.Payload, left)
 	}
+}
+
+// forbidden finds a message that an earlier connection wasn't to get.
+func (m *model) forbidden(c *modelClient, got *mqtt.Publish) *modelEntry {
+	if c.session == nil || got.QoS == 0 || m.keeps(c, string(got.Topic)) {
+		return nil
+	}
+	for _, e := range c.session.queue {
+		if e.inflight {
+			continue
+		}
+		if !e.unsure {
+			return nil // it would have come before that one
+		}
+		if matchesEntry(e, got) {
+			e.unsure = false
+			return e
+		}
+	}
+	return nil
 }
 
 // floated finds a message that came by a shared subscription.
@@ -453,8 +479,11 @@ func (m *model) end(c *modelClient) {
 	s := c.session
 	c.session = nil
 	for _, e := range s.queue {
-		if e.from != nil && !s.lasting {
+		if e.from != nil {
+			// Another member is to get it; of a stored session's, only what none of its
+			// plain filters matches, and as long as somebody keeps the group's messages.
 			e.from.floating[e.payload] = e.modelMessage
+			e.from.losable[e.payload] = e.from.losable[e.payload] || s.lasting
 		}
 	}
 	m.loosen(c.tenant, s, true)

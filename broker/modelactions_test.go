@@ -207,7 +207,10 @@ func (m *model) enter(c, next *modelClient, old *client, present bool, expiry ti
 func (m *model) resume(c *modelClient) {
 	s := c.session
 	c.loaded = len(s.queue) == 0
-	s.queue = slices.DeleteFunc(s.queue, func(e *modelEntry) bool { return e.over(m.now()) || m.keeps(c, e.topic) })
+	s.queue = slices.DeleteFunc(s.queue, func(e *modelEntry) bool { return e.over(m.now()) })
+	for _, e := range s.queue {
+		e.unsure = e.unsure || m.keeps(c, e.topic)
+	}
 }
 
 // drain reads a connection that has ended to its end.
@@ -465,13 +468,13 @@ func (m *model) finale() {
 			if c.live == nil {
 				continue
 			}
-			left += len(c.session.queue)
 			c.session.queue = slices.DeleteFunc(c.session.queue, func(e *modelEntry) bool {
 				if e.inflight {
 					c.live.send(&mqtt.Ack{Type: mqtt.TypePuback, PacketID: e.id})
 				}
-				return e.inflight
+				return e.inflight || e.unsure
 			})
+			left += len(c.session.queue)
 		}
 		for _, groups := range m.groups {
 			for _, g := range groups {
