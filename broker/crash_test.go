@@ -131,17 +131,27 @@ func (w *witness) listen(c *client, name string, acks func(n int) bool) {
 	}
 }
 
-var crashSessions = []struct {
+type crashSession struct {
 	name    string
 	version mqtt.Version
 	away    bool
 	acks    func(n int) bool
-}{
+}
+
+var crashSessions = []crashSession{
 	{name: "takes all", version: mqtt.V5, acks: func(int) bool { return true }},
 	{name: "takes all 3.1.1", version: mqtt.V311, acks: func(int) bool { return true }},
 	{name: "takes some", version: mqtt.V5, acks: func(n int) bool { return n%3 > 0 }},
 	{name: "takes none", version: mqtt.V311, acks: func(int) bool { return false }},
 	{name: "is away", version: mqtt.V5, away: true},
+}
+
+// crashMembers share a subscription. Those that are away after the crash have no
+// stored session.
+var crashMembers = []crashSession{
+	{name: "keeps", version: mqtt.V5, acks: func(n int) bool { return n%3 > 0 }},
+	{name: "keeps nothing", version: mqtt.V5, away: true, acks: func(n int) bool { return n%4 > 0 }},
+	{name: "takes and keeps nothing", version: mqtt.V311, away: true, acks: func(int) bool { return false }},
 }
 
 // TestCrashesLoseNothingThatWasAcknowledged has publishers, subscribers and
@@ -163,6 +173,16 @@ func TestCrashesLoseNothingThatWasAcknowledged(t *testing.T) {
 			c.cut()
 			continue
 		}
+		h.serving.Go(func() { w.listen(c, s.name, s.acks) })
+	}
+	for _, s := range crashMembers {
+		w.delivered[s.name], w.settled[s.name] = map[string]bool{}, map[string]bool{}
+		connect := connectAs(s.name)
+		if !s.away {
+			connect = lasting(s.version, s.name, 1000)
+		}
+		c := h.on(first, id, s.version, connect)
+		c.subscribe(1, "$share/g/m/#")
 		h.serving.Go(func() { w.listen(c, s.name, s.acks) })
 	}
 	h.update(func(imprint.Tx) error { w.every = 13; return nil }) // by the committer's goroutine
@@ -224,6 +244,7 @@ func (i *image) check(t *testing.T, id imprint.CertificateID) {
 		i.collect(c, s.name)
 		c.cut()
 	}
+	i.collectShared(h.back(first, id, crashMembers[0].version, lasting(crashMembers[0].version, crashMembers[0].name, 1000)))
 	c := h.on(first, id, mqtt.V5, connectAs("late"))
 	c.send(&mqtt.Subscribe{PacketID: 1, Filters: []mqtt.Subscription{{Filter: "kept", QoS: 1}}})
 	expect[*mqtt.Suback](c)
@@ -277,6 +298,27 @@ func (i *image) collect(c *client, name string) {
 		}
 	}
 	c.silent()
+}
+
+// collectShared wants every promised message that no member of the group has
+// acknowledged.
+func (i *image) collectShared(c *client) {
+	c.Helper()
+	missing := maps.Clone(i.acked)
+	for _, s := range crashMembers {
+		maps.DeleteFunc(missing, func(payload string, _ bool) bool { return i.settled[s.name][payload] })
+	}
+	for len(missing) > 0 {
+		p, err := c.receive()
+		if err != nil {
+			c.Fatalf("%s: %d messages of a shared subscription are lost: %v", i.at, len(missing), err)
+		}
+		if got, ok := p.(*mqtt.Publish); ok {
+			c.send(&mqtt.Ack{Type: mqtt.TypePuback, PacketID: got.PacketID})
+			delete(missing, string(got.Payload))
+		}
+	}
+	c.cut()
 }
 
 // failingStore is a store whose commits fail while it is told so.

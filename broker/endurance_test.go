@@ -4,6 +4,8 @@ import (
 	"database/sql"
 	"fmt"
 	"path/filepath"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -19,48 +21,68 @@ import (
 func TestPublishersWaitForABusyStoredSession(t *testing.T) {
 	bothVersions(t, broker.Options{MaxSessionMessages: 400, MaxInflight: 100}, func(h *house, v mqtt.Version) {
 		id := h.register(first, allowAll)
-		name := fmt.Sprint("busy", v)
-		sub := h.on(first, id, v, lasting(v, name, 100))
+		sub := h.on(first, id, v, lasting(v, fmt.Sprint("busy", v), 100))
 		sub.subscribe(1, "a")
-		const many = 3000
-		payload := make([]byte, 4000)
-		drained := make(chan error, 2)
-		go func() { drained <- drain(sub.conn, many, mqtt.TypePublish) }()
-		pub := h.on(first, id, v, connectAs("pub"))
-		go func() {
-			// Publishes as fast as it is read, with at most MaxInflight open.
-			one := &mqtt.Publish{Topic: []byte("a"), Payload: payload, QoS: 1}
-			for n := 0; n < many; {
-				for range 50 {
-					one.PacketID = uint16(n%60000) + 1
-					_, err := pub.conn.Write(one.Append(nil, v))
-					if err != nil {
-						drained <- err
-						return
-					}
-					n++
+		h.keepsPace(id, sub)
+	})
+}
+
+// TestPublishersWaitForABusySharedSubscription ensures the same of the queue of a
+// group, which a member without a stored session takes its messages from.
+func TestPublishersWaitForABusySharedSubscription(t *testing.T) {
+	bothVersions(t, broker.Options{MaxSessionMessages: 400, MaxInflight: 100}, func(h *house, v mqtt.Version) {
+		id := h.register(first, allowAll)
+		keeper := h.on(first, id, v, lasting(v, fmt.Sprint("keeper", v), 100))
+		keeper.subscribe(1, "$share/g/a")
+		keeper.cut()
+		sub := h.on(first, id, v, connectAs("sub"))
+		sub.subscribe(1, "$share/g/a")
+		h.keepsPace(id, sub)
+	})
+}
+
+// keepsPace publishes to a client as fast as is let in.
+func (h *house) keepsPace(id imprint.CertificateID, sub *client) {
+	h.Helper()
+	const many = 3000
+	payload := make([]byte, 4000)
+	drained := make(chan error, 2)
+	go func() { drained <- drain(sub.conn, many, mqtt.TypePublish) }()
+	v := sub.version
+	pub := h.on(first, id, v, connectAs("pub"))
+	go func() {
+		// Publishes as fast as it is read, with at most MaxInflight open.
+		one := &mqtt.Publish{Topic: []byte("a"), Payload: payload, QoS: 1}
+		for n := 0; n < many; {
+			for range 50 {
+				one.PacketID = uint16(n%60000) + 1
+				_, err := pub.conn.Write(one.Append(nil, v))
+				if err != nil {
+					drained <- err
+					return
 				}
-				for range 50 {
-					p, err := pub.receive()
-					if err != nil {
-						drained <- err
-						return
-					}
-					if ack, ok := p.(*mqtt.Ack); !ok || ack.Reason != mqtt.Success {
-						drained <- fmt.Errorf("got %s", p.Detail())
-						return
-					}
+				n++
+			}
+			for range 50 {
+				p, err := pub.receive()
+				if err != nil {
+					drained <- err
+					return
+				}
+				if ack, ok := p.(*mqtt.Ack); !ok || ack.Reason != mqtt.Success {
+					drained <- fmt.Errorf("got %s", p.Detail())
+					return
 				}
 			}
-			drained <- nil
-		}()
-		for range 2 {
-			h.must(<-drained)
 		}
-		if got := h.broker.Counters().QueueFull; got != 0 {
-			h.Errorf("messages without room: got %d, want 0", got)
-		}
-	})
+		drained <- nil
+	}()
+	for range 2 {
+		h.must(<-drained)
+	}
+	if got := h.broker.Counters().QueueFull; got != 0 {
+		h.Errorf("messages without room: got %d, want 0", got)
+	}
 }
 
 // TestManyStuckSubscribersHoldAPublisherUpNoLongerThanOne ensures that clients
@@ -213,4 +235,46 @@ func TestLargeWillsAreTaken(t *testing.T) {
 		}
 		c.ended(imprint.CodeConnectionLost)
 	})
+}
+
+// TestAMessageThatWasReadBeforeItWasAnnouncedComesOnce has a session read its
+// queue between a message's commit and the moment in which it hears of it.
+func TestAMessageThatWasReadBeforeItWasAnnouncedComesOnce(t *testing.T) {
+	t.Parallel()
+	var armed atomic.Bool
+	committed, read := make(chan struct{}), make(chan struct{})
+	goOn := sync.OnceFunc(func() { close(read) })
+	faults := sqlite.Faults{AfterCommit: func() error {
+		if armed.CompareAndSwap(true, false) {
+			close(committed)
+			<-read
+		}
+		return nil
+	}}
+	h := newHouseOn(t, broker.Options{}, openStore(t, filepath.Join(t.TempDir(), "registry.db"), faults))
+	id := h.register(first, allowAll)
+	sub := h.on(first, id, mqtt.V5, lasting(mqtt.V5, "reads", 1000))
+	t.Cleanup(goOn)
+	sub.subscribe(1, "q")
+	sub.cut()
+	const more = 140 // than are read at once
+	h.fill(id, "q", more)
+	sub = h.back(first, id, mqtt.V5, lasting(mqtt.V5, "reads", 1000))
+	next := expect[*mqtt.Publish](sub)
+	pub := h.on(first, id, mqtt.V5, connectAs("pub"))
+	armed.Store(true)
+	pub.publish(1, 1, "q", fmt.Sprint(more))
+	<-committed
+	for n := range more + 1 {
+		if string(next.Payload) != fmt.Sprint(n) {
+			t.Errorf("got %q, want %d", next.Payload, n)
+		}
+		sub.send(&mqtt.Ack{Type: mqtt.TypePuback, PacketID: next.PacketID})
+		if n < more {
+			next = expect[*mqtt.Publish](sub)
+		}
+	}
+	goOn()
+	expect[*mqtt.Ack](pub)
+	sub.silent()
 }

@@ -20,6 +20,7 @@ type inheritance struct {
 // inherited is a message that has its place in a group's queue.
 type inherited struct {
 	queue *groupQueue
+	seq   int64
 	size  int
 }
 
@@ -74,7 +75,7 @@ func (i *inheritance) hand(tx imprint.Tx, row imprint.QueuedMessage) error {
 	if !ok {
 		return nil
 	}
-	i.given = append(i.given, inherited{q, len(row.Packet)})
+	i.given = append(i.given, inherited{q, seq, len(row.Packet)})
 	return tx.PutQueued(imprint.QueuedMessage{Session: q.key, Seq: seq, Packet: row.Packet, ExpiresAt: row.ExpiresAt})
 }
 
@@ -105,7 +106,7 @@ func (i *inheritance) heir(topic string) *groupQueue {
 func (i *inheritance) takeBack() {
 	b := i.session.broker
 	for _, g := range i.given {
-		b.ledger.release(b, &g.queue.queue, g.size)
+		b.ledger.releaseShared(b, g.queue, g.size)
 	}
 	i.given = nil
 }
@@ -118,7 +119,7 @@ func (i *inheritance) done(err error) {
 	}
 	for n, g := range i.given {
 		if n == 0 || g.queue != i.given[n-1].queue {
-			g.queue.storedMessage()
+			g.queue.storedMessage(g.seq)
 		}
 	}
 }

@@ -257,10 +257,10 @@ type parcel struct {
 	targets []target
 	moved   *lease // not nil: it leaves a group's queue for a member's
 	arrived bool   // moved is in the member's queue, once that is durable
-	// full: a queue had no room for it. Behind are connected clients whose queue is
-	// long, for the publisher to wait for.
+	// full: a queue had no room for it. Behind are connected clients, and share
+	// groups, whose queue is long, for the publisher to wait for.
 	full   bool
-	behind []*connection
+	behind []paced
 }
 
 // target is one queue that a parcel goes into.
@@ -325,7 +325,11 @@ func (l *ledger) number(b *Broker, p *parcel, t *target) {
 		return
 	}
 	t.seq = seq
-	if t.session == nil || q.low(b) {
+	if q.low(b) {
+		return
+	}
+	if t.session == nil {
+		p.behind = append(p.behind, t.group)
 		return
 	}
 	if c := t.session.conn.Load(); c != nil {
@@ -364,6 +368,10 @@ func (l *ledger) share(b *Broker, q *queue) int {
 func (l *ledger) release(b *Broker, q *queue, size int) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	return q.remove(b, size)
+}
+
+func (q *queue) remove(b *Broker, size int) bool {
 	before := q.low(b)
 	q.messages--
 	q.bytes = max(0, q.bytes-int64(size))
@@ -371,6 +379,23 @@ func (l *ledger) release(b *Broker, q *queue, size int) bool {
 		q.messages, q.bytes = 0, 0
 	}
 	return !before && q.low(b)
+}
+
+// releaseShared is release for the queue of a group. Publishers that wait for it
+// go on when it is low.
+func (l *ledger) releaseShared(b *Broker, q *groupQueue, size int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	q.remove(b, size)
+	q.released += int64(size)
+	if !q.low(b) {
+		return
+	}
+	q.behind = false
+	if q.room != nil {
+		close(q.room)
+		q.room = nil
+	}
 }
 
 // fits tells whether a queue has room for a message.
@@ -472,14 +497,15 @@ func (p *parcel) written(b *Broker, err error) {
 		case t.seq == 0:
 		case err != nil:
 			// The store may have it nevertheless.
-			b.ledger.release(b, t.queue(), len(p.raw))
 			if t.group != nil {
-				t.group.storedMessage()
+				b.ledger.releaseShared(b, t.group, len(p.raw))
+				t.group.storedMessage(t.seq)
 			} else {
+				b.ledger.release(b, t.queue(), len(p.raw))
 				t.session.unsure(t.seq)
 			}
 		case t.group != nil:
-			t.group.storedMessage()
+			t.group.storedMessage(t.seq)
 		default:
 			t.session.stored(t.seq, p, t)
 		}

@@ -44,10 +44,20 @@ func (c *connection) signalRoom() {
 	}
 }
 
-// awaitRoom returns when the backlog of every one of the connections is low again
-// or turns out to be one that isn't waited for. All of them are given the same
-// time: many clients that take nothing hold a publisher up no longer than one.
-func awaitRoom(behind []*connection) {
+// paced is what a publisher waits for: a connection, or the queue of a share
+// group.
+type paced interface {
+	// caughtUp waits until the backlog is low again, or the time is over, which late
+	// says from then on.
+	caughtUp(over <-chan time.Time, late *bool) bool
+	// keepsPace decides, at the end of a window, whether it is waited for any longer.
+	keepsPace() bool
+}
+
+// awaitRoom returns when the backlog of every one of them is low again or turns
+// out to be one that isn't waited for. All of them are given the same time: many
+// clients that take nothing hold a publisher up no longer than one.
+func awaitRoom(behind []paced) {
 	timer := time.NewTimer(paceWindow)
 	defer timer.Stop()
 	for {

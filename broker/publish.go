@@ -64,7 +64,7 @@ func (c *connection) handlePublish(ctx context.Context, header mqtt.FixedHeader,
 	case packet.QoS == 1:
 		c.acknowledge(packet.PacketID, mqtt.Success)
 	}
-	behind = slices.DeleteFunc(behind, func(other *connection) bool { return other == c })
+	behind = slices.DeleteFunc(behind, func(other paced) bool { return other == c })
 	if len(behind) > 0 {
 		c.payOwed()
 		awaitRoom(behind)
@@ -73,8 +73,8 @@ func (c *connection) handlePublish(ctx context.Context, header mqtt.FixedHeader,
 }
 
 // post gives a message to the store and acknowledges it when it is durable. It
-// gives the connections whose queues there are long.
-func (c *connection) post(ctx context.Context, p *parcel, packet *mqtt.Publish) []*connection {
+// gives those whose queues there are long.
+func (c *connection) post(ctx context.Context, p *parcel, packet *mqtt.Publish) []paced {
 	ledger := c.broker.ledger
 	if ledger.full() {
 		c.payOwed()
@@ -232,7 +232,7 @@ type routing struct {
 // The parcel is the message for those whose queues are in the store, nil where
 // there are none: the caller posts it. Behind are subscribers that a publisher
 // should wait for.
-func (b *Broker) route(ctx context.Context, from routing, topic string, packet *mqtt.Publish) (stored *parcel, behind []*connection) {
+func (b *Broker) route(ctx context.Context, from routing, topic string, packet *mqtt.Publish) (stored *parcel, behind []paced) {
 	r, cache := from.realm, from.cache
 	if cache == nil {
 		cache = &route{}

@@ -131,6 +131,9 @@ func (s *session) stored(seq int64, p *parcel, t *target) {
 	if c == nil || c.out.closing || s.over {
 		return
 	}
+	if seq <= d.loaded {
+		return // read between its commit and now
+	}
 	// Who may receive it was decided for one connection; another one reads its
 	// queue and decides anew.
 	inOrder := d.loaded >= before && !c.loading && c == t.decided

@@ -448,6 +448,44 @@ func TestQueuedSharesAreHandedOutOnce(t *testing.T) {
 	})
 }
 
+// TestAMemberThatAcknowledgesNothingHoldsUpNoOther ensures that a member keeps no
+// more than its share of the group's messages waiting.
+func TestAMemberThatAcknowledgesNothingHoldsUpNoOther(t *testing.T) {
+	bothVersions(t, broker.Options{}, func(h *house, v mqtt.Version) {
+		id := h.register(first, allowAll)
+		topic := fmt.Sprint("held", byte(v))
+		filter := "$share/g/" + topic
+		keeper := h.on(first, id, v, lasting(v, "keeper"+topic, 1000))
+		keeper.subscribe(1, filter)
+		keeper.goodbye()
+		stuck := h.on(first, id, v, connectAs("stuck"+topic))
+		stuck.subscribe(1, filter)
+		const many, held = 500, 100
+		h.fill(id, topic, held)
+		got := map[string]bool{}
+		for range held {
+			got[string(expect[*mqtt.Publish](stuck).Payload)] = true
+		}
+		other := h.on(first, id, v, connectAs("other"+topic))
+		other.subscribe(1, filter)
+		h.fill(id, topic, many)
+		for range many {
+			p := expect[*mqtt.Publish](other)
+			other.send(&mqtt.Ack{Type: mqtt.TypePuback, PacketID: p.PacketID})
+		}
+		stuck.cut() // what it has goes to the other one
+		for range held {
+			p := expect[*mqtt.Publish](other)
+			other.send(&mqtt.Ack{Type: mqtt.TypePuback, PacketID: p.PacketID})
+			delete(got, string(p.Payload))
+		}
+		if len(got) > 0 {
+			h.Errorf("%d messages of the member that went away are lost", len(got))
+		}
+		h.on(first, id, v, connectAs("keeper"+topic))
+	})
+}
+
 // fill publishes many messages, several at once.
 func (h *house) fill(id imprint.CertificateID, topic string, many int) {
 	h.Helper()

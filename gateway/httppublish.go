@@ -17,7 +17,7 @@ import (
 
 // publish answers a device that publishes over HTTPS with its certificate (AWS
 // IoT Core developer guide, "HTTPS"): the path first, then who it is, then what
-// it may do, and only then the body.
+// it may do, and only then the body. What changes until that has come counts.
 func (w *web) publish(rw http.ResponseWriter, r *http.Request, conn *webConn) {
 	path := wirePath(r)
 	err := route(rw, r.Method, path)
@@ -32,6 +32,9 @@ func (w *web) publish(rw http.ResponseWriter, r *http.Request, conn *webConn) {
 	}
 	defer w.gateway.rooms.Identities.Release(who)
 	message, step, err := w.message(rw, r, conn, who, path)
+	if err == nil {
+		step, err = w.stillMay(r.Context(), conn, who, &message)
+	}
 	if err == nil {
 		step = "http.publish"
 		err = w.gateway.rooms.Broker.Publish(r.Context(), message)
@@ -112,6 +115,19 @@ func (w *web) message(rw http.ResponseWriter, r *http.Request, conn *webConn, wh
 	}
 	m.Payload, err = w.body(rw, r)
 	return m, "http.request", err
+}
+
+// stillMay decides anew where something has changed while the body came.
+func (w *web) stillMay(ctx context.Context, conn *webConn, who *identity.Identity, m *broker.Message) (string, error) {
+	if !who.Stale() {
+		return "", nil
+	}
+	now, err := conn.visitor.known(ctx, conn.rec)
+	if err != nil {
+		return "certificate", err
+	}
+	defer w.gateway.rooms.Identities.Release(now)
+	return w.authorize(conn, now, m)
 }
 
 // authorize decides on iot:Publish and, with RETAIN, iot:RetainPublish.

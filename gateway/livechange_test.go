@@ -1,9 +1,11 @@
 package gateway_test
 
 import (
+	"bufio"
 	"bytes"
 	"crypto/tls"
 	"io"
+	"net/http"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -120,4 +122,55 @@ func TestACertificateThatExpiresKeepsItsConnection(t *testing.T) {
 		t.Error("an expired certificate was let in")
 	}
 	wantRefused(t, w.attempt(t, late), "certificate", imprint.CodeCertificateExpired)
+}
+
+// TestAChangeWhileTheBodyComesDecidesAnHTTPSPublish ensures that a slow body
+// doesn't carry a message past a change that was acknowledged before its end.
+func TestAChangeWhileTheBodyComesDecidesAnHTTPSPublish(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		change func(tx imprint.Tx, cert imprint.Certificate) error
+		status int
+	}{
+		"nothing": {func(imprint.Tx, imprint.Certificate) error { return nil }, http.StatusOK},
+		"the certificate is set INACTIVE": {func(tx imprint.Tx, cert imprint.Certificate) error {
+			cert.Status = imprint.CertificateInactive
+			return tx.PutCertificate(cert)
+		}, http.StatusForbidden},
+		"the policy is detached": {func(tx imprint.Tx, cert imprint.Certificate) error {
+			return tx.DeletePolicyAttachment(imprint.PolicyAttachment{Tenant: home, Policy: "all", Target: home.CertificateARN(cert.ID)})
+		}, http.StatusForbidden},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, settings{})
+			device := w.device(t, home)
+			conn := w.dialHTTPS(t, client("localhost", device))
+			_, err := io.WriteString(conn, "POST /topics/a?qos=1 HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n")
+			if err != nil {
+				t.Fatal(err)
+			}
+			// The server asks for the body once the policies have let the message in.
+			r := bufio.NewReader(conn)
+			line, err := r.ReadString('\n')
+			if err != nil || line != "HTTP/1.1 100 Continue\r\n" {
+				t.Fatalf("got %q, %v, want 100 Continue", line, err)
+			}
+			_, _ = r.ReadString('\n')
+			w.update(t, func(tx imprint.Tx) error {
+				cert, err := tx.Certificate(home, pki.CertificateID(device.Certificate[0]))
+				if err != nil {
+					return err
+				}
+				return c.change(tx, cert)
+			})
+			_, err = io.WriteString(conn, "late")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := readAnswer(t, r); got.status != c.status {
+				t.Errorf("got status %d, %q, want %d", got.status, got.message, c.status)
+			}
+		})
+	}
 }

@@ -1,0 +1,386 @@
+package broker
+
+import (
+	"context"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/mqtt"
+)
+
+// groupQueue is the queue of a group while it has keepers.
+type groupQueue struct {
+	queue
+	group *shareGroup
+	gone  atomic.Bool // deleted from the store
+
+	// The ledger's mu guards these, by which publishers wait for the members.
+	room      chan struct{} // closed when the queue is low; nil: nobody waits
+	released  int64         // bytes that have left it
+	pacedFrom int64         // released when the window began
+	behind    bool          // nobody waits until it is low again
+}
+
+// maxLeased bounds the messages of a group's queue that one member holds at a
+// time: one that acknowledges none holds up no more than these.
+const maxLeased = 100
+
+// maxMoving bounds the messages that are on their way from a group's queue to
+// members' queues.
+const maxMoving = 100
+
+// lease is a message that a group has handed to a member whose session ends with
+// its connection, until the member acknowledges it.
+type lease struct {
+	group   *shareGroup
+	kept    *mqtt.Publish
+	expires time.Time
+	queue   *groupQueue // nil: it isn't stored
+	seq     int64
+	size    int // in the queue
+}
+
+// row is the group as the store has it.
+func (q *groupQueue) row() imprint.ShareGroup {
+	return imprint.ShareGroup{Tenant: q.group.realm.tenant, Filter: q.group.filter, Key: q.key}
+}
+
+// settle lets go of a message that a member has acknowledged. The member's
+// session may be locked.
+func (l *lease) settle() {
+	if l.queue == nil {
+		return
+	}
+	g, q, seq := l.group, l.queue, l.seq
+	g.broker.ledger.add(change{
+		insist: true,
+		write: func(tx imprint.Tx) error {
+			if q.gone.Load() {
+				return nil
+			}
+			return tx.DeleteQueued(q.key, seq)
+		},
+		// It may be read again until it is gone from the store.
+		done: func(err error) {
+			if err == nil {
+				g.broker.ledger.releaseShared(g.broker, q, l.size)
+			}
+			g.returned(q, seq, err == nil)
+			g.wake()
+		},
+	})
+}
+
+// returned makes a number of the queue free to be read again, or, when its
+// message has left the store, not to be handed out by who has just read it.
+func (g *shareGroup) returned(q *groupQueue, seq int64, gone bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.queue != q {
+		return
+	}
+	g.unhold(seq)
+	delete(g.out, seq)
+	if !gone {
+		g.readFrom(seq)
+		return
+	}
+	if !g.draining {
+		return
+	}
+	if g.gone == nil {
+		g.gone = map[int64]struct{}{}
+	}
+	g.gone[seq] = struct{}{}
+}
+
+// readFrom has the queue read, from a number on. The lock is held.
+func (g *shareGroup) readFrom(seq int64) {
+	if g.unread == 0 || seq < g.unread {
+		g.unread = seq
+	}
+}
+
+// hold enters which member is to have a message of the queue in memory; nil: it
+// is moved to a member's queue.
+func (g *shareGroup) hold(l *lease, s *session) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.queue != l.queue {
+		return
+	}
+	g.unhold(l.seq)
+	g.out[l.seq] = s
+	if s == nil {
+		return
+	}
+	if g.leased == nil {
+		g.leased = map[*session]int{}
+	}
+	g.leased[s]++
+	g.lent++
+}
+
+// unhold takes a message off the count of the member that had it. The lock is
+// held.
+func (g *shareGroup) unhold(seq int64) {
+	s := g.out[seq]
+	if s == nil {
+		return
+	}
+	g.leased[s]--
+	g.lent--
+	if g.leased[s] == 0 {
+		delete(g.leased, s)
+	}
+}
+
+// movedOn tells whether the message is in a member's queue now, or could have
+// been: where there was no room it is no use to try at once again.
+func (l *lease) movedOn(err error, arrived, room bool) {
+	g := l.group
+	arrived = arrived && err == nil
+	if arrived {
+		g.broker.ledger.releaseShared(g.broker, l.queue, l.size)
+	}
+	g.returned(l.queue, l.seq, arrived)
+	switch {
+	case err != nil:
+		g.wakeLater()
+	case room:
+		g.wake()
+	}
+}
+
+// drainRetry is the pause after the store couldn't be read or written.
+const drainRetry = time.Second
+
+func (g *shareGroup) wakeLater() { time.AfterFunc(drainRetry, g.wake) }
+
+// giveBack hands the message of a member that went away to another one.
+func (l *lease) giveBack() {
+	g := l.group
+	if l.queue != nil {
+		g.returned(l.queue, l.seq, false)
+		g.wake()
+		return
+	}
+	now := g.broker.clock()
+	m := outgoing{Publish: *l.kept, expires: l.expires, kept: l.kept}
+	if !l.expires.IsZero() && !refreshExpiry(&m.Publish, l.expires, now) {
+		g.broker.count.publishDropped.Add(1)
+		return
+	}
+	p := &parcel{expires: l.expires}
+	_, given := g.give(context.Background(), &m, 1, nil, p, now, nil)
+	if !given {
+		g.broker.count.publishDropped.Add(1)
+		return
+	}
+	if len(p.targets) > 0 {
+		p.kept = l.kept
+		g.broker.ledger.post(g.broker, p, nil)
+	}
+}
+
+// storedMessage tells the group that a message may be in its queue.
+func (q *groupQueue) storedMessage(seq int64) {
+	g := q.group
+	g.mu.Lock()
+	if g.queue == q {
+		g.readFrom(seq)
+	}
+	g.mu.Unlock()
+	g.wake()
+}
+
+// wake hands out what waits in the queue, if somebody may be there to take it.
+func (g *shareGroup) wake() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.queue == nil || g.unread == 0 {
+		return
+	}
+	if g.draining {
+		g.again = true
+		return
+	}
+	if !slices.ContainsFunc(g.members, func(sub *subscription) bool { return sub.session.conn.Load() != nil }) {
+		return
+	}
+	g.draining = true
+	g.broker.background.Go(g.drain)
+}
+
+// drain hands out messages of the queue until none is left, nobody takes one, or
+// the members have as many as they may.
+func (g *shareGroup) drain() {
+	for {
+		err := g.drainOnce()
+		if err != nil {
+			g.broker.opts.Logger.Error("couldn't hand out a shared subscription's messages", "tenant", g.realm.tenant.String(), "error", err)
+		}
+		g.mu.Lock()
+		if !g.again || err != nil {
+			g.draining = false
+			g.again = false
+			g.mu.Unlock()
+			if err != nil {
+				g.wakeLater()
+			}
+			return
+		}
+		g.again = false
+		g.mu.Unlock()
+	}
+}
+
+func (g *shareGroup) drainOnce() error {
+	ctx, cancel := context.WithTimeout(context.Background(), loadTimeout)
+	defer cancel()
+	q := g.stored()
+	if q == nil {
+		return nil
+	}
+	for after := g.start(); after >= 0; {
+		rows, err := g.read(ctx, q, after)
+		if err != nil || len(rows) == 0 {
+			return err
+		}
+		for _, row := range rows {
+			if !g.handOut(ctx, q, row) {
+				g.mu.Lock()
+				g.readFrom(row.Seq)
+				g.mu.Unlock()
+				return nil
+			}
+		}
+		after = rows[len(rows)-1].Seq
+	}
+	return nil
+}
+
+// start gives the number after which the queue is to be read; -1: it isn't. What
+// is stored or given back from now on is read the next time.
+func (g *shareGroup) start() int64 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	after := g.unread - 1
+	g.unread = 0
+	return after
+}
+
+// read gives the next messages of the queue.
+func (g *shareGroup) read(ctx context.Context, q *groupQueue, after int64) ([]imprint.QueuedMessage, error) {
+	g.mu.Lock()
+	g.gone = nil
+	g.mu.Unlock()
+	var rows []imprint.QueuedMessage
+	err := g.broker.store.View(ctx, func(tx imprint.ReadTx) error {
+		found, err := tx.Queued(q.key, after, loadMessages, loadBytes)
+		rows = found
+		return err
+	})
+	if err != nil {
+		g.mu.Lock()
+		g.readFrom(after + 1)
+		g.mu.Unlock()
+	}
+	return rows, err
+}
+
+// lend enters that a member is to have a message of the queue. Lent is false when
+// one has it, or had it, already; more is false when too many are on their way.
+func (g *shareGroup) lend(q *groupQueue, seq int64) (lent, more bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	_, taken := g.out[seq]
+	_, gone := g.gone[seq]
+	switch {
+	case g.queue != q:
+		return false, false
+	case taken || gone:
+		return false, true
+	case len(g.out)-g.lent >= maxMoving:
+		return false, false
+	}
+	if g.out == nil {
+		g.out = map[int64]*session{}
+	}
+	g.out[seq] = nil
+	return true, true
+}
+
+// handOut gives one queued message to a member. It reports false when that is no
+// use for the next ones either.
+func (g *shareGroup) handOut(ctx context.Context, q *groupQueue, row imprint.QueuedMessage) bool {
+	lent, more := g.lend(q, row.Seq)
+	if !lent {
+		return more
+	}
+	l := &lease{group: g, expires: row.ExpiresAt, queue: q, seq: row.Seq, size: len(row.Packet)}
+	packet, err := decodeQueued(row.Packet)
+	if err != nil {
+		g.broker.opts.Logger.Error("a message of a shared subscription's queue is dropped", "tenant", g.realm.tenant.String(), "filter", g.filter, "number", row.Seq, "error", err)
+		l.settle()
+		return true
+	}
+	l.kept = packet
+	now := g.broker.clock()
+	m := outgoing{Publish: *packet, expires: row.ExpiresAt, kept: packet}
+	if !row.ExpiresAt.IsZero() && !refreshExpiry(&m.Publish, row.ExpiresAt, now) {
+		g.broker.count.publishDropped.Add(1)
+		l.settle()
+		return true
+	}
+	p := &parcel{kept: packet, expires: row.ExpiresAt, moved: l}
+	_, given := g.give(ctx, &m, 1, l, p, now, nil)
+	if !given {
+		g.returned(q, row.Seq, false)
+		return false
+	}
+	if len(p.targets) > 0 {
+		g.broker.ledger.post(g.broker, p, nil)
+	}
+	return true
+}
+
+// caughtUp waits until the queue is low, or the time is over, which late says from
+// then on.
+func (q *groupQueue) caughtUp(over <-chan time.Time, late *bool) bool {
+	b := q.group.broker
+	b.ledger.mu.Lock()
+	if q.behind || q.low(b) {
+		b.ledger.mu.Unlock()
+		return true
+	}
+	if *late {
+		b.ledger.mu.Unlock()
+		return false
+	}
+	if q.room == nil {
+		q.room, q.pacedFrom = make(chan struct{}), q.released
+	}
+	room := q.room
+	b.ledger.mu.Unlock()
+	select {
+	case <-room:
+		return true
+	case <-over:
+		*late = true
+		return false
+	}
+}
+
+// keepsPace decides, at the end of a window, whether the members are waited for
+// any longer.
+func (q *groupQueue) keepsPace() bool {
+	l := q.group.broker.ledger
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	q.behind = q.behind || q.released-q.pacedFrom < paceBytes
+	q.pacedFrom = q.released
+	return !q.behind
+}
