@@ -41,7 +41,7 @@ var (
 // ParseAccountID checks a twelve-digit account number.
 func ParseAccountID(s string) (AccountID, error) {
 	if !accountPattern.MatchString(s) {
-		return "", Errorf(CodeInvalidRequest, "account %q is not twelve decimal digits", clip(s))
+		return "", Errorf(CodeInvalidRequest, "account %q is not twelve decimal digits", Excerpt(s))
 	}
 	return AccountID(s), nil
 }
@@ -49,7 +49,7 @@ func ParseAccountID(s string) (AccountID, error) {
 // ParseRegion checks a region name of the AWS shape, such as eu-west-1.
 func ParseRegion(s string) (Region, error) {
 	if len(s) > 32 || !regionPattern.MatchString(s) {
-		return "", Errorf(CodeInvalidRequest, "region %q is not of the form us-east-1", clip(s))
+		return "", Errorf(CodeInvalidRequest, "region %q is not of the form us-east-1", Excerpt(s))
 	}
 	return Region(s), nil
 }
@@ -59,7 +59,7 @@ func ParseRegion(s string) (Region, error) {
 func ParseCertificateID(s string) (CertificateID, error) {
 	lower := strings.ToLower(s)
 	if !certificatePattern.MatchString(lower) {
-		return "", Errorf(CodeInvalidRequest, "certificate id %q is not 64 hex digits", clip(s))
+		return "", Errorf(CodeInvalidRequest, "certificate id %q is not 64 hex digits", Excerpt(s))
 	}
 	return CertificateID(lower), nil
 }
@@ -67,7 +67,7 @@ func ParseCertificateID(s string) (CertificateID, error) {
 // ParseThingName checks a thing name.
 func ParseThingName(s string) (ThingName, error) {
 	if !thingNamePattern.MatchString(s) {
-		return "", Errorf(CodeInvalidRequest, "thing name %q does not match [a-zA-Z0-9:_-]{1,128}", clip(s))
+		return "", Errorf(CodeInvalidRequest, "thing name %q does not match [a-zA-Z0-9:_-]{1,128}", Excerpt(s))
 	}
 	return ThingName(s), nil
 }
@@ -75,7 +75,7 @@ func ParseThingName(s string) (ThingName, error) {
 // ParseThingGroupName checks a thing group name.
 func ParseThingGroupName(s string) (ThingGroupName, error) {
 	if !groupNamePattern.MatchString(s) {
-		return "", Errorf(CodeInvalidRequest, "thing group name %q does not match [a-zA-Z0-9:_-]{1,128}", clip(s))
+		return "", Errorf(CodeInvalidRequest, "thing group name %q does not match [a-zA-Z0-9:_-]{1,128}", Excerpt(s))
 	}
 	return ThingGroupName(s), nil
 }
@@ -83,7 +83,7 @@ func ParseThingGroupName(s string) (ThingGroupName, error) {
 // ParsePolicyName checks a policy name.
 func ParsePolicyName(s string) (PolicyName, error) {
 	if !policyNamePattern.MatchString(s) {
-		return "", Errorf(CodeInvalidRequest, `policy name %q does not match [\w+=,.@-]{1,128}`, clip(s))
+		return "", Errorf(CodeInvalidRequest, `policy name %q does not match [\w+=,.@-]{1,128}`, Excerpt(s))
 	}
 	return PolicyName(s), nil
 }
@@ -91,18 +91,9 @@ func ParsePolicyName(s string) (PolicyName, error) {
 // ParseTemplateName checks a provisioning template name.
 func ParseTemplateName(s string) (TemplateName, error) {
 	if !templateNamePattern.MatchString(s) {
-		return "", Errorf(CodeInvalidRequest, "template name %q does not match [0-9A-Za-z_-]{1,36}", clip(s))
+		return "", Errorf(CodeInvalidRequest, "template name %q does not match [0-9A-Za-z_-]{1,36}", Excerpt(s))
 	}
 	return TemplateName(s), nil
-}
-
-// clip bounds a caller's text before it is quoted in an error.
-func clip(s string) string {
-	const limit = 140
-	if len(s) <= limit {
-		return s
-	}
-	return s[:limit] + "..."
 }
 
 // Tenant is who owns a resource: an account in a region. Every row, topic,
@@ -151,15 +142,15 @@ func ParseARN(s string) (Tenant, string, error) {
 	}
 	parts := strings.SplitN(s, ":", 6)
 	if len(parts) != 6 || parts[0] != "arn" || parts[2] != "iot" || parts[5] == "" {
-		return Tenant{}, "", Errorf(CodeInvalidRequest, "%q is not an ARN of the form arn:aws:iot:region:account:resource", clip(s))
+		return Tenant{}, "", Errorf(CodeInvalidRequest, "%q is not an ARN of the form arn:aws:iot:region:account:resource", Excerpt(s))
 	}
 	region, err := ParseRegion(parts[3])
 	if err != nil {
-		return Tenant{}, "", fmt.Errorf("couldn't read ARN %q: %w", clip(s), err)
+		return Tenant{}, "", fmt.Errorf("couldn't read ARN %q: %w", Excerpt(s), err)
 	}
 	account, err := ParseAccountID(parts[4])
 	if err != nil {
-		return Tenant{}, "", fmt.Errorf("couldn't read ARN %q: %w", clip(s), err)
+		return Tenant{}, "", fmt.Errorf("couldn't read ARN %q: %w", Excerpt(s), err)
 	}
 	return Tenant{Account: account, Region: region}, parts[5], nil
 }
@@ -203,10 +194,10 @@ func (t Tenant) parseARN(s, prefix, kind string) (string, error) {
 	}
 	name, found := strings.CutPrefix(resource, prefix)
 	if !found {
-		return "", Errorf(CodeInvalidRequest, "%q is not the ARN of a %s", clip(s), kind)
+		return "", Errorf(CodeInvalidRequest, "%q is not the ARN of a %s", Excerpt(s), kind)
 	}
 	if owner != t {
-		return "", Errorf(CodeInvalidRequest, "%q belongs to %s, not to %s", clip(s), owner, t)
+		return "", Errorf(CodeInvalidRequest, "%q belongs to %s, not to %s", Excerpt(s), owner, t)
 	}
 	return name, nil
 }

@@ -57,7 +57,7 @@ func (t Thing) CheckAttributes() error {
 func checkAttributes(attributes map[string]string) error {
 	for name, value := range attributes {
 		if !attributeNamePattern.MatchString(name) {
-			return Errorf(CodeInvalidRequest, "attribute name %q does not match [a-zA-Z0-9_.,@/:#-]{1,128}", clip(name))
+			return Errorf(CodeInvalidRequest, "attribute name %q does not match [a-zA-Z0-9_.,@/:#-]{1,128}", Excerpt(name))
 		}
 		if !attributeValuePattern.MatchString(value) {
 			return Errorf(CodeInvalidRequest, `the value of attribute %s does not match [a-zA-Z0-9_.,@/:#=\[\]-]{0,800}`, name).

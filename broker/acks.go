@@ -42,7 +42,7 @@ func (c *connection) admitID(id uint16) (bool, error) {
 			c.session.mu.Unlock()
 			err := imprint.Errorf(imprint.CodePacketIDInUse, "packet identifier %d came again before its PUBACK", id)
 			c.peer.Rec.Fail("publish", err)
-			c.refuseID(id, mqtt.PacketIdentifierInUse, err)
+			c.acknowledge(id, mqtt.PacketIdentifierInUse, err)
 			return false, nil
 		}
 		if c.out.closing {
@@ -122,7 +122,8 @@ func (c *connection) sendAnswers() {
 }
 
 // acknowledge answers a PUBLISH, at once or when those before it are answered.
-func (c *connection) acknowledge(id uint16, reason mqtt.ReasonCode) {
+// Why are the words for a refusal; nil: it is none.
+func (c *connection) acknowledge(id uint16, reason mqtt.ReasonCode, why error) {
 	c.session.mu.Lock()
 	defer c.session.mu.Unlock()
 	if len(c.answers) > 0 {
@@ -130,19 +131,9 @@ func (c *connection) acknowledge(id uint16, reason mqtt.ReasonCode) {
 		return
 	}
 	ack := mqtt.Ack{Type: mqtt.TypePuback, PacketID: id, Reason: reason}
-	c.appendLocked(func(dst []byte) []byte { return ack.Append(dst, c.version) })
-}
-
-// refuseID answers a PUBLISH with a refusal and the words for it.
-func (c *connection) refuseID(id uint16, reason mqtt.ReasonCode, why error) {
-	c.session.mu.Lock()
-	defer c.session.mu.Unlock()
-	if len(c.answers) > 0 {
-		c.answers = append(c.answers, answer{id: id, ready: true, reason: reason})
-		return
+	if why != nil {
+		c.tell(&ack.Properties, why)
 	}
-	ack := mqtt.Ack{Type: mqtt.TypePuback, PacketID: id, Reason: reason}
-	c.tell(&ack.Properties, why)
 	c.appendLocked(func(dst []byte) []byte { return ack.Append(dst, c.version) })
 }
 
@@ -162,7 +153,7 @@ func (c *connection) overRate(packet *mqtt.Publish) error {
 		c.peer.Rec.Fail("publish", err)
 	}
 	if c.version == mqtt.V5 && packet.QoS == 1 {
-		c.refuseID(packet.PacketID, mqtt.QuotaExceeded, err)
+		c.acknowledge(packet.PacketID, mqtt.QuotaExceeded, err)
 	}
 	return nil
 }

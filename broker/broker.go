@@ -289,9 +289,18 @@ func (b *Broker) Shutdown(ctx context.Context) error {
 	if err != nil && imprint.CodeOf(err) != imprint.CodeServerShutdown {
 		b.opts.Logger.Error("couldn't store what the last sessions left", "error", err)
 	}
-	b.background.close()
-	b.ledger.close()
-	return nil
+	stored := make(chan struct{})
+	go func() {
+		b.background.close()
+		b.ledger.close()
+		close(stored)
+	}()
+	select {
+	case <-stored:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("couldn't wait for the store to have what the last sessions left: %w", ctx.Err())
+	}
 }
 
 // CertificateChanged tells the broker that something about a certificate was

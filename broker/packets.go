@@ -248,7 +248,7 @@ var serviceFilters = []string{"$aws/events/"}
 func (b *Broker) checkFilter(filter string) (share, inner string, err error) {
 	share, inner, _, err = mqtt.ParseSharedFilter(filter)
 	if err != nil {
-		return "", "", imprint.Errorf(imprint.CodeFilterInvalid, "topic filter %q is not valid: %w", clip(filter), err)
+		return "", "", imprint.Errorf(imprint.CodeFilterInvalid, "topic filter %q is not valid: %w", imprint.Excerpt(filter), err)
 	}
 	if len(share) > b.opts.MaxShareNameBytes {
 		return "", "", imprint.Errorf(imprint.CodeFilterInvalid, "the share name is %d bytes long, at most %d are allowed", len(share), b.opts.MaxShareNameBytes)
@@ -268,15 +268,6 @@ func (b *Broker) checkFilter(filter string) (share, inner string, err error) {
 		}
 	}
 	return "", "", imprint.Errorf(imprint.CodeReservedTopic, "topic filter %q begins with $ and is none of the service's", inner)
-}
-
-// clip shortens what a client sent, for words.
-func clip(s string) string {
-	const most = 300
-	if len(s) <= most {
-		return s
-	}
-	return strings.ToValidUTF8(s[:most], "") + "..."
 }
 
 func (c *connection) handleUnsubscribe(ctx context.Context, header mqtt.FixedHeader, body []byte) error {

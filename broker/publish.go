@@ -62,7 +62,7 @@ func (c *connection) handlePublish(ctx context.Context, header mqtt.FixedHeader,
 	case stored != nil:
 		behind = append(behind, c.post(ctx, stored, packet)...)
 	case packet.QoS == 1:
-		c.acknowledge(packet.PacketID, mqtt.Success)
+		c.acknowledge(packet.PacketID, mqtt.Success, nil)
 	}
 	behind = slices.DeleteFunc(behind, func(other paced) bool { return other == c })
 	if len(behind) > 0 {
@@ -174,7 +174,7 @@ func (c *connection) denyPublish(packet *mqtt.Publish, refusal error) error {
 		return refusal
 	}
 	c.peer.Rec.Fail("publish", refusal)
-	c.refuseID(packet.PacketID, reason, refusal)
+	c.acknowledge(packet.PacketID, reason, refusal)
 	return nil
 }
 

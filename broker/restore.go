@@ -232,7 +232,7 @@ func (r *restoration) subscribe(row imprint.SessionSubscription) {
 		err = imprint.Errorf(imprint.CodeInternal, "it has QoS %d and %d bytes", row.QoS, len(row.Filter))
 	}
 	if err != nil {
-		r.lose("a subscription", err, "tenant", s.realm.tenant.String(), "client", string(s.clientID), "filter", clip(row.Filter))
+		r.lose("a subscription", err, "tenant", s.realm.tenant.String(), "client", string(s.clientID), "filter", imprint.Excerpt(row.Filter))
 		return
 	}
 	sub := &subscription{

@@ -129,19 +129,21 @@ func (c *connection) sendRetained(ctx context.Context, sub *subscription) error 
 		if err != nil {
 			return err
 		}
-		err = c.sendRetainedMessage(ctx, sub, &row)
-		if err != nil {
-			return err
+		if slow := c.sendRetainedMessage(ctx, sub, &row); slow != nil {
+			// There may be more than the buffer holds, where wildcards get them all.
+			c.payOwed()
+			awaitRoom([]paced{slow})
 		}
 	}
 	return nil
 }
 
-func (c *connection) sendRetainedMessage(ctx context.Context, sub *subscription, row *imprint.RetainedMessage) error {
+// sendRetainedMessage sends one. It gives the connection when its backlog is high.
+func (c *connection) sendRetainedMessage(ctx context.Context, sub *subscription, row *imprint.RetainedMessage) (slow *connection) {
 	now := c.broker.clock()
 	packet, err := decodeStored(row.Packet)
 	if err != nil {
-		c.broker.opts.Logger.Error("a retained message can't be sent", "tenant", c.realm.tenant.String(), "topic", clip(row.Topic), "error", err)
+		c.broker.opts.Logger.Error("a retained message can't be sent", "tenant", c.realm.tenant.String(), "topic", imprint.Excerpt(row.Topic), "error", err)
 		return nil
 	}
 	if !c.mayReceive(ctx, c.realm, row.Topic, now) {
@@ -153,8 +155,8 @@ func (c *connection) sendRetainedMessage(ctx context.Context, sub *subscription,
 	m := outgoing{Publish: *packet, expires: row.ExpiresAt, kept: packet}
 	qos := min(packet.QoS, sub.qos)
 	if qos == 0 || c.session.durable == nil {
-		c.session.deliver(c, &m, qos, true, nil, nil)
-		return nil
+		slow, _ = c.session.deliver(c, &m, qos, true, nil, nil)
+		return slow
 	}
 	p := &parcel{kept: packet, expires: row.ExpiresAt, targets: []target{{session: c.session, retain: true, decided: c}}}
 	c.broker.ledger.post(c.broker, p, nil)

@@ -498,3 +498,30 @@ func TestPublishersWaitForTheStore(t *testing.T) {
 		})
 	}
 }
+
+// TestRetainedMessagesWaitForTheirSubscriber ensures that a subscription that gets
+// more retained messages than the client's buffer holds loses none of them.
+func TestRetainedMessagesWaitForTheirSubscriber(t *testing.T) {
+	bothVersions(t, broker.Options{StandardRetainedMatch: true, MaxQueuedBytes: 64 << 10}, func(h *house, v mqtt.Version) {
+		id := h.register(first, allowAll)
+		tag := fmt.Sprint("many", byte(v))
+		pub := h.on(first, id, v, connectAs("pub"))
+		const many = 60
+		for n := range many {
+			pub.send(&mqtt.Publish{Topic: fmt.Appendf(nil, "%s/%d", tag, n), Payload: make([]byte, 8<<10), QoS: 1, PacketID: 1, Retain: true})
+			expect[*mqtt.Ack](pub)
+		}
+		sub := h.on(first, id, v, connectAs("sub"))
+		sub.send(&mqtt.Subscribe{PacketID: 1, Filters: []mqtt.Subscription{{Filter: tag + "/+"}}})
+		got := map[string]bool{}
+		for len(got) < many {
+			p, err := sub.receive()
+			if err != nil {
+				h.Fatalf("got %d messages, want %d: %v", len(got), many, err)
+			}
+			if m, ok := p.(*mqtt.Publish); ok {
+				got[string(m.Topic)] = true
+			}
+		}
+	})
+}

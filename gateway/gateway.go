@@ -175,7 +175,7 @@ func New(opts Options, rooms Rooms) *Gateway {
 	}
 	g.turnstile = newTurnstile(g.opts.ConcurrentHandshakes)
 	g.mqtt = g.tlsProfile(tlsOptions{protocols: mqttProtocols, clientAuth: tls.RequireAnyClientCert})
-	g.https = g.tlsProfile(tlsOptions{protocols: httpProtocols, clientAuth: tls.RequestClientCert})
+	g.https = g.tlsProfile(tlsOptions{protocols: httpProtocols, clientAuth: tls.RequestClientCert, port443: true})
 	g.web = newWeb(g)
 	return g
 }

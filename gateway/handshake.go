@@ -164,7 +164,7 @@ func (h *handshake) record(state tls.ConnectionState) {
 // here on the handshake computes.
 func (h *handshake) configure(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 	h.serverName = hello.ServerName
-	h.rec.Describe(func(a *imprint.Attempt) { a.SNI = shown(hello.ServerName) })
+	h.rec.Describe(func(a *imprint.Attempt) { a.SNI = imprint.Excerpt(hello.ServerName) })
 	tenant, err := h.gateway.rooms.Endpoints.Tenant(hello.ServerName)
 	if err != nil {
 		h.refusal = err
@@ -202,16 +202,6 @@ func (h *handshake) unknownProtocols(offered []string) error {
 		return err
 	}
 	return err.WithHint("Offer http/1.1 or x-amzn-http-ca for HTTP, x-amzn-mqtt-ca or mqtt for MQTT; no ALPN at all means HTTP on this port.")
-}
-
-// maxShown bounds what of a peer's text stands in a field of its attempt.
-const maxShown = 255
-
-func shown(s string) string {
-	if len(s) > maxShown {
-		s = s[:maxShown] + "..."
-	}
-	return strings.ToValidUTF8(s, "\uFFFD")
 }
 
 // unrecognizedName makes crypto/tls send the alert of that name, because it has

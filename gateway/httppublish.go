@@ -44,7 +44,7 @@ func (w *web) publish(rw http.ResponseWriter, r *http.Request, conn *webConn) {
 		return
 	}
 	if !conn.connected {
-		conn.rec.OK("http.publish", "%d bytes to %q, QoS %d, retain %t", len(message.Payload), shown(message.Topic), message.QoS, message.Retain)
+		conn.rec.OK("http.publish", "%d bytes to %q, QoS %d, retain %t", len(message.Payload), imprint.Excerpt(message.Topic), message.QoS, message.Retain)
 	}
 	w.count(outcomeOK)
 	conn.succeed()
@@ -64,11 +64,11 @@ func wirePath(r *http.Request) string {
 // route refuses paths and methods that mean nothing here.
 func route(rw http.ResponseWriter, method, path string) error {
 	if !strings.HasPrefix(path, publishrequest.Prefix) {
-		return &statusError{http.StatusNotFound, imprint.Errorf(imprint.CodeHTTPRequest, "nothing answers %s %s", shown(method), shown(path))}
+		return &statusError{http.StatusNotFound, imprint.Errorf(imprint.CodeHTTPRequest, "nothing answers %s %s", imprint.Excerpt(method), imprint.Excerpt(path))}
 	}
 	if method != http.MethodPost {
 		rw.Header().Set("Allow", http.MethodPost)
-		return &statusError{http.StatusMethodNotAllowed, imprint.Errorf(imprint.CodeHTTPRequest, "%s isn't a method that publishes: use POST", shown(method))}
+		return &statusError{http.StatusMethodNotAllowed, imprint.Errorf(imprint.CodeHTTPRequest, "%s isn't a method that publishes: use POST", imprint.Excerpt(method))}
 	}
 	return nil
 }
@@ -143,7 +143,7 @@ func (w *web) authorize(conn *webConn, who *identity.Identity, m *broker.Message
 		return "policy.publish", denied(imprint.CodePublishDenied, who.Policies.Explain(&request))
 	}
 	if !conn.connected {
-		conn.rec.OK("policy.publish", "iot:Publish on %s is allowed", shown(m.Topic))
+		conn.rec.OK("policy.publish", "iot:Publish on %s is allowed", imprint.Excerpt(m.Topic))
 	}
 	if !m.Retain {
 		return "", nil

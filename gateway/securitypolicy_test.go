@@ -100,7 +100,7 @@ func TestEachSecurityPolicyTakesItsSuitesAndNoOthers(t *testing.T) {
 		{"IoTSecurityPolicy_TLS13_1_3_2022_10", nil, suites13},
 		{"IoTSecurityPolicy_TLS13_1_2_2022_10", append([]string{"AES128-SHA256"}, suitesBoth...), suites13},
 		{"IoTSecurityPolicy_TLS12_1_2_2022_10", append([]string{"AES128-SHA256"}, suitesBoth...), nil},
-		{"IoTSecurityPolicy_TLS12_1_0_2016_01", suitesBoth, nil}, // AES128-SHA256 on port 443 only
+		{"IoTSecurityPolicy_TLS12_1_0_2016_01", suitesBoth, nil}, // AES128-SHA256 on the HTTPS listener only
 		{"IoTSecurityPolicy_TLS12_1_0_2015_01", append([]string{"AES128-SHA256"}, suitesBoth...), nil},
 	} {
 		t.Run(row.policy, func(t *testing.T) {
@@ -121,6 +121,12 @@ func TestEachSecurityPolicyTakesItsSuitesAndNoOthers(t *testing.T) {
 				for _, suite := range list {
 					note(got, suite, "TLSv1.2", w.openssl(t, cert, key, "-tls1_2", "-cipher", suite+":@SECLEVEL=0"))
 				}
+			}
+			// The HTTPS listener stands for port 443, too.
+			on443 := map[string]string{}
+			note(on443, "AES128-SHA256", "TLSv1.2", w.openssl(t, cert, key, "-connect", w.https, "-tls1_2", "-cipher", "AES128-SHA256:@SECLEVEL=0"))
+			if taken := on443["AES128-SHA256"] == "TLSv1.2"; taken != (row.tls12 != nil) {
+				t.Errorf("AES128-SHA256 on the HTTPS listener: got %v", on443)
 			}
 			for _, suite := range suites13 {
 				note(got, suite, "TLSv1.3", w.openssl(t, cert, key, "-tls1_3", "-ciphersuites", suite))

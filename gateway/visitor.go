@@ -39,7 +39,7 @@ func (v *visitor) describe(a *imprint.Attempt) {
 		return
 	}
 	a.CertificateID = v.id
-	a.Serial = shown(pki.SerialHex(v.leaf.SerialNumber))
+	a.Serial = imprint.Excerpt(pki.SerialHex(v.leaf.SerialNumber))
 	a.Subject = pki.SubjectText(v.leaf.RawSubject)
 }
 

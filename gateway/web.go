@@ -260,16 +260,16 @@ func (w *web) forward(rw http.ResponseWriter, r *http.Request, conn *webConn) {
 	case answer.status == http.StatusForbidden || answer.status == http.StatusUnauthorized:
 		w.count(outcomeForbidden)
 		conn.refused, conn.last = conn.refused+1, imprint.CodeSignature
-		conn.rec.Fail("http.signature", imprint.Errorf(imprint.CodeSignature, "%s %s was answered %d %s", r.Method, shown(r.URL.EscapedPath()), answer.status, answer.Header().Get("X-Amzn-Errortype")).
+		conn.rec.Fail("http.signature", imprint.Errorf(imprint.CodeSignature, "%s %s was answered %d %s", r.Method, imprint.Excerpt(r.URL.EscapedPath()), answer.status, answer.Header().Get("X-Amzn-Errortype")).
 			WithHint("The answer says which part of the signature isn't good; the server's log has it at level debug."))
 	case answer.status >= http.StatusBadRequest:
 		// It may have been answered before anybody looked at the signature.
 		w.count(outcomeOf(answer.status))
-		conn.rec.Info("http.request", "%s %s was answered %d", r.Method, shown(r.URL.EscapedPath()), answer.status)
+		conn.rec.Info("http.request", "%s %s was answered %d", r.Method, imprint.Excerpt(r.URL.EscapedPath()), answer.status)
 	default:
 		w.count(outcomeOf(answer.status))
 		if !conn.connected {
-			conn.rec.OK("http.request", "%s %s, signed, was answered %d", r.Method, shown(r.URL.EscapedPath()), answer.status)
+			conn.rec.OK("http.request", "%s %s, signed, was answered %d", r.Method, imprint.Excerpt(r.URL.EscapedPath()), answer.status)
 		}
 		conn.succeed()
 	}

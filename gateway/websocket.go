@@ -109,7 +109,7 @@ func (w *web) newUpgrade(r *http.Request) *upgrade {
 	}
 	u.serverName = r.TLS.ServerName
 	u.rec.Describe(func(a *imprint.Attempt) {
-		a.SNI, a.ALPN, a.TLSVersion = shown(r.TLS.ServerName), r.TLS.NegotiatedProtocol, tls.VersionName(r.TLS.Version)
+		a.SNI, a.ALPN, a.TLSVersion = imprint.Excerpt(r.TLS.ServerName), r.TLS.NegotiatedProtocol, tls.VersionName(r.TLS.Version)
 	})
 	return u
 }
@@ -117,7 +117,7 @@ func (w *web) newUpgrade(r *http.Request) *upgrade {
 // authenticate tells who asks. The text names the step that failed.
 func (u *upgrade) authenticate(r *http.Request) (Operator, string, error) {
 	if r.Method != http.MethodGet {
-		return Operator{}, "http.request", &statusError{http.StatusMethodNotAllowed, imprint.Errorf(imprint.CodeHTTPRequest, "a WebSocket is opened with GET, not %s", shown(r.Method))}
+		return Operator{}, "http.request", &statusError{http.StatusMethodNotAllowed, imprint.Errorf(imprint.CodeHTTPRequest, "a WebSocket is opened with GET, not %s", imprint.Excerpt(r.Method))}
 	}
 	if u.web.gateway.rooms.Operators == nil {
 		return Operator{}, "http.signature", imprint.Errorf(imprint.CodeSignature, "nobody may open a WebSocket here")
@@ -127,7 +127,7 @@ func (u *upgrade) authenticate(r *http.Request) (Operator, string, error) {
 		return Operator{}, "http.signature", err
 	}
 	if !offersMQTT(r.Header) {
-		return Operator{}, "websocket", imprint.Errorf(imprint.CodeHTTPRequest, "the client offers the sub-protocols %q, none of which is MQTT", shown(strings.Join(r.Header.Values("Sec-WebSocket-Protocol"), ", "))).
+		return Operator{}, "websocket", imprint.Errorf(imprint.CodeHTTPRequest, "the client offers the sub-protocols %q, none of which is MQTT", imprint.Excerpt(strings.Join(r.Header.Values("Sec-WebSocket-Protocol"), ", "))).
 			WithHint("Let the client ask for the sub-protocol mqtt.")
 	}
 	return operator, "", nil

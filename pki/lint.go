@@ -90,7 +90,7 @@ func (l *linter) check(der []byte) error {
 		}
 		text := one.Name + ": " + one.Description
 		if result.Details != "" {
-			text += " (" + clip(result.Details) + ")"
+			text += " (" + imprint.Excerpt(result.Details) + ")"
 		}
 		failed = append(failed, text)
 	}

@@ -165,7 +165,7 @@ func noBlock(text, what, want string) *imprint.Error {
 }
 
 func wrongType(got, what, want string) *imprint.Error {
-	e := invalid("the PEM block isn't a %s but %q", what, clip(got))
+	e := invalid("the PEM block isn't a %s but %q", what, imprint.Excerpt(got))
 	switch {
 	case strings.HasSuffix(got, "PRIVATE KEY"):
 		return e.WithHint("This is a private key: never send it anywhere. Send the %s (%s).", what, want)
@@ -181,13 +181,4 @@ func wrongType(got, what, want string) *imprint.Error {
 
 func invalid(format string, args ...any) *imprint.Error {
 	return imprint.Errorf(imprint.CodeCertificateValidation, format, args...)
-}
-
-// clip bounds a caller's text before it is quoted in an error.
-func clip(s string) string {
-	const limit = 140
-	if len(s) <= limit {
-		return s
-	}
-	return s[:limit] + "..."
 }

@@ -72,7 +72,7 @@ func NewProfile(config ProfileConfig) (*Profile, error) {
 		p.name = "device"
 	}
 	if !profileName.MatchString(p.name) {
-		return nil, imprint.Errorf(imprint.CodeInvalidRequest, "profile name %q does not match [a-z0-9-]{1,64}", clip(p.name))
+		return nil, imprint.Errorf(imprint.CodeInvalidRequest, "profile name %q does not match [a-z0-9-]{1,64}", imprint.Excerpt(p.name))
 	}
 	cn := config.CommonName
 	if cn == "" {
@@ -80,7 +80,7 @@ func NewProfile(config ProfileConfig) (*Profile, error) {
 	}
 	// RFC 5280 appendix A.1: ub-common-name is 64 characters.
 	if !utf8.ValidString(cn) || utf8.RuneCountInString(cn) > 64 || strings.TrimSpace(cn) != cn || strings.ContainsFunc(cn, unicode.IsControl) {
-		return nil, imprint.Errorf(imprint.CodeInvalidRequest, "common name %q of profile %s isn't 1 to 64 characters without control characters and spaces around them", clip(cn), p.name)
+		return nil, imprint.Errorf(imprint.CodeInvalidRequest, "common name %q of profile %s isn't 1 to 64 characters without control characters and spaces around them", imprint.Excerpt(cn), p.name)
 	}
 	subject, err := commonNameDER(cn)
 	if err != nil {

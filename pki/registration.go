@@ -98,7 +98,7 @@ func checkCommonName(cert *x509.Certificate, code string) error {
 	// The code is ASCII hex; folding beyond ASCII can't make another text equal
 	// to it, because EqualFold folds no other letter to a-f.
 	if !strings.EqualFold(names[0], code) {
-		return imprint.Errorf(imprint.CodeRegistrationCode, "the verification certificate's common name is %q, not this tenant's registration code", clip(names[0])).
+		return imprint.Errorf(imprint.CodeRegistrationCode, "the verification certificate's common name is %q, not this tenant's registration code", imprint.Excerpt(names[0])).
 			WithHint(registrationHint)
 	}
 	return nil
@@ -129,7 +129,7 @@ func checkMode(mode imprint.CertificateMode, verified bool) *imprint.Error {
 		return imprint.Errorf(imprint.CodeInvalidRequest, "mode SNI_ONLY takes no verification certificate").
 			WithHint("Leave verificationCertificate out, or use mode DEFAULT.")
 	case mode != imprint.ModeDefault && mode != imprint.ModeSNIOnly:
-		return imprint.Errorf(imprint.CodeInvalidRequest, "certificate mode %q isn't DEFAULT or SNI_ONLY", clip(string(mode)))
+		return imprint.Errorf(imprint.CodeInvalidRequest, "certificate mode %q isn't DEFAULT or SNI_ONLY", imprint.Excerpt(string(mode)))
 	}
 	return nil
 }

@@ -51,14 +51,14 @@ func NewNames(names ...string) (Names, error) {
 		ip, err := netip.ParseAddr(name)
 		if err == nil {
 			if ip.Zone() != "" {
-				return Names{}, imprint.Errorf(imprint.CodeInvalidRequest, "address %q has a zone, which certificates can't hold", clip(name))
+				return Names{}, imprint.Errorf(imprint.CodeInvalidRequest, "address %q has a zone, which certificates can't hold", imprint.Excerpt(name))
 			}
 			result.ips = append(result.ips, ip.Unmap())
 			continue
 		}
 		lower := strings.ToLower(strings.TrimSuffix(name, "."))
 		if !hostName(lower) {
-			return Names{}, imprint.Errorf(imprint.CodeInvalidRequest, "%q isn't a host name, a wildcard such as *.example.com, or an IP address", clip(name))
+			return Names{}, imprint.Errorf(imprint.CodeInvalidRequest, "%q isn't a host name, a wildcard such as *.example.com, or an IP address", imprint.Excerpt(name))
 		}
 		result.dns = append(result.dns, lower)
 	}

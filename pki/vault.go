@@ -238,7 +238,7 @@ func newKey(kind KeyKind) (crypto.Signer, error) {
 	case KeyP256:
 		key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	default:
-		return nil, imprint.Errorf(imprint.CodeInvalidRequest, "key kind %q isn't %s or %s", clip(string(kind)), KeyRSA2048, KeyP256)
+		return nil, imprint.Errorf(imprint.CodeInvalidRequest, "key kind %q isn't %s or %s", imprint.Excerpt(string(kind)), KeyRSA2048, KeyP256)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("couldn't make a %s key: %w", kind, err)

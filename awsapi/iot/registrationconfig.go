@@ -19,7 +19,7 @@ func parseRegistrationConfig(in *RegistrationConfig) (*imprint.RegistrationConfi
 	}
 	config := &imprint.RegistrationConfig{TemplateBody: text(in.TemplateBody), RoleARN: text(in.RoleArn)}
 	if config.RoleARN != "" && !isRoleARN(config.RoleARN) {
-		return nil, imprint.Errorf(imprint.CodeInvalidRequest, "registrationConfig.roleArn %q isn't the ARN of a role", clipText(config.RoleARN)).
+		return nil, imprint.Errorf(imprint.CodeInvalidRequest, "registrationConfig.roleArn %q isn't the ARN of a role", imprint.Excerpt(config.RoleARN)).
 			WithHint("It has the form arn:aws:iam::123456789012:role/NAME.")
 	}
 	switch {

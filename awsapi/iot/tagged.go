@@ -50,7 +50,7 @@ func parseTagged(tenant imprint.Tenant, arn string) (tagged, error) {
 		return tagged{}, imprint.Errorf(imprint.CodeInvalidRequest, "things and device certificates can't have tags").
 			WithHint("Policies, CA certificates, thing groups and provisioning templates can.")
 	default:
-		return tagged{}, notFound("Resource", clipText(resource))
+		return tagged{}, notFound("Resource", imprint.Excerpt(resource))
 	}
 	return target, err
 }
@@ -112,13 +112,4 @@ func (r tagged) setFirstConnection(tx imprint.Tx, to imprint.FirstConnection) er
 		return fmt.Errorf("couldn't change CA certificate %s: %w", r.ca, err)
 	}
 	return nil
-}
-
-// clipText bounds a caller's text before it is quoted in an error.
-func clipText(s string) string {
-	const limit = 140
-	if len(s) <= limit {
-		return s
-	}
-	return s[:limit] + "..."
 }

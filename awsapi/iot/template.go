@@ -41,7 +41,7 @@ func checkRole(arn string) error {
 	if isRoleARN(arn) {
 		return nil
 	}
-	return imprint.Errorf(imprint.CodeInvalidRequest, "provisioningRoleArn %q is not the ARN of an IAM role.", clipText(arn)).
+	return imprint.Errorf(imprint.CodeInvalidRequest, "provisioningRoleArn %q is not the ARN of an IAM role.", imprint.Excerpt(arn)).
 		WithHint("Write it as arn:aws:iam::000000000000:role/NAME.")
 }
 
@@ -74,7 +74,7 @@ func setHook(t *imprint.ProvisioningTemplate, hook *ProvisioningHook) error {
 			WithHint("Only templates of type %s have a hook.", imprint.TemplateFleet)
 	}
 	if !lambdaPattern.MatchString(hook.TargetArn) {
-		return imprint.Errorf(imprint.CodeInvalidRequest, "preProvisioningHook.targetArn %q is not the ARN of a Lambda function.", clipText(hook.TargetArn)).
+		return imprint.Errorf(imprint.CodeInvalidRequest, "preProvisioningHook.targetArn %q is not the ARN of a Lambda function.", imprint.Excerpt(hook.TargetArn)).
 			WithHint("Write it as arn:aws:lambda:us-east-1:000000000000:function:NAME.")
 	}
 	if hook.PayloadVersion != nil && *hook.PayloadVersion != hookPayloadVersion {

@@ -101,7 +101,7 @@ func Parse(rawQuery string, header http.Header) (Request, error) {
 	if expiry != "" {
 		seconds, err := strconv.ParseInt(expiry, 10, 64)
 		if err != nil {
-			return r, imprint.Errorf(imprint.CodeInvalidRequest, "messageExpiry is %q, not a number of seconds", shown(expiry))
+			return r, imprint.Errorf(imprint.CodeInvalidRequest, "messageExpiry is %q, not a number of seconds", imprint.Excerpt(expiry))
 		}
 		m.MessageExpiry = &seconds
 	}
@@ -117,13 +117,13 @@ func (r *Request) setFlags(qos, retain string) error {
 	case "2":
 		return imprint.Errorf(imprint.CodeQoSNotSupported, "qos is 2")
 	default:
-		return imprint.Errorf(imprint.CodeInvalidRequest, "qos is %q, not 0 or 1", shown(qos))
+		return imprint.Errorf(imprint.CodeInvalidRequest, "qos is %q, not 0 or 1", imprint.Excerpt(qos))
 	}
 	switch {
 	case strings.EqualFold(retain, "true"):
 		r.Retain = true
 	case retain != "" && !strings.EqualFold(retain, "false"):
-		return imprint.Errorf(imprint.CodeInvalidRequest, "retain is %q, not true or false", shown(retain))
+		return imprint.Errorf(imprint.CodeInvalidRequest, "retain is %q, not true or false", imprint.Excerpt(retain))
 	}
 	return nil
 }
@@ -161,7 +161,7 @@ func (m Members) setTexts(p *mqtt.Properties) error {
 	}
 	if m.ResponseTopic != "" {
 		if !mqtt.ValidTopicName(m.ResponseTopic) {
-			return imprint.Errorf(imprint.CodeInvalidRequest, "responseTopic %q is not a valid topic name", shown(m.ResponseTopic))
+			return imprint.Errorf(imprint.CodeInvalidRequest, "responseTopic %q is not a valid topic name", imprint.Excerpt(m.ResponseTopic))
 		}
 		p.ResponseTopic = m.ResponseTopic
 		p.Mark(mqtt.PropResponseTopic)
@@ -177,7 +177,7 @@ func (m Members) setPayloadFormat(p *mqtt.Properties) error {
 	case "UTF8_DATA":
 		p.PayloadFormat = 1
 	default:
-		return imprint.Errorf(imprint.CodeInvalidRequest, "the payload format indicator is %q, not UNSPECIFIED_BYTES or UTF8_DATA", shown(m.PayloadFormat))
+		return imprint.Errorf(imprint.CodeInvalidRequest, "the payload format indicator is %q, not UNSPECIFIED_BYTES or UTF8_DATA", imprint.Excerpt(m.PayloadFormat))
 	}
 	p.Mark(mqtt.PropPayloadFormat)
 	return nil
@@ -254,12 +254,4 @@ func (m Members) setUserProperties(p *mqtt.Properties) error {
 // isText tells whether MQTT can carry a string (MQTT 5 section 1.5.4).
 func isText(s string) bool {
 	return len(s) <= math.MaxUint16 && utf8.ValidString(s) && !strings.Contains(s, "\x00")
-}
-
-func shown(s string) string {
-	const most = 128
-	if len(s) <= most {
-		return s
-	}
-	return strings.ToValidUTF8(s[:most], "") + "..."
 }
