@@ -57,22 +57,25 @@ func (h *heldConns) close() {
 // forced garbage collection, and as it was before that.
 type footprint struct{ collected, uncollected float64 } // bytes
 
-// weigh measures the idle connections of one server. All devices come once
-// before, and the first tenth isn't counted: that fills the server's caches, which
-// are bounded and no connection's own, and what earlier work left half empty. A
-// child that obeys collects its garbage first.
+// weigh measures the idle connections of one server. The first tenth isn't
+// counted: that fills the server's caches, which are bounded and no connection's
+// own. A child that obeys collects its garbage first, and all devices have come
+// once before; one that keeps the pages of those that went would seem to need
+// none.
 func (a *arena) weigh(ctx context.Context, c *child, obeys bool, open opener) (print footprint, err error) {
 	var held heldConns
 	defer held.close()
 	first, all := a.opts.Connections/10, a.opts.Connections
-	err = held.open(ctx, a, 0, all, open)
-	if err != nil {
-		return print, err
-	}
-	held.close()
-	_, err = a.size(ctx, c, obeys)
-	if err != nil {
-		return print, err
+	if obeys {
+		err = held.open(ctx, a, 0, all, open)
+		if err != nil {
+			return print, err
+		}
+		held.close()
+		_, err = a.size(ctx, c, obeys)
+		if err != nil {
+			return print, err
+		}
 	}
 	err = held.open(ctx, a, 0, first, open)
 	if err != nil {
