@@ -69,6 +69,11 @@ const (
 	CodeGroupMissing           Code = "GroupMissing"
 	CodeProvisioned            Code = "ProvisionedReconnect"
 	CodeRegisteredPending      Code = "RegisteredPendingActivation"
+	CodeFunctionMissing        Code = "FunctionMissing"
+	CodeFunctionDenied         Code = "FunctionDenied"
+	CodeFunctionFailed         Code = "FunctionFailed"
+	CodeFunctionTimeout        Code = "FunctionTimeout"
+	CodeFunctionThrottled      Code = "FunctionThrottled"
 	CodeConnectDenied          Code = "ConnectDenied"
 	CodePublishDenied          Code = "PublishDenied"
 	CodeSubscribeDenied        Code = "SubscribeDenied"
@@ -203,6 +208,11 @@ var table = []Description{
 	{CodeGroupMissing, "", 0, 0x87, "ResourceNotFound", "A thing group or billing group that the template names doesn't exist.", "Create the group, or take it out of the template."},
 	{CodeProvisioned, "", 0, 0x87, "", "The device was provisioned; its first connection is closed as AWS IoT Core closes it.", "Nothing to mend: the device connects again and is accepted."},
 	{CodeRegisteredPending, "", 0, 0x87, "", "The certificate was registered PENDING_ACTIVATION (just-in-time registration).", "Activate it from a rule or by hand: aws iot update-certificate --new-status ACTIVE --certificate-id ID"},
+	{CodeFunctionMissing, "ResourceNotFoundException", 404, 0x87, "AccessDenied", "The function that a hook, a rule or a certificate provider names doesn't exist.", "aws lambda create-function, or correct the ARN."},
+	{CodeFunctionDenied, "AccessDeniedException", 403, 0x87, "AccessDenied", "The function's permissions don't let the service invoke it.", "aws lambda add-permission --principal iot.amazonaws.com --action lambda:InvokeFunction --source-arn ARN --statement-id iot --function-name NAME"},
+	{CodeFunctionFailed, "", 502, 0x87, "AccessDenied", "The function reported an error, crashed, or answered what isn't JSON.", "The detail has the end of its log; run it by hand with aws lambda invoke."},
+	{CodeFunctionTimeout, "", 504, 0x87, "AccessDenied", "The function didn't answer in time.", "A hook has five seconds with the cold start: make the function quicker, or keep a process warm."},
+	{CodeFunctionThrottled, "TooManyRequestsException", 429, 0x97, "TooManyRequests", "More calls than the function may have at once wait for it.", "Raise the function's concurrency, or let devices come more slowly."},
 	{CodeConnectDenied, "", 0, 0x87, "", "No policy of the certificate allows iot:Connect with this client id.", "Allow iot:Connect on client/CLIENT_ID in a policy that is attached to the certificate."},
 	{CodePublishDenied, "", 0, 0x87, "", "No policy of the certificate allows iot:Publish on this topic.", "Allow iot:Publish on topic/TOPIC."},
 	{CodeSubscribeDenied, "", 0, 0x87, "", "No policy of the certificate allows iot:Subscribe on this topic filter.", "Allow iot:Subscribe on topicfilter/FILTER, and iot:Receive on topic/TOPIC."},
