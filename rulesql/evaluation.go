@@ -150,6 +150,7 @@ func (ev *Evaluation) root() value {
 	root, ok := parsePayload(ev.message.Payload, ev.version)
 	if !ok {
 		root = value{kind: kindBytes}
+		ev.problem("payload", nil, "the payload is no JSON document, so that nothing in it can be named")
 	}
 	ev.payload = root
 	return root

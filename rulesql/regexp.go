@@ -1,9 +1,12 @@
 package rulesql
 
 import (
+	"io"
 	"regexp"
 	"regexp/syntax"
+	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 // pattern is a compiled regular expression with an estimate of its size, which times the length
@@ -11,6 +14,8 @@ import (
 type pattern struct {
 	re   *regexp.Regexp
 	cost int
+	// looksBack says that whether it matches somewhere depends on what is before that place.
+	looksBack bool
 }
 
 // compilePattern compiles a Java pattern. The problem says what is wrong with it, the hint what to
@@ -35,7 +40,7 @@ func compilePattern(java string) (p *pattern, problem, hint string) {
 	if err != nil {
 		return nil, "'" + excerpt(java) + "' is no regular expression", ""
 	}
-	return &pattern{re, cost}, "", ""
+	return &pattern{re, cost, looksBack(parsed)}, "", ""
 }
 
 // patternCost estimates the instructions of the compiled pattern.
@@ -51,6 +56,14 @@ func patternCost(re *syntax.Regexp) int {
 		cost *= max(re.Min, re.Max, 1)
 	}
 	return cost
+}
+
+func looksBack(re *syntax.Regexp) bool {
+	switch re.Op {
+	case syntax.OpBeginLine, syntax.OpBeginText, syntax.OpWordBoundary, syntax.OpNoWordBoundary:
+		return true
+	}
+	return slices.ContainsFunc(re.Sub, looksBack)
 }
 
 // preparePattern compiles a constant pattern, which is wrong for good if it is wrong.
@@ -128,7 +141,7 @@ func regexpReplace(ev *Evaluation, n *callNode, args []value) value {
 	}
 	var out []byte
 	last := 0
-	for _, match := range p.re.FindAllStringSubmatchIndex(s, -1) {
+	ok = ev.eachMatch(p, s, func(match []int) bool {
 		out = append(out, s[last:match[0]]...)
 		last = match[1]
 		for _, part := range parts {
@@ -137,14 +150,80 @@ func regexpReplace(ev *Evaluation, n *callNode, args []value) value {
 			} else if from := match[2*part.group]; from >= 0 {
 				out = append(out, s[from:match[2*part.group+1]]...)
 			}
+			if len(out) > MaxResultBytes {
+				ev.exceed("a text is longer than the %d bytes that a rule may make", MaxResultBytes)
+				return false
+			}
 		}
-		if len(out) > MaxResultBytes || !ev.spend(1) {
-			ev.exceed("a text is longer than the %d bytes that a rule may make", MaxResultBytes)
-			return undefined()
-		}
+		return ev.spend(1 + len(parts))
+	})
+	if !ok {
+		return undefined()
 	}
 	out = append(out, s[last:]...)
 	return stringValue(ev.keep(string(out)))
+}
+
+// shortText is how long a text may be whose matches are found without counting the characters
+// that are looked at: as one search may look at all that is left, they are charged for its square.
+const shortText = 512
+
+// eachMatch calls do for the matches in s, one after the other, until it is false.
+func (ev *Evaluation) eachMatch(p *pattern, s string, do func(match []int) bool) bool {
+	if len(s) <= shortText || p.looksBack {
+		if !ev.spend(len(s) * len(s) / 2 / patternCharging * p.cost) {
+			return false
+		}
+		for _, match := range p.re.FindAllStringSubmatchIndex(s, -1) {
+			if !do(match) {
+				return false
+			}
+		}
+		return true
+	}
+	last := -1
+	for from := 0; from <= len(s); {
+		r := &countingReader{text: s[from:]}
+		match := p.re.FindReaderSubmatchIndex(r)
+		if !ev.spend(1 + r.pos*p.cost/patternCharging) {
+			return false
+		}
+		if match == nil {
+			return true
+		}
+		for i := range match {
+			if match[i] >= 0 {
+				match[i] += from
+			}
+		}
+		if match[1] > match[0] || match[0] != last {
+			if !do(match) {
+				return false
+			}
+			last = match[1]
+		}
+		from = match[1]
+		if match[1] == match[0] {
+			_, size := utf8.DecodeRuneInString(s[from:])
+			from += max(size, 1)
+		}
+	}
+	return true
+}
+
+// countingReader tells how far a search has read.
+type countingReader struct {
+	text string
+	pos  int
+}
+
+func (r *countingReader) ReadRune() (c rune, size int, err error) {
+	if r.pos >= len(r.text) {
+		return 0, 0, io.EOF
+	}
+	c, size = utf8.DecodeRuneInString(r.text[r.pos:])
+	r.pos += size
+	return c, size, nil
 }
 
 // replacement is a piece of a replacement text: a group, or text where group is below 0.

@@ -40,6 +40,9 @@ func roundNumber(n value) value {
 	if n.exp >= 0 {
 		return truncNumber(n)
 	}
+	if int(-n.exp) > digitsOf(n)+1 {
+		return intValue(0)
+	}
 	sign := int64(signOf(n))
 	// 2n + sign, cut, halved: no half is lost.
 	twice := new(big.Int).Add(new(big.Int).Lsh(bigOf(n), 1), new(big.Int).Mul(big.NewInt(sign), bigPower(int(-n.exp))))
@@ -68,7 +71,9 @@ func cutPlaces(n value, places int, v Version) value {
 		return n
 	}
 	coef, exp := bigOf(n), int(n.exp)
-	if drop := -exp - places; drop > 0 {
+	if drop := -exp - places; drop > digitsOf(n) {
+		return intValue(0)
+	} else if drop > 0 {
 		coef, exp = new(big.Int).Quo(coef, bigPower(drop)), -places
 	}
 	coef = stripZeros(coef, &exp, 0)

@@ -12,7 +12,7 @@ func parseTime(ev *Evaluation, n *callNode, args []value) value {
 	if !ok {
 		return undefined()
 	}
-	milliseconds, ok := ev.toInt(args[1])
+	milliseconds, ok := ev.toLong(args[1])
 	// The years that four digits can say, about.
 	const most = 253402300799999
 	if !ok || milliseconds > most || milliseconds < -most {
@@ -29,7 +29,7 @@ func parseTime(ev *Evaluation, n *callNode, args []value) value {
 			return undefined()
 		}
 	}
-	t := time.UnixMilli(int64(milliseconds)).In(location)
+	t := time.UnixMilli(milliseconds).In(location)
 	out := make([]byte, 0, 4*len(fields))
 	for _, f := range fields {
 		out = f.format(out, t)

@@ -78,7 +78,7 @@ func (p *timeReader) field(f timeField, next []timeField) bool {
 		}
 	}
 	n, ok := p.number(f, next)
-	return ok && p.set(f.letter, f.count, int(n))
+	return ok && p.set(f.letter, f.count, n)
 }
 
 // choice takes the first of the words that is there, without regard to case, or gives -1. Longer words
@@ -142,7 +142,19 @@ func (f timeField) fixed() bool {
 		(f.letter == 'M' || f.letter == 'L' || f.letter == 'y' || f.letter == 'u') && f.count == 2
 }
 
-func (p *timeReader) set(letter byte, count, n int) bool {
+func (p *timeReader) set(letter byte, count int, long int64) bool {
+	switch letter {
+	case 'A':
+		p.nanosecondOfTheDay = long * 1e6
+		return long < 86_400_000
+	case 'N':
+		p.nanosecondOfTheDay = long
+		return long < 86_400_000_000_000
+	case 'n':
+		p.nanosecond = long
+		return long < 1e9
+	}
+	n := int(min(long, 1e9))
 	switch letter {
 	case 'y', 'u':
 		p.hasYear, p.year = true, n
@@ -177,15 +189,6 @@ func (p *timeReader) set(letter byte, count, n int) bool {
 	case 's':
 		p.second = n
 		return n <= 59
-	case 'A':
-		p.nanosecondOfTheDay = int64(n) * 1e6
-		return n < 86_400_000
-	case 'n':
-		p.nanosecond = int64(n)
-		return n < 1e9
-	case 'N':
-		p.nanosecondOfTheDay = int64(n)
-		return int64(n) < 86_400_000_000_000
 	}
 	return false
 }

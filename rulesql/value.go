@@ -172,22 +172,29 @@ func (ev *Evaluation) toNumber(v value) (value, bool) {
 	return undefined(), false
 }
 
-// toInt converts to Int as functions do with their arguments: rounded down. The result is
-// clamped to what fits an int, as every caller clamps further.
-func (ev *Evaluation) toInt(v value) (int, bool) {
+// toLong converts to Int as functions do with their arguments: rounded down. The result is cut to
+// plus or minus 2^53, as whoever calls it has a smaller range yet.
+func (ev *Evaluation) toLong(v value) (int64, bool) {
 	n, ok := ev.toNumber(v)
 	if !ok {
 		return 0, false
 	}
 	n = floorNumber(n)
-	const most = 1 << 40
+	const most = 1 << 53
 	if n.ref == nil && n.exp == 0 {
-		return int(min(max(n.small, -most), most)), true
+		return min(max(n.small, -most), most), true
 	}
 	if signOf(n) < 0 {
 		return -most, true
 	}
 	return most, true
+}
+
+// toInt is toLong for positions and lengths, cut to plus or minus 2^30.
+func (ev *Evaluation) toInt(v value) (int, bool) {
+	n, ok := ev.toLong(v)
+	const most = 1 << 30
+	return int(min(max(n, -most), most)), ok
 }
 
 // toString is the standard conversion to String; ok is false for Null and Undefined.
@@ -226,7 +233,7 @@ func (ev *Evaluation) equal(a, b value) bool {
 	case kindBool:
 		return a.small == b.small
 	case kindString:
-		return a.text == b.text
+		return len(a.text) == len(b.text) && ev.spend(len(a.text)/textCharging) && a.text == b.text
 	case kindArray:
 		x, y := a.items(), b.items()
 		if len(x) != len(y) {
