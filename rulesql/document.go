@@ -1,6 +1,7 @@
 package rulesql
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf16"
@@ -98,7 +99,8 @@ func (d *document) word(w string) bool {
 }
 
 func (d *document) outermost() (value, bool) {
-	o := &object{members: make([]member, 0, 8)}
+	// A member takes some twenty bytes.
+	o := &object{members: make([]member, 0, min(max(len(d.text)/20, 4), smallObject))}
 	ok := d.members(func(key string) bool {
 		start := d.pos
 		d.plain = true
@@ -229,14 +231,18 @@ func (d *document) skipList(end byte, depth int, keyed bool) bool {
 	if d.next(end) {
 		return true
 	}
-	if keyed {
-		// Members may repeat a key; only decoding finds out.
-		d.plain = false
-	}
-	for {
+	var keys [12]string
+	for n := 0; ; n++ {
 		if keyed {
+			start := d.pos
 			if !d.skipString() {
 				return false
+			}
+			// Of a key that is there twice the last value counts, which decoding finds out.
+			if n >= len(keys) || slices.Contains(keys[:n], d.text[start:d.pos]) {
+				d.plain = false
+			} else {
+				keys[n] = d.text[start:d.pos]
 			}
 			d.space()
 			if !d.next(':') {

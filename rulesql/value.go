@@ -81,7 +81,7 @@ type object struct {
 	index   map[string]int
 }
 
-const smallObject = 12
+const smallObject = 32
 
 func (o *object) find(key string) int {
 	if o.index != nil {
