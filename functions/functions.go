@@ -143,7 +143,8 @@ type Service struct {
 	clientsMu sync.Mutex
 	clients   map[string]*http.Client
 
-	queue *queue
+	queue   *queue
+	closing sync.Once
 
 	invocations, failed, timeouts, throttles, coldStarts, denied atomic.Uint64
 	duration                                                     atomic.Int64
@@ -181,8 +182,10 @@ func New(store imprint.Store, clock imprint.Clock, opts Options) (*Service, erro
 func (s *Service) Start() { s.queue.start() }
 
 // Close ends all processes. Asynchronous calls that are under way or wait stay in
-// the store.
-func (s *Service) Close() {
+// the store. It may be called again.
+func (s *Service) Close() { s.closing.Do(s.end) }
+
+func (s *Service) end() {
 	s.queue.close()
 	s.host.close()
 	s.clientsMu.Lock()

@@ -29,9 +29,12 @@ type pool struct {
 	limit    int // processes of the function, of all its pools
 	idle     []*process
 	starting int
-	size     int // all processes, the starting and ending ones too
-	waiters  []*waiter
-	stale    bool // another revision has come: processes end after their run
+	// returning counts processes that have answered and will ask for their next
+	// event in a moment: for those nobody starts another.
+	returning int
+	size      int // all processes, the starting and ending ones too
+	waiters   []*waiter
+	stale     bool // another revision has come: processes end after their run
 }
 
 // waiter is a call that waits for a process.
@@ -203,7 +206,7 @@ func (h *host) forget(p *pool) {
 
 // schedule starts processes for those who wait, as far as the limits allow.
 func (h *host) schedule(p *pool) {
-	for len(p.waiters) > p.starting && h.counts[p.key.functionKey] < p.limit && !h.closed {
+	for len(p.waiters) > p.starting+p.returning && h.counts[p.key.functionKey] < p.limit && !h.closed {
 		if h.total >= h.opts.MaxProcesses {
 			// An idle process of another pool makes room when it has ended.
 			h.evict()

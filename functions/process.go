@@ -92,6 +92,7 @@ type process struct {
 	exited     bool        // its number may be another's soon
 	current    *invocation // being run
 	answered   bool        // current was answered, next not yet asked for
+	returning  bool        // it answered just now
 	reason     ending
 	terminates bool // it registered for SIGTERM
 	initError  []byte
@@ -235,6 +236,7 @@ func (p *process) wait() *outcome {
 	// can't be another's.
 	killGroup(pid)
 	p.exited, p.state = true, stateEnding
+	p.returnedLocked()
 	h.mu.Unlock()
 	// How it ended is in ProcessState.
 	_ = p.cmd.Wait()
@@ -321,6 +323,11 @@ func (p *process) finishLocked(in *invocation, out outcome) bool {
 	}
 	p.answered = true
 	p.runTimer.Stop()
+	if p.state == stateBusy {
+		p.returning = true
+		p.pool.returning++
+		p.runTimer = time.AfterFunc(returnGrace, func() { p.returnTimedOut(in) })
+	}
 	took := float64(time.Since(in.begun).Microseconds()) / 1000
 	if out.log == "" {
 		if p.peak.Load() == 0 {
@@ -333,6 +340,36 @@ func (p *process) finishLocked(in *invocation, out outcome) bool {
 	in.outcome = out
 	close(in.done)
 	return true
+}
+
+// returnGrace is how long a process that answered counts as one that will be free
+// at once.
+const returnGrace = 20 * time.Millisecond
+
+// returnedLocked stops counting on the process.
+func (p *process) returnedLocked() {
+	if p.returning {
+		p.returning = false
+		p.pool.returning--
+	}
+}
+
+// returnTimedOut lets others be started in place of a process that doesn't come
+// back from its answer, and ends it if it doesn't come at all.
+func (p *process) returnTimedOut(in *invocation) {
+	h := p.host
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if p.current != in || p.state != stateBusy {
+		return
+	}
+	if p.returning {
+		p.returnedLocked()
+		h.schedule(p.pool)
+		p.runTimer = time.AfterFunc(p.pool.function.Timeout, func() { p.returnTimedOut(in) })
+		return
+	}
+	p.endLocked(endedTimeout)
 }
 
 // freeLocked gives a process back that was granted and not used, or whose runtime
@@ -352,6 +389,7 @@ func (p *process) endLocked(reason ending) {
 	if p.state == stateIdle {
 		p.pool.idle = slices.DeleteFunc(p.pool.idle, func(other *process) bool { return other == p })
 	}
+	p.returnedLocked()
 	p.state, p.reason = stateEnding, reason
 	pid := p.cmd.Process.Pid
 	if !p.terminates || reason != endedIdle && reason != endedShutdown {

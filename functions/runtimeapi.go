@@ -81,6 +81,8 @@ func (p *process) serveNext(w http.ResponseWriter, r *http.Request) {
 		h.offer(p, true)
 	case p.state == stateBusy && p.current != nil && p.answered:
 		p.current = nil
+		p.runTimer.Stop()
+		p.returnedLocked()
 		h.offer(p, false)
 	case p.state == stateBusy && p.current != nil && len(p.events) == 0:
 		h.mu.Unlock()

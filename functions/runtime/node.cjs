@@ -82,7 +82,7 @@ function run(handler, event, context) {
     context.done = callback;
     const result = handler(event, context, callback);
     if (result && typeof result.then === "function") result.then(resolve, reject);
-    else if (result !== undefined || handler.length < 3) resolve(result);
+    else if (handler.length < 3) resolve(result);
   });
 }
 

@@ -43,7 +43,7 @@ func main() {
 		os.Exit(7)
 	}
 	if os.Getenv("HANG_INIT") != "" {
-		select {}
+		time.Sleep(time.Hour)
 	}
 	if path := os.Getenv("TERM_FILE"); path != "" {
 		lambda.StartWithOptions(handle, lambda.WithEnableSIGTERM(func() {
@@ -100,6 +100,8 @@ func handle(ctx context.Context, in event) (any, error) {
 		return nil, os.WriteFile(in.Value, []byte("written"), 0o600)
 	case "append":
 		return nil, appendLine(in.Value)
+	case "appendfail":
+		return nil, errors.Join(appendLine(in.Value), errors.New("after the line"))
 	case "reader":
 		return strings.NewReader(in.Value), nil
 	case "call":
