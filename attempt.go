@@ -81,4 +81,6 @@ type Event struct {
 	Topic   string
 	Payload []byte // JSON
 	At      time.Time
+	// AttemptID is the attempt that caused it; empty: none.
+	AttemptID string
 }

@@ -49,8 +49,9 @@ const (
 	ChangeTemplate    ChangeKind = "template"
 	ChangeSettings    ChangeKind = "settings"
 	ChangeAccessKey   ChangeKind = "accesskey"
-	ChangeFunction    ChangeKind = "function" // also its versions, aliases and permissions
-	ChangeEvent       ChangeKind = "event"    // an event waits for publication; Key is its ID
+	ChangeFunction    ChangeKind = "function"  // also its versions, aliases and permissions
+	ChangeTopicRule   ChangeKind = "topicrule" // also the destinations of rules; Key is a name or an id
+	ChangeEvent       ChangeKind = "event"     // an event waits for publication; Key is its ID
 )
 
 // Change names one thing that a commit changed. Key is the resource's name in
@@ -84,6 +85,7 @@ type ReadTx interface {
 	IssuanceReader
 	SessionReader
 	FunctionReader
+	TopicRuleReader
 }
 
 // Tx reads and writes. Put inserts or replaces the whole row; Delete of
@@ -101,6 +103,7 @@ type Tx interface {
 	IssuanceWriter
 	SessionWriter
 	FunctionWriter
+	TopicRuleWriter
 }
 
 // CertificateReader reads device certificates.

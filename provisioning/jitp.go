@@ -322,6 +322,7 @@ func (e *Engine) register(tx imprint.Tx, v *visit) (cert imprint.Certificate, fr
 	if err != nil {
 		return cert, false, err
 	}
+	event.AttemptID = v.Rec.ID()
 	err = tx.PutEvent(event)
 	if err != nil {
 		return cert, false, fmt.Errorf("couldn't store the event of certificate %s: %w", v.ID, err)

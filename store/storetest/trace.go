@@ -161,7 +161,7 @@ func testTrim(t *testing.T, h Harness) {
 func testEvents(t *testing.T, h Harness) {
 	store := mustOpen(t, h)
 	event := func(id string) imprint.Event {
-		return imprint.Event{ID: id, Tenant: there, Topic: "$aws/events/" + unusual, Payload: []byte(`{"a":"` + id + `"}`), At: instant}
+		return imprint.Event{ID: id, Tenant: there, Topic: "$aws/events/" + unusual, Payload: []byte(`{"a":"` + id + `"}`), At: instant, AttemptID: "attempt " + id}
 	}
 	update(t, store, func(tx imprint.Tx) error {
 		for _, id := range []string{"3", "1", "2", "0"} {

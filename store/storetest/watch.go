@@ -47,6 +47,7 @@ func testWatch(t *testing.T, h Harness) {
 	policyChange := change{Kind: imprint.ChangePolicy, Tenant: here, Key: "p"}
 	templateChange := change{Kind: imprint.ChangeTemplate, Tenant: here, Key: "l"}
 	keyChange := change{Kind: imprint.ChangeAccessKey, Tenant: imprint.Tenant{Account: here.Account}, Key: "k"}
+	ruleChange := change{Kind: imprint.ChangeTopicRule, Tenant: here, Key: "r"}
 	for _, c := range []struct {
 		name string
 		do   func(imprint.Tx) error
@@ -57,6 +58,14 @@ func testWatch(t *testing.T, h Harness) {
 			[]change{{Kind: imprint.ChangeCA, Tenant: here, Key: string(certID(2))}}},
 		{"DeleteCA", func(tx imprint.Tx) error { return tx.DeleteCA(here, certID(2)) },
 			[]change{{Kind: imprint.ChangeCA, Tenant: here, Key: string(certID(2))}}},
+		{"PutTopicRule", func(tx imprint.Tx) error { return tx.PutTopicRule(imprint.TopicRule{Tenant: here, Name: "r"}) }, []change{ruleChange}},
+		{"PutRuleDestination", func(tx imprint.Tx) error {
+			return tx.PutRuleDestination(imprint.RuleDestination{Tenant: here, ID: "r"})
+		}, []change{ruleChange}},
+		{"PutRuleDelivery", func(tx imprint.Tx) error { return tx.PutRuleDelivery(imprint.RuleDelivery{ID: "r", Tenant: here}) }, nil},
+		{"DeleteTopicRule", func(tx imprint.Tx) error { return tx.DeleteTopicRule(here, "r") }, []change{ruleChange}},
+		{"DeleteTopicRule of nothing", func(tx imprint.Tx) error { return tx.DeleteTopicRule(here, "r") }, nil},
+		{"DeleteRuleDestination", func(tx imprint.Tx) error { return tx.DeleteRuleDestination(here, "r") }, []change{ruleChange}},
 		{"PutThing", func(tx imprint.Tx) error { return tx.PutThing(thing(here, "t")) }, []change{thingChange}},
 		{"PutThingAttachment", func(tx imprint.Tx) error { return tx.PutThingAttachment(attached) }, []change{certChange, thingChange}},
 		{"DeleteThingAttachment", func(tx imprint.Tx) error { return tx.DeleteThingAttachment(here, "t", certID(1)) }, []change{certChange, thingChange}},

@@ -4,12 +4,12 @@ import (
 	"github.com/imprint-iot/imprint"
 )
 
-var putEvent = upsert("events", 1, "id", "tenant", "topic", "payload", "at")
+var putEvent = upsert("events", 1, "id", "tenant", "topic", "payload", "at", "attempt_id")
 
 func scanEvent(t *Tx, r Rows, e *imprint.Event) error {
 	var tenant, payload string
 	var at int64
-	err := r.Scan(&e.ID, &tenant, &e.Topic, &payload, &at)
+	err := r.Scan(&e.ID, &tenant, &e.Topic, &payload, &at, &e.AttemptID)
 	e.Tenant = t.readTenant(tenant)
 	e.At = readTime(at)
 	if payload != "" {
@@ -23,13 +23,13 @@ func (t *Tx) Events(limit int) ([]imprint.Event, error) {
 	if limit < 1 {
 		return nil, nil
 	}
-	return all(t, scanEvent, "SELECT id, tenant, topic, payload, at FROM events ORDER BY id LIMIT $1",
+	return all(t, scanEvent, "SELECT id, tenant, topic, payload, at, attempt_id FROM events ORDER BY id LIMIT $1",
 		int64(min(limit, maxPage)))
 }
 
 // PutEvent implements imprint.TraceWriter.
 func (t *Tx) PutEvent(e imprint.Event) error {
-	_, err := t.exec(putEvent, e.ID, t.in(e.Tenant), e.Topic, string(e.Payload), millis(e.At))
+	_, err := t.exec(putEvent, e.ID, t.in(e.Tenant), e.Topic, string(e.Payload), millis(e.At), e.AttemptID)
 	if err != nil {
 		return err
 	}
