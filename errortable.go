@@ -10,6 +10,7 @@ const (
 	CodeCertificateValidation Code = "CertificateValidation"
 	CodeRegistrationCode      Code = "RegistrationCodeValidation"
 	CodeMalformedPolicy       Code = "MalformedPolicy"
+	CodeSQLParse              Code = "SqlParse"
 	CodeRegistrationFailure   Code = "ResourceRegistrationFailure"
 	CodeThrottled             Code = "Throttled"
 	CodeUnauthorized          Code = "Unauthorized"
@@ -74,6 +75,8 @@ const (
 	CodeFunctionFailed         Code = "FunctionFailed"
 	CodeFunctionTimeout        Code = "FunctionTimeout"
 	CodeFunctionThrottled      Code = "FunctionThrottled"
+	CodeRulesBusy              Code = "RulesBusy"
+	CodeRuleAction             Code = "RuleActionFailed"
 	CodeConnectDenied          Code = "ConnectDenied"
 	CodePublishDenied          Code = "PublishDenied"
 	CodeSubscribeDenied        Code = "SubscribeDenied"
@@ -153,6 +156,7 @@ var table = []Description{
 	{CodeCertificateValidation, "CertificateValidationException", 400, 0, "InvalidCsr", "A certificate in the request can't be accepted.", "Check the PEM, its signer, its validity and its key: openssl x509 -in FILE -noout -text."},
 	{CodeRegistrationCode, "RegistrationCodeValidationException", 400, 0, "", "The verification certificate's common name isn't this tenant's registration code.", "Run aws iot get-registration-code and make a new verification certificate with exactly that CN."},
 	{CodeMalformedPolicy, "MalformedPolicyException", 400, 0, "", "The policy document isn't valid.", "The message names the line and the member; fix it and send it again."},
+	{CodeSQLParse, "SqlParseException", 400, 0, "", "The SQL statement of a topic rule can't be read.", "The message names line and column, and what to write instead."},
 	{CodeRegistrationFailure, "ResourceRegistrationFailureException", 400, 0, "ResourceRegistrationFailure", "A resource of the template couldn't be made.", "Read the message: it names the resource."},
 	{CodeThrottled, "ThrottlingException", 400, 0x97, "Throttled", "Too many requests.", "Slow down and retry with back-off."},
 	{CodeUnauthorized, "UnauthorizedException", 401, 0x87, "AccessDenied", "The service refuses this caller.", "Use credentials that may do this."},
@@ -213,6 +217,8 @@ var table = []Description{
 	{CodeFunctionFailed, "", 0, 0x87, "AccessDenied", "The function reported an error, crashed, or answered what isn't JSON.", "The detail has the end of its log; run it by hand with aws lambda invoke."},
 	{CodeFunctionTimeout, "", 0, 0x87, "AccessDenied", "The function didn't answer in time.", "A hook has five seconds with the cold start: make the function quicker, or keep a process warm."},
 	{CodeFunctionThrottled, "TooManyRequestsException", 429, 0x97, "TooManyRequests", "More calls than the function may have at once wait for it.", "Raise the function's concurrency, or let devices come more slowly."},
+	{CodeRulesBusy, "ServiceUnavailableException", 503, 0x97, "", "As many messages as the topic rules may have waiting wait for them.", "Send more slowly, or let rules match less; --rule-queue raises the bound."},
+	{CodeRuleAction, "", 0, 0, "", "An action of a topic rule failed.", "The detail names the rule and the action's target; mend the target, and give the rule an errorAction that keeps what couldn't be delivered."},
 	{CodeConnectDenied, "", 0, 0x87, "", "No policy of the certificate allows iot:Connect with this client id.", "Allow iot:Connect on client/CLIENT_ID in a policy that is attached to the certificate."},
 	{CodePublishDenied, "", 0, 0x87, "", "No policy of the certificate allows iot:Publish on this topic.", "Allow iot:Publish on topic/TOPIC."},
 	{CodeSubscribeDenied, "", 0, 0x87, "", "No policy of the certificate allows iot:Subscribe on this topic filter.", "Allow iot:Subscribe on topicfilter/FILTER, and iot:Receive on topic/TOPIC."},

@@ -92,6 +92,8 @@ type Options struct {
 	ThroughputRate int // bytes a second from one connection; more wait [512 KiB]
 	ConnectRate    int // CONNECT packets a second of one client id [no limit]
 
+	// Rules are the topic rules that messages are taken to; nil: there are none.
+	Rules  imprint.Rules
 	Logger *slog.Logger // [slog.Default]
 }
 

@@ -219,6 +219,7 @@ func (c *connection) checkWill(w *mqtt.Will, bound *binding) error {
 		return denied(imprint.CodeWillDenied, bound.policies.Explain(&request))
 	}
 	c.will = newWill(w)
+	c.will.clientID, c.will.principal = c.clientID, c.principal
 	return nil
 }
 

@@ -19,12 +19,18 @@ type Message struct {
 	// Properties are those of a PUBLISH; a topic alias and subscription
 	// identifiers have no meaning here.
 	Properties mqtt.Properties
+	// Principal and SourceIP are the publisher's, for topic rules; they may be
+	// empty.
+	Principal, SourceIP string
+
+	depth int // rules that republished it; 0: it is no rule's
 }
 
-// Publish hands a message to its subscribers. It returns when a QoS 1 message
-// is in the queue of every persistent session that gets it, and when a retained
-// one is stored. Errors: CodeTopicInvalid, CodeReservedTopic,
-// CodeQoSNotSupported, CodePacketTooLarge, CodeRetainedQuota, CodeUnavailable.
+// Publish hands a message to its subscribers and to topic rules. It returns when
+// a QoS 1 message is in the queue of every persistent session that gets it and of
+// the rules that want it, and when a retained one is stored. Errors: CodeTopicInvalid, CodeReservedTopic,
+// CodeQoSNotSupported, CodePacketTooLarge, CodeRetainedQuota, CodeRulesBusy,
+// CodeUnavailable.
 func (b *Broker) Publish(ctx context.Context, m Message) error {
 	err := b.checkMessage(&m)
 	if err != nil {
@@ -32,13 +38,26 @@ func (b *Broker) Publish(ctx context.Context, m Message) error {
 	}
 	packet := mqtt.Publish{QoS: m.QoS, Retain: m.Retain, Topic: []byte(m.Topic), Payload: m.Payload, Properties: m.Properties}
 	r := b.realm(m.Tenant)
-	if m.Retain {
+	ingest := isIngest(m.Topic)
+	if m.Retain && !ingest {
 		err = b.retain(ctx, r, m.Topic, &packet)
 		if err != nil {
 			return err
 		}
 	}
+	if r.rules != nil && !r.rules.Idle() {
+		err = r.rules.Offer(ctx, &imprint.RuleMessage{
+			Topic: m.Topic, Payload: m.Payload, QoS: byte(m.QoS), Properties: ruleProperties(&m.Properties),
+			Principal: m.Principal, SourceIP: m.SourceIP, Depth: m.depth, Wait: m.QoS > 0 && m.depth == 0,
+		})
+		if err != nil && m.QoS > 0 {
+			return err
+		}
+	}
 	b.count.publishIn.Add(1)
+	if ingest {
+		return nil
+	}
 	stored, _ := b.route(ctx, routing{realm: r, now: b.clock()}, m.Topic, &packet)
 	if stored == nil {
 		return nil
@@ -63,6 +82,7 @@ func (b *Broker) checkMessage(m *Message) error {
 		return imprint.Errorf(imprint.CodeQoSNotSupported, "the message has QoS %d", m.QoS)
 	case len(m.Payload) > b.opts.MaxPayload:
 		return imprint.Errorf(imprint.CodePacketTooLarge, "the payload has %d bytes, at most %d are allowed", len(m.Payload), b.opts.MaxPayload)
+	case m.depth > 0 || isIngest(m.Topic) && b.opts.Rules != nil:
 	case strings.HasPrefix(m.Topic, "$"):
 		return imprint.Errorf(imprint.CodeReservedTopic, "topic %q begins with $ and is none that clients may publish to", m.Topic)
 	}

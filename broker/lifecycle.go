@@ -34,7 +34,9 @@ func (c *connection) announce(tree string, event lifecycleEvent) {
 		return
 	}
 	topic := "$aws/events/" + tree + "/" + string(c.clientID)
-	if found, _ := c.realm.topics.match(topic, matches{}); found.len() == 0 {
+	found, _ := c.realm.topics.match(topic, matches{})
+	ruled := c.realm.rules != nil && !c.realm.rules.Idle()
+	if found.len() == 0 && !ruled {
 		return
 	}
 	event.ClientID = string(c.clientID)
@@ -46,7 +48,10 @@ func (c *connection) announce(tree string, event lifecycleEvent) {
 		c.broker.opts.Logger.Error("couldn't encode a lifecycle event", "error", err)
 		return
 	}
-	p := c.broker.routeEvent(context.Background(), imprint.Event{Tenant: c.realm.tenant, Topic: topic, Payload: payload})
+	told := imprint.Event{Tenant: c.realm.tenant, Topic: topic, Payload: payload}
+	// Rules that have no room for it count it.
+	_, _ = offerEvent(context.Background(), c.realm.rules, told, nil)
+	p := c.broker.routeEvent(context.Background(), told)
 	if p != nil {
 		c.broker.ledger.post(c.broker, p, nil)
 	}

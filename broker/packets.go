@@ -133,13 +133,14 @@ func (b *Broker) topicLimits(topic string) (size, slashes int) {
 
 // checkTopic applies AWS IoT Core's limits on topic names.
 func (b *Broker) checkTopic(topic string) error {
-	size, slashes := b.topicLimits(topic)
+	part := counted(topic)
+	size, slashes := b.topicLimits(part)
 	switch {
-	case len(topic) > size:
+	case len(part) > size || len(topic)-len(part) > maxIngestPrefix:
 		return imprint.Errorf(imprint.CodeTopicInvalid, "the topic name is %d bytes long, at most %d are allowed", len(topic), size)
 	case !mqtt.ValidTopicName(topic):
 		return imprint.Errorf(imprint.CodeTopicInvalid, "topic name %q is not valid", topic)
-	case strings.Count(topic, "/") > slashes:
+	case strings.Count(part, "/") > slashes:
 		return imprint.Errorf(imprint.CodeTopicInvalid, "topic name %q has more than %d slashes", topic, slashes)
 	}
 	return nil

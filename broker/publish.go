@@ -43,12 +43,20 @@ func (c *connection) handlePublish(ctx context.Context, header mqtt.FixedHeader,
 		return c.overRate(packet)
 	}
 	bound, err := c.mayPublish(ctx, topic, packet)
-	if err == nil && packet.Retain {
+	ingest := isIngest(topic)
+	if err == nil && packet.Retain && !ingest {
 		c.payOwed()
 		err = c.broker.retain(ctx, c.realm, topic, packet)
 	}
+	if err == nil {
+		err = c.offer(ctx, topic, packet)
+	}
 	if err != nil {
 		return c.denyPublish(packet, err)
+	}
+	if ingest {
+		c.ingested(topic, packet, bound)
+		return nil
 	}
 	if c.scratch == nil {
 		c.scratch = takeBuffer()
@@ -149,7 +157,7 @@ func (c *connection) mayPublish(ctx context.Context, topic string, packet *mqtt.
 		c.broker.count.publishDenied.Add(1)
 		return nil, c.explain(imprint.CodePublishDenied, bound, &request)
 	}
-	if strings.HasPrefix(topic, "$") {
+	if strings.HasPrefix(topic, "$") && !(isIngest(topic) && c.realm.rules != nil) {
 		return nil, imprint.Errorf(imprint.CodeReservedTopic, "topic %q begins with $ and is none that clients may publish to", topic)
 	}
 	if !packet.Retain {
@@ -367,12 +375,19 @@ func refreshExpiry(packet *mqtt.Publish, until, now time.Time) bool {
 
 // PublishEvents hands messages of the service to their tenants' subscribers with
 // QoS 1, where they subscribed with it. It returns when they are in the queue of
-// every persistent session that gets them. Errors: CodeUnavailable; then some
-// may have been handed over.
+// every persistent session that gets them, and what topic rules do with them is
+// durable. Errors: CodeUnavailable, CodeRulesBusy; then some may have been handed
+// over.
 func (b *Broker) PublishEvents(ctx context.Context, events []imprint.Event) error {
-	results := make(chan error, len(events))
+	results := make(chan error, 2*len(events))
 	waiting := 0
+	var failed error
 	for _, event := range events {
+		offered, err := offerEvent(ctx, b.rulesOf(event.Tenant), event, func(err error) { results <- err })
+		failed = errors.Join(failed, err)
+		if offered {
+			waiting++
+		}
 		p := b.routeEvent(ctx, event)
 		if p == nil {
 			continue
@@ -381,7 +396,6 @@ func (b *Broker) PublishEvents(ctx context.Context, events []imprint.Event) erro
 		b.ledger.post(b, p, func(err error) { results <- err })
 		waiting++
 	}
-	var failed error
 	for range waiting {
 		select {
 		case err := <-results:

@@ -14,6 +14,7 @@ type realm struct {
 	// ARN prefixes for policy decisions.
 	clientARN, topicARN, filterARN string
 	topics                         tree
+	rules                          imprint.TenantRules // nil: there are none
 
 	// mu guards what follows. It is held for map operations only.
 	mu sync.Mutex
@@ -69,6 +70,7 @@ func (b *Broker) realm(t imprint.Tenant) *realm {
 		presence: map[imprint.ClientID]*presence{}, retained: map[string]time.Time{}, restored: map[string]queue{},
 	}
 	r.topics.parents = b.opts.StandardParentMatch
+	r.rules = b.rulesOf(t)
 	b.realms[t] = r
 	return r
 }

@@ -16,6 +16,9 @@ type will struct {
 	topic  string
 	packet mqtt.Publish
 	delay  time.Duration
+	// Who left it, as topic rules see it.
+	clientID  imprint.ClientID
+	principal string
 }
 
 func newWill(w *mqtt.Will) *will {
@@ -75,6 +78,13 @@ func (b *Broker) publishWill(r *realm, w *will) {
 // sendWill hands a will to its subscribers.
 func (b *Broker) sendWill(r *realm, w *will) {
 	packet := w.packet
+	if r.rules != nil && !r.rules.Idle() {
+		// Nobody waits for a will: rules that have no room for it count it.
+		_ = r.rules.Offer(context.Background(), &imprint.RuleMessage{
+			Topic: w.topic, Payload: packet.Payload, QoS: byte(packet.QoS), Properties: ruleProperties(&packet.Properties),
+			ClientID: w.clientID, Principal: w.principal, MQTT: true,
+		})
+	}
 	p, _ := b.route(context.Background(), routing{realm: r, now: b.clock()}, w.topic, &packet)
 	if p != nil {
 		b.ledger.post(b, p, nil)

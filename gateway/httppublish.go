@@ -99,7 +99,7 @@ func (w *web) identify(ctx context.Context, conn *webConn) (*identity.Identity, 
 // message reads the request and decides whether the device may publish it. The
 // text names the step that failed.
 func (w *web) message(rw http.ResponseWriter, r *http.Request, conn *webConn, who *identity.Identity, path string) (broker.Message, string, error) {
-	m := broker.Message{Tenant: who.Tenant()}
+	m := broker.Message{Tenant: who.Tenant(), Principal: who.Principal(), SourceIP: conn.arrival.address.String()}
 	topic, err := publishrequest.Topic(path)
 	if err != nil {
 		return m, "http.request", err

@@ -13,6 +13,7 @@ import (
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/awsapi"
 	"github.com/imprint-iot/imprint/pki"
+	"github.com/imprint-iot/imprint/rules"
 )
 
 // Rooms are what the functions of this package work with. All are required but
@@ -30,7 +31,9 @@ type Rooms struct {
 	Endpoint func(imprint.TenantSettings, string) (string, error)
 	// TenantMade is told of each tenant that a caller's first request made.
 	TenantMade func(imprint.TenantSettings)
-	Logger     *slog.Logger // [slog.Default]
+	// RuleActions are the actions that topic rules may have here.
+	RuleActions rules.Offered
+	Logger      *slog.Logger // [slog.Default]
 }
 
 // Service answers the operations of the control plane. Each resource is one
@@ -55,6 +58,7 @@ func (s *Service) Routes() []awsapi.Route {
 	for _, resource := range [][]awsapi.Route{
 		s.endpointRoutes(), s.caRoutes(), s.certificateRoutes(), s.tagRoutes(),
 		s.thingRoutes(), s.thingPrincipalRoutes(), s.thingGroupRoutes(), s.thingGroupMemberRoutes(), s.policyRoutes(), s.policyAttachmentRoutes(), s.templateRoutes(),
+		s.topicRuleRoutes(), s.ruleDestinationRoutes(),
 	} {
 		routes = append(routes, resource...)
 	}

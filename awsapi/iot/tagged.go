@@ -9,7 +9,8 @@ import (
 )
 
 // tagged is a resource that can have tags: a policy, a CA certificate, a thing
-// group or a provisioning template. One of the last four members is set.
+// group, a provisioning template or a topic rule. One of the last five members is
+// set.
 type tagged struct {
 	tenant   imprint.Tenant
 	arn      string // in the form that the resource's own ARN method gives
@@ -17,6 +18,7 @@ type tagged struct {
 	ca       imprint.CertificateID
 	group    imprint.ThingGroupName
 	template imprint.TemplateName
+	rule     imprint.RuleName
 }
 
 // parseTagged reads the ARN of a resource that can have tags and must belong to
@@ -46,9 +48,12 @@ func parseTagged(tenant imprint.Tenant, arn string) (tagged, error) {
 	case "provisioningtemplate":
 		target.template, err = imprint.ParseTemplateName(name)
 		target.arn = tenant.TemplateARN(target.template)
+	case "rule":
+		target.rule, err = imprint.ParseRuleName(name)
+		target.arn = tenant.RuleARN(target.rule)
 	case "thing", "cert":
 		return tagged{}, imprint.Errorf(imprint.CodeInvalidRequest, "things and device certificates can't have tags").
-			WithHint("Policies, CA certificates, thing groups and provisioning templates can.")
+			WithHint("Policies, CA certificates, thing groups, provisioning templates and topic rules can.")
 	default:
 		return tagged{}, notFound("Resource", imprint.Excerpt(resource))
 	}
@@ -87,6 +92,10 @@ func (r tagged) exists(tx imprint.ReadTx) error {
 	case r.group != "":
 		_, err := tx.ThingGroup(r.tenant, r.group)
 		return explainNotFound(err, "Thing group", string(r.group))
+	}
+	if r.rule != "" {
+		_, err := tx.TopicRule(r.tenant, r.rule)
+		return explainNotFound(err, "Rule", string(r.rule))
 	}
 	_, err := tx.Template(r.tenant, r.template)
 	return explainNotFound(err, "Provisioning template", string(r.template))

@@ -75,6 +75,10 @@ func (s *server) routes(api, lambdas http.Handler) http.Handler {
 			lambdas.ServeHTTP(w, r)
 			return
 		}
+		if opensConfirmation(r) {
+			s.confirmDestination(w, r)
+			return
+		}
 		switch r.URL.Path {
 		case "/mqtt":
 			webSocket.ServeHTTP(w, r)

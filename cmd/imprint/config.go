@@ -92,6 +92,8 @@ type Config struct {
 	MQTTConfig `koanf:",squash"`
 	// FunctionConfig says how functions run.
 	FunctionConfig `koanf:",squash"`
+	// RuleConfig says how topic rules run.
+	RuleConfig `koanf:",squash"`
 	// MaxConnectionsPerAddress bounds those from one address, or one /64 network
 	// of IPv6. Default 0: no bound of its own.
 	MaxConnectionsPerAddress int `koanf:"max-connections-per-address"`
@@ -154,6 +156,7 @@ func addServeFlags(f *pflag.FlagSet) {
 	f.Int("max-connections", 1_000_000, "bound of all device connections")
 	addMQTTFlags(f)
 	addFunctionFlags(f)
+	addRuleFlags(f)
 	f.Int("max-connections-per-address", 0, "bound of those from one address (0: none)")
 	f.Int("connection-rate-per-address", 0, "connections that one address begins in a second (0: no bound)")
 	f.Int("concurrent-handshakes", 0, "TLS handshakes that compute at once (0: processors less one)")
@@ -302,6 +305,9 @@ func (c Config) checkNumbers() error {
 		}
 	}
 	err := c.FunctionConfig.check()
+	if err == nil {
+		err = c.RuleConfig.check()
+	}
 	if err != nil {
 		return err
 	}

@@ -49,7 +49,9 @@ type messages struct{ *broker.Broker }
 
 // Publish implements iotdata.Messages.
 func (m messages) Publish(ctx context.Context, message iotdata.Message) error {
-	return m.Broker.Publish(ctx, broker.Message(message))
+	return m.Broker.Publish(ctx, broker.Message{
+		Tenant: message.Tenant, Topic: message.Topic, Payload: message.Payload, QoS: message.QoS, Retain: message.Retain, Properties: message.Properties,
+	})
 }
 
 // Disconnect implements iotdata.Messages.

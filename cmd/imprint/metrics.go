@@ -15,6 +15,7 @@ import (
 	"github.com/imprint-iot/imprint/identity"
 	"github.com/imprint-iot/imprint/pki"
 	"github.com/imprint-iot/imprint/provisioning"
+	"github.com/imprint-iot/imprint/rules"
 	"github.com/imprint-iot/imprint/trace"
 )
 
@@ -35,6 +36,7 @@ type metered struct {
 	identities   *identity.Resolver
 	keys         *pki.KeyPool
 	functions    *functions.Service
+	rules        *rules.Engine
 	certificates *gateway.Certificates
 	reloads      *reloads
 }
@@ -147,6 +149,7 @@ func (m *metrics) watch(rooms metered) {
 	counter("imprint_attempts_dropped_total", "Successful attempts that the trace had no room for.", func() uint64 { return t().Dropped })
 	counter("imprint_attempts_failed_total", "Attempts that couldn't be written.", func() uint64 { return t().Failed })
 	counter("imprint_events_published_total", "Stored events published.", rooms.events.Published)
+	m.watchRules(rooms.rules)
 	f := rooms.functions.Counters
 	counter("imprint_function_invocations_total", "Runs of functions that ended, asynchronous ones too.", func() uint64 { return f().Invocations })
 	counter("imprint_function_errors_total", "Runs of functions that failed, crashed or couldn't be done.", func() uint64 { return f().Errors })

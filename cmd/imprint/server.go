@@ -27,6 +27,7 @@ import (
 	"github.com/imprint-iot/imprint/pki"
 	"github.com/imprint-iot/imprint/pki/issuelog"
 	"github.com/imprint-iot/imprint/provisioning"
+	"github.com/imprint-iot/imprint/rules"
 	"github.com/imprint-iot/imprint/store/sqlite"
 	"github.com/imprint-iot/imprint/trace"
 )
@@ -48,6 +49,7 @@ type server struct {
 	identities   *identity.Resolver
 	trace        *trace.Log
 	functions    *functions.Service
+	rules        *rules.Engine
 	provisioning *provisioning.Engine
 	broker       *broker.Broker
 	events       *events.Dispatcher
@@ -169,7 +171,7 @@ func (s *server) openTenant(ctx context.Context) error {
 	}
 	s.service = iot.NewService(iot.Rooms{
 		Store: s.store, Clock: s.clock, Authority: s.authority, Profile: s.profile, Keys: s.keys,
-		Endpoint: s.endpoints.Address, TenantMade: s.tenantMade, Logger: s.logger,
+		Endpoint: s.endpoints.Address, TenantMade: s.tenantMade, RuleActions: s.config.ruleActions(), Logger: s.logger,
 	})
 	settings, err := s.service.EnsureTenant(ctx, s.home)
 	if err != nil {
@@ -224,6 +226,10 @@ func (s *server) wire(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	err = s.openRules()
+	if err != nil {
+		return err
+	}
 	s.provisioning = provisioning.NewEngine(s.store, s.clock, provisioning.Options{Hold: s.config.Hold, Logger: s.logger})
 	s.closeLater(s.provisioning.Close)
 	s.identities = identity.NewResolver(s.store, func(tenant imprint.Tenant, id imprint.CertificateID) {
@@ -231,6 +237,7 @@ func (s *server) wire(ctx context.Context) error {
 	})
 	s.closeLater(s.identities.Close)
 	options := s.config.MQTTConfig.options()
+	options.Rules = s.rules
 	options.ConnectTimeout, options.Logger = s.config.ConnectTimeout, s.logger
 	options.RefusedConnectGetsReason, options.DeniedSubscribeGetsReason = s.config.RefusalReasons, s.config.RefusalReasons
 	s.broker = broker.New(options, s.store, s.identities, s.clock)
@@ -247,7 +254,7 @@ func (s *server) wire(ctx context.Context) error {
 	}
 	s.metrics.watch(metered{
 		gateway: s.gateway, broker: s.broker, provisioning: s.provisioning, trace: s.trace, events: s.events, identities: s.identities, keys: s.keys,
-		functions: s.functions, certificates: s.certificates, reloads: &s.reloads,
+		functions: s.functions, rules: s.rules, certificates: s.certificates, reloads: &s.reloads,
 	})
 	return nil
 }
@@ -409,6 +416,7 @@ func (s *server) run(ctx context.Context) error {
 	defer s.close()
 	defer heapfloor.Hold(heapFloor)()
 	s.functions.Start()
+	s.rules.Start(s.broker)
 	failed := make(chan error, 3)
 	go func() {
 		err := s.api.Serve(s.apiLn)

@@ -1,0 +1,350 @@
+package rules
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/trace"
+)
+
+const (
+	// dueAtOnce is how many deliveries that are due are looked at in one round.
+	dueAtOnce = 1000
+	// firstRetry doubles after each failure up to longestRetry.
+	firstRetry   = time.Second
+	longestRetry = 5 * time.Minute
+	// lookAgain is the longest pause between two looks at what is due.
+	lookAgain = time.Hour
+	// deliveryPatience bounds one try, whatever the kind.
+	deliveryPatience = 30 * time.Second
+)
+
+// outbox delivers what rules owe to URLs and sinks: rows of the store until they
+// are delivered or given up.
+type outbox struct {
+	engine *Engine
+	wake   chan struct{}
+	ctx    context.Context
+	cancel context.CancelFunc
+	work   sync.WaitGroup
+	http   *poster
+
+	mu      sync.Mutex
+	running map[string]struct{}
+	busy    map[imprint.Tenant]int
+	counts  map[imprint.Tenant]int // rows, as far as they were counted
+}
+
+func newOutbox(e *Engine) *outbox {
+	o := &outbox{
+		engine: e, wake: make(chan struct{}, 1), http: newPoster(e.opts),
+		running: map[string]struct{}{}, busy: map[imprint.Tenant]int{}, counts: map[imprint.Tenant]int{},
+	}
+	o.ctx, o.cancel = context.WithCancel(context.Background())
+	return o
+}
+
+func (o *outbox) start() {
+	o.poke()
+	o.work.Go(o.loop)
+}
+
+func (o *outbox) close() {
+	o.cancel()
+	o.work.Wait()
+	o.http.close()
+}
+
+func (o *outbox) poke() {
+	select {
+	case o.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (o *outbox) underWay() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return len(o.running)
+}
+
+// origin is the message behind a delivery, for the error action.
+type origin struct {
+	Topic      string                        `json:"topic"`
+	Payload    []byte                        `json:"payload,omitempty"`
+	Properties imprint.RuleMessageProperties `json:"properties"`
+	ClientID   imprint.ClientID              `json:"client,omitempty"`
+	Principal  string                        `json:"principal,omitempty"`
+	SourceIP   string                        `json:"source,omitempty"`
+	MQTT       bool                          `json:"mqtt,omitempty"`
+	Depth      int                           `json:"depth,omitempty"`
+}
+
+// owe puts a delivery into the store, to be tried at once. Errors:
+// CodeRulesBusy when the tenant owes as many as it may, and the store's.
+func (o *outbox) owe(ctx context.Context, u *run, kind ActionKind, request any) error {
+	body, err := json.Marshal(request)
+	if err != nil {
+		return imprint.Errorf(imprint.CodeRuleAction, "couldn't encode a delivery: %w", err)
+	}
+	now := o.engine.clock()
+	d := imprint.RuleDelivery{
+		ID: trace.NewID(now), Tenant: u.tenant.name, Rule: u.rule.record.Name, Kind: string(kind), AttemptID: u.message.AttemptID,
+		DueAt: now, CreatedAt: now, Request: body,
+	}
+	if u.rule.onError != nil && !u.again {
+		m := u.message
+		d.Origin, err = json.Marshal(origin{m.Topic, m.Payload, m.Properties, m.ClientID, m.Principal, m.SourceIP, m.MQTT, m.Depth})
+		if err != nil {
+			return imprint.Errorf(imprint.CodeRuleAction, "couldn't encode the message of a delivery: %w", err)
+		}
+	}
+	err = o.reserve(ctx, d.Tenant)
+	if err != nil {
+		return err
+	}
+	err = again(ctx, func() error {
+		return o.engine.store.Update(ctx, func(tx imprint.Tx) error { return tx.PutRuleDelivery(d) })
+	})
+	if err != nil {
+		o.left(d.Tenant)
+		return err
+	}
+	o.poke()
+	return nil
+}
+
+// reserve takes one of a tenant's places.
+func (o *outbox) reserve(ctx context.Context, t imprint.Tenant) error {
+	o.mu.Lock()
+	_, counted := o.counts[t]
+	o.mu.Unlock()
+	if !counted {
+		rows := 0
+		err := o.engine.store.Glance(ctx, func(tx imprint.ReadTx) error {
+			n, err := tx.RuleDeliveryCount(t)
+			rows = n
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("couldn't count the deliveries of %s: %w", t, err)
+		}
+		o.mu.Lock()
+		if _, counted = o.counts[t]; !counted {
+			o.counts[t] = rows
+		}
+		o.mu.Unlock()
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.counts[t] >= o.engine.opts.MaxDeliveries {
+		return imprint.Errorf(imprint.CodeRulesBusy, "%d deliveries of %s wait already", o.counts[t], t)
+	}
+	o.counts[t]++
+	return nil
+}
+
+func (o *outbox) left(t imprint.Tenant) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.counts[t] > 0 {
+		o.counts[t]--
+	}
+}
+
+// loop starts what is due, whenever something came, ended, or its time has come.
+func (o *outbox) loop() {
+	timer := time.NewTimer(lookAgain)
+	defer timer.Stop()
+	for {
+		select {
+		case <-o.ctx.Done():
+			return
+		case <-o.wake:
+		case <-timer.C:
+		}
+		next, err := o.round()
+		if o.ctx.Err() != nil {
+			return
+		}
+		if err != nil {
+			o.engine.opts.Logger.Error("couldn't read the deliveries of topic rules", "error", err)
+			next = time.Second
+		}
+		timer.Reset(next)
+	}
+}
+
+func (o *outbox) round() (time.Duration, error) {
+	now := o.engine.clock()
+	var due []imprint.RuleDelivery
+	var next time.Time
+	err := o.engine.store.View(o.ctx, func(tx imprint.ReadTx) error {
+		list, err := tx.RuleDeliveries(now, dueAtOnce)
+		if err != nil {
+			return err
+		}
+		due = list
+		next, err = tx.NextRuleDelivery(now)
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
+	for _, d := range due {
+		if o.claim(d) {
+			o.work.Go(func() { o.one(d) })
+		}
+	}
+	if next.IsZero() {
+		return lookAgain, nil
+	}
+	return min(max(next.Sub(now), time.Millisecond), lookAgain), nil
+}
+
+// claim takes a delivery to be tried now, if it isn't and there is a worker: one
+// tenant may have half of them.
+func (o *outbox) claim(d imprint.RuleDelivery) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	_, under := o.running[d.ID]
+	most := o.engine.opts.DeliveryWorkers
+	if under || len(o.running) >= most || o.busy[d.Tenant] >= max(1, most/2) {
+		return false
+	}
+	o.running[d.ID] = struct{}{}
+	o.busy[d.Tenant]++
+	return true
+}
+
+func (o *outbox) release(d imprint.RuleDelivery) {
+	o.mu.Lock()
+	delete(o.running, d.ID)
+	o.busy[d.Tenant]--
+	if o.busy[d.Tenant] == 0 {
+		delete(o.busy, d.Tenant)
+	}
+	o.mu.Unlock()
+	o.poke()
+}
+
+func (o *outbox) one(listed imprint.RuleDelivery) {
+	defer o.release(listed)
+	err := o.try(listed)
+	if err == nil || o.ctx.Err() != nil {
+		return
+	}
+	o.engine.opts.Logger.Error("couldn't look after a delivery of a topic rule", "delivery", listed.ID, "error", err)
+	timer := time.NewTimer(time.Second)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-o.ctx.Done():
+	}
+}
+
+// permanent is a failure that another try can't mend.
+type permanent struct{ error }
+
+func (p permanent) Unwrap() error { return p.error }
+
+// try tries one delivery and writes down what became of it. Its error is the
+// store's.
+func (o *outbox) try(listed imprint.RuleDelivery) error {
+	e := o.engine
+	var d imprint.RuleDelivery
+	err := e.store.View(o.ctx, func(tx imprint.ReadTx) error {
+		whole, err := tx.RuleDelivery(listed.ID)
+		d = whole
+		return err
+	})
+	if imprint.CodeOf(err) == imprint.CodeNotFound {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if d.Kind == kindConfirm {
+		return o.tryConfirm(d)
+	}
+	ctx, cancel := context.WithTimeout(o.ctx, deliveryPatience)
+	defer cancel()
+	kind := ActionKind(d.Kind)
+	resource, err := o.deliver(ctx, d)
+	if o.ctx.Err() != nil {
+		return nil // it is tried again at the next start
+	}
+	if err == nil {
+		e.count.of(kind).done.Add(1)
+		return o.remove(d)
+	}
+	d.Failures++
+	_, hopeless := err.(permanent)
+	if !hopeless && e.clock().Sub(d.CreatedAt) < e.opts.DeliveryAge {
+		e.count.of(kind).retried.Add(1)
+		return o.putOff(d)
+	}
+	e.count.of(kind).failed.Add(1)
+	e.giveUp(o.ctx, d, resource, err)
+	return o.remove(d)
+}
+
+func (o *outbox) putOff(d imprint.RuleDelivery) error {
+	const doublings = 9
+	d.DueAt = o.engine.clock().Add(min(firstRetry<<min(d.Failures-1, doublings), longestRetry))
+	return o.engine.store.Update(o.ctx, func(tx imprint.Tx) error { return tx.PutRuleDelivery(d) })
+}
+
+func (o *outbox) remove(d imprint.RuleDelivery) error {
+	err := o.engine.store.Update(o.ctx, func(tx imprint.Tx) error { return tx.DeleteRuleDelivery(d.ID) })
+	if err == nil && d.Kind != kindConfirm {
+		o.left(d.Tenant)
+	}
+	return err
+}
+
+// deliver sends a delivery where it goes.
+func (o *outbox) deliver(ctx context.Context, d imprint.RuleDelivery) (resource string, err error) {
+	switch ActionKind(d.Kind) {
+	case ActionHTTP:
+		return o.post(ctx, d)
+	case ActionFirehose:
+		return o.record(ctx, d)
+	}
+	return o.produce(ctx, d)
+}
+
+// giveUp tells of a delivery that won't succeed: by the log, the trace and the
+// rule's error action, if the rule is still there.
+func (e *Engine) giveUp(ctx context.Context, d imprint.RuleDelivery, resource string, why error) {
+	t := e.tenant(d.Tenant)
+	e.opts.Logger.Warn("a delivery of a topic rule is given up", "tenant", d.Tenant.String(), "rule", d.Rule, "action", d.Kind,
+		"resource", imprint.Excerpt(resource), "tries", d.Failures, "error", why)
+	s, err := t.current(ctx)
+	if err != nil {
+		e.opts.Logger.Error("couldn't read a rule for its error action", "rule", d.Rule, "error", err)
+		return
+	}
+	r := s.byName[d.Rule]
+	var from origin
+	if r == nil || len(d.Origin) == 0 {
+		return
+	}
+	err = json.Unmarshal(d.Origin, &from)
+	if err != nil {
+		e.opts.Logger.Error("couldn't read the message behind a delivery", "delivery", d.ID, "error", err)
+		return
+	}
+	m := &imprint.RuleMessage{
+		Topic: from.Topic, Payload: from.Payload, Properties: from.Properties, ClientID: from.ClientID, Principal: from.Principal,
+		SourceIP: from.SourceIP, MQTT: from.MQTT, Depth: from.Depth, AttemptID: d.AttemptID,
+	}
+	e.fail(ctx, e.newRun(t, r, m, s), []failure{{
+		Action: actionName(ActionKind(d.Kind)), Resource: resource, Message: why.Error(),
+		err: imprint.Errorf(imprint.CodeRuleAction, "%w", why),
+	}})
+}

@@ -1,0 +1,177 @@
+package rules
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"golang.org/x/net/http/httpguts"
+
+	"github.com/imprint-iot/imprint"
+)
+
+// posting is the request of an http delivery.
+type posting struct {
+	URL     string              `json:"url"`
+	Headers []imprint.RuleField `json:"headers,omitempty"`
+	JSON    bool                `json:"json,omitempty"` // the body's type, unless a header says it
+	Body    []byte              `json:"body,omitempty"`
+}
+
+// ownHeaders are those that http actions can't set.
+var ownHeaders = map[string]bool{
+	"Host": true, "Content-Length": true, "Connection": true, "Transfer-Encoding": true, "Upgrade": true, "Te": true, "Trailer": true,
+	"Proxy-Authorization": true, "Proxy-Connection": true, "Keep-Alive": true,
+}
+
+func validHeader(name string) bool {
+	return httpguts.ValidHeaderFieldName(name) && !ownHeaders[http.CanonicalHeaderKey(name)] &&
+		!strings.HasPrefix(strings.ToLower(name), "x-amz-rules-engine-")
+}
+
+// postLater is the http action: the request is in the outbox when it returns.
+func (e *Engine) postLater(ctx context.Context, u *run, a *action) (string, error) {
+	record := a.record.HTTP
+	target, err := u.text(ctx, a, fieldURL)
+	if err != nil {
+		return record.URL, err
+	}
+	err = CheckURL(target)
+	if err == nil {
+		err = u.snapshot.mayPost(target)
+	}
+	if err != nil {
+		return target, imprint.Errorf(imprint.CodeRuleAction, "%w", err)
+	}
+	headers, err := u.pairs(ctx, a, len(record.Headers))
+	if err != nil {
+		return target, err
+	}
+	for _, h := range headers {
+		if !validHeader(h.Key) || !httpguts.ValidHeaderFieldValue(h.Value) {
+			return target, imprint.Errorf(imprint.CodeRuleAction, "header %q has a name or a value that HTTP doesn't allow", imprint.Excerpt(h.Key))
+		}
+	}
+	err = e.outbox.owe(ctx, u, ActionHTTP, posting{URL: target, Headers: headers, JSON: !u.unchanged || json.Valid(u.payload), Body: u.payload})
+	return target, err
+}
+
+// mayPost says whether an enabled destination covers a URL.
+func (s *snapshot) mayPost(target string) error {
+	for _, d := range s.destinations {
+		if covers(d.URL, target) {
+			return nil
+		}
+	}
+	return imprint.Errorf(imprint.CodeRuleAction, "no enabled destination covers %s", imprint.Excerpt(target)).
+		WithHint("aws iot create-topic-rule-destination, and let the URL's owner confirm it; aws iot list-topic-rule-destinations shows the states.")
+}
+
+// covers says whether a URL is a destination's, or below it: of the same scheme
+// and host, and with the destination's path in front.
+func covers(destination, target string) bool {
+	d, err := url.Parse(destination)
+	if err != nil {
+		return false
+	}
+	u, err := url.Parse(target)
+	if err != nil || d.Scheme != u.Scheme || !strings.EqualFold(d.Host, u.Host) {
+		return false
+	}
+	above, below := strings.TrimSuffix(d.EscapedPath(), "/"), u.EscapedPath()
+	if strings.Contains(below, "/../") || strings.HasSuffix(below, "/..") {
+		return false
+	}
+	return below == above || strings.HasPrefix(below, above+"/")
+}
+
+// poster sends requests.
+type poster struct {
+	client  *http.Client
+	timeout time.Duration
+}
+
+func newPoster(opts Options) *poster {
+	transport := &http.Transport{
+		Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true,
+		TLSClientConfig:     &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: opts.Roots},
+		DialContext:         (&net.Dialer{Timeout: opts.HTTPTimeout}).DialContext,
+		TLSHandshakeTimeout: opts.HTTPTimeout, MaxIdleConnsPerHost: opts.DeliveryWorkers, IdleConnTimeout: 90 * time.Second,
+		MaxResponseHeaderBytes: 64 << 10,
+	}
+	return &poster{timeout: opts.HTTPTimeout, client: &http.Client{
+		Transport:     transport,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}
+}
+
+func (p *poster) close() { p.client.CloseIdleConnections() }
+
+// send sends a request. The error is permanent unless the server may do better
+// later: it answered 429 or 5xx, or none.
+func (p *poster) send(ctx context.Context, target string, header http.Header, body []byte) error {
+	ctx, cancel := context.WithTimeout(ctx, p.timeout)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, target, bytes.NewReader(body))
+	if err != nil {
+		return permanent{fmt.Errorf("couldn't make the request: %w", err)}
+	}
+	request.Header = header
+	request.Header.Set("User-Agent", "imprint")
+	answer, err := p.client.Do(request)
+	var withURL *url.Error
+	if errors.As(err, &withURL) {
+		err = withURL.Err // the address may hold a secret
+	}
+	if err != nil {
+		return fmt.Errorf("couldn't reach the server: %w", err)
+	}
+	defer func() { _ = answer.Body.Close() }()
+	const excerpt = 256
+	said, err := io.ReadAll(io.LimitReader(answer.Body, excerpt))
+	if err != nil {
+		return fmt.Errorf("the answer ended too early: %w", err)
+	}
+	if answer.StatusCode >= 200 && answer.StatusCode < 300 {
+		return nil
+	}
+	err = fmt.Errorf("the server answered %d: %s", answer.StatusCode, imprint.Excerpt(string(said)))
+	if answer.StatusCode == http.StatusTooManyRequests || answer.StatusCode >= 500 {
+		return err
+	}
+	return permanent{err}
+}
+
+// post tries an http delivery. The destination must still be enabled.
+func (o *outbox) post(ctx context.Context, d imprint.RuleDelivery) (string, error) {
+	var p posting
+	err := json.Unmarshal(d.Request, &p)
+	if err != nil {
+		return "", permanent{fmt.Errorf("couldn't read the request: %w", err)}
+	}
+	s, err := o.engine.tenant(d.Tenant).current(ctx)
+	if err != nil {
+		return p.URL, err
+	}
+	err = s.mayPost(p.URL)
+	if err != nil {
+		return p.URL, permanent{err}
+	}
+	header := http.Header{"Content-Type": {"application/octet-stream"}}
+	if p.JSON {
+		header.Set("Content-Type", "application/json")
+	}
+	for _, h := range p.Headers {
+		header.Set(h.Key, h.Value)
+	}
+	return p.URL, o.http.send(ctx, p.URL, header, p.Body)
+}
