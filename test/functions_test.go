@@ -97,7 +97,7 @@ func TestTheAWSCLIManagesAndInvokesFunctions(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
 	dir := functionDir(t)
-	s.aws(t, dir, createFunction+` --environment 'Variables={A=b}' --timeout 20`)
+	s.aws(t, dir, createFunction+` --environment 'Variables={AB=b}' --timeout 20`)
 	s.aws(t, dir, `lambda wait function-active-v2 --function-name f`)
 	said, answer := s.invoke(t, dir, `{"do":"echo","value":"hi"}`, "--log-type Tail")
 	if said["StatusCode"] != 200.0 || said["ExecutedVersion"] != "$LATEST" || said["LogResult"] == "" || !strings.Contains(answer, `"value":"hi"`) {
@@ -125,7 +125,7 @@ aws lambda publish-version --function-name f --query FunctionArn --output text
 aws lambda create-alias --function-name f --name prod --function-version 1 --query AliasArn --output text
 aws lambda update-function-code --function-name f --zip-file fileb://f.zip --query LastUpdateStatus --output text
 aws lambda wait function-updated --function-name f
-aws lambda update-function-configuration --function-name f --memory-size 256 --environment 'Variables={C=d}' --query '[MemorySize,Environment.Variables.C]' --output text
+aws lambda update-function-configuration --function-name f --memory-size 256 --environment 'Variables={CD=d}' --query '[MemorySize,Environment.Variables.CD]' --output text
 aws lambda invoke --function-name f:prod --payload '{}' out.json --query ExecutedVersion --output text
 aws lambda list-functions --query 'Functions[].FunctionName' --output text
 aws lambda list-versions-by-function --function-name f --query 'Versions[].Version' --output text

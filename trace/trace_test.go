@@ -387,8 +387,8 @@ func TestOthersAddToAttempts(t *testing.T) {
 		}
 	}
 	want := []string{"tls 1.3", "function early", "function " + strings.Repeat("x", 20), "function in the same batch", "function connected", "late ", "function ended"}
-	if diff := cmp.Diff(want, said); diff != "" {
-		t.Error(diff)
+	if !slices.Equal(said, want) {
+		t.Errorf("got %q, want %q", said, want)
 	}
 	for range 300 {
 		l.Append(rec.ID(), step("more"))
