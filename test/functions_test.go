@@ -117,33 +117,32 @@ func TestTheAWSCLIManagesAndInvokesFunctions(t *testing.T) {
 	if answer != `"`+arn+`thing/made-by-a-function"` {
 		t.Errorf("got %v and %s", said, answer)
 	}
-	run := s.shell(t, dir, `
-aws lambda add-permission --function-name f --statement-id s --action lambda:InvokeFunction --principal iot.amazonaws.com --source-arn `+arn+`provisioningtemplate/t --source-account 000000000000 >/dev/null
-aws lambda get-policy --function-name f --query Policy --output text
-aws lambda remove-permission --function-name f --statement-id s
-aws lambda publish-version --function-name f --query FunctionArn --output text
-aws lambda create-alias --function-name f --name prod --function-version 1 --query AliasArn --output text
-aws lambda update-function-code --function-name f --zip-file fileb://f.zip --query LastUpdateStatus --output text
-aws lambda wait function-updated --function-name f
-aws lambda update-function-configuration --function-name f --memory-size 256 --environment 'Variables={CD=d}' --query '[MemorySize,Environment.Variables.CD]' --output text
-aws lambda invoke --function-name f:prod --payload '{}' out.json --query ExecutedVersion --output text
-aws lambda list-functions --query 'Functions[].FunctionName' --output text
-aws lambda list-versions-by-function --function-name f --query 'Versions[].Version' --output text
-aws lambda list-aliases --function-name f --query 'Aliases[].Name' --output text
-aws lambda get-alias --function-name f --name prod --query FunctionVersion --output text
-aws lambda get-function --function-name f --query 'Configuration.[State,Handler]' --output text
-aws lambda delete-alias --function-name f --name prod
-aws lambda delete-function --function-name f
-aws lambda list-functions --query 'length(Functions)' --output text
-`)
 	const f = "arn:aws:lambda:us-east-1:000000000000:function:f"
-	want := strings.Join([]string{
-		`{"Version":"2012-10-17","Id":"default","Statement":[{"Sid":"s","Effect":"Allow","Principal":{"Service":"iot.amazonaws.com"},"Action":"lambda:InvokeFunction","Resource":"` +
-			f + `","Condition":{"ArnLike":{"AWS:SourceArn":"` + arn + `provisioningtemplate/t"},"StringEquals":{"AWS:SourceAccount":"000000000000"}}}]}`,
-		f + ":1", f + ":prod", "Successful", "256\td", "1", "f", "$LATEST\t1", "prod", "1", "Active\tbootstrap", "0", "",
-	}, "\n")
-	if run.exit != 0 || run.stdout != want {
-		t.Errorf("exit code %d, got\n%s\nwant\n%s\n%s", run.exit, run.stdout, want, run.stderr)
+	policy := `{"Version":"2012-10-17","Id":"default","Statement":[{"Sid":"s","Effect":"Allow","Principal":{"Service":"iot.amazonaws.com"},"Action":"lambda:InvokeFunction","Resource":"` +
+		f + `","Condition":{"ArnLike":{"AWS:SourceArn":"` + arn + `provisioningtemplate/t"},"StringEquals":{"AWS:SourceAccount":"000000000000"}}}]}`
+	for _, step := range []struct{ command, want string }{
+		{`add-permission --function-name f --statement-id s --action lambda:InvokeFunction --principal iot.amazonaws.com --source-arn ` + arn +
+			`provisioningtemplate/t --source-account 000000000000 --query 'length(keys(@))'`, "1"},
+		{`get-policy --function-name f --query Policy --output text`, policy},
+		{`remove-permission --function-name f --statement-id s`, ""},
+		{`publish-version --function-name f --query FunctionArn --output text`, f + ":1"},
+		{`create-alias --function-name f --name prod --function-version 1 --query AliasArn --output text`, f + ":prod"},
+		{`update-function-code --function-name f --zip-file fileb://f.zip --query LastUpdateStatus --output text`, "Successful"},
+		{`wait function-updated --function-name f`, ""},
+		{`update-function-configuration --function-name f --memory-size 256 --environment 'Variables={CD=d}' --query '[MemorySize,Environment.Variables.CD]' --output text`, "256\td"},
+		{`invoke --function-name f:prod --payload '{}' out.json --query ExecutedVersion --output text`, "1"},
+		{`list-functions --query 'Functions[].FunctionName' --output text`, "f"},
+		{`list-versions-by-function --function-name f --query 'Versions[].Version' --output text`, "$LATEST\t1"},
+		{`list-aliases --function-name f --query 'Aliases[].Name' --output text`, "prod"},
+		{`get-alias --function-name f --name prod --query FunctionVersion --output text`, "1"},
+		{`get-function --function-name f --query 'Configuration.[State,Handler]' --output text`, "Active\tbootstrap"},
+		{`delete-alias --function-name f --name prod`, ""},
+		{`delete-function --function-name f`, ""},
+		{`list-functions --query 'length(Functions)' --output text`, "0"},
+	} {
+		if got := s.aws(t, dir, "lambda "+step.command); got != step.want {
+			t.Errorf("aws lambda %s: got %q, want %q", step.command, got, step.want)
+		}
 	}
 }
 
