@@ -88,7 +88,8 @@ func (ev *Evaluation) patternFor(n *callNode, args []value) (string, *pattern, b
 	p, ok := n.prepared.(*pattern)
 	if !ok {
 		java, ok := ev.toString(args[1])
-		if !ok {
+		// Compiling takes as long as many other steps, whether it succeeds or not.
+		if !ok || !ev.spend(100+min(len(java), MaxPatternBytes)) {
 			return "", nil, false
 		}
 		compiled, problem, _ := compilePattern(java)
@@ -96,8 +97,7 @@ func (ev *Evaluation) patternFor(n *callNode, args []value) (string, *pattern, b
 			ev.problem(n.fn.name, nil, "%s", problem)
 			return "", nil, false
 		}
-		// Compiling takes as long as many other steps.
-		if !ev.spend(100 + 20*compiled.cost) {
+		if !ev.spend(20 * compiled.cost) {
 			return "", nil, false
 		}
 		p = compiled

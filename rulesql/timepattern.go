@@ -99,7 +99,7 @@ func (ev *Evaluation) timeFields(n *callNode, pattern value, letters string) ([]
 		return fields, ev.spend(len(fields))
 	}
 	s, ok := ev.toString(pattern)
-	if !ok {
+	if !ok || !ev.spend(len(s)) {
 		return nil, false
 	}
 	fields, problem := splitTimePattern(s, letters)
@@ -107,7 +107,7 @@ func (ev *Evaluation) timeFields(n *callNode, pattern value, letters string) ([]
 		ev.problem(n.fn.name, nil, "%s", problem)
 		return nil, false
 	}
-	return fields, ev.spend(len(s))
+	return fields, true
 }
 
 // zone finds a time zone: UTC and its other names, an offset, or what the outside knows.
@@ -130,7 +130,8 @@ func (ev *Evaluation) zone(function, name string) (*time.Location, bool) {
 		ev.problem(function, nil, "no time zones are given here but UTC and offsets")
 		return nil, false
 	}
-	if len(name) > 64 || !ev.spend(100) {
+	// It may read a file.
+	if len(name) > 64 || !ev.spend(1000) {
 		return nil, false
 	}
 	location, err := ev.outside.Location(name)
