@@ -84,6 +84,7 @@ func TestRegularExpressions(t *testing.T) {
 		{"regexp_matches('a+b', '\\Qa+b\\E')", "true"}, {"regexp_matches('Ä', '\\p{Lu}')", "true"}, {"regexp_matches('x', '\\p{Lower}')", "true"}, {"regexp_matches('x', '[\\p{Upper}\\p{Digit}]')", "false"}, {"regexp_matches('ABC', '(?i)abc')", "true"},
 		{"regexp_matches('A', '\\u0041')", "true"}, {"regexp_matches('A', '\\x41')", "true"}, {"regexp_matches('A', '\\0101')", "true"}, {"regexp_matches('x\t', '\\h')", "true"}, {"regexp_matches('α', '\\p{IsGreek}')", "true"}, {"regexp_substr('a1b2', '[^\\P{Alpha}]')", `"a"`},
 		{"regexp_matches(s, get(['(', 'p'], 0))", undefined}, {"regexp_matches(s, get(['x', 'p'], 1))", "true"},
+		{"regexp_replace('aaa', '^a', 'x')", `"xaa"`}, {"length(regexp_replace(rpad('', 1000), '^ +', 'x'))", "1"}, {"regexp_replace('aab', '^a|b', 'x')", `"xax"`}, {"regexp_replace('foo bar', '\\b.', '*')", `"*oo**ar"`},
 		{"length(regexp_replace(rpad('', 1000), ' ', 'ab'))", "2000"}, {"length(regexp_replace(rpad('', 1000), '$', 'x'))", "1001"}, {"length(regexp_replace(rpad('', 1000), ' (?: )', 'x'))", "500"},
 	})
 }

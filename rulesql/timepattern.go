@@ -96,7 +96,7 @@ func prepareTimePattern(arg int, format bool) func(args []node) (any, string, st
 // timeFields gives the fields of a call's pattern.
 func (ev *Evaluation) timeFields(n *callNode, pattern value, letters string) ([]timeField, bool) {
 	if fields, ok := n.prepared.([]timeField); ok {
-		return fields, ev.spend(len(fields))
+		return fields, ev.spend(longNumber + len(fields))
 	}
 	s, ok := ev.toString(pattern)
 	if !ok || !ev.spend(len(s)) {
