@@ -20,7 +20,7 @@ const (
 	parseLetters  = "GuyDMLdEaHkKhmsSAnNVzOXxZ"
 )
 
-// splitTimePattern cuts a pattern into fields; ” is a quote, 'text' is literal.
+// splitTimePattern cuts a pattern into fields; 'text' is literal, and two quotes are one.
 func splitTimePattern(pattern, letters string) (fields []timeField, problem string) {
 	if len(pattern) > MaxPatternBytes {
 		return nil, "the date pattern is too long"
@@ -53,7 +53,7 @@ func splitTimePattern(pattern, letters string) (fields []timeField, problem stri
 	return fields, ""
 }
 
-// quotedLiteral reads 'text' with ” for a quote inside; alone, ” is a quote.
+// quotedLiteral reads 'text', in which two quotes are one, as they are alone.
 func quotedLiteral(s string) (text string, used int, ok bool) {
 	if strings.HasPrefix(s, "''") {
 		return "'", 2, true
