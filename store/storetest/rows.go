@@ -75,7 +75,7 @@ func absent(t *testing.T, store imprint.Store, r row, tenant imprint.Tenant) {
 }
 
 func allRows() []row {
-	return append(append(certificateRows(), nameRows()...), otherRows()...)
+	return append(append(append(certificateRows(), nameRows()...), otherRows()...), functionRows()...)
 }
 
 func certificateRows() []row {
