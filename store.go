@@ -49,7 +49,8 @@ const (
 	ChangeTemplate    ChangeKind = "template"
 	ChangeSettings    ChangeKind = "settings"
 	ChangeAccessKey   ChangeKind = "accesskey"
-	ChangeEvent       ChangeKind = "event" // an event waits for publication; Key is its ID
+	ChangeEvents      ChangeKind = "events" // which registry events a tenant wants
+	ChangeEvent       ChangeKind = "event"  // an event waits for publication; Key is its ID
 )
 
 // Change names one thing that a commit changed. Key is the resource's name in
@@ -76,6 +77,9 @@ type ReadTx interface {
 	CAReader
 	ThingReader
 	ThingGroupReader
+	ThingTypeReader
+	BillingGroupReader
+	EventConfigurationReader
 	PolicyReader
 	TemplateReader
 	SettingsReader
@@ -92,6 +96,9 @@ type Tx interface {
 	CAWriter
 	ThingWriter
 	ThingGroupWriter
+	ThingTypeWriter
+	BillingGroupWriter
+	EventConfigurationWriter
 	PolicyWriter
 	TemplateWriter
 	SettingsWriter
@@ -160,7 +167,7 @@ type CAWriter interface {
 
 // ThingFilter limits a list of things; empty members select all.
 type ThingFilter struct {
-	TypeName                      string
+	TypeName                      ThingTypeName
 	AttributeName, AttributeValue string
 	PrefixValue                   bool // AttributeValue is a prefix
 }
