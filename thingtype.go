@@ -130,7 +130,7 @@ func (t ThingType) Deprecate(undo bool, now time.Time) (after ThingType, changed
 func (t ThingType) CheckDeletable(now time.Time, delay time.Duration) error {
 	if !t.Deprecated() {
 		return Errorf(CodeInvalidRequest, "Cannot delete. Thing type %s is not deprecated.", t.Name).
-			WithHint("aws iot deprecate-thing-type --thing-type-name %s, and delete it %s later", t.Name, delay)
+			WithHint("aws iot deprecate-thing-type --thing-type-name %s, and delete it %s later", t.Name, max(delay, 0))
 	}
 	if left := t.DeprecatedAt.Add(delay).Sub(now); left > 0 {
 		return Errorf(CodeInvalidRequest, "Cannot delete. Thing type %s was deprecated less than %s ago.", t.Name, delay).
