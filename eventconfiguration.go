@@ -64,7 +64,8 @@ type EventConfigurationReader interface {
 	EventConfigurations(Tenant) (EventConfigurations, error)
 }
 
-// EventConfigurationWriter writes them.
+// EventConfigurationWriter writes them. Watchers hear nothing of it: whoever changes
+// the registry reads them in the transaction of the change.
 type EventConfigurationWriter interface {
 	PutEventConfigurations(EventConfigurations) error
 }

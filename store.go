@@ -49,8 +49,7 @@ const (
 	ChangeTemplate    ChangeKind = "template"
 	ChangeSettings    ChangeKind = "settings"
 	ChangeAccessKey   ChangeKind = "accesskey"
-	ChangeEvents      ChangeKind = "events" // which registry events a tenant wants
-	ChangeEvent       ChangeKind = "event"  // an event waits for publication; Key is its ID
+	ChangeEvent       ChangeKind = "event" // an event waits for publication; Key is its ID
 )
 
 // Change names one thing that a commit changed. Key is the resource's name in

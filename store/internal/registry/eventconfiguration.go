@@ -33,17 +33,12 @@ func (t *Tx) EventConfigurations(tenant imprint.Tenant) (imprint.EventConfigurat
 	return c, err
 }
 
-// PutEventConfigurations implements imprint.EventConfigurationWriter. The change's
-// key is empty: a tenant has one.
+// PutEventConfigurations implements imprint.EventConfigurationWriter.
 func (t *Tx) PutEventConfigurations(c imprint.EventConfigurations) error {
 	enabled := make([]string, 0, len(c.Enabled))
 	for _, one := range c.Enabled {
 		enabled = append(enabled, string(one))
 	}
 	_, err := t.exec(putEventConfigurations, t.in(c.Tenant), strings.Join(enabled, ","), millis(c.CreatedAt), millis(c.ModifiedAt))
-	if err != nil {
-		return err
-	}
-	t.changed(imprint.ChangeEvents, c.Tenant, "")
-	return nil
+	return err
 }
