@@ -159,7 +159,7 @@ func TestWhatTheAWSCLIIsRefusedAboutFunctions(t *testing.T) {
 	for command, want := range map[string]string{
 		createFunction: "ResourceConflictException",
 		strings.Replace(createFunction, "provided.al2023", "java21", 1):                          "InvalidParameterValueException",
-		strings.Replace(createFunction, "f.zip", "text.zip", 1) + " --timeout 901":                          "InvalidParameterValueException",
+		strings.Replace(createFunction, "f.zip", "text.zip", 1) + " --timeout 901":               "InvalidParameterValueException",
 		`lambda get-function --function-name g`:                                                  "ResourceNotFoundException",
 		`lambda get-policy --function-name f`:                                                    "ResourceNotFoundException",
 		`lambda invoke --function-name g out.json`:                                               "ResourceNotFoundException",
