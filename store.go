@@ -77,6 +77,9 @@ type ReadTx interface {
 	CAReader
 	ThingReader
 	ThingGroupReader
+	ThingTypeReader
+	BillingGroupReader
+	EventConfigurationReader
 	PolicyReader
 	TemplateReader
 	SettingsReader
@@ -94,6 +97,9 @@ type Tx interface {
 	CAWriter
 	ThingWriter
 	ThingGroupWriter
+	ThingTypeWriter
+	BillingGroupWriter
+	EventConfigurationWriter
 	PolicyWriter
 	TemplateWriter
 	SettingsWriter
@@ -163,7 +169,7 @@ type CAWriter interface {
 
 // ThingFilter limits a list of things; empty members select all.
 type ThingFilter struct {
-	TypeName                      string
+	TypeName                      ThingTypeName
 	AttributeName, AttributeValue string
 	PrefixValue                   bool // AttributeValue is a prefix
 }

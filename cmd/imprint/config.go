@@ -107,6 +107,9 @@ type Config struct {
 	// HTTPSPublishRate bounds the messages per second that one certificate may
 	// publish over HTTPS. Default 100; 0: no bound.
 	HTTPSPublishRate int `koanf:"https-publish-rate"`
+	// ThingTypeDeletionDelay is how long a thing type stays after it was
+	// deprecated, until it can be deleted. Default 5m; 0: no time.
+	ThingTypeDeletionDelay time.Duration `koanf:"thing-type-deletion-delay"`
 	// TraceRetention is how long attempts are kept. Default 168h.
 	TraceRetention time.Duration `koanf:"trace-retention"`
 	// TraceKeep is how many attempts are kept at most. Default 1000000.
@@ -159,6 +162,7 @@ func addServeFlags(f *pflag.FlagSet) {
 	f.Int("concurrent-handshakes", 0, "TLS handshakes that compute at once (0: processors less one)")
 	f.Int("api-rate", 500, "control-plane requests per second of one access key (0: no bound)")
 	f.Int("https-publish-rate", 100, "messages per second of one certificate over HTTPS (0: no bound)")
+	f.Duration("thing-type-deletion-delay", imprint.ThingTypeDeletionDelay, "how long a deprecated thing type stays (0: no time)")
 	f.Duration("trace-retention", 168*time.Hour, "how long attempts are kept")
 	f.Int("trace-keep", 1_000_000, "how many attempts are kept")
 	f.Int("rsa-key-pool", 16, "RSA keys kept ready for CreateKeysAndCertificate")
@@ -300,6 +304,9 @@ func (c Config) checkNumbers() error {
 		if d.value <= 0 {
 			return usageError{fmt.Errorf("%s is %s, and must be more than nothing", d.name, d.value)}
 		}
+	}
+	if c.ThingTypeDeletionDelay < 0 {
+		return usageError{fmt.Errorf("thing-type-deletion-delay is %s, and must be at least nothing", c.ThingTypeDeletionDelay)}
 	}
 	err := c.FunctionConfig.check()
 	if err != nil {

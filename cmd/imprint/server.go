@@ -170,6 +170,7 @@ func (s *server) openTenant(ctx context.Context) error {
 	s.service = iot.NewService(iot.Rooms{
 		Store: s.store, Clock: s.clock, Authority: s.authority, Profile: s.profile, Keys: s.keys,
 		Endpoint: s.endpoints.Address, TenantMade: s.tenantMade, Logger: s.logger,
+		ThingTypeDeletionDelay: orNoDelay(s.config.ThingTypeDeletionDelay),
 	})
 	settings, err := s.service.EnsureTenant(ctx, s.home)
 	if err != nil {
@@ -287,6 +288,14 @@ func (s *server) openGateway() error {
 		DataAPI: s.perAddress(http.StatusTooManyRequests, s.data.ServeHTTP), Operators: operators,
 	})
 	return nil
+}
+
+// orNoDelay turns the setting 0, which means no delay, into the service's.
+func orNoDelay(delay time.Duration) time.Duration {
+	if delay == 0 {
+		return -1
+	}
+	return delay
 }
 
 // orNoBound turns the setting 0, which means no bound, into the gateway's.

@@ -156,6 +156,15 @@ func everyRead(tx imprint.Tx) error {
 	if len(members) == 0 || cursor == "" {
 		keep(fmt.Errorf("the recursive list of members has %d items and the cursor %q", len(members), cursor))
 	}
+	_, err = tx.ThingType(tenant, "a")
+	keep(err)
+	_, err = tx.BillingGroup(tenant, "a")
+	keep(err)
+	_, err = tx.EventConfigurations(tenant)
+	keep(err)
+	keep(tx.PutEventConfigurations(imprint.EventConfigurations{Tenant: tenant, Enabled: imprint.EventTypes()}))
+	keep(tx.DeleteThingType(tenant, "a"))
+	keep(tx.DeleteBillingGroup(tenant, "a"))
 	_, err = tx.TenantByPrefix("a")
 	keep(err)
 	_, err = tx.AccessKeys("1")
@@ -252,7 +261,7 @@ func putSome(tx imprint.Tx, tenant imprint.Tenant, keep func(error)) {
 		certificate := imprint.CertificateID(id)
 		keep(tx.PutCertificate(imprint.Certificate{Tenant: tenant, ID: certificate, CAID: "ca", Serial: "1"}))
 		keep(tx.PutCA(imprint.CACertificate{Tenant: tenant, ID: certificate, Registration: &imprint.RegistrationConfig{TemplateName: "t"}}))
-		keep(tx.PutThing(imprint.Thing{Tenant: tenant, Name: imprint.ThingName(id), TypeName: "t", Attributes: map[string]string{"a": "b"}}))
+		keep(tx.PutThing(imprint.Thing{Tenant: tenant, Name: imprint.ThingName(id), TypeName: "t", BillingGroup: "b", Attributes: map[string]string{"a": "b"}}))
 		keep(tx.PutThingAttachment(imprint.ThingAttachment{Tenant: tenant, Thing: "a", Certificate: certificate}))
 		keep(tx.PutThingAttachment(imprint.ThingAttachment{Tenant: tenant, Thing: imprint.ThingName(id), Certificate: "a"}))
 		group := imprint.ThingGroup{Tenant: tenant, Name: imprint.ThingGroupName(id)}
@@ -263,6 +272,8 @@ func putSome(tx imprint.Tx, tenant imprint.Tenant, keep func(error)) {
 		keep(tx.PutThingGroup(imprint.ThingGroup{Tenant: tenant, Name: group.Name + "2", Ancestors: []imprint.ThingGroupName{"a"}}))
 		keep(tx.PutThingGroupMembership(imprint.ThingGroupMembership{Tenant: tenant, Thing: imprint.ThingName(id), Group: "a"}))
 		keep(tx.PutThingGroupMembership(imprint.ThingGroupMembership{Tenant: tenant, Thing: "a", Group: group.Name}))
+		keep(tx.PutThingType(imprint.ThingType{Tenant: tenant, Name: imprint.ThingTypeName(id)}))
+		keep(tx.PutBillingGroup(imprint.BillingGroup{Tenant: tenant, Name: imprint.BillingGroupName(id)}))
 		keep(tx.PutPolicy(imprint.Policy{Tenant: tenant, Name: imprint.PolicyName(id)}))
 		keep(tx.PutPolicyAttachment(imprint.PolicyAttachment{Tenant: tenant, Policy: "a", Target: id}))
 		keep(tx.PutPolicyAttachment(imprint.PolicyAttachment{Tenant: tenant, Policy: imprint.PolicyName(id), Target: "a"}))
@@ -301,6 +312,12 @@ func lists(tx imprint.Tx, tenant imprint.Tenant, paged func(func(imprint.Page) (
 	paged(func(p imprint.Page) (string, error) { _, c, err := tx.ThingMemberships(tenant, "a", p); return c, err })
 	paged(func(p imprint.Page) (string, error) {
 		_, c, err := tx.ThingGroupMembers(tenant, "a", false, p)
+		return c, err
+	})
+	paged(func(p imprint.Page) (string, error) { _, c, err := tx.ThingTypes(tenant, p); return c, err })
+	paged(func(p imprint.Page) (string, error) { _, c, err := tx.BillingGroups(tenant, "", p); return c, err })
+	paged(func(p imprint.Page) (string, error) {
+		_, c, err := tx.BillingGroupThings(tenant, "b", p)
 		return c, err
 	})
 	paged(func(p imprint.Page) (string, error) { _, c, err := tx.Policies(tenant, p); return c, err })

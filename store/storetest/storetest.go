@@ -67,6 +67,7 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 		{"things are found by type and attribute", testThingFilter},
 		{"thing groups are found by place and name", testThingGroups},
 		{"members are found below a group", testMembersBelow},
+		{"things are found by billing group", testBillingGroups},
 		{"attempts are found by what a person knows", testAttemptFilter},
 		{"attempts are trimmed", testTrim},
 		{"events come oldest first", testEvents},
