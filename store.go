@@ -49,7 +49,8 @@ const (
 	ChangeTemplate    ChangeKind = "template"
 	ChangeSettings    ChangeKind = "settings"
 	ChangeAccessKey   ChangeKind = "accesskey"
-	ChangeEvent       ChangeKind = "event" // an event waits for publication; Key is its ID
+	ChangeFunction    ChangeKind = "function" // also its versions, aliases and permissions
+	ChangeEvent       ChangeKind = "event"    // an event waits for publication; Key is its ID
 )
 
 // Change names one thing that a commit changed. Key is the resource's name in
@@ -85,6 +86,7 @@ type ReadTx interface {
 	TraceReader
 	IssuanceReader
 	SessionReader
+	FunctionReader
 }
 
 // Tx reads and writes. Put inserts or replaces the whole row; Delete of
@@ -104,6 +106,7 @@ type Tx interface {
 	TraceWriter
 	IssuanceWriter
 	SessionWriter
+	FunctionWriter
 }
 
 // CertificateReader reads device certificates.

@@ -19,6 +19,7 @@ import (
 	"github.com/imprint-iot/imprint/awsapi/iot"
 	"github.com/imprint-iot/imprint/broker"
 	"github.com/imprint-iot/imprint/events"
+	"github.com/imprint-iot/imprint/functions"
 	"github.com/imprint-iot/imprint/gateway"
 	"github.com/imprint-iot/imprint/identity"
 	"github.com/imprint-iot/imprint/internal/durable"
@@ -46,6 +47,7 @@ type server struct {
 	certificates *gateway.Certificates
 	identities   *identity.Resolver
 	trace        *trace.Log
+	functions    *functions.Service
 	provisioning *provisioning.Engine
 	broker       *broker.Broker
 	events       *events.Dispatcher
@@ -219,6 +221,10 @@ func (s *server) wire(ctx context.Context) error {
 	s.callers, s.addresses = newCallerLimit(s.config.APIRate), newAddressLimit(s.config.APIRate*addressFactor)
 	s.trace = trace.NewLog(s.store, s.clock, trace.Options{Retention: s.config.TraceRetention, Keep: s.config.TraceKeep, Logger: s.logger})
 	s.closeLater(s.trace.Close)
+	err := s.openFunctions()
+	if err != nil {
+		return err
+	}
 	s.provisioning = provisioning.NewEngine(s.store, s.clock, provisioning.Options{Hold: s.config.Hold, Logger: s.logger})
 	s.closeLater(s.provisioning.Close)
 	s.identities = identity.NewResolver(s.store, func(tenant imprint.Tenant, id imprint.CertificateID) {
@@ -230,7 +236,7 @@ func (s *server) wire(ctx context.Context) error {
 	options.RefusedConnectGetsReason, options.DeniedSubscribeGetsReason = s.config.RefusalReasons, s.config.RefusalReasons
 	s.broker = broker.New(options, s.store, s.identities, s.clock)
 	s.closeLater(s.closeBroker)
-	err := s.broker.Restore(ctx)
+	err = s.broker.Restore(ctx)
 	if err != nil {
 		return err
 	}
@@ -242,7 +248,7 @@ func (s *server) wire(ctx context.Context) error {
 	}
 	s.metrics.watch(metered{
 		gateway: s.gateway, broker: s.broker, provisioning: s.provisioning, trace: s.trace, events: s.events, identities: s.identities, keys: s.keys,
-		certificates: s.certificates, reloads: &s.reloads,
+		functions: s.functions, certificates: s.certificates, reloads: &s.reloads,
 	})
 	return nil
 }
@@ -411,6 +417,7 @@ const heapFloor = 64 << 20
 func (s *server) run(ctx context.Context) error {
 	defer s.close()
 	defer heapfloor.Hold(heapFloor)()
+	s.functions.Start()
 	failed := make(chan error, 3)
 	go func() {
 		err := s.api.Serve(s.apiLn)

@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -183,6 +184,7 @@ func everyRead(tx imprint.Tx) error {
 	keep(tx.DeleteThingGroup(tenant, "a"))
 	keep(tx.DeletePolicyAttachment(imprint.PolicyAttachment{Tenant: tenant, Policy: "a", Target: "a"}))
 	sessions(tx, tenant, keep)
+	functionStatements(tx, tenant, keep)
 	if len(all) > 0 {
 		return all[0]
 	}
@@ -210,6 +212,47 @@ func sessions(tx imprint.Tx, tenant imprint.Tenant, keep func(error)) {
 	keep(tx.DeleteSession(1))
 	keep(tx.DeleteShareGroup(1))
 	keep(tx.DeleteRetained(tenant, "a"))
+}
+
+// functionStatements runs all statements of functions but the paged lists.
+func functionStatements(tx imprint.Tx, tenant imprint.Tenant, keep func(error)) {
+	_, err := tx.Function(tenant, "a", imprint.LatestVersion)
+	keep(err)
+	_, err = tx.FunctionByHandler(tenant, "r", "h")
+	keep(err)
+	_, err = tx.FunctionCode("c")
+	keep(err)
+	_, err = tx.FunctionAlias(tenant, "a", "a")
+	keep(err)
+	_, err = tx.FunctionPermissions(tenant, "a", "")
+	keep(err)
+	_, err = tx.QueuedCalls(time.Unix(1, 0), 1)
+	keep(err)
+	_, err = tx.QueuedCall("a")
+	keep(err)
+	_, err = tx.NextCall(time.Unix(1, 0))
+	keep(err)
+	_, err = tx.QueuedCallCount(tenant)
+	keep(err)
+	keep(tx.DeleteQueuedCall("a"))
+	keep(tx.DeleteFunctionPermission(tenant, "a", "", "a"))
+	keep(tx.DeleteFunctionAlias(tenant, "a", "a"))
+	keep(tx.DeleteFunction(tenant, "a", "1"))
+	keep(tx.DeleteFunction(tenant, "a", imprint.LatestVersion))
+}
+
+// putFunctions makes two of each of what functions have.
+func putFunctions(tx imprint.Tx, tenant imprint.Tenant, keep func(error)) {
+	for n, id := range []string{"a", "b"} {
+		name := imprint.FunctionName(id)
+		f := imprint.Function{Tenant: tenant, Name: name, Version: imprint.LatestVersion, Runtime: "r", Handler: "h", CodeSHA256: "c"}
+		keep(tx.PutFunction(f))
+		f.Name, f.Version = "a", strconv.Itoa(n+1)
+		keep(tx.PutFunction(f))
+		keep(tx.PutFunctionAlias(imprint.FunctionAlias{Tenant: tenant, Function: "a", Name: id}))
+		keep(tx.PutFunctionPermission(imprint.FunctionPermission{Tenant: tenant, Function: "a", StatementID: id}))
+		keep(tx.PutQueuedCall(imprint.QueuedCall{ID: id, Tenant: tenant, Function: "a"}))
+	}
 }
 
 // putSome makes two of each, so that lists have a second page.
@@ -240,6 +283,7 @@ func putSome(tx imprint.Tx, tenant imprint.Tenant, keep func(error)) {
 		keep(tx.PutAttempt(imprint.Attempt{ID: id, Tenant: tenant, Thing: "x", Outcome: imprint.OutcomeRefused}))
 	}
 	keep(tx.PutTemplateVersion(imprint.TemplateVersion{Tenant: tenant, Template: "a", Version: 2}))
+	putFunctions(tx, tenant, keep)
 	for n, id := range []string{"a", "b"} {
 		key := int64(n + 1)
 		keep(tx.PutSession(imprint.Session{Tenant: tenant, ClientID: imprint.ClientID(id), Key: key}))
@@ -283,6 +327,11 @@ func lists(tx imprint.Tx, tenant imprint.Tenant, paged func(func(imprint.Page) (
 	paged(func(p imprint.Page) (string, error) { _, c, err := tx.TemplateVersions(tenant, "a", p); return c, err })
 	paged(func(p imprint.Page) (string, error) { _, c, err := tx.Issuances(tenant, p); return c, err })
 	paged(func(p imprint.Page) (string, error) { _, c, err := tx.RetainedMessages(tenant, p); return c, err })
+	for _, all := range []bool{false, true} {
+		paged(func(p imprint.Page) (string, error) { _, c, err := tx.Functions(tenant, all, p); return c, err })
+	}
+	paged(func(p imprint.Page) (string, error) { _, c, err := tx.FunctionVersions(tenant, "a", p); return c, err })
+	paged(func(p imprint.Page) (string, error) { _, c, err := tx.FunctionAliases(tenant, "a", p); return c, err })
 	for _, f := range []imprint.AttemptFilter{{}, {Tenant: tenant}, {FailedOnly: true}, {Tenant: tenant, FailedOnly: true},
 		{Tenant: tenant, Unassigned: true}, {Tenant: tenant, Unassigned: true, FailedOnly: true},
 		{Tenant: tenant, Unassigned: true, Match: "x"}, {Match: "x"}, {Tenant: tenant, Match: "x"}, {Match: "x", FailedOnly: true}, {Since: time.Unix(1, 0)}} {
