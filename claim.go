@@ -143,9 +143,9 @@ type ClaimReader interface {
 type ClaimWriter interface {
 	PutPendingCertificate(PendingCertificate) error
 	DeletePendingCertificate(Tenant, CertificateID) error
-	// PutProvisioningClaim and DeleteProvisioningClaim count as changes of the
-	// certificate of that id.
+	// PutProvisioningClaim tells no watcher: what a claim may do never changes.
 	PutProvisioningClaim(ProvisioningClaim) error
+	// DeleteProvisioningClaim is a change of the certificate of that id.
 	DeleteProvisioningClaim(Tenant, CertificateID) error
 	PutCertificateProvider(CertificateProvider) error
 	DeleteCertificateProvider(t Tenant, name string) error

@@ -27,9 +27,10 @@ type Recorder struct {
 	// attempt is nil once Connected handed it over: an idle connection then
 	// holds its id alone.
 	attempt *imprint.Attempt
-	late    []imprint.Step // steps after Connected
-	skipped int            // steps that there was no room for
-	failed  bool           // a late step failed
+	late    []imprint.Step    // steps after Connected
+	thing   imprint.ThingName // that came of it after Connected
+	skipped int               // steps that there was no room for
+	failed  bool              // a late step failed
 	ended   bool
 }
 
@@ -61,6 +62,17 @@ func (r *Recorder) Describe(fn func(*imprint.Attempt)) {
 	if r.attempt != nil {
 		fn(r.attempt)
 	}
+}
+
+// Provisioned says which thing came of a connection that was let in: who asks for
+// the thing finds the connection.
+func (r *Recorder) Provisioned(thing imprint.ThingName) {
+	if r == nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.thing = thing
 }
 
 // OK adds a step that went well.
@@ -154,7 +166,7 @@ func (r *Recorder) End(outcome imprint.Outcome, code imprint.Code) {
 	r.ended = true
 	now := r.log.clock()
 	if r.attempt == nil {
-		r.log.put(entry{end: &ending{id: r.id, at: now, outcome: imprint.OutcomeClosed, code: code, steps: r.late}}, r.failed)
+		r.log.put(entry{end: &ending{id: r.id, at: now, outcome: imprint.OutcomeClosed, code: code, steps: r.late, thing: r.thing}}, r.failed)
 		return
 	}
 	a := r.attempt

@@ -136,11 +136,7 @@ func (t *Tx) ProvisioningClaimsDue(before time.Time, limit int) ([]imprint.Provi
 func (t *Tx) PutProvisioningClaim(c imprint.ProvisioningClaim) error {
 	_, err := t.exec(putClaim, t.in(c.Tenant), string(c.Certificate), string(c.Template), c.RequestedBy,
 		millis(c.CreatedAt), millis(c.ExpiresAt), string(c.Device), string(c.Thing), int64(c.Devices))
-	if err != nil {
-		return err
-	}
-	t.changed(imprint.ChangeCertificate, c.Tenant, string(c.Certificate))
-	return nil
+	return err
 }
 
 // DeleteProvisioningClaim implements imprint.ClaimWriter.
