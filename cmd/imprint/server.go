@@ -240,7 +240,7 @@ func (s *server) wire(ctx context.Context) error {
 		return err
 	}
 	s.metrics.watch(metered{
-		gateway: s.gateway, broker: s.broker, provisioning: s.provisioning, trace: s.trace, events: s.events, identities: s.identities, keys: s.keys,
+		gateway: s.gateway, broker: s.broker, provisioning: s.provisioning, claims: s.claims, trace: s.trace, events: s.events, identities: s.identities, keys: s.keys,
 		certificates: s.certificates, reloads: &s.reloads,
 	})
 	return nil
