@@ -21,6 +21,7 @@ package storetest
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -76,6 +77,8 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 		{"queues keep their order and bounds", testQueues},
 		{"queues are emptied by batches", testQueueBatches},
 		{"retained messages are listed without packets", testRetained},
+		{"what has ended is listed", testDue},
+		{"allow lists grow and shrink", testSerials},
 		{"a change is whole or absent", testAtomicity},
 		{"a failed change undoes itself alone", testNeighbours},
 		{"a change that panics or leaves fails alone", testPanics},
@@ -147,7 +150,7 @@ func wantCode(t *testing.T, err error, want imprint.Code) {
 
 func same(t *testing.T, what string, got, want any) {
 	t.Helper()
-	if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
+	if diff := cmp.Diff(want, got, cmpopts.EquateEmpty(), cmpopts.EquateComparable(netip.Prefix{})); diff != "" {
 		t.Errorf("%s differs (-want +got):\n%s", what, diff)
 	}
 }
