@@ -29,6 +29,7 @@ compare the CPU time of the two. Nothing else is touched.`,
 	cmd.AddCommand(
 		handshake,
 		newBenchRun("jitp", "Measure first connections with just-in-time provisioning", 2500, &bench.Options{}, bench.JITP),
+		newBenchRun("claim", "Measure fleet provisioning by claim", 2500, &bench.Options{}, bench.Claim),
 		newBenchBroker(), newBenchServer(), newBenchBare(),
 	)
 	return cmd
@@ -118,7 +119,7 @@ func benchTarget(program string) bench.Target {
 		ServerArgs: func(dir string) []string {
 			return []string{
 				"bench", "serve", "--data", dir, "--mqtt-address", "127.0.0.1:0", "--api-address", "127.0.0.1:0", "--https-address", "",
-				"--api-rate", "0", "--publish-rate", "0", "--throughput-rate", "0", "--rsa-key-pool", "1", "--log-level", "warn",
+				"--api-rate", "0", "--publish-rate", "0", "--throughput-rate", "0", "--rsa-key-pool", "1", "--claim-rate", "0", "--log-level", "warn",
 			}
 		},
 		BareArgs: []string{"bench", "bare"},
