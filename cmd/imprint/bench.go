@@ -29,7 +29,7 @@ compare the CPU time of the two. Nothing else is touched.`,
 	cmd.AddCommand(
 		handshake,
 		newBenchRun("jitp", "Measure first connections with just-in-time provisioning", 2500, &bench.Options{}, bench.JITP),
-		newBenchRun("claim", "Measure fleet provisioning by claim", 2500, &bench.Options{}, bench.Claim),
+		newBenchClaim(),
 		newBenchBroker(), newBenchServer(), newBenchBare(),
 	)
 	return cmd
@@ -61,6 +61,17 @@ func newBenchRun(name, short string, devices int, opts *bench.Options, run bench
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.Flags().BoolVar(&opts.KeepData, "keep-data", false, "keep the server's data directory")
 	cmd.Flags().StringVar(&opts.CPUProfile, "cpuprofile", "", "write a CPU profile of the server in the measured part to this file")
+	return cmd
+}
+
+func newBenchClaim() *cobra.Command {
+	opts := &bench.Options{}
+	kind := "rsa-2048"
+	cmd := newBenchRun("claim", "Measure fleet provisioning by claim", 2500, opts, func(ctx context.Context, target bench.Target, o bench.Options) ([]bench.Figure, error) {
+		o.ServerFlags = []string{"--device-ca-key", kind}
+		return bench.Claim(ctx, target, o)
+	})
+	cmd.Flags().StringVar(&kind, "device-ca-key", kind, "key that signs the devices' certificates: rsa-2048 or p-256")
 	return cmd
 }
 

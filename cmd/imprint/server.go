@@ -140,7 +140,7 @@ func (s *server) openPKI(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("couldn't make the directory of keys: %w", err)
 	}
-	s.authority, err = pki.OpenAuthority(ctx, dir, pki.AuthorityConfig{Sealer: s.sealer, Journal: issuelog.New(s.store), Clock: s.clock})
+	s.authority, err = pki.OpenAuthority(ctx, dir, pki.AuthorityConfig{Sealer: s.sealer, Journal: issuelog.New(s.store), Clock: s.clock, Key: deviceCAKeys[s.config.DeviceCAKey]})
 	if err != nil {
 		return err
 	}
