@@ -78,6 +78,9 @@ type ReadTx interface {
 	CAReader
 	ThingReader
 	ThingGroupReader
+	ThingTypeReader
+	BillingGroupReader
+	EventConfigurationReader
 	PolicyReader
 	TemplateReader
 	SettingsReader
@@ -86,6 +89,7 @@ type ReadTx interface {
 	SessionReader
 	FunctionReader
 	TopicRuleReader
+	ClaimReader
 }
 
 // Tx reads and writes. Put inserts or replaces the whole row; Delete of
@@ -96,6 +100,9 @@ type Tx interface {
 	CAWriter
 	ThingWriter
 	ThingGroupWriter
+	ThingTypeWriter
+	BillingGroupWriter
+	EventConfigurationWriter
 	PolicyWriter
 	TemplateWriter
 	SettingsWriter
@@ -104,6 +111,7 @@ type Tx interface {
 	SessionWriter
 	FunctionWriter
 	TopicRuleWriter
+	ClaimWriter
 }
 
 // CertificateReader reads device certificates.
@@ -166,7 +174,7 @@ type CAWriter interface {
 
 // ThingFilter limits a list of things; empty members select all.
 type ThingFilter struct {
-	TypeName                      string
+	TypeName                      ThingTypeName
 	AttributeName, AttributeValue string
 	PrefixValue                   bool // AttributeValue is a prefix
 }

@@ -44,6 +44,10 @@ func (c *connection) handlePublish(ctx context.Context, header mqtt.FixedHeader,
 	}
 	bound, err := c.mayPublish(ctx, topic, packet)
 	ingest := isIngest(topic)
+	if err == nil && !ingest && strings.HasPrefix(topic, "$") {
+		c.request(ctx, topic, packet)
+		return nil
+	}
 	if err == nil && packet.Retain && !ingest {
 		c.payOwed()
 		err = c.broker.retain(ctx, c.realm, topic, packet)
@@ -156,6 +160,9 @@ func (c *connection) mayPublish(ctx context.Context, topic string, packet *mqtt.
 	if bound.policies.Decide(&request) != policy.Allowed {
 		c.broker.count.publishDenied.Add(1)
 		return nil, c.explain(imprint.CodePublishDenied, bound, &request)
+	}
+	if c.broker.answers(topic) {
+		return bound, nil
 	}
 	if strings.HasPrefix(topic, "$") && !(isIngest(topic) && c.realm.rules != nil) {
 		return nil, imprint.Errorf(imprint.CodeReservedTopic, "topic %q begins with $ and is none that clients may publish to", topic)

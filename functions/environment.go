@@ -53,11 +53,11 @@ func runtimeKind(runtime string) string {
 
 // commandOf gives the program of a function and its arguments, or what the caller
 // hears when there is none.
-func commandOf(f imprint.Function, root string) ([]string, *outcome) {
+func (h *host) commandOf(f imprint.Function, root string) ([]string, *outcome) {
 	cannot := func(format string, args ...any) *outcome {
 		return &outcome{kind: outcomeError, payload: errorObject("Runtime.InvalidEntrypoint", "RequestId: "+newRequestID()+" Error: "+format, args...)}
 	}
-	runtimes := filepath.Join(filepath.Dir(filepath.Dir(root)), "runtime")
+	runtimes := filepath.Join(h.opts.WorkDir, "runtime")
 	switch runtimeKind(f.Runtime) {
 	case "provided":
 		path := filepath.Join(root, "bootstrap")
@@ -67,23 +67,64 @@ func commandOf(f imprint.Function, root string) ([]string, *outcome) {
 		}
 		return []string{path}, nil
 	case "node":
-		path, err := exec.LookPath("node")
-		if err != nil {
-			return nil, cannot("runtime %s needs node on this server: install Node.js (apt-get install nodejs) and put it into the server's PATH", f.Runtime)
+		path := h.interpreter("node")
+		if path == "" {
+			return nil, cannot("runtime %s needs node on this server: install Node.js (apt-get install nodejs) where the functions' user can run it", f.Runtime)
 		}
 		// As AWS Lambda does, some memory is left to what isn't V8's heap.
 		heap := strconv.Itoa(max(f.MemoryMB*9/10, 64))
 		return []string{path, "--max-old-space-size=" + heap, filepath.Join(runtimes, "node.cjs")}, nil
 	case "python":
-		for _, name := range []string{f.Runtime, "python3"} {
-			path, err := exec.LookPath(name)
-			if err == nil {
-				return []string{path, "-u", filepath.Join(runtimes, "python.py")}, nil
-			}
+		path := h.interpreter(f.Runtime)
+		if path == "" {
+			path = h.interpreter("python3")
 		}
-		return nil, cannot("runtime %s needs %s or python3 on this server: install Python (apt-get install python3) and put it into the server's PATH", f.Runtime, f.Runtime)
+		if path == "" {
+			return nil, cannot("runtime %s needs %s or python3 on this server: install Python (apt-get install python3) where the functions' user can run it", f.Runtime, f.Runtime)
+		}
+		return []string{path, "-u", filepath.Join(runtimes, "python.py")}, nil
 	}
 	return nil, cannot("runtime %s can't run here", f.Runtime)
+}
+
+// functionPath is the PATH of functions.
+const functionPath = "/usr/local/bin:/usr/bin:/bin"
+
+// probeTimeout bounds the try whether an interpreter runs.
+const probeTimeout = 10 * time.Second
+
+// interpreter finds a program that the functions' user can run, in the functions'
+// PATH and then in the server's; empty: there is none. What is found is
+// remembered; what isn't may be installed meanwhile.
+func (h *host) interpreter(name string) string {
+	h.interpretersMu.Lock()
+	defer h.interpretersMu.Unlock()
+	if found := h.interpreters[name]; found != "" {
+		return found
+	}
+	for _, dir := range append(filepath.SplitList(functionPath), filepath.SplitList(os.Getenv("PATH"))...) {
+		path, err := exec.LookPath(filepath.Join(dir, name))
+		// A relative directory would be another one in the function's place.
+		if err == nil && filepath.IsAbs(path) && h.runs(path) {
+			h.interpreters[name] = path
+			return path
+		}
+	}
+	return ""
+}
+
+// runs tells whether a program can say its version. Version managers put programs
+// into the PATH that run nothing.
+func (h *host) runs(path string) bool {
+	cmd := &exec.Cmd{Path: path, Args: []string{path, "--version"}, Dir: h.opts.WorkDir, Env: []string{"PATH=" + functionPath}}
+	confine(cmd, h.opts.User)
+	err := h.start.run(cmd)
+	if err != nil {
+		return false
+	}
+	kill := time.AfterFunc(probeTimeout, func() { _ = cmd.Process.Kill() })
+	defer kill.Stop()
+	return cmd.Wait() == nil
 }
 
 // writeRuntimes puts our runtime clients beside the functions' code.
@@ -122,7 +163,7 @@ func (p *process) environment(root string) ([]string, error) {
 	tmp := filepath.Join(p.dir, "tmp")
 	region := string(f.Tenant.Region)
 	values := map[string]string{
-		"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "en_US.UTF-8", "TZ": ":UTC", "TMPDIR": tmp,
+		"PATH": functionPath, "LANG": "en_US.UTF-8", "TZ": ":UTC", "TMPDIR": tmp,
 		"LD_LIBRARY_PATH": root + ":" + filepath.Join(root, "lib"),
 	}
 	credentials, err := p.credentials()

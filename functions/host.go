@@ -58,6 +58,9 @@ type host struct {
 	code  *codeStore
 	start *starter
 
+	interpretersMu sync.Mutex
+	interpreters   map[string]string // paths by name
+
 	mu      sync.Mutex
 	pools   map[poolKey]*pool
 	counts  map[functionKey]int // processes
@@ -75,7 +78,7 @@ func newHost(clock imprint.Clock, opts Options, code *codeStore) *host {
 	h := &host{
 		clock: clock, opts: opts, code: code, start: newStarter(),
 		pools: map[poolKey]*pool{}, counts: map[functionKey]int{}, all: map[*process]struct{}{},
-		stop: make(chan struct{}), watching: make(chan struct{}),
+		interpreters: map[string]string{}, stop: make(chan struct{}), watching: make(chan struct{}),
 	}
 	go h.watchMemory()
 	return h

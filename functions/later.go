@@ -256,24 +256,27 @@ func (q *queue) one(ctx context.Context, call imprint.QueuedCall) {
 	}
 }
 
-// try runs a call. Its error is the store's.
-func (q *queue) try(ctx context.Context, listed imprint.QueuedCall) error {
-	s := q.s
-	var call imprint.QueuedCall
-	var found target
-	var missing error
-	err := s.store.View(ctx, func(tx imprint.ReadTx) error {
-		whole, err := tx.QueuedCall(listed.ID)
+// load reads a call whole, with its function or the reason why that can't be
+// found. Errors: CodeNotFound when it is gone.
+func (q *queue) load(ctx context.Context, id string) (call imprint.QueuedCall, found target, missing, err error) {
+	err = q.s.store.View(ctx, func(tx imprint.ReadTx) error {
+		call, err = tx.QueuedCall(id)
 		if err != nil {
 			return err
 		}
-		call = whole
 		found, missing = lookUp(tx, call.Tenant, call.Function, call.Qualifier)
 		if imprint.CodeOf(missing) == imprint.CodeNotFound {
 			return nil
 		}
 		return missing
 	})
+	return call, found, missing, err
+}
+
+// try runs a call. Its error is the store's.
+func (q *queue) try(ctx context.Context, listed imprint.QueuedCall) error {
+	s := q.s
+	call, found, missing, err := q.load(ctx, listed.ID)
 	if imprint.CodeOf(err) == imprint.CodeNotFound {
 		return nil // deleted with its function
 	}
@@ -308,7 +311,12 @@ func (q *queue) try(ctx context.Context, listed imprint.QueuedCall) error {
 		call.Refusals++
 	}
 	q.retried.Add(1)
-	return s.store.Update(ctx, func(tx imprint.Tx) error {
+	return q.putOff(ctx, call)
+}
+
+// putOff stores when a call is to be tried again.
+func (q *queue) putOff(ctx context.Context, call imprint.QueuedCall) error {
+	return q.s.store.Update(ctx, func(tx imprint.Tx) error {
 		// A function that was deleted meanwhile took its calls along.
 		_, err := tx.QueuedCall(call.ID)
 		if imprint.CodeOf(err) == imprint.CodeNotFound {

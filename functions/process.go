@@ -124,7 +124,7 @@ func (p *process) begin() (*outcome, error) {
 	if err != nil {
 		return nil, err
 	}
-	command, entry := commandOf(f, root)
+	command, entry := h.commandOf(f, root)
 	if entry != nil {
 		return entry, nil
 	}

@@ -194,3 +194,5 @@ func TestTheRuntimeAPIRefusesMisuse(t *testing.T) {
 		t.Errorf("an error that is text: got %s", result.Payload)
 	}
 }
+
+func node(f *imprint.Function) { f.Runtime, f.Handler = "nodejs20.x", "index.handler" }

@@ -51,6 +51,10 @@ type Identity struct {
 	// id. For connections there is PoliciesFor.
 	Policies *policy.Set
 
+	// Claim is set for a trusted user's temporary claim certificate; Certificate is
+	// then made up of it, and ends with it.
+	Claim *imprint.ProvisioningClaim
+
 	// operator names a caller without a certificate; empty for devices.
 	operator string
 
@@ -166,7 +170,7 @@ func (i *Identity) Variables(c Connection) *policy.Variables {
 	}
 	if attached := i.ThingFor(c.ClientID); attached != nil {
 		binding.Thing = &policy.Thing{
-			Name: string(attached.Thing.Name), TypeName: attached.Thing.TypeName, Attributes: attached.Thing.Attributes,
+			Name: string(attached.Thing.Name), TypeName: string(attached.Thing.TypeName), Attributes: attached.Thing.Attributes,
 		}
 	}
 	return policy.NewVariables(binding)

@@ -9,7 +9,7 @@ func (ev *Evaluation) encode(dst []byte, v value) ([]byte, bool) {
 }
 
 func (ev *Evaluation) appendJSON(dst []byte, v value, start int) ([]byte, bool) {
-	if !ev.spend(1) {
+	if !ev.spend(1 + len(v.text)/textCharging) {
 		return dst, false
 	}
 	if len(dst)-start > MaxResultBytes {

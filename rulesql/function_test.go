@@ -84,6 +84,7 @@ func TestRegularExpressions(t *testing.T) {
 		{"regexp_matches('a+b', '\\Qa+b\\E')", "true"}, {"regexp_matches('Ä', '\\p{Lu}')", "true"}, {"regexp_matches('x', '\\p{Lower}')", "true"}, {"regexp_matches('x', '[\\p{Upper}\\p{Digit}]')", "false"}, {"regexp_matches('ABC', '(?i)abc')", "true"},
 		{"regexp_matches('A', '\\u0041')", "true"}, {"regexp_matches('A', '\\x41')", "true"}, {"regexp_matches('A', '\\0101')", "true"}, {"regexp_matches('x\t', '\\h')", "true"}, {"regexp_matches('α', '\\p{IsGreek}')", "true"}, {"regexp_substr('a1b2', '[^\\P{Alpha}]')", `"a"`},
 		{"regexp_matches(s, get(['(', 'p'], 0))", undefined}, {"regexp_matches(s, get(['x', 'p'], 1))", "true"},
+		{"regexp_replace('aaa', '^a', 'x')", `"xaa"`}, {"length(regexp_replace(rpad('', 1000), '^ +', 'x'))", "1"}, {"regexp_replace('aab', '^a|b', 'x')", `"xax"`}, {"regexp_replace('foo bar', '\\b.', '*')", `"*oo**ar"`},
 		{"length(regexp_replace(rpad('', 1000), ' ', 'ab'))", "2000"}, {"length(regexp_replace(rpad('', 1000), '$', 'x'))", "1001"}, {"length(regexp_replace(rpad('', 1000), ' (?: )', 'x'))", "500"},
 	})
 }
@@ -102,5 +103,11 @@ func TestTimeFunctions(t *testing.T) {
 		{"time_to_epoch('2026-073', 'yyyy-DDD')", "1773446400000"}, {"time_to_epoch('2026-02-30', 'yyyy-MM-dd')", undefined}, {"time_to_epoch('2026-13-01', 'yyyy-MM-dd')", undefined}, {"time_to_epoch('12:00', 'HH:mm')", undefined}, {"time_to_epoch('2026-03-14 x', 'yyyy-MM-dd')", undefined},
 		{"time_to_epoch('2026', 'yyyy') + 0", "1767225600000"}, {"time_to_epoch(2026, 'yyyy')", "1767225600000"}, {"time_to_epoch(nil, 'yyyy')", undefined},
 		{"time_to_epoch(parse_time('yyyy-MM-dd HH:mm:ss.SSS', timestamp()), 'yyyy-MM-dd HH:mm:ss.SSS') = timestamp()", "true"},
+		{"time_to_epoch('44 BC 03 15', 'y G MM dd')", "-63517824000000"}, {"time_to_epoch('2026-3-14 24:5', 'uuuu-L-d kk:m')", "1773446700000"}, {"time_to_epoch('2026-03-14 0 AM', 'yyyy-MM-dd K a')", "1773446400000"}, {"time_to_epoch('2026-03-14 5', 'yyyy-MM-dd h')", undefined},
+		{"time_to_epoch('2026-03-14 43200250', 'yyyy-MM-dd A')", "1773489600250"}, {"time_to_epoch('2026-03-14 43200250000000', 'yyyy-MM-dd N')", "1773489600250"}, {"time_to_epoch('2026-03-14 12 250000000', 'yyyy-MM-dd HH n')", "1773489600250"}, {"time_to_epoch('2026-03-14 GMT+1', 'yyyy-MM-dd O')", "1773442800000"},
+		{"time_to_epoch('2026-03-14 GMT', 'yyyy-MM-dd O')", "1773446400000"}, {"time_to_epoch('2026-03-14 UTC+1', 'yyyy-MM-dd O')", undefined}, {"time_to_epoch('2026-03-14 +01', 'yyyy-MM-dd x')", "1773442800000"}, {"time_to_epoch('2026-03-14 25', 'yyyy-MM-dd HH')", undefined}, {"time_to_epoch('2026-03-14 12:60', 'yyyy-MM-dd HH:mm')", undefined},
+		{"time_to_epoch('2026-03-14 +99', 'yyyy-MM-dd x')", undefined}, {"time_to_epoch('2026-366', 'yyyy-DDD')", undefined}, {"time_to_epoch('2024-366', 'yyyy-DDD')", "1735603200000"}, {"time_to_epoch('14 Mai 2026', 'd MMM yyyy')", undefined}, {"time_to_epoch('2026-03-14 No/Where', 'yyyy-MM-dd VV')", undefined},
+		{"time_to_epoch('2026-03-14 !', 'yyyy-MM-dd z')", undefined}, {"time_to_epoch('x', 'y')", undefined}, {"time_to_epoch('123456', 'yyyy')", undefined},
+		{"parse_time('G yyyy YYYY yy', -99999999999999)", `"BC -1199 1200 01"`}, {"parse_time('k a', 46800000)", `"13 PM"`}, {"parse_time('ZZ', 0, '-0330')", `"-03:30"`},
 	})
 }

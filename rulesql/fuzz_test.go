@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/imprint-iot/imprint/rulesql"
 )
@@ -96,14 +97,18 @@ func FuzzEvaluate(f *testing.F) {
 		for _, s := range statements {
 			check(t, s, string(payload))
 		}
-		// A payload is an object for SELECT exactly if it is one for encoding/json.
+		// A payload is an object for SELECT exactly if it is one for encoding/json, which takes text
+		// that isn't UTF-8, too.
 		result, err := rulesql.NewEvaluation(star, message(string(payload)), nil).Select(context.Background())
 		if err != nil {
 			return
 		}
+		if len(payload) == 0 || !utf8.Valid(payload) || bytes.Count(payload, []byte("["))+bytes.Count(payload, []byte("{")) >= rulesql.MaxPayloadDepth {
+			return
+		}
 		var object map[string]json.RawMessage
 		isObject := json.Unmarshal(payload, &object) == nil && object != nil
-		if isObject == result.Unchanged && len(payload) > 0 {
+		if isObject == result.Unchanged {
 			t.Fatalf("%q: unchanged %v", payload, result.Unchanged)
 		}
 	})

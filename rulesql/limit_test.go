@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/imprint-iot/imprint/rulesql"
@@ -84,4 +85,31 @@ func TestLargeMessagesWork(t *testing.T) {
 	if want := 4000 * len("1.5,"); len(got) != want+1 {
 		t.Errorf("got %d bytes, want %d", len(got), want+1)
 	}
+}
+
+// A statement and its substitutions serve many goroutines at once.
+func TestStatementsAreShared(t *testing.T) {
+	t.Parallel()
+	s := parse(t, "SET @x = regexp_substr(topic(), '[0-9]+') SELECT *, @x AS id, (SELECT VALUE n FROM list) AS ns FROM 't' WHERE heat > 1.5", second)
+	sub, err := s.ParseSubstitution("${@x}/${heat}")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var group sync.WaitGroup
+	for range 8 {
+		group.Go(func() {
+			for range 50 {
+				ev := rulesql.NewEvaluation(s, message(`{"heat":2.5,"list":[{"n":1}]}`), nil)
+				result, err := ev.Select(context.Background())
+				if want := `{"heat":2.5,"list":[{"n":1}],"id":"7","ns":[1]}`; err != nil || string(result.Payload) != want {
+					t.Errorf("got %s, %v, want %s", result.Payload, err, want)
+				}
+				text, err := ev.Expand(context.Background(), sub)
+				if err != nil || text != "7/2.5" {
+					t.Errorf("got %q, %v", text, err)
+				}
+			}
+		})
+	}
+	group.Wait()
 }

@@ -41,8 +41,9 @@ const (
 	MaxTransformBytes = 128 << 10
 
 	maxPatternCost  = 4000 // instructions of a compiled regular expression, about
-	patternCharging = 64   // instructions times characters that are one step
+	patternCharging = 16   // instructions times characters that are one step
 	textCharging    = 16   // characters that are one step
+	longNumber      = 20   // steps of computing with a number that isn't a small one, or of a function of doubles
 )
 
 // LimitError says that an evaluation needed more than one of its limits. The message's rule

@@ -42,7 +42,7 @@ var numberFunctions = []function{
 func onNumber(change func(value, Version) value) callFunction {
 	return func(ev *Evaluation, _ *callNode, args []value) value {
 		n, ok := ev.toNumber(args[0])
-		if !ok {
+		if !ok || !ev.spend(longNumber) {
 			return undefined()
 		}
 		return change(n, ev.version)
@@ -65,7 +65,7 @@ func (ev *Evaluation) twoNumbers(args []value, compute func(a, b value, v Versio
 		return undefined()
 	}
 	b, ok := ev.toNumber(args[1])
-	if !ok {
+	if !ok || !ev.spend(longNumber) {
 		return undefined()
 	}
 	return compute(a, b, ev.version)

@@ -159,6 +159,9 @@ func (ev *Evaluation) arithmetic(op operator, left, right value) value {
 	if left.kind == kindString || right.kind == kindString {
 		x.kind = kindDecimal
 	}
+	if !ev.spendOn(x, y) {
+		return undefined()
+	}
 	switch op {
 	case opLess:
 		return boolValue(compareNumbers(x, y) < 0)
@@ -178,6 +181,14 @@ func (ev *Evaluation) arithmetic(op operator, left, right value) value {
 		return remainderOf(x, y, ev.version)
 	}
 	return undefined()
+}
+
+// spendOn counts the steps of computing with two numbers.
+func (ev *Evaluation) spendOn(x, y value) bool {
+	if x.ref == nil && y.ref == nil && x.exp == 0 && y.exp == 0 {
+		return ev.err == nil
+	}
+	return ev.spend(longNumber)
 }
 
 type notNode struct{ of node }

@@ -16,6 +16,8 @@ type pattern struct {
 	cost int
 	// looksBack says that whether it matches somewhere depends on what is before that place.
 	looksBack bool
+	// anchored says that it can match at the start of a text alone.
+	anchored bool
 }
 
 // compilePattern compiles a Java pattern. The problem says what is wrong with it, the hint what to
@@ -40,7 +42,7 @@ func compilePattern(java string) (p *pattern, problem, hint string) {
 	if err != nil {
 		return nil, "'" + excerpt(java) + "' is no regular expression", ""
 	}
-	return &pattern{re, cost, looksBack(parsed)}, "", ""
+	return &pattern{re, cost, looksBack(parsed), anchored(parsed)}, "", ""
 }
 
 // patternCost estimates the instructions of the compiled pattern.
@@ -66,6 +68,16 @@ func looksBack(re *syntax.Regexp) bool {
 	return slices.ContainsFunc(re.Sub, looksBack)
 }
 
+func anchored(re *syntax.Regexp) bool {
+	switch re.Op {
+	case syntax.OpBeginText:
+		return true
+	case syntax.OpConcat, syntax.OpCapture:
+		return len(re.Sub) > 0 && anchored(re.Sub[0])
+	}
+	return false
+}
+
 // preparePattern compiles a constant pattern, which is wrong for good if it is wrong.
 func preparePattern(args []node) (prepared any, problem, hint string) {
 	java, ok := literalText(args, 1)
@@ -88,7 +100,8 @@ func (ev *Evaluation) patternFor(n *callNode, args []value) (string, *pattern, b
 	p, ok := n.prepared.(*pattern)
 	if !ok {
 		java, ok := ev.toString(args[1])
-		if !ok {
+		// Compiling takes as long as many other steps, whether it succeeds or not.
+		if !ok || !ev.spend(100+min(len(java), MaxPatternBytes)) {
 			return "", nil, false
 		}
 		compiled, problem, _ := compilePattern(java)
@@ -96,8 +109,7 @@ func (ev *Evaluation) patternFor(n *callNode, args []value) (string, *pattern, b
 			ev.problem(n.fn.name, nil, "%s", problem)
 			return "", nil, false
 		}
-		// Compiling takes as long as many other steps.
-		if !ev.spend(100 + 20*compiled.cost) {
+		if !ev.spend(20 * compiled.cost) {
 			return "", nil, false
 		}
 		p = compiled
@@ -166,10 +178,14 @@ func regexpReplace(ev *Evaluation, n *callNode, args []value) value {
 
 // shortText is how long a text may be whose matches are found without counting the characters
 // that are looked at: as one search may look at all that is left, they are charged for its square.
-const shortText = 512
+const shortText = 128
 
 // eachMatch calls do for the matches in s, one after the other, until it is false.
 func (ev *Evaluation) eachMatch(p *pattern, s string, do func(match []int) bool) bool {
+	if p.anchored {
+		match := p.re.FindStringSubmatchIndex(s)
+		return match == nil || do(match)
+	}
 	if len(s) <= shortText || p.looksBack {
 		if !ev.spend(len(s) * len(s) / 2 / patternCharging * p.cost) {
 			return false

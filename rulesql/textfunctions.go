@@ -213,7 +213,7 @@ func concatArrays(ev *Evaluation, args []value) value {
 		switch a.kind {
 		case kindUndefined:
 		case kindArray:
-			if !ev.spend(len(a.items())) {
+			if !ev.spend(2 * len(a.items())) {
 				return undefined()
 			}
 			out = append(out, a.items()...)

@@ -32,6 +32,9 @@ func parseTime(ev *Evaluation, n *callNode, args []value) value {
 	t := time.UnixMilli(milliseconds).In(location)
 	out := make([]byte, 0, 4*len(fields))
 	for _, f := range fields {
+		if !ev.spend(2) {
+			return undefined()
+		}
 		out = f.format(out, t)
 		if len(out) > MaxPatternBytes*8 {
 			return undefined()

@@ -20,7 +20,7 @@ const (
 	parseLetters  = "GuyDMLdEaHkKhmsSAnNVzOXxZ"
 )
 
-// splitTimePattern cuts a pattern into fields; ” is a quote, 'text' is literal.
+// splitTimePattern cuts a pattern into fields; 'text' is literal, and two quotes are one.
 func splitTimePattern(pattern, letters string) (fields []timeField, problem string) {
 	if len(pattern) > MaxPatternBytes {
 		return nil, "the date pattern is too long"
@@ -53,7 +53,7 @@ func splitTimePattern(pattern, letters string) (fields []timeField, problem stri
 	return fields, ""
 }
 
-// quotedLiteral reads 'text' with ” for a quote inside; alone, ” is a quote.
+// quotedLiteral reads 'text', in which two quotes are one, as they are alone.
 func quotedLiteral(s string) (text string, used int, ok bool) {
 	if strings.HasPrefix(s, "''") {
 		return "'", 2, true
@@ -96,10 +96,10 @@ func prepareTimePattern(arg int, format bool) func(args []node) (any, string, st
 // timeFields gives the fields of a call's pattern.
 func (ev *Evaluation) timeFields(n *callNode, pattern value, letters string) ([]timeField, bool) {
 	if fields, ok := n.prepared.([]timeField); ok {
-		return fields, ev.spend(len(fields))
+		return fields, ev.spend(longNumber + len(fields))
 	}
 	s, ok := ev.toString(pattern)
-	if !ok {
+	if !ok || !ev.spend(len(s)) {
 		return nil, false
 	}
 	fields, problem := splitTimePattern(s, letters)
@@ -107,7 +107,7 @@ func (ev *Evaluation) timeFields(n *callNode, pattern value, letters string) ([]
 		ev.problem(n.fn.name, nil, "%s", problem)
 		return nil, false
 	}
-	return fields, ev.spend(len(s))
+	return fields, true
 }
 
 // zone finds a time zone: UTC and its other names, an offset, or what the outside knows.
@@ -130,7 +130,8 @@ func (ev *Evaluation) zone(function, name string) (*time.Location, bool) {
 		ev.problem(function, nil, "no time zones are given here but UTC and offsets")
 		return nil, false
 	}
-	if len(name) > 64 || !ev.spend(100) {
+	// It may read a file.
+	if len(name) > 64 || !ev.spend(1000) {
 		return nil, false
 	}
 	location, err := ev.outside.Location(name)

@@ -163,7 +163,7 @@ func (ev *Evaluation) toNumber(v value) (value, bool) {
 	case kindInt, kindDecimal:
 		return v, true
 	case kindString:
-		if len(v.text) > MaxPatternBytes {
+		if len(v.text) > MaxPatternBytes || !ev.spend(len(v.text)/textCharging) {
 			return undefined(), false
 		}
 		n := ev.number(v.text)

@@ -7,12 +7,14 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/google/uuid"
 
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/awsapi"
 	"github.com/imprint-iot/imprint/pki"
+	"github.com/imprint-iot/imprint/provisioning"
 	"github.com/imprint-iot/imprint/rules"
 )
 
@@ -29,11 +31,15 @@ type Rooms struct {
 	// Endpoint gives the host name of a tenant for an endpoint type of
 	// DescribeEndpoint.
 	Endpoint func(imprint.TenantSettings, string) (string, error)
+	// Claims make trusted users' claims, and register things.
+	Claims *provisioning.Claims
 	// TenantMade is told of each tenant that a caller's first request made.
 	TenantMade func(imprint.TenantSettings)
 	// RuleActions are the actions that topic rules may have here.
 	RuleActions rules.Offered
-	Logger      *slog.Logger // [slog.Default]
+	// ThingTypeDeletionDelay is how long a deprecated thing type stays.
+	ThingTypeDeletionDelay time.Duration // [imprint.ThingTypeDeletionDelay]; below 0: no time
+	Logger                 *slog.Logger  // [slog.Default]
 }
 
 // Service answers the operations of the control plane. Each resource is one
@@ -49,6 +55,9 @@ func NewService(rooms Rooms) *Service {
 	if rooms.Logger == nil {
 		rooms.Logger = slog.Default()
 	}
+	if rooms.ThingTypeDeletionDelay == 0 {
+		rooms.ThingTypeDeletionDelay = imprint.ThingTypeDeletionDelay
+	}
 	return &Service{rooms: rooms}
 }
 
@@ -59,6 +68,8 @@ func (s *Service) Routes() []awsapi.Route {
 		s.endpointRoutes(), s.caRoutes(), s.certificateRoutes(), s.tagRoutes(),
 		s.thingRoutes(), s.thingPrincipalRoutes(), s.thingGroupRoutes(), s.thingGroupMemberRoutes(), s.policyRoutes(), s.policyAttachmentRoutes(), s.templateRoutes(),
 		s.topicRuleRoutes(), s.ruleDestinationRoutes(),
+		s.thingTypeRoutes(), s.billingGroupRoutes(), s.eventConfigurationRoutes(),
+		s.claimRoutes(), s.certificateProviderRoutes(),
 	} {
 		routes = append(routes, resource...)
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/x509"
 	"fmt"
 	"net/http"
@@ -61,7 +62,7 @@ func (c RuleConfig) check() error {
 }
 
 // openRules makes the room of topic rules.
-func (s *server) openRules() error {
+func (s *server) openRules(context.Context) error {
 	sinks, err := rules.OpenSinks(s.config.RuleSinks)
 	if err != nil {
 		return err

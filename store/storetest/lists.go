@@ -168,7 +168,7 @@ func caNumbers(items []imprint.CACertificate, next string, err error) ([]int, st
 }
 
 func allLists() []pagedList {
-	return slices.Concat(certificateLists(), nameLists(), groupLists(), attachmentLists(), ruleLists())
+	return slices.Concat(certificateLists(), nameLists(), groupLists(), registryLists(), attachmentLists(), []pagedList{guardList()}, ruleLists())
 }
 
 func certificateLists() []pagedList {

@@ -21,6 +21,7 @@ package storetest
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -67,6 +68,7 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 		{"things are found by type and attribute", testThingFilter},
 		{"thing groups are found by place and name", testThingGroups},
 		{"members are found below a group", testMembersBelow},
+		{"things are found by billing group", testBillingGroups},
 		{"attempts are found by what a person knows", testAttemptFilter},
 		{"attempts are trimmed", testTrim},
 		{"events come oldest first", testEvents},
@@ -77,6 +79,11 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 		{"queues are emptied by batches", testQueueBatches},
 		{"retained messages are listed without packets", testRetained},
 		{"deliveries of rules are found when they are due", testRuleDeliveries},
+		{"functions are listed with what is theirs", testFunctions},
+		{"a function takes what is its own along", testFunctionDeletes},
+		{"calls come when they are due", testQueuedCalls},
+		{"what has ended is listed", testDue},
+		{"allow lists grow and shrink", testSerials},
 		{"a change is whole or absent", testAtomicity},
 		{"a failed change undoes itself alone", testNeighbours},
 		{"a change that panics or leaves fails alone", testPanics},
@@ -148,7 +155,7 @@ func wantCode(t *testing.T, err error, want imprint.Code) {
 
 func same(t *testing.T, what string, got, want any) {
 	t.Helper()
-	if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
+	if diff := cmp.Diff(want, got, cmpopts.EquateEmpty(), cmpopts.EquateComparable(netip.Prefix{})); diff != "" {
 		t.Errorf("%s differs (-want +got):\n%s", what, diff)
 	}
 }
