@@ -18,8 +18,8 @@ type production struct {
 
 // noKafka is why a kafka action can't be had.
 func noKafka() error {
-	return imprint.Errorf(imprint.CodeInvalidRequest, "this build has no kafka action").
-		WithHint("Build Imprint with -tags kafka. This build offers lambda, republish, http and firehose, which names a sink of the server.")
+	return imprint.Errorf(imprint.CodeInvalidRequest, "this server has no kafka action").
+		WithHint("It offers lambda, republish, http and firehose, which names a sink of the server.")
 }
 
 func (e *Engine) produceLater(ctx context.Context, u *run, a *action) (string, error) {

@@ -45,5 +45,5 @@ func openSink(name string, u *url.URL) (Sink, error) {
 	case "file":
 		return openFileSink(name, u)
 	}
-	return nil, imprint.Errorf(imprint.CodeInvalidRequest, "sink %s (--rule-sink) has a URL of the scheme %q, and there are file, nats and postgres", name, u.Scheme)
+	return nil, imprint.Errorf(imprint.CodeInvalidRequest, "sink %s (--rule-sink) has a URL of the scheme %q, and there is file alone", name, imprint.Excerpt(u.Scheme))
 }

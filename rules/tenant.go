@@ -3,7 +3,6 @@ package rules
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -163,7 +162,3 @@ func (t *tenant) Offer(ctx context.Context, m *imprint.RuleMessage) error {
 	return t.engine.queue.push(ctx, t, work{message: &kept, rules: found, snapshot: s})
 }
 
-// TopicARN is what errors call a rule's run.
-func (r *rule) String() string {
-	return fmt.Sprintf("rule %s of %s", r.record.Name, r.record.Tenant)
-}

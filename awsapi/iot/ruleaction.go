@@ -32,7 +32,7 @@ func ruleAction(a *Action) (imprint.RuleAction, error) {
 		return kafkaAction(a.Kafka), nil
 	}
 	return imprint.RuleAction{}, imprint.Errorf(imprint.CodeInvalidRequest, "this server has no %s action", kinds[0]).
-		WithHint("It offers lambda, republish, http, firehose (for the server's own sinks) and, in builds with it, kafka: a function or an http action can stand in for the others.")
+		WithHint("It offers lambda, republish, http and firehose (for the server's own sinks): a function or an http action can stand in for the others.")
 }
 
 // actionKinds names the members that are set.

@@ -19,8 +19,8 @@ import (
 
 // RuleConfig are the settings of `imprint serve` about topic rules.
 type RuleConfig struct {
-	// RuleSinks are what firehose actions may name, each NAME=URL: file:///PATH,
-	// nats://HOST/SUBJECT or postgres://HOST/DATABASE?table=TABLE.
+	// RuleSinks are what firehose actions may name, each NAME=URL, with the URL
+	// file:///PATH.
 	RuleSinks []string `koanf:"rule-sink"`
 	// RuleRoots is a PEM file of roots that verify the servers of http actions.
 	// Empty: the system's.
@@ -38,7 +38,7 @@ type RuleConfig struct {
 }
 
 func addRuleFlags(f *pflag.FlagSet) {
-	f.StringSlice("rule-sink", nil, "a sink of firehose actions, NAME=URL (file, nats, postgres)")
+	f.StringSlice("rule-sink", nil, "a sink of firehose actions, NAME=file:///PATH")
 	f.String("rule-roots", "", "PEM file of roots that verify the servers of http actions (default: the system's)")
 	f.Int("rule-queue", 50_000, "bound of the messages that wait for topic rules")
 	f.Int("rule-workers", 64, "messages that topic rules evaluate at once")
