@@ -161,4 +161,3 @@ func (t *tenant) Offer(ctx context.Context, m *imprint.RuleMessage) error {
 	kept.Properties.Correlation = bytes.Clone(m.Properties.Correlation)
 	return t.engine.queue.push(ctx, t, work{message: &kept, rules: found, snapshot: s})
 }
-
