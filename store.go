@@ -82,6 +82,7 @@ type ReadTx interface {
 	TraceReader
 	IssuanceReader
 	SessionReader
+	UserReader
 }
 
 // Tx reads and writes. Put inserts or replaces the whole row; Delete of
@@ -98,6 +99,7 @@ type Tx interface {
 	TraceWriter
 	IssuanceWriter
 	SessionWriter
+	UserWriter
 }
 
 // CertificateReader reads device certificates.

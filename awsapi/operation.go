@@ -61,17 +61,28 @@ func Handle[In, Out any](op Op[In, Out], fn Func[In, Out]) Route {
 // HandleFor is Handle for operations whose resource isn't named by the path:
 // resource gives its ARN.
 func HandleFor[In, Out any](op Op[In, Out], resource func(Caller, *In) string, fn Func[In, Out]) Route {
+	if resource == nil {
+		return HandleForAll(op, nil, fn)
+	}
+	return HandleForAll(op, func(caller Caller, in *In) []string { return []string{resource(caller, in)} }, fn)
+}
+
+// HandleForAll is HandleFor for operations that are about several resources: the
+// caller must be allowed the action on each.
+func HandleForAll[In, Out any](op Op[In, Out], resources func(Caller, *In) []string, fn Func[In, Out]) Route {
 	serve := func(ctx context.Context, call call) ([]byte, error) {
 		in := new(In)
 		if err := op.codec.Decode(call.source, in); err != nil {
 			return nil, err
 		}
-		arn := expandResource(op.Resource, call)
-		if resource != nil {
-			arn = resource(call.caller, in)
+		arns := []string{expandResource(op.Resource, call)}
+		if resources != nil {
+			arns = resources(call.caller, in)
 		}
-		if err := call.authorize(ctx, arn); err != nil {
-			return nil, err
+		for _, arn := range arns {
+			if err := call.authorize(ctx, arn); err != nil {
+				return nil, err
+			}
 		}
 		out, err := fn(ctx, call.caller, in)
 		if err != nil {
