@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/imprint-iot/imprint/awsapi"
+	"github.com/imprint-iot/imprint/awsapi/access"
 	"github.com/imprint-iot/imprint/broker"
 	"github.com/imprint-iot/imprint/events"
 	"github.com/imprint-iot/imprint/gateway"
@@ -34,6 +35,7 @@ type metered struct {
 	keys         *pki.KeyPool
 	certificates *gateway.Certificates
 	reloads      *reloads
+	guard        *access.Guard
 }
 
 func newMetrics() *metrics {
@@ -85,6 +87,7 @@ func (m *metrics) watch(rooms metered) {
 	m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
 		Name: "imprint_handshake_wait_seconds_total", Help: "Time that TLS handshakes waited for their turn, in all.",
 	}, func() float64 { return g().HandshakeWait.Seconds() }))
+	counter("imprint_access_denied_total", "Requests of users that no identity policy allows, or that one denies.", rooms.guard.Denied)
 	counter("imprint_certificate_reloads_total", "Times that given server certificates were replaced.", rooms.reloads.done.Load)
 	counter("imprint_certificate_reloads_failed_total", "Times that changed server certificates couldn't be used.", rooms.reloads.failed.Load)
 	gauge("imprint_certificate_expiry_timestamp_seconds", "When the first of the server's certificates expires, in seconds since 1970.",

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/awsapi/access"
 	"github.com/imprint-iot/imprint/awsapi/iot"
 	"github.com/imprint-iot/imprint/broker"
 	"github.com/imprint-iot/imprint/events"
@@ -54,6 +55,7 @@ type server struct {
 	service      *iot.Service
 	metrics      *metrics
 
+	guard     *access.Guard
 	callers   *callerLimit
 	addresses *addressLimit
 	data      http.Handler
@@ -215,6 +217,12 @@ func (s *server) renewCertificates(ctx context.Context) error {
 }
 
 func (s *server) wire(ctx context.Context) error {
+	guard, err := access.NewGuard(s.store, s.clock, s.logger)
+	if err != nil {
+		return err
+	}
+	s.guard = guard
+	s.closeLater(guard.Close)
 	s.callers, s.addresses = newCallerLimit(s.config.APIRate), newAddressLimit(s.config.APIRate*addressFactor)
 	s.trace = trace.NewLog(s.store, s.clock, trace.Options{Retention: s.config.TraceRetention, Keep: s.config.TraceKeep, Logger: s.logger})
 	s.closeLater(s.trace.Close)
@@ -229,7 +237,7 @@ func (s *server) wire(ctx context.Context) error {
 	options.RefusedConnectGetsReason, options.DeniedSubscribeGetsReason = s.config.RefusalReasons, s.config.RefusalReasons
 	s.broker = broker.New(options, s.store, s.identities, s.clock)
 	s.closeLater(s.closeBroker)
-	err := s.broker.Restore(ctx)
+	err = s.broker.Restore(ctx)
 	if err != nil {
 		return err
 	}
@@ -241,7 +249,7 @@ func (s *server) wire(ctx context.Context) error {
 	}
 	s.metrics.watch(metered{
 		gateway: s.gateway, broker: s.broker, provisioning: s.provisioning, trace: s.trace, events: s.events, identities: s.identities, keys: s.keys,
-		certificates: s.certificates, reloads: &s.reloads,
+		certificates: s.certificates, reloads: &s.reloads, guard: s.guard,
 	})
 	return nil
 }
@@ -347,7 +355,7 @@ func (s *server) writeFacts(ctx context.Context) error {
 		return err
 	}
 	s.facts = serverFacts{
-		Version: version(), PID: os.Getpid(), Account: string(s.home.Account), Region: string(s.home.Region),
+		Version: version(), PID: os.Getpid(), Account: string(s.home.Account), Region: string(s.home.Region), Domain: s.config.Domain,
 		APIURL:      "https://" + net.JoinHostPort(s.apiHost(), portOf(s.apiLn.Addr())),
 		MQTTAddress: net.JoinHostPort(device, portOf(s.mqttLn.Addr())), CABundle: s.rootsPath(),
 	}
