@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -75,7 +76,7 @@ func absent(t *testing.T, store imprint.Store, r row, tenant imprint.Tenant) {
 }
 
 func allRows() []row {
-	return append(append(certificateRows(), nameRows()...), otherRows()...)
+	return slices.Concat(certificateRows(), nameRows(), otherRows(), userRows())
 }
 
 func certificateRows() []row {

@@ -76,6 +76,7 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 		{"queues keep their order and bounds", testQueues},
 		{"queues are emptied by batches", testQueueBatches},
 		{"retained messages are listed without packets", testRetained},
+		{"users have policies and access keys", testUsers},
 		{"a change is whole or absent", testAtomicity},
 		{"a failed change undoes itself alone", testNeighbours},
 		{"a change that panics or leaves fails alone", testPanics},
