@@ -83,6 +83,7 @@ type ReadTx interface {
 	IssuanceReader
 	SessionReader
 	UserReader
+	ClaimReader
 }
 
 // Tx reads and writes. Put inserts or replaces the whole row; Delete of
@@ -100,6 +101,7 @@ type Tx interface {
 	IssuanceWriter
 	SessionWriter
 	UserWriter
+	ClaimWriter
 }
 
 // CertificateReader reads device certificates.

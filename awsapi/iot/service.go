@@ -13,6 +13,7 @@ import (
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/awsapi"
 	"github.com/imprint-iot/imprint/pki"
+	"github.com/imprint-iot/imprint/provisioning"
 )
 
 // Rooms are what the functions of this package work with. All are required but
@@ -28,6 +29,8 @@ type Rooms struct {
 	// Endpoint gives the host name of a tenant for an endpoint type of
 	// DescribeEndpoint.
 	Endpoint func(imprint.TenantSettings, string) (string, error)
+	// Claims make trusted users' claims, and register things.
+	Claims *provisioning.Claims
 	// TenantMade is told of each tenant that a caller's first request made.
 	TenantMade func(imprint.TenantSettings)
 	Logger     *slog.Logger // [slog.Default]
@@ -55,6 +58,7 @@ func (s *Service) Routes() []awsapi.Route {
 	for _, resource := range [][]awsapi.Route{
 		s.endpointRoutes(), s.caRoutes(), s.certificateRoutes(), s.tagRoutes(),
 		s.thingRoutes(), s.thingPrincipalRoutes(), s.thingGroupRoutes(), s.thingGroupMemberRoutes(), s.policyRoutes(), s.policyAttachmentRoutes(), s.templateRoutes(),
+		s.claimRoutes(), s.certificateProviderRoutes(),
 	} {
 		routes = append(routes, resource...)
 	}

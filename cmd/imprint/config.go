@@ -90,6 +90,8 @@ type Config struct {
 	MaxConnections int `koanf:"max-connections"`
 	// MQTTConfig bounds what MQTT clients may do.
 	MQTTConfig `koanf:",squash"`
+	// ClaimConfig are those of fleet provisioning.
+	ClaimConfig `koanf:",squash"`
 	// MaxConnectionsPerAddress bounds those from one address, or one /64 network
 	// of IPv6. Default 0: no bound of its own.
 	MaxConnectionsPerAddress int `koanf:"max-connections-per-address"`
@@ -151,6 +153,7 @@ func addServeFlags(f *pflag.FlagSet) {
 	f.Int("max-pending-per-address", 512, "bound of those from one address")
 	f.Int("max-connections", 1_000_000, "bound of all device connections")
 	addMQTTFlags(f)
+	addClaimFlags(f)
 	f.Int("max-connections-per-address", 0, "bound of those from one address (0: none)")
 	f.Int("connection-rate-per-address", 0, "connections that one address begins in a second (0: no bound)")
 	f.Int("concurrent-handshakes", 0, "TLS handshakes that compute at once (0: processors less one)")
@@ -297,6 +300,10 @@ func (c Config) checkNumbers() error {
 		if d.value <= 0 {
 			return usageError{fmt.Errorf("%s is %s, and must be more than nothing", d.name, d.value)}
 		}
+	}
+	err := c.ClaimConfig.check()
+	if err != nil {
+		return err
 	}
 	return c.MQTTConfig.check()
 }

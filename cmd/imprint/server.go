@@ -48,6 +48,7 @@ type server struct {
 	identities   *identity.Resolver
 	trace        *trace.Log
 	provisioning *provisioning.Engine
+	claims       *provisioning.Claims
 	broker       *broker.Broker
 	events       *events.Dispatcher
 	tickets      *gateway.TicketKeys // nil: none are issued
@@ -84,7 +85,7 @@ func newServer(ctx context.Context, config Config, logger *slog.Logger) (*server
 		home: imprint.Tenant{Account: imprint.AccountID(config.Account), Region: imprint.Region(config.Region)},
 	}
 	for _, step := range []func(context.Context) error{
-		s.openData, s.openPKI, s.openTenant, s.wire, s.listen, s.writeFacts,
+		s.openData, s.openPKI, s.openClaims, s.openTenant, s.wire, s.listen, s.writeFacts,
 	} {
 		err := step(ctx)
 		if err != nil {
@@ -169,7 +170,7 @@ func (s *server) openTenant(ctx context.Context) error {
 	}
 	s.service = iot.NewService(iot.Rooms{
 		Store: s.store, Clock: s.clock, Authority: s.authority, Profile: s.profile, Keys: s.keys,
-		Endpoint: s.endpoints.Address, TenantMade: s.tenantMade, Logger: s.logger,
+		Claims: s.claims, Endpoint: s.endpoints.Address, TenantMade: s.tenantMade, Logger: s.logger,
 	})
 	settings, err := s.service.EnsureTenant(ctx, s.home)
 	if err != nil {
@@ -226,14 +227,13 @@ func (s *server) wire(ctx context.Context) error {
 	s.callers, s.addresses = newCallerLimit(s.config.APIRate), newAddressLimit(s.config.APIRate*addressFactor)
 	s.trace = trace.NewLog(s.store, s.clock, trace.Options{Retention: s.config.TraceRetention, Keep: s.config.TraceKeep, Logger: s.logger})
 	s.closeLater(s.trace.Close)
-	s.provisioning = provisioning.NewEngine(s.store, s.clock, provisioning.Options{Hold: s.config.Hold, Logger: s.logger})
-	s.closeLater(s.provisioning.Close)
 	s.identities = identity.NewResolver(s.store, func(tenant imprint.Tenant, id imprint.CertificateID) {
 		s.broker.CertificateChanged(tenant, id)
 	})
 	s.closeLater(s.identities.Close)
 	options := s.config.MQTTConfig.options()
 	options.ConnectTimeout, options.Logger = s.config.ConnectTimeout, s.logger
+	options.Reserved = claimDoor{s.claims}
 	options.RefusedConnectGetsReason, options.DeniedSubscribeGetsReason = s.config.RefusalReasons, s.config.RefusalReasons
 	s.broker = broker.New(options, s.store, s.identities, s.clock)
 	s.closeLater(s.closeBroker)
