@@ -83,6 +83,7 @@ type ReadTx interface {
 	IssuanceReader
 	SessionReader
 	UserReader
+	RegistrationTaskReader
 	ClaimReader
 }
 
@@ -101,7 +102,11 @@ type Tx interface {
 	IssuanceWriter
 	SessionWriter
 	UserWriter
+	RegistrationTaskWriter
 	ClaimWriter
+	// Try runs fn, whose writes through this Tx are undone, and nothing else, when
+	// it returns an error. It can't be used inside itself.
+	Try(fn func() error) error
 }
 
 // CertificateReader reads device certificates.

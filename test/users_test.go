@@ -129,7 +129,9 @@ func withKey(c aws.Credentials, region string) func(*iot.Options) {
 	}
 }
 
-func denied(err error) bool { return err != nil && strings.Contains(err.Error(), "AccessDeniedException") }
+func denied(err error) bool {
+	return err != nil && strings.Contains(err.Error(), "AccessDeniedException")
+}
 
 // TestAChangedPolicyHoldsForTheNextRequest ensures it for policies that grow,
 // shrink and go, for keys and for users.

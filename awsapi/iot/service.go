@@ -31,6 +31,10 @@ type Rooms struct {
 	Endpoint func(imprint.TenantSettings, string) (string, error)
 	// Claims make trusted users' claims, and register things.
 	Claims *provisioning.Claims
+	// Bulk runs bulk registrations, and ReportURL names where one of their reports is
+	// read.
+	Bulk      *provisioning.Bulk
+	ReportURL func(tenant imprint.Tenant, task, kind string) string
 	// TenantMade is told of each tenant that a caller's first request made.
 	TenantMade func(imprint.TenantSettings)
 	Logger     *slog.Logger // [slog.Default]
@@ -59,6 +63,7 @@ func (s *Service) Routes() []awsapi.Route {
 		s.endpointRoutes(), s.caRoutes(), s.certificateRoutes(), s.tagRoutes(),
 		s.thingRoutes(), s.thingPrincipalRoutes(), s.thingGroupRoutes(), s.thingGroupMemberRoutes(), s.policyRoutes(), s.policyAttachmentRoutes(), s.templateRoutes(),
 		s.claimRoutes(), s.certificateProviderRoutes(),
+		s.registrationTaskRoutes(),
 	} {
 		routes = append(routes, resource...)
 	}

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -79,6 +80,10 @@ func (s *server) routes(api http.Handler) http.Handler {
 	return s.perAddress(http.StatusBadRequest, func(w http.ResponseWriter, r *http.Request) {
 		if iotdata.Owns(sigv4.EscapedPath(r)) {
 			s.data.ServeHTTP(w, r)
+			return
+		}
+		if strings.HasPrefix(r.URL.Path, reportPath) {
+			s.serveReport(w, r)
 			return
 		}
 		switch r.URL.Path {

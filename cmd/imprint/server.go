@@ -49,6 +49,7 @@ type server struct {
 	trace        *trace.Log
 	provisioning *provisioning.Engine
 	claims       *provisioning.Claims
+	bulk         *provisioning.Bulk
 	broker       *broker.Broker
 	events       *events.Dispatcher
 	tickets      *gateway.TicketKeys // nil: none are issued
@@ -66,6 +67,7 @@ type server struct {
 	httpsLn   net.Listener // nil when it is switched off
 	stopping  atomic.Bool
 	facts     serverFacts
+	reportKey [32]byte // signs the URLs of reports
 	key       operatorKey
 
 	// renewing guards server and the making of the server's certificates.
@@ -85,7 +87,7 @@ func newServer(ctx context.Context, config Config, logger *slog.Logger) (*server
 		home: imprint.Tenant{Account: imprint.AccountID(config.Account), Region: imprint.Region(config.Region)},
 	}
 	for _, step := range []func(context.Context) error{
-		s.openData, s.openPKI, s.openClaims, s.openTenant, s.wire, s.listen, s.writeFacts,
+		s.openData, s.openPKI, s.openClaims, s.openBulk, s.openTenant, s.wire, s.listen, s.writeFacts,
 	} {
 		err := step(ctx)
 		if err != nil {
@@ -170,7 +172,7 @@ func (s *server) openTenant(ctx context.Context) error {
 	}
 	s.service = iot.NewService(iot.Rooms{
 		Store: s.store, Clock: s.clock, Authority: s.authority, Profile: s.profile, Keys: s.keys,
-		Claims: s.claims, Endpoint: s.endpoints.Address, TenantMade: s.tenantMade, Logger: s.logger,
+		Claims: s.claims, Bulk: s.bulk, ReportURL: s.reportURL, Endpoint: s.endpoints.Address, TenantMade: s.tenantMade, Logger: s.logger,
 	})
 	settings, err := s.service.EnsureTenant(ctx, s.home)
 	if err != nil {
@@ -249,7 +251,7 @@ func (s *server) wire(ctx context.Context) error {
 	}
 	s.metrics.watch(metered{
 		gateway: s.gateway, broker: s.broker, provisioning: s.provisioning, trace: s.trace, events: s.events, identities: s.identities, keys: s.keys,
-		certificates: s.certificates, reloads: &s.reloads, guard: s.guard,
+		certificates: s.certificates, reloads: &s.reloads, guard: s.guard, bulk: s.bulk,
 	})
 	return nil
 }
