@@ -165,6 +165,12 @@ func everyRead(tx imprint.Tx) error {
 	keep(err)
 	_, err = tx.Accounts()
 	keep(err)
+	_, err = tx.RunningRegistrationTasks()
+	keep(err)
+	_, err = tx.RegistrationReports(tenant, "a", "b", 1, 1)
+	keep(err)
+	_, err = tx.DeleteRegistrationTask(tenant, "a", 1)
+	keep(err)
 	keep(tx.DeleteUser("1", "a"))
 	keep(tx.DeleteUserPolicy("1", "a", "a"))
 	_, err = tx.Events(1)
@@ -256,6 +262,9 @@ func lists(tx imprint.Tx, tenant imprint.Tenant, paged func(func(imprint.Page) (
 	}
 	for _, f := range []imprint.ThingFilter{{}, {TypeName: "t"}, {AttributeName: "a"}, {TypeName: "t", AttributeValue: "b"}} {
 		paged(func(p imprint.Page) (string, error) { _, c, err := tx.Things(tenant, f, p); return c, err })
+	}
+	for _, status := range []imprint.RegistrationTaskStatus{"", imprint.TaskFailed} {
+		paged(func(p imprint.Page) (string, error) { _, c, err := tx.RegistrationTasks(tenant, status, p); return c, err })
 	}
 	paged(func(p imprint.Page) (string, error) { _, c, err := tx.Users(tenant.Account, p); return c, err })
 	paged(func(p imprint.Page) (string, error) { _, c, err := tx.ThingPrincipals(tenant, "a", p); return c, err })

@@ -77,6 +77,8 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 		{"queues are emptied by batches", testQueueBatches},
 		{"retained messages are listed without packets", testRetained},
 		{"users have policies and access keys", testUsers},
+		{"registration tasks and their reports are found", testTasks},
+		{"a part of a change undoes itself", testTry},
 		{"a change is whole or absent", testAtomicity},
 		{"a failed change undoes itself alone", testNeighbours},
 		{"a change that panics or leaves fails alone", testPanics},
