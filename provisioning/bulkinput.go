@@ -54,6 +54,7 @@ type bulkLines struct {
 	size     int64
 	version  string
 	position bulkPosition
+	failed   error // stays: what follows it would have another place
 	closing  sync.Once
 }
 
@@ -78,11 +79,12 @@ func (l *bulkLines) Close() { l.closing.Do(func() { _ = l.file.Close() }) }
 
 // next gives the next line that isn't blank; the flag is false at the end.
 func (l *bulkLines) next() (bulkLine, bool, error) {
-	for {
+	for l.failed == nil {
 		at := bulkPosition{l.position.line + 1, l.position.offset}
 		text, tooLong, err := l.line()
 		if err != nil && !errors.Is(err, io.EOF) {
-			return bulkLine{}, false, fmt.Errorf("couldn't read the input at byte %d: %w", l.position.offset, err)
+			l.failed = fmt.Errorf("couldn't read the input at byte %d: %w", l.position.offset, err)
+			break
 		}
 		if err != nil && l.position.offset == at.offset {
 			return bulkLine{}, false, nil
@@ -100,6 +102,7 @@ func (l *bulkLines) next() (bulkLine, bool, error) {
 			return bulkLine{at: at, text: bytes.Clone(text)}, true, nil
 		}
 	}
+	return bulkLine{}, false, l.failed
 }
 
 // line reads to the end of a line. Of one that is too long nothing is kept.

@@ -132,24 +132,28 @@ func (b *Bulk) read(ctx context.Context, tenant imprint.Tenant, parsed *template
 	}
 }
 
-// gather reads and plans the lines of one batch.
+// gather reads and plans the lines of one batch. What came before an error is a
+// batch; the error is the next one.
 func (b *Bulk) gather(ctx context.Context, tenant imprint.Tenant, parsed *template.Template, lines *bulkLines) batch {
-	var one batch
+	one := batch{after: lines.position}
 	size := 0
 	for len(one.lines) < batchLines && size < batchBytes {
 		line, more, err := lines.next()
-		if err != nil {
+		if err != nil && len(one.lines) == 0 {
 			one.err = err
 			return one
 		}
+		if err != nil {
+			break
+		}
+		one.after = lines.position
 		if !more {
-			one.last = true
+			one.last, one.after = true, lines.position
 			break
 		}
 		size += len(line.text)
 		one.lines = append(one.lines, b.planLine(tenant, parsed, line))
 	}
-	one.after = lines.position
 	b.prepare(ctx, one.lines)
 	return one
 }
