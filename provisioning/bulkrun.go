@@ -14,7 +14,7 @@ import (
 const (
 	// batchLines and batchBytes bound what is registered in one transaction, for
 	// whose time other changes wait.
-	batchLines = 256
+	batchLines = 512
 	batchBytes = 1 << 20
 	// signersAtOnce is how many certificates of a batch are made at once: each waits
 	// for the journal of signatures, which commits them together.
