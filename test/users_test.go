@@ -62,7 +62,17 @@ func TestAnInstallersKeyDoesWhatItsPolicySaysAndNothingElse(t *testing.T) {
 	installer := s.addUser(t, "installer", `{"Effect":"Allow","Action":["iot:CreateThing","iot:CreateProvisioningClaim"],
 	 "Resource":["arn:aws:iot:us-east-1:000000000000:thing/kiosk-*","arn:aws:iot:us-east-1:000000000000:provisioningtemplate/line"]},
 	 {"Effect":"Allow","Action":"iot:Publish","Resource":"arn:aws:iot:us-east-1:000000000000:topic/install/*"}`)
+	api := s.sdk(t)
+	for _, name := range []string{"line", "vault"} {
+		must(api.CreateProvisioningTemplate(t.Context(), &iot.CreateProvisioningTemplateInput{
+			TemplateName: aws.String(name), Enabled: aws.Bool(true), ProvisioningRoleArn: aws.String(role),
+			TemplateBody: aws.String(`{"Parameters":{"Serial":{"Type":"String"}},"Resources":{"thing":{"Type":"AWS::IoT::Thing","Properties":{"ThingName":{"Ref":"Serial"}}}}}`),
+		}))(t)
+	}
 	for _, row := range []struct{ name, script, want string }{
+		{"a claim of the one template", "aws iot create-provisioning-claim --template-name line", ""},
+		{"a claim of another template", "aws iot create-provisioning-claim --template-name vault",
+			"perform: iot:CreateProvisioningClaim on resource: arn:aws:iot:us-east-1:000000000000:provisioningtemplate/vault"},
 		{"the one thing", "aws iot create-thing --thing-name kiosk-7", ""},
 		{"another thing", "aws iot create-thing --thing-name vault-1",
 			"(AccessDeniedException) when calling the CreateThing operation: User: arn:aws:iam::000000000000:user/installer is not authorized to perform: iot:CreateThing on resource: arn:aws:iot:us-east-1:000000000000:thing/vault-1 because no identity-based policy allows the iot:CreateThing action"},
@@ -96,7 +106,7 @@ func TestAnInstallersKeyDoesWhatItsPolicySaysAndNothingElse(t *testing.T) {
 	if log := s.stderr.String(); !strings.Contains(log, "msg=denied") || strings.Contains(log, installer.SecretAccessKey) {
 		t.Error("the log doesn't have the denials, or has a secret")
 	}
-	if metrics := s.metrics(t); !strings.Contains(metrics, "imprint_access_denied_total 9\n") {
+	if metrics := s.metrics(t); !strings.Contains(metrics, "imprint_access_denied_total 10\n") {
 		t.Errorf("the metrics don't count the denials:\n%s", grepLines(metrics, "denied"))
 	}
 }
