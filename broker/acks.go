@@ -41,7 +41,7 @@ func (c *connection) admitID(id uint16) (bool, error) {
 		if c.version == mqtt.V5 {
 			c.session.mu.Unlock()
 			err := imprint.Errorf(imprint.CodePacketIDInUse, "packet identifier %d came again before its PUBACK", id)
-			c.peer.Rec.Fail("publish", err)
+			c.refused("publish", err)
 			c.acknowledge(id, mqtt.PacketIdentifierInUse, err)
 			return false, nil
 		}
@@ -148,6 +148,7 @@ func (c *connection) withinRate(now time.Time) bool {
 func (c *connection) overRate(packet *mqtt.Publish) error {
 	c.broker.count.publishThrottled.Add(1)
 	err := imprint.Errorf(imprint.CodePublishRate, "a PUBLISH is more than the %d a second that one connection may send: it is discarded", c.broker.opts.PublishRate)
+	c.broker.count.refuse(imprint.CodePublishRate)
 	if !c.throttled {
 		c.throttled = true
 		c.peer.Rec.Fail("publish", err)

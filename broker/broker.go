@@ -196,6 +196,8 @@ type counters struct {
 	publishThrottled, throughputDelayed, queueFull, expired atomic.Uint64
 	requests, requestsThrottled                             atomic.Uint64
 	stored                                                  atomic.Int64
+
+	refusals sync.Map // imprint.Code to *atomic.Uint64
 }
 
 // Broker keeps the sessions of all tenants. It is safe for use by many

@@ -23,22 +23,24 @@ import (
 func (c *connection) connect(ctx context.Context, in *reader) error {
 	packet, err := c.readConnect(ctx, in)
 	if err != nil {
-		c.peer.Rec.Fail("mqtt.connect", err)
+		c.refused("mqtt.connect", err)
 		return err
 	}
 	c.version = packet.Version
 	c.peer.Rec.OK("mqtt.connect", "%s, client id %q, keep-alive %d s, clean start %t", c.version, packet.ClientID, packet.KeepAlive, packet.CleanStart)
+	c.maxPacket = int(packet.Properties.MaximumPacketSize)
+	c.reasons = packet.Version == mqtt.V5 && (packet.Properties.RequestProblemInfo == 1 || !packet.Properties.Has(mqtt.PropRequestProblemInfo))
+	c.peer.Rec.Describe(func(a *imprint.Attempt) { a.ClientID = imprint.ClientID(imprint.Excerpt(packet.ClientID)) })
 	// Admission comes before anything else of the packet is judged: it is what
 	// tells a first connection from a known device.
 	who, err := c.peer.Admit(ctx, c.peer.Rec)
 	if err != nil {
+		c.broker.count.refuse(imprint.CodeOf(err))
 		return &endError{code: imprint.CodeOf(err), err: err}
 	}
 	c.certificate, c.principal = who.Certificate.ID, who.Principal()
 	c.realm = c.broker.realm(who.Tenant())
 	c.clientID = imprint.ClientID(packet.ClientID)
-	c.maxPacket = int(packet.Properties.MaximumPacketSize)
-	c.reasons = packet.Version == mqtt.V5 && (packet.Properties.RequestProblemInfo == 1 || !packet.Properties.Has(mqtt.PropRequestProblemInfo))
 	err = c.checkConnect(packet, who)
 	if err == nil {
 		err = c.accept(ctx, packet)
@@ -83,12 +85,12 @@ func (c *connection) checkConnect(packet *mqtt.Connect, who *identity.Identity) 
 	if packet.Properties.Has(mqtt.PropAuthMethod) {
 		err := end(imprint.CodeProtocolViolation, "the client asks for enhanced authentication (MQTT 5 section 4.12)").
 			telling(mqtt.BadAuthenticationMethod)
-		c.peer.Rec.Fail("mqtt.auth", err)
+		c.refused("mqtt.auth", err)
 		return err
 	}
 	err := c.checkClientID(packet)
 	if err != nil {
-		c.peer.Rec.Fail("mqtt.clientid", err)
+		c.refused("mqtt.clientid", err)
 		return err
 	}
 	c.peer.Rec.Describe(func(a *imprint.Attempt) {
@@ -109,14 +111,14 @@ func (c *connection) checkConnect(packet *mqtt.Connect, who *identity.Identity) 
 	if bound.policies.Decide(&request) != policy.Allowed {
 		why := bound.policies.Explain(&request)
 		err = denied(imprint.CodeConnectDenied, why)
-		c.peer.Rec.Fail("policy.connect", err)
+		c.refused("policy.connect", err)
 		c.announceConnectFailed()
 		return err
 	}
 	c.peer.Rec.OK("policy.connect", "iot:Connect on client/%s is allowed", c.clientID)
 	err = c.checkWill(packet.Will, bound)
 	if err != nil {
-		c.peer.Rec.Fail("mqtt.will", err)
+		c.refused("mqtt.will", err)
 		if imprint.CodeOf(err) == imprint.CodeWillDenied {
 			c.announceConnectFailed()
 		}
@@ -125,7 +127,7 @@ func (c *connection) checkConnect(packet *mqtt.Connect, who *identity.Identity) 
 	// Last, so that nobody uses up the rate of a client id that isn't theirs.
 	if !c.realm.mayConnect(c.clientID, c.broker.clock(), c.broker.opts.ConnectRate) {
 		err := imprint.Errorf(imprint.CodeConnectRate, "client id %q connects more than %d times a second", c.clientID, c.broker.opts.ConnectRate)
-		c.peer.Rec.Fail("mqtt.connect", err)
+		c.refused("mqtt.connect", err)
 		return err
 	}
 	return nil
@@ -250,7 +252,7 @@ func (c *connection) accept(ctx context.Context, packet *mqtt.Connect) error {
 	}
 	err := c.enter(ctx, a)
 	if err != nil {
-		c.peer.Rec.Fail("mqtt.connack", err)
+		c.refused("mqtt.connack", err)
 		return err
 	}
 	c.broker.count.connects.Add(1)

@@ -107,9 +107,13 @@ type connection struct {
 
 	// Guarded by the session's lock.
 	out      outbound
-	loading  bool          // the session's queue is read for it
-	answers  []answer      // PUBACKs that aren't sent
-	answered chan struct{} // closed when one is sent; nil when nobody waits
+	loading  bool // the session's queue is read for it
+	renewing bool // the identity is looked up for what waits
+	// Subscriptions that are to have retained messages, and whether they are sent.
+	retainedFor     []*subscription
+	sendingRetained bool
+	answers         []answer      // PUBACKs that aren't sent
+	answered        chan struct{} // closed when one is sent; nil when nobody waits
 }
 
 // Serve runs one connection until it has ended. The door closes the socket
@@ -263,7 +267,7 @@ func (c *connection) recordEnd(why *endError) {
 		c.peer.Rec.Info("session", "%s", why.Error())
 		return
 	}
-	c.peer.Rec.Fail("session", why.err)
+	c.refused("session", why.err)
 }
 
 // awaitGoodbye lets a writer that is sending the reason finish, for a second.

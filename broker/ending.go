@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync/atomic"
 
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/mqtt"
@@ -138,6 +139,32 @@ func (c *connection) tell(p *mqtt.Properties, why error) {
 func saidGoodbye(err error) bool {
 	var ended *endError
 	return !errors.As(err, &ended) && imprint.CodeOf(err) == imprint.CodeClientDisconnect
+}
+
+// refused counts what a client isn't given, by its code, and makes it a step of the
+// attempt.
+func (c *connection) refused(step string, err error) {
+	c.broker.count.refuse(imprint.CodeOf(err))
+	c.peer.Rec.Fail(step, err)
+}
+
+// refuse counts a refusal. Codes are those of the error table.
+func (c *counters) refuse(code imprint.Code) {
+	n, found := c.refusals.Load(code)
+	if !found {
+		n, _ = c.refusals.LoadOrStore(code, &atomic.Uint64{})
+	}
+	n.(*atomic.Uint64).Add(1)
+}
+
+// Refusals gives how often clients were refused something, or ended, by code.
+func (b *Broker) Refusals() map[imprint.Code]uint64 {
+	counts := map[imprint.Code]uint64{}
+	b.count.refusals.Range(func(code, n any) bool {
+		counts[code.(imprint.Code)] = n.(*atomic.Uint64).Load()
+		return true
+	})
+	return counts
 }
 
 // misuse tells the ends that a client brought about by breaking the protocol.

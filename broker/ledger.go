@@ -271,7 +271,7 @@ type target struct {
 	seq     int64       // its number there; 0: there was no room
 	shared  *shareGroup // that chose the session; nil: none
 	decided *connection // that may receive it; nil: nobody was asked
-	stray   bool        // the chosen session has no room, or ended before the message was stored
+	stray   bool        // the chosen session has no room, or it or the group's queue was gone before the message was stored
 }
 
 func (t *target) queue() *queue {
@@ -318,10 +318,12 @@ func (l *ledger) post(b *Broker, p *parcel, done func(error)) {
 // lock is held.
 func (l *ledger) number(b *Broker, p *parcel, t *target) {
 	q := t.queue()
+	if t.shared != nil && !q.fits(b, len(p.raw)) {
+		return // what was meant for one member of a group goes to another, or waits
+	}
 	seq, ok := q.place(b, len(p.raw))
 	if !ok {
-		// What was meant for one member of a group goes to another, or waits.
-		p.full = p.full || t.shared == nil
+		p.full = true
 		return
 	}
 	t.seq = seq
@@ -398,6 +400,13 @@ func (l *ledger) releaseShared(b *Broker, q *groupQueue, size int) {
 	}
 }
 
+// waiting gives the number of messages in a queue.
+func (l *ledger) waiting(q *queue) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return q.messages
+}
+
 // fits tells whether a queue has room for a message.
 func (l *ledger) fits(b *Broker, q *queue, size int) bool {
 	l.mu.Lock()
@@ -450,7 +459,7 @@ func (p *parcel) write(tx imprint.Tx) error {
 	for n := range p.targets {
 		t := &p.targets[n]
 		missed := t.seq == 0 || t.gone()
-		t.stray = missed && t.shared != nil && p.moved == nil
+		t.stray = missed && p.moved == nil && (t.shared != nil || t.group != nil && t.seq > 0)
 		if missed {
 			continue
 		}
@@ -489,7 +498,7 @@ func (t *target) gone() bool {
 // written tells each queue's owner.
 func (p *parcel) written(b *Broker, err error) {
 	if p.moved != nil {
-		defer p.moved.movedOn(err, p.arrived, p.targets[0].seq > 0)
+		defer p.moved.movedOn(err, p.arrived, &p.targets[0])
 	}
 	for n := range p.targets {
 		t := &p.targets[n]
@@ -514,7 +523,7 @@ func (p *parcel) written(b *Broker, err error) {
 
 // strays gives the message as one for the queues of the groups whose chosen
 // member can't have it any more; nil when there is none. Where a group keeps
-// nothing, nobody is left whom it was promised to.
+// nothing, whoever is left gets it from memory.
 func (p *parcel) strays(b *Broker, err error) *parcel {
 	if err != nil {
 		return nil
@@ -525,10 +534,13 @@ func (p *parcel) strays(b *Broker, err error) *parcel {
 		if !t.stray {
 			continue
 		}
-		q := t.shared.stored()
+		g := t.shared
+		if g == nil {
+			g = t.group.group
+		}
+		q := g.stored()
 		if q == nil {
-			// Only members without a stored session are left.
-			l := &lease{group: t.shared, kept: p.kept, expires: p.expires}
+			l := &lease{group: g, kept: p.kept, expires: p.expires}
 			b.background.Go(l.giveBack)
 			continue
 		}

@@ -35,9 +35,10 @@ type outbound struct {
 	// nobody waits for it.
 	room    chan struct{}
 	behind  bool
-	written int // bytes given to the socket, for the pace
-	// pacedFrom is what was written when the present window of waiting began.
-	pacedFrom int
+	written int64    // bytes given to the socket, for the pace
+	paced   paceMark // where the present window of waiting began
+	// declined: a shared subscription's message had no room.
+	declined bool
 
 	owedBy   *connection // will start the writer
 	messages uint64      // in pending
@@ -255,7 +256,7 @@ func (c *connection) writeAll(buf []byte) error {
 // wrote counts what the client's socket took.
 func (c *connection) wrote(n int) {
 	c.session.mu.Lock()
-	c.out.written += n
+	c.out.written += int64(n)
 	c.signalRoom()
 	c.session.mu.Unlock()
 }

@@ -28,16 +28,20 @@ func (c *connection) backlogHigh() bool {
 	return !c.out.behind && c.backlog() >= 128
 }
 
-// signalRoom wakes publishers when the backlog is low again or the connection
-// ends. The lock is held.
+// signalRoom wakes publishers, and shared subscriptions whose message had no room,
+// when the backlog is low again or the connection ends. The lock is held.
 func (c *connection) signalRoom() {
-	if c.out.room == nil && !c.out.behind {
+	if c.out.room == nil && !c.out.behind && !c.out.declined {
 		return
 	}
 	if !c.out.closing && c.backlog() >= 64 {
 		return
 	}
 	c.out.behind = false
+	if c.out.declined {
+		c.out.declined = false
+		c.broker.background.Go(c.session.wakeGroups)
+	}
 	if c.out.room != nil {
 		close(c.out.room)
 		c.out.room = nil
@@ -99,7 +103,7 @@ func (c *connection) caughtUp(over <-chan time.Time, late *bool) bool {
 	}
 	if c.out.room == nil {
 		c.out.room = make(chan struct{})
-		c.out.pacedFrom = c.out.written
+		c.out.paced = paceMark{time.Now(), c.out.written}
 	}
 	room := c.out.room
 	c.session.mu.Unlock()
@@ -112,15 +116,29 @@ func (c *connection) caughtUp(over <-chan time.Time, late *bool) bool {
 	}
 }
 
+// paceMark is where a window began. The publishers that wait for one client share
+// it, however many come and go.
+type paceMark struct {
+	at    time.Time
+	taken int64 // bytes, until then
+}
+
+// slow tells that too little was taken in a whole window, and begins the next one.
+func (m *paceMark) slow(now time.Time, taken int64) bool {
+	if now.Sub(m.at) < paceWindow*9/10 { // a timer may be a little early for the mark
+		return false
+	}
+	slow := taken-m.taken < paceBytes
+	*m = paceMark{now, taken}
+	return slow
+}
+
 // keepsPace decides, at the end of a window, whether the client is waited for
 // any longer.
 func (c *connection) keepsPace() bool {
 	c.session.mu.Lock()
 	defer c.session.mu.Unlock()
-	if c.out.written-c.out.pacedFrom < paceBytes {
-		c.out.behind = true
-	}
-	c.out.pacedFrom = c.out.written
+	c.out.behind = c.out.behind || c.out.paced.slow(time.Now(), c.out.written)
 	return !c.out.behind
 }
 

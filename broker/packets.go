@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -166,7 +167,12 @@ func (c *connection) handleSubscribe(ctx context.Context, header mqtt.FixedHeade
 	suback := mqtt.Suback{PacketID: packet.PacketID}
 	for _, f := range packet.Filters {
 		sub, reason, err := c.subscribe(bound, f, fresh)
-		if err != nil {
+		var refused *refusedFilter
+		switch {
+		case errors.As(err, &refused):
+			c.tell(&suback.Properties, refused.why)
+			reason = refused.reason
+		case err != nil:
 			return err
 		}
 		if sub != nil {
@@ -197,8 +203,16 @@ func (c *connection) handleSubscribe(ctx context.Context, header mqtt.FixedHeade
 	return nil
 }
 
-// subscribe decides on one filter. The error ends the connection; a refusal that
-// doesn't is a reason code without a subscription.
+// refusedFilter is a refusal that SUBACK tells; other errors of subscribe end the
+// connection.
+type refusedFilter struct {
+	reason mqtt.ReasonCode
+	why    error
+}
+
+func (e *refusedFilter) Error() string { return e.why.Error() }
+
+// subscribe decides on one filter.
 func (c *connection) subscribe(bound *binding, f mqtt.Subscription, fresh []*subscription) (*subscription, mqtt.ReasonCode, error) {
 	if f.QoS > 1 {
 		return nil, 0, end(imprint.CodeQoSNotSupported, "a SUBSCRIBE asks for QoS %d on %q", f.QoS, f.Filter)
@@ -235,8 +249,8 @@ func (c *connection) denySubscribe(step string, err error) (*subscription, mqtt.
 	if c.version != mqtt.V5 && !c.broker.opts.DeniedSubscribeGetsReason {
 		return nil, 0, err
 	}
-	c.peer.Rec.Fail(step, err)
-	return nil, reasonFor(imprint.CodeOf(err), mqtt.TypeSuback), nil
+	c.refused(step, err)
+	return nil, 0, &refusedFilter{reasonFor(imprint.CodeOf(err), mqtt.TypeSuback), err}
 }
 
 // serviceFilters are the trees of reserved topics that clients may subscribe to

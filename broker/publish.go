@@ -180,7 +180,7 @@ func (c *connection) denyPublish(packet *mqtt.Publish, refusal error) error {
 	if reason == 0 || reason == mqtt.UnspecifiedError && imprint.CodeOf(refusal) != imprint.CodeUnavailable {
 		return refusal
 	}
-	c.peer.Rec.Fail("publish", refusal)
+	c.refused("publish", refusal)
 	c.acknowledge(packet.PacketID, reason, refusal)
 	return nil
 }
@@ -272,13 +272,13 @@ func (b *Broker) route(ctx context.Context, from routing, topic string, packet *
 		if c == nil || !c.receivesCached(ctx, cache, n, topic, from) {
 			continue
 		}
-		slow, _ := s.deliver(c, &message, qos, retain, nil, from.from)
+		slow, _ := s.deliver(c, &message, delivery{qos: qos, retain: retain, by: from.from})
 		if slow != nil {
 			behind = append(behind, slow)
 		}
 	}
 	for _, g := range found.groups {
-		slow, given := g.give(ctx, &message, packet.QoS, nil, &p, from.now, from.from)
+		slow, given := g.give(ctx, &gift{message: &message, topic: topic, qos: packet.QoS, parcel: &p, now: from.now, by: from.from})
 		if !given {
 			b.count.publishDropped.Add(1)
 		}
@@ -368,7 +368,7 @@ func refreshExpiry(packet *mqtt.Publish, until, now time.Time) bool {
 	if left <= 0 {
 		return false
 	}
-	packet.Properties.MessageExpiry = max(1, uint32(left/time.Second))
+	packet.Properties.MessageExpiry = uint32(left / time.Second)
 	return true
 }
 

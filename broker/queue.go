@@ -144,7 +144,7 @@ func (s *session) stored(seq int64, p *parcel, t *target) {
 		return
 	}
 	d.loaded = seq
-	s.hold(c, p.held(c, held{retain: t.retain, until: p.expires, seq: seq, stored: len(p.raw)}))
+	s.hold(c, p.held(c, held{retain: t.retain, until: p.expires, seq: seq, stored: len(p.raw), bound: c.bound.Load()}))
 	s.pump(c, nil)
 }
 
@@ -251,7 +251,7 @@ func (s *session) read(ctx context.Context, c *connection, after int64) ([]held,
 			unwanted = append(unwanted, row)
 			continue
 		}
-		h := held{retain: packet.Retain, size: packet.Size(s.version), until: row.ExpiresAt, seq: row.Seq, stored: len(row.Packet)}
+		h := held{retain: packet.Retain, size: packet.Size(s.version), until: row.ExpiresAt, seq: row.Seq, stored: len(row.Packet), bound: c.bound.Load()}
 		if s.version == mqtt.V5 && c.aliasMaximum == 0 && row.ExpiresAt.IsZero() {
 			h.raw, h.idAt = row.Packet, packetIDAt(row.Packet, len(topic))
 		} else {
@@ -259,15 +259,15 @@ func (s *session) read(ctx context.Context, c *connection, after int64) ([]held,
 		}
 		next = append(next, h)
 	}
-	if c.ended.Load() != nil {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.conn.Load() != c || c.out.closing {
 		return nil, after, nil // it is no longer this connection that decides
 	}
-	s.mu.Lock()
 	for _, row := range unwanted {
 		s.broker.count.publishDropped.Add(1)
 		s.forgetQueued(row.Seq, len(row.Packet))
 	}
-	s.mu.Unlock()
 	return next, through, nil
 }
 

@@ -19,12 +19,13 @@ type realm struct {
 	mu sync.Mutex
 	// sessions has the one session of each client id, connected or stored; byCert
 	// has the connections, also those that were taken over and haven't ended yet.
-	sessions map[imprint.ClientID]*session
-	byCert   map[imprint.CertificateID]map[*connection]struct{}
-	presence map[imprint.ClientID]*presence
-	stored   int                  // sessions that outlive their connections
-	retained map[string]time.Time // topics with a retained message, and when it expires; zero: never
-	connects map[imprint.ClientID]bucket
+	sessions  map[imprint.ClientID]*session
+	byCert    map[imprint.CertificateID]map[*connection]struct{}
+	presence  map[imprint.ClientID]*presence
+	stored    int                  // sessions that outlive their connections
+	retained  map[string]time.Time // topics with a retained message, and when it expires; zero: never
+	retaining int                  // more that are on their way to the store
+	connects  map[imprint.ClientID]bucket
 	// restored are the queues of stored groups whose first member is still to
 	// come, by filter.
 	restored map[string]queue

@@ -306,6 +306,23 @@ func (r *restoration) used(g imprint.ShareGroup) bool {
 	return r.chosen[g.Key] && !unused
 }
 
+// putGroups writes the groups that a kill has left without a row, or whose row has
+// just been made: the next start would take their queues for nobody's.
+func (r *restoration) putGroups(tx imprint.Tx) error {
+	for _, s := range r.sessions {
+		for _, q := range s.groupQueues() {
+			if _, found := r.groups[q.key]; found {
+				continue
+			}
+			err := tx.PutShareGroup(q.row())
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // settle deletes what belongs to nothing any more, writes the time that sessions
 // have from now on, and starts their timers.
 func (r *restoration) settle(ctx context.Context) error {
@@ -324,6 +341,7 @@ func (r *restoration) settle(ctx context.Context) error {
 	for _, g := range r.groups {
 		clear(b.realm(g.Tenant).restored)
 	}
+	b.ledger.add(change{write: r.putGroups})
 	for _, s := range r.cut {
 		b.ledger.add(change{write: s.save})
 	}

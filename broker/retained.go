@@ -2,6 +2,8 @@ package broker
 
 import (
 	"context"
+	"slices"
+	"time"
 
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/mqtt"
@@ -11,18 +13,23 @@ import (
 // a subscription to a topic without one costs nothing.
 
 // checkRetain says whether a message may be retained. It deletes what it
-// replaces when its payload is empty, and that is always allowed.
-func (b *Broker) checkRetain(r *realm, topic string, payload int) error {
+// replaces when its payload is empty, and that is always allowed. Fresh: it has a
+// place of its own from now on.
+func (b *Broker) checkRetain(r *realm, topic string, payload int) (fresh bool, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	_, replaces := r.retained[topic]
-	if payload > 0 && !replaces && len(r.retained) >= b.opts.MaxRetained {
+	if payload == 0 || replaces {
+		return false, nil
+	}
+	if len(r.retained)+r.retaining >= b.opts.MaxRetained {
 		b.sweepRetained(r)
 	}
-	if payload > 0 && !replaces && len(r.retained) >= b.opts.MaxRetained {
-		return imprint.Errorf(imprint.CodeRetainedQuota, "the tenant has %d retained messages, as many as allowed", len(r.retained))
+	if len(r.retained)+r.retaining >= b.opts.MaxRetained {
+		return false, imprint.Errorf(imprint.CodeRetainedQuota, "the tenant has %d retained messages, as many as allowed", len(r.retained))
 	}
-	return nil
+	r.retaining++
+	return true, nil
 }
 
 // sweepRetained lets go of the messages that have expired, so that they take
@@ -50,7 +57,7 @@ func (b *Broker) retain(ctx context.Context, r *realm, topic string, packet *mqt
 
 // retention is the change that retains a message. Errors: CodeRetainedQuota.
 func (b *Broker) retention(r *realm, topic string, packet *mqtt.Publish) (change, error) {
-	err := b.checkRetain(r, topic, len(packet.Payload))
+	fresh, err := b.checkRetain(r, topic, len(packet.Payload))
 	if err != nil {
 		return change{}, err
 	}
@@ -79,10 +86,13 @@ func (b *Broker) retention(r *realm, topic string, packet *mqtt.Publish) (change
 		write: func(tx imprint.Tx) error { return tx.PutRetained(row) },
 		size:  len(row.Packet),
 		done: func(err error) {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			if fresh {
+				r.retaining--
+			}
 			if err == nil {
-				r.mu.Lock()
 				r.retained[topic] = row.ExpiresAt
-				r.mu.Unlock()
 			}
 		},
 	}, nil
@@ -119,48 +129,117 @@ func (b *Broker) retainedTopics(r *realm, filter string) []string {
 	return topics
 }
 
-// sendRetained gives a new subscription the retained messages of its topics.
+// sendRetained gives a new subscription the retained message of its topic, or, where
+// wildcards get them all, has them sent at the client's pace.
 func (c *connection) sendRetained(ctx context.Context, sub *subscription) error {
-	for _, topic := range c.broker.retainedTopics(c.realm, sub.filter) {
-		row, err := c.broker.Retained(ctx, c.realm.tenant, topic)
-		if imprint.CodeOf(err) == imprint.CodeNotFound {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		if slow := c.sendRetainedMessage(ctx, sub, &row); slow != nil {
-			// There may be more than the buffer holds, where wildcards get them all.
-			c.payOwed()
-			awaitRoom([]paced{slow})
-		}
+	topics := c.broker.retainedTopics(c.realm, sub.filter)
+	if len(topics) == 1 {
+		return c.sendRetainedOf(ctx, sub, topics[0])
+	}
+	if len(topics) == 0 {
+		return nil
+	}
+	s := c.session
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c.retainedFor = append(slices.DeleteFunc(c.retainedFor, func(other *subscription) bool { return other.filter == sub.filter }), sub)
+	if !c.sendingRetained {
+		c.sendingRetained = true
+		c.broker.background.Go(c.sendAllRetained)
 	}
 	return nil
 }
 
-// sendRetainedMessage sends one. It gives the connection when its backlog is high.
-func (c *connection) sendRetainedMessage(ctx context.Context, sub *subscription, row *imprint.RetainedMessage) (slow *connection) {
+// sendAllRetained sends all retained messages of the subscriptions that are to have
+// them. The client's acknowledgements are read meanwhile.
+func (c *connection) sendAllRetained() {
+	ctx := context.Background()
+	for {
+		sub := c.nextRetained()
+		if sub == nil {
+			return
+		}
+		for _, topic := range c.broker.retainedTopics(c.realm, sub.filter) {
+			c.broker.ledger.awaitRoom(ctx)
+			if !c.awaitLow() {
+				return
+			}
+			err := c.sendRetainedOf(ctx, sub, topic)
+			if err != nil {
+				c.stop(c.ending(err))
+				return
+			}
+		}
+	}
+}
+
+// nextRetained gives the next subscription that is to have retained messages; nil
+// when none is left.
+func (c *connection) nextRetained() *subscription {
+	c.session.mu.Lock()
+	defer c.session.mu.Unlock()
+	if len(c.retainedFor) == 0 {
+		c.sendingRetained = false
+		return nil
+	}
+	sub := c.retainedFor[0]
+	c.retainedFor = c.retainedFor[1:]
+	return sub
+}
+
+// awaitLow returns when the client's backlog isn't high, however long that takes. It
+// reports false when the connection ends.
+func (c *connection) awaitLow() bool {
+	for {
+		c.session.mu.Lock()
+		over := c.out.closing || c.session.conn.Load() != c
+		if over || c.backlog() < 128 {
+			c.session.mu.Unlock()
+			return !over
+		}
+		if c.out.room == nil {
+			c.out.room, c.out.paced = make(chan struct{}), paceMark{time.Now(), c.out.written}
+		}
+		room := c.out.room
+		c.session.mu.Unlock()
+		<-room
+	}
+}
+
+func (c *connection) sendRetainedOf(ctx context.Context, sub *subscription, topic string) error {
+	row, err := c.broker.Retained(ctx, c.realm.tenant, topic)
+	switch {
+	case err == nil:
+		c.sendRetainedMessage(ctx, sub, &row)
+		return nil
+	case imprint.CodeOf(err) == imprint.CodeNotFound:
+		return nil
+	default:
+		return err
+	}
+}
+
+func (c *connection) sendRetainedMessage(ctx context.Context, sub *subscription, row *imprint.RetainedMessage) {
 	now := c.broker.clock()
 	packet, err := decodeStored(row.Packet)
 	if err != nil {
 		c.broker.opts.Logger.Error("a retained message can't be sent", "tenant", c.realm.tenant.String(), "topic", imprint.Excerpt(row.Topic), "error", err)
-		return nil
+		return
 	}
 	if !c.mayReceive(ctx, c.realm, row.Topic, now) {
-		return nil
+		return
 	}
 	if !row.ExpiresAt.IsZero() && !refreshExpiry(packet, row.ExpiresAt, now) {
-		return nil
+		return
 	}
 	m := outgoing{Publish: *packet, expires: row.ExpiresAt, kept: packet}
 	qos := min(packet.QoS, sub.qos)
 	if qos == 0 || c.session.durable == nil {
-		slow, _ = c.session.deliver(c, &m, qos, true, nil, nil)
-		return slow
+		c.session.deliver(c, &m, delivery{qos: qos, retain: true})
+		return
 	}
 	p := &parcel{kept: packet, expires: row.ExpiresAt, targets: []target{{session: c.session, retain: true, decided: c}}}
 	c.broker.ledger.post(c.broker, p, nil)
-	return nil
 }
 
 // Retained gives the retained message of a topic. Errors: CodeNotFound.

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"context"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -67,15 +68,27 @@ type held struct {
 	until  time.Time // zero: doesn't expire
 	seq    int64     // as in flight
 	shared *lease
+	bound  *binding // by which the client may receive it
+}
+
+// delivery is how a message goes to a client.
+type delivery struct {
+	qos    mqtt.QoS
+	retain bool
+	// chosen: a shared subscription has chosen the client, and chooses another one,
+	// or waits, when there is no room.
+	chosen bool
+	shared *lease      // not nil: what the client has of a shared subscription then
+	by     *connection // whose writer is started later; nil: it starts now
 }
 
 // deliver sends a message to the session's client, if it is still on with the
-// connection that may receive it, or keeps
-// it in memory until the client's window has room. It never blocks on the
-// client. Behind is a connection whose backlog is high, for the publisher to wait
-// for; taken is false when nobody is connected.
-func (s *session) deliver(to *connection, m *outgoing, qos mqtt.QoS, retain bool, shared *lease, by *connection) (behind *connection, taken bool) {
-	f := m.form(s.version, qos)
+// connection that may receive it, or keeps it in memory until the client's window
+// has room. It never blocks on the client. Behind is a connection whose backlog is
+// high, for the publisher to wait for; taken is false when nobody is connected, or a
+// message of a shared subscription has no room.
+func (s *session) deliver(to *connection, m *outgoing, d delivery) (behind *connection, taken bool) {
+	f := m.form(s.version, d.qos)
 	size := len(f.raw)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -87,30 +100,35 @@ func (s *session) deliver(to *connection, m *outgoing, qos mqtt.QoS, retain bool
 		// "The Server MUST discard it and then behave as if it had completed
 		// sending" [MQTT-3.1.2-25].
 		s.broker.count.publishDropped.Add(1)
-		if shared != nil {
-			shared.settle()
+		if d.shared != nil {
+			d.shared.settle()
 		}
 		return nil, true
 	}
 	queued := len(c.out.pending) + s.waitingBytes
-	if queued > 0 && queued+size > s.broker.opts.MaxQueuedBytes {
+	full := queued > 0 && queued+size > s.broker.opts.MaxQueuedBytes
+	if d.chosen && (full || d.qos > 0 && len(s.waiting) >= s.broker.opts.MaxQueuedMessages) {
+		c.out.declined = true
+		return nil, false
+	}
+	if full {
 		s.broker.count.publishDropped.Add(1)
-		if qos > 0 {
+		if d.qos > 0 {
 			c.tooSlow("%d bytes of messages wait for the client", queued)
 		}
-		return nil, qos == 0
+		return nil, d.qos == 0
 	}
 	switch {
-	case qos == 0:
-		s.put(c, m, f, flight{}, retain, by)
+	case d.qos == 0:
+		s.put(c, m, f, flight{}, d.retain, d.by)
 	case s.inflight.len() < c.window && len(s.waiting) == 0:
-		s.put(c, m, f, s.takeOff(size, shared), retain, by)
+		s.put(c, m, f, s.takeOff(size, d.shared), d.retain, d.by)
 	case len(s.waiting) >= s.broker.opts.MaxQueuedMessages:
 		s.broker.count.publishDropped.Add(1)
 		c.tooSlow("%d messages wait for the client's acknowledgements", len(s.waiting))
 		return nil, false
 	default:
-		s.wait(c, m, f, retain, shared)
+		s.wait(c, m, f, d.retain, d.shared)
 	}
 	if c.backlogHigh() {
 		return c, true
@@ -145,7 +163,7 @@ func (s *session) put(c *connection, m *outgoing, f *form, x flight, retain bool
 
 // wait keeps a message until the client's window has room. The lock is held.
 func (s *session) wait(c *connection, m *outgoing, f *form, retain bool, shared *lease) {
-	h := held{retain: retain, size: len(f.raw), until: m.expires, shared: shared}
+	h := held{retain: retain, size: len(f.raw), until: m.expires, shared: shared, bound: c.bound.Load()}
 	if c.aliasMaximum > 0 || !m.expires.IsZero() {
 		h.packet = m.keep()
 	} else {
@@ -209,6 +227,9 @@ func (s *session) settled(seq int64, size int, shared *lease) {
 // starts the writer later; nil: it starts now. The lock is held, and the
 // connection isn't closing.
 func (s *session) pump(c *connection, by *connection) {
+	if len(s.waiting) > 0 && s.renew(c) {
+		return
+	}
 	for len(s.waiting) > 0 && s.inflight.len() < c.window && len(c.out.pending) <= s.broker.opts.MaxQueuedBytes/2 && !c.out.corked {
 		next := &s.waiting[0]
 		if !s.sendHeld(c, next, by) {
@@ -225,9 +246,63 @@ func (s *session) pump(c *connection, by *connection) {
 	c.signalRoom()
 }
 
-// sendHeld sends a message that waited, or lets it go when it has expired. It
-// reports false when the message has to go on waiting.
+// renew looks the identity up again when something behind it has changed since the
+// last decision, and then goes on: a change holds for the next packet, also for one
+// that has waited for the client's window. The lock is held.
+func (s *session) renew(c *connection) bool {
+	bound := c.bound.Load()
+	if bound == nil || !bound.who.Stale() {
+		return false
+	}
+	if c.renewing {
+		return true
+	}
+	c.renewing = true
+	s.broker.background.Go(func() {
+		c.current(context.Background())
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		c.renewing = false
+		if s.conn.Load() == c && !c.out.closing {
+			s.pump(c, nil)
+		}
+	})
+	return true
+}
+
+// mayStill decides anew on a message that waited while policies changed.
+func (s *session) mayStill(c *connection, h *held) bool {
+	bound := c.bound.Load()
+	return bound == nil || bound == h.bound || c.receives(bound, s.realm, h.topic(), s.broker.clock())
+}
+
+// refuseHeld lets go of a message that the client may not receive any more. One of
+// a shared subscription goes to another member.
+func (s *session) refuseHeld(h *held) {
+	if h.shared != nil {
+		s.broker.background.Go(h.shared.giveBack)
+		return
+	}
+	s.broker.count.publishDropped.Add(1)
+	s.settled(h.seq, h.stored, nil)
+}
+
+// topic reads the message's topic.
+func (h *held) topic() string {
+	if h.packet != nil {
+		return string(h.packet.Topic)
+	}
+	header, _, _ := mqtt.ParseFixedHeader(h.raw) // it is one of our own
+	return string(h.raw[header.Size+2 : h.idAt])
+}
+
+// sendHeld sends a message that waited, or lets it go when it has expired or may
+// not be received any more. It reports false when the message has to go on waiting.
 func (s *session) sendHeld(c *connection, h *held, by *connection) bool {
+	if !s.mayStill(c, h) {
+		s.refuseHeld(h)
+		return true
+	}
 	var packet mqtt.Publish
 	if h.packet != nil {
 		packet = *h.packet

@@ -11,9 +11,10 @@ import (
 )
 
 // shareGroup is a shared subscription: of its members, a random one that is
-// connected and may receive it gets each message. While none is connected, QoS 1
-// messages wait in the group's queue, as long as the group has a member with a
-// stored session (AWS IoT Core developer guide, "MQTT", shared subscriptions).
+// connected and may receive it gets each message. As long as the group has a member
+// with a stored session, QoS 1 messages are in that one's queue or in the group's,
+// from which the others get them (AWS IoT Core developer guide, "MQTT", shared
+// subscriptions).
 type shareGroup struct {
 	broker *Broker
 	realm  *realm
@@ -23,9 +24,11 @@ type shareGroup struct {
 	// never while one of them is held.
 	mu       sync.Mutex
 	members  []*subscription
-	keepers  int         // members with QoS 1 and a stored session
-	queue    *groupQueue // nil while there are no keepers
+	takers   int         // members with QoS 1
+	keepers  int         // those of them with a stored session
+	queue    *groupQueue // from the first keeper until there are no takers
 	draining bool
+	retrying bool               // it will be woken
 	again    bool               // something came while it was drained
 	out      map[int64]*session // numbers in the queue that members have now; nil: one is being chosen
 	leased   map[*session]int   // how many of them a member has in memory
@@ -73,18 +76,24 @@ func (g *shareGroup) part(sub *subscription) bool {
 	return last == 0
 }
 
-// count keeps the number of keepers, and the queue while there are some. The
-// lock is held.
+// count keeps the number of those who may have QoS 1 messages, and the queue: what
+// is in it when the last keeper goes is for the others. The lock is held.
 func (g *shareGroup) count(sub *subscription, n int) {
-	if sub.session.durable == nil || sub.qos == 0 {
+	if sub.qos == 0 {
 		return
 	}
-	g.keepers += n
+	g.takers += n
+	if sub.session.durable != nil {
+		g.keepers += n
+	}
 	switch {
 	case g.keepers > 0 && g.queue == nil:
 		g.queue, g.unread = g.realm.groupQueue(g), 1
-	case g.keepers == 0 && g.queue != nil:
+	case g.takers == 0 && g.queue != nil:
 		q := g.queue
+		if left := g.broker.ledger.waiting(&q.queue) - g.lent; left > 0 {
+			g.broker.count.publishDropped.Add(uint64(left))
+		}
 		g.queue, g.out, g.leased, g.lent, g.gone = nil, nil, nil, 0, nil
 		q.gone.Store(true)
 		g.broker.ledger.add(change{insist: true, write: func(tx imprint.Tx) error { return tx.DeleteShareGroup(q.key) }})
@@ -98,84 +107,95 @@ func (g *shareGroup) stored() *groupQueue {
 	return g.queue
 }
 
-// pick gives a random member that is connected, may receive a message on a topic
-// and has room for it in its queue; nil when there is none.
-func (g *shareGroup) pick(ctx context.Context, topic string, qos mqtt.QoS, size int, now time.Time) (*subscription, *connection) {
-	var few [16]*subscription
+// free gives the next members in a circle that are connected and don't hold as many
+// of the queue's messages as they may. Tried counts how many have been looked at.
+func (g *shareGroup) free(some []*subscription, first uint32, tried *int) []*subscription {
 	g.mu.Lock()
-	members := few[:0]
-	for _, sub := range g.members {
-		if g.leased[sub.session] < maxLeased {
-			members = append(members, sub)
+	defer g.mu.Unlock()
+	for ; *tried < len(g.members) && len(some) < cap(some); *tried++ {
+		sub := g.members[(int(first)+*tried)%len(g.members)]
+		if sub.session.conn.Load() != nil && (g.lent == 0 || g.leased[sub.session] < maxLeased) {
+			some = append(some, sub)
 		}
 	}
-	g.mu.Unlock()
-	if len(members) == 0 {
-		return nil, nil
-	}
-	first := rand.IntN(len(members))
-	for n := range members {
-		sub := members[(first+n)%len(members)]
-		c := sub.session.conn.Load()
-		if c == nil || c.ended.Load() != nil || !c.mayReceive(ctx, g.realm, topic, now) {
-			continue
-		}
-		if d := sub.session.durable; d == nil || min(qos, sub.qos) == 0 || g.broker.ledger.fits(g.broker, &d.queue, size) {
-			return sub, c
-		}
-	}
-	return nil, nil
+	return some
 }
 
-// maxPicks bounds how often another member is tried when the chosen one went
-// away in the same moment.
-const maxPicks = 8
+// gift is a message on its way to a member of a group.
+type gift struct {
+	message *outgoing
+	topic   string
+	qos     mqtt.QoS
+	from    *lease // the queued message that it is; nil: it is new
+	parcel  *parcel
+	now     time.Time
+	by      *connection
+}
 
 // give hands a message to a member, or puts it into the parcel for the store: of
-// a group with a queue, no QoS 1 message is in memory alone, as it is
-// acknowledged to its publisher. From is the queued message that it is, nil for a
-// new one.
-func (g *shareGroup) give(ctx context.Context, m *outgoing, qos mqtt.QoS, from *lease, p *parcel, now time.Time, by *connection) (behind *connection, given bool) {
-	topic, size := string(m.Topic), m.storedSize()
-	for range maxPicks {
-		sub, c := g.pick(ctx, topic, qos, size, now)
-		if sub == nil {
+// a group with a keeper, no QoS 1 message is in memory alone, as it is
+// acknowledged to its publisher. It begins with a random member.
+func (g *shareGroup) give(ctx context.Context, x *gift) (behind *connection, given bool) {
+	var few [4]*subscription
+	first := rand.Uint32() >> 1
+	for tried := 0; ; {
+		some := g.free(few[:0], first, &tried)
+		if len(some) == 0 {
 			break
 		}
-		qos := min(qos, sub.qos)
-		if qos == 1 && sub.session.durable != nil {
-			if from != nil {
-				g.hold(from, nil)
+		for _, sub := range some {
+			behind, given = g.offer(ctx, sub, x)
+			if given {
+				return behind, true
 			}
-			p.targets = append(p.targets, target{session: sub.session, shared: g, decided: c})
-			return nil, true
-		}
-		var l *lease
-		switch {
-		case qos == 1 && from != nil:
-			l = from
-			g.hold(from, sub.session)
-		case qos == 1 && g.store(p):
-			return nil, true // it is handed out as soon as it is there
-		case qos == 1:
-			l = &lease{group: g, kept: m.keep(), expires: m.expires}
-		}
-		behind, taken := sub.session.deliver(c, m, qos, false, l, by)
-		if taken {
-			if qos == 0 && from != nil {
-				from.settle()
-			}
-			return behind, true
 		}
 	}
-	return nil, from == nil && qos == 1 && g.store(p)
+	return nil, x.from == nil && x.qos == 1 && g.store(x.parcel)
 }
 
-// store makes the group's queue a target of a parcel, if the group has one.
-func (g *shareGroup) store(p *parcel) bool {
-	q := g.stored()
-	if q != nil {
-		p.targets = append(p.targets, target{group: q})
+// offer hands a message to one member, unless that may not receive it or has no
+// room for it.
+func (g *shareGroup) offer(ctx context.Context, sub *subscription, x *gift) (behind *connection, given bool) {
+	s := sub.session
+	c := s.conn.Load()
+	if c == nil || c.ended.Load() != nil || !c.mayReceive(ctx, g.realm, x.topic, x.now) {
+		return nil, false
 	}
-	return q != nil
+	qos := min(x.qos, sub.qos)
+	var l *lease
+	switch {
+	case qos == 1 && s.durable != nil:
+		if !g.broker.ledger.fits(g.broker, &s.durable.queue, x.message.storedSize()) {
+			return nil, false
+		}
+		if x.from != nil {
+			g.hold(x.from, nil)
+		}
+		x.parcel.targets = append(x.parcel.targets, target{session: s, shared: g, decided: c})
+		return nil, true
+	case qos == 1 && x.from != nil:
+		l = x.from
+		g.hold(l, s)
+	case qos == 1 && g.store(x.parcel):
+		return nil, true // it is handed out as soon as it is there
+	case qos == 1:
+		l = &lease{group: g, kept: x.message.keep(), expires: x.message.expires}
+	}
+	behind, given = s.deliver(c, x.message, delivery{qos: qos, chosen: true, shared: l, by: x.by})
+	if given && qos == 0 && x.from != nil {
+		x.from.settle()
+	}
+	return behind, given
+}
+
+// store makes the group's queue a target of a parcel, if somebody keeps it.
+func (g *shareGroup) store(p *parcel) bool {
+	g.mu.Lock()
+	q, kept := g.queue, g.keepers > 0
+	g.mu.Unlock()
+	if q == nil || !kept {
+		return false
+	}
+	p.targets = append(p.targets, target{group: q})
+	return true
 }

@@ -10,17 +10,17 @@ import (
 	"github.com/imprint-iot/imprint/mqtt"
 )
 
-// groupQueue is the queue of a group while it has keepers.
+// groupQueue is the queue of a group.
 type groupQueue struct {
 	queue
 	group *shareGroup
 	gone  atomic.Bool // deleted from the store
 
 	// The ledger's mu guards these, by which publishers wait for the members.
-	room      chan struct{} // closed when the queue is low; nil: nobody waits
-	released  int64         // bytes that have left it
-	pacedFrom int64         // released when the window began
-	behind    bool          // nobody waits until it is low again
+	room     chan struct{} // closed when the queue is low; nil: nobody waits
+	released int64         // bytes that have left it
+	paced    paceMark
+	behind   bool // nobody waits until it is low again
 }
 
 // maxLeased bounds the messages of a group's queue that one member holds at a
@@ -137,9 +137,9 @@ func (g *shareGroup) unhold(seq int64) {
 	}
 }
 
-// movedOn tells whether the message is in a member's queue now, or could have
-// been: where there was no room it is no use to try at once again.
-func (l *lease) movedOn(err error, arrived, room bool) {
+// movedOn tells whether the message is in the member's queue now. Where there was no
+// room it is no use to try at once again, unless there is by now.
+func (l *lease) movedOn(err error, arrived bool, to *target) {
 	g := l.group
 	arrived = arrived && err == nil
 	if arrived {
@@ -149,7 +149,7 @@ func (l *lease) movedOn(err error, arrived, room bool) {
 	switch {
 	case err != nil:
 		g.wakeLater()
-	case room:
+	case to.seq > 0 || g.broker.ledger.fits(g.broker, to.queue(), l.size):
 		g.wake()
 	}
 }
@@ -157,12 +157,27 @@ func (l *lease) movedOn(err error, arrived, room bool) {
 // drainRetry is the pause after the store couldn't be read or written.
 const drainRetry = time.Second
 
-func (g *shareGroup) wakeLater() { time.AfterFunc(drainRetry, g.wake) }
+// wakeLater wakes the group after the pause, once however often it is called: also
+// when nobody took what is there, as a policy may let somebody have it by then.
+func (g *shareGroup) wakeLater() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.retrying {
+		return
+	}
+	g.retrying = true
+	time.AfterFunc(drainRetry, func() {
+		g.mu.Lock()
+		g.retrying = false
+		g.mu.Unlock()
+		g.wake()
+	})
+}
 
 // giveBack hands the message of a member that went away to another one.
 func (l *lease) giveBack() {
 	g := l.group
-	if l.queue != nil {
+	if l.queue != nil && !l.queue.gone.Load() {
 		g.returned(l.queue, l.seq, false)
 		g.wake()
 		return
@@ -174,7 +189,7 @@ func (l *lease) giveBack() {
 		return
 	}
 	p := &parcel{expires: l.expires}
-	_, given := g.give(context.Background(), &m, 1, nil, p, now, nil)
+	_, given := g.give(context.Background(), &gift{message: &m, topic: string(m.Topic), qos: 1, parcel: p, now: now})
 	if !given {
 		g.broker.count.publishDropped.Add(1)
 		return
@@ -200,11 +215,12 @@ func (q *groupQueue) storedMessage(seq int64) {
 func (g *shareGroup) wake() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.queue == nil || g.unread == 0 {
+	if g.draining {
+		// Whoever drains has taken unread, and may have asked before there was room.
+		g.again = true
 		return
 	}
-	if g.draining {
-		g.again = true
+	if g.queue == nil || g.unread == 0 {
 		return
 	}
 	if !slices.ContainsFunc(g.members, func(sub *subscription) bool { return sub.session.conn.Load() != nil }) {
@@ -226,8 +242,9 @@ func (g *shareGroup) drain() {
 		if !g.again || err != nil {
 			g.draining = false
 			g.again = false
+			left := g.unread > 0
 			g.mu.Unlock()
-			if err != nil {
+			if err != nil || left {
 				g.wakeLater()
 			}
 			return
@@ -336,7 +353,7 @@ func (g *shareGroup) handOut(ctx context.Context, q *groupQueue, row imprint.Que
 		return true
 	}
 	p := &parcel{kept: packet, expires: row.ExpiresAt, moved: l}
-	_, given := g.give(ctx, &m, 1, l, p, now, nil)
+	_, given := g.give(ctx, &gift{message: &m, topic: string(m.Topic), qos: 1, from: l, parcel: p, now: now})
 	if !given {
 		g.returned(q, row.Seq, false)
 		return false
@@ -361,7 +378,7 @@ func (q *groupQueue) caughtUp(over <-chan time.Time, late *bool) bool {
 		return false
 	}
 	if q.room == nil {
-		q.room, q.pacedFrom = make(chan struct{}), q.released
+		q.room, q.paced = make(chan struct{}), paceMark{time.Now(), q.released}
 	}
 	room := q.room
 	b.ledger.mu.Unlock()
@@ -380,7 +397,6 @@ func (q *groupQueue) keepsPace() bool {
 	l := q.group.broker.ledger
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	q.behind = q.behind || q.released-q.pacedFrom < paceBytes
-	q.pacedFrom = q.released
+	q.behind = q.behind || q.paced.slow(time.Now(), q.released)
 	return !q.behind
 }

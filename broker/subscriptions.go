@@ -258,19 +258,35 @@ func (s *session) subscribed(filter string) bool {
 	return s.subscriptions[filter] != nil
 }
 
-// wakeGroups tells the shared subscriptions of a session that it is back.
-func (s *session) wakeGroups() {
+// groupQueues gives the queues of the session's shared subscriptions.
+func (s *session) groupQueues() []*groupQueue {
+	var queues []*groupQueue
+	for _, g := range s.groups() {
+		if q := g.stored(); q != nil {
+			queues = append(queues, q)
+		}
+	}
+	return queues
+}
+
+// groups gives the session's shared subscriptions.
+func (s *session) groups() []*shareGroup {
 	s.changing.Lock()
+	defer s.changing.Unlock()
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	var groups []*shareGroup
 	for _, sub := range s.subscriptions {
 		if sub.group != nil {
 			groups = append(groups, sub.group)
 		}
 	}
-	s.mu.Unlock()
-	s.changing.Unlock()
-	for _, g := range groups {
+	return groups
+}
+
+// wakeGroups tells the shared subscriptions of a session that it is back.
+func (s *session) wakeGroups() {
+	for _, g := range s.groups() {
 		g.wake()
 	}
 }

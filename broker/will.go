@@ -56,7 +56,10 @@ func (b *Broker) publishWill(r *realm, w *will) {
 	}
 	c, err := b.retention(r, w.topic, &w.packet)
 	if err != nil {
-		b.opts.Logger.Error("couldn't retain a will", "tenant", r.tenant.String(), "topic", w.topic, "code", imprint.CodeOf(err), "error", err)
+		// It is only delivered. Whoever connects with such wills may do so for ever:
+		// that is a figure, not a line in the log for each.
+		b.count.refuse(imprint.CodeOf(err))
+		b.opts.Logger.Debug("couldn't retain a will", "tenant", r.tenant.String(), "topic", w.topic, "code", imprint.CodeOf(err), "error", err)
 		b.sendWill(r, w)
 		return
 	}

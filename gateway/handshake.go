@@ -27,7 +27,7 @@ var mqttProtocols = []string{"x-amzn-mqtt-ca", "mqtt"}
 
 // httpProtocols are those of HTTP, on the listener that speaks it: HTTP/2 is
 // not offered there, as AWS IoT Core doesn't offer it.
-var httpProtocols = []string{"x-amzn-http-ca", "http/1.1"}
+var httpProtocols = []string{"x-amzn-http-ca", "http/1.1", "http/1.0"}
 
 // Certificates hold the server's certificates; they can be replaced while
 // connections live.

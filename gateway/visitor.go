@@ -21,6 +21,7 @@ type visitor struct {
 	serverName string
 	leaf       *x509.Certificate
 	id         imprint.CertificateID
+	settled    bool // without a server name: the certificate has selected the tenant
 }
 
 // newVisitor makes the visitor of a handshake. Only on a listener that speaks
@@ -77,10 +78,18 @@ func (v *visitor) find(ctx context.Context, id imprint.CertificateID, rec *trace
 		return who, err
 	}
 	if err == nil && who.Certificate.Mode == imprint.ModeDefault {
+		v.settled = true
 		return who, nil
 	}
 	if err == nil {
 		identities.Release(who)
+	}
+	if v.settled {
+		// One connection has one tenant, also when its certificate moves.
+		if err != nil {
+			return nil, err
+		}
+		return nil, imprint.Errorf(imprint.CodeSNIRequired, "certificate %s isn't in DEFAULT mode in %s any more, which it connected to without a server name", id, v.tenant)
 	}
 	var found []imprint.Certificate
 	viewErr := v.gateway.rooms.Store.View(ctx, func(tx imprint.ReadTx) error {
@@ -103,7 +112,7 @@ func (v *visitor) find(ctx context.Context, id imprint.CertificateID, rec *trace
 	if len(home) != 1 {
 		return nil, imprint.Errorf(imprint.CodeSNIRequired, "certificate %s is registered in %d tenant(s), %d of them in DEFAULT mode: only a server name can select one", id, len(found), len(home))
 	}
-	v.tenant = home[0].Tenant
+	v.tenant, v.settled = home[0].Tenant, true
 	rec.Info("tenant", "without a server name, the certificate's registration selects %s", v.tenant)
 	return identities.Acquire(ctx, v.tenant, id)
 }

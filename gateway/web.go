@@ -254,7 +254,7 @@ func signed(r *http.Request) bool {
 
 // forward lets the data plane API answer an operator. It decides who that is.
 func (w *web) forward(rw http.ResponseWriter, r *http.Request, conn *webConn) {
-	answer := &watched{ResponseWriter: rw}
+	answer := &watched{ResponseWriter: rw, stranger: !conn.connected}
 	w.gateway.rooms.DataAPI.ServeHTTP(answer, r)
 	switch {
 	case answer.status == http.StatusForbidden || answer.status == http.StatusUnauthorized:
@@ -276,16 +276,18 @@ func (w *web) forward(rw http.ResponseWriter, r *http.Request, conn *webConn) {
 }
 
 // watched notes the status of an answer, and ends the connection of a caller
-// that isn't let in.
+// that isn't let in, or that has never been: it takes a place of those that devices
+// connect in.
 type watched struct {
 	http.ResponseWriter
-	status int
+	status   int
+	stranger bool
 }
 
 // WriteHeader implements http.ResponseWriter.
 func (a *watched) WriteHeader(status int) {
 	a.status = status
-	if status == http.StatusForbidden || status == http.StatusUnauthorized {
+	if status == http.StatusForbidden || status == http.StatusUnauthorized || a.stranger && status >= http.StatusBadRequest {
 		a.Header().Set("Connection", "close")
 	}
 	a.ResponseWriter.WriteHeader(status)

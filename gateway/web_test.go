@@ -166,6 +166,7 @@ func TestTheApplicationProtocolChoosesHTTPOrMQTT(t *testing.T) {
 		{offered: nil, speaks: "http"},
 		{offered: nil, speaks: "http", bare: true},
 		{offered: []string{"http/1.1"}, speaks: "http", agreed: "http/1.1"},
+		{offered: []string{"http/1.0"}, speaks: "http", agreed: "http/1.0"},
 		{offered: []string{"h2", "http/1.1"}, speaks: "http", agreed: "http/1.1"},
 		{offered: []string{"x-amzn-http-ca"}, speaks: "http", agreed: "x-amzn-http-ca"},
 		{offered: []string{"x-amzn-mqtt-ca"}, speaks: "mqtt", agreed: "x-amzn-mqtt-ca"},

@@ -165,6 +165,8 @@ func (b *bystander) endure(t *testing.T, tt abuse, version mqtt.Version) {
 	b.number++
 	id := fmt.Sprintf("abuser-%d", b.number)
 	errors := b.stage.metric(t, "imprint_protocol_errors_total")
+	counter := fmt.Sprintf("imprint_refusals_total{code=%q}", tt.code)
+	refused := b.stage.metric(t, counter)
 	w := b.stage.one.open(t, mqtt.Connect{ClientID: id, CleanStart: true}, version)
 	w.sendBytes(tt.bytes(version))
 	if tt.stays && version == mqtt.V5 {
@@ -195,6 +197,9 @@ func (b *bystander) endure(t *testing.T, tt abuse, version mqtt.Version) {
 		if got := b.stage.metric(t, "imprint_protocol_errors_total"); tt.counted && got != errors+1 {
 			t.Errorf("imprint_protocol_errors_total: got %v more, want 1", got-errors)
 		}
+	}
+	if got := b.stage.metric(t, counter); got <= refused {
+		t.Errorf("%s: got %v, want more than before", counter, got)
 	}
 	b.one.say("by/"+id, id)
 	for {

@@ -6,6 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/awsapi"
 	"github.com/imprint-iot/imprint/awsapi/access"
 	"github.com/imprint-iot/imprint/broker"
@@ -53,6 +54,22 @@ func newMetrics() *metrics {
 	m.registry.MustRegister(m.requests, m.duration,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
+}
+
+// refusals shows what clients of the broker were refused, by code.
+type refusals struct{ broker *broker.Broker }
+
+var refusalsTotal = prometheus.NewDesc("imprint_refusals_total", "What MQTT clients were refused, and connections that ended other than by their client's DISCONNECT, by code.", []string{"code"}, nil)
+
+// Describe implements prometheus.Collector.
+func (r refusals) Describe(to chan<- *prometheus.Desc) { to <- refusalsTotal }
+
+// Collect implements prometheus.Collector.
+func (r refusals) Collect(to chan<- prometheus.Metric) {
+	counts := r.broker.Refusals()
+	for _, d := range imprint.Descriptions() {
+		to <- prometheus.MustNewConstMetric(refusalsTotal, prometheus.CounterValue, float64(counts[d.Code]), string(d.Code))
+	}
 }
 
 // observe counts one control-plane request. Names that no operation has are
@@ -119,6 +136,7 @@ func (m *metrics) watch(rooms metered) {
 	counter("imprint_takeovers_total", "Connections ended by another with the same client id.", func() uint64 { return b().Takeovers })
 	counter("imprint_protocol_errors_total", "Connections that broke the MQTT protocol.", func() uint64 { return b().ProtocolErrors })
 
+	m.registry.MustRegister(refusals{rooms.broker})
 	counter("imprint_publish_throttled_total", "Messages discarded because a connection published too many a second.", func() uint64 { return b().PublishThrottled })
 	counter("imprint_throughput_delayed_total", "Pauses of connections that sent too many bytes a second.", func() uint64 { return b().ThroughputDelayed })
 	counter("imprint_session_queue_full_total", "Messages dropped because a persistent session's queue was full.", func() uint64 { return b().QueueFull })
