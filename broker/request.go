@@ -73,7 +73,7 @@ func (c *connection) request(ctx context.Context, topic string, packet *mqtt.Pub
 		c.broker.count.requestsThrottled.Add(1)
 		err := imprint.Errorf(imprint.CodeThrottled, "too many requests are under way").
 			WithHint("Wait for the answer to one request before the next.")
-		c.peer.Rec.Fail("request", err)
+		c.refused("request", err)
 		c.respond(ctx, c.broker.opts.Reserved.Refuse(topic, err))
 		return
 	}
@@ -131,11 +131,11 @@ func (c *connection) respond(ctx context.Context, a Answer) {
 		return
 	}
 	if !c.mayReceive(ctx, c.realm, a.Topic, c.broker.clock()) {
-		c.peer.Rec.Fail("answer", imprint.Errorf(imprint.CodeReceiveDenied, "the answer on %s isn't sent: no policy allows iot:Receive", a.Topic))
+		c.refused("answer", imprint.Errorf(imprint.CodeReceiveDenied, "the answer on %s isn't sent: no policy allows iot:Receive", a.Topic))
 		return
 	}
 	m := outgoing{Publish: mqtt.Publish{QoS: min(1, qos), Topic: []byte(a.Topic), Payload: a.Payload}}
-	_, taken := c.session.deliver(c, &m, m.QoS, false, nil, nil)
+	_, taken := c.session.deliver(c, &m, delivery{qos: m.QoS})
 	clear(m.scratch)
 	if !taken {
 		c.peer.Rec.Info("answer", "not sent: the connection is over, or takes no more")

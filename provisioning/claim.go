@@ -240,8 +240,9 @@ type demand struct {
 	call claimCall
 	now  time.Time
 
-	guard     *imprint.ClaimGuard        // nil: the claim has none
-	temporary *imprint.ProvisioningClaim // nil: it isn't a trusted user's
+	guard     *imprint.ClaimGuard          // nil: the claim has none
+	temporary *imprint.ProvisioningClaim   // nil: it isn't a trusted user's
+	provider  *imprint.CertificateProvider // of createFromCSR; nil: the built-in CA signs
 }
 
 // step fails a step of the attempt and gives the error on.
@@ -256,8 +257,10 @@ func (d *demand) admit(ctx context.Context) error {
 	if d.Claim == "" {
 		return d.step("claim", imprint.Errorf(imprint.CodeClaimDenied, "the connection has no certificate"))
 	}
-	err := d.store.View(ctx, func(tx imprint.ReadTx) error {
-		d.guard, d.temporary = nil, nil
+	// Each is looked at by itself: what must hold together is read again where it
+	// is changed.
+	err := d.store.Glance(ctx, func(tx imprint.ReadTx) error {
+		d.guard, d.temporary, d.provider = nil, nil, nil
 		guard, err := tx.ClaimGuard(d.Tenant, d.Claim)
 		switch {
 		case err == nil:
@@ -270,6 +273,10 @@ func (d *demand) admit(ctx context.Context) error {
 		case err == nil:
 			d.temporary = &temporary
 		case imprint.CodeOf(err) != imprint.CodeNotFound:
+			return err
+		}
+		if d.call.operation == createFromCSR {
+			d.provider, err = signingProvider(tx, d.Tenant)
 			return err
 		}
 		return nil

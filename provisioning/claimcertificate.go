@@ -61,16 +61,8 @@ func (d *demand) createFromCSR(ctx context.Context) (any, error) {
 	if err != nil {
 		return nil, d.step("claim.csr", err)
 	}
-	var provider *imprint.CertificateProvider
-	err = d.store.Glance(ctx, func(tx imprint.ReadTx) error {
-		provider, err = signingProvider(tx, d.Tenant)
-		return err
-	})
-	if err != nil {
-		return nil, d.step("claim.certificate", err)
-	}
-	if provider != nil {
-		cert, err := d.askProvider(ctx, *provider, in.CSR, csr)
+	if d.provider != nil {
+		cert, err := d.askProvider(ctx, *d.provider, in.CSR, csr)
 		if err != nil {
 			return nil, d.step("claim.provider", err)
 		}

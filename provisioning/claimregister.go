@@ -88,7 +88,7 @@ func (r *registration) look(ctx context.Context) (any, error) {
 
 // read finds what the token stands for, and checks it.
 func (r *registration) read(ctx context.Context) error {
-	return r.store.View(ctx, func(tx imprint.ReadTx) error {
+	return r.store.Glance(ctx, func(tx imprint.ReadTx) error {
 		_, cert, err := r.pending(tx)
 		r.cert = cert
 		return err

@@ -172,7 +172,11 @@ func rejection(why error) rejectedBody {
 	if name == "" {
 		name = "InvalidRequest"
 	}
+	// What broke inside of the server is for its log, not for a device.
 	body := rejectedBody{StatusCode: fleetStatus(name), ErrorCode: name, ErrorMessage: imprint.MessageOf(why)}
+	if name == "InternalError" {
+		body.ErrorMessage = "The service couldn't do this now; try again."
+	}
 	var fault *template.Error
 	if errors.As(why, &fault) && fault.Code == template.CodeMissingParameter {
 		body.ErrorMessage = fault.Msg

@@ -148,7 +148,9 @@ func TestABulkRegistrationOutlivesKills(t *testing.T) {
 	id := s.startBulk(t, "in.json")
 	for n := range 4 {
 		least := int32((n + 1) * lines / 8)
-		s.awaitBulk(t, id, func(out *iot.DescribeThingRegistrationTaskOutput) bool { return out.SuccessCount >= least || isOver(out) })
+		s.awaitBulk(t, id, func(out *iot.DescribeThingRegistrationTaskOutput) bool {
+			return out.SuccessCount >= least || isOver(out)
+		})
 		s.signal(syscall.SIGKILL)
 		s.start()
 	}

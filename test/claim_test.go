@@ -2,6 +2,8 @@ package test
 
 import (
 	"errors"
+	"fmt"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -185,4 +187,72 @@ func TestWhatNobodyRegistersIsDeleted(t *testing.T) {
 	})
 	mustReject(t, f.open5(t, f.claim, "late", "json"), "$aws/provisioning-templates/sensors/provision/json",
 		map[string]any{"certificateOwnershipToken": made.Token}, 400, "InvalidCertificateOwnershipToken")
+}
+
+// TestAClaimsGuardIsSetByTheCommandLine ensures quota, allow list, event, trace
+// and metric as operators meet them.
+func TestAClaimsGuardIsSetByTheCommandLine(t *testing.T) {
+	need(t, "openssl")
+	t.Parallel()
+	s := newStage(t, "IMPRINT_CLAIM_RATE=0")
+	f := s.one.fleet(t)
+	done := func(args ...string) string {
+		t.Helper()
+		run := s.imprint(t, args[0], args[1:]...)
+		if run.exit != 0 {
+			t.Fatalf("imprint %s: exit code %d\n%s", strings.Join(args, " "), run.exit, run.all())
+		}
+		return run.stdout
+	}
+	done("claim", "guard", f.claim.cert, "--quota", "1", "--serial-parameter", "SerialNumber", "--network", "127.0.0.0/8,::1", "--max-refusals", "100", "--window", "1m")
+	var list strings.Builder
+	list.WriteString("product,serial\n")
+	for n := range 12_000 {
+		fmt.Fprintf(&list, "sensor,SN-%05d\n", n)
+	}
+	file := filepath.Join(t.TempDir(), "serials.csv")
+	writeFile(t, file, list.String())
+	if got, want := done("claim", "allow", f.claimID, "--file", file, "--column", "serial"), "12000 read, 12000 added, 12000 in the allow list\n"; got != want {
+		t.Errorf("claim allow: got %q, want %q", got, want)
+	}
+	if got, want := done("claim", "allow", f.claimID, "--file", file, "--column", "serial"), "12000 read, 0 added, 12000 in the allow list\n"; got != want {
+		t.Errorf("claim allow again: got %q, want %q", got, want)
+	}
+	watcher := s.connect(t, s.one.device, "watcher", dialing{host: f.host})
+	watcher.ask(t, "$aws/events/imprint/claims/stopped/+")
+	a := f.open5(t, f.claim, "guarded", "json")
+	const provision = "$aws/provisioning-templates/sensors/provision/json"
+	register := func(serial string) map[string]any {
+		made := mustCall(t, a, "$aws/certificates/create/json", nil)
+		return map[string]any{"certificateOwnershipToken": made.Token, "parameters": map[string]string{"SerialNumber": serial}}
+	}
+	mustReject(t, a, provision, register("SN-99999"), 403, "AccessDenied")
+	mustCall(t, a, provision, register("SN-00042"))
+	mustReject(t, a, "$aws/certificates/create/json", nil, 403, "AccessDenied")
+	if m := watcher.receive(t); !strings.HasSuffix(m.topic, f.claimID) || !strings.Contains(m.payload, "ClaimQuotaExceeded") {
+		t.Errorf("event: got %s %s", m.topic, m.payload)
+	}
+	if got := s.metric(t, "imprint_claim_stopped_total"); got != 1 {
+		t.Errorf("imprint_claim_stopped_total: got %v, want 1", got)
+	}
+	if got := done("claim", "guard"); !strings.Contains(got, f.claimID) || !strings.Contains(got, "STOPPED") || !strings.Contains(got, "1 of 1 devices") {
+		t.Errorf("claim guard: got %q", got)
+	}
+	mustReject(t, a, "$aws/certificates/create/json", nil, 403, "AccessDenied")
+	done("claim", "guard", f.claimID, "--quota", "5", "--resume", "--network", "any")
+	mustCall(t, a, provision, register("SN-00043"))
+	a.leave(t)
+	if list := s.awaitExplained(t, f.claimID, 1); len(list) == 1 {
+		stopped := false
+		for _, step := range list[0].Steps {
+			stopped = stopped || step.Name == "claim.stopped"
+		}
+		if !stopped {
+			t.Errorf("the trace doesn't say that the claim was stopped: %+v", list[0].Steps)
+		}
+	}
+	done("claim", "guard", f.claimID, "--delete")
+	if run := s.imprint(t, "claim", "guard", f.claimID); run.exit != 1 || !strings.Contains(run.stderr, "has no claim guard") {
+		t.Errorf("claim guard after --delete: exit code %d, %q", run.exit, run.all())
+	}
 }

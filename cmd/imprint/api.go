@@ -17,6 +17,7 @@ import (
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/awsapi"
 	"github.com/imprint-iot/imprint/awsapi/attempts"
+	"github.com/imprint-iot/imprint/awsapi/claims"
 	"github.com/imprint-iot/imprint/awsapi/iot"
 	"github.com/imprint-iot/imprint/awsapi/iotdata"
 	"github.com/imprint-iot/imprint/awsapi/sigv4"
@@ -33,11 +34,12 @@ func (s *server) newAPI() (*http.Server, error) {
 		return nil, err
 	}
 	recorded := attempts.Recorded{Store: s.store, Flush: s.trace.Flush, Home: s.home}
+	guards := claims.Guards{Store: s.store, Clock: s.clock, Resumed: s.claims.Resume}
 	mux, err := awsapi.NewMux(awsapi.Config{
 		Verifier: verifier, Translate: iot.Translate, Observe: s.observe, Now: s.clock,
 		Allow: s.callers.allow, Authorize: s.authorize,
-	}, slices.Concat(iot.Operations(), attempts.Operations(), users.Operations()),
-		slices.Concat(s.service.Routes(), recorded.Routes(), s.directory().Routes()))
+	}, slices.Concat(iot.Operations(), attempts.Operations(), claims.Operations(), users.Operations()),
+		slices.Concat(s.service.Routes(), recorded.Routes(), guards.Routes(), s.directory().Routes()))
 	if err != nil {
 		return nil, err
 	}

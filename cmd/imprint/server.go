@@ -144,7 +144,7 @@ func (s *server) openPKI(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("couldn't make the directory of keys: %w", err)
 	}
-	s.authority, err = pki.OpenAuthority(ctx, dir, pki.AuthorityConfig{Sealer: s.sealer, Journal: issuelog.New(s.store), Clock: s.clock})
+	s.authority, err = pki.OpenAuthority(ctx, dir, pki.AuthorityConfig{Sealer: s.sealer, Journal: issuelog.New(s.store), Clock: s.clock, Key: deviceCAKeys[s.config.DeviceCAKey]})
 	if err != nil {
 		return err
 	}
@@ -250,7 +250,7 @@ func (s *server) wire(ctx context.Context) error {
 		return err
 	}
 	s.metrics.watch(metered{
-		gateway: s.gateway, broker: s.broker, provisioning: s.provisioning, trace: s.trace, events: s.events, identities: s.identities, keys: s.keys,
+		gateway: s.gateway, broker: s.broker, provisioning: s.provisioning, claims: s.claims, trace: s.trace, events: s.events, identities: s.identities, keys: s.keys,
 		certificates: s.certificates, reloads: &s.reloads, guard: s.guard, bulk: s.bulk,
 	})
 	return nil

@@ -197,7 +197,23 @@ func everyRead(tx imprint.Tx) error {
 // sessions runs all statements of sessions, queues and retained messages but
 // the paged list.
 func sessions(tx imprint.Tx, tenant imprint.Tenant, keep func(error)) {
-	_, err := tx.Sessions(0, 1)
+	_, err := tx.PendingCertificate(tenant, "a")
+	keep(err)
+	_, err = tx.PendingCertificatesDue(time.Unix(1, 0), 1)
+	keep(err)
+	_, err = tx.ProvisioningClaim(tenant, "a")
+	keep(err)
+	_, err = tx.ProvisioningClaimsDue(time.Unix(1, 0), 1)
+	keep(err)
+	_, err = tx.CertificateProviders(tenant)
+	keep(err)
+	_, err = tx.ClaimGuard(tenant, "a")
+	keep(err)
+	_, err = tx.ClaimSerial(tenant, "a", "b")
+	keep(err)
+	_, err = tx.DeleteClaimSerials(tenant, "a", 1)
+	keep(err)
+	_, err = tx.Sessions(0, 1)
 	keep(err)
 	_, err = tx.SessionSubscriptions(0, "", 1)
 	keep(err)
@@ -264,7 +280,10 @@ func lists(tx imprint.Tx, tenant imprint.Tenant, paged func(func(imprint.Page) (
 		paged(func(p imprint.Page) (string, error) { _, c, err := tx.Things(tenant, f, p); return c, err })
 	}
 	for _, status := range []imprint.RegistrationTaskStatus{"", imprint.TaskFailed} {
-		paged(func(p imprint.Page) (string, error) { _, c, err := tx.RegistrationTasks(tenant, status, p); return c, err })
+		paged(func(p imprint.Page) (string, error) {
+			_, c, err := tx.RegistrationTasks(tenant, status, p)
+			return c, err
+		})
 	}
 	paged(func(p imprint.Page) (string, error) { _, c, err := tx.Users(tenant.Account, p); return c, err })
 	paged(func(p imprint.Page) (string, error) { _, c, err := tx.ThingPrincipals(tenant, "a", p); return c, err })
@@ -283,6 +302,7 @@ func lists(tx imprint.Tx, tenant imprint.Tenant, paged func(func(imprint.Page) (
 	paged(func(p imprint.Page) (string, error) { _, c, err := tx.Templates(tenant, p); return c, err })
 	paged(func(p imprint.Page) (string, error) { _, c, err := tx.TemplateVersions(tenant, "a", p); return c, err })
 	paged(func(p imprint.Page) (string, error) { _, c, err := tx.Issuances(tenant, p); return c, err })
+	paged(func(p imprint.Page) (string, error) { _, c, err := tx.ClaimGuards(tenant, p); return c, err })
 	paged(func(p imprint.Page) (string, error) { _, c, err := tx.RetainedMessages(tenant, p); return c, err })
 	for _, f := range []imprint.AttemptFilter{{}, {Tenant: tenant}, {FailedOnly: true}, {Tenant: tenant, FailedOnly: true},
 		{Tenant: tenant, Unassigned: true}, {Tenant: tenant, Unassigned: true, FailedOnly: true},

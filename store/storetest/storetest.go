@@ -21,6 +21,7 @@ package storetest
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -79,6 +80,8 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 		{"users have policies and access keys", testUsers},
 		{"registration tasks and their reports are found", testTasks},
 		{"a part of a change undoes itself", testTry},
+		{"what has ended is listed", testDue},
+		{"allow lists grow and shrink", testSerials},
 		{"a change is whole or absent", testAtomicity},
 		{"a failed change undoes itself alone", testNeighbours},
 		{"a change that panics or leaves fails alone", testPanics},
@@ -150,7 +153,7 @@ func wantCode(t *testing.T, err error, want imprint.Code) {
 
 func same(t *testing.T, what string, got, want any) {
 	t.Helper()
-	if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
+	if diff := cmp.Diff(want, got, cmpopts.EquateEmpty(), cmpopts.EquateComparable(netip.Prefix{})); diff != "" {
 		t.Errorf("%s differs (-want +got):\n%s", what, diff)
 	}
 }
