@@ -87,6 +87,8 @@ type ReadTx interface {
 	IssuanceReader
 	SessionReader
 	FunctionReader
+	UserReader
+	RegistrationTaskReader
 	ClaimReader
 }
 
@@ -108,7 +110,12 @@ type Tx interface {
 	IssuanceWriter
 	SessionWriter
 	FunctionWriter
+	UserWriter
+	RegistrationTaskWriter
 	ClaimWriter
+	// Try runs fn, whose writes through this Tx are undone, and nothing else, when
+	// it returns an error. It can't be used inside itself.
+	Try(fn func() error) error
 }
 
 // CertificateReader reads device certificates.

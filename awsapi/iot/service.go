@@ -32,6 +32,10 @@ type Rooms struct {
 	Endpoint func(imprint.TenantSettings, string) (string, error)
 	// Claims make trusted users' claims, and register things.
 	Claims *provisioning.Claims
+	// Bulk runs bulk registrations, and ReportURL names where one of their reports is
+	// read.
+	Bulk      *provisioning.Bulk
+	ReportURL func(tenant imprint.Tenant, task, kind string) string
 	// TenantMade is told of each tenant that a caller's first request made.
 	TenantMade func(imprint.TenantSettings)
 	// ThingTypeDeletionDelay is how long a deprecated thing type stays.
@@ -66,6 +70,7 @@ func (s *Service) Routes() []awsapi.Route {
 		s.thingRoutes(), s.thingPrincipalRoutes(), s.thingGroupRoutes(), s.thingGroupMemberRoutes(), s.policyRoutes(), s.policyAttachmentRoutes(), s.templateRoutes(),
 		s.thingTypeRoutes(), s.billingGroupRoutes(), s.eventConfigurationRoutes(),
 		s.claimRoutes(), s.certificateProviderRoutes(),
+		s.registrationTaskRoutes(),
 	} {
 		routes = append(routes, resource...)
 	}
