@@ -49,7 +49,8 @@ const (
 	ChangeTemplate    ChangeKind = "template"
 	ChangeSettings    ChangeKind = "settings"
 	ChangeAccessKey   ChangeKind = "accesskey"
-	ChangeEvent       ChangeKind = "event" // an event waits for publication; Key is its ID
+	ChangeFunction    ChangeKind = "function" // also its versions, aliases and permissions
+	ChangeEvent       ChangeKind = "event"    // an event waits for publication; Key is its ID
 )
 
 // Change names one thing that a commit changed. Key is the resource's name in
@@ -76,6 +77,9 @@ type ReadTx interface {
 	CAReader
 	ThingReader
 	ThingGroupReader
+	ThingTypeReader
+	BillingGroupReader
+	EventConfigurationReader
 	PolicyReader
 	TemplateReader
 	SettingsReader
@@ -85,6 +89,7 @@ type ReadTx interface {
 	UserReader
 	RegistrationTaskReader
 	ClaimReader
+	FunctionReader
 }
 
 // Tx reads and writes. Put inserts or replaces the whole row; Delete of
@@ -95,6 +100,9 @@ type Tx interface {
 	CAWriter
 	ThingWriter
 	ThingGroupWriter
+	ThingTypeWriter
+	BillingGroupWriter
+	EventConfigurationWriter
 	PolicyWriter
 	TemplateWriter
 	SettingsWriter
@@ -107,6 +115,7 @@ type Tx interface {
 	// Try runs fn, whose writes through this Tx are undone, and nothing else, when
 	// it returns an error. It can't be used inside itself.
 	Try(fn func() error) error
+	FunctionWriter
 }
 
 // CertificateReader reads device certificates.
@@ -169,7 +178,7 @@ type CAWriter interface {
 
 // ThingFilter limits a list of things; empty members select all.
 type ThingFilter struct {
-	TypeName                      string
+	TypeName                      ThingTypeName
 	AttributeName, AttributeValue string
 	PrefixValue                   bool // AttributeValue is a prefix
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 
 	"github.com/imprint-iot/imprint/awsapi/restjson"
@@ -22,6 +23,10 @@ type Operation struct {
 	Resource string
 	// Deprecated says that AWS marks the operation so.
 	Deprecated bool
+	// Status is that of a success. Zero means 200; 204 has no body.
+	Status int
+	// MaxBody bounds a request's body in bytes. Zero means Config.MaxBody.
+	MaxBody int64
 }
 
 // Op is an Operation with the types of its input and output.
@@ -42,7 +47,14 @@ type Func[In, Out any] func(ctx context.Context, caller Caller, in *In) (*Out, e
 // Route is an operation together with the function that answers it.
 type Route struct {
 	operation Operation
-	serve     func(ctx context.Context, call call) ([]byte, error)
+	serve     func(ctx context.Context, call call) (Answer, error)
+}
+
+// Answer is a success as it goes over the wire.
+type Answer struct {
+	Status int         // zero: the operation's
+	Header http.Header // beside those of every response
+	Body   []byte
 }
 
 // call is what a Route gets of one request.
@@ -70,10 +82,42 @@ func HandleFor[In, Out any](op Op[In, Out], resource func(Caller, *In) string, f
 // HandleForAll is HandleFor for operations that are about several resources: the
 // caller must be allowed the action on each.
 func HandleForAll[In, Out any](op Op[In, Out], resources func(Caller, *In) []string, fn Func[In, Out]) Route {
-	serve := func(ctx context.Context, call call) ([]byte, error) {
+	if fn == nil {
+		return Route{operation: op.Operation}
+	}
+	return handle(op, resources, func(ctx context.Context, caller Caller, in *In) (Answer, error) {
+		out, err := fn(ctx, caller, in)
+		if err != nil {
+			return Answer{}, err
+		}
+		if out == nil {
+			out = new(Out)
+		}
+		data, err := op.codec.Encode(out)
+		if err != nil {
+			return Answer{}, fmt.Errorf("couldn't encode the output of %s: %w", op.Name, err)
+		}
+		return Answer{Body: data}, nil
+	})
+}
+
+// HandleRaw is HandleFor for operations whose answer isn't the JSON of their
+// output: fn gives it as it goes over the wire. A nil resource means the
+// operation's own.
+func HandleRaw[In, Out any](op Op[In, Out], resource func(Caller, *In) string, fn func(ctx context.Context, caller Caller, in *In) (Answer, error)) Route {
+	if resource == nil {
+		return handle(op, nil, fn)
+	}
+	return handle(op, func(caller Caller, in *In) []string { return []string{resource(caller, in)} }, fn)
+}
+
+// handle binds a function that answers as it goes over the wire. Nil resources mean
+// the operation's own.
+func handle[In, Out any](op Op[In, Out], resources func(Caller, *In) []string, fn func(ctx context.Context, caller Caller, in *In) (Answer, error)) Route {
+	serve := func(ctx context.Context, call call) (Answer, error) {
 		in := new(In)
 		if err := op.codec.Decode(call.source, in); err != nil {
-			return nil, err
+			return Answer{}, err
 		}
 		arns := []string{expandResource(op.Resource, call)}
 		if resources != nil {
@@ -81,21 +125,10 @@ func HandleForAll[In, Out any](op Op[In, Out], resources func(Caller, *In) []str
 		}
 		for _, arn := range arns {
 			if err := call.authorize(ctx, arn); err != nil {
-				return nil, err
+				return Answer{}, err
 			}
 		}
-		out, err := fn(ctx, call.caller, in)
-		if err != nil {
-			return nil, err
-		}
-		if out == nil {
-			out = new(Out)
-		}
-		data, err := op.codec.Encode(out)
-		if err != nil {
-			return nil, fmt.Errorf("couldn't encode the output of %s: %w", op.Name, err)
-		}
-		return data, nil
+		return fn(ctx, call.caller, in)
 	}
 	if fn == nil || op.codec == nil {
 		serve = nil

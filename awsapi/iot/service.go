@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -37,7 +38,9 @@ type Rooms struct {
 	ReportURL func(tenant imprint.Tenant, task, kind string) string
 	// TenantMade is told of each tenant that a caller's first request made.
 	TenantMade func(imprint.TenantSettings)
-	Logger     *slog.Logger // [slog.Default]
+	// ThingTypeDeletionDelay is how long a deprecated thing type stays.
+	ThingTypeDeletionDelay time.Duration // [imprint.ThingTypeDeletionDelay]; below 0: no time
+	Logger                 *slog.Logger  // [slog.Default]
 }
 
 // Service answers the operations of the control plane. Each resource is one
@@ -53,6 +56,9 @@ func NewService(rooms Rooms) *Service {
 	if rooms.Logger == nil {
 		rooms.Logger = slog.Default()
 	}
+	if rooms.ThingTypeDeletionDelay == 0 {
+		rooms.ThingTypeDeletionDelay = imprint.ThingTypeDeletionDelay
+	}
 	return &Service{rooms: rooms}
 }
 
@@ -64,6 +70,7 @@ func (s *Service) Routes() []awsapi.Route {
 		s.thingRoutes(), s.thingPrincipalRoutes(), s.thingGroupRoutes(), s.thingGroupMemberRoutes(), s.policyRoutes(), s.policyAttachmentRoutes(), s.templateRoutes(),
 		s.claimRoutes(), s.certificateProviderRoutes(),
 		s.registrationTaskRoutes(),
+		s.thingTypeRoutes(), s.billingGroupRoutes(), s.eventConfigurationRoutes(),
 	} {
 		routes = append(routes, resource...)
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/imprint-iot/imprint/awsapi/claims"
 	"github.com/imprint-iot/imprint/awsapi/iot"
 	"github.com/imprint-iot/imprint/awsapi/iotdata"
+	"github.com/imprint-iot/imprint/awsapi/lambda"
 	"github.com/imprint-iot/imprint/awsapi/sigv4"
 	"github.com/imprint-iot/imprint/awsapi/users"
 )
@@ -43,8 +44,12 @@ func (s *server) newAPI() (*http.Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	lambdas, err := s.newLambdaAPI()
+	if err != nil {
+		return nil, err
+	}
 	return &http.Server{
-		Handler:           s.routes(mux),
+		Handler:           s.routes(mux, lambdas),
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       30 * time.Second,
 		WriteTimeout:      60 * time.Second,
@@ -76,7 +81,7 @@ func (s *server) authorize(ctx context.Context, caller awsapi.Caller, action, re
 // routes sends health and metrics to their handlers and everything else,
 // untouched, to the control plane. It is no ServeMux: that would clean paths,
 // which breaks signatures.
-func (s *server) routes(api http.Handler) http.Handler {
+func (s *server) routes(api, lambdas http.Handler) http.Handler {
 	exposition := promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{})
 	webSocket := s.gateway.WebSocket()
 	return s.perAddress(http.StatusBadRequest, func(w http.ResponseWriter, r *http.Request) {
@@ -86,6 +91,10 @@ func (s *server) routes(api http.Handler) http.Handler {
 		}
 		if strings.HasPrefix(r.URL.Path, reportPath) {
 			s.serveReport(w, r)
+			return
+		}
+		if lambda.Owns(sigv4.EscapedPath(r)) {
+			lambdas.ServeHTTP(w, r)
 			return
 		}
 		switch r.URL.Path {

@@ -80,7 +80,7 @@ func (s *server) openClaims(context.Context) error {
 	s.closeLater(s.provisioning.Close)
 	var err error
 	s.claims, err = provisioning.NewClaims(provisioning.ClaimRooms{
-		Engine: s.provisioning, Authority: s.authority, Profile: s.profile, Keys: s.keys,
+		Engine: s.provisioning, Authority: s.authority, Profile: s.profile, Keys: s.keys, Functions: s.functions,
 	}, provisioning.ClaimOptions{
 		TokenLifetime: s.config.ClaimTokenLifetime, AnyClaim: s.config.ClaimTokenAnyClaim, ClaimLifetime: s.config.ProvisioningClaimLifetime,
 		HookTimeout: s.config.HookTimeout, SweepEvery: s.config.ClaimSweep, CreateRate: orNoBound(s.config.ClaimRate), RegisterRate: orNoBound(s.config.ClaimRate), Logger: s.logger,

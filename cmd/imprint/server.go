@@ -20,6 +20,7 @@ import (
 	"github.com/imprint-iot/imprint/awsapi/iot"
 	"github.com/imprint-iot/imprint/broker"
 	"github.com/imprint-iot/imprint/events"
+	"github.com/imprint-iot/imprint/functions"
 	"github.com/imprint-iot/imprint/gateway"
 	"github.com/imprint-iot/imprint/identity"
 	"github.com/imprint-iot/imprint/internal/durable"
@@ -47,6 +48,7 @@ type server struct {
 	certificates *gateway.Certificates
 	identities   *identity.Resolver
 	trace        *trace.Log
+	functions    *functions.Service
 	provisioning *provisioning.Engine
 	claims       *provisioning.Claims
 	bulk         *provisioning.Bulk
@@ -87,7 +89,7 @@ func newServer(ctx context.Context, config Config, logger *slog.Logger) (*server
 		home: imprint.Tenant{Account: imprint.AccountID(config.Account), Region: imprint.Region(config.Region)},
 	}
 	for _, step := range []func(context.Context) error{
-		s.openData, s.openPKI, s.openClaims, s.openBulk, s.openTenant, s.wire, s.listen, s.writeFacts,
+		s.openData, s.openPKI, s.openTrace, s.openFunctions, s.openClaims, s.openBulk, s.openTenant, s.wire, s.listen, s.writeFacts,
 	} {
 		err := step(ctx)
 		if err != nil {
@@ -138,6 +140,12 @@ func (s *server) openData(ctx context.Context) error {
 	return nil
 }
 
+func (s *server) openTrace(context.Context) error {
+	s.trace = trace.NewLog(s.store, s.clock, trace.Options{Retention: s.config.TraceRetention, Keep: s.config.TraceKeep, Logger: s.logger})
+	s.closeLater(s.trace.Close)
+	return nil
+}
+
 func (s *server) openPKI(ctx context.Context) error {
 	dir := filepath.Join(s.config.Data, pkiDir)
 	err := os.MkdirAll(dir, 0o700)
@@ -173,6 +181,7 @@ func (s *server) openTenant(ctx context.Context) error {
 	s.service = iot.NewService(iot.Rooms{
 		Store: s.store, Clock: s.clock, Authority: s.authority, Profile: s.profile, Keys: s.keys,
 		Claims: s.claims, Bulk: s.bulk, ReportURL: s.reportURL, Endpoint: s.endpoints.Address, TenantMade: s.tenantMade, Logger: s.logger,
+		ThingTypeDeletionDelay: orNoDelay(s.config.ThingTypeDeletionDelay),
 	})
 	settings, err := s.service.EnsureTenant(ctx, s.home)
 	if err != nil {
@@ -227,8 +236,6 @@ func (s *server) wire(ctx context.Context) error {
 	s.guard = guard
 	s.closeLater(guard.Close)
 	s.callers, s.addresses = newCallerLimit(s.config.APIRate), newAddressLimit(s.config.APIRate*addressFactor)
-	s.trace = trace.NewLog(s.store, s.clock, trace.Options{Retention: s.config.TraceRetention, Keep: s.config.TraceKeep, Logger: s.logger})
-	s.closeLater(s.trace.Close)
 	s.identities = identity.NewResolver(s.store, func(tenant imprint.Tenant, id imprint.CertificateID) {
 		s.broker.CertificateChanged(tenant, id)
 	})
@@ -251,7 +258,7 @@ func (s *server) wire(ctx context.Context) error {
 	}
 	s.metrics.watch(metered{
 		gateway: s.gateway, broker: s.broker, provisioning: s.provisioning, claims: s.claims, trace: s.trace, events: s.events, identities: s.identities, keys: s.keys,
-		certificates: s.certificates, reloads: &s.reloads, guard: s.guard, bulk: s.bulk,
+		functions: s.functions, certificates: s.certificates, reloads: &s.reloads, guard: s.guard, bulk: s.bulk,
 	})
 	return nil
 }
@@ -291,6 +298,14 @@ func (s *server) openGateway() error {
 		DataAPI: s.perAddress(http.StatusTooManyRequests, s.data.ServeHTTP), Operators: operators,
 	})
 	return nil
+}
+
+// orNoDelay turns the setting 0, which means no delay, into the service's.
+func orNoDelay(delay time.Duration) time.Duration {
+	if delay == 0 {
+		return -1
+	}
+	return delay
 }
 
 // orNoBound turns the setting 0, which means no bound, into the gateway's.
@@ -412,6 +427,7 @@ const heapFloor = 64 << 20
 func (s *server) run(ctx context.Context) error {
 	defer s.close()
 	defer heapfloor.Hold(heapFloor)()
+	s.functions.Start()
 	failed := make(chan error, 3)
 	go func() {
 		err := s.api.Serve(s.apiLn)
