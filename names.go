@@ -20,6 +20,10 @@ type (
 	ThingName string
 	// ThingGroupName is 1 to 128 characters of [a-zA-Z0-9:_-].
 	ThingGroupName string
+	// ThingTypeName is 1 to 128 characters of [a-zA-Z0-9:_-].
+	ThingTypeName string
+	// BillingGroupName is 1 to 128 characters of [a-zA-Z0-9:_-].
+	BillingGroupName string
 	// PolicyName is 1 to 128 characters of [\w+=,.@-].
 	PolicyName string
 	// TemplateName is 1 to 36 characters of [0-9A-Za-z_-].
@@ -80,6 +84,22 @@ func ParseThingGroupName(s string) (ThingGroupName, error) {
 	return ThingGroupName(s), nil
 }
 
+// ParseThingTypeName checks a thing type name. The rules are those of groups.
+func ParseThingTypeName(s string) (ThingTypeName, error) {
+	if !groupNamePattern.MatchString(s) {
+		return "", Errorf(CodeInvalidRequest, "thing type name %q does not match [a-zA-Z0-9:_-]{1,128}", Excerpt(s))
+	}
+	return ThingTypeName(s), nil
+}
+
+// ParseBillingGroupName checks a billing group name.
+func ParseBillingGroupName(s string) (BillingGroupName, error) {
+	if !groupNamePattern.MatchString(s) {
+		return "", Errorf(CodeInvalidRequest, "billing group name %q does not match [a-zA-Z0-9:_-]{1,128}", Excerpt(s))
+	}
+	return BillingGroupName(s), nil
+}
+
 // ParsePolicyName checks a policy name.
 func ParsePolicyName(s string) (PolicyName, error) {
 	if !policyNamePattern.MatchString(s) {
@@ -119,6 +139,12 @@ func (t Tenant) ThingARN(n ThingName) string { return t.ARN("thing/" + string(n)
 
 // ThingGroupARN names a thing group.
 func (t Tenant) ThingGroupARN(n ThingGroupName) string { return t.ARN("thinggroup/" + string(n)) }
+
+// ThingTypeARN names a thing type.
+func (t Tenant) ThingTypeARN(n ThingTypeName) string { return t.ARN("thingtype/" + string(n)) }
+
+// BillingGroupARN names a billing group.
+func (t Tenant) BillingGroupARN(n BillingGroupName) string { return t.ARN("billinggroup/" + string(n)) }
 
 // CertificateARN names a device certificate.
 func (t Tenant) CertificateARN(id CertificateID) string { return t.ARN("cert/" + string(id)) }
@@ -173,6 +199,16 @@ func (t Tenant) ParseThingGroupARN(s string) (ThingGroupName, error) {
 		return "", err
 	}
 	return ParseThingGroupName(name)
+}
+
+// ParseBillingGroupARN reads the name out of the ARN of a billing group that must
+// belong to the tenant. Errors: CodeInvalidRequest.
+func (t Tenant) ParseBillingGroupARN(s string) (BillingGroupName, error) {
+	name, err := t.parseARN(s, "billinggroup/", "billing group")
+	if err != nil {
+		return "", err
+	}
+	return ParseBillingGroupName(name)
 }
 
 // ParseThingARN reads the name out of the ARN of a thing that must belong to

@@ -49,7 +49,8 @@ const (
 	ChangeTemplate    ChangeKind = "template"
 	ChangeSettings    ChangeKind = "settings"
 	ChangeAccessKey   ChangeKind = "accesskey"
-	ChangeEvent       ChangeKind = "event" // an event waits for publication; Key is its ID
+	ChangeFunction    ChangeKind = "function" // also its versions, aliases and permissions
+	ChangeEvent       ChangeKind = "event"    // an event waits for publication; Key is its ID
 )
 
 // Change names one thing that a commit changed. Key is the resource's name in
@@ -76,6 +77,9 @@ type ReadTx interface {
 	CAReader
 	ThingReader
 	ThingGroupReader
+	ThingTypeReader
+	BillingGroupReader
+	EventConfigurationReader
 	PolicyReader
 	TemplateReader
 	SettingsReader
@@ -83,6 +87,7 @@ type ReadTx interface {
 	IssuanceReader
 	SessionReader
 	ClaimReader
+	FunctionReader
 }
 
 // Tx reads and writes. Put inserts or replaces the whole row; Delete of
@@ -93,6 +98,9 @@ type Tx interface {
 	CAWriter
 	ThingWriter
 	ThingGroupWriter
+	ThingTypeWriter
+	BillingGroupWriter
+	EventConfigurationWriter
 	PolicyWriter
 	TemplateWriter
 	SettingsWriter
@@ -100,6 +108,7 @@ type Tx interface {
 	IssuanceWriter
 	SessionWriter
 	ClaimWriter
+	FunctionWriter
 }
 
 // CertificateReader reads device certificates.
@@ -162,7 +171,7 @@ type CAWriter interface {
 
 // ThingFilter limits a list of things; empty members select all.
 type ThingFilter struct {
-	TypeName                      string
+	TypeName                      ThingTypeName
 	AttributeName, AttributeValue string
 	PrefixValue                   bool // AttributeValue is a prefix
 }

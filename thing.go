@@ -10,9 +10,9 @@ import (
 type Thing struct {
 	Tenant                Tenant
 	Name                  ThingName
-	ID                    string // UUID
-	TypeName              string // empty: none
-	BillingGroup          string // empty: none
+	ID                    string           // UUID
+	TypeName              ThingTypeName    // empty: none
+	BillingGroup          BillingGroupName // empty: none
 	Attributes            map[string]string
 	Version               int64 // 1 at creation, +1 for each update
 	CreatedAt, ModifiedAt time.Time

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -38,6 +39,9 @@ type Config struct {
 	Observe func(Access)
 	// MaxBody bounds a request's body in bytes. Zero means 512 KiB.
 	MaxBody int64
+	// TooLarge is the code of the refusal of a larger one, with status 413. Empty
+	// means RequestEntityTooLargeException.
+	TooLarge string
 	// ThrottlingStatus is the status of a ThrottlingException. Zero means 400, as
 	// in the AWS IoT control plane.
 	ThrottlingStatus int
@@ -79,6 +83,7 @@ type Mux struct {
 	router     *router
 	operations []Operation
 	routes     map[string]Route
+	large      chan struct{} // see largeBodies
 }
 
 // NewMux makes a Mux that knows the operations and answers those that have a
@@ -87,7 +92,8 @@ func NewMux(config Config, operations []Operation, routes []Route) (*Mux, error)
 	if config.Verifier == nil {
 		return nil, errors.New("couldn't make an API: its Config has no Verifier")
 	}
-	m := &Mux{config: withDefaults(config), operations: slices.Clone(operations), routes: make(map[string]Route)}
+	m := &Mux{config: withDefaults(config), operations: slices.Clone(operations), routes: make(map[string]Route),
+		large: make(chan struct{}, largeBodies)}
 	r, err := newRouter(m.operations)
 	if err != nil {
 		return nil, fmt.Errorf("couldn't make an API: %w", err)
@@ -119,6 +125,9 @@ func (m *Mux) add(route Route) error {
 func withDefaults(config Config) Config {
 	if config.MaxBody <= 0 {
 		config.MaxBody = 512 << 10
+	}
+	if config.TooLarge == "" {
+		config.TooLarge = CodeTooLarge
 	}
 	if config.ThrottlingStatus == 0 {
 		config.ThrottlingStatus = http.StatusBadRequest
@@ -167,14 +176,23 @@ func (m *Mux) OperationOf(method, path string) (name string, offered bool) {
 func (m *Mux) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := m.config.Now()
 	access := Access{RequestID: m.config.NewRequestID(), Method: r.Method, Path: sigv4.EscapedPath(r)}
-	body, err := m.answer(w, r, &access)
+	answer, err := m.answer(w, r, &access)
+	body := answer.Body
 	if err != nil {
 		body = m.fail(w, err, &access)
+	} else {
+		access.Status = max(answer.Status, http.StatusOK)
 	}
-	access.Status = max(access.Status, http.StatusOK)
+	if access.Status == http.StatusNoContent {
+		body = nil
+	}
 	access.BytesOut = len(body)
-	w.Header().Set("X-Amzn-RequestId", access.RequestID)
-	w.Header().Set("Content-Type", "application/json")
+	header := w.Header()
+	header.Set("X-Amzn-RequestId", access.RequestID)
+	header.Set("Content-Type", "application/json")
+	if err == nil {
+		maps.Copy(header, answer.Header)
+	}
 	w.WriteHeader(access.Status)
 	_, writeErr := w.Write(body)
 	if err == nil && writeErr != nil {
@@ -205,39 +223,43 @@ type panicError struct {
 
 func (e *panicError) Error() string { return fmt.Sprintf("panic: %v\n%s", e.value, e.stack) }
 
-// answer gives the body of a success. A panic on the way becomes an error.
-func (m *Mux) answer(w http.ResponseWriter, r *http.Request, access *Access) (body []byte, err error) {
+// answer gives a success. A panic on the way becomes an error.
+func (m *Mux) answer(w http.ResponseWriter, r *http.Request, access *Access) (answer Answer, err error) {
 	defer func() {
 		if value := recover(); value != nil {
-			body, err = nil, &panicError{value, debug.Stack()}
+			answer, err = Answer{}, &panicError{value, debug.Stack()}
 		}
 	}()
 	op := m.router.find(r.Method, access.Path)
 	if op == nil {
-		return nil, m.unknown(r.Method, access.Path)
+		return Answer{}, m.unknown(r.Method, access.Path)
 	}
 	access.Operation = op.Name
-	data, caller, err := m.authenticate(w, r, access)
+	data, caller, err := m.authenticate(w, r, access, op)
 	if err != nil {
-		return nil, err
+		return Answer{}, err
 	}
 	access.Caller = caller
 	if !m.config.Allow(caller, op.Name) {
-		return nil, &APIError{Code: CodeThrottling, Status: m.config.ThrottlingStatus, Message: "Rate exceeded"}
+		return Answer{}, &APIError{Code: CodeThrottling, Status: m.config.ThrottlingStatus, Message: "Rate exceeded"}
 	}
 	route, ok := m.routes[op.Name]
 	if !ok {
-		return nil, &APIError{Code: CodeNotImplemented, Status: http.StatusNotImplemented,
+		return Answer{}, &APIError{Code: CodeNotImplemented, Status: http.StatusNotImplemented,
 			Message: "This build of Imprint does not offer the operation " + op.Name + "."}
 	}
 	source, err := sourceOf(r, op, access.Path, data)
 	if err != nil {
-		return nil, err
+		return Answer{}, err
 	}
-	return route.serve(r.Context(), call{caller: caller, source: source,
+	answer, err = route.serve(r.Context(), call{caller: caller, source: source,
 		authorize: func(ctx context.Context, resource string) error {
 			return m.config.Authorize(ctx, caller, op.Action, resource)
 		}})
+	if answer.Status == 0 {
+		answer.Status = op.Status
+	}
+	return answer, err
 }
 
 // unknown is the refusal of a request that no operation answers.
@@ -251,12 +273,12 @@ func (m *Mux) unknown(method, path string) error {
 }
 
 // authenticate reads the body and gives it with the caller.
-func (m *Mux) authenticate(w http.ResponseWriter, r *http.Request, access *Access) ([]byte, Caller, error) {
+func (m *Mux) authenticate(w http.ResponseWriter, r *http.Request, access *Access, op *Operation) ([]byte, Caller, error) {
 	claim, err := m.config.Verifier.Parse(r)
 	if err != nil {
 		return nil, Caller{}, err
 	}
-	body, err := m.readBody(w, r)
+	body, err := m.readBody(w, r, op)
 	if err != nil {
 		return nil, Caller{}, err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 
 	"github.com/imprint-iot/imprint/awsapi/restjson"
@@ -22,6 +23,10 @@ type Operation struct {
 	Resource string
 	// Deprecated says that AWS marks the operation so.
 	Deprecated bool
+	// Status is that of a success. Zero means 200; 204 has no body.
+	Status int
+	// MaxBody bounds a request's body in bytes. Zero means Config.MaxBody.
+	MaxBody int64
 }
 
 // Op is an Operation with the types of its input and output.
@@ -42,7 +47,14 @@ type Func[In, Out any] func(ctx context.Context, caller Caller, in *In) (*Out, e
 // Route is an operation together with the function that answers it.
 type Route struct {
 	operation Operation
-	serve     func(ctx context.Context, call call) ([]byte, error)
+	serve     func(ctx context.Context, call call) (Answer, error)
+}
+
+// Answer is a success as it goes over the wire.
+type Answer struct {
+	Status int         // zero: the operation's
+	Header http.Header // beside those of every response
+	Body   []byte
 }
 
 // call is what a Route gets of one request.
@@ -61,30 +73,42 @@ func Handle[In, Out any](op Op[In, Out], fn Func[In, Out]) Route {
 // HandleFor is Handle for operations whose resource isn't named by the path:
 // resource gives its ARN.
 func HandleFor[In, Out any](op Op[In, Out], resource func(Caller, *In) string, fn Func[In, Out]) Route {
-	serve := func(ctx context.Context, call call) ([]byte, error) {
-		in := new(In)
-		if err := op.codec.Decode(call.source, in); err != nil {
-			return nil, err
-		}
-		arn := expandResource(op.Resource, call)
-		if resource != nil {
-			arn = resource(call.caller, in)
-		}
-		if err := call.authorize(ctx, arn); err != nil {
-			return nil, err
-		}
-		out, err := fn(ctx, call.caller, in)
+	if fn == nil {
+		return Route{operation: op.Operation}
+	}
+	return HandleRaw(op, resource, func(ctx context.Context, caller Caller, in *In) (Answer, error) {
+		out, err := fn(ctx, caller, in)
 		if err != nil {
-			return nil, err
+			return Answer{}, err
 		}
 		if out == nil {
 			out = new(Out)
 		}
 		data, err := op.codec.Encode(out)
 		if err != nil {
-			return nil, fmt.Errorf("couldn't encode the output of %s: %w", op.Name, err)
+			return Answer{}, fmt.Errorf("couldn't encode the output of %s: %w", op.Name, err)
 		}
-		return data, nil
+		return Answer{Body: data}, nil
+	})
+}
+
+// HandleRaw is HandleFor for operations whose answer isn't the JSON of their
+// output: fn gives it as it goes over the wire. A nil resource means the
+// operation's own.
+func HandleRaw[In, Out any](op Op[In, Out], resource func(Caller, *In) string, fn func(ctx context.Context, caller Caller, in *In) (Answer, error)) Route {
+	serve := func(ctx context.Context, call call) (Answer, error) {
+		in := new(In)
+		if err := op.codec.Decode(call.source, in); err != nil {
+			return Answer{}, err
+		}
+		arn := expandResource(op.Resource, call)
+		if resource != nil {
+			arn = resource(call.caller, in)
+		}
+		if err := call.authorize(ctx, arn); err != nil {
+			return Answer{}, err
+		}
+		return fn(ctx, call.caller, in)
 	}
 	if fn == nil || op.codec == nil {
 		serve = nil

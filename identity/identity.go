@@ -170,7 +170,7 @@ func (i *Identity) Variables(c Connection) *policy.Variables {
 	}
 	if attached := i.ThingFor(c.ClientID); attached != nil {
 		binding.Thing = &policy.Thing{
-			Name: string(attached.Thing.Name), TypeName: attached.Thing.TypeName, Attributes: attached.Thing.Attributes,
+			Name: string(attached.Thing.Name), TypeName: string(attached.Thing.TypeName), Attributes: attached.Thing.Attributes,
 		}
 	}
 	return policy.NewVariables(binding)

@@ -1,14 +1,15 @@
 package provisioning
 
 import (
+	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"time"
 
 	"github.com/google/uuid"
 
 	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/internal/announced"
 	"github.com/imprint-iot/imprint/template"
 )
 
@@ -20,6 +21,8 @@ type applied struct {
 	raced    bool
 	thing    imprint.ThingName
 	change   string // what became of the thing
+	kind     imprint.ThingTypeName
+	billing  imprint.BillingGroupName
 	groups   []imprint.ThingGroupName
 	policies []imprint.PolicyName
 	cert     imprint.Certificate // as it is at the end
@@ -36,6 +39,8 @@ type application struct {
 	existed bool
 	plan    *template.Plan
 	now     time.Time
+	// registry changes things and their memberships. It is made by run.
+	registry *announced.Registry
 	*applied
 }
 
@@ -43,6 +48,7 @@ type application struct {
 // certificate with its status. It is the one place where templates become rows.
 func (a *application) run() error {
 	a.applied.cert = a.cert
+	a.registry = announced.In(a.tx, a.cert.Tenant, a.now)
 	a.stage = "thing"
 	if a.plan.Thing != nil {
 		err := a.putThing(a.plan.Thing)
@@ -74,76 +80,15 @@ func (a *application) run() error {
 	return a.putCertificate()
 }
 
-func (a *application) putThing(plan *template.ThingPlan) error {
-	name, err := imprint.ParseThingName(plan.ThingName)
-	if err != nil {
-		return illegal("couldn't name the thing", err)
-	}
-	a.thing = name
-	thing, err := a.tx.Thing(a.cert.Tenant, name)
-	switch {
-	case err == nil:
-		return a.overrideThing(thing, plan)
-	case imprint.CodeOf(err) != imprint.CodeNotFound:
-		return fmt.Errorf("couldn't read thing %s: %w", name, err)
-	}
-	a.change = "created"
-	thing = imprint.Thing{
-		Tenant: a.cert.Tenant, Name: name, ID: uuid.NewString(), Attributes: plan.Attributes,
-		Version: 1, CreatedAt: a.now, ModifiedAt: a.now,
-	}
-	err = thing.CheckAttributes()
-	if err != nil {
-		return illegal("couldn't create thing "+string(name), err)
-	}
-	err = a.tx.PutThing(thing)
-	if err != nil {
-		return fmt.Errorf("couldn't create thing %s: %w", name, err)
-	}
-	return nil
-}
-
-// overrideThing applies the template's OverrideSettings to a thing that exists
-// (developer guide, "Provisioning templates", override settings).
-func (a *application) overrideThing(thing imprint.Thing, plan *template.ThingPlan) error {
-	a.existed, a.change = true, "left as it was"
-	if plan.Attributes == nil {
-		return nil
-	}
-	var attributes map[string]string
-	switch plan.Overrides.AttributePayload {
-	case template.Fail:
-		return imprint.Errorf(imprint.CodeConflictingUpdate, "thing %s exists already, and the template's OverrideSettings say FAIL", thing.Name).
-			WithHint("Delete the thing, or set AttributePayload in the template's OverrideSettings to REPLACE, MERGE or DO_NOTHING.")
-	case template.Replace:
-		attributes = thing.MergeAttributes(plan.Attributes, false)
-	case template.Merge:
-		attributes = thing.MergeAttributes(plan.Attributes, true)
-	default:
-		return nil
-	}
-	if maps.Equal(attributes, thing.Attributes) {
-		return nil
-	}
-	a.change = "updated"
-	thing.Attributes = attributes
-	err := thing.CheckAttributes()
-	if err != nil {
-		return illegal("couldn't update thing "+string(thing.Name), err)
-	}
-	thing.Version++
-	thing.ModifiedAt = a.now
-	err = a.tx.PutThing(thing)
-	if err != nil {
-		return fmt.Errorf("couldn't update thing %s: %w", thing.Name, err)
-	}
-	return nil
-}
-
 // illegal gives a value that the registry refuses the code that templates have
 // for it.
 func illegal(what string, err error) error {
-	return &imprint.Error{Code: imprint.CodeTemplateValue, Op: what, Err: err}
+	refusal := &imprint.Error{Code: imprint.CodeTemplateValue, Op: what, Err: err}
+	var cause *imprint.Error
+	if errors.As(err, &cause) {
+		refusal.Hint = cause.Hint
+	}
+	return refusal
 }
 
 // attachPolicies finds or makes the plan's policies and attaches those that

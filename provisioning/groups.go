@@ -17,8 +17,7 @@ func (a *application) joinGroups(plan *template.ThingPlan) error {
 		return nil
 	}
 	if a.existed && plan.Overrides.ThingGroups == template.Fail {
-		return imprint.Errorf(imprint.CodeConflictingUpdate, "thing %s exists already, and the template's OverrideSettings say FAIL", a.thing).
-			WithHint("Delete the thing, or set ThingGroups in the template's OverrideSettings to REPLACE, MERGE or DO_NOTHING.")
+		return conflict(a.thing, "ThingGroups", "REPLACE, MERGE or DO_NOTHING")
 	}
 	wanted := make([]imprint.ThingGroup, 0, len(plan.ThingGroups))
 	for _, text := range plan.ThingGroups {
@@ -45,9 +44,9 @@ func (a *application) joinGroups(plan *template.ThingPlan) error {
 		if err != nil {
 			return illegal("couldn't put the thing into its groups", err)
 		}
-		err = a.tx.PutThingGroupMembership(imprint.ThingGroupMembership{Tenant: group.Tenant, Group: group.Name, Thing: a.thing})
+		err = a.registry.Join(imprint.ThingGroupMembership{Tenant: group.Tenant, Group: group.Name, Thing: a.thing})
 		if err != nil {
-			return fmt.Errorf("couldn't put thing %s into thing group %s: %w", a.thing, group.Name, err)
+			return err
 		}
 		present = append(present, group)
 	}
@@ -84,9 +83,9 @@ func (a *application) leaveGroups(replace bool, wanted []imprint.ThingGroup) ([]
 	stays := make([]imprint.ThingGroup, 0, len(memberships))
 	for _, m := range memberships {
 		if replace && !holdsGroup(wanted, m.Group) {
-			err = a.tx.DeleteThingGroupMembership(m)
+			err = a.registry.Leave(m)
 			if err != nil {
-				return nil, fmt.Errorf("couldn't take thing %s out of thing group %s: %w", a.thing, m.Group, err)
+				return nil, err
 			}
 			continue
 		}

@@ -190,12 +190,6 @@ func planError(err error, one *issuer) error {
 func refuseWhatIsNotKept(thing *template.ThingPlan) error {
 	switch {
 	case thing == nil:
-	case thing.ThingTypeName != "":
-		return imprint.Errorf(imprint.CodeThingTypeMissing, "thing type %q doesn't exist", thing.ThingTypeName).
-			WithHint("This build keeps no thing types: take ThingTypeName out of the template.")
-	case thing.BillingGroup != "":
-		return imprint.Errorf(imprint.CodeGroupMissing, "billing group %q doesn't exist", thing.BillingGroup).
-			WithHint("This build keeps no billing groups: take BillingGroup out of the template.")
 	case len(thing.PackageVersions) > 0:
 		return imprint.Errorf(imprint.CodeTemplateValue, "the software packages of PackageVersions don't exist").
 			WithHint("This build keeps no software packages: take PackageVersions out of the template.")
@@ -254,6 +248,12 @@ func (result applied) record(rec *trace.Recorder) {
 	if result.thing != "" {
 		rec.OK("thing", "thing %s %s, certificate attached", result.thing, result.change)
 		rec.Describe(func(a *imprint.Attempt) { a.Thing = result.thing })
+	}
+	if result.kind != "" {
+		rec.OK("thing.type", "thing %s is of type %s", result.thing, result.kind)
+	}
+	if result.billing != "" {
+		rec.OK("thing.billing", "thing %s is in billing group %s", result.thing, result.billing)
 	}
 	for _, name := range result.groups {
 		rec.OK("thing.groups", "thing %s is in group %s", result.thing, name)

@@ -14,6 +14,8 @@ import (
 const (
 	maxSteps  = 64
 	maxDetail = 2048
+	// maxAdded is the number of steps from which on an attempt takes no additions.
+	maxAdded = 3 * maxSteps
 )
 
 // Recorder collects the steps of one connection. All methods are safe for use by

@@ -74,11 +74,18 @@ type Counters struct {
 	Written, Dropped, Failed, Trimmed uint64
 }
 
-// entry is one thing to write: a whole attempt, or the end of one that was
-// written before.
+// entry is one thing to write: a whole attempt, the end of one that was written
+// before, or steps that are added to one.
 type entry struct {
 	attempt *imprint.Attempt
 	end     *ending
+	added   *addition
+}
+
+// addition is what somebody else than its recorder has to say about an attempt.
+type addition struct {
+	id    string
+	steps []imprint.Step
 }
 
 type ending struct {
@@ -102,6 +109,9 @@ type Log struct {
 	// closing is closed first, so that recorders stop waiting for room.
 	closing   chan struct{}
 	closeOnce sync.Once
+	// early has the additions to attempts that aren't stored yet, oldest first. It
+	// is the writer's.
+	early []*addition
 
 	written, dropped, failed, trimmed atomic.Uint64
 }
@@ -126,6 +136,22 @@ func NewLog(store imprint.Store, clock imprint.Clock, opts Options) *Log {
 // Counters gives the present counts.
 func (l *Log) Counters() Counters {
 	return Counters{Written: l.written.Load(), Dropped: l.dropped.Load(), Failed: l.failed.Load(), Trimmed: l.trimmed.Load()}
+}
+
+// Append adds steps to an attempt from outside of its connection, such as those of
+// a function that ran for it, also after its end. They are dropped, and counted,
+// when the queue is full, and when the attempt isn't kept; beyond maxAdded steps
+// an attempt takes no more.
+func (l *Log) Append(attemptID string, steps ...imprint.Step) {
+	if attemptID == "" || len(steps) == 0 {
+		return
+	}
+	kept := make([]imprint.Step, 0, len(steps))
+	for _, s := range steps {
+		s.Detail, s.Fix = bounded(s.Detail), bounded(s.Fix)
+		kept = append(kept, s)
+	}
+	l.put(entry{added: &addition{id: attemptID, steps: kept}}, false)
 }
 
 // Flush returns when everything recorded before the call is in the store, or

@@ -15,6 +15,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 
 	"github.com/imprint-iot/imprint"
@@ -348,5 +349,54 @@ func TestIDsSortByTimeAndDiffer(t *testing.T) {
 	}
 	if a, b := trace.NewID(instant), trace.NewID(instant); a == b || len(a) != 32 {
 		t.Errorf("got %s and %s", a, b)
+	}
+}
+
+// What runs for an attempt adds to it before it is stored, while its device is
+// connected, and after its end.
+func TestOthersAddToAttempts(t *testing.T) {
+	t.Parallel()
+	store := openStore(t)
+	l := trace.NewLog(store, clock, trace.Options{Logger: quiet()})
+	defer l.Close()
+	step := func(detail string) imprint.Step { return imprint.Step{At: instant, Name: "function", Detail: detail} }
+	rec := l.Begin("127.0.0.1:1")
+	l.Append(rec.ID(), step("early"), step(strings.Repeat("x", 5000)))
+	flush(t, l)
+	if _, found := attempt(t, store, rec.ID()); found {
+		t.Fatal("the attempt is stored already")
+	}
+	rec.OK("tls", "1.3")
+	rec.Connected()
+	l.Append(rec.ID(), step("in the same batch"))
+	flush(t, l)
+	l.Append(rec.ID(), step("connected"))
+	flush(t, l)
+	rec.OK("late", "")
+	rec.End(imprint.OutcomeClosed, imprint.CodeClientDisconnect)
+	flush(t, l)
+	l.Append(rec.ID(), step("ended"))
+	l.Append("unknown", step("nowhere"))
+	l.Append("", step("nowhere"))
+	flush(t, l)
+	got, _ := attempt(t, store, rec.ID())
+	var said []string
+	for _, s := range got.Steps {
+		said = append(said, s.Name+" "+s.Detail[:min(len(s.Detail), 20)])
+		if len(s.Detail) > 2100 {
+			t.Errorf("a detail has %d bytes", len(s.Detail))
+		}
+	}
+	want := []string{"tls 1.3", "function early", "function " + strings.Repeat("x", 20), "function in the same batch", "function connected", "late ", "function ended"}
+	if !slices.Equal(said, want) {
+		t.Errorf("got %q, want %q", said, want)
+	}
+	for range 300 {
+		l.Append(rec.ID(), step("more"))
+	}
+	flush(t, l)
+	got, _ = attempt(t, store, rec.ID())
+	if len(got.Steps) != 192 || got.Outcome != imprint.OutcomeClosed {
+		t.Errorf("got %d steps, outcome %s; want 192", len(got.Steps), got.Outcome)
 	}
 }

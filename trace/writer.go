@@ -3,6 +3,7 @@ package trace
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/imprint-iot/imprint"
@@ -95,10 +96,15 @@ func (l *Log) write(batch []entry) {
 	attempts := make(map[string]*imprint.Attempt, len(batch))
 	var order []*imprint.Attempt
 	var endings []*ending
+	var additions []*addition
 	for _, e := range batch {
 		if e.attempt != nil {
 			attempts[e.attempt.ID] = e.attempt
 			order = append(order, e.attempt)
+			continue
+		}
+		if e.added != nil {
+			additions = append(additions, e.added)
 			continue
 		}
 		if a := attempts[e.end.id]; a != nil {
@@ -107,7 +113,10 @@ func (l *Log) write(batch []entry) {
 		}
 		endings = append(endings, e.end)
 	}
+	additions = l.merge(attempts, additions)
+	var early []*addition
 	err := l.store.Update(context.Background(), func(tx imprint.Tx) error {
+		early = nil
 		for _, a := range order {
 			err := tx.PutAttempt(*a)
 			if err != nil {
@@ -120,14 +129,77 @@ func (l *Log) write(batch []entry) {
 				return err
 			}
 		}
+		for _, added := range additions {
+			found, err := added.store(tx)
+			if err != nil {
+				return err
+			}
+			if !found {
+				early = append(early, added)
+			}
+		}
 		return nil
 	})
+	l.keepEarly(early)
 	if err != nil {
 		l.failed.Add(uint64(len(batch)))
 		l.opts.Logger.Error("couldn't store attempts", "count", len(batch), "error", err)
 		return
 	}
 	l.written.Add(uint64(len(batch)))
+}
+
+// maxEarly bounds the additions that wait for their attempt.
+const maxEarly = 1024
+
+// merge puts additions, and those that came too early, to the attempts of a batch,
+// and gives the others.
+func (l *Log) merge(attempts map[string]*imprint.Attempt, additions []*addition) []*addition {
+	mergeInto := func(list []*addition) []*addition {
+		return slices.DeleteFunc(list, func(added *addition) bool {
+			a := attempts[added.id]
+			if a != nil {
+				added.apply(a)
+			}
+			return a != nil
+		})
+	}
+	l.early = mergeInto(l.early)
+	return mergeInto(additions)
+}
+
+// keepEarly keeps additions for the attempt that is still to come: a hook runs
+// before its device is let in. What comes after its attempt was trimmed, or
+// dropped, waits in vain until newer ones take its place.
+func (l *Log) keepEarly(early []*addition) {
+	l.early = append(l.early, early...)
+	if over := len(l.early) - maxEarly; over > 0 {
+		l.early = slices.Delete(l.early, 0, over)
+		l.dropped.Add(uint64(over))
+	}
+}
+
+func (d *addition) apply(a *imprint.Attempt) {
+	if room := maxAdded - len(a.Steps); room > 0 {
+		a.Steps = append(a.Steps, d.steps[:min(room, len(d.steps))]...)
+	}
+}
+
+// store adds to a stored attempt, if it is there.
+func (d *addition) store(tx imprint.Tx) (bool, error) {
+	a, err := tx.Attempt(d.id)
+	if imprint.CodeOf(err) == imprint.CodeNotFound {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("couldn't read attempt %s: %w", d.id, err)
+	}
+	d.apply(&a)
+	err = tx.PutAttempt(a)
+	if err != nil {
+		return false, fmt.Errorf("couldn't add to attempt %s: %w", d.id, err)
+	}
+	return true, nil
 }
 
 func (e *ending) apply(a *imprint.Attempt) {

@@ -110,6 +110,8 @@ type contents struct {
 	Things           []imprint.Thing
 	ThingAttachments []imprint.ThingAttachment
 	Groups           []imprint.ThingGroup
+	Types            []imprint.ThingType
+	Billing          []imprint.BillingGroup
 	Memberships      []imprint.ThingGroupMembership
 	Policies         []imprint.Policy
 	Versions         []imprint.PolicyVersion
@@ -124,7 +126,7 @@ func (o *operator) contents() contents {
 	var c contents
 	o.server.View(o.t, func(tx imprint.ReadTx) error {
 		c = contents{}
-		return errors.Join(o.readThings(tx, &c), o.readGroups(tx, &c), o.readPolicies(tx, &c), o.readTemplates(tx, &c))
+		return errors.Join(o.readThings(tx, &c), o.readGroups(tx, &c), o.readKinds(tx, &c), o.readPolicies(tx, &c), o.readTemplates(tx, &c))
 	})
 	return c
 }
@@ -152,6 +154,24 @@ func (o *operator) readGroups(tx imprint.ReadTx, c *contents) error {
 		err = errors.Join(err, memberErr, tagErr)
 	}
 	return err
+}
+
+func (o *operator) readKinds(tx imprint.ReadTx, c *contents) error {
+	kinds, _, err := tx.ThingTypes(o.tenant, everything)
+	c.Types = kinds
+	for _, k := range kinds {
+		tags, tagErr := tx.Tags(o.tenant, k.ARN())
+		c.Tags = append(c.Tags, tags...)
+		err = errors.Join(err, tagErr)
+	}
+	billing, _, billingErr := tx.BillingGroups(o.tenant, "", everything)
+	c.Billing = billing
+	for _, g := range billing {
+		tags, tagErr := tx.Tags(o.tenant, g.ARN())
+		c.Tags = append(c.Tags, tags...)
+		err = errors.Join(err, tagErr)
+	}
+	return errors.Join(err, billingErr)
 }
 
 func (o *operator) readPolicies(tx imprint.ReadTx, c *contents) error {

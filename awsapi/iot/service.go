@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -33,7 +34,9 @@ type Rooms struct {
 	Claims *provisioning.Claims
 	// TenantMade is told of each tenant that a caller's first request made.
 	TenantMade func(imprint.TenantSettings)
-	Logger     *slog.Logger // [slog.Default]
+	// ThingTypeDeletionDelay is how long a deprecated thing type stays.
+	ThingTypeDeletionDelay time.Duration // [imprint.ThingTypeDeletionDelay]; below 0: no time
+	Logger                 *slog.Logger  // [slog.Default]
 }
 
 // Service answers the operations of the control plane. Each resource is one
@@ -49,6 +52,9 @@ func NewService(rooms Rooms) *Service {
 	if rooms.Logger == nil {
 		rooms.Logger = slog.Default()
 	}
+	if rooms.ThingTypeDeletionDelay == 0 {
+		rooms.ThingTypeDeletionDelay = imprint.ThingTypeDeletionDelay
+	}
 	return &Service{rooms: rooms}
 }
 
@@ -59,6 +65,7 @@ func (s *Service) Routes() []awsapi.Route {
 		s.endpointRoutes(), s.caRoutes(), s.certificateRoutes(), s.tagRoutes(),
 		s.thingRoutes(), s.thingPrincipalRoutes(), s.thingGroupRoutes(), s.thingGroupMemberRoutes(), s.policyRoutes(), s.policyAttachmentRoutes(), s.templateRoutes(),
 		s.claimRoutes(), s.certificateProviderRoutes(),
+		s.thingTypeRoutes(), s.billingGroupRoutes(), s.eventConfigurationRoutes(),
 	} {
 		routes = append(routes, resource...)
 	}

@@ -1,6 +1,7 @@
 package iot_test
 
 import (
+	"errors"
 	"testing"
 	"time"
 
@@ -34,13 +35,14 @@ func TestTags(t *testing.T) {
 		return e.tenant.PolicyARN("p")
 	}
 	checkIdentityRules(t, []identityRule{
-		{"policies, CA certificates, thing groups and templates have tags", func(t *testing.T, e identityEnv) {
+		{"policies, CA certificates, thing groups, thing types, billing groups and templates have tags", func(t *testing.T, e identityEnv) {
 			e.putTemplate(t, "jitp", imprint.TemplateJITP)
 			ca := e.register(t, iottest.NewCA(t, "Factory"))
 			e.Put(t, func(tx imprint.Tx) error {
-				return tx.PutThingGroup(imprint.ThingGroup{Tenant: e.tenant, Name: "g", Version: 1})
+				return errors.Join(tx.PutThingGroup(imprint.ThingGroup{Tenant: e.tenant, Name: "g", Version: 1}),
+					tx.PutThingType(imprint.ThingType{Tenant: e.tenant, Name: "k"}), tx.PutBillingGroup(imprint.BillingGroup{Tenant: e.tenant, Name: "b"}))
 			})
-			for _, arn := range []string{policy(t, e), e.tenant.ThingGroupARN("g"), e.tenant.TemplateARN("jitp"), e.tenant.CACertificateARN(imprint.CertificateID(ca)), e.tenant.ARN("cacert/" + upper(ca))} {
+			for _, arn := range []string{policy(t, e), e.tenant.ThingGroupARN("g"), e.tenant.ThingTypeARN("k"), e.tenant.BillingGroupARN("b"), e.tenant.TemplateARN("jitp"), e.tenant.CACertificateARN(imprint.CertificateID(ca)), e.tenant.ARN("cacert/" + upper(ca))} {
 				iottest.WantRefusal(t, e.tag(t, arn, tags("b", "2", "a", "1")...), "", 0, "")
 				e.wantTags(t, arn, tags("a", "1", "b", "2")...)
 			}
@@ -69,7 +71,7 @@ func TestTags(t *testing.T) {
 			e.wantTags(t, arn)
 		}},
 		{"what isn't there isn't found, by any of the three", func(t *testing.T, e identityEnv) {
-			for _, resource := range []string{"policy/none", "cacert/" + unknownID, "provisioningtemplate/none", "thinggroup/none", "rule/none"} {
+			for _, resource := range []string{"policy/none", "cacert/" + unknownID, "provisioningtemplate/none", "thinggroup/none", "thingtype/none", "billinggroup/none", "rule/none"} {
 				arn := e.tenant.ARN(resource)
 				iottest.WantRefusal(t, e.tag(t, arn, tags("a", "1")...), "ResourceNotFoundException", 404, "")
 				iottest.WantRefusal(t, e.untag(t, arn, "a"), "ResourceNotFoundException", 404, "")

@@ -9,13 +9,16 @@ import (
 )
 
 // tagged is a resource that can have tags: a policy, a CA certificate, a thing
-// group or a provisioning template. One of the last four members is set.
+// group, a thing type, a billing group or a provisioning template. One of the last
+// six members is set.
 type tagged struct {
 	tenant   imprint.Tenant
 	arn      string // in the form that the resource's own ARN method gives
 	policy   imprint.PolicyName
 	ca       imprint.CertificateID
 	group    imprint.ThingGroupName
+	kind     imprint.ThingTypeName
+	billing  imprint.BillingGroupName
 	template imprint.TemplateName
 }
 
@@ -43,12 +46,18 @@ func parseTagged(tenant imprint.Tenant, arn string) (tagged, error) {
 	case "thinggroup":
 		target.group, err = imprint.ParseThingGroupName(name)
 		target.arn = tenant.ThingGroupARN(target.group)
+	case "thingtype":
+		target.kind, err = imprint.ParseThingTypeName(name)
+		target.arn = tenant.ThingTypeARN(target.kind)
+	case "billinggroup":
+		target.billing, err = imprint.ParseBillingGroupName(name)
+		target.arn = tenant.BillingGroupARN(target.billing)
 	case "provisioningtemplate":
 		target.template, err = imprint.ParseTemplateName(name)
 		target.arn = tenant.TemplateARN(target.template)
 	case "thing", "cert":
 		return tagged{}, imprint.Errorf(imprint.CodeInvalidRequest, "things and device certificates can't have tags").
-			WithHint("Policies, CA certificates, thing groups and provisioning templates can.")
+			WithHint("Policies, CA certificates, thing groups, thing types, billing groups and provisioning templates can.")
 	default:
 		return tagged{}, notFound("Resource", imprint.Excerpt(resource))
 	}
@@ -87,6 +96,12 @@ func (r tagged) exists(tx imprint.ReadTx) error {
 	case r.group != "":
 		_, err := tx.ThingGroup(r.tenant, r.group)
 		return explainNotFound(err, "Thing group", string(r.group))
+	case r.kind != "":
+		_, err := tx.ThingType(r.tenant, r.kind)
+		return explainNotFound(err, "Thing type", string(r.kind))
+	case r.billing != "":
+		_, err := tx.BillingGroup(r.tenant, r.billing)
+		return explainNotFound(err, "Billing group", string(r.billing))
 	}
 	_, err := tx.Template(r.tenant, r.template)
 	return explainNotFound(err, "Provisioning template", string(r.template))

@@ -8,6 +8,7 @@ import (
 
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/awsapi"
+	"github.com/imprint-iot/imprint/internal/announced"
 )
 
 // thingRoutes are the operations on things (AWS IoT API reference, CreateThing,
@@ -43,27 +44,27 @@ func (s *Service) createThing(ctx context.Context, caller awsapi.Caller, in *Cre
 	if err != nil {
 		return nil, err
 	}
-	err = refuseUnkept(in.ThingTypeName, in.BillingGroupName)
-	if err != nil {
-		return nil, err
-	}
 	now := s.rooms.Clock()
-	wanted := imprint.Thing{
+	described := imprint.Thing{
 		Tenant: tenantOf(caller), Name: name, ID: uuid.NewString(), Attributes: map[string]string{},
 		Version: 1, CreatedAt: now, ModifiedAt: now,
 	}
 	if in.AttributePayload != nil && in.AttributePayload.Attributes != nil {
-		wanted.Attributes = in.AttributePayload.Attributes
-	}
-	err = wanted.CheckAttributes()
-	if err != nil {
-		return nil, err
+		described.Attributes = in.AttributePayload.Attributes
 	}
 	_, err = s.tenantFor(ctx, caller)
 	if err != nil {
 		return nil, err
 	}
 	return update(ctx, s, func(tx imprint.Tx) (*CreateThingOutput, error) {
+		wanted, err := withKind(tx, described, in.ThingTypeName, in.BillingGroupName)
+		if err != nil {
+			return nil, err
+		}
+		err = wanted.CheckAttributes()
+		if err != nil {
+			return nil, err
+		}
 		present, err := tx.Thing(wanted.Tenant, name)
 		switch {
 		case err == nil && !present.Same(wanted):
@@ -74,11 +75,11 @@ func (s *Service) createThing(ctx context.Context, caller awsapi.Caller, in *Cre
 		case imprint.CodeOf(err) != imprint.CodeNotFound:
 			return nil, fmt.Errorf("couldn't read thing %s: %w", name, err)
 		}
-		err = tx.PutThing(wanted)
+		err = checkOpenType(tx, wanted)
 		if err != nil {
-			return nil, fmt.Errorf("couldn't create thing %s: %w", name, err)
+			return nil, err
 		}
-		return createdThing(wanted), nil
+		return createdThing(wanted), announced.In(tx, wanted.Tenant, now).CreateThing(wanted)
 	})
 }
 
@@ -86,18 +87,35 @@ func createdThing(t imprint.Thing) *CreateThingOutput {
 	return &CreateThingOutput{ThingName: string(t.Name), ThingArn: t.ARN(), ThingId: t.ID}
 }
 
-// refuseUnkept answers requests that name a thing type or a billing group. This
-// build keeps none, so that each is one that doesn't exist.
-func refuseUnkept(thingType, billingGroup *string) error {
+// withKind gives a new thing the type and the billing group that a request names.
+func withKind(tx imprint.ReadTx, thing imprint.Thing, thingType, billingGroup *string) (imprint.Thing, error) {
 	if thingType != nil {
-		return imprint.Errorf(imprint.CodeNotFound, "Thing type %s cannot be found.", *thingType).
-			WithHint("This build of Imprint keeps no thing types: leave thingTypeName out.")
+		found, err := readThingType(tx, thing.Tenant, *thingType)
+		if err != nil {
+			return thing, err
+		}
+		thing.TypeName = found.Name
 	}
 	if billingGroup != nil {
-		return imprint.Errorf(imprint.CodeNotFound, "Billing group %s cannot be found.", *billingGroup).
-			WithHint("This build of Imprint keeps no billing groups: leave billingGroupName out.")
+		found, err := readBillingGroup(tx, thing.Tenant, *billingGroup)
+		if err != nil {
+			return thing, err
+		}
+		thing.BillingGroup = found.Name
 	}
-	return nil
+	return thing, nil
+}
+
+// checkOpenType refuses a deprecated type for a thing that would get it.
+func checkOpenType(tx imprint.ReadTx, thing imprint.Thing) error {
+	if thing.TypeName == "" {
+		return nil
+	}
+	found, err := readThingType(tx, thing.Tenant, string(thing.TypeName))
+	if err != nil {
+		return err
+	}
+	return found.CheckOpen()
 }
 
 func (s *Service) describeThing(ctx context.Context, caller awsapi.Caller, in *DescribeThingInput) (*DescribeThingOutput, error) {
@@ -108,8 +126,8 @@ func (s *Service) describeThing(ctx context.Context, caller awsapi.Caller, in *D
 		}
 		return &DescribeThingOutput{
 			DefaultClientId: string(thing.Name), ThingName: string(thing.Name), ThingId: thing.ID, ThingArn: thing.ARN(),
-			ThingTypeName: thing.TypeName, Attributes: attributesOf(thing), Version: &thing.Version,
-			BillingGroupName: thing.BillingGroup,
+			ThingTypeName: string(thing.TypeName), Attributes: attributesOf(thing), Version: &thing.Version,
+			BillingGroupName: string(thing.BillingGroup),
 		}, nil
 	})
 }
@@ -152,29 +170,38 @@ func (s *Service) updateThing(ctx context.Context, caller awsapi.Caller, in *Upd
 		if err != nil {
 			return nil, err
 		}
-		err = refuseUnkept(in.ThingTypeName, nil)
-		if err != nil {
-			return nil, err
-		}
-		if removeType {
-			thing.TypeName = ""
-		}
-		if in.AttributePayload != nil && in.AttributePayload.Attributes != nil {
-			merge := in.AttributePayload.Merge != nil && *in.AttributePayload.Merge
-			thing.Attributes = thing.MergeAttributes(in.AttributePayload.Attributes, merge)
-		}
-		err = thing.CheckAttributes()
+		before := thing
+		thing, err = withUpdate(tx, thing, in)
 		if err != nil {
 			return nil, err
 		}
 		thing.Version++
 		thing.ModifiedAt = now
-		err = tx.PutThing(thing)
-		if err != nil {
-			return nil, fmt.Errorf("couldn't update thing %s: %w", thing.Name, err)
-		}
-		return &UpdateThingOutput{}, nil
+		return &UpdateThingOutput{}, announced.In(tx, thing.Tenant, now).UpdateThing(before, thing)
 	})
+}
+
+// withUpdate gives the thing with what a request changes of it.
+func withUpdate(tx imprint.ReadTx, thing imprint.Thing, in *UpdateThingInput) (imprint.Thing, error) {
+	if in.ThingTypeName != nil {
+		var err error
+		thing, err = withKind(tx, thing, in.ThingTypeName, nil)
+		if err != nil {
+			return thing, err
+		}
+		err = checkOpenType(tx, thing)
+		if err != nil {
+			return thing, err
+		}
+	}
+	if in.RemoveThingType != nil && *in.RemoveThingType {
+		thing.TypeName = ""
+	}
+	if in.AttributePayload != nil && in.AttributePayload.Attributes != nil {
+		merge := in.AttributePayload.Merge != nil && *in.AttributePayload.Merge
+		thing.Attributes = thing.MergeAttributes(in.AttributePayload.Attributes, merge)
+	}
+	return thing, thing.CheckAttributes()
 }
 
 // checkVersion compares a thing's version with the one that the caller expects.
@@ -187,8 +214,9 @@ func checkVersion(thing imprint.Thing, expected *int64) error {
 }
 
 // deleteThing succeeds for a thing that doesn't exist, as AWS IoT Core does. The
-// thing leaves its groups; principals are in its way.
+// thing leaves its groups and its billing group; principals are in its way.
 func (s *Service) deleteThing(ctx context.Context, caller awsapi.Caller, in *DeleteThingInput) (*DeleteThingOutput, error) {
+	now := s.rooms.Clock()
 	return update(ctx, s, func(tx imprint.Tx) (*DeleteThingOutput, error) {
 		thing, err := readThing(tx, tenantOf(caller), in.ThingName)
 		if imprint.CodeOf(err) == imprint.CodeNotFound {
@@ -208,11 +236,7 @@ func (s *Service) deleteThing(ctx context.Context, caller awsapi.Caller, in *Del
 		if len(attached) > 0 {
 			return nil, imprint.Errorf(imprint.CodeInvalidRequest, "Cannot delete. Thing %s is still attached to one or more principals", thing.Name)
 		}
-		err = tx.DeleteThing(thing.Tenant, thing.Name)
-		if err != nil {
-			return nil, fmt.Errorf("couldn't delete thing %s: %w", thing.Name, err)
-		}
-		return &DeleteThingOutput{}, nil
+		return &DeleteThingOutput{}, announced.In(tx, thing.Tenant, now).DeleteThing(thing)
 	})
 }
 
@@ -229,7 +253,7 @@ func (s *Service) listThings(ctx context.Context, caller awsapi.Caller, in *List
 		out := &ListThingsOutput{Things: make([]ThingAttribute, 0, len(things)), NextToken: next}
 		for _, thing := range things {
 			out.Things = append(out.Things, ThingAttribute{
-				ThingName: string(thing.Name), ThingTypeName: thing.TypeName, ThingArn: thing.ARN(),
+				ThingName: string(thing.Name), ThingTypeName: string(thing.TypeName), ThingArn: thing.ARN(),
 				Attributes: attributesOf(thing), Version: &thing.Version,
 			})
 		}
@@ -252,7 +276,7 @@ func thingFilter(in *ListThingsInput) (imprint.ThingFilter, error) {
 		filter.AttributeName, filter.AttributeValue = *in.AttributeName, *in.AttributeValue
 	}
 	if in.ThingTypeName != nil {
-		filter.TypeName = *in.ThingTypeName
+		filter.TypeName = imprint.ThingTypeName(*in.ThingTypeName)
 	}
 	return filter, nil
 }

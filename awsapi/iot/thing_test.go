@@ -181,8 +181,8 @@ func TestThingsRefused(t *testing.T) {
 	const invalid, missing = "InvalidRequestException", "ResourceNotFoundException"
 	checkRefusals(t, iottest.Start(t), []refusal{
 		{"CreateThing with other attributes", sensor, create(sdk.CreateThingInput{}), "ResourceAlreadyExistsException", 409, "Thing sensor already exists in account with different attributes"},
-		{"CreateThing with a thing type", nil, create(sdk.CreateThingInput{ThingTypeName: new("bulb")}), missing, 404, "Thing type bulb cannot be found. This build of Imprint keeps no thing types"},
-		{"CreateThing with a billing group", nil, create(sdk.CreateThingInput{BillingGroupName: new("plant")}), missing, 404, "Billing group plant cannot be found. This build of Imprint keeps no billing groups"},
+		{"CreateThing with a thing type", nil, create(sdk.CreateThingInput{ThingTypeName: new("bulb")}), missing, 404, "Thing type bulb cannot be found."},
+		{"CreateThing with a billing group", nil, create(sdk.CreateThingInput{BillingGroupName: new("plant")}), missing, 404, "Billing group plant cannot be found."},
 		{"CreateThing with four attributes", nil, create(sdk.CreateThingInput{AttributePayload: payload("a", "1", "b", "2", "c", "3", "d", "4")}), invalid, 400, "has 4 attributes, at most 3"},
 		{"CreateThing with a space in a value", nil, create(sdk.CreateThingInput{AttributePayload: payload("a", "b c")}), invalid, 400, "attributePayload.attributes"},
 		{"CreateThing with a value of 801 characters", nil, create(sdk.CreateThingInput{AttributePayload: payload("a", strings.Repeat("x", 801))}), invalid, 400, "800"},

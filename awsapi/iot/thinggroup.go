@@ -8,6 +8,7 @@ import (
 
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/awsapi"
+	"github.com/imprint-iot/imprint/internal/announced"
 )
 
 // thingGroupRoutes are the operations on static thing groups (AWS IoT API
@@ -68,9 +69,9 @@ func (s *Service) createThingGroup(ctx context.Context, caller awsapi.Caller, in
 		if err != nil {
 			return nil, err
 		}
-		err = tx.PutThingGroup(group)
+		err = announced.In(tx, group.Tenant, now).CreateThingGroup(group)
 		if err != nil {
-			return nil, fmt.Errorf("couldn't create thing group %s: %w", name, err)
+			return nil, err
 		}
 		return createdThingGroup(group), putTags(tx, group.Tenant, group.ARN(), in.Tags)
 	})
@@ -175,11 +176,7 @@ func (s *Service) updateThingGroup(ctx context.Context, caller awsapi.Caller, in
 		}
 		group.Version++
 		group.ModifiedAt = now
-		err = tx.PutThingGroup(group)
-		if err != nil {
-			return nil, fmt.Errorf("couldn't update thing group %s: %w", group.Name, err)
-		}
-		return &UpdateThingGroupOutput{Version: &group.Version}, nil
+		return &UpdateThingGroupOutput{Version: &group.Version}, announced.In(tx, group.Tenant, now).UpdateThingGroup(group)
 	})
 }
 
@@ -202,6 +199,7 @@ const maxLeaving = 1000
 // takes the group, its policies and its tags along.
 func (s *Service) deleteThingGroup(ctx context.Context, caller awsapi.Caller, in *DeleteThingGroupInput) (*DeleteThingGroupOutput, error) {
 	expected := in.ExpectedVersion
+	now := s.rooms.Clock()
 	for {
 		gone, err := update(ctx, s, func(tx imprint.Tx) (bool, error) {
 			group, err := readThingGroup(tx, tenantOf(caller), in.ThingGroupName)
@@ -215,7 +213,7 @@ func (s *Service) deleteThingGroup(ctx context.Context, caller awsapi.Caller, in
 			if err != nil {
 				return false, err
 			}
-			return dissolve(tx, group)
+			return dissolve(tx, group, announced.In(tx, group.Tenant, now))
 		})
 		if err != nil {
 			return nil, err
@@ -229,7 +227,7 @@ func (s *Service) deleteThingGroup(ctx context.Context, caller awsapi.Caller, in
 }
 
 // dissolve takes things out of a group, or deletes it when few are left.
-func dissolve(tx imprint.Tx, group imprint.ThingGroup) (gone bool, err error) {
+func dissolve(tx imprint.Tx, group imprint.ThingGroup, registry *announced.Registry) (gone bool, err error) {
 	children, _, err := tx.ThingGroups(group.Tenant, imprint.ThingGroupFilter{Parent: group.Name}, imprint.Page{Limit: 1, Ascending: true})
 	if err != nil {
 		return false, fmt.Errorf("couldn't read the groups below thing group %s: %w", group.Name, err)
@@ -243,9 +241,9 @@ func dissolve(tx imprint.Tx, group imprint.ThingGroup) (gone bool, err error) {
 	}
 	if next != "" {
 		for _, m := range members {
-			err = tx.DeleteThingGroupMembership(m)
+			err = registry.Leave(m)
 			if err != nil {
-				return false, fmt.Errorf("couldn't take thing %s out of thing group %s: %w", m.Thing, group.Name, err)
+				return false, err
 			}
 		}
 		return false, nil
@@ -264,9 +262,9 @@ func dissolve(tx imprint.Tx, group imprint.ThingGroup) (gone bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("couldn't delete the tags of thing group %s: %w", group.Name, err)
 	}
-	err = tx.DeleteThingGroup(group.Tenant, group.Name)
+	err = registry.DeleteThingGroup(group, members)
 	if err != nil {
-		return false, fmt.Errorf("couldn't delete thing group %s: %w", group.Name, err)
+		return false, err
 	}
 	return true, nil
 }

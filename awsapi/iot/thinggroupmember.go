@@ -7,6 +7,7 @@ import (
 
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/awsapi"
+	"github.com/imprint-iot/imprint/internal/announced"
 )
 
 // thingGroupMemberRoutes are the operations that put things into groups (AWS IoT
@@ -97,6 +98,7 @@ func (s *Service) addThingToThingGroup(ctx context.Context, caller awsapi.Caller
 	if err != nil {
 		return nil, err
 	}
+	now := s.rooms.Clock()
 	return update(ctx, s, func(tx imprint.Tx) (*AddThingToThingGroupOutput, error) {
 		group, err := readThingGroup(tx, wanted.Tenant, string(wanted.Group))
 		if err != nil {
@@ -110,7 +112,7 @@ func (s *Service) addThingToThingGroup(ctx context.Context, caller awsapi.Caller
 		if err != nil {
 			return nil, err
 		}
-		_, err = joinGroup(tx, thing, present, group)
+		_, err = joinGroup(announced.In(tx, thing.Tenant, now), thing, present, group)
 		return &AddThingToThingGroupOutput{}, err
 	})
 }
@@ -136,7 +138,7 @@ func groupsOf(tx imprint.ReadTx, thing imprint.Thing) ([]imprint.ThingGroup, err
 
 // joinGroup puts a thing that is in the present groups into another one, and
 // gives all that it is in then.
-func joinGroup(tx imprint.Tx, thing imprint.Thing, present []imprint.ThingGroup, group imprint.ThingGroup) ([]imprint.ThingGroup, error) {
+func joinGroup(registry *announced.Registry, thing imprint.Thing, present []imprint.ThingGroup, group imprint.ThingGroup) ([]imprint.ThingGroup, error) {
 	if slices.ContainsFunc(present, func(g imprint.ThingGroup) bool { return g.Name == group.Name }) {
 		return present, nil
 	}
@@ -144,9 +146,9 @@ func joinGroup(tx imprint.Tx, thing imprint.Thing, present []imprint.ThingGroup,
 	if err != nil {
 		return nil, err
 	}
-	err = tx.PutThingGroupMembership(imprint.ThingGroupMembership{Tenant: thing.Tenant, Group: group.Name, Thing: thing.Name})
+	err = registry.Join(imprint.ThingGroupMembership{Tenant: thing.Tenant, Group: group.Name, Thing: thing.Name})
 	if err != nil {
-		return nil, fmt.Errorf("couldn't put thing %s into thing group %s: %w", thing.Name, group.Name, err)
+		return nil, err
 	}
 	return append(present, group), nil
 }
@@ -157,6 +159,7 @@ func (s *Service) removeThingFromThingGroup(ctx context.Context, caller awsapi.C
 	if err != nil {
 		return nil, err
 	}
+	now := s.rooms.Clock()
 	return update(ctx, s, func(tx imprint.Tx) (*RemoveThingFromThingGroupOutput, error) {
 		_, err := readThingGroup(tx, wanted.Tenant, string(wanted.Group))
 		if err != nil {
@@ -166,16 +169,8 @@ func (s *Service) removeThingFromThingGroup(ctx context.Context, caller awsapi.C
 		if err != nil {
 			return nil, err
 		}
-		return &RemoveThingFromThingGroupOutput{}, leaveGroup(tx, wanted)
+		return &RemoveThingFromThingGroupOutput{}, announced.In(tx, wanted.Tenant, now).Leave(wanted)
 	})
-}
-
-func leaveGroup(tx imprint.Tx, m imprint.ThingGroupMembership) error {
-	err := tx.DeleteThingGroupMembership(m)
-	if err != nil {
-		return fmt.Errorf("couldn't take thing %s out of thing group %s: %w", m.Thing, m.Group, err)
-	}
-	return nil
 }
 
 // maxGroupsNamed bounds the lists of UpdateThingGroupsForThing. AWS IoT Core
@@ -196,17 +191,19 @@ func (s *Service) updateThingGroupsForThing(ctx context.Context, caller awsapi.C
 			return nil, imprint.Errorf(imprint.CodeInvalidRequest, "thing group %s is to be added and to be removed.", name)
 		}
 	}
+	now := s.rooms.Clock()
 	return update(ctx, s, func(tx imprint.Tx) (*UpdateThingGroupsForThingOutput, error) {
 		thing, err := readThing(tx, tenantOf(caller), *in.ThingName)
 		if err != nil {
 			return nil, err
 		}
+		registry := announced.In(tx, thing.Tenant, now)
 		for _, name := range in.ThingGroupsToRemove {
 			group, err := readThingGroup(tx, thing.Tenant, name)
 			if err != nil {
 				return nil, err
 			}
-			err = leaveGroup(tx, imprint.ThingGroupMembership{Tenant: thing.Tenant, Group: group.Name, Thing: thing.Name})
+			err = registry.Leave(imprint.ThingGroupMembership{Tenant: thing.Tenant, Group: group.Name, Thing: thing.Name})
 			if err != nil {
 				return nil, err
 			}
@@ -220,7 +217,7 @@ func (s *Service) updateThingGroupsForThing(ctx context.Context, caller awsapi.C
 			if err != nil {
 				return nil, err
 			}
-			present, err = joinGroup(tx, thing, present, group)
+			present, err = joinGroup(registry, thing, present, group)
 			if err != nil {
 				return nil, err
 			}

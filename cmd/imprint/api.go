@@ -19,6 +19,7 @@ import (
 	"github.com/imprint-iot/imprint/awsapi/claims"
 	"github.com/imprint-iot/imprint/awsapi/iot"
 	"github.com/imprint-iot/imprint/awsapi/iotdata"
+	"github.com/imprint-iot/imprint/awsapi/lambda"
 	"github.com/imprint-iot/imprint/awsapi/sigv4"
 )
 
@@ -40,8 +41,12 @@ func (s *server) newAPI() (*http.Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	lambdas, err := s.newLambdaAPI()
+	if err != nil {
+		return nil, err
+	}
 	return &http.Server{
-		Handler:           s.routes(mux),
+		Handler:           s.routes(mux, lambdas),
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       30 * time.Second,
 		WriteTimeout:      60 * time.Second,
@@ -61,12 +66,16 @@ func (s *server) authorize(ctx context.Context, caller awsapi.Caller, _, _ strin
 // routes sends health and metrics to their handlers and everything else,
 // untouched, to the control plane. It is no ServeMux: that would clean paths,
 // which breaks signatures.
-func (s *server) routes(api http.Handler) http.Handler {
+func (s *server) routes(api, lambdas http.Handler) http.Handler {
 	exposition := promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{})
 	webSocket := s.gateway.WebSocket()
 	return s.perAddress(http.StatusBadRequest, func(w http.ResponseWriter, r *http.Request) {
 		if iotdata.Owns(sigv4.EscapedPath(r)) {
 			s.data.ServeHTTP(w, r)
+			return
+		}
+		if lambda.Owns(sigv4.EscapedPath(r)) {
+			lambdas.ServeHTTP(w, r)
 			return
 		}
 		switch r.URL.Path {

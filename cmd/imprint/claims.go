@@ -10,6 +10,7 @@ import (
 	"github.com/imprint-iot/imprint/broker"
 	"github.com/imprint-iot/imprint/pki"
 	"github.com/imprint-iot/imprint/provisioning"
+	"github.com/imprint-iot/imprint/trace"
 )
 
 // ClaimConfig are the settings of `imprint serve` for fleet provisioning.
@@ -74,13 +75,19 @@ func (c ClaimConfig) check() error {
 	return nil
 }
 
-// openClaims makes what devices are provisioned by.
+// openClaims makes what devices are provisioned by, and what that needs: the trace
+// and the functions.
 func (s *server) openClaims(context.Context) error {
+	s.trace = trace.NewLog(s.store, s.clock, trace.Options{Retention: s.config.TraceRetention, Keep: s.config.TraceKeep, Logger: s.logger})
+	s.closeLater(s.trace.Close)
+	err := s.openFunctions()
+	if err != nil {
+		return err
+	}
 	s.provisioning = provisioning.NewEngine(s.store, s.clock, provisioning.Options{Hold: s.config.Hold, Logger: s.logger})
 	s.closeLater(s.provisioning.Close)
-	var err error
 	s.claims, err = provisioning.NewClaims(provisioning.ClaimRooms{
-		Engine: s.provisioning, Authority: s.authority, Profile: s.profile, Keys: s.keys,
+		Engine: s.provisioning, Authority: s.authority, Profile: s.profile, Keys: s.keys, Functions: s.functions,
 	}, provisioning.ClaimOptions{
 		TokenLifetime: s.config.ClaimTokenLifetime, AnyClaim: s.config.ClaimTokenAnyClaim, ClaimLifetime: s.config.ProvisioningClaimLifetime,
 		HookTimeout: s.config.HookTimeout, SweepEvery: s.config.ClaimSweep, CreateRate: orNoBound(s.config.ClaimRate), RegisterRate: orNoBound(s.config.ClaimRate), Logger: s.logger,

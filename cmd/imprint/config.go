@@ -92,6 +92,8 @@ type Config struct {
 	MQTTConfig `koanf:",squash"`
 	// ClaimConfig are those of fleet provisioning.
 	ClaimConfig `koanf:",squash"`
+	// FunctionConfig says how functions run.
+	FunctionConfig `koanf:",squash"`
 	// MaxConnectionsPerAddress bounds those from one address, or one /64 network
 	// of IPv6. Default 0: no bound of its own.
 	MaxConnectionsPerAddress int `koanf:"max-connections-per-address"`
@@ -107,6 +109,9 @@ type Config struct {
 	// HTTPSPublishRate bounds the messages per second that one certificate may
 	// publish over HTTPS. Default 100; 0: no bound.
 	HTTPSPublishRate int `koanf:"https-publish-rate"`
+	// ThingTypeDeletionDelay is how long a thing type stays after it was
+	// deprecated, until it can be deleted. Default 5m; 0: no time.
+	ThingTypeDeletionDelay time.Duration `koanf:"thing-type-deletion-delay"`
 	// TraceRetention is how long attempts are kept. Default 168h.
 	TraceRetention time.Duration `koanf:"trace-retention"`
 	// TraceKeep is how many attempts are kept at most. Default 1000000.
@@ -154,11 +159,13 @@ func addServeFlags(f *pflag.FlagSet) {
 	f.Int("max-connections", 1_000_000, "bound of all device connections")
 	addMQTTFlags(f)
 	addClaimFlags(f)
+	addFunctionFlags(f)
 	f.Int("max-connections-per-address", 0, "bound of those from one address (0: none)")
 	f.Int("connection-rate-per-address", 0, "connections that one address begins in a second (0: no bound)")
 	f.Int("concurrent-handshakes", 0, "TLS handshakes that compute at once (0: processors less one)")
 	f.Int("api-rate", 500, "control-plane requests per second of one access key (0: no bound)")
 	f.Int("https-publish-rate", 100, "messages per second of one certificate over HTTPS (0: no bound)")
+	f.Duration("thing-type-deletion-delay", imprint.ThingTypeDeletionDelay, "how long a deprecated thing type stays (0: no time)")
 	f.Duration("trace-retention", 168*time.Hour, "how long attempts are kept")
 	f.Int("trace-keep", 1_000_000, "how many attempts are kept")
 	f.Int("rsa-key-pool", 16, "RSA keys kept ready for CreateKeysAndCertificate")
@@ -302,6 +309,13 @@ func (c Config) checkNumbers() error {
 		}
 	}
 	err := c.ClaimConfig.check()
+	if err != nil {
+		return err
+	}
+	if c.ThingTypeDeletionDelay < 0 {
+		return usageError{fmt.Errorf("thing-type-deletion-delay is %s, and must be at least nothing", c.ThingTypeDeletionDelay)}
+	}
+	err = c.FunctionConfig.check()
 	if err != nil {
 		return err
 	}

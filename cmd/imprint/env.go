@@ -57,11 +57,12 @@ one where they publish over HTTPS.`,
 }
 
 // awsFunction serves AWS CLIs before 2.13, which don't read
-// AWS_ENDPOINT_URL_IOT and AWS_ENDPOINT_URL_IOT_DATA_PLANE.
+// AWS_ENDPOINT_URL_IOT and its like.
 const awsFunction = `# AWS CLIs before 2.13 don't read AWS_ENDPOINT_URL_IOT; this tells them.
 aws() {
   case " $* " in
     *" iot-data "*) command aws --endpoint-url "$AWS_ENDPOINT_URL_IOT_DATA_PLANE" "$@" ;;
+    *" lambda "*) command aws --endpoint-url "$AWS_ENDPOINT_URL_LAMBDA" "$@" ;;
     *" iot "*) command aws --endpoint-url "$AWS_ENDPOINT_URL_IOT" "$@" ;;
     *) command aws "$@" ;;
   esac
@@ -78,6 +79,7 @@ func printEnv(w io.Writer, facts serverFacts, key operatorKey) error {
 		{"AWS_DEFAULT_REGION", facts.Region},
 		{"AWS_ENDPOINT_URL_IOT", facts.APIURL},
 		{"AWS_ENDPOINT_URL_IOT_DATA_PLANE", facts.APIURL},
+		{"AWS_ENDPOINT_URL_LAMBDA", facts.APIURL},
 		{"AWS_CA_BUNDLE", facts.CABundle},
 		{"IMPRINT_MQTT", facts.MQTTAddress},
 		{"IMPRINT_HTTPS", facts.HTTPSAddress},

@@ -10,6 +10,7 @@ import (
 	"github.com/imprint-iot/imprint/awsapi"
 	"github.com/imprint-iot/imprint/broker"
 	"github.com/imprint-iot/imprint/events"
+	"github.com/imprint-iot/imprint/functions"
 	"github.com/imprint-iot/imprint/gateway"
 	"github.com/imprint-iot/imprint/identity"
 	"github.com/imprint-iot/imprint/pki"
@@ -34,6 +35,7 @@ type metered struct {
 	events       *events.Dispatcher
 	identities   *identity.Resolver
 	keys         *pki.KeyPool
+	functions    *functions.Service
 	certificates *gateway.Certificates
 	reloads      *reloads
 }
@@ -157,5 +159,20 @@ func (m *metrics) watch(rooms metered) {
 	counter("imprint_attempts_dropped_total", "Successful attempts that the trace had no room for.", func() uint64 { return t().Dropped })
 	counter("imprint_attempts_failed_total", "Attempts that couldn't be written.", func() uint64 { return t().Failed })
 	counter("imprint_events_published_total", "Stored events published.", rooms.events.Published)
+	f := rooms.functions.Counters
+	counter("imprint_function_invocations_total", "Runs of functions that ended, asynchronous ones too.", func() uint64 { return f().Invocations })
+	counter("imprint_function_errors_total", "Runs of functions that failed, crashed or couldn't be done.", func() uint64 { return f().Errors })
+	counter("imprint_function_timeouts_total", "Runs of functions that didn't end in time.", func() uint64 { return f().Timeouts })
+	counter("imprint_function_throttles_total", "Calls of functions refused because too many wait.", func() uint64 { return f().Throttles })
+	counter("imprint_function_denied_total", "Calls of functions that no permission allows.", func() uint64 { return f().Denied })
+	counter("imprint_function_cold_starts_total", "Runs of functions for which a process was started.", func() uint64 { return f().ColdStarts })
+	m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Name: "imprint_function_seconds_total", Help: "Time that runs of functions took, in all.",
+	}, func() float64 { return f().Duration.Seconds() }))
+	counter("imprint_function_queued_total", "Asynchronous calls of functions taken.", func() uint64 { return f().Queued })
+	counter("imprint_function_retries_total", "Times that an asynchronous call was put off to be tried again.", func() uint64 { return f().Retried })
+	counter("imprint_function_given_up_total", "Asynchronous calls given up.", func() uint64 { return f().GivenUp })
+	gauge("imprint_function_processes", "Processes of functions.", func() int64 { return int64(f().Processes) })
+	gauge("imprint_function_waiting", "Calls of functions that wait for a process.", func() int64 { return int64(f().Waiting) })
 	gauge("imprint_rsa_keys_ready", "RSA keys ready for CreateKeysAndCertificate.", func() int64 { return int64(rooms.keys.Ready()) })
 }

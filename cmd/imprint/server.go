@@ -19,6 +19,7 @@ import (
 	"github.com/imprint-iot/imprint/awsapi/iot"
 	"github.com/imprint-iot/imprint/broker"
 	"github.com/imprint-iot/imprint/events"
+	"github.com/imprint-iot/imprint/functions"
 	"github.com/imprint-iot/imprint/gateway"
 	"github.com/imprint-iot/imprint/identity"
 	"github.com/imprint-iot/imprint/internal/durable"
@@ -46,6 +47,7 @@ type server struct {
 	certificates *gateway.Certificates
 	identities   *identity.Resolver
 	trace        *trace.Log
+	functions    *functions.Service
 	provisioning *provisioning.Engine
 	claims       *provisioning.Claims
 	broker       *broker.Broker
@@ -169,6 +171,7 @@ func (s *server) openTenant(ctx context.Context) error {
 	s.service = iot.NewService(iot.Rooms{
 		Store: s.store, Clock: s.clock, Authority: s.authority, Profile: s.profile, Keys: s.keys,
 		Claims: s.claims, Endpoint: s.endpoints.Address, TenantMade: s.tenantMade, Logger: s.logger,
+		ThingTypeDeletionDelay: orNoDelay(s.config.ThingTypeDeletionDelay),
 	})
 	settings, err := s.service.EnsureTenant(ctx, s.home)
 	if err != nil {
@@ -217,8 +220,6 @@ func (s *server) renewCertificates(ctx context.Context) error {
 
 func (s *server) wire(ctx context.Context) error {
 	s.callers, s.addresses = newCallerLimit(s.config.APIRate), newAddressLimit(s.config.APIRate*addressFactor)
-	s.trace = trace.NewLog(s.store, s.clock, trace.Options{Retention: s.config.TraceRetention, Keep: s.config.TraceKeep, Logger: s.logger})
-	s.closeLater(s.trace.Close)
 	s.identities = identity.NewResolver(s.store, func(tenant imprint.Tenant, id imprint.CertificateID) {
 		s.broker.CertificateChanged(tenant, id)
 	})
@@ -241,7 +242,7 @@ func (s *server) wire(ctx context.Context) error {
 	}
 	s.metrics.watch(metered{
 		gateway: s.gateway, broker: s.broker, provisioning: s.provisioning, claims: s.claims, trace: s.trace, events: s.events, identities: s.identities, keys: s.keys,
-		certificates: s.certificates, reloads: &s.reloads,
+		functions: s.functions, certificates: s.certificates, reloads: &s.reloads,
 	})
 	return nil
 }
@@ -281,6 +282,14 @@ func (s *server) openGateway() error {
 		DataAPI: s.perAddress(http.StatusTooManyRequests, s.data.ServeHTTP), Operators: operators,
 	})
 	return nil
+}
+
+// orNoDelay turns the setting 0, which means no delay, into the service's.
+func orNoDelay(delay time.Duration) time.Duration {
+	if delay == 0 {
+		return -1
+	}
+	return delay
 }
 
 // orNoBound turns the setting 0, which means no bound, into the gateway's.
@@ -402,6 +411,7 @@ const heapFloor = 64 << 20
 func (s *server) run(ctx context.Context) error {
 	defer s.close()
 	defer heapfloor.Hold(heapFloor)()
+	s.functions.Start()
 	failed := make(chan error, 3)
 	go func() {
 		err := s.api.Serve(s.apiLn)

@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -155,6 +156,15 @@ func everyRead(tx imprint.Tx) error {
 	if len(members) == 0 || cursor == "" {
 		keep(fmt.Errorf("the recursive list of members has %d items and the cursor %q", len(members), cursor))
 	}
+	_, err = tx.ThingType(tenant, "a")
+	keep(err)
+	_, err = tx.BillingGroup(tenant, "a")
+	keep(err)
+	_, err = tx.EventConfigurations(tenant)
+	keep(err)
+	keep(tx.PutEventConfigurations(imprint.EventConfigurations{Tenant: tenant, Enabled: imprint.EventTypes()}))
+	keep(tx.DeleteThingType(tenant, "a"))
+	keep(tx.DeleteBillingGroup(tenant, "a"))
 	_, err = tx.TenantByPrefix("a")
 	keep(err)
 	_, err = tx.AccessKeys("1")
@@ -174,6 +184,7 @@ func everyRead(tx imprint.Tx) error {
 	keep(tx.DeleteThingGroup(tenant, "a"))
 	keep(tx.DeletePolicyAttachment(imprint.PolicyAttachment{Tenant: tenant, Policy: "a", Target: "a"}))
 	sessions(tx, tenant, keep)
+	functionStatements(tx, tenant, keep)
 	if len(all) > 0 {
 		return all[0]
 	}
@@ -219,13 +230,54 @@ func sessions(tx imprint.Tx, tenant imprint.Tenant, keep func(error)) {
 	keep(tx.DeleteRetained(tenant, "a"))
 }
 
+// functionStatements runs all statements of functions but the paged lists.
+func functionStatements(tx imprint.Tx, tenant imprint.Tenant, keep func(error)) {
+	_, err := tx.Function(tenant, "a", imprint.LatestVersion)
+	keep(err)
+	_, err = tx.FunctionByHandler(tenant, "r", "h")
+	keep(err)
+	_, err = tx.FunctionCode("c")
+	keep(err)
+	_, err = tx.FunctionAlias(tenant, "a", "a")
+	keep(err)
+	_, err = tx.FunctionPermissions(tenant, "a", "")
+	keep(err)
+	_, err = tx.QueuedCalls(time.Unix(1, 0), 1)
+	keep(err)
+	_, err = tx.QueuedCall("a")
+	keep(err)
+	_, err = tx.NextCall(time.Unix(1, 0))
+	keep(err)
+	_, err = tx.QueuedCallCount(tenant)
+	keep(err)
+	keep(tx.DeleteQueuedCall("a"))
+	keep(tx.DeleteFunctionPermission(tenant, "a", "", "a"))
+	keep(tx.DeleteFunctionAlias(tenant, "a", "a"))
+	keep(tx.DeleteFunction(tenant, "a", "1"))
+	keep(tx.DeleteFunction(tenant, "a", imprint.LatestVersion))
+}
+
+// putFunctions makes two of each of what functions have.
+func putFunctions(tx imprint.Tx, tenant imprint.Tenant, keep func(error)) {
+	for n, id := range []string{"a", "b"} {
+		name := imprint.FunctionName(id)
+		f := imprint.Function{Tenant: tenant, Name: name, Version: imprint.LatestVersion, Runtime: "r", Handler: "h", CodeSHA256: "c"}
+		keep(tx.PutFunction(f))
+		f.Name, f.Version = "a", strconv.Itoa(n+1)
+		keep(tx.PutFunction(f))
+		keep(tx.PutFunctionAlias(imprint.FunctionAlias{Tenant: tenant, Function: "a", Name: id}))
+		keep(tx.PutFunctionPermission(imprint.FunctionPermission{Tenant: tenant, Function: "a", StatementID: id}))
+		keep(tx.PutQueuedCall(imprint.QueuedCall{ID: id, Tenant: tenant, Function: "a"}))
+	}
+}
+
 // putSome makes two of each, so that lists have a second page.
 func putSome(tx imprint.Tx, tenant imprint.Tenant, keep func(error)) {
 	for _, id := range []string{"a", "b"} {
 		certificate := imprint.CertificateID(id)
 		keep(tx.PutCertificate(imprint.Certificate{Tenant: tenant, ID: certificate, CAID: "ca", Serial: "1"}))
 		keep(tx.PutCA(imprint.CACertificate{Tenant: tenant, ID: certificate, Registration: &imprint.RegistrationConfig{TemplateName: "t"}}))
-		keep(tx.PutThing(imprint.Thing{Tenant: tenant, Name: imprint.ThingName(id), TypeName: "t", Attributes: map[string]string{"a": "b"}}))
+		keep(tx.PutThing(imprint.Thing{Tenant: tenant, Name: imprint.ThingName(id), TypeName: "t", BillingGroup: "b", Attributes: map[string]string{"a": "b"}}))
 		keep(tx.PutThingAttachment(imprint.ThingAttachment{Tenant: tenant, Thing: "a", Certificate: certificate}))
 		keep(tx.PutThingAttachment(imprint.ThingAttachment{Tenant: tenant, Thing: imprint.ThingName(id), Certificate: "a"}))
 		group := imprint.ThingGroup{Tenant: tenant, Name: imprint.ThingGroupName(id)}
@@ -236,6 +288,8 @@ func putSome(tx imprint.Tx, tenant imprint.Tenant, keep func(error)) {
 		keep(tx.PutThingGroup(imprint.ThingGroup{Tenant: tenant, Name: group.Name + "2", Ancestors: []imprint.ThingGroupName{"a"}}))
 		keep(tx.PutThingGroupMembership(imprint.ThingGroupMembership{Tenant: tenant, Thing: imprint.ThingName(id), Group: "a"}))
 		keep(tx.PutThingGroupMembership(imprint.ThingGroupMembership{Tenant: tenant, Thing: "a", Group: group.Name}))
+		keep(tx.PutThingType(imprint.ThingType{Tenant: tenant, Name: imprint.ThingTypeName(id)}))
+		keep(tx.PutBillingGroup(imprint.BillingGroup{Tenant: tenant, Name: imprint.BillingGroupName(id)}))
 		keep(tx.PutPolicy(imprint.Policy{Tenant: tenant, Name: imprint.PolicyName(id)}))
 		keep(tx.PutPolicyAttachment(imprint.PolicyAttachment{Tenant: tenant, Policy: "a", Target: id}))
 		keep(tx.PutPolicyAttachment(imprint.PolicyAttachment{Tenant: tenant, Policy: imprint.PolicyName(id), Target: "a"}))
@@ -245,6 +299,7 @@ func putSome(tx imprint.Tx, tenant imprint.Tenant, keep func(error)) {
 		keep(tx.PutAttempt(imprint.Attempt{ID: id, Tenant: tenant, Thing: "x", Outcome: imprint.OutcomeRefused}))
 	}
 	keep(tx.PutTemplateVersion(imprint.TemplateVersion{Tenant: tenant, Template: "a", Version: 2}))
+	putFunctions(tx, tenant, keep)
 	for n, id := range []string{"a", "b"} {
 		key := int64(n + 1)
 		keep(tx.PutSession(imprint.Session{Tenant: tenant, ClientID: imprint.ClientID(id), Key: key}))
@@ -275,6 +330,12 @@ func lists(tx imprint.Tx, tenant imprint.Tenant, paged func(func(imprint.Page) (
 		_, c, err := tx.ThingGroupMembers(tenant, "a", false, p)
 		return c, err
 	})
+	paged(func(p imprint.Page) (string, error) { _, c, err := tx.ThingTypes(tenant, p); return c, err })
+	paged(func(p imprint.Page) (string, error) { _, c, err := tx.BillingGroups(tenant, "", p); return c, err })
+	paged(func(p imprint.Page) (string, error) {
+		_, c, err := tx.BillingGroupThings(tenant, "b", p)
+		return c, err
+	})
 	paged(func(p imprint.Page) (string, error) { _, c, err := tx.Policies(tenant, p); return c, err })
 	paged(func(p imprint.Page) (string, error) { _, c, err := tx.TargetPolicies(tenant, "a", p); return c, err })
 	paged(func(p imprint.Page) (string, error) { _, c, err := tx.PolicyTargets(tenant, "a", p); return c, err })
@@ -283,6 +344,11 @@ func lists(tx imprint.Tx, tenant imprint.Tenant, paged func(func(imprint.Page) (
 	paged(func(p imprint.Page) (string, error) { _, c, err := tx.Issuances(tenant, p); return c, err })
 	paged(func(p imprint.Page) (string, error) { _, c, err := tx.ClaimGuards(tenant, p); return c, err })
 	paged(func(p imprint.Page) (string, error) { _, c, err := tx.RetainedMessages(tenant, p); return c, err })
+	for _, all := range []bool{false, true} {
+		paged(func(p imprint.Page) (string, error) { _, c, err := tx.Functions(tenant, all, p); return c, err })
+	}
+	paged(func(p imprint.Page) (string, error) { _, c, err := tx.FunctionVersions(tenant, "a", p); return c, err })
+	paged(func(p imprint.Page) (string, error) { _, c, err := tx.FunctionAliases(tenant, "a", p); return c, err })
 	for _, f := range []imprint.AttemptFilter{{}, {Tenant: tenant}, {FailedOnly: true}, {Tenant: tenant, FailedOnly: true},
 		{Tenant: tenant, Unassigned: true}, {Tenant: tenant, Unassigned: true, FailedOnly: true},
 		{Tenant: tenant, Unassigned: true, Match: "x"}, {Match: "x"}, {Tenant: tenant, Match: "x"}, {Match: "x", FailedOnly: true}, {Since: time.Unix(1, 0)}} {

@@ -229,7 +229,7 @@ func failureCalls() []call {
 			})
 	}
 	nothing := func(imprint.Tx) error { return nil }
-	return append(sessionCalls(), []call{
+	return append(append(sessionCalls(), registryCalls()...), []call{
 		{"provisioning a device", nothing, provision, deviceState, false},
 		{"joining a group with a policy", steps(provision, func(tx imprint.Tx) error { return tx.PutThingGroup(group(here, "g")) }), steps(
 			func(tx imprint.Tx) error { return tx.PutThingGroup(group(here, "h", "g")) },

@@ -90,6 +90,15 @@ func testWatch(t *testing.T, h Harness) {
 		{"DeleteTemplate", func(tx imprint.Tx) error { return tx.DeleteTemplate(here, "l") }, []change{templateChange}},
 		{"PutTenantSettings", func(tx imprint.Tx) error { return tx.PutTenantSettings(imprint.TenantSettings{Tenant: here}) },
 			[]change{{Kind: imprint.ChangeSettings, Tenant: here}}},
+		{"PutThingType", func(tx imprint.Tx) error { return tx.PutThingType(imprint.ThingType{Tenant: here, Name: "k"}) }, nil},
+		{"DeleteThingType", func(tx imprint.Tx) error { return tx.DeleteThingType(here, "k") }, nil},
+		{"PutBillingGroup", func(tx imprint.Tx) error {
+			return tx.PutBillingGroup(imprint.BillingGroup{Tenant: here, Name: "b"})
+		}, nil},
+		{"DeleteBillingGroup", func(tx imprint.Tx) error { return tx.DeleteBillingGroup(here, "b") }, nil},
+		{"PutEventConfigurations", func(tx imprint.Tx) error {
+			return tx.PutEventConfigurations(imprint.EventConfigurations{Tenant: here})
+		}, nil},
 		{"PutAccessKey", func(tx imprint.Tx) error {
 			return tx.PutAccessKey(imprint.AccessKey{ID: "k", Account: here.Account})
 		}, []change{keyChange}},

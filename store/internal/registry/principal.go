@@ -113,7 +113,8 @@ func (row *principalRow) thing(p *imprint.Principal) error {
 			return fmt.Errorf("couldn't read the attributes of thing %s: %w", name, err)
 		}
 		attached.Thing = &imprint.Thing{
-			Tenant: tenant, Name: name, ID: row.texts[1], TypeName: row.texts[2], BillingGroup: row.texts[3], Attributes: attributes,
+			Tenant: tenant, Name: name, ID: row.texts[1], Attributes: attributes,
+			TypeName: imprint.ThingTypeName(row.texts[2]), BillingGroup: imprint.BillingGroupName(row.texts[3]),
 			CreatedAt: readTime(row.numbers[2]), ModifiedAt: readTime(row.numbers[3]), Version: row.numbers[4],
 		}
 	}

@@ -230,3 +230,33 @@ func pageLimit(p imprint.Page) (int, error) {
 	}
 	return min(p.Limit, maxPage), nil
 }
+
+// keyRange is a list of the rows between two values of its key. Its texts hold
+// the bound where the list ends; where it begins is its first cursor. With both
+// bounds beside a cursor a database may begin at the wrong one.
+type keyRange[T any] struct {
+	kind     keyKind
+	up, down *list[T]
+}
+
+// newRange builds the texts. The condition uses $1 to $n with n = args, and the
+// bound is the next one.
+func newRange[T any](kind keyKind, columns, where string, args int, column string, scan scanner[T], key func(*T) []any) keyRange[T] {
+	end := func(sign string) *list[T] {
+		return slowly(newList(kind, columns, fmt.Sprintf("%s AND %s %s $%d", where, column, sign, args+1), args+1,
+			[]string{column}, scan, key))
+	}
+	return keyRange[T]{kind: kind, up: end("<"), down: end(">")}
+}
+
+// page reads one page of what is after one value and before another.
+func (r keyRange[T]) page(t *Tx, p imprint.Page, keep func(*T) bool, after, before string, args ...any) ([]T, string, error) {
+	l, begin, end := r.up, after, before
+	if !p.Ascending {
+		l, begin, end = r.down, before, after
+	}
+	if p.Cursor == "" {
+		p.Cursor = writeCursor(r.kind, []any{begin})
+	}
+	return l.page(t, p, keep, append(args, end)...)
+}

@@ -49,7 +49,7 @@ func thingKey(t *imprint.Thing) []any { return []any{string(t.Name)} }
 func scanThing(t *Tx, r Rows, thing *imprint.Thing) error {
 	var tenant, attributes string
 	var created, modified int64
-	err := r.Scan(&tenant, (*string)(&thing.Name), &thing.ID, &thing.TypeName, &thing.BillingGroup, &attributes,
+	err := r.Scan(&tenant, (*string)(&thing.Name), &thing.ID, (*string)(&thing.TypeName), (*string)(&thing.BillingGroup), &attributes,
 		&thing.Version, &created, &modified)
 	if err != nil {
 		return err
@@ -111,7 +111,7 @@ func (t *Tx) Things(tenant imprint.Tenant, f imprint.ThingFilter, p imprint.Page
 		if f.TypeName == "" {
 			return things.page(t, p, nil, t.in(tenant))
 		}
-		return thingsOfType.page(t, p, nil, t.in(tenant), f.TypeName)
+		return thingsOfType.page(t, p, nil, t.in(tenant), string(f.TypeName))
 	}
 	pattern, err := attributePattern(f)
 	if err != nil {
@@ -121,7 +121,7 @@ func (t *Tx) Things(tenant imprint.Tenant, f imprint.ThingFilter, p imprint.Page
 	if f.TypeName == "" {
 		return thingsLike.page(t, p, keep, t.in(tenant), pattern)
 	}
-	return thingsOfTypeLike.page(t, p, keep, t.in(tenant), f.TypeName, pattern)
+	return thingsOfTypeLike.page(t, p, keep, t.in(tenant), string(f.TypeName), pattern)
 }
 
 func hasAttribute(thing *imprint.Thing, f imprint.ThingFilter) bool {
@@ -192,7 +192,7 @@ func (t *Tx) PutThing(thing imprint.Thing) error {
 	if err != nil {
 		return fmt.Errorf("couldn't encode the attributes of thing %s: %w", thing.Name, err)
 	}
-	_, err = t.exec(putThing, t.in(thing.Tenant), string(thing.Name), thing.ID, thing.TypeName, thing.BillingGroup,
+	_, err = t.exec(putThing, t.in(thing.Tenant), string(thing.Name), thing.ID, string(thing.TypeName), string(thing.BillingGroup),
 		attributes, thing.Version, millis(thing.CreatedAt), millis(thing.ModifiedAt))
 	if err != nil {
 		return err

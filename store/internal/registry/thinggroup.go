@@ -31,9 +31,9 @@ var (
 		"version", "created_at", "modified_at")
 	putThingGroupMembership = upsert("thing_group_members", 3, "tenant", "thing", "group_name")
 
-	groupsByName   = newRange("Ts", allGroups, 1, "name", groupName)
-	groupsByParent = newRange("Ts", allGroups+" AND parent = $2", 2, "name", groupName)
-	groupsByPlace  = newRange("Us", allGroups, 1, "place", groupPlace)
+	groupsByName   = newRange("Ts", groupColumns, allGroups, 1, "name", scanThingGroup, groupName)
+	groupsByParent = newRange("Ts", groupColumns, allGroups+" AND parent = $2", 2, "name", scanThingGroup, groupName)
+	groupsByPlace  = newRange("Us", groupColumns, allGroups, 1, "place", scanThingGroup, groupPlace)
 
 	thingMemberships = newList("Vs", membershipColumns, "thing_group_members WHERE tenant = $1 AND thing = $2", 2,
 		[]string{"group_name"}, scanMembership,
@@ -42,34 +42,6 @@ var (
 		[]string{"thing"}, scanMembership,
 		func(m *imprint.ThingGroupMembership) []any { return []any{string(m.Thing)} })
 )
-
-// groupRange is a list of the groups between two values of its key. Its texts
-// hold the bound where the list ends; where it begins is its first cursor. With
-// both bounds beside a cursor a database may begin at the wrong one.
-type groupRange struct {
-	kind     keyKind
-	up, down *list[imprint.ThingGroup]
-}
-
-func newRange(kind keyKind, where string, args int, column string, key func(*imprint.ThingGroup) []any) groupRange {
-	end := func(sign string) *list[imprint.ThingGroup] {
-		return slowly(newList(kind, groupColumns, fmt.Sprintf("%s AND %s %s $%d", where, column, sign, args+1), args+1,
-			[]string{column}, scanThingGroup, key))
-	}
-	return groupRange{kind: kind, up: end("<"), down: end(">")}
-}
-
-// page reads one page of what is after one value and before another.
-func (r groupRange) page(t *Tx, p imprint.Page, keep func(*imprint.ThingGroup) bool, after, before string, args ...any) ([]imprint.ThingGroup, string, error) {
-	l, begin, end := r.up, after, before
-	if !p.Ascending {
-		l, begin, end = r.down, before, after
-	}
-	if p.Cursor == "" {
-		p.Cursor = writeCursor(r.kind, []any{begin})
-	}
-	return l.page(t, p, keep, append(args, end)...)
-}
 
 func groupName(g *imprint.ThingGroup) []any { return []any{string(g.Name)} }
 

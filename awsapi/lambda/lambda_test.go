@@ -1,0 +1,82 @@
+package lambda_test
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"testing"
+
+	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/awsapi"
+	"github.com/imprint-iot/imprint/awsapi/lambda"
+	"github.com/imprint-iot/imprint/awsapi/sigv4"
+)
+
+// noKeys is a source without access keys.
+type noKeys struct{}
+
+func (noKeys) AccessKey(context.Context, string) (sigv4.AccessKey, error) {
+	return sigv4.AccessKey{}, sigv4.ErrUnknownKey
+}
+
+func TestOperationsHaveTheirPaths(t *testing.T) {
+	t.Parallel()
+	verifier, err := sigv4.New(sigv4.Config{Keys: noKeys{}, Services: []string{"lambda"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	mux, err := awsapi.NewMux(awsapi.Config{Verifier: verifier}, lambda.Operations(), lambda.NewService(nil).Routes())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		method, path, operation string
+		offered                 bool
+	}{
+		{"POST", "/2015-03-31/functions", "CreateFunction", true},
+		{"GET", "/2015-03-31/functions/", "ListFunctions", true},
+		{"GET", "/2015-03-31/functions", "ListFunctions", true},
+		{"GET", "/2015-03-31/functions/f", "GetFunction", true},
+		{"POST", "/2015-03-31/functions/arn%3Aaws%3Alambda%3Aus-east-1%3A000000000000%3Afunction%3Af/invocations", "Invoke", true},
+		{"DELETE", "/2015-03-31/functions/f/policy/s", "RemovePermission", true},
+		{"PUT", "/2017-10-31/functions/f/concurrency", "PutFunctionConcurrency", true},
+		{"GET", "/2018-10-31/layers", "ListLayers", false},
+		{"GET", "/2015-03-31/nothing", "", false},
+	} {
+		name, offered := mux.OperationOf(test.method, test.path)
+		if name != test.operation || offered != test.offered || !lambda.Owns(test.path) {
+			t.Errorf("%s %s: got %q, offered %v; owned %v", test.method, test.path, name, offered, lambda.Owns(test.path))
+		}
+	}
+	for _, path := range []string{"/things/2015-03-31/functions", "/policies/x", "/2015/functions", "/metrics"} {
+		if lambda.Owns(path) {
+			t.Errorf("%s isn't of this API", path)
+		}
+	}
+}
+
+func TestErrorsHaveTheAPIsNames(t *testing.T) {
+	t.Parallel()
+	for code, want := range map[imprint.Code]struct {
+		name   string
+		status int
+	}{
+		imprint.CodeInvalidRequest:    {"InvalidParameterValueException", http.StatusBadRequest},
+		imprint.CodeNotFound:          {"ResourceNotFoundException", http.StatusNotFound},
+		imprint.CodeFunctionMissing:   {"ResourceNotFoundException", http.StatusNotFound},
+		imprint.CodeAlreadyExists:     {"ResourceConflictException", http.StatusConflict},
+		imprint.CodeVersionConflict:   {"PreconditionFailedException", http.StatusPreconditionFailed},
+		imprint.CodePacketTooLarge:    {"RequestTooLargeException", http.StatusRequestEntityTooLarge},
+		imprint.CodeFunctionThrottled: {"TooManyRequestsException", http.StatusTooManyRequests},
+		imprint.CodeFunctionDenied:    {"AccessDeniedException", http.StatusForbidden},
+		imprint.CodeUnavailable:       {"ServiceException", http.StatusInternalServerError},
+	} {
+		got := lambda.Translate(imprint.Errorf(code, "the reason"))
+		if got.Code != want.name || got.Status != want.status {
+			t.Errorf("%s: got %s %d, want %s %d", code, got.Code, got.Status, want.name, want.status)
+		}
+	}
+	if got := lambda.Translate(errors.New("the store's secret reason")); got.Code != "ServiceException" || got.Message == "the store's secret reason" {
+		t.Errorf("got %+v", got)
+	}
+}

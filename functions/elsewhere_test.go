@@ -1,0 +1,254 @@
+package functions_test
+
+import (
+	"context"
+	"crypto/hmac"
+	"encoding/base64"
+	"encoding/pem"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/awsapi/sigv4"
+	"github.com/imprint-iot/imprint/functions"
+)
+
+const secret = "a secret of the webhook"
+
+// hook serves a webhook over TLS and gives its URL and roots.
+func hook(t *testing.T, handle http.HandlerFunc) (address, roots string) {
+	t.Helper()
+	server := httptest.NewTLSServer(handle)
+	t.Cleanup(server.Close)
+	return server.URL, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}))
+}
+
+func (h *house) webhook(name, address, roots string, timeout time.Duration) {
+	h.t.Helper()
+	h.putZip(name, nil, func(f *imprint.Function) {
+		f.Runtime, f.Handler, f.Timeout = functions.RuntimeWebhook, address, timeout
+		f.Environment = map[string]string{functions.WebhookSecret: secret, functions.WebhookCA: roots}
+	})
+}
+
+func TestWebhooksGetSignedRequests(t *testing.T) {
+	t.Parallel()
+	address, roots := hook(t, func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Error(err)
+		}
+		timestamp := r.Header.Get("Imprint-Timestamp")
+		seconds, err := strconv.ParseInt(timestamp, 10, 64)
+		if err != nil || time.Since(time.Unix(seconds, 0)) > time.Minute {
+			t.Errorf("timestamp %q: %v", timestamp, err)
+		}
+		if !hmac.Equal([]byte(r.Header.Get("Imprint-Signature")), []byte(functions.SignWebhook(secret, timestamp, body))) {
+			t.Errorf("signature %q isn't of this body", r.Header.Get("Imprint-Signature"))
+		}
+		if r.Header.Get("Imprint-Function-Arn") != home.FunctionARN("f") || r.Header.Get("Imprint-Source-Arn") != "source" ||
+			r.Header.Get("Imprint-Request-Id") == "" || r.Header.Get("Content-Type") != "application/json" || r.Method != http.MethodPost {
+			t.Errorf("got %s with %v", r.Method, r.Header)
+		}
+		_, _ = w.Write(body)
+	})
+	h := open(t, nil)
+	h.webhook("f", address, roots, patience)
+	c := call("f", `{"a":1}`)
+	c.SourceARN = "source"
+	result, err := h.Invoke(t.Context(), c)
+	if err != nil || string(result.Payload) != `{"a":1}` || result.Cold {
+		t.Errorf("got %+v, %v", result, err)
+	}
+}
+
+// The signature of the manual's example.
+func TestTheSignatureIsAsDocumented(t *testing.T) {
+	t.Parallel()
+	// printf '1767225600.{"a":1}' | openssl dgst -sha256 -hmac 0123456789abcdef
+	const want = "v1=539b0e21b535c5201ef7d1453c0a0de4ad132293226de9018be0cfbf0092faa6"
+	if got := functions.SignWebhook("0123456789abcdef", "1767225600", []byte(`{"a":1}`)); got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+func TestWebhooksThatFail(t *testing.T) {
+	t.Parallel()
+	h := open(t, nil)
+	gone := make(chan struct{})
+	address, roots := hook(t, func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/status":
+			http.Error(w, "no such device", http.StatusInternalServerError)
+		case "/throttled":
+			w.WriteHeader(http.StatusTooManyRequests)
+		case "/text":
+			_, _ = io.WriteString(w, "not JSON")
+		case "/empty":
+			w.WriteHeader(http.StatusNoContent)
+		case "/large":
+			_, _ = io.WriteString(w, `"`+strings.Repeat("x", 6<<20)+`"`)
+		case "/redirect":
+			http.Redirect(w, r, "/empty", http.StatusTemporaryRedirect)
+		case "/hang":
+			select {
+			case <-r.Context().Done():
+			case <-gone:
+			}
+		}
+	})
+	t.Cleanup(func() { close(gone) })
+	for _, test := range []struct {
+		name, path, roots string
+		code              imprint.Code
+		payload           string
+	}{
+		{"status", "/status", roots, imprint.CodeFunctionFailed, "the webhook answered 500: no such device"},
+		{"throttled", "/throttled", roots, imprint.CodeFunctionThrottled, ""},
+		{"text", "/text", roots, imprint.CodeFunctionFailed, "isn't JSON"},
+		{"empty", "/empty", roots, "", "null"},
+		{"large", "/large", roots, imprint.CodeFunctionFailed, "more than"},
+		{"redirect", "/redirect", roots, imprint.CodeFunctionFailed, "answered 307"},
+		{"hang", "/hang", roots, imprint.CodeFunctionTimeout, "timed out after 1.00 seconds"},
+		{"untrusted", "/empty", "", imprint.CodeFunctionFailed, "certificate"},
+	} {
+		h.webhook(test.name, address+test.path, test.roots, time.Second)
+		result, err := h.Invoke(t.Context(), call(test.name, "{}"))
+		wantCode(t, err, test.code)
+		if !strings.Contains(string(result.Payload), test.payload) {
+			t.Errorf("%s: got %.300s", test.name, result.Payload)
+		}
+		if strings.Contains(string(result.Payload), secret) || err != nil && strings.Contains(err.Error(), secret) {
+			t.Errorf("%s: the secret is told", test.name)
+		}
+	}
+}
+
+func TestWebhookRunsAtOnceAreBounded(t *testing.T) {
+	t.Parallel()
+	begun, release := make(chan struct{}, 3), make(chan struct{})
+	address, roots := hook(t, func(w http.ResponseWriter, r *http.Request) {
+		begun <- struct{}{}
+		<-release
+	})
+	h := open(t, func(o *functions.Options) { o.MaxConcurrency = 2 })
+	h.webhook("f", address, roots, patience)
+	ended := make(chan error, 3)
+	for range 3 {
+		go func() {
+			_, err := h.Invoke(context.Background(), call("f", "{}"))
+			ended <- err
+		}()
+	}
+	<-begun
+	<-begun
+	hasty := call("f", "{}")
+	hasty.Timeout = 50 * time.Millisecond
+	_, err := h.Invoke(t.Context(), hasty)
+	wantCode(t, err, imprint.CodeFunctionTimeout)
+	select {
+	case <-begun:
+		t.Error("a third run began")
+	default:
+	}
+	close(release)
+	for range 3 {
+		err := <-ended
+		if err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// oneKey is a source of access keys with one in it.
+type oneKey struct{ key sigv4.AccessKey }
+
+func (k oneKey) AccessKey(_ context.Context, id string) (sigv4.AccessKey, error) {
+	if id != k.key.ID {
+		return sigv4.AccessKey{}, sigv4.ErrUnknownKey
+	}
+	return k.key, nil
+}
+
+const foreign = "arn:aws:lambda:eu-west-1:123456789012:function:real:prod"
+
+// remote puts a function that runs at an Invoke API.
+func (h *house) remote(name, address, roots string) {
+	h.putZip(name, nil, func(f *imprint.Function) {
+		f.Runtime, f.Handler, f.Timeout = functions.RuntimeRemote, foreign, 5*time.Second
+		f.Environment = map[string]string{functions.RemoteAccessKeyID: "AKIAEXAMPLE000000000", functions.RemoteSecretAccessKey: "the secret key",
+			functions.RemoteEndpoint: address, functions.RemoteCA: roots}
+	})
+}
+
+func TestRemoteFunctionsAreInvokedSigned(t *testing.T) {
+	t.Parallel()
+	verifier, err := sigv4.New(sigv4.Config{
+		Keys:     oneKey{sigv4.AccessKey{ID: "AKIAEXAMPLE000000000", Secret: "the secret key", Account: "123456789012"}},
+		Services: []string{"lambda"}, Regions: []string{"eu-west-1"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	address, roots := hook(t, func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Error(err)
+		}
+		claim, err := verifier.Parse(r)
+		if err == nil {
+			_, err = verifier.Verify(r.Context(), claim, r, body)
+		}
+		if err != nil {
+			t.Errorf("the signature: %v", err)
+		}
+		if r.URL.Path != "/2015-03-31/functions/"+foreign+"/invocations" || r.Header.Get("X-Amz-Invocation-Type") != "RequestResponse" {
+			t.Errorf("got %s with %v", r.URL.Path, r.Header)
+		}
+		w.Header().Set("X-Amz-Log-Result", base64.StdEncoding.EncodeToString([]byte("a log line")))
+		switch string(body) {
+		case `"fail"`:
+			w.Header().Set("X-Amz-Function-Error", "Unhandled")
+			_, _ = io.WriteString(w, `{"errorMessage":"no such device","errorType":"E"}`)
+		case `"timeout"`:
+			w.Header().Set("X-Amz-Function-Error", "Unhandled")
+			_, _ = io.WriteString(w, `{"errorMessage":"x Task timed out after 3.00 seconds"}`)
+		case `"missing"`:
+			w.WriteHeader(http.StatusNotFound)
+		case `"throttled"`:
+			w.WriteHeader(http.StatusTooManyRequests)
+		case `"refused"`:
+			w.Header().Set("X-Amzn-ErrorType", "AccessDeniedException")
+			w.WriteHeader(http.StatusForbidden)
+		default:
+			_, _ = w.Write(body)
+		}
+	})
+	h := open(t, nil)
+	h.remote("f", address, roots)
+	for event, code := range map[string]imprint.Code{
+		`{"a":1}`: "", `"fail"`: imprint.CodeFunctionFailed, `"timeout"`: imprint.CodeFunctionTimeout, `"missing"`: imprint.CodeFunctionMissing,
+		`"throttled"`: imprint.CodeFunctionThrottled, `"refused"`: imprint.CodeFunctionFailed,
+	} {
+		result, err := h.Invoke(t.Context(), call("f", event))
+		wantCode(t, err, code)
+		if code == "" && (string(result.Payload) != event || result.Log != "a log line") {
+			t.Errorf("got %+v", result)
+		}
+		if event == `"refused"` && !strings.Contains(string(result.Payload), "AccessDeniedException") {
+			t.Errorf("got %s", result.Payload)
+		}
+	}
+	// Rules and templates may name it by its own ARN.
+	result, err := h.Invoke(t.Context(), imprint.FunctionCall{Tenant: home, ARN: foreign, Payload: []byte("2")})
+	if err != nil || string(result.Payload) != "2" {
+		t.Errorf("by its own ARN: got %s, %v", result.Payload, err)
+	}
+	_, err = h.Invoke(t.Context(), imprint.FunctionCall{Tenant: home, ARN: foreign, Payload: []byte("2"), Principal: "iot.amazonaws.com"})
+	wantCode(t, err, imprint.CodeFunctionDenied)
+}

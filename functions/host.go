@@ -1,0 +1,324 @@
+package functions
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/imprint-iot/imprint"
+)
+
+// functionKey names a function, of all its versions.
+type functionKey struct {
+	tenant imprint.Tenant
+	name   imprint.FunctionName
+}
+
+// poolKey names what runs in the processes of one pool: one state of one
+// version.
+type poolKey struct {
+	functionKey
+	version, revision string
+}
+
+// pool has the processes of one state of one version.
+type pool struct {
+	key      poolKey
+	function imprint.Function
+	limit    int // processes of the function, of all its pools
+	idle     []*process
+	starting int
+	// returning counts processes that have answered and will ask for their next
+	// event in a moment: for those nobody starts another.
+	returning int
+	size      int // all processes, the starting and ending ones too
+	waiters   []*waiter
+	stale     bool // another revision has come: processes end after their run
+}
+
+// waiter is a call that waits for a process.
+type waiter struct {
+	granted chan grant // of capacity 1; gets one grant
+}
+
+// grant is a process that is the caller's until its run is over, or what became
+// of the start of one.
+type grant struct {
+	process *process
+	cold    bool
+	failed  *outcome
+}
+
+// host starts, keeps and ends processes. Its lock guards all pools and the state
+// of all processes; nothing waits under it.
+type host struct {
+	clock imprint.Clock
+	opts  Options
+	code  *codeStore
+	start *starter
+
+	interpretersMu sync.Mutex
+	interpreters   map[string]string // paths by name
+
+	mu      sync.Mutex
+	pools   map[poolKey]*pool
+	counts  map[functionKey]int // processes
+	total   int
+	waiting int
+	closed  bool
+	all     map[*process]struct{}
+
+	work     sync.WaitGroup
+	stop     chan struct{}
+	watching chan struct{} // closed when the memory watch has ended
+}
+
+func newHost(clock imprint.Clock, opts Options, code *codeStore) *host {
+	h := &host{
+		clock: clock, opts: opts, code: code, start: newStarter(),
+		pools: map[poolKey]*pool{}, counts: map[functionKey]int{}, all: map[*process]struct{}{},
+		interpreters: map[string]string{}, stop: make(chan struct{}), watching: make(chan struct{}),
+	}
+	go h.watchMemory()
+	return h
+}
+
+// now counts processes and waiting calls.
+func (h *host) now() (processes, waiting int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.total, h.waiting
+}
+
+// close ends every process and waits for its end.
+func (h *host) close() {
+	h.mu.Lock()
+	h.closed = true
+	for p := range h.all {
+		p.endLocked(endedShutdown)
+	}
+	for _, p := range h.pools {
+		for _, w := range p.waiters {
+			w.granted <- grant{failed: &outcome{kind: outcomeUnavailable}}
+		}
+		h.waiting -= len(p.waiters)
+		p.waiters = nil
+	}
+	h.mu.Unlock()
+	close(h.stop)
+	h.work.Wait()
+	h.start.close()
+	<-h.watching
+}
+
+// acquire gives a process for one run, or what became of its start. Errors:
+// CodeFunctionThrottled, CodeFunctionTimeout when the context ends.
+func (h *host) acquire(ctx context.Context, found target) (grant, error) {
+	h.mu.Lock()
+	if h.closed {
+		h.mu.Unlock()
+		return grant{failed: &outcome{kind: outcomeUnavailable}}, nil
+	}
+	p := h.poolOf(found)
+	if p.limit == 0 {
+		h.mu.Unlock()
+		return grant{}, imprint.Errorf(imprint.CodeFunctionThrottled, "the function's reserved concurrency is 0")
+	}
+	if n := len(p.idle); n > 0 && len(p.waiters) == 0 {
+		process := p.idle[n-1]
+		p.idle = p.idle[:n-1]
+		process.state = stateBusy
+		h.mu.Unlock()
+		return grant{process: process}, nil
+	}
+	if len(p.waiters) >= h.opts.MaxWaiting {
+		h.mu.Unlock()
+		return grant{}, imprint.Errorf(imprint.CodeFunctionThrottled, "%d calls of function %s wait already", h.opts.MaxWaiting, p.key.name)
+	}
+	w := &waiter{granted: make(chan grant, 1)}
+	p.waiters = append(p.waiters, w)
+	h.waiting++
+	h.schedule(p)
+	h.mu.Unlock()
+	select {
+	case g := <-w.granted:
+		return g, nil
+	case <-ctx.Done():
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if i := slices.Index(p.waiters, w); i >= 0 {
+		p.waiters = slices.Delete(p.waiters, i, i+1)
+		h.waiting--
+		h.forget(p)
+	} else if g := <-w.granted; g.process != nil {
+		g.process.freeLocked(false) // it came at the last moment
+	}
+	return grant{}, imprint.Errorf(imprint.CodeFunctionTimeout, "no process of function %s was ready in time", p.key.name)
+}
+
+// poolOf gives the pool of a version's present state, and lets the processes of
+// its earlier states end.
+func (h *host) poolOf(found target) *pool {
+	key := poolKey{functionKey{found.function.Tenant, found.function.Name}, found.function.Version, found.function.RevisionID}
+	limit := h.opts.MaxConcurrency
+	if found.limit >= 0 {
+		limit = min(limit, found.limit)
+	}
+	p := h.pools[key]
+	if p == nil {
+		p = &pool{key: key, function: found.function}
+		h.pools[key] = p
+		for other, old := range h.pools {
+			if other.functionKey == key.functionKey && other.version == key.version && old != p {
+				h.retire(old)
+			}
+		}
+	}
+	p.limit = limit
+	return p
+}
+
+// retire ends a pool's idle processes; others end after their run.
+func (h *host) retire(p *pool) {
+	p.stale = true
+	for _, process := range slices.Clone(p.idle) {
+		process.endLocked(endedIdle)
+	}
+	h.forget(p)
+}
+
+// retireAll ends the processes of a function that was deleted.
+func (h *host) retireAll(key functionKey) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, p := range h.pools {
+		if p.key.functionKey == key {
+			h.retire(p)
+		}
+	}
+}
+
+// forget drops a pool with nothing in it.
+func (h *host) forget(p *pool) {
+	if p.size == 0 && len(p.waiters) == 0 && h.pools[p.key] == p {
+		delete(h.pools, p.key)
+	}
+}
+
+// schedule starts processes for those who wait, as far as the limits allow.
+func (h *host) schedule(p *pool) {
+	for len(p.waiters) > p.starting+p.returning && h.counts[p.key.functionKey] < p.limit && !h.closed {
+		if h.total >= h.opts.MaxProcesses {
+			// An idle process of another pool makes room when it has ended.
+			h.evict()
+			return
+		}
+		p.starting++
+		p.size++
+		h.total++
+		h.counts[p.key.functionKey]++
+		h.work.Go(func() { h.run(p) })
+	}
+}
+
+// evict ends the process that is idle for longest.
+func (h *host) evict() {
+	var oldest *process
+	for _, p := range h.pools {
+		for _, process := range p.idle {
+			if oldest == nil || process.idleSince.Before(oldest.idleSince) {
+				oldest = process
+			}
+		}
+	}
+	if oldest != nil {
+		oldest.endLocked(endedIdle)
+	}
+}
+
+// offer gives a process that is ready to who waits for longest, or keeps it
+// warm.
+func (h *host) offer(process *process, cold bool) {
+	p := process.pool
+	if len(p.waiters) > 0 {
+		w := p.waiters[0]
+		p.waiters = p.waiters[1:]
+		h.waiting--
+		process.state = stateBusy
+		w.granted <- grant{process: process, cold: cold}
+		return
+	}
+	if p.stale || h.closed {
+		process.endLocked(endedIdle)
+		return
+	}
+	process.state = stateIdle
+	process.idleSince = h.clock()
+	process.idleTimer.Reset(h.opts.Idle)
+	p.idle = append(p.idle, process)
+	if h.total >= h.opts.MaxProcesses && h.waiting > 0 {
+		h.evict()
+	}
+}
+
+// run is the life of one process, from its start to its end.
+func (h *host) run(p *pool) {
+	process, failed := h.launch(p)
+	if process != nil {
+		failed = process.wait()
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if failed != nil {
+		// It ended before it was ready: who waits for longest hears of it.
+		p.starting--
+		if len(p.waiters) > 0 {
+			p.waiters[0].granted <- grant{failed: failed, cold: true}
+			p.waiters = p.waiters[1:]
+			h.waiting--
+		}
+	}
+	if process != nil {
+		delete(h.all, process)
+	}
+	p.size--
+	h.total--
+	h.counts[p.key.functionKey]--
+	if h.counts[p.key.functionKey] == 0 {
+		delete(h.counts, p.key.functionKey)
+	}
+	for _, other := range h.pools {
+		h.schedule(other)
+	}
+	h.forget(p)
+}
+
+// memoryInterval is how often the memory of processes is looked at.
+const memoryInterval = 100 * time.Millisecond
+
+// watchMemory ends processes that hold more memory than their function may. A
+// limit of address space would be simpler, but the runtimes of Go, Node and
+// Python reserve far more than they use.
+func (h *host) watchMemory() {
+	defer close(h.watching)
+	ticker := time.NewTicker(memoryInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-h.stop:
+			return
+		case <-ticker.C:
+		}
+		h.mu.Lock()
+		list := make([]*process, 0, len(h.all))
+		for p := range h.all {
+			list = append(list, p)
+		}
+		h.mu.Unlock()
+		for _, p := range list {
+			p.checkMemory()
+		}
+	}
+}

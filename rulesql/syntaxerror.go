@@ -1,0 +1,89 @@
+package rulesql
+
+import (
+	"fmt"
+	"strings"
+	"unicode/utf8"
+)
+
+// SyntaxError says where and why a text is not a statement. Line and Column count from 1, Column in
+// characters. Hint tells what to write instead; it may be empty.
+type SyntaxError struct {
+	Line   int    `json:"line"`
+	Column int    `json:"column"`
+	Msg    string `json:"message"`
+	Hint   string `json:"hint,omitempty"`
+}
+
+// Error gives the sentence "line 1, column 8: message (hint)".
+func (e *SyntaxError) Error() string {
+	if e.Hint == "" {
+		return fmt.Sprintf("line %d, column %d: %s", e.Line, e.Column, e.Msg)
+	}
+	return fmt.Sprintf("line %d, column %d: %s (%s)", e.Line, e.Column, e.Msg, e.Hint)
+}
+
+// Warning is something in a statement that AWS IoT Core takes too, but that can't do what its
+// author meant, such as a call with the wrong number of arguments, which is always Undefined.
+type Warning struct {
+	Line   int    `json:"line"`
+	Column int    `json:"column"`
+	Msg    string `json:"message"`
+}
+
+// syntaxErrorAt turns a byte offset into line and column.
+func syntaxErrorAt(text string, offset int, hint, format string, args ...any) *SyntaxError {
+	line, column := position(text, offset)
+	return &SyntaxError{Line: line, Column: column, Msg: fmt.Sprintf(format, args...), Hint: hint}
+}
+
+func position(text string, offset int) (line, column int) {
+	before := text[:min(offset, len(text))]
+	start := strings.LastIndexByte(before, '\n') + 1
+	return strings.Count(before, "\n") + 1, utf8.RuneCountInString(before[start:]) + 1
+}
+
+// excerpt shortens what is quoted.
+func excerpt(s string) string {
+	const most = 60
+	if len(s) <= most {
+		return s
+	}
+	return strings.ToValidUTF8(s[:most], "") + "..."
+}
+
+// nearest gives the name with the smallest edit distance to what was written,
+// or "" when none is close enough to be meant.
+func nearest(written string, names []string) string {
+	if len(written) > 40 {
+		return ""
+	}
+	best, bestDistance := "", len(written)/2+1
+	for _, name := range names {
+		d := editDistance(strings.ToLower(written), name)
+		if d < bestDistance {
+			best, bestDistance = name, d
+		}
+	}
+	return best
+}
+
+// editDistance is the Levenshtein distance in bytes; its callers bound the lengths.
+func editDistance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		diagonal := row[0]
+		row[0] = i
+		for j := 1; j <= len(b); j++ {
+			cost := 1
+			if a[i-1] == b[j-1] {
+				cost = 0
+			}
+			diagonal, row[j] = row[j], min(row[j]+1, row[j-1]+1, diagonal+cost)
+		}
+	}
+	return row[len(b)]
+}
