@@ -103,6 +103,22 @@ const (
 	CodeSignature              Code = "SignatureNotAccepted"
 )
 
+// Codes of fleet provisioning. Their names on the wire stand in the table.
+const (
+	CodeClaimRequest    Code = "ClaimRequestInvalid"
+	CodeClaimToken      Code = "OwnershipTokenInvalid"
+	CodeClaimDenied     Code = "ClaimDenied"
+	CodeClaimExpired    Code = "ClaimExpired"
+	CodeClaimStopped    Code = "ClaimStopped"
+	CodeClaimNotAllowed Code = "ClaimNotAllowed"
+	CodeClaimQuota      Code = "ClaimQuotaExceeded"
+	CodeClaimAnomaly    Code = "ClaimAnomaly"
+	CodeHookDenied      Code = "HookDenied"
+	CodeHookFailed      Code = "HookFailed"
+	CodeProviderFailed  Code = "CertificateProviderFailed"
+	CodeReceiveDenied   Code = "ReceiveDenied"
+)
+
 // Description is one row of the error table.
 type Description struct {
 	Code Code
@@ -154,7 +170,7 @@ var table = []Description{
 	{CodeRegistrationCode, "RegistrationCodeValidationException", 400, 0, "", "The verification certificate's common name isn't this tenant's registration code.", "Run aws iot get-registration-code and make a new verification certificate with exactly that CN."},
 	{CodeMalformedPolicy, "MalformedPolicyException", 400, 0, "", "The policy document isn't valid.", "The message names the line and the member; fix it and send it again."},
 	{CodeRegistrationFailure, "ResourceRegistrationFailureException", 400, 0, "ResourceRegistrationFailure", "A resource of the template couldn't be made.", "Read the message: it names the resource."},
-	{CodeThrottled, "ThrottlingException", 400, 0x97, "Throttled", "Too many requests.", "Slow down and retry with back-off."},
+	{CodeThrottled, "ThrottlingException", 400, 0x97, "TooManyRequests", "Too many requests.", "Slow down and retry with back-off."},
 	{CodeUnauthorized, "UnauthorizedException", 401, 0x87, "AccessDenied", "The service refuses this caller.", "Use credentials that may do this."},
 	{CodeAccessDenied, "AccessDeniedException", 403, 0x87, "AccessDenied", "The caller's identity policy doesn't allow this.", "Let an administrator extend the policy of this access key."},
 	{CodeNotFound, "ResourceNotFoundException", 404, 0, "ResourceNotFound", "The named resource doesn't exist in this tenant.", "Check the name, and the region: each region is a tenant of its own."},
@@ -198,10 +214,10 @@ var table = []Description{
 	{CodeCAInactive, "", 0, 0x87, "", "The CA that signed the certificate is INACTIVE.", "aws iot update-ca-certificate --new-status ACTIVE --certificate-id CA"},
 	{CodeCAExpired, "", 0, 0x87, "", "The CA that signed the certificate is outside its validity.", "Register a renewed CA, or check the server's clock."},
 	{CodeAutoRegistrationOff, "", 0, 0x87, "", "The CA that signed the certificate doesn't allow auto-registration.", "aws iot update-ca-certificate --new-auto-registration-status ENABLE --certificate-id CA"},
-	{CodeTemplateMissing, "", 0, 0x87, "", "The provisioning template that the CA names doesn't exist.", "Create it, or point the CA's registrationConfig at one that does."},
-	{CodeTemplateDisabled, "", 0, 0x87, "", "The provisioning template that the CA names is disabled.", "aws iot update-provisioning-template --enabled --template-name NAME"},
-	{CodeTemplateInvalid, "", 0, 0x87, "", "The provisioning template isn't valid.", "The detail names line and member; store a corrected version."},
-	{CodeParameterMissing, "", 0, 0x87, "InvalidParameters", "The template needs a parameter that the certificate's subject doesn't have.", "Put the field into the subject of the device's certificates, or give the parameter a Default in the template."},
+	{CodeTemplateMissing, "", 0, 0x87, "ResourceNotFound", "The provisioning template doesn't exist.", "Create it, or name one that does exist: in the CA's registrationConfig, or in the topic that the device publishes to."},
+	{CodeTemplateDisabled, "", 0, 0x87, "AccessDenied", "The provisioning template is disabled.", "aws iot update-provisioning-template --enabled --template-name NAME"},
+	{CodeTemplateInvalid, "", 0, 0x87, "InvalidRequest", "The provisioning template isn't valid.", "The detail names line and member; store a corrected version."},
+	{CodeParameterMissing, "", 0, 0x87, "InvalidParameters", "The template needs a parameter that neither the certificate's subject nor the device's request has.", "Put the field into the subject of the device's certificates or the parameter into its request, or give it a Default in the template."},
 	{CodeTemplateValue, "", 0, 0x87, "InvalidParameters", "A value that the template computed isn't legal.", "The detail names the member and the rule; change the template or the certificate's subject."},
 	{CodePolicyMissing, "", 0, 0x87, "ResourceNotFound", "The policy that the template names doesn't exist.", "aws iot create-policy --policy-name NAME --policy-document file://policy.json"},
 	{CodeThingTypeMissing, "", 0, 0x87, "ResourceNotFound", "The thing type that the template names doesn't exist.", "Create the thing type, or take it out of the template."},
@@ -240,4 +256,17 @@ var table = []Description{
 	{CodeNoRequest, "", 0, 0, "", "The connection ended before a complete HTTP request came.", "MQTT on this port needs the application protocol x-amzn-mqtt-ca or mqtt (ALPN) in the TLS hello; without one it speaks HTTP."},
 	{CodeSignature, "", 0, 0, "", "The request's signature (Signature Version 4) isn't accepted.", "Sign with an access key of this server, the service name iotdevicegateway, and a clock that is right."},
 	{CodeSlowConsumer, "", 0, 0x97, "", "The device didn't read its messages fast enough.", "Check the link, or let the device subscribe to less."},
+
+	{CodeClaimRequest, "", 0, 0x83, "InvalidPayload", "A fleet provisioning request's payload isn't what its topic asks for.", "Send JSON to topics that end in /json, CBOR to those that end in /cbor; docs/fleet-provisioning.md has the members."},
+	{CodeClaimToken, "", 0, 0x83, "InvalidCertificateOwnershipToken", "The certificate ownership token is empty, malformed, expired, used up, or another claim's.", "Ask for a new certificate: a token is good for one registration, for an hour, with the claim certificate that asked for it."},
+	{CodeClaimDenied, "", 0, 0x87, "AccessDenied", "The caller can't use the fleet provisioning API.", "Connect with a claim certificate; a trusted user's claim is good for its own template alone."},
+	{CodeClaimExpired, "", 0, 0x87, "AccessDenied", "The trusted user's claim certificate has expired.", "Ask for a new one: aws iot create-provisioning-claim --template-name NAME"},
+	{CodeClaimStopped, "", 0, 0x87, "AccessDenied", "The claim certificate was stopped by its guard.", "Find out why, then: imprint claim guard CERTIFICATE_ID --resume"},
+	{CodeClaimNotAllowed, "", 0, 0x87, "AccessDenied", "The claim certificate's guard doesn't allow this request: its time, network or serial number.", "The detail names the rule; imprint claim guard CERTIFICATE_ID shows all of them."},
+	{CodeClaimQuota, "", 0, 0x87, "AccessDenied", "The claim certificate has registered as many devices as its guard allows.", "imprint claim guard CERTIFICATE_ID --quota N --resume"},
+	{CodeClaimAnomaly, "", 0, 0x87, "AccessDenied", "The claim certificate was used in a way that its guard takes for misuse, and is stopped.", "Look for a leaked claim key; then: imprint claim guard CERTIFICATE_ID --resume"},
+	{CodeHookDenied, "", 0, 0x87, "AccessDenied", "The template's pre-provisioning hook didn't allow the device.", "Look at the function: it must answer {\"allowProvisioning\": true}."},
+	{CodeHookFailed, "", 0, 0x87, "AccessDenied", "The template's pre-provisioning hook failed, answered something else than it should, or took over five seconds.", "The detail says which; run the function by hand with aws lambda invoke."},
+	{CodeProviderFailed, "", 0, 0x87, "AccessDenied", "The certificate provider's function failed or answered a certificate that can't be used.", "The function must answer {\"certificatePem\": ...} for the key of the signing request within five seconds."},
+	{CodeReceiveDenied, "", 0, 0x87, "", "No policy of the certificate allows iot:Receive on the topic of the service's answer.", "Allow iot:Receive on topic/TOPIC, beside iot:Subscribe on topicfilter/TOPIC."},
 }

@@ -87,6 +87,7 @@ type ReadTx interface {
 	IssuanceReader
 	SessionReader
 	FunctionReader
+	ClaimReader
 }
 
 // Tx reads and writes. Put inserts or replaces the whole row; Delete of
@@ -107,6 +108,7 @@ type Tx interface {
 	IssuanceWriter
 	SessionWriter
 	FunctionWriter
+	ClaimWriter
 }
 
 // CertificateReader reads device certificates.

@@ -45,6 +45,7 @@ type Options struct {
 	Devices     int       // 1 to MaxDevices
 	Concurrency int       // connections at a time, 1 to MaxConcurrency
 	FullOnly    bool      // Handshake alone: no reconnects that resume their TLS session
+	ServerFlags []string  // further flags of the server
 	KeepData    bool      // leave the server's data directory for inspection
 	CPUProfile  string    // file for a profile of the server in the measured part; empty: none
 	Messages    io.Writer // what goes on and what the children say, for people
@@ -127,7 +128,7 @@ func (s *stand) open(ctx context.Context, target Target) error {
 		return fmt.Errorf("couldn't make a data directory: %w", err)
 	}
 	s.dir = dir
-	s.server, err = startChild("Imprint server", target.Program, target.ServerArgs(dir), s.opts.Messages)
+	s.server, err = startChild("Imprint server", target.Program, append(target.ServerArgs(dir), s.opts.ServerFlags...), s.opts.Messages)
 	if err != nil {
 		return err
 	}

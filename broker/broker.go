@@ -92,6 +92,12 @@ type Options struct {
 	ThroughputRate int // bytes a second from one connection; more wait [512 KiB]
 	ConnectRate    int // CONNECT packets a second of one client id [no limit]
 
+	// Reserved answers requests on topics of the service; nil: there are none.
+	Reserved Reserved
+	// MaxRequests of all connections and MaxRequestsPerConnection may be under way;
+	// more are refused [512; 4].
+	MaxRequests, MaxRequestsPerConnection int
+
 	Logger *slog.Logger // [slog.Default]
 }
 
@@ -119,6 +125,8 @@ func (o Options) withDefaults() Options {
 	setInt(&o.MaxSessionMessages, 10_000)
 	setInt(&o.MaxSessionBytes, 64<<20)
 	setInt(&o.MaxRetained, 5000)
+	setInt(&o.MaxRequests, 512)
+	setInt(&o.MaxRequestsPerConnection, 4)
 	setRate(&o.PublishRate, 100)
 	setRate(&o.ThroughputRate, 512<<10)
 	o.MaxInflight = min(o.MaxInflight, maxUint16-1)
@@ -170,6 +178,9 @@ type Counters struct {
 	// pauses above ThroughputRate, QueueFull the messages that a full queue had no
 	// room for.
 	PublishThrottled, ThroughputDelayed, QueueFull uint64
+	// Requests on topics of the service, and those refused because too many were
+	// under way.
+	Requests, RequestsThrottled uint64
 	// Stored sessions outlive their connections; Expired ones have ended.
 	Stored  int64
 	Expired uint64
@@ -183,6 +194,7 @@ type counters struct {
 	slowConsumers, takeovers, protocolErrors atomic.Uint64
 
 	publishThrottled, throughputDelayed, queueFull, expired atomic.Uint64
+	requests, requestsThrottled                             atomic.Uint64
 	stored                                                  atomic.Int64
 
 	refusals sync.Map // imprint.Code to *atomic.Uint64
@@ -196,6 +208,7 @@ type Broker struct {
 	identities *identity.Resolver
 	clock      imprint.Clock
 	count      counters
+	requesting atomic.Int64 // requests under way
 
 	mu      sync.RWMutex
 	realms  map[imprint.Tenant]*realm
@@ -255,6 +268,7 @@ func (b *Broker) Counters() Counters {
 		PublishDenied: c.publishDenied.Load(), SubscribeDenied: c.subscribeDenied.Load(),
 		SlowConsumers: c.slowConsumers.Load(), Takeovers: c.takeovers.Load(), ProtocolErrors: c.protocolErrors.Load(),
 		PublishThrottled: c.publishThrottled.Load(), ThroughputDelayed: c.throughputDelayed.Load(), QueueFull: c.queueFull.Load(),
+		Requests: c.requests.Load(), RequestsThrottled: c.requestsThrottled.Load(),
 		Stored: c.stored.Load(), Expired: c.expired.Load(),
 	}
 }

@@ -103,6 +103,7 @@ type connection struct {
 	entered    bool // known to the realm
 	withdrawn  bool // out of the topics and the realm
 	small      [256]byte
+	requests   *requests // under way; nil: it never made one
 
 	// Guarded by the session's lock.
 	out      outbound
@@ -221,6 +222,7 @@ func (c *connection) over() *endError {
 func (c *connection) finish(why *endError) {
 	c.stop(why)
 	why = c.over()
+	c.endRequests()
 	c.recordEnd(why)
 	c.withdraw()
 	c.announceDisconnected(why.code)
@@ -249,6 +251,7 @@ func (c *connection) withdraw() {
 
 // forget leaves nothing of a connection behind; after finish there is nothing.
 func (c *connection) forget() {
+	c.endRequests()
 	c.withdraw()
 	c.unbind()
 }

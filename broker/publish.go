@@ -43,6 +43,10 @@ func (c *connection) handlePublish(ctx context.Context, header mqtt.FixedHeader,
 		return c.overRate(packet)
 	}
 	bound, err := c.mayPublish(ctx, topic, packet)
+	if err == nil && strings.HasPrefix(topic, "$") {
+		c.request(ctx, topic, packet)
+		return nil
+	}
 	if err == nil && packet.Retain {
 		c.payOwed()
 		err = c.broker.retain(ctx, c.realm, topic, packet)
@@ -148,6 +152,9 @@ func (c *connection) mayPublish(ctx context.Context, topic string, packet *mqtt.
 	if bound.policies.Decide(&request) != policy.Allowed {
 		c.broker.count.publishDenied.Add(1)
 		return nil, c.explain(imprint.CodePublishDenied, bound, &request)
+	}
+	if c.broker.answers(topic) {
+		return bound, nil
 	}
 	if strings.HasPrefix(topic, "$") {
 		return nil, imprint.Errorf(imprint.CodeReservedTopic, "topic %q begins with $ and is none that clients may publish to", topic)

@@ -177,7 +177,7 @@ func (s *session) wait(c *connection, m *outgoing, f *form, retain bool, shared 
 // round to it.
 const wrapNear = 65_000
 
-// takeID finds a free packet id of a session that isn't stored. The window is
+// takeID finds a free packet id for a message that isn't stored. The window is
 // smaller than the id space, so there is one near.
 func (s *session) takeID() uint16 {
 	for {
@@ -186,7 +186,9 @@ func (s *session) takeID() uint16 {
 			continue
 		}
 		oldest := s.inflight.ordinal()
-		if oldest == 0 || s.ordinal-oldest < wrapNear || !s.inflight.has(s.nextID) {
+		// In a stored session other ids follow from the numbers of its messages.
+		near := s.durable == nil && (oldest == 0 || s.ordinal-oldest < wrapNear)
+		if near || !s.inflight.has(s.nextID) {
 			return s.nextID
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/x509"
 	"fmt"
+	"time"
 
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/identity"
@@ -161,6 +162,11 @@ func (v *visitor) check(who *identity.Identity, rec *trace.Recorder) (*identity.
 		rec.Fail("certificate", err)
 		v.gateway.rooms.Identities.Release(who)
 		return nil, err
+	}
+	if claim := who.Claim; claim != nil {
+		rec.OK("certificate", "%s is a claim for template %s that %s asked for, good until %s", claim.Certificate, claim.Template,
+			claim.RequestedBy, claim.ExpiresAt.UTC().Format(time.RFC3339))
+		return who, nil
 	}
 	rec.OK("certificate", "%s is ACTIVE, %d thing(s) attached", who.Certificate.ID, len(who.Things))
 	return who, nil

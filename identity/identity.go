@@ -51,6 +51,10 @@ type Identity struct {
 	// id. For connections there is PoliciesFor.
 	Policies *policy.Set
 
+	// Claim is set for a trusted user's temporary claim certificate; Certificate is
+	// then made up of it, and ends with it.
+	Claim *imprint.ProvisioningClaim
+
 	// operator names a caller without a certificate; empty for devices.
 	operator string
 

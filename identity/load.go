@@ -91,6 +91,9 @@ func (r *Resolver) load(ctx context.Context, key certKey) (*Identity, []finding,
 // look reads everything.
 func (l *loading) look(tx imprint.ReadTx) error {
 	p, err := tx.Principal(l.key.tenant, l.key.id, maxAttached)
+	if imprint.CodeOf(err) == imprint.CodeNotFound {
+		return l.lookClaim(tx, err)
+	}
 	if err != nil {
 		return err
 	}

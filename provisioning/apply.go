@@ -74,6 +74,9 @@ func (a *application) run() error {
 		}
 	}
 	a.stage = "activate"
+	if a.cert.ID == "" {
+		return nil // the template is about a thing alone
+	}
 	return a.putCertificate()
 }
 

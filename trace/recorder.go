@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/imprint-iot/imprint"
@@ -17,17 +18,21 @@ const (
 	maxAdded = 3 * maxSteps
 )
 
-// Recorder collects the steps of one connection. It is used by one goroutine
-// at a time. All methods are safe on a nil Recorder, which records nothing.
+// Recorder collects the steps of one connection. All methods are safe for use by
+// several goroutines, as a connection's requests are answered beside its reader,
+// and on a nil Recorder, which records nothing.
 type Recorder struct {
 	log *Log
+	id  string // constant
+
+	mu sync.Mutex // guards what follows
 	// attempt is nil once Connected handed it over: an idle connection then
 	// holds its id alone.
 	attempt *imprint.Attempt
-	id      string
-	late    []imprint.Step // steps after Connected
-	skipped int            // steps that there was no room for
-	failed  bool           // a late step failed
+	late    []imprint.Step    // steps after Connected
+	thing   imprint.ThingName // that came of it after Connected
+	skipped int               // steps that there was no room for
+	failed  bool              // a late step failed
 	ended   bool
 }
 
@@ -51,10 +56,25 @@ func (r *Recorder) ID() string {
 // Describe lets fn fill in what is known of the peer: tenant, SNI, certificate,
 // client id. It has no effect after Connected or End.
 func (r *Recorder) Describe(fn func(*imprint.Attempt)) {
-	if r == nil || r.attempt == nil {
+	if r == nil {
 		return
 	}
-	fn(r.attempt)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.attempt != nil {
+		fn(r.attempt)
+	}
+}
+
+// Provisioned says which thing came of a connection that was let in: who asks for
+// the thing finds the connection.
+func (r *Recorder) Provisioned(thing imprint.ThingName) {
+	if r == nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.thing = thing
 }
 
 // OK adds a step that went well.
@@ -69,9 +89,6 @@ func (r *Recorder) Info(step, format string, args ...any) {
 
 // Fail adds the step that failed, with the code and the fix of the error.
 func (r *Recorder) Fail(step string, err error) {
-	if r == nil || r.ended {
-		return
-	}
 	r.add(imprint.Step{
 		Name: step, Verdict: imprint.VerdictFailed, Code: imprint.CodeOf(err),
 		Detail: err.Error(), Fix: imprint.HintOf(err),
@@ -86,7 +103,12 @@ func sprintf(format string, args []any) string {
 }
 
 func (r *Recorder) add(s imprint.Step) {
-	if r == nil || r.ended {
+	if r == nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.ended {
 		return
 	}
 	s.At = r.log.clock()
@@ -119,7 +141,12 @@ func bounded(s string) string {
 // Connected records that the device was let in and hands the attempt to the
 // writer; later steps are kept for End.
 func (r *Recorder) Connected() {
-	if r == nil || r.attempt == nil || r.ended {
+	if r == nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.attempt == nil || r.ended {
 		return
 	}
 	r.attempt.Outcome = imprint.OutcomeConnected
@@ -130,13 +157,18 @@ func (r *Recorder) Connected() {
 // End records how the attempt ended. For a connection that Connected was
 // called for, the outcome is OutcomeClosed. Calls after the first do nothing.
 func (r *Recorder) End(outcome imprint.Outcome, code imprint.Code) {
-	if r == nil || r.ended {
+	if r == nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.ended {
 		return
 	}
 	r.ended = true
 	now := r.log.clock()
 	if r.attempt == nil {
-		r.log.put(entry{end: &ending{id: r.id, at: now, outcome: imprint.OutcomeClosed, code: code, steps: r.late}}, r.failed)
+		r.log.put(entry{end: &ending{id: r.id, at: now, outcome: imprint.OutcomeClosed, code: code, steps: r.late, thing: r.thing}}, r.failed)
 		return
 	}
 	a := r.attempt
@@ -147,7 +179,12 @@ func (r *Recorder) End(outcome imprint.Outcome, code imprint.Code) {
 
 // Began is when the connection was accepted; zero after Connected.
 func (r *Recorder) Began() time.Time {
-	if r == nil || r.attempt == nil {
+	if r == nil {
+		return time.Time{}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.attempt == nil {
 		return time.Time{}
 	}
 	return r.attempt.At

@@ -94,6 +94,7 @@ type ending struct {
 	outcome imprint.Outcome
 	code    imprint.Code
 	steps   []imprint.Step
+	thing   imprint.ThingName // empty: none came of it
 }
 
 // Log writes attempts to the store.

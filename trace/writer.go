@@ -205,6 +205,9 @@ func (d *addition) store(tx imprint.Tx) (bool, error) {
 func (e *ending) apply(a *imprint.Attempt) {
 	a.Steps = append(a.Steps, e.steps...)
 	a.Outcome, a.Code, a.EndedAt = e.outcome, e.code, e.at
+	if e.thing != "" {
+		a.Thing = e.thing
+	}
 }
 
 func (e *ending) store(tx imprint.Tx) error {

@@ -14,6 +14,7 @@ import (
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/awsapi"
 	"github.com/imprint-iot/imprint/pki"
+	"github.com/imprint-iot/imprint/provisioning"
 )
 
 // Rooms are what the functions of this package work with. All are required but
@@ -29,6 +30,8 @@ type Rooms struct {
 	// Endpoint gives the host name of a tenant for an endpoint type of
 	// DescribeEndpoint.
 	Endpoint func(imprint.TenantSettings, string) (string, error)
+	// Claims make trusted users' claims, and register things.
+	Claims *provisioning.Claims
 	// TenantMade is told of each tenant that a caller's first request made.
 	TenantMade func(imprint.TenantSettings)
 	// ThingTypeDeletionDelay is how long a deprecated thing type stays.
@@ -62,6 +65,7 @@ func (s *Service) Routes() []awsapi.Route {
 		s.endpointRoutes(), s.caRoutes(), s.certificateRoutes(), s.tagRoutes(),
 		s.thingRoutes(), s.thingPrincipalRoutes(), s.thingGroupRoutes(), s.thingGroupMemberRoutes(), s.policyRoutes(), s.policyAttachmentRoutes(), s.templateRoutes(),
 		s.thingTypeRoutes(), s.billingGroupRoutes(), s.eventConfigurationRoutes(),
+		s.claimRoutes(), s.certificateProviderRoutes(),
 	} {
 		routes = append(routes, resource...)
 	}

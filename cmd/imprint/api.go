@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/awsapi"
 	"github.com/imprint-iot/imprint/awsapi/attempts"
+	"github.com/imprint-iot/imprint/awsapi/claims"
 	"github.com/imprint-iot/imprint/awsapi/iot"
 	"github.com/imprint-iot/imprint/awsapi/iotdata"
 	"github.com/imprint-iot/imprint/awsapi/lambda"
@@ -31,10 +33,11 @@ func (s *server) newAPI() (*http.Server, error) {
 		return nil, err
 	}
 	recorded := attempts.Recorded{Store: s.store, Flush: s.trace.Flush, Home: s.home}
+	guards := claims.Guards{Store: s.store, Clock: s.clock, Resumed: s.claims.Resume}
 	mux, err := awsapi.NewMux(awsapi.Config{
 		Verifier: verifier, Translate: iot.Translate, Observe: s.observe, Now: s.clock,
 		Allow: s.callers.allow, Authorize: s.authorize,
-	}, append(iot.Operations(), attempts.Operations()...), append(s.service.Routes(), recorded.Routes()...))
+	}, slices.Concat(iot.Operations(), attempts.Operations(), claims.Operations()), slices.Concat(s.service.Routes(), recorded.Routes(), guards.Routes()))
 	if err != nil {
 		return nil, err
 	}

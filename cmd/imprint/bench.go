@@ -29,6 +29,7 @@ compare the CPU time of the two. Nothing else is touched.`,
 	cmd.AddCommand(
 		handshake,
 		newBenchRun("jitp", "Measure first connections with just-in-time provisioning", 2500, &bench.Options{}, bench.JITP),
+		newBenchClaim(),
 		newBenchBroker(), newBenchServer(), newBenchBare(),
 	)
 	return cmd
@@ -60,6 +61,17 @@ func newBenchRun(name, short string, devices int, opts *bench.Options, run bench
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.Flags().BoolVar(&opts.KeepData, "keep-data", false, "keep the server's data directory")
 	cmd.Flags().StringVar(&opts.CPUProfile, "cpuprofile", "", "write a CPU profile of the server in the measured part to this file")
+	return cmd
+}
+
+func newBenchClaim() *cobra.Command {
+	opts := &bench.Options{}
+	kind := "rsa-2048"
+	cmd := newBenchRun("claim", "Measure fleet provisioning by claim", 2500, opts, func(ctx context.Context, target bench.Target, o bench.Options) ([]bench.Figure, error) {
+		o.ServerFlags = []string{"--device-ca-key", kind}
+		return bench.Claim(ctx, target, o)
+	})
+	cmd.Flags().StringVar(&kind, "device-ca-key", kind, "key that signs the devices' certificates: rsa-2048 or p-256")
 	return cmd
 }
 
@@ -118,7 +130,7 @@ func benchTarget(program string) bench.Target {
 		ServerArgs: func(dir string) []string {
 			return []string{
 				"bench", "serve", "--data", dir, "--mqtt-address", "127.0.0.1:0", "--api-address", "127.0.0.1:0", "--https-address", "",
-				"--api-rate", "0", "--publish-rate", "0", "--throughput-rate", "0", "--rsa-key-pool", "1", "--log-level", "warn",
+				"--api-rate", "0", "--publish-rate", "0", "--throughput-rate", "0", "--rsa-key-pool", "1", "--claim-rate", "0", "--log-level", "warn",
 			}
 		},
 		BareArgs: []string{"bench", "bare"},

@@ -92,6 +92,8 @@ type Config struct {
 	MQTTConfig `koanf:",squash"`
 	// FunctionConfig says how functions run.
 	FunctionConfig `koanf:",squash"`
+	// ClaimConfig are those of fleet provisioning.
+	ClaimConfig `koanf:",squash"`
 	// MaxConnectionsPerAddress bounds those from one address, or one /64 network
 	// of IPv6. Default 0: no bound of its own.
 	MaxConnectionsPerAddress int `koanf:"max-connections-per-address"`
@@ -157,6 +159,7 @@ func addServeFlags(f *pflag.FlagSet) {
 	f.Int("max-connections", 1_000_000, "bound of all device connections")
 	addMQTTFlags(f)
 	addFunctionFlags(f)
+	addClaimFlags(f)
 	f.Int("max-connections-per-address", 0, "bound of those from one address (0: none)")
 	f.Int("connection-rate-per-address", 0, "connections that one address begins in a second (0: no bound)")
 	f.Int("concurrent-handshakes", 0, "TLS handshakes that compute at once (0: processors less one)")
@@ -309,6 +312,10 @@ func (c Config) checkNumbers() error {
 		return usageError{fmt.Errorf("thing-type-deletion-delay is %s, and must be at least nothing", c.ThingTypeDeletionDelay)}
 	}
 	err := c.FunctionConfig.check()
+	if err != nil {
+		return err
+	}
+	err = c.ClaimConfig.check()
 	if err != nil {
 		return err
 	}

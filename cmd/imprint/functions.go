@@ -119,7 +119,7 @@ func (c Config) workDir() string {
 }
 
 // openFunctions makes the room of functions.
-func (s *server) openFunctions() error {
+func (s *server) openFunctions(context.Context) error {
 	who, err := s.config.user()
 	if err != nil {
 		return err

@@ -30,6 +30,7 @@ type metered struct {
 	gateway      *gateway.Gateway
 	broker       *broker.Broker
 	provisioning *provisioning.Engine
+	claims       *provisioning.Claims
 	trace        *trace.Log
 	events       *events.Dispatcher
 	identities   *identity.Resolver
@@ -142,6 +143,17 @@ func (m *metrics) watch(rooms metered) {
 	counter("imprint_provisioned_total", "Devices provisioned at their first connection.", func() uint64 { return p().Provisioned })
 	counter("imprint_registered_pending_total", "Certificates left PENDING_ACTIVATION by a first connection.", func() uint64 { return p().Pending })
 	counter("imprint_first_connections_refused_total", "First connections refused before registration.", func() uint64 { return p().Refused })
+
+	c := rooms.claims.Counters
+	counter("imprint_claim_certificates_total", "Certificates given out by the fleet provisioning API.", func() uint64 { return c().Created })
+	counter("imprint_claim_registered_total", "Devices registered by the fleet provisioning API.", func() uint64 { return c().Registered })
+	counter("imprint_claim_rejected_total", "Requests that the fleet provisioning API rejected.", func() uint64 { return c().Rejected })
+	counter("imprint_claim_throttled_total", "Of those, requests that came too quickly.", func() uint64 { return c().Throttled })
+	counter("imprint_claim_expired_total", "Certificates deleted because nobody registered them in time.", func() uint64 { return c().Expired })
+	counter("imprint_claim_stopped_total", "Claim certificates stopped by their guards.", func() uint64 { return c().Stopped })
+	counter("imprint_provisioning_claims_total", "Claim certificates made for trusted users.", func() uint64 { return c().Claims })
+	counter("imprint_requests_total", "Requests of devices to topics of the service.", func() uint64 { return b().Requests })
+	counter("imprint_requests_throttled_total", "Such requests refused because too many were under way.", func() uint64 { return b().RequestsThrottled })
 
 	counter("imprint_attempts_written_total", "Attempts written to the trace.", func() uint64 { return t().Written })
 	counter("imprint_attempts_dropped_total", "Successful attempts that the trace had no room for.", func() uint64 { return t().Dropped })

@@ -49,6 +49,7 @@ type server struct {
 	trace        *trace.Log
 	functions    *functions.Service
 	provisioning *provisioning.Engine
+	claims       *provisioning.Claims
 	broker       *broker.Broker
 	events       *events.Dispatcher
 	tickets      *gateway.TicketKeys // nil: none are issued
@@ -84,7 +85,7 @@ func newServer(ctx context.Context, config Config, logger *slog.Logger) (*server
 		home: imprint.Tenant{Account: imprint.AccountID(config.Account), Region: imprint.Region(config.Region)},
 	}
 	for _, step := range []func(context.Context) error{
-		s.openData, s.openPKI, s.openTenant, s.wire, s.listen, s.writeFacts,
+		s.openData, s.openPKI, s.openTrace, s.openFunctions, s.openClaims, s.openTenant, s.wire, s.listen, s.writeFacts,
 	} {
 		err := step(ctx)
 		if err != nil {
@@ -141,7 +142,7 @@ func (s *server) openPKI(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("couldn't make the directory of keys: %w", err)
 	}
-	s.authority, err = pki.OpenAuthority(ctx, dir, pki.AuthorityConfig{Sealer: s.sealer, Journal: issuelog.New(s.store), Clock: s.clock})
+	s.authority, err = pki.OpenAuthority(ctx, dir, pki.AuthorityConfig{Sealer: s.sealer, Journal: issuelog.New(s.store), Clock: s.clock, Key: deviceCAKeys[s.config.DeviceCAKey]})
 	if err != nil {
 		return err
 	}
@@ -169,7 +170,7 @@ func (s *server) openTenant(ctx context.Context) error {
 	}
 	s.service = iot.NewService(iot.Rooms{
 		Store: s.store, Clock: s.clock, Authority: s.authority, Profile: s.profile, Keys: s.keys,
-		Endpoint: s.endpoints.Address, TenantMade: s.tenantMade, Logger: s.logger,
+		Claims: s.claims, Endpoint: s.endpoints.Address, TenantMade: s.tenantMade, Logger: s.logger,
 		ThingTypeDeletionDelay: orNoDelay(s.config.ThingTypeDeletionDelay),
 	})
 	settings, err := s.service.EnsureTenant(ctx, s.home)
@@ -217,26 +218,26 @@ func (s *server) renewCertificates(ctx context.Context) error {
 	return nil
 }
 
-func (s *server) wire(ctx context.Context) error {
-	s.callers, s.addresses = newCallerLimit(s.config.APIRate), newAddressLimit(s.config.APIRate*addressFactor)
+// openTrace makes what attempts are recorded in.
+func (s *server) openTrace(context.Context) error {
 	s.trace = trace.NewLog(s.store, s.clock, trace.Options{Retention: s.config.TraceRetention, Keep: s.config.TraceKeep, Logger: s.logger})
 	s.closeLater(s.trace.Close)
-	err := s.openFunctions()
-	if err != nil {
-		return err
-	}
-	s.provisioning = provisioning.NewEngine(s.store, s.clock, provisioning.Options{Hold: s.config.Hold, Logger: s.logger})
-	s.closeLater(s.provisioning.Close)
+	return nil
+}
+
+func (s *server) wire(ctx context.Context) error {
+	s.callers, s.addresses = newCallerLimit(s.config.APIRate), newAddressLimit(s.config.APIRate*addressFactor)
 	s.identities = identity.NewResolver(s.store, func(tenant imprint.Tenant, id imprint.CertificateID) {
 		s.broker.CertificateChanged(tenant, id)
 	})
 	s.closeLater(s.identities.Close)
 	options := s.config.MQTTConfig.options()
 	options.ConnectTimeout, options.Logger = s.config.ConnectTimeout, s.logger
+	options.Reserved = claimDoor{s.claims}
 	options.RefusedConnectGetsReason, options.DeniedSubscribeGetsReason = s.config.RefusalReasons, s.config.RefusalReasons
 	s.broker = broker.New(options, s.store, s.identities, s.clock)
 	s.closeLater(s.closeBroker)
-	err = s.broker.Restore(ctx)
+	err := s.broker.Restore(ctx)
 	if err != nil {
 		return err
 	}
@@ -247,7 +248,7 @@ func (s *server) wire(ctx context.Context) error {
 		return err
 	}
 	s.metrics.watch(metered{
-		gateway: s.gateway, broker: s.broker, provisioning: s.provisioning, trace: s.trace, events: s.events, identities: s.identities, keys: s.keys,
+		gateway: s.gateway, broker: s.broker, provisioning: s.provisioning, claims: s.claims, trace: s.trace, events: s.events, identities: s.identities, keys: s.keys,
 		functions: s.functions, certificates: s.certificates, reloads: &s.reloads,
 	})
 	return nil

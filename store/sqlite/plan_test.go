@@ -194,7 +194,23 @@ func everyRead(tx imprint.Tx) error {
 // sessions runs all statements of sessions, queues and retained messages but
 // the paged list.
 func sessions(tx imprint.Tx, tenant imprint.Tenant, keep func(error)) {
-	_, err := tx.Sessions(0, 1)
+	_, err := tx.PendingCertificate(tenant, "a")
+	keep(err)
+	_, err = tx.PendingCertificatesDue(time.Unix(1, 0), 1)
+	keep(err)
+	_, err = tx.ProvisioningClaim(tenant, "a")
+	keep(err)
+	_, err = tx.ProvisioningClaimsDue(time.Unix(1, 0), 1)
+	keep(err)
+	_, err = tx.CertificateProviders(tenant)
+	keep(err)
+	_, err = tx.ClaimGuard(tenant, "a")
+	keep(err)
+	_, err = tx.ClaimSerial(tenant, "a", "b")
+	keep(err)
+	_, err = tx.DeleteClaimSerials(tenant, "a", 1)
+	keep(err)
+	_, err = tx.Sessions(0, 1)
 	keep(err)
 	_, err = tx.SessionSubscriptions(0, "", 1)
 	keep(err)
@@ -326,6 +342,7 @@ func lists(tx imprint.Tx, tenant imprint.Tenant, paged func(func(imprint.Page) (
 	paged(func(p imprint.Page) (string, error) { _, c, err := tx.Templates(tenant, p); return c, err })
 	paged(func(p imprint.Page) (string, error) { _, c, err := tx.TemplateVersions(tenant, "a", p); return c, err })
 	paged(func(p imprint.Page) (string, error) { _, c, err := tx.Issuances(tenant, p); return c, err })
+	paged(func(p imprint.Page) (string, error) { _, c, err := tx.ClaimGuards(tenant, p); return c, err })
 	paged(func(p imprint.Page) (string, error) { _, c, err := tx.RetainedMessages(tenant, p); return c, err })
 	for _, all := range []bool{false, true} {
 		paged(func(p imprint.Page) (string, error) { _, c, err := tx.Functions(tenant, all, p); return c, err })

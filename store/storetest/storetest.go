@@ -21,6 +21,7 @@ package storetest
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -80,6 +81,8 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 		{"functions are listed with what is theirs", testFunctions},
 		{"a function takes what is its own along", testFunctionDeletes},
 		{"calls come when they are due", testQueuedCalls},
+		{"what has ended is listed", testDue},
+		{"allow lists grow and shrink", testSerials},
 		{"a change is whole or absent", testAtomicity},
 		{"a failed change undoes itself alone", testNeighbours},
 		{"a change that panics or leaves fails alone", testPanics},
@@ -151,7 +154,7 @@ func wantCode(t *testing.T, err error, want imprint.Code) {
 
 func same(t *testing.T, what string, got, want any) {
 	t.Helper()
-	if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
+	if diff := cmp.Diff(want, got, cmpopts.EquateEmpty(), cmpopts.EquateComparable(netip.Prefix{})); diff != "" {
 		t.Errorf("%s differs (-want +got):\n%s", what, diff)
 	}
 }

@@ -38,6 +38,7 @@ import (
 	"github.com/imprint-iot/imprint/internal/seal"
 	"github.com/imprint-iot/imprint/pki"
 	"github.com/imprint-iot/imprint/pki/issuelog"
+	"github.com/imprint-iot/imprint/provisioning"
 	"github.com/imprint-iot/imprint/store/sqlite"
 )
 
@@ -91,7 +92,8 @@ func Start(t testing.TB, options ...Option) *Server {
 	if err != nil {
 		t.Fatalf("couldn't open the authority: %v", err)
 	}
-	rooms := iot.Rooms{Store: store, Clock: s.Clock.Now, Authority: s.Authority, Profile: newProfile(t), Keys: newKeys(t),
+	profile, keys := newProfile(t), newKeys(t)
+	rooms := iot.Rooms{Store: store, Clock: s.Clock.Now, Authority: s.Authority, Profile: profile, Keys: keys, Claims: newClaims(t, s, profile, keys),
 		Endpoint: endpoint, TenantMade: s.tenantMade}
 	for _, option := range options {
 		option(&rooms)
@@ -215,6 +217,18 @@ func newProfile(t testing.TB) *pki.Profile {
 		t.Fatalf("couldn't make a profile: %v", err)
 	}
 	return profile
+}
+
+func newClaims(t testing.TB, s *Server, profile *pki.Profile, keys *pki.KeyPool) *provisioning.Claims {
+	t.Helper()
+	engine := provisioning.NewEngine(s.Store, s.Clock.Now, provisioning.Options{})
+	t.Cleanup(engine.Close)
+	claims, err := provisioning.NewClaims(provisioning.ClaimRooms{Engine: engine, Authority: s.Authority, Profile: profile, Keys: keys}, provisioning.ClaimOptions{})
+	if err != nil {
+		t.Fatalf("couldn't make claims: %v", err)
+	}
+	t.Cleanup(claims.Close)
+	return claims
 }
 
 func newKeys(t testing.TB) *pki.KeyPool {

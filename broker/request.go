@@ -1,0 +1,171 @@
+package broker
+
+import (
+	"context"
+	"net/netip"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+
+	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/mqtt"
+	"github.com/imprint-iot/imprint/trace"
+)
+
+// Requests are messages that clients publish to topics of the service, and that
+// it answers on topics below: no subscriber gets them. An answer goes to the
+// connection that asked and to nobody else, because it may hold a private key: it
+// takes no part in routing, and it is in no queue but the memory of that
+// connection.
+
+// Reserved answers requests. Its methods may be called concurrently.
+type Reserved interface {
+	// Answers tells whether requests are published to a topic.
+	Answers(topic string) bool
+	// Answer does what a request asks for. The context ends with the connection.
+	Answer(ctx context.Context, r Request) Answer
+	// Refuse answers a request that isn't done, because of why.
+	Refuse(topic string, why error) Answer
+}
+
+// Request is a message to a topic of the service.
+type Request struct {
+	Tenant      imprint.Tenant
+	Topic       string
+	Payload     []byte                // the receiver's own
+	Certificate imprint.CertificateID // of the connection; empty: an operator's
+	ClientID    imprint.ClientID
+	Address     netip.Addr
+	Rec         *trace.Recorder // of the connection
+}
+
+// Answer is a message to the connection that asked. Its payload is overwritten
+// once it was handed over.
+type Answer struct {
+	Topic   string
+	Payload []byte
+}
+
+// requests are those of one connection.
+type requests struct {
+	ctx     context.Context
+	cancel  context.CancelFunc
+	running sync.WaitGroup
+	count   atomic.Int64
+}
+
+// answers tells whether clients may publish to a topic of the service.
+func (b *Broker) answers(topic string) bool {
+	return b.opts.Reserved != nil && b.opts.Reserved.Answers(topic)
+}
+
+// request takes a message to a topic of the service. PUBACK says that it came,
+// and nothing about what comes of it. RETAIN has no meaning there.
+func (c *connection) request(ctx context.Context, topic string, packet *mqtt.Publish) {
+	if packet.QoS == 1 {
+		c.acknowledge(packet.PacketID, mqtt.Success, nil)
+	}
+	if c.requests == nil {
+		c.requests = &requests{}
+		c.requests.ctx, c.requests.cancel = context.WithCancel(ctx)
+	}
+	if !c.startRequest() {
+		c.broker.count.requestsThrottled.Add(1)
+		err := imprint.Errorf(imprint.CodeThrottled, "too many requests are under way").
+			WithHint("Wait for the answer to one request before the next.")
+		c.refused("request", err)
+		c.respond(ctx, c.broker.opts.Reserved.Refuse(topic, err))
+		return
+	}
+	c.broker.count.requests.Add(1)
+	r := Request{
+		Tenant: c.realm.tenant, Topic: topic, Payload: append([]byte(nil), packet.Payload...),
+		Certificate: c.certificate, ClientID: c.clientID, Address: c.peer.Address, Rec: c.peer.Rec,
+	}
+	c.requests.running.Go(func() {
+		defer c.requestEnded()
+		c.respond(c.requests.ctx, c.broker.answer(c.requests.ctx, r))
+	})
+}
+
+// startRequest counts a request, unless as many as allowed are under way.
+func (c *connection) startRequest() bool {
+	own, all := c.requests.count.Add(1), c.broker.requesting.Add(1)
+	if own <= int64(c.broker.opts.MaxRequestsPerConnection) && all <= int64(c.broker.opts.MaxRequests) {
+		return true
+	}
+	c.requestEnded()
+	return false
+}
+
+func (c *connection) requestEnded() {
+	c.requests.count.Add(-1)
+	c.broker.requesting.Add(-1)
+}
+
+// answer keeps a failure of a handler from ending the server.
+func (b *Broker) answer(ctx context.Context, r Request) (a Answer) {
+	defer func() {
+		reason := recover()
+		if reason == nil {
+			return
+		}
+		b.opts.Logger.Error("a request failed", "tenant", r.Tenant.String(), "topic", r.Topic, "panic", reason, "stack", string(debug.Stack()))
+		err := imprint.Errorf(imprint.CodeInternal, "the request failed")
+		r.Rec.Fail("request", err)
+		a = b.opts.Reserved.Refuse(r.Topic, err)
+	}()
+	return b.opts.Reserved.Answer(ctx, r)
+}
+
+// respond gives an answer to this connection's client, if it has subscribed to
+// its topic and may receive it.
+func (c *connection) respond(ctx context.Context, a Answer) {
+	defer clear(a.Payload)
+	if c.ended.Load() != nil {
+		return
+	}
+	qos, subscribed := c.session.listens(a.Topic)
+	if !subscribed {
+		c.peer.Rec.Info("answer", "not sent: the client hasn't subscribed to %s", a.Topic)
+		return
+	}
+	if !c.mayReceive(ctx, c.realm, a.Topic, c.broker.clock()) {
+		c.refused("answer", imprint.Errorf(imprint.CodeReceiveDenied, "the answer on %s isn't sent: no policy allows iot:Receive", a.Topic))
+		return
+	}
+	m := outgoing{Publish: mqtt.Publish{QoS: min(1, qos), Topic: []byte(a.Topic), Payload: a.Payload}}
+	_, taken := c.session.deliver(c, &m, delivery{qos: m.QoS})
+	clear(m.scratch)
+	if !taken {
+		c.peer.Rec.Info("answer", "not sent: the connection is over, or takes no more")
+	}
+}
+
+// listens gives the QoS of the session's best subscription to a topic. Shared
+// ones don't count: their messages may be another's.
+func (s *session) listens(topic string) (mqtt.QoS, bool) {
+	match := mqtt.Match
+	if s.broker.opts.StandardParentMatch {
+		match = mqtt.MatchStandard
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	qos, found := mqtt.QoS(0), false
+	for _, sub := range s.subscriptions {
+		if sub.share == "" && match(sub.inner, topic) {
+			qos, found = max(qos, sub.qos), true
+		}
+	}
+	return qos, found
+}
+
+// endRequests ends the connection's requests and waits for them. What they
+// haven't stored by then isn't done.
+func (c *connection) endRequests() {
+	if c.requests == nil {
+		return
+	}
+	c.requests.cancel()
+	c.requests.running.Wait()
+}

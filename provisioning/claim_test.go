@@ -1,0 +1,580 @@
+package provisioning_test
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/json"
+	"encoding/pem"
+	"net/netip"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/fxamacker/cbor/v2"
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/internal/seal"
+	"github.com/imprint-iot/imprint/pki"
+	"github.com/imprint-iot/imprint/pki/issuelog"
+	"github.com/imprint-iot/imprint/provisioning"
+	"github.com/imprint-iot/imprint/store/sqlite"
+	"github.com/imprint-iot/imprint/trace"
+)
+
+// function is a host with one function, which all calls reach.
+type function func(context.Context, imprint.FunctionCall) (imprint.FunctionResult, error)
+
+func (f function) Invoke(ctx context.Context, call imprint.FunctionCall) (imprint.FunctionResult, error) {
+	return f(ctx, call)
+}
+
+func (f function) InvokeLater(ctx context.Context, call imprint.FunctionCall) error {
+	_, err := f(ctx, call)
+	return err
+}
+
+// answering is a function that always answers the same.
+func answering(payload string) function {
+	return func(context.Context, imprint.FunctionCall) (imprint.FunctionResult, error) {
+		return imprint.FunctionResult{Payload: []byte(payload)}, nil
+	}
+}
+
+// office is what claims are made at: a store with a template in two tenants.
+type office struct {
+	testing.TB
+	store   *sqlite.Store
+	claims  *provisioning.Claims
+	log     *trace.Log
+	ahead   atomic.Int64
+	failing *fault
+	rec     *trace.Recorder // of the last request
+}
+
+func (o *office) now() time.Time { return instant.Add(time.Duration(o.ahead.Load())) }
+
+const (
+	keysTopic = "$aws/certificates/create/json"
+	csrTopic  = "$aws/certificates/create-from-csr/json"
+	provision = "$aws/provisioning-templates/sensors/provision/json"
+	hookARN   = "arn:aws:lambda:us-east-1:000000000000:function:hook"
+)
+
+var (
+	claimID = imprint.CertificateID(strings.Repeat("c1", 32))
+	address = netip.MustParseAddr("192.0.2.7")
+)
+
+func fleetBody(resources string) string {
+	return `{"Parameters":{"SerialNumber":{"Type":"String"},"Site":{"Type":"String","Default":"lab"}},
+	"Resources":{"thing":{"Type":"AWS::IoT::Thing","Properties":{"ThingName":{"Fn::Join":["",["sensor-",{"Ref":"SerialNumber"}]]},
+	"AttributePayload":{"site":{"Ref":"Site"}}}},
+	"certificate":{"Type":"AWS::IoT::Certificate","Properties":{"CertificateId":{"Ref":"AWS::IoT::Certificate::Id"},"Status":"ACTIVE"}}` + resources + `},
+	"DeviceConfiguration":{"Site":{"Ref":"Site"}}}`
+}
+
+const ownPolicy = `,"policy":{"Type":"AWS::IoT::Policy","Properties":{"PolicyDocument":{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"iot:Connect","Resource":"*"}]}}}`
+
+func newOffice(tb testing.TB, functions imprint.Functions, opts provisioning.ClaimOptions) *office {
+	tb.Helper()
+	o := &office{TB: tb, failing: &fault{left: make(chan struct{}, 100)}}
+	dir := tb.TempDir()
+	o.store = openStore(tb, filepath.Join(dir, "registry.db"), sqlite.Faults{BeforeCommit: o.failing.strike})
+	key, err := seal.LoadOrCreateMasterKey(filepath.Join(dir, "master.key"))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	authority, err := pki.OpenAuthority(context.Background(), dir, pki.AuthorityConfig{
+		Sealer: seal.New(key), Journal: issuelog.New(o.store), Clock: o.now, Key: pki.KeyP256,
+	})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	keys, err := pki.NewKeyPool(pki.KeyPoolConfig{Size: 1})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(keys.Close)
+	profile, err := pki.NewProfile(pki.ProfileConfig{})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	engine := provisioning.NewEngine(o.store, o.now, provisioning.Options{Logger: quiet()})
+	tb.Cleanup(engine.Close)
+	opts.Logger = quiet()
+	if opts.CreateRate == 0 {
+		opts.CreateRate, opts.RegisterRate = -1, -1
+	}
+	o.claims, err = provisioning.NewClaims(provisioning.ClaimRooms{
+		Engine: engine, Authority: authority, Profile: profile, Keys: keys, Functions: functions,
+	}, opts)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(o.claims.Close)
+	o.log = trace.NewLog(o.store, o.now, trace.Options{Logger: quiet(), Linger: time.Microsecond})
+	tb.Cleanup(o.log.Close)
+	for _, tenant := range []imprint.Tenant{home, another} {
+		o.template(tenant, fleetBody(ownPolicy), "")
+	}
+	return o
+}
+
+// template stores the template of a tenant anew.
+func (o *office) template(tenant imprint.Tenant, body, hook string) {
+	o.Helper()
+	update(o, o.store, func(tx imprint.Tx) error {
+		err := tx.PutTemplateVersion(imprint.TemplateVersion{Tenant: tenant, Template: "sensors", Version: 1, Body: body})
+		if err != nil {
+			return err
+		}
+		return tx.PutTemplate(imprint.ProvisioningTemplate{
+			Tenant: tenant, Name: "sensors", Type: imprint.TemplateFleet, Enabled: true, DefaultVersion: 1, LastVersion: 1, HookTargetARN: hook,
+		})
+	})
+}
+
+// reply is any answer of the API.
+type reply struct {
+	ID            string            `json:"certificateId"`
+	PEM           string            `json:"certificatePem"`
+	Key           string            `json:"privateKey"`
+	Token         string            `json:"certificateOwnershipToken"`
+	Configuration map[string]string `json:"deviceConfiguration"`
+	Thing         string            `json:"thingName"`
+	Status        int               `json:"statusCode"`
+	Code          string            `json:"errorCode"`
+	Message       string            `json:"errorMessage"`
+}
+
+// ask sends a request as a tenant's claim.
+func (o *office) ask(tenant imprint.Tenant, topic, payload string, change ...func(*provisioning.ClaimRequest)) (reply, bool) {
+	o.Helper()
+	o.rec = o.log.Begin(address.String() + ":1")
+	r := provisioning.ClaimRequest{Tenant: tenant, Topic: topic, Payload: []byte(payload), Claim: claimID, ClientID: "unit", Address: address, Rec: o.rec}
+	for _, fn := range change {
+		fn(&r)
+	}
+	answer := o.claims.Answer(context.Background(), r)
+	var out reply
+	decode := json.Unmarshal
+	if strings.Contains(topic, "/cbor") {
+		decode = cbor.Unmarshal
+	}
+	err := decode(answer.Payload, &out)
+	if err != nil {
+		o.Fatalf("the answer on %s: %v in %q", answer.Topic, err, answer.Payload)
+	}
+	end, found := strings.CutPrefix(answer.Topic, topic)
+	if !found || end != "/accepted" && end != "/rejected" {
+		o.Fatalf("the answer to %s came on %s", topic, answer.Topic)
+	}
+	return out, end == "/accepted"
+}
+
+// steps ends the last request's attempt and gives its steps.
+func (o *office) steps() []imprint.Step {
+	o.Helper()
+	o.rec.End(imprint.OutcomeRefused, "")
+	err := o.log.Flush(context.Background())
+	if err != nil {
+		o.Fatal(err)
+	}
+	var found imprint.Attempt
+	view(o, o.store, func(tx imprint.ReadTx) error {
+		found, err = tx.Attempt(o.rec.ID())
+		return err
+	})
+	return found.Steps
+}
+
+func signingRequest(tb testing.TB, name string) (string, *ecdsa.PrivateKey) {
+	tb.Helper()
+	key := newKey(tb)
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{CommonName: name}}, key)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})), key
+}
+
+func object(tb testing.TB, members map[string]any) string {
+	tb.Helper()
+	text, err := json.Marshal(members)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return string(text)
+}
+
+// create gives a certificate for a signing request.
+func (o *office) create(tenant imprint.Tenant, change ...func(*provisioning.ClaimRequest)) reply {
+	o.Helper()
+	csr, _ := signingRequest(o, "unit")
+	out, ok := o.ask(tenant, csrTopic, object(o, map[string]any{"certificateSigningRequest": csr}), change...)
+	if !ok {
+		o.Fatalf("CreateCertificateFromCsr was rejected: %+v", out)
+	}
+	return out
+}
+
+// register sends RegisterThing.
+func (o *office) register(tenant imprint.Tenant, token string, parameters map[string]string, change ...func(*provisioning.ClaimRequest)) (reply, bool) {
+	o.Helper()
+	return o.ask(tenant, provision, object(o, map[string]any{"certificateOwnershipToken": token, "parameters": parameters}), change...)
+}
+
+func (o *office) certificate(tenant imprint.Tenant, id string) (imprint.Certificate, error) {
+	var cert imprint.Certificate
+	err := o.store.View(context.Background(), func(tx imprint.ReadTx) error {
+		found, err := tx.Certificate(tenant, imprint.CertificateID(id))
+		cert = found
+		return err
+	})
+	return cert, err
+}
+
+// things lists a tenant's things.
+func (o *office) things(tenant imprint.Tenant) []string {
+	o.Helper()
+	var names []string
+	view(o, o.store, func(tx imprint.ReadTx) error {
+		list, _, err := tx.Things(tenant, imprint.ThingFilter{}, imprint.Page{Limit: 100, Ascending: true})
+		names = nil
+		for _, thing := range list {
+			names = append(names, string(thing.Name))
+		}
+		return err
+	})
+	return names
+}
+
+func rejectedWith(tb testing.TB, out reply, ok bool, status int, code string) {
+	tb.Helper()
+	if ok || out.Status != status || out.Code != code || out.Message == "" {
+		tb.Errorf("got accepted %t, %d %s %q; want rejected, %d %s", ok, out.Status, out.Code, out.Message, status, code)
+	}
+}
+
+func TestADeviceBecomesOfAClaim(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t, nil, provisioning.ClaimOptions{})
+	for _, tenant := range []imprint.Tenant{home, another} {
+		made := o.create(tenant)
+		cert, err := o.certificate(tenant, made.ID)
+		if err != nil || cert.Status != imprint.CertificatePendingActivation || cert.PEM != made.PEM {
+			t.Errorf("before: got %s, %v; want PENDING_ACTIVATION", cert.Status, err)
+		}
+		got, ok := o.register(tenant, made.Token, map[string]string{"SerialNumber": "1", "Unknown": "ignored", "AWS::IoT::Certificate::Id": "a lie"})
+		if want := (reply{Thing: "sensor-1", Configuration: map[string]string{"Site": "lab"}}); !ok || !cmp.Equal(got, want) {
+			t.Errorf("RegisterThing: got %t %+v, want %+v", ok, got, want)
+		}
+		cert, err = o.certificate(tenant, made.ID)
+		if err != nil || cert.Status != imprint.CertificateActive {
+			t.Errorf("after: got %s, %v; want ACTIVE", cert.Status, err)
+		}
+		out, ok := o.register(tenant, made.Token, map[string]string{"SerialNumber": "1"})
+		rejectedWith(t, out, ok, 400, "InvalidCertificateOwnershipToken")
+	}
+	if c := o.claims.Counters(); c.Created != 2 || c.Registered != 2 || c.Rejected != 2 {
+		t.Errorf("counters: got %+v", c)
+	}
+}
+
+func TestKeysComeWithACertificateThatFitsThem(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t, nil, provisioning.ClaimOptions{})
+	empty, err := cbor.Marshal(map[string]string{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, request := range []struct{ topic, payload string }{
+		{keysTopic, ""}, {keysTopic, "{}"}, {"$aws/certificates/create/cbor", ""}, {"$aws/certificates/create/cbor", string(empty)},
+	} {
+		made, ok := o.ask(home, request.topic, request.payload)
+		block, _ := pem.Decode([]byte(made.Key))
+		if !ok || block == nil || block.Type != "RSA PRIVATE KEY" {
+			t.Fatalf("%s %q: got %t, %+v", request.topic, request.payload, ok, made)
+		}
+		key, err := x509.ParsePKCS1PrivateKey(block.Bytes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cert, err := pki.ParseCertificatePEM(made.PEM)
+		if err != nil || !key.PublicKey.Equal(cert.PublicKey) {
+			t.Errorf("the certificate is for another key: %v", err)
+		}
+	}
+}
+
+// TestEveryRejectionHasItsCode ensures the table of docs/fleet-provisioning.md.
+func TestEveryRejectionHasItsCode(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t, nil, provisioning.ClaimOptions{})
+	const create = "$aws/certificates/create"
+	for _, tt := range []struct {
+		name, topic, payload string
+		change               func(*provisioning.ClaimRequest)
+		status               int
+		code, message        string
+	}{
+		{name: "JSON that isn't", topic: csrTopic, payload: "{", status: 400, code: "InvalidPayload"},
+		{name: "JSON with the wrong type", topic: provision, payload: `{"parameters":{"SerialNumber":7}}`, status: 400, code: "InvalidPayload"},
+		{name: "CBOR that isn't", topic: create + "-from-csr/cbor", payload: "{}", status: 400, code: "InvalidPayload"},
+		{name: "CBOR that is too deep", topic: create + "-from-csr/cbor", payload: strings.Repeat("\x81", 20) + "\x00", status: 400, code: "InvalidPayload"},
+		{name: "no CSR", topic: csrTopic, payload: "{}", status: 400, code: "InvalidPayload"},
+		{name: "a CSR that isn't", topic: csrTopic, payload: `{"certificateSigningRequest":"hello"}`, status: 400, code: "InvalidCsr"},
+		{name: "no token", topic: provision, payload: "{}", status: 400, code: "InvalidCertificateOwnershipToken", message: "Certificate ownership token cannot be empty."},
+		{name: "a token that isn't", topic: provision, payload: `{"certificateOwnershipToken":"x"}`, status: 400, code: "InvalidCertificateOwnershipToken"},
+		{name: "no claim", topic: keysTopic, change: func(r *provisioning.ClaimRequest) { r.Claim = "" }, status: 403, code: "AccessDenied"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			out, ok := o.ask(home, tt.topic, tt.payload, func(r *provisioning.ClaimRequest) {
+				if tt.change != nil {
+					tt.change(r)
+				}
+			})
+			rejectedWith(t, out, ok, tt.status, tt.code)
+			if tt.message != "" && out.Message != tt.message {
+				t.Errorf("message: got %q, want %q", out.Message, tt.message)
+			}
+			steps := o.steps()
+			if last := steps[len(steps)-1]; last.Verdict != imprint.VerdictFailed || last.Fix == "" {
+				t.Errorf("the trace ends with %+v, want a failed step with a fix", last)
+			}
+		})
+	}
+}
+
+func TestATemplateThatFailsLeavesNothingBehind(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name, topic, body string
+		change            func(*imprint.ProvisioningTemplate)
+		parameters        map[string]string
+		status            int
+		code, message     string
+	}{
+		{name: "no such template", topic: strings.Replace(provision, "sensors", "others", 1), status: 404, code: "ResourceNotFound"},
+		{name: "a disabled one", change: func(p *imprint.ProvisioningTemplate) { p.Enabled = false }, status: 403, code: "AccessDenied"},
+		{name: "one of another type", change: func(p *imprint.ProvisioningTemplate) { p.Type = imprint.TemplateJITP }, status: 404, code: "ResourceNotFound"},
+		{name: "a parameter is missing", parameters: map[string]string{}, status: 400, code: "InvalidParameters", message: "Cannot resolve reference value: SerialNumber"},
+		{name: "an illegal name", parameters: map[string]string{"SerialNumber": "a b"}, status: 400, code: "InvalidParameters"},
+		{name: "a policy is missing after the thing", body: fleetBody(`,"policy":{"Type":"AWS::IoT::Policy","Properties":{"PolicyName":"absent"}}`), status: 404, code: "ResourceNotFound"},
+		{name: "a group is missing", body: strings.Replace(fleetBody(""), `"AttributePayload"`, `"ThingGroups":["absent"],"AttributePayload"`, 1), status: 404, code: "ResourceNotFound"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			o := newOffice(t, nil, provisioning.ClaimOptions{})
+			if tt.body != "" {
+				o.template(home, tt.body, "")
+			}
+			if tt.change != nil {
+				update(t, o.store, func(tx imprint.Tx) error {
+					p, err := tx.Template(home, "sensors")
+					if err != nil {
+						return err
+					}
+					tt.change(&p)
+					return tx.PutTemplate(p)
+				})
+			}
+			parameters := tt.parameters
+			if parameters == nil {
+				parameters = map[string]string{"SerialNumber": "1"}
+			}
+			topic := tt.topic
+			if topic == "" {
+				topic = provision
+			}
+			made := o.create(home)
+			out, ok := o.ask(home, topic, object(t, map[string]any{"certificateOwnershipToken": made.Token, "parameters": parameters}))
+			rejectedWith(t, out, ok, tt.status, tt.code)
+			if tt.message != "" && out.Message != tt.message {
+				t.Errorf("message: got %q, want %q", out.Message, tt.message)
+			}
+			cert, err := o.certificate(home, made.ID)
+			if err != nil || cert.Status != imprint.CertificatePendingActivation || len(o.things(home)) > 0 {
+				t.Errorf("left behind: certificate %s (%v), things %v; want PENDING_ACTIVATION, none", cert.Status, err, o.things(home))
+			}
+			// The token is still good.
+			o.template(home, fleetBody(ownPolicy), "")
+			got, ok := o.register(home, made.Token, map[string]string{"SerialNumber": "2"})
+			if !ok || got.Thing != "sensor-2" {
+				t.Errorf("after the template was mended: got %t %+v", ok, got)
+			}
+		})
+	}
+}
+
+func TestOverridesThatSayFailAreAConflict(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t, nil, provisioning.ClaimOptions{})
+	o.template(home, strings.Replace(fleetBody(""), `{"site":{"Ref":"Site"}}}`, `{"site":{"Ref":"Site"}}},"OverrideSettings":{"AttributePayload":"FAIL"}`, 1), "")
+	update(t, o.store, func(tx imprint.Tx) error {
+		return tx.PutThing(imprint.Thing{Tenant: home, Name: "sensor-1", Attributes: map[string]string{"site": "old"}})
+	})
+	out, ok := o.register(home, o.create(home).Token, map[string]string{"SerialNumber": "1"})
+	rejectedWith(t, out, ok, 409, "ResourceConflict")
+}
+
+func TestTokensEnd(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t, nil, provisioning.ClaimOptions{})
+	serial := map[string]string{"SerialNumber": "1"}
+	const invalid = "InvalidCertificateOwnershipToken"
+	made := o.create(home)
+	for _, change := range []func(*provisioning.ClaimRequest){
+		func(r *provisioning.ClaimRequest) { r.Claim = imprint.CertificateID(strings.Repeat("c2", 32)) },
+		func(r *provisioning.ClaimRequest) { r.Tenant = another },
+	} {
+		out, ok := o.register(home, made.Token, serial, change)
+		rejectedWith(t, out, ok, 400, invalid)
+	}
+	o.ahead.Store(int64(time.Hour + time.Second))
+	out, ok := o.register(home, made.Token, serial)
+	rejectedWith(t, out, ok, 400, invalid)
+	if !strings.Contains(out.Message, "expired") {
+		t.Errorf("message: got %q, want that it expired", out.Message)
+	}
+	n, err := o.claims.Sweep(context.Background())
+	if err != nil || n != 1 {
+		t.Errorf("Sweep: got %d, %v; want 1", n, err)
+	}
+	_, err = o.certificate(home, made.ID)
+	if imprint.CodeOf(err) != imprint.CodeNotFound {
+		t.Errorf("the certificate after its token: got %v, want NotFound", err)
+	}
+	out, ok = o.register(home, made.Token, serial)
+	rejectedWith(t, out, ok, 400, invalid)
+}
+
+func TestTheSweepKeepsWhatWasTakenUp(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t, nil, provisioning.ClaimOptions{AnyClaim: true})
+	activated, attached, registered, young := o.create(home), o.create(home), o.create(home), o.create(another)
+	_, ok := o.register(home, registered.Token, map[string]string{"SerialNumber": "1"}, func(r *provisioning.ClaimRequest) {
+		r.Claim = imprint.CertificateID(strings.Repeat("c2", 32)) // AnyClaim
+	})
+	if !ok {
+		t.Error("another claim's token was rejected, and AnyClaim allows it")
+	}
+	update(t, o.store, func(tx imprint.Tx) error {
+		cert, err := tx.Certificate(home, imprint.CertificateID(activated.ID))
+		if err != nil {
+			return err
+		}
+		cert.Status = imprint.CertificateInactive
+		err = tx.PutCertificate(cert)
+		if err != nil {
+			return err
+		}
+		err = tx.PutThingAttachment(imprint.ThingAttachment{Tenant: home, Thing: "t", Certificate: imprint.CertificateID(attached.ID)})
+		if err != nil {
+			return err
+		}
+		pending, err := tx.PendingCertificate(another, imprint.CertificateID(young.ID))
+		if err != nil {
+			return err
+		}
+		pending.ExpiresAt = pending.ExpiresAt.Add(time.Hour)
+		return tx.PutPendingCertificate(pending)
+	})
+	for range 300 { // more than one batch
+		o.create(home)
+	}
+	o.ahead.Store(int64(time.Hour + time.Minute))
+	n, err := o.claims.Sweep(context.Background())
+	if err != nil || n != 300 {
+		t.Errorf("Sweep: got %d, %v; want 300", n, err)
+	}
+	for tenant, ids := range map[imprint.Tenant][]string{home: {activated.ID, attached.ID, registered.ID}, another: {young.ID}} {
+		for _, id := range ids {
+			_, err = o.certificate(tenant, id)
+			if err != nil {
+				t.Errorf("certificate that was taken up: %v", err)
+			}
+		}
+	}
+}
+
+func TestAFailedCommitRegistersNothing(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t, nil, provisioning.ClaimOptions{})
+	made := o.create(home)
+	o.failing.left <- struct{}{}
+	out, ok := o.register(home, made.Token, map[string]string{"SerialNumber": "1"})
+	rejectedWith(t, out, ok, 500, "InternalError")
+	if strings.Contains(out.Message, "disk") {
+		t.Errorf("the device is told of the server's insides: %q", out.Message)
+	}
+	if len(o.things(home)) > 0 {
+		t.Errorf("things: got %v, want none", o.things(home))
+	}
+	_, ok = o.register(home, made.Token, map[string]string{"SerialNumber": "1"})
+	if !ok {
+		t.Error("the token was used up by a registration that failed")
+	}
+}
+
+func TestOneTokenMakesOneDeviceHoweverManyAsk(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t, nil, provisioning.ClaimOptions{})
+	made := o.create(home)
+	var accepted atomic.Int64
+	var all sync.WaitGroup
+	payload := []byte(object(t, map[string]any{"certificateOwnershipToken": made.Token, "parameters": map[string]string{"SerialNumber": "1"}}))
+	for range 20 {
+		all.Go(func() {
+			answer := o.claims.Answer(context.Background(), provisioning.ClaimRequest{Tenant: home, Topic: provision, Payload: payload, Claim: claimID, Address: address})
+			if strings.HasSuffix(answer.Topic, "/accepted") {
+				accepted.Add(1)
+			}
+		})
+	}
+	all.Wait()
+	if got := accepted.Load(); got != 1 {
+		t.Errorf("accepted: got %d, want 1", got)
+	}
+}
+
+func TestEachTenantHasItsOwnRate(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t, nil, provisioning.ClaimOptions{CreateRate: 2, RegisterRate: 1})
+	made := o.create(home)
+	o.create(home)
+	out, ok := o.ask(home, csrTopic, "{}")
+	rejectedWith(t, out, ok, 429, "TooManyRequests")
+	o.create(another)
+	_, ok = o.register(home, made.Token, map[string]string{"SerialNumber": "1"})
+	if !ok {
+		t.Error("RegisterThing was throttled by CreateCertificateFromCsr")
+	}
+	o.ahead.Store(int64(time.Second))
+	o.create(home)
+}
+
+func FuzzClaimRequest(f *testing.F) {
+	f.Add("json", []byte(`{"certificateOwnershipToken":"x","parameters":{"a":"b"}}`))
+	f.Add("cbor", []byte("\xa1\x78\x19certificateSigningRequest\x61x"))
+	f.Add("cbor", []byte("\xbf\x61a\x61b\xff"))
+	f.Add("json", []byte("[[[[[[[[[["))
+	o := newOffice(f, nil, provisioning.ClaimOptions{})
+	f.Fuzz(func(t *testing.T, format string, payload []byte) {
+		for _, topic := range []string{"$aws/certificates/create-from-csr/", "$aws/provisioning-templates/sensors/provision/"} {
+			answer := o.claims.Answer(context.Background(), provisioning.ClaimRequest{
+				Tenant: home, Topic: topic + format, Payload: payload, Claim: claimID, Address: address,
+			})
+			if !strings.HasPrefix(answer.Topic, topic+format+"/") {
+				t.Errorf("the answer to %s came on %s", topic+format, answer.Topic)
+			}
+		}
+	})
+}

@@ -1,0 +1,220 @@
+package provisioning_test
+
+import (
+	"context"
+	"encoding/json"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/provisioning"
+)
+
+// guarded puts a guard on the claim of a tenant.
+func (o *office) guarded(tenant imprint.Tenant, guard imprint.ClaimGuard) {
+	o.Helper()
+	guard.Tenant, guard.Claim = tenant, claimID
+	update(o, o.store, func(tx imprint.Tx) error { return tx.PutClaimGuard(guard) })
+}
+
+func (o *office) guard(tenant imprint.Tenant) imprint.ClaimGuard {
+	o.Helper()
+	var guard imprint.ClaimGuard
+	view(o, o.store, func(tx imprint.ReadTx) error {
+		found, err := tx.ClaimGuard(tenant, claimID)
+		guard = found
+		return err
+	})
+	return guard
+}
+
+func serial(text string) map[string]string { return map[string]string{"SerialNumber": text} }
+
+// TestAGuardRefusesWhatItDoesNotAllow ensures each bound that refuses and
+// doesn't stop the claim.
+func TestAGuardRefusesWhatItDoesNotAllow(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name  string
+		guard imprint.ClaimGuard
+		from  string
+		ok    bool
+	}{
+		{name: "before its time", guard: imprint.ClaimGuard{NotBefore: instant.Add(time.Second)}},
+		{name: "after its time", guard: imprint.ClaimGuard{NotAfter: instant.Add(-time.Second)}},
+		{name: "in its time", guard: imprint.ClaimGuard{NotBefore: instant.Add(-time.Second), NotAfter: instant.Add(time.Second)}, ok: true},
+		{name: "from elsewhere", guard: imprint.ClaimGuard{Networks: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}}},
+		{name: "from its network", guard: imprint.ClaimGuard{Networks: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("192.0.2.0/28")}}, ok: true},
+		{name: "from its network, in IPv6's form", guard: imprint.ClaimGuard{Networks: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/28")}}, from: "::ffff:192.0.2.7", ok: true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			o := newOffice(t, nil, provisioning.ClaimOptions{})
+			o.guarded(home, tt.guard)
+			csr, _ := signingRequest(t, "unit")
+			out, ok := o.ask(home, csrTopic, object(t, map[string]any{"certificateSigningRequest": csr}), func(r *provisioning.ClaimRequest) {
+				if tt.from != "" {
+					r.Address = netip.MustParseAddr(tt.from)
+				}
+			})
+			o.create(another) // which has no guard
+			if tt.ok {
+				if !ok {
+					t.Errorf("rejected: %+v", out)
+				}
+				return
+			}
+			rejectedWith(t, out, ok, 403, "AccessDenied")
+			if !o.guard(home).StoppedAt.IsZero() {
+				t.Error("the claim is stopped, and should only be refused")
+			}
+		})
+	}
+}
+
+func TestAQuotaStopsTheClaimAndNotTheFleet(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t, nil, provisioning.ClaimOptions{})
+	o.guarded(home, imprint.ClaimGuard{Quota: 2})
+	spare := o.create(home)
+	for _, name := range []string{"1", "2"} {
+		made := o.create(home)
+		_, ok := o.register(home, made.Token, serial(name))
+		if !ok {
+			t.Fatalf("device %s within the quota was rejected", name)
+		}
+	}
+	out, ok := o.register(home, spare.Token, serial("3"))
+	rejectedWith(t, out, ok, 403, "AccessDenied")
+	checkFailure(t, o.steps(), "claim.guard", imprint.CodeClaimQuota)
+	guard := o.guard(home)
+	if guard.Devices != 2 || guard.StopCode != imprint.CodeClaimQuota || guard.StoppedAt.IsZero() {
+		t.Errorf("guard: got %+v, want stopped with 2 devices", guard)
+	}
+	out, ok = o.ask(home, keysTopic, "")
+	rejectedWith(t, out, ok, 403, "AccessDenied")
+	checkFailure(t, o.steps(), "claim.guard", imprint.CodeClaimStopped)
+	// Another claim of the tenant, and the same name elsewhere, go on.
+	o.create(home, func(r *provisioning.ClaimRequest) { r.Claim = imprint.CertificateID(strings.Repeat("c2", 32)) })
+	o.create(another)
+	var events []imprint.Event
+	view(t, o.store, func(tx imprint.ReadTx) error {
+		found, err := tx.Events(10)
+		events = found
+		return err
+	})
+	if len(events) != 1 || events[0].Topic != "$aws/events/imprint/claims/stopped/"+string(claimID) || events[0].Tenant != home {
+		t.Fatalf("events: got %+v, want one that the claim is stopped", events)
+	}
+	var told struct{ ClaimCertificateID, Code, AttemptID string }
+	err := json.Unmarshal(events[0].Payload, &told)
+	if err != nil || told.ClaimCertificateID != string(claimID) || told.Code != string(imprint.CodeClaimQuota) || told.AttemptID == "" {
+		t.Errorf("event: got %s, %v", events[0].Payload, err)
+	}
+	if got := o.claims.Counters().Stopped; got != 1 {
+		t.Errorf("stopped claims: got %d, want 1", got)
+	}
+}
+
+func TestAQuotaHoldsHoweverManyAskAtOnce(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t, nil, provisioning.ClaimOptions{})
+	o.guarded(home, imprint.ClaimGuard{Quota: 5})
+	var tokens []string
+	for range 20 {
+		tokens = append(tokens, o.create(home).Token)
+	}
+	var accepted atomic.Int64
+	var all sync.WaitGroup
+	for n, token := range tokens {
+		payload := []byte(object(t, map[string]any{"certificateOwnershipToken": token, "parameters": serial(string(rune('a' + n)))}))
+		all.Go(func() {
+			answer := o.claims.Answer(context.Background(), provisioning.ClaimRequest{Tenant: home, Topic: provision, Payload: payload, Claim: claimID, Address: address})
+			if strings.HasSuffix(answer.Topic, "/accepted") {
+				accepted.Add(1)
+			}
+		})
+	}
+	all.Wait()
+	if accepted.Load() != 5 || o.guard(home).Devices != 5 || len(o.things(home)) != 5 {
+		t.Errorf("accepted %d, counted %d, things %d; want 5", accepted.Load(), o.guard(home).Devices, len(o.things(home)))
+	}
+}
+
+func TestOnlySerialsOfTheAllowListAreRegistered(t *testing.T) {
+	t.Parallel()
+	asked := 0
+	o := newOffice(t, function(func(context.Context, imprint.FunctionCall) (imprint.FunctionResult, error) {
+		asked++
+		return imprint.FunctionResult{Payload: []byte(`{"allowProvisioning":true}`)}, nil
+	}), provisioning.ClaimOptions{})
+	o.template(home, fleetBody(ownPolicy), hookARN)
+	o.guarded(home, imprint.ClaimGuard{SerialParameter: "SerialNumber"})
+	update(t, o.store, func(tx imprint.Tx) error {
+		_, err := tx.AddClaimSerials(home, claimID, []string{"1", "2"})
+		return err
+	})
+	for _, parameters := range []map[string]string{serial("3"), {}} {
+		out, ok := o.register(home, o.create(home).Token, parameters)
+		rejectedWith(t, out, ok, 403, "AccessDenied")
+		checkFailure(t, o.steps(), "claim.guard", imprint.CodeClaimNotAllowed)
+	}
+	if asked != 0 {
+		t.Errorf("the hook was asked %d time(s) about devices that the guard refuses", asked)
+	}
+	_, ok := o.register(home, o.create(home).Token, serial("1"))
+	if !ok {
+		t.Error("a serial number of the list was rejected")
+	}
+	out, ok := o.register(home, o.create(home).Token, serial("1"))
+	rejectedWith(t, out, ok, 403, "AccessDenied")
+	guard := o.guard(home)
+	guard.SerialReuse = true
+	o.guarded(home, guard)
+	_, ok = o.register(home, o.create(home).Token, serial("1"))
+	if !ok {
+		t.Error("a serial number was rejected that may come again")
+	}
+}
+
+func TestAnomaliesStopTheClaim(t *testing.T) {
+	t.Parallel()
+	t.Run("requests", func(t *testing.T) {
+		t.Parallel()
+		o := newOffice(t, nil, provisioning.ClaimOptions{})
+		o.guarded(home, imprint.ClaimGuard{MaxRequests: 3, Window: time.Minute})
+		for range 3 {
+			o.create(home)
+		}
+		o.ahead.Store(int64(time.Minute)) // a new window
+		for range 3 {
+			o.create(home)
+		}
+		out, ok := o.ask(home, keysTopic, "")
+		rejectedWith(t, out, ok, 403, "AccessDenied")
+		if got := o.guard(home).StopCode; got != imprint.CodeClaimAnomaly {
+			t.Errorf("stopped by %q, want ClaimAnomaly", got)
+		}
+	})
+	t.Run("refusals", func(t *testing.T) {
+		t.Parallel()
+		o := newOffice(t, nil, provisioning.ClaimOptions{})
+		o.guarded(home, imprint.ClaimGuard{MaxRefusals: 2, Window: time.Minute})
+		for range 3 {
+			out, ok := o.register(home, "guess", serial("1"))
+			rejectedWith(t, out, ok, 400, "InvalidCertificateOwnershipToken")
+		}
+		if got := o.guard(home).StopCode; got != imprint.CodeClaimAnomaly {
+			t.Fatalf("stopped by %q, want ClaimAnomaly", got)
+		}
+		guard := o.guard(home)
+		guard.StoppedAt, guard.StopCode = time.Time{}, ""
+		o.guarded(home, guard)
+		o.claims.Resume(home, claimID)
+		o.create(home)
+	})
+}

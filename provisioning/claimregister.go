@@ -1,0 +1,296 @@
+package provisioning
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"sync"
+
+	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/template"
+)
+
+// registration is one RegisterThing over MQTT.
+type registration struct {
+	*demand
+	in   registerRequest
+	id   imprint.CertificateID // that the token names
+	hash string                // of the token's secret
+
+	cert  imprint.Certificate
+	tmpl  *fleetTemplate
+	given map[string]string // parameters, with the hook's overrides
+}
+
+// register makes a device of a certificate that was given out: token, guard,
+// template, hook, plan, and then everything in one transaction.
+func (d *demand) register(ctx context.Context) (any, error) {
+	r := &registration{demand: d}
+	err := d.call.format.decode(d.Payload, &r.in)
+	if err != nil {
+		return nil, d.step("claim.payload", err)
+	}
+	r.id, r.hash, err = readOwnershipToken(r.in.Token)
+	if err != nil {
+		return nil, d.step("claim.token", err)
+	}
+	for range maxLooks {
+		body, err := r.look(ctx)
+		if !errors.Is(err, errMoved) {
+			return body, err
+		}
+		d.Rec.Info("template", "the template was changed meanwhile: the request is looked at anew")
+	}
+	return nil, d.step("template", imprint.Errorf(imprint.CodeUnavailable, "the template was changed %d times while the request was looked at", maxLooks))
+}
+
+// look does the registration against what the registry holds now.
+func (r *registration) look(ctx context.Context) (any, error) {
+	err := r.read(ctx)
+	if err != nil {
+		return nil, r.step("claim.token", err)
+	}
+	r.Rec.OK("claim.token", "the token is good for certificate %s", r.id)
+	r.tmpl, err = r.templates.find(ctx, r.engine, r.Tenant, r.call.template)
+	if err == nil {
+		err = r.tmpl.unusable
+	}
+	if err != nil {
+		return nil, r.step("template", err)
+	}
+	r.Rec.OK("template", "%s", r.tmpl.source)
+	err = r.checkSerial(ctx, r.in.Parameters)
+	if err != nil {
+		return nil, r.step("claim.guard", err)
+	}
+	r.given, err = r.askHook(ctx, r.tmpl.row, r.cert, r.in.Parameters)
+	if err != nil {
+		return nil, r.step("claim.hook", err)
+	}
+	plan, err := r.plan()
+	if err != nil {
+		return nil, err
+	}
+	result, err := r.apply(ctx, plan)
+	if err != nil {
+		if !errors.Is(err, errMoved) {
+			r.Rec.Fail(result.stage, err)
+		}
+		return nil, err
+	}
+	r.count.registered.Add(1)
+	result.record(r.Rec)
+	r.Rec.OK("claim.registered", "claim certificate %s made certificate %s and thing %q", r.Claim, r.id, result.thing)
+	r.Rec.Provisioned(result.thing)
+	return &registeredBody{DeviceConfiguration: plan.DeviceConfiguration, ThingName: string(result.thing)}, nil
+}
+
+// read finds what the token stands for, and checks it.
+func (r *registration) read(ctx context.Context) error {
+	return r.store.Glance(ctx, func(tx imprint.ReadTx) error {
+		_, cert, err := r.pending(tx)
+		r.cert = cert
+		return err
+	})
+}
+
+// pending gives what waits under the token, and its certificate. Errors:
+// CodeClaimToken.
+func (r *registration) pending(tx imprint.ReadTx) (imprint.PendingCertificate, imprint.Certificate, error) {
+	pending, err := tx.PendingCertificate(r.Tenant, r.id)
+	if err != nil && imprint.CodeOf(err) != imprint.CodeNotFound {
+		return pending, imprint.Certificate{}, err
+	}
+	waits := err == nil
+	if waits {
+		err = r.checkToken(pending, r.hash, r.Claim, r.clock())
+		if err != nil {
+			return pending, imprint.Certificate{}, err
+		}
+	}
+	cert, err := tx.Certificate(r.Tenant, r.id)
+	switch {
+	case imprint.CodeOf(err) == imprint.CodeNotFound:
+		return pending, cert, imprint.Errorf(imprint.CodeClaimToken, "the certificate ownership token has expired, or isn't this tenant's: there is no certificate %s", r.id)
+	case err != nil:
+		return pending, cert, err
+	case !waits || cert.Status != imprint.CertificatePendingActivation:
+		return pending, cert, errTokenUsed(r.id)
+	}
+	return pending, cert, nil
+}
+
+// plan evaluates the template. Nothing is written before all of it is known.
+func (r *registration) plan() (*template.Plan, error) {
+	parameters := make(map[string]string, len(r.given)+1)
+	maps.Copy(parameters, r.given)
+	parameters[template.CertificateIDParameter] = string(r.id) // whatever the device says
+	plan, err := r.tmpl.tmpl.Plan(parameters)
+	if err != nil {
+		return nil, r.step("template.plan", requestPlanError(err, r.tmpl.source))
+	}
+	for _, use := range plan.Used {
+		r.Rec.Info("template.parameter", "%s = %q (%s)", use.Name, use.Value, use.Source)
+	}
+	err = refuseWhatIsNotKept(plan.Thing)
+	if err != nil {
+		return nil, r.step("template.plan", err)
+	}
+	err = r.engine.documents.check(plan)
+	if err != nil {
+		return nil, r.step("template.policy", err)
+	}
+	return plan, nil
+}
+
+// requestPlanError puts a template's failure into the domain's words, for a
+// device that sends parameters.
+func requestPlanError(err error, source string) error {
+	code, hint := imprint.CodeTemplateValue, ""
+	var fault *template.Error
+	if errors.As(err, &fault) {
+		hint = fault.Hint
+		if fault.Code == template.CodeMissingParameter {
+			code = imprint.CodeParameterMissing
+			hint = fmt.Sprintf("Send the parameter %s in the request, or give it a Default in %s.", fault.Parameter, source)
+		}
+	}
+	return &imprint.Error{Code: code, Op: "couldn't evaluate " + source, Err: err, Hint: hint}
+}
+
+// apply writes the device: its resources, the guard's count, and that the token
+// is used up.
+func (r *registration) apply(ctx context.Context, plan *template.Plan) (applied, error) {
+	var result applied
+	err := r.store.Update(ctx, func(tx imprint.Tx) error {
+		result = applied{stage: stageRegister}
+		if r.engine.generation.Load() != r.tmpl.generation {
+			return errMoved
+		}
+		pending, cert, err := r.pending(tx)
+		if err != nil {
+			return err
+		}
+		result.stage = "claim.guard"
+		err = r.countDevice(tx)
+		if err != nil {
+			return err
+		}
+		a := application{tx: tx, cert: cert, plan: plan, now: r.now, applied: &result}
+		err = a.run()
+		if err != nil {
+			return err
+		}
+		result.stage = stageRegister
+		err = r.remember(tx, result.thing)
+		if err != nil {
+			return err
+		}
+		if result.cert.Status == imprint.CertificatePendingActivation {
+			// The template leaves it so: its time goes on.
+			pending.Used = true
+			return tx.PutPendingCertificate(pending)
+		}
+		return tx.DeletePendingCertificate(r.Tenant, r.id)
+	})
+	return result, err
+}
+
+// remember writes down what came of a trusted user's claim.
+func (r *registration) remember(tx imprint.Tx, thing imprint.ThingName) error {
+	if r.temporary == nil {
+		return nil
+	}
+	claim, err := tx.ProvisioningClaim(r.Tenant, r.Claim)
+	if imprint.CodeOf(err) == imprint.CodeNotFound {
+		return nil // its time is long over, but not its connection's
+	}
+	if err != nil {
+		return err
+	}
+	claim.Device, claim.Thing, claim.Devices = r.id, thing, claim.Devices+1
+	return tx.PutProvisioningClaim(claim)
+}
+
+// fleetKey names a template.
+type fleetKey struct {
+	tenant imprint.Tenant
+	name   string
+}
+
+// fleetTemplate is a template's default version, parsed. It is what the registry
+// holds as long as the engine's generation is its own.
+type fleetTemplate struct {
+	row        imprint.ProvisioningTemplate
+	tmpl       *template.Template
+	source     string
+	unusable   error // why it can't be used; nil: it can
+	generation uint64
+}
+
+// fleetTemplates caches templates.
+type fleetTemplates struct {
+	mu    sync.RWMutex
+	known map[fleetKey]*fleetTemplate
+}
+
+// maxFleetTemplates bounds the cache; at the bound it begins anew.
+const maxFleetTemplates = 1024
+
+// find gives a tenant's template. Errors: CodeTemplateMissing.
+func (f *fleetTemplates) find(ctx context.Context, e *Engine, tenant imprint.Tenant, name string) (*fleetTemplate, error) {
+	key := fleetKey{tenant, name}
+	generation := e.generation.Load()
+	f.mu.RLock()
+	found := f.known[key]
+	f.mu.RUnlock()
+	if found != nil && found.generation == generation {
+		return found, nil
+	}
+	parsed, err := imprint.ParseTemplateName(name)
+	if err != nil {
+		return nil, imprint.Errorf(imprint.CodeTemplateMissing, "the topic names no template: %w", err)
+	}
+	loaded := &fleetTemplate{generation: generation}
+	err = e.store.View(ctx, func(tx imprint.ReadTx) error { return loaded.load(tx, tenant, parsed) })
+	if err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.known) >= maxFleetTemplates {
+		clear(f.known)
+	}
+	f.known[key] = loaded
+	return loaded, nil
+}
+
+func (f *fleetTemplate) load(tx imprint.ReadTx, tenant imprint.Tenant, name imprint.TemplateName) error {
+	row, err := tx.Template(tenant, name)
+	if imprint.CodeOf(err) == imprint.CodeNotFound {
+		return imprint.Errorf(imprint.CodeTemplateMissing, "provisioning template %q doesn't exist", name)
+	}
+	if err != nil {
+		return fmt.Errorf("couldn't read template %s: %w", name, err)
+	}
+	f.row = row
+	if row.Type != imprint.TemplateFleet {
+		return imprint.Errorf(imprint.CodeTemplateMissing, "provisioning template %q is of type %s, not %s", name, row.Type, imprint.TemplateFleet)
+	}
+	version, err := tx.TemplateVersion(tenant, name, row.DefaultVersion)
+	if err != nil {
+		return fmt.Errorf("couldn't read version %d of template %s: %w", row.DefaultVersion, name, err)
+	}
+	f.source = fmt.Sprintf("template %s, version %d", name, version.Version)
+	if !row.Enabled {
+		f.unusable = imprint.Errorf(imprint.CodeTemplateDisabled, "provisioning template %q is disabled", name).
+			WithHint("aws iot update-provisioning-template --template-name %s --enabled", name)
+		return nil
+	}
+	f.tmpl, err = template.Parse([]byte(version.Body), template.Fleet)
+	if err != nil {
+		f.unusable = imprint.Errorf(imprint.CodeTemplateInvalid, "%s isn't valid: %w", f.source, err)
+	}
+	return nil
+}

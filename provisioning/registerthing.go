@@ -1,0 +1,236 @@
+package provisioning
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"maps"
+
+	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/pki"
+	"github.com/imprint-iot/imprint/template"
+)
+
+// Registered is what RegisterThing made or found.
+type Registered struct {
+	CertificatePEM string            // empty: the template has no certificate
+	Resources      map[string]string // ARNs by logical name
+	Thing          imprint.ThingName
+}
+
+// RegisterThing registers a device by an operator's call: an inline template and
+// its parameters, everything in one transaction (AWS IoT API reference,
+// RegisterThing). The certificate comes from a signing request, which the
+// built-in CA signs, from its id, or from its PEM text, whose CA must be
+// registered. Errors: CodeInvalidRequest for the template and its values,
+// CodeConflictingUpdate, CodeRegistrationFailure for what the registry refuses.
+func (c *Claims) RegisterThing(ctx context.Context, tenant imprint.Tenant, body string, parameters map[string]string) (Registered, error) {
+	parsed, err := template.Parse([]byte(body), template.Bulk)
+	if err != nil {
+		return Registered{}, invalidTemplate(err)
+	}
+	plan, err := parsed.Plan(parameters)
+	if err != nil {
+		return Registered{}, invalidTemplate(err)
+	}
+	err = refuseWhatIsNotKept(plan.Thing)
+	if err == nil {
+		err = c.engine.documents.check(plan)
+	}
+	if err == nil && plan.Certificate == nil && len(plan.Policies) > 0 {
+		err = imprint.Errorf(imprint.CodeTemplateValue, "the template has a policy and no certificate to attach it to")
+	}
+	if err != nil {
+		return Registered{}, failedRegistration(err)
+	}
+	r := &bulkRegistration{Claims: c, tenant: tenant, plan: plan}
+	err = r.prepare(ctx)
+	if err != nil {
+		return Registered{}, failedRegistration(err)
+	}
+	result, err := r.apply(ctx)
+	if err != nil {
+		return Registered{}, failedRegistration(err)
+	}
+	return r.registered(result), nil
+}
+
+// invalidTemplate is AWS's form of what is wrong with a template or its values.
+func invalidTemplate(err error) error {
+	refusal := imprint.Errorf(imprint.CodeInvalidRequest, "Invalid registration template. %w", err)
+	var fault *template.Error
+	if errors.As(err, &fault) {
+		if fault.Code == template.CodeMissingParameter {
+			return imprint.Errorf(imprint.CodeInvalidRequest, "Invalid registration template. Cannot resolve reference value: {Ref=%s}", fault.Parameter)
+		}
+		refusal.Hint = fault.Hint
+	}
+	return refusal
+}
+
+// failedRegistration gives what devices' flows are refused with the code that
+// the operation declares for it.
+func failedRegistration(err error) error {
+	switch imprint.CodeOf(err) {
+	case imprint.CodeTemplateValue, imprint.CodePolicyMissing, imprint.CodeGroupMissing, imprint.CodeThingTypeMissing, imprint.CodeLimitExceeded,
+		imprint.CodeCANotRegistered, imprint.CodeCAInactive, imprint.CodeCAExpired, imprint.CodeCASignature, imprint.CodeCertificateState,
+		imprint.CodeCertificateConflict, imprint.CodeAlreadyExists, imprint.CodeNotFound:
+		return &imprint.Error{Code: imprint.CodeRegistrationFailure, Err: err, Hint: imprint.HintOf(err)}
+	case imprint.CodeCertificateValidation, imprint.CodeCertificateWeak:
+		return &imprint.Error{Code: imprint.CodeInvalidRequest, Err: err, Hint: imprint.HintOf(err)}
+	}
+	return err
+}
+
+// bulkRegistration is one device of RegisterThing.
+type bulkRegistration struct {
+	*Claims
+	tenant imprint.Tenant
+	plan   *template.Plan
+
+	// fresh is a certificate that isn't registered yet, or may not be; nil: the
+	// template names one by its id, or none.
+	fresh *imprint.Certificate
+}
+
+// prepare makes or reads the certificate, as far as that needs no transaction.
+func (r *bulkRegistration) prepare(ctx context.Context) error {
+	p := r.plan.Certificate
+	if p == nil || p.Source == template.SourceID {
+		return nil
+	}
+	if p.Source == template.SourceCSR {
+		csr, err := pki.ParseCSRPEM(p.CertificateSigningRequest)
+		if err != nil {
+			return err
+		}
+		issued, err := r.sign(ctx, r.rooms.Profile, pki.Request{PublicKey: csr.PublicKey, RawSubject: csr.RawSubject}, r.tenant)
+		if err != nil {
+			return err
+		}
+		row := r.row(r.tenant, issued.Certificate, issued.PEM)
+		r.fresh = &row
+		return nil
+	}
+	leaf, err := pki.ParseCertificatePEM(p.CertificatePem)
+	if err != nil {
+		return err
+	}
+	refusal := pki.CheckKey(leaf)
+	if refusal != nil {
+		return refusal
+	}
+	ca, err := r.signer(ctx, leaf, p.CACertificatePem)
+	if err != nil {
+		return err
+	}
+	row := r.row(r.tenant, leaf, p.CertificatePem)
+	row.CAID, row.Mode = ca.ID, ca.Mode
+	r.fresh = &row
+	return nil
+}
+
+// signer finds the registered CA that signed a certificate.
+func (r *bulkRegistration) signer(ctx context.Context, leaf *x509.Certificate, named string) (imprint.CACertificate, error) {
+	found, err := r.engine.issuersOf(ctx, r.tenant, leaf)
+	if err != nil {
+		return imprint.CACertificate{}, err
+	}
+	candidates := found.certs
+	if named != "" {
+		only, err := pki.ParseCertificatePEM(named)
+		if err != nil {
+			return imprint.CACertificate{}, err
+		}
+		candidates = make([]*x509.Certificate, len(found.certs)) // PickIssuer skips nil
+		for n, one := range found.certs {
+			if one.Equal(only) {
+				candidates[n] = one
+			}
+		}
+	}
+	at, err := pki.PickIssuer(leaf, candidates)
+	if err != nil {
+		return imprint.CACertificate{}, err
+	}
+	ca := found.all[at].ca
+	if ca.Status != imprint.CAActive {
+		return ca, imprint.Errorf(imprint.CodeCAInactive, "CA %s is %s", ca.ID, ca.Status)
+	}
+	refusal := imprint.ValidityRefusal(ca.NotBefore, ca.NotAfter, r.clock())
+	if refusal != nil {
+		return ca, imprint.Errorf(imprint.CodeCAExpired, "CA %s can't register certificates: %w", ca.ID, refusal)
+	}
+	return ca, nil
+}
+
+// apply writes everything.
+func (r *bulkRegistration) apply(ctx context.Context) (applied, error) {
+	var result applied
+	err := r.store.Update(ctx, func(tx imprint.Tx) error {
+		result = applied{}
+		cert, fresh, err := r.certificate(tx)
+		if err != nil {
+			return err
+		}
+		a := application{tx: tx, cert: cert, fresh: fresh, plan: r.plan, now: r.clock(), applied: &result}
+		return a.run()
+	})
+	return result, err
+}
+
+// certificate gives the certificate's row, and whether it is to be stored.
+func (r *bulkRegistration) certificate(tx imprint.ReadTx) (imprint.Certificate, bool, error) {
+	switch p := r.plan.Certificate; {
+	case p == nil:
+		return imprint.Certificate{Tenant: r.tenant}, false, nil
+	case r.fresh == nil:
+		cert, err := tx.Certificate(r.tenant, imprint.CertificateID(p.CertificateID))
+		if imprint.CodeOf(err) == imprint.CodeNotFound {
+			err = imprint.Errorf(imprint.CodeNotFound, "certificate %s, which the template names, doesn't exist", p.CertificateID)
+		}
+		return cert, false, err
+	}
+	present, err := tx.Certificate(r.tenant, r.fresh.ID)
+	if err == nil {
+		return present, false, nil // the same device again
+	}
+	if imprint.CodeOf(err) != imprint.CodeNotFound {
+		return present, false, err
+	}
+	err = checkUnregistered(tx, *r.fresh)
+	if err != nil || r.fresh.CAID == "" {
+		return *r.fresh, true, err
+	}
+	ca, err := tx.CA(r.tenant, r.fresh.CAID)
+	if err != nil {
+		return *r.fresh, true, fmt.Errorf("couldn't read CA %s: %w", r.fresh.CAID, err)
+	}
+	if ca.Status != imprint.CAActive {
+		return *r.fresh, true, imprint.Errorf(imprint.CodeCAInactive, "CA %s is %s", ca.ID, ca.Status)
+	}
+	return *r.fresh, true, nil
+}
+
+// registered names what the template's resources became.
+func (r *bulkRegistration) registered(result applied) Registered {
+	out := Registered{Resources: map[string]string{}, Thing: result.thing}
+	if p := r.plan.Thing; p != nil {
+		out.Resources[p.LogicalName] = r.tenant.ThingARN(result.thing)
+	}
+	if p := r.plan.Certificate; p != nil {
+		out.CertificatePEM = result.cert.PEM
+		out.Resources[p.LogicalName] = result.cert.ARN()
+	}
+	policies := map[string]string{}
+	for _, p := range r.plan.Policies {
+		name := p.PolicyName
+		if p.PolicyDocument != "" {
+			name = p.GeneratedName
+		}
+		policies[p.LogicalName] = r.tenant.PolicyARN(imprint.PolicyName(name))
+	}
+	maps.Copy(out.Resources, policies)
+	return out
+}

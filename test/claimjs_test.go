@@ -1,0 +1,104 @@
+package test
+
+import (
+	"encoding/json"
+	"fmt"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// identityConfig is the argument of identity.cjs.
+type identityConfig struct {
+	Version    int               `json:"version"`
+	API        string            `json:"api"`
+	Host       string            `json:"host"`
+	Port       int               `json:"port"`
+	CA         string            `json:"ca"`
+	Cert       string            `json:"cert"`
+	Key        string            `json:"key"`
+	ClientID   string            `json:"clientId"`
+	CSR        string            `json:"csr,omitempty"`
+	Parameters map[string]string `json:"parameters"`
+}
+
+// TestAWSIdentityClientIsProvisionedByClaim ensures that AWS's own client does
+// both flows, understands a rejection, and comes back with its new certificate.
+func TestAWSIdentityClientIsProvisionedByClaim(t *testing.T) {
+	need(t, "openssl", "node")
+	t.Parallel()
+	s := newStage(t, "IMPRINT_CLAIM_RATE=0")
+	f := s.one.fleet(t)
+	modules := jsModules(t)
+	for _, version := range []int{4, 5} {
+		for _, api := range []string{"v1", "v2"} {
+			if version == 5 && api == "v1" {
+				continue // the older client has only MQTT 3.1.1 connections of its own
+			}
+			for _, ownKey := range []bool{false, true} {
+				name := fmt.Sprintf("js%d-%s-%t", version, api, ownKey)
+				t.Run(name, func(t *testing.T) {
+					t.Parallel()
+					d, registered := f.identityClient(t, modules, name, identityConfig{Version: version, API: api}, ownKey)
+					f.checkOnboarded(t, d, registered)
+					back := f.as(t, d).jsDevice(t, jsConfig{Version: version, ClientID: d.name})
+					back.connect()
+					back.stop(nil)
+				})
+			}
+		}
+	}
+}
+
+// identityClient runs the program and gives the device that came of it.
+func (f *fleet) identityClient(t *testing.T, modules, serial string, config identityConfig, ownKey bool) (*device, claimed) {
+	t.Helper()
+	dir := t.TempDir()
+	d := &device{name: "sensor-" + serial, cert: filepath.Join(dir, "cert.pem"), key: filepath.Join(dir, "key.pem")}
+	config.Host, config.CA, config.Cert, config.Key = f.host, f.stage.at().CABundle, f.claim.cert, f.claim.key
+	config.ClientID, config.Parameters = "fleet-provisioning-"+serial, map[string]string{"SerialNumber": serial, "Site": "plant"}
+	port, err := strconv.Atoi(f.stage.port())
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.Port = port
+	if ownKey {
+		csr := filepath.Join(dir, "device.csr")
+		writeFile(t, filepath.Join(dir, "openssl.cnf"), opensslConfig)
+		openssl(t, dir, append([]string{"req", "-new", "-nodes", "-subj", "/CN=" + d.name, "-keyout", d.key, "-out", csr}, keyKinds["P-256"]...)...)
+		config.CSR = readFile(t, csr)
+	}
+	argument, err := json.Marshal(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	run := runTool(t, "", cleanEnv("NODE_PATH="+modules), "node", "js/identity.cjs", string(argument))
+	if run.exit != 0 {
+		t.Fatalf("identity.cjs: exit code %d\n%s", run.exit, run.all())
+	}
+	var made, registered, rejected claimed
+	for line := range strings.Lines(run.stdout) {
+		var one struct{ Made, Rejected, Registered *claimed }
+		err = json.Unmarshal([]byte(line), &one)
+		if err != nil {
+			t.Fatalf("identity.cjs said %q: %v", line, err)
+		}
+		switch {
+		case one.Made != nil:
+			made = *one.Made
+		case one.Rejected != nil:
+			rejected = *one.Rejected
+		case one.Registered != nil:
+			registered = *one.Registered
+		}
+	}
+	if rejected.Code != "InvalidCertificateOwnershipToken" || rejected.Status != 400 || rejected.Message == "" {
+		t.Errorf("a bad token: the client says %+v, want 400 InvalidCertificateOwnershipToken\n%s", rejected, run.stdout)
+	}
+	writeFile(t, d.cert, made.PEM)
+	if !ownKey {
+		writeFile(t, d.key, made.Key)
+	}
+	return d, registered
+}
