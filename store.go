@@ -89,6 +89,8 @@ type ReadTx interface {
 	SessionReader
 	FunctionReader
 	TopicRuleReader
+	UserReader
+	RegistrationTaskReader
 	ClaimReader
 }
 
@@ -111,7 +113,12 @@ type Tx interface {
 	SessionWriter
 	FunctionWriter
 	TopicRuleWriter
+	UserWriter
+	RegistrationTaskWriter
 	ClaimWriter
+	// Try runs fn, whose writes through this Tx are undone, and nothing else, when
+	// it returns an error. It can't be used inside itself.
+	Try(fn func() error) error
 }
 
 // CertificateReader reads device certificates.

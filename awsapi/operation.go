@@ -73,10 +73,16 @@ func Handle[In, Out any](op Op[In, Out], fn Func[In, Out]) Route {
 // HandleFor is Handle for operations whose resource isn't named by the path:
 // resource gives its ARN.
 func HandleFor[In, Out any](op Op[In, Out], resource func(Caller, *In) string, fn Func[In, Out]) Route {
+	return HandleForAll(op, one(resource), fn)
+}
+
+// HandleForAll is HandleFor for operations that are about several resources: the
+// caller must be allowed the action on each.
+func HandleForAll[In, Out any](op Op[In, Out], resources func(Caller, *In) []string, fn Func[In, Out]) Route {
 	if fn == nil {
 		return Route{operation: op.Operation}
 	}
-	return HandleRaw(op, resource, func(ctx context.Context, caller Caller, in *In) (Answer, error) {
+	return handle(op, resources, func(ctx context.Context, caller Caller, in *In) (Answer, error) {
 		out, err := fn(ctx, caller, in)
 		if err != nil {
 			return Answer{}, err
@@ -96,17 +102,31 @@ func HandleFor[In, Out any](op Op[In, Out], resource func(Caller, *In) string, f
 // output: fn gives it as it goes over the wire. A nil resource means the
 // operation's own.
 func HandleRaw[In, Out any](op Op[In, Out], resource func(Caller, *In) string, fn func(ctx context.Context, caller Caller, in *In) (Answer, error)) Route {
+	return handle(op, one(resource), fn)
+}
+
+// one makes a list of one resource; nil stays nil.
+func one[In any](resource func(Caller, *In) string) func(Caller, *In) []string {
+	if resource == nil {
+		return nil
+	}
+	return func(caller Caller, in *In) []string { return []string{resource(caller, in)} }
+}
+
+func handle[In, Out any](op Op[In, Out], resources func(Caller, *In) []string, fn func(ctx context.Context, caller Caller, in *In) (Answer, error)) Route {
 	serve := func(ctx context.Context, call call) (Answer, error) {
 		in := new(In)
 		if err := op.codec.Decode(call.source, in); err != nil {
 			return Answer{}, err
 		}
-		arn := expandResource(op.Resource, call)
-		if resource != nil {
-			arn = resource(call.caller, in)
+		arns := []string{expandResource(op.Resource, call)}
+		if resources != nil {
+			arns = resources(call.caller, in)
 		}
-		if err := call.authorize(ctx, arn); err != nil {
-			return Answer{}, err
+		for _, arn := range arns {
+			if err := call.authorize(ctx, arn); err != nil {
+				return Answer{}, err
+			}
 		}
 		return fn(ctx, call.caller, in)
 	}

@@ -178,13 +178,16 @@ func (c *connection) rebind(ctx context.Context) *binding {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rebindTimeout)
 	defer cancel()
 	identities := c.broker.identities
-	who, err := identities.Acquire(ctx, c.realm.tenant, c.certificate)
+	who, operator, err := old.who.Renewed(ctx)
+	if !operator {
+		who, err = identities.Acquire(ctx, c.realm.tenant, c.certificate)
+	}
 	if err != nil {
 		code := imprint.CodeOf(err)
 		if code == imprint.CodeNotFound {
 			code = imprint.CodeCertificateDeleted
 		}
-		c.stop(end(code, "couldn't decide for certificate %s: %w", c.certificate, err))
+		c.stop(end(code, "couldn't decide for %s: %w", old.who.Principal(), err))
 		return nil
 	}
 	refusal := who.Refusal(c.broker.clock())

@@ -117,7 +117,11 @@ func TestWebhooksThatFail(t *testing.T) {
 		{"hang", "/hang", roots, imprint.CodeFunctionTimeout, "timed out after 1.00 seconds"},
 		{"untrusted", "/empty", "", imprint.CodeFunctionFailed, "certificate"},
 	} {
-		h.webhook(test.name, address+test.path, test.roots, time.Second)
+		timeout := patience
+		if test.path == "/hang" {
+			timeout = time.Second
+		}
+		h.webhook(test.name, address+test.path, test.roots, timeout)
 		result, err := h.Invoke(t.Context(), call(test.name, "{}"))
 		wantCode(t, err, test.code)
 		if !strings.Contains(string(result.Payload), test.payload) {
@@ -180,7 +184,7 @@ const foreign = "arn:aws:lambda:eu-west-1:123456789012:function:real:prod"
 // remote puts a function that runs at an Invoke API.
 func (h *house) remote(name, address, roots string) {
 	h.putZip(name, nil, func(f *imprint.Function) {
-		f.Runtime, f.Handler, f.Timeout = functions.RuntimeRemote, foreign, 5*time.Second
+		f.Runtime, f.Handler, f.Timeout = functions.RuntimeRemote, foreign, patience
 		f.Environment = map[string]string{functions.RemoteAccessKeyID: "AKIAEXAMPLE000000000", functions.RemoteSecretAccessKey: "the secret key",
 			functions.RemoteEndpoint: address, functions.RemoteCA: roots}
 	})

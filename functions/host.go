@@ -189,12 +189,13 @@ func (h *host) retire(p *pool) {
 	h.forget(p)
 }
 
-// retireAll ends the processes of a function that was deleted.
-func (h *host) retireAll(key functionKey) {
+// retireAll ends the processes of a function, or of one of its versions, that was
+// deleted.
+func (h *host) retireAll(key functionKey, version string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, p := range h.pools {
-		if p.key.functionKey == key {
+		if p.key.functionKey == key && (version == "" || p.key.version == version) {
 			h.retire(p)
 		}
 	}

@@ -25,7 +25,7 @@ import (
 )
 
 // patience bounds every wait for something that must happen.
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 var home = imprint.Tenant{Account: "000000000000", Region: "us-east-1"}
 
@@ -136,7 +136,8 @@ func open(t testing.TB, change func(*functions.Options)) *house {
 			t.Error(err)
 		}
 	})
-	opts := functions.Options{CodeDir: filepath.Join(dir, "functions"), WorkDir: filepath.Join(dir, "work"), Logger: quiet()}
+	// A busy machine may take its time to start a process.
+	opts := functions.Options{CodeDir: filepath.Join(dir, "functions"), WorkDir: filepath.Join(dir, "work"), Logger: quiet(), InitTimeout: patience}
 	if change != nil {
 		change(&opts)
 	}

@@ -125,7 +125,7 @@ func TestTheQueueIsBoundedAndOld(t *testing.T) {
 	dir := t.TempDir()
 	store := openStore(t, dir)
 	defer func() { _ = store.Close() }()
-	opts := functions.Options{CodeDir: filepath.Join(dir, "functions"), WorkDir: filepath.Join(dir, "work"), Logger: quiet(), MaxQueued: 2}
+	opts := functions.Options{CodeDir: filepath.Join(dir, "functions"), WorkDir: filepath.Join(dir, "work"), Logger: quiet(), MaxQueued: 2, InitTimeout: patience}
 	s, err := functions.New(store, clock.Now, opts)
 	if err != nil {
 		t.Fatal(err)
@@ -179,7 +179,7 @@ func TestAsynchronousCallsSurviveARestart(t *testing.T) {
 	path, running := filepath.Join(shared, "lines"), filepath.Join(shared, "go")
 	start := func() *house {
 		store := openStore(t, dir)
-		opts := functions.Options{CodeDir: filepath.Join(dir, "functions"), WorkDir: filepath.Join(dir, "work"), Logger: quiet(), MaxConcurrency: 1}
+		opts := functions.Options{CodeDir: filepath.Join(dir, "functions"), WorkDir: filepath.Join(dir, "work"), Logger: quiet(), MaxConcurrency: 1, InitTimeout: patience}
 		s, err := functions.New(store, time.Now, opts)
 		if err != nil {
 			t.Fatal(err)

@@ -357,8 +357,8 @@ func (s *Service) Delete(ctx context.Context, tenant imprint.Tenant, name imprin
 	if err != nil {
 		return err
 	}
+	s.host.retireAll(functionKey{tenant, name}, qualifier)
 	if qualifier == "" {
-		s.host.retireAll(functionKey{tenant, name})
 		s.queue.recount(tenant)
 	}
 	slices.Sort(codes)

@@ -28,7 +28,7 @@ func (h *house) answers(name, want string) {
 
 func TestVersionsAndAliasesKeepWhatTheyRun(t *testing.T) {
 	t.Parallel()
-	h := open(t, nil)
+	h := open(t, func(o *functions.Options) { o.Idle = 200 * time.Millisecond })
 	ctx := t.Context()
 	h.putZip("f", say(t, "1"), python)
 	one, err := h.Publish(ctx, home, "f", "", "the first", "")
@@ -76,7 +76,7 @@ func TestVersionsAndAliasesKeepWhatTheyRun(t *testing.T) {
 	if err != nil || len(versions) != 2 || versions[0].Version != "$LATEST" || versions[1].Version != "2" {
 		t.Errorf("got %+v, %v", versions, err)
 	}
-	eventually(t, "the end of former processes", func() bool { return h.Counters().Processes <= 3 })
+	eventually(t, "the end of processes", func() bool { return h.Counters().Processes == 0 })
 }
 
 func TestChangedSettingsHoldForTheNextRun(t *testing.T) {

@@ -111,11 +111,12 @@ func TestAProcessSeesWhatAWSLambdaDocuments(t *testing.T) {
 
 func TestFunctionsThatFail(t *testing.T) {
 	t.Parallel()
-	h := open(t, func(o *functions.Options) { o.InitTimeout = 2 * time.Second })
+	h := open(t, nil)
+	hasty := open(t, func(o *functions.Options) { o.InitTimeout = 2 * time.Second })
 	h.put("f", nil)
 	h.put("quick", func(f *imprint.Function) { f.Timeout = time.Second })
 	h.put("badinit", func(f *imprint.Function) { f.Environment = map[string]string{"FAIL_INIT": "1"} })
-	h.put("hanginit", func(f *imprint.Function) { f.Environment = map[string]string{"HANG_INIT": "1"} })
+	hasty.put("hanginit", func(f *imprint.Function) { f.Environment = map[string]string{"HANG_INIT": "1"} })
 	h.putZip("nothing", zipOf(t, file{"readme", "no bootstrap", 0o644}), nil)
 	h.putZip("nonsense", zipOf(t, file{"bootstrap", "\x00\x01\x02", 0o755}), nil)
 	for _, test := range []struct {
@@ -137,7 +138,11 @@ func TestFunctionsThatFail(t *testing.T) {
 		{"a bootstrap that can't run", "nonsense", "{}", imprint.CodeFunctionFailed, `exec format error`, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			result, err := h.Invoke(t.Context(), call(test.function, test.event))
+			at := h
+			if test.function == "hanginit" {
+				at = hasty
+			}
+			result, err := at.Invoke(t.Context(), call(test.function, test.event))
 			wantCode(t, err, test.code)
 			if !strings.Contains(string(result.Payload), test.payload) {
 				t.Errorf("payload: got %.400s, want %s", result.Payload, test.payload)
@@ -146,7 +151,7 @@ func TestFunctionsThatFail(t *testing.T) {
 				t.Errorf("log: got %q, want %q", result.Log, test.log)
 			}
 			// Whatever became of the process, the function answers on.
-			if test.function == "f" || test.function == "quick" {
+			if test.function == "f" {
 				h.echo(test.function)
 			}
 		})
@@ -226,7 +231,8 @@ func readPID(t *testing.T, path string) int {
 func TestATimeoutEndsWhatTheFunctionStarted(t *testing.T) {
 	t.Parallel()
 	h := open(t, nil)
-	h.put("f", func(f *imprint.Function) { f.Timeout = 2 * time.Second })
+	h.put("f", func(f *imprint.Function) { f.Timeout = 5 * time.Second })
+	h.echo("f")
 	path := filepath.Join(outside(t), "pid")
 	_, err := h.Invoke(t.Context(), call("f", do("child", path)))
 	wantCode(t, err, imprint.CodeFunctionTimeout)
@@ -345,17 +351,19 @@ func TestACallerThatLeavesLeavesTheProcessRunning(t *testing.T) {
 	h.put("f", nil)
 	pid := h.echo("f").PID
 	path := filepath.Join(outside(t), "go")
-	hook := call("f", do("wait", path))
-	hook.Timeout = 500 * time.Millisecond
-	_, err := h.Invoke(t.Context(), hook)
-	wantCode(t, err, imprint.CodeFunctionTimeout)
-	if running(t, path) != 1 {
-		t.Error("the run hadn't begun")
-	}
+	ctx, leave := context.WithCancel(t.Context())
+	left := make(chan error)
+	go func() {
+		_, err := h.Invoke(ctx, call("f", do("wait", path)))
+		left <- err
+	}()
+	eventually(t, "the run", func() bool { return running(t, path) == 1 })
+	leave()
+	wantCode(t, <-left, imprint.CodeFunctionTimeout)
 	// Who comes while it goes on waits, and may give up, too.
-	hook.Payload = []byte(do("echo", ""))
+	hook := call("f", do("echo", ""))
 	hook.Timeout = 10 * time.Millisecond
-	_, err = h.Invoke(t.Context(), hook)
+	_, err := h.Invoke(t.Context(), hook)
 	wantCode(t, err, imprint.CodeFunctionTimeout)
 	release(t, path)
 	if got := h.echo("f"); got.PID != pid || got.Runs != 3 {

@@ -26,10 +26,7 @@ const webSocketPath = "/mqtt"
 
 // Operator is a caller that proved by a signature who it is.
 type Operator struct {
-	Tenant imprint.Tenant
-	// Principal is what lifecycle events and the trace call it.
-	Principal string
-	Policies  *policy.Set
+	identity.Operator
 	// Until is when its credentials end; zero: never.
 	Until time.Time
 }
@@ -77,7 +74,7 @@ func (w *web) serveWebSocket(rw http.ResponseWriter, r *http.Request) {
 	if !operator.Until.IsZero() && operator.Until.Before(until) {
 		until = operator.Until
 	}
-	who := identity.NewOperator(operator.Tenant, operator.Principal, operator.Policies)
+	who := identity.NewOperator(operator.Operator)
 	address, serverName := u.arrival.address, u.serverName
 	// The server ends the request's context when the connection ends; the broker
 	// ends the connection by itself.

@@ -23,6 +23,7 @@ import (
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/awsapi/sigv4"
 	"github.com/imprint-iot/imprint/gateway"
+	"github.com/imprint-iot/imprint/identity"
 	"github.com/imprint-iot/imprint/mqtt"
 	"github.com/imprint-iot/imprint/policy"
 )
@@ -60,10 +61,10 @@ func operators(t testing.TB) func(*http.Request) (gateway.Operator, error) {
 		if err != nil {
 			return gateway.Operator{}, imprint.Errorf(imprint.CodeSignature, "%w", err)
 		}
-		return gateway.Operator{
+		return gateway.Operator{Operator: identity.Operator{
 			Tenant:    imprint.Tenant{Account: home.Account, Region: imprint.Region(signer.Region)},
 			Principal: signer.Key.PrincipalARN, Policies: set,
-		}, nil
+		}}, nil
 	}
 }
 

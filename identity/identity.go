@@ -22,6 +22,7 @@
 package identity
 
 import (
+	"context"
 	"net/netip"
 	"sync/atomic"
 	"time"
@@ -55,8 +56,8 @@ type Identity struct {
 	// then made up of it, and ends with it.
 	Claim *imprint.ProvisioningClaim
 
-	// operator names a caller without a certificate; empty for devices.
-	operator string
+	// operator is a caller without a certificate; nil for devices.
+	operator *Operator
 
 	stale atomic.Bool
 	// refs counts holders; a held identity stays in the resolver's indexes so
@@ -69,12 +70,40 @@ type Identity struct {
 	marks []mark
 }
 
-// NewOperator makes the identity of a caller that proved who it is by an access
-// key instead of a certificate. It belongs to no Resolver, never becomes stale,
-// and may be released like any other. Principal is what lifecycle events call
-// it.
-func NewOperator(tenant imprint.Tenant, principal string, policies *policy.Set) *Identity {
-	return &Identity{Certificate: imprint.Certificate{Tenant: tenant}, Policies: policies, operator: principal}
+// Operator is a caller that proved who it is by an access key instead of a
+// certificate.
+type Operator struct {
+	Tenant imprint.Tenant
+	// Principal is what lifecycle events call it.
+	Principal string
+	Policies  *policy.Set
+	// Keys are the condition keys that it brings to every decision.
+	Keys *policy.Keys
+	// Changes counts what may have changed about it, and was Seen when the above was
+	// read: the identity is stale when they differ. Renew reads anew. Without
+	// Changes, the identity never becomes stale.
+	Changes *atomic.Uint64
+	Seen    uint64
+	Renew   func(context.Context) (Operator, error)
+}
+
+// NewOperator makes the identity of an operator. It belongs to no Resolver, and
+// may be released like any other.
+func NewOperator(operator Operator) *Identity {
+	return &Identity{Certificate: imprint.Certificate{Tenant: operator.Tenant}, Policies: operator.Policies, operator: &operator}
+}
+
+// Renewed gives the present identity of an operator whose identity is stale. The
+// flag is false for a device: its identity is acquired anew.
+func (i *Identity) Renewed(ctx context.Context) (*Identity, bool, error) {
+	if i.operator == nil {
+		return nil, false, nil
+	}
+	now, err := i.operator.Renew(ctx)
+	if err != nil {
+		return nil, true, err
+	}
+	return NewOperator(now), true, nil
 }
 
 // Tenant is where the identity belongs.
@@ -83,15 +112,15 @@ func (i *Identity) Tenant() imprint.Tenant { return i.Certificate.Tenant }
 // Principal is what lifecycle events and rules call the identity: the
 // certificate's id, or the operator's name.
 func (i *Identity) Principal() string {
-	if i.operator != "" {
-		return i.operator
+	if i.operator != nil {
+		return i.operator.Principal
 	}
 	return string(i.Certificate.ID)
 }
 
 // Refusal says why the identity may not be connected at a time; nil if it may.
 func (i *Identity) Refusal(now time.Time) *imprint.Error {
-	if i.operator != "" {
+	if i.operator != nil {
 		return nil
 	}
 	return i.Certificate.Refusal(now)
@@ -109,6 +138,9 @@ type mark struct {
 func (i *Identity) Stale() bool {
 	if i.stale.Load() {
 		return true
+	}
+	if i.operator != nil {
+		return i.operator.Changes != nil && i.operator.Changes.Load() != i.operator.Seen
 	}
 	for n := range i.marks {
 		m := &i.marks[n]
@@ -167,6 +199,9 @@ func (i *Identity) Variables(c Connection) *policy.Variables {
 	binding := policy.Binding{
 		ClientID: string(c.ClientID), SourceIP: c.Address, Certificate: c.Certificate, DomainName: c.ServerName,
 		NoConnection: c.NoConnection,
+	}
+	if i.operator != nil {
+		binding.Keys = i.operator.Keys
 	}
 	if attached := i.ThingFor(c.ClientID); attached != nil {
 		binding.Thing = &policy.Thing{

@@ -272,7 +272,7 @@ func (s *shard) hold(i *Identity) {
 
 // Release gives back what Acquire gave.
 func (r *Resolver) Release(i *Identity) {
-	if i.operator != "" {
+	if i.operator != nil {
 		return
 	}
 	key := certKey{i.Certificate.Tenant, i.Certificate.ID}

@@ -30,21 +30,10 @@ func (c *Claims) RegisterThing(ctx context.Context, tenant imprint.Tenant, body 
 	if err != nil {
 		return Registered{}, invalidTemplate(err)
 	}
-	plan, err := parsed.Plan(parameters)
+	r, err := c.planBulk(tenant, parsed, parameters)
 	if err != nil {
-		return Registered{}, invalidTemplate(err)
+		return Registered{}, err
 	}
-	err = refuseWhatIsNotKept(plan.Thing)
-	if err == nil {
-		err = c.engine.documents.check(plan)
-	}
-	if err == nil && plan.Certificate == nil && len(plan.Policies) > 0 {
-		err = imprint.Errorf(imprint.CodeTemplateValue, "the template has a policy and no certificate to attach it to")
-	}
-	if err != nil {
-		return Registered{}, failedRegistration(err)
-	}
-	r := &bulkRegistration{Claims: c, tenant: tenant, plan: plan}
 	err = r.prepare(ctx)
 	if err != nil {
 		return Registered{}, failedRegistration(err)
@@ -54,6 +43,26 @@ func (c *Claims) RegisterThing(ctx context.Context, tenant imprint.Tenant, body 
 		return Registered{}, failedRegistration(err)
 	}
 	return r.registered(result), nil
+}
+
+// planBulk evaluates a template of RegisterThing or bulk registration for one
+// device.
+func (c *Claims) planBulk(tenant imprint.Tenant, parsed *template.Template, parameters map[string]string) (*bulkRegistration, error) {
+	plan, err := parsed.Plan(parameters)
+	if err != nil {
+		return nil, invalidTemplate(err)
+	}
+	err = refuseWhatIsNotKept(plan.Thing)
+	if err == nil {
+		err = c.engine.documents.check(plan)
+	}
+	if err == nil && plan.Certificate == nil && len(plan.Policies) > 0 {
+		err = imprint.Errorf(imprint.CodeTemplateValue, "the template has a policy and no certificate to attach it to")
+	}
+	if err != nil {
+		return nil, failedRegistration(err)
+	}
+	return &bulkRegistration{Claims: c, tenant: tenant, plan: plan}, nil
 }
 
 // invalidTemplate is AWS's form of what is wrong with a template or its values.

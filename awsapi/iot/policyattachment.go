@@ -16,16 +16,34 @@ import (
 // deprecated ones that clients in the field still use.
 func (s *Service) policyAttachmentRoutes() []awsapi.Route {
 	return []awsapi.Route{
-		awsapi.Handle(AttachPolicy, s.attachPolicy),
-		awsapi.Handle(DetachPolicy, s.detachPolicy),
-		awsapi.Handle(ListAttachedPolicies, s.listAttachedPolicies),
+		awsapi.HandleForAll(AttachPolicy, func(c awsapi.Caller, in *AttachPolicyInput) []string {
+			return pairOf(policyResource(c, in.PolicyName), targetResource(c, in.Target))
+		}, s.attachPolicy),
+		awsapi.HandleForAll(DetachPolicy, func(c awsapi.Caller, in *DetachPolicyInput) []string {
+			return pairOf(policyResource(c, in.PolicyName), targetResource(c, in.Target))
+		}, s.detachPolicy),
+		awsapi.HandleFor(ListAttachedPolicies, func(c awsapi.Caller, in *ListAttachedPoliciesInput) string {
+			return targetResource(c, in.Target)
+		}, s.listAttachedPolicies),
 		awsapi.Handle(ListTargetsForPolicy, s.listTargetsForPolicy),
-		awsapi.Handle(GetEffectivePolicies, s.getEffectivePolicies),
-		awsapi.Handle(AttachPrincipalPolicy, s.attachPrincipalPolicy),
-		awsapi.Handle(DetachPrincipalPolicy, s.detachPrincipalPolicy),
-		awsapi.Handle(ListPrincipalPolicies, s.listPrincipalPolicies),
-		awsapi.Handle(ListPolicyPrincipals, s.listPolicyPrincipals),
-		awsapi.Handle(TestAuthorization, s.testAuthorization),
+		awsapi.HandleFor(GetEffectivePolicies, func(c awsapi.Caller, in *GetEffectivePoliciesInput) string {
+			return principalResource(c, in.Principal)
+		}, s.getEffectivePolicies),
+		awsapi.HandleForAll(AttachPrincipalPolicy, func(c awsapi.Caller, in *AttachPrincipalPolicyInput) []string {
+			return pairOf(policyResource(c, in.PolicyName), targetResource(c, in.Principal))
+		}, s.attachPrincipalPolicy),
+		awsapi.HandleForAll(DetachPrincipalPolicy, func(c awsapi.Caller, in *DetachPrincipalPolicyInput) []string {
+			return pairOf(policyResource(c, in.PolicyName), targetResource(c, in.Principal))
+		}, s.detachPrincipalPolicy),
+		awsapi.HandleFor(ListPrincipalPolicies, func(c awsapi.Caller, in *ListPrincipalPoliciesInput) string {
+			return targetResource(c, in.Principal)
+		}, s.listPrincipalPolicies),
+		awsapi.HandleFor(ListPolicyPrincipals, func(c awsapi.Caller, in *ListPolicyPrincipalsInput) string {
+			return policyResource(c, in.PolicyName)
+		}, s.listPolicyPrincipals),
+		awsapi.HandleFor(TestAuthorization, func(c awsapi.Caller, in *TestAuthorizationInput) string {
+			return principalResource(c, in.Principal)
+		}, s.testAuthorization),
 	}
 }
 

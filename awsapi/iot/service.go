@@ -33,6 +33,10 @@ type Rooms struct {
 	Endpoint func(imprint.TenantSettings, string) (string, error)
 	// Claims make trusted users' claims, and register things.
 	Claims *provisioning.Claims
+	// Bulk runs bulk registrations, and ReportURL names where one of their reports is
+	// read.
+	Bulk      *provisioning.Bulk
+	ReportURL func(tenant imprint.Tenant, task, kind string) string
 	// TenantMade is told of each tenant that a caller's first request made.
 	TenantMade func(imprint.TenantSettings)
 	// RuleActions are the actions that topic rules may have here.
@@ -70,6 +74,7 @@ func (s *Service) Routes() []awsapi.Route {
 		s.topicRuleRoutes(), s.ruleDestinationRoutes(),
 		s.thingTypeRoutes(), s.billingGroupRoutes(), s.eventConfigurationRoutes(),
 		s.claimRoutes(), s.certificateProviderRoutes(),
+		s.registrationTaskRoutes(),
 	} {
 		routes = append(routes, resource...)
 	}

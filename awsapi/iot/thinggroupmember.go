@@ -14,14 +14,18 @@ import (
 // API reference, AddThingToThingGroup and its neighbours).
 func (s *Service) thingGroupMemberRoutes() []awsapi.Route {
 	return []awsapi.Route{
-		awsapi.HandleFor(AddThingToThingGroup, func(c awsapi.Caller, in *AddThingToThingGroupInput) string {
-			return groupARNOf(c, in.ThingGroupName, in.ThingGroupArn)
+		awsapi.HandleForAll(AddThingToThingGroup, func(c awsapi.Caller, in *AddThingToThingGroupInput) []string {
+			return pairOf(groupARNOf(c, in.ThingGroupName, in.ThingGroupArn), thingARNFrom(c, in.ThingName, in.ThingArn))
 		}, s.addThingToThingGroup),
-		awsapi.HandleFor(RemoveThingFromThingGroup, func(c awsapi.Caller, in *RemoveThingFromThingGroupInput) string {
-			return groupARNOf(c, in.ThingGroupName, in.ThingGroupArn)
+		awsapi.HandleForAll(RemoveThingFromThingGroup, func(c awsapi.Caller, in *RemoveThingFromThingGroupInput) []string {
+			return pairOf(groupARNOf(c, in.ThingGroupName, in.ThingGroupArn), thingARNFrom(c, in.ThingName, in.ThingArn))
 		}, s.removeThingFromThingGroup),
-		awsapi.HandleFor(UpdateThingGroupsForThing, func(c awsapi.Caller, in *UpdateThingGroupsForThingInput) string {
-			return thingARNOf(c, in.ThingName)
+		awsapi.HandleForAll(UpdateThingGroupsForThing, func(c awsapi.Caller, in *UpdateThingGroupsForThingInput) []string {
+			resources := []string{thingARNFrom(c, in.ThingName, nil)}
+			for _, group := range slices.Concat(in.ThingGroupsToAdd, in.ThingGroupsToRemove) {
+				resources = append(resources, callerARN(c, "thinggroup/"+group))
+			}
+			return resources
 		}, s.updateThingGroupsForThing),
 		awsapi.Handle(ListThingsInThingGroup, s.listThingsInThingGroup),
 		awsapi.Handle(ListThingGroupsForThing, s.listThingGroupsForThing),
@@ -43,13 +47,6 @@ func groupARNOf(caller awsapi.Caller, name, arn *string) string {
 		return *arn
 	}
 	return callerARN(caller, "thinggroup/"+string(parsed))
-}
-
-func thingARNOf(caller awsapi.Caller, name *string) string {
-	if name == nil {
-		return "*"
-	}
-	return callerARN(caller, "thing/"+*name)
 }
 
 // nameOf reads what a request names by name, by ARN, or by both when they agree.

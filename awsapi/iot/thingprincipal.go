@@ -13,12 +13,20 @@ import (
 // IoT API reference, AttachThingPrincipal and its neighbours).
 func (s *Service) thingPrincipalRoutes() []awsapi.Route {
 	return []awsapi.Route{
-		awsapi.Handle(AttachThingPrincipal, s.attachThingPrincipal),
-		awsapi.Handle(DetachThingPrincipal, s.detachThingPrincipal),
+		awsapi.HandleForAll(AttachThingPrincipal, func(c awsapi.Caller, in *AttachThingPrincipalInput) []string {
+			return pairOf(thingResource(c, in.ThingName), targetResource(c, in.Principal))
+		}, s.attachThingPrincipal),
+		awsapi.HandleForAll(DetachThingPrincipal, func(c awsapi.Caller, in *DetachThingPrincipalInput) []string {
+			return pairOf(thingResource(c, in.ThingName), targetResource(c, in.Principal))
+		}, s.detachThingPrincipal),
 		awsapi.Handle(ListThingPrincipals, s.listThingPrincipals),
 		awsapi.Handle(ListThingPrincipalsV2, s.listThingPrincipalsV2),
-		awsapi.Handle(ListPrincipalThings, s.listPrincipalThings),
-		awsapi.Handle(ListPrincipalThingsV2, s.listPrincipalThingsV2),
+		awsapi.HandleFor(ListPrincipalThings, func(c awsapi.Caller, in *ListPrincipalThingsInput) string {
+			return targetResource(c, in.Principal)
+		}, s.listPrincipalThings),
+		awsapi.HandleFor(ListPrincipalThingsV2, func(c awsapi.Caller, in *ListPrincipalThingsV2Input) string {
+			return targetResource(c, in.Principal)
+		}, s.listPrincipalThingsV2),
 	}
 }
 

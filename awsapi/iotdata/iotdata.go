@@ -15,8 +15,7 @@
 // keep the names that all AWS services use (InvalidSignatureException, ...),
 // with status 403, because SDKs correct their clock by them.
 //
-// What it does not do: device shadows (501), and it decides nothing about
-// topics: whoever may call the operation may name any.
+// What it does not do: device shadows (501).
 package iotdata
 
 import (

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -21,6 +22,7 @@ import (
 	"github.com/imprint-iot/imprint/awsapi/iotdata"
 	"github.com/imprint-iot/imprint/awsapi/lambda"
 	"github.com/imprint-iot/imprint/awsapi/sigv4"
+	"github.com/imprint-iot/imprint/awsapi/users"
 )
 
 // newAPI makes the HTTPS server of the control plane, with health and metrics
@@ -37,7 +39,8 @@ func (s *server) newAPI() (*http.Server, error) {
 	mux, err := awsapi.NewMux(awsapi.Config{
 		Verifier: verifier, Translate: iot.Translate, Observe: s.observe, Now: s.clock,
 		Allow: s.callers.allow, Authorize: s.authorize,
-	}, slices.Concat(iot.Operations(), attempts.Operations(), claims.Operations()), slices.Concat(s.service.Routes(), recorded.Routes(), guards.Routes()))
+	}, slices.Concat(iot.Operations(), attempts.Operations(), claims.Operations(), users.Operations()),
+		slices.Concat(s.service.Routes(), recorded.Routes(), guards.Routes(), s.directory().Routes()))
 	if err != nil {
 		return nil, err
 	}
@@ -56,10 +59,22 @@ func (s *server) newAPI() (*http.Server, error) {
 	}, nil
 }
 
-// authorize lets every access key do everything in its account. A region that is
-// asked for the first time becomes a tenant here.
-func (s *server) authorize(ctx context.Context, caller awsapi.Caller, _, _ string) error {
-	_, err := s.service.EnsureTenant(ctx, imprint.Tenant{Account: imprint.AccountID(caller.Account), Region: imprint.Region(caller.Region)})
+// directory answers for users and accounts.
+func (s *server) directory() *users.Directory {
+	return &users.Directory{
+		Store: s.store, Clock: s.clock, Home: s.home.Account, NewKey: newAccessKey,
+		EnsureTenant: s.service.EnsureTenant, Endpoint: s.endpoints.Address,
+	}
+}
+
+// authorize lets callers do what their policies allow, for every API of the
+// server. A region that is asked for the first time becomes a tenant here.
+func (s *server) authorize(ctx context.Context, caller awsapi.Caller, action, resource string) error {
+	err := s.guard.Authorize(ctx, caller, action, resource)
+	if err != nil {
+		return err
+	}
+	_, err = s.service.EnsureTenant(ctx, imprint.Tenant{Account: imprint.AccountID(caller.Account), Region: imprint.Region(caller.Region)})
 	return err
 }
 
@@ -80,6 +95,10 @@ func (s *server) routes(api, lambdas http.Handler) http.Handler {
 		}
 		if opensConfirmation(r) {
 			s.confirmDestination(w, r)
+			return
+		}
+		if strings.HasPrefix(r.URL.Path, reportPath) {
+			s.serveReport(w, r)
 			return
 		}
 		switch r.URL.Path {

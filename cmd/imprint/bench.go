@@ -29,7 +29,7 @@ compare the CPU time of the two. Nothing else is touched.`,
 	cmd.AddCommand(
 		handshake,
 		newBenchRun("jitp", "Measure first connections with just-in-time provisioning", 2500, &bench.Options{}, bench.JITP),
-		newBenchClaim(),
+		newBenchClaim(), newBenchBulk(),
 		newBenchBroker(), newBenchServer(), newBenchBare(),
 	)
 	return cmd
@@ -80,6 +80,16 @@ func printFigures(w io.Writer, figures []bench.Figure, asJSON bool) error {
 		return bench.PrintJSON(w, figures)
 	}
 	return bench.PrintTable(w, figures)
+}
+
+func newBenchBulk() *cobra.Command {
+	opts := bench.BulkOptions{}
+	cmd := newBenchRun("bulk", "Measure bulk registration", 20_000, &opts.Options, func(ctx context.Context, target bench.Target, chosen bench.Options) ([]bench.Figure, error) {
+		opts.Options = chosen
+		return bench.Bulk(ctx, target, opts)
+	})
+	cmd.Flags().IntVar(&opts.Long, "long", 0, "lines of a long input, whose memory is measured against a short one's (0: not measured)")
+	return cmd
 }
 
 func newBenchBroker() *cobra.Command {

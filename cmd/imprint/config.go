@@ -96,6 +96,8 @@ type Config struct {
 	RuleConfig `koanf:",squash"`
 	// ClaimConfig are those of fleet provisioning.
 	ClaimConfig `koanf:",squash"`
+	// BulkConfig are those of bulk registration.
+	BulkConfig `koanf:",squash"`
 	// MaxConnectionsPerAddress bounds those from one address, or one /64 network
 	// of IPv6. Default 0: no bound of its own.
 	MaxConnectionsPerAddress int `koanf:"max-connections-per-address"`
@@ -163,6 +165,7 @@ func addServeFlags(f *pflag.FlagSet) {
 	addFunctionFlags(f)
 	addRuleFlags(f)
 	addClaimFlags(f)
+	addBulkFlags(f)
 	f.Int("max-connections-per-address", 0, "bound of those from one address (0: none)")
 	f.Int("connection-rate-per-address", 0, "connections that one address begins in a second (0: no bound)")
 	f.Int("concurrent-handshakes", 0, "TLS handshakes that compute at once (0: processors less one)")
@@ -226,7 +229,7 @@ func settingOf(name, value string) (string, any) {
 func isSetting(name string) bool {
 	known := pflag.NewFlagSet("", pflag.ContinueOnError)
 	addServeFlags(known)
-	return name == "master-key" || name != "config" && known.Lookup(name) != nil
+	return name == "master-key" || name == "bulk-s3-access-key" || name == "bulk-s3-secret-key" || name != "config" && known.Lookup(name) != nil
 }
 
 // check refuses what can't work. Names are the settings of the file.
@@ -322,6 +325,10 @@ func (c Config) checkNumbers() error {
 		return err
 	}
 	err = c.ClaimConfig.check()
+	if err != nil {
+		return err
+	}
+	err = c.BulkConfig.check()
 	if err != nil {
 		return err
 	}

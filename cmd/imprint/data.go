@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
 	"time"
 
@@ -13,7 +12,7 @@ import (
 	"github.com/imprint-iot/imprint/awsapi/sigv4"
 	"github.com/imprint-iot/imprint/broker"
 	"github.com/imprint-iot/imprint/gateway"
-	"github.com/imprint-iot/imprint/policy"
+	"github.com/imprint-iot/imprint/identity"
 )
 
 // The names under which clients sign requests of the data plane: DeleteConnection
@@ -59,10 +58,6 @@ func (m messages) Disconnect(ctx context.Context, tenant imprint.Tenant, client 
 	return m.Broker.Disconnect(ctx, tenant, client, broker.Ending{CleanSession: cleanSession, PreventWill: preventWill})
 }
 
-// everything is the policy of an operator's WebSocket: an access key may do
-// everything in its account.
-const everything = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"iot:*","Resource":"*"}]}`
-
 // newOperators makes what tells who signed the request for a WebSocket.
 func (s *server) newOperators() (func(*http.Request) (gateway.Operator, error), error) {
 	verifier, err := sigv4.New(sigv4.Config{
@@ -72,11 +67,6 @@ func (s *server) newOperators() (func(*http.Request) (gateway.Operator, error), 
 	if err != nil {
 		return nil, err
 	}
-	document, err := policy.Parse([]byte(everything))
-	if err != nil {
-		return nil, fmt.Errorf("couldn't read the policy of operators: %w", err)
-	}
-	allowed := policy.Compile(policy.Named{Name: "operator", Doc: document})
 	return func(r *http.Request) (gateway.Operator, error) {
 		signer, err := verifySigner(r, verifier)
 		if err != nil {
@@ -88,14 +78,48 @@ func (s *server) newOperators() (func(*http.Request) (gateway.Operator, error), 
 		if !s.callers.allow(caller, "Connect") {
 			return gateway.Operator{}, imprint.Errorf(imprint.CodeThrottled, "access key %s makes more than %d requests a second", caller.AccessKeyID, s.config.APIRate)
 		}
-		err = s.authorize(r.Context(), caller, "iot:Connect", "*")
+		operator, err := s.operator(r.Context(), caller)
 		if err != nil {
 			return gateway.Operator{}, err
 		}
-		return gateway.Operator{
-			Tenant:    imprint.Tenant{Account: imprint.AccountID(caller.Account), Region: imprint.Region(caller.Region)},
-			Principal: caller.PrincipalARN, Policies: allowed, Until: signer.Key.Expires,
-		}, nil
+		return gateway.Operator{Operator: operator, Until: signer.Key.Expires}, nil
+	}, nil
+}
+
+// operator is who a WebSocket belongs to, with what decides about its packets. A
+// user doesn't make a tenant by connecting: its policies speak of client ids,
+// which come later.
+func (s *server) operator(ctx context.Context, caller awsapi.Caller) (identity.Operator, error) {
+	seen := s.guard.Changes().Load()
+	may, err := s.guard.Permissions(ctx, caller)
+	if err != nil {
+		return identity.Operator{}, err
+	}
+	tenant := imprint.Tenant{Account: imprint.AccountID(caller.Account), Region: imprint.Region(caller.Region)}
+	if may.Everything {
+		_, err = s.service.EnsureTenant(ctx, tenant)
+	} else {
+		err = s.store.Glance(ctx, func(tx imprint.ReadTx) error {
+			_, err := tx.TenantSettings(tenant)
+			return err
+		})
+	}
+	if err != nil {
+		return identity.Operator{}, err
+	}
+	return identity.Operator{
+		Tenant: tenant, Principal: caller.PrincipalARN, Policies: may.Policies, Keys: may.Keys,
+		Changes: s.guard.Changes(), Seen: seen,
+		Renew: func(ctx context.Context) (identity.Operator, error) {
+			_, err := storeKeys{s.store}.AccessKey(ctx, caller.AccessKeyID)
+			if errors.Is(err, sigv4.ErrUnknownKey) {
+				err = imprint.Errorf(imprint.CodeAccessDenied, "access key %s was deleted", caller.AccessKeyID)
+			}
+			if err != nil {
+				return identity.Operator{}, err
+			}
+			return s.operator(ctx, caller)
+		},
 	}, nil
 }
 

@@ -40,6 +40,7 @@ type serverFacts struct {
 	PID         int    `json:"pid"`
 	Account     string `json:"account"`
 	Region      string `json:"region"`
+	Domain      string `json:"domain,omitempty"` // of the device endpoints
 	APIURL      string `json:"apiUrl"`
 	MQTTAddress string `json:"mqttAddress"` // host:port for devices of the first tenant
 	// HTTPSAddress is host:port for HTTPS of devices, empty when it is switched off.
@@ -149,7 +150,7 @@ func ensureOperatorKey(ctx context.Context, dir string, sealer imprint.Sealer, s
 		if imprint.CodeOf(err) != imprint.CodeNotFound {
 			return err
 		}
-		return tx.PutAccessKey(imprint.AccessKey{ID: key.ID, Account: account, User: "operator", Secret: key.Secret, CreatedAt: now()})
+		return tx.PutAccessKey(imprint.AccessKey{ID: key.ID, Account: account, User: string(imprint.OperatorUser), Secret: key.Secret, CreatedAt: now()})
 	})
 	if err != nil {
 		return key, fmt.Errorf("couldn't store the operator's access key: %w", err)

@@ -169,6 +169,10 @@ func (s *server) functionCredentials(ctx context.Context, tenant imprint.Tenant)
 				return err
 			}
 			found = imprint.AccessKey{ID: fresh.ID, Account: tenant.Account, User: functionUser, Secret: fresh.Secret, CreatedAt: s.clock()}
+			err = s.putFunctionUser(tx, tenant.Account)
+			if err != nil {
+				return err
+			}
 			return tx.PutAccessKey(found)
 		})
 	}
@@ -177,6 +181,25 @@ func (s *server) functionCredentials(ctx context.Context, tenant imprint.Tenant)
 	}
 	out.AccessKeyID, out.SecretAccessKey = found.ID, found.Secret
 	return out, nil
+}
+
+// functionPolicy is what functions may do until an operator narrows it with
+// imprint user policy put: the whole of the IoT API, and call each other.
+const functionPolicy = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["iot:*","lambda:InvokeFunction"],"Resource":"*"}]}`
+
+// putFunctionUser makes the user whose key functions have, unless an operator has
+// made it.
+func (s *server) putFunctionUser(tx imprint.Tx, account imprint.AccountID) error {
+	_, err := tx.User(account, functionUser)
+	if imprint.CodeOf(err) != imprint.CodeNotFound {
+		return err
+	}
+	now := s.clock()
+	err = tx.PutUser(imprint.User{Account: account, Name: functionUser, Description: "functions that run here", CreatedAt: now})
+	if err != nil {
+		return err
+	}
+	return tx.PutUserPolicy(imprint.UserPolicy{Account: account, User: functionUser, Name: "functions", Document: functionPolicy, CreatedAt: now, ModifiedAt: now})
 }
 
 // The deadlines of requests about functions: zips are large, and runs may take

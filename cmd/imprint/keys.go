@@ -25,6 +25,12 @@ func newOperatorKey() operatorKey {
 	}
 }
 
+// newAccessKey is newOperatorKey for those who keep no file of it.
+func newAccessKey() (id, secret string) {
+	key := newOperatorKey()
+	return key.ID, key.Secret
+}
+
 // storeKeys finds access keys in the store for the verifier of signatures.
 type storeKeys struct{ store imprint.Store }
 
@@ -44,6 +50,6 @@ func (k storeKeys) AccessKey(ctx context.Context, id string) (sigv4.AccessKey, e
 	}
 	return sigv4.AccessKey{
 		ID: found.ID, Secret: found.Secret, Account: string(found.Account),
-		PrincipalARN: "arn:aws:iam::" + string(found.Account) + ":user/" + found.User,
+		PrincipalARN: found.Account.UserARN(imprint.UserName(found.User)),
 	}, nil
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/awsapi"
+	"github.com/imprint-iot/imprint/awsapi/access"
 	"github.com/imprint-iot/imprint/broker"
 	"github.com/imprint-iot/imprint/events"
 	"github.com/imprint-iot/imprint/functions"
@@ -40,6 +41,8 @@ type metered struct {
 	rules        *rules.Engine
 	certificates *gateway.Certificates
 	reloads      *reloads
+	guard        *access.Guard
+	bulk         *provisioning.Bulk
 }
 
 func newMetrics() *metrics {
@@ -107,6 +110,9 @@ func (m *metrics) watch(rooms metered) {
 	m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
 		Name: "imprint_handshake_wait_seconds_total", Help: "Time that TLS handshakes waited for their turn, in all.",
 	}, func() float64 { return g().HandshakeWait.Seconds() }))
+	counter("imprint_access_denied_total", "Requests of users that no identity policy allows, or that one denies.", rooms.guard.Denied)
+	counter("imprint_bulk_registered_total", "Lines of bulk registrations whose device was registered.", func() uint64 { return rooms.bulk.Counters().Registered })
+	counter("imprint_bulk_failed_total", "Lines of bulk registrations that failed.", func() uint64 { return rooms.bulk.Counters().Failed })
 	counter("imprint_certificate_reloads_total", "Times that given server certificates were replaced.", rooms.reloads.done.Load)
 	counter("imprint_certificate_reloads_failed_total", "Times that changed server certificates couldn't be used.", rooms.reloads.failed.Load)
 	gauge("imprint_certificate_expiry_timestamp_seconds", "When the first of the server's certificates expires, in seconds since 1970.",

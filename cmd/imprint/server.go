@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/awsapi/access"
 	"github.com/imprint-iot/imprint/awsapi/iot"
 	"github.com/imprint-iot/imprint/broker"
 	"github.com/imprint-iot/imprint/events"
@@ -52,6 +53,7 @@ type server struct {
 	rules        *rules.Engine
 	provisioning *provisioning.Engine
 	claims       *provisioning.Claims
+	bulk         *provisioning.Bulk
 	broker       *broker.Broker
 	events       *events.Dispatcher
 	tickets      *gateway.TicketKeys // nil: none are issued
@@ -59,6 +61,7 @@ type server struct {
 	service      *iot.Service
 	metrics      *metrics
 
+	guard     *access.Guard
 	callers   *callerLimit
 	addresses *addressLimit
 	data      http.Handler
@@ -68,6 +71,7 @@ type server struct {
 	httpsLn   net.Listener // nil when it is switched off
 	stopping  atomic.Bool
 	facts     serverFacts
+	reportKey [32]byte // signs the URLs of reports
 	key       operatorKey
 
 	// renewing guards server and the making of the server's certificates.
@@ -87,7 +91,7 @@ func newServer(ctx context.Context, config Config, logger *slog.Logger) (*server
 		home: imprint.Tenant{Account: imprint.AccountID(config.Account), Region: imprint.Region(config.Region)},
 	}
 	for _, step := range []func(context.Context) error{
-		s.openData, s.openPKI, s.openTrace, s.openFunctions, s.openRules, s.openClaims, s.openTenant, s.wire, s.listen, s.writeFacts,
+		s.openData, s.openPKI, s.openTrace, s.openFunctions, s.openRules, s.openClaims, s.openBulk, s.openTenant, s.wire, s.listen, s.writeFacts,
 	} {
 		err := step(ctx)
 		if err != nil {
@@ -172,7 +176,7 @@ func (s *server) openTenant(ctx context.Context) error {
 	}
 	s.service = iot.NewService(iot.Rooms{
 		Store: s.store, Clock: s.clock, Authority: s.authority, Profile: s.profile, Keys: s.keys,
-		Claims: s.claims, Endpoint: s.endpoints.Address, TenantMade: s.tenantMade, RuleActions: s.config.ruleActions(), Logger: s.logger,
+		Claims: s.claims, Bulk: s.bulk, ReportURL: s.reportURL, Endpoint: s.endpoints.Address, TenantMade: s.tenantMade, RuleActions: s.config.ruleActions(), Logger: s.logger,
 		ThingTypeDeletionDelay: orNoDelay(s.config.ThingTypeDeletionDelay),
 	})
 	settings, err := s.service.EnsureTenant(ctx, s.home)
@@ -228,6 +232,12 @@ func (s *server) openTrace(context.Context) error {
 }
 
 func (s *server) wire(ctx context.Context) error {
+	guard, err := access.NewGuard(s.store, s.clock, s.logger)
+	if err != nil {
+		return err
+	}
+	s.guard = guard
+	s.closeLater(guard.Close)
 	s.callers, s.addresses = newCallerLimit(s.config.APIRate), newAddressLimit(s.config.APIRate*addressFactor)
 	s.identities = identity.NewResolver(s.store, func(tenant imprint.Tenant, id imprint.CertificateID) {
 		s.broker.CertificateChanged(tenant, id)
@@ -240,7 +250,7 @@ func (s *server) wire(ctx context.Context) error {
 	options.RefusedConnectGetsReason, options.DeniedSubscribeGetsReason = s.config.RefusalReasons, s.config.RefusalReasons
 	s.broker = broker.New(options, s.store, s.identities, s.clock)
 	s.closeLater(s.closeBroker)
-	err := s.broker.Restore(ctx)
+	err = s.broker.Restore(ctx)
 	if err != nil {
 		return err
 	}
@@ -252,7 +262,7 @@ func (s *server) wire(ctx context.Context) error {
 	}
 	s.metrics.watch(metered{
 		gateway: s.gateway, broker: s.broker, provisioning: s.provisioning, claims: s.claims, trace: s.trace, events: s.events, identities: s.identities, keys: s.keys,
-		functions: s.functions, rules: s.rules, certificates: s.certificates, reloads: &s.reloads,
+		functions: s.functions, rules: s.rules, certificates: s.certificates, reloads: &s.reloads, guard: s.guard, bulk: s.bulk,
 	})
 	return nil
 }
@@ -366,7 +376,7 @@ func (s *server) writeFacts(ctx context.Context) error {
 		return err
 	}
 	s.facts = serverFacts{
-		Version: version(), PID: os.Getpid(), Account: string(s.home.Account), Region: string(s.home.Region),
+		Version: version(), PID: os.Getpid(), Account: string(s.home.Account), Region: string(s.home.Region), Domain: s.config.Domain,
 		APIURL:      "https://" + net.JoinHostPort(s.apiHost(), portOf(s.apiLn.Addr())),
 		MQTTAddress: net.JoinHostPort(device, portOf(s.mqttLn.Addr())), CABundle: s.rootsPath(),
 	}

@@ -169,6 +169,20 @@ func everyRead(tx imprint.Tx) error {
 	keep(err)
 	_, err = tx.AccessKeys("1")
 	keep(err)
+	_, err = tx.UserPolicies("1", "a")
+	keep(err)
+	_, err = tx.UserKeys("1", "a")
+	keep(err)
+	_, err = tx.Accounts()
+	keep(err)
+	_, err = tx.RunningRegistrationTasks()
+	keep(err)
+	_, err = tx.RegistrationReports(tenant, "a", "b", 1, 1)
+	keep(err)
+	_, err = tx.DeleteRegistrationTask(tenant, "a", 1)
+	keep(err)
+	keep(tx.DeleteUser("1", "a"))
+	keep(tx.DeleteUserPolicy("1", "a", "a"))
 	_, err = tx.Events(1)
 	keep(err)
 	_, err = tx.TrimAttempts(time.Unix(1, 0), 1, 10)
@@ -320,6 +334,13 @@ func lists(tx imprint.Tx, tenant imprint.Tenant, paged func(func(imprint.Page) (
 	for _, f := range []imprint.ThingFilter{{}, {TypeName: "t"}, {AttributeName: "a"}, {TypeName: "t", AttributeValue: "b"}} {
 		paged(func(p imprint.Page) (string, error) { _, c, err := tx.Things(tenant, f, p); return c, err })
 	}
+	for _, status := range []imprint.RegistrationTaskStatus{"", imprint.TaskFailed} {
+		paged(func(p imprint.Page) (string, error) {
+			_, c, err := tx.RegistrationTasks(tenant, status, p)
+			return c, err
+		})
+	}
+	paged(func(p imprint.Page) (string, error) { _, c, err := tx.Users(tenant.Account, p); return c, err })
 	paged(func(p imprint.Page) (string, error) { _, c, err := tx.ThingPrincipals(tenant, "a", p); return c, err })
 	paged(func(p imprint.Page) (string, error) { _, c, err := tx.CertificateThings(tenant, "a", p); return c, err })
 	for _, f := range []imprint.ThingGroupFilter{{}, {Recursive: true}, {Parent: "a"}, {Parent: "a", Recursive: true}, {Parent: "a", Prefix: "b"}} {

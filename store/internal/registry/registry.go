@@ -20,6 +20,7 @@
 package registry
 
 import (
+	"errors"
 	"time"
 
 	"github.com/imprint-iot/imprint"
@@ -58,6 +59,7 @@ type Tx struct {
 	sealer  imprint.Sealer
 	changes []imprint.Change
 	over    bool
+	trying  bool // inside Try
 
 	// The text of the tenant that was asked for last: most transactions are
 	// about one.
@@ -156,4 +158,31 @@ func flag(b bool) int64 {
 		return 1
 	}
 	return 0
+}
+
+// Try implements imprint.Tx. Savepoints are in the subset that the engines share.
+func (t *Tx) Try(fn func() error) error {
+	if t.trying {
+		return imprint.Errorf(imprint.CodeInternal, "a Try can't be used inside another")
+	}
+	_, err := t.exec("SAVEPOINT attempt")
+	if err != nil {
+		return err
+	}
+	known := len(t.changes)
+	t.trying = true
+	failed := fn()
+	t.trying = false
+	if failed != nil {
+		t.changes = t.changes[:known]
+		t.lastCertificate, t.lastAttempt = certificateIndex{}, attemptIndex{}
+		_, err = t.exec("ROLLBACK TO attempt")
+	}
+	if err == nil {
+		_, err = t.exec("RELEASE attempt")
+	}
+	if err != nil {
+		return errors.Join(err, failed)
+	}
+	return failed
 }

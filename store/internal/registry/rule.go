@@ -21,7 +21,7 @@ var (
 	putDelivery    = upsert("rule_deliveries", 1, "id", "tenant", "rule", "kind", "attempt_id", "failures", "due_at", "created_at",
 		"request", "origin")
 
-	topicRules = newList("rs", ruleColumns, "topic_rules WHERE tenant = $1", 1, []string{"name"}, scanRule,
+	topicRules = newList("ys", ruleColumns, "topic_rules WHERE tenant = $1", 1, []string{"name"}, scanRule,
 		func(r *imprint.TopicRule) []any { return []any{string(r.Name)} })
 	ruleDestinations = newList("ds", destinationColumns, "rule_destinations WHERE tenant = $1", 1, []string{"id"}, scanDestination,
 		func(d *imprint.RuleDestination) []any { return []any{d.ID} })

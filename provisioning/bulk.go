@@ -1,0 +1,305 @@
+package provisioning
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/template"
+)
+
+// Bulk registration: a template over each line of a file, a JSON object with its
+// parameters.
+//
+// Lines are registered in batches, each in one transaction with its verdicts and
+// with how far the input is done: after kill -9 a task goes on behind the last
+// batch that is on disk, no line is registered twice, and none is left out. A line
+// that fails leaves nothing behind and stops nobody. Of an input only the batches
+// at hand are in memory, whatever its size. One task at a time runs in a tenant, as
+// AWS IoT Core has it.
+//
+// Source: AWS IoT Core developer guide, "Bulk registration", and API reference,
+// StartThingRegistrationTask.
+
+// BulkOptions tune Bulk. Zero values give the defaults in brackets.
+type BulkOptions struct {
+	// Concurrent is how many tasks run at once, of all tenants; others wait [4].
+	Concurrent int
+	// Keep is how long tasks that are over are kept with their reports [30 days].
+	Keep time.Duration
+	// Retry is the first pause after an error that isn't a line's fault [1 s]; it
+	// doubles up to 30 s.
+	Retry  time.Duration
+	Logger *slog.Logger // [slog.Default]
+}
+
+// Bulk runs bulk registrations. It is safe for use by many goroutines.
+type Bulk struct {
+	claims *Claims
+	input  BulkInput
+	store  imprint.Store
+	clock  imprint.Clock
+	opts   BulkOptions
+
+	registered, failed atomic.Uint64
+
+	ctx   context.Context // ends with Close
+	end   context.CancelFunc
+	slots chan struct{}
+	ended sync.WaitGroup
+
+	mu      sync.Mutex
+	running map[taskKey]context.CancelFunc
+}
+
+type taskKey struct {
+	tenant imprint.Tenant
+	id     string
+}
+
+// NewBulk makes what runs tasks, and goes on with those that a stop of the server
+// interrupted. Close ends it; what it does then goes on at the next start.
+func NewBulk(ctx context.Context, claims *Claims, input BulkInput, opts BulkOptions) (*Bulk, error) {
+	if opts.Concurrent <= 0 {
+		opts.Concurrent = 4
+	}
+	if opts.Keep <= 0 {
+		opts.Keep = 30 * 24 * time.Hour
+	}
+	if opts.Retry <= 0 {
+		opts.Retry = time.Second
+	}
+	if opts.Logger == nil {
+		opts.Logger = slog.Default()
+	}
+	b := &Bulk{
+		claims: claims, input: input, store: claims.store, clock: claims.clock, opts: opts,
+		slots: make(chan struct{}, opts.Concurrent), running: map[taskKey]context.CancelFunc{},
+	}
+	b.ctx, b.end = context.WithCancel(context.WithoutCancel(ctx))
+	var left []imprint.RegistrationTask
+	err := b.store.View(ctx, func(tx imprint.ReadTx) error {
+		found, err := tx.RunningRegistrationTasks()
+		left = found
+		return err
+	})
+	if err != nil {
+		b.end()
+		return nil, fmt.Errorf("couldn't look for bulk registrations that were interrupted: %w", err)
+	}
+	for _, task := range left {
+		b.launch(task)
+	}
+	return b, nil
+}
+
+// Close interrupts all tasks and waits for them.
+func (b *Bulk) Close() {
+	b.end()
+	b.ended.Wait()
+}
+
+// BulkCounters are the lines since the Bulk was made.
+type BulkCounters struct{ Registered, Failed uint64 }
+
+// Counters gives the present counts.
+func (b *Bulk) Counters() BulkCounters {
+	return BulkCounters{Registered: b.registered.Load(), Failed: b.failed.Load()}
+}
+
+// Start begins a task. It is durable when Start returns. Errors:
+// CodeInvalidRequest for a template that isn't one, and when the tenant has a task
+// that isn't over.
+func (b *Bulk) Start(ctx context.Context, task imprint.RegistrationTask) (imprint.RegistrationTask, error) {
+	_, err := template.Parse([]byte(task.TemplateBody), template.Bulk)
+	if err != nil {
+		return task, invalidTemplate(err)
+	}
+	now := b.clock()
+	task.ID, task.Status, task.CreatedAt, task.ModifiedAt = uuid.NewString(), imprint.TaskInProgress, now, now
+	err = b.store.Update(ctx, func(tx imprint.Tx) error {
+		for _, status := range []imprint.RegistrationTaskStatus{imprint.TaskInProgress, imprint.TaskCancelling} {
+			running, _, err := tx.RegistrationTasks(task.Tenant, status, imprint.Page{Limit: 1})
+			if err != nil {
+				return err
+			}
+			if len(running) > 0 {
+				return imprint.Errorf(imprint.CodeInvalidRequest, "Registration task %s is %s: an account runs one task at a time.", running[0].ID, status).
+					WithHint("Wait for its end, or stop it: aws iot stop-thing-registration-task --task-id %s", running[0].ID)
+			}
+		}
+		return tx.PutRegistrationTask(task)
+	})
+	if err != nil {
+		return task, err
+	}
+	b.launch(task)
+	return task, nil
+}
+
+// Stop lets a task end where it is. Errors: CodeNotFound, and CodeInvalidRequest
+// for one that is over.
+func (b *Bulk) Stop(ctx context.Context, tenant imprint.Tenant, id string) error {
+	err := b.store.Update(ctx, func(tx imprint.Tx) error {
+		task, err := tx.RegistrationTask(tenant, id)
+		if err != nil {
+			return err
+		}
+		if !task.Status.Running() {
+			return imprint.Errorf(imprint.CodeInvalidRequest, "Registration task %s is over: it is %s.", id, task.Status)
+		}
+		task.Status, task.ModifiedAt = imprint.TaskCancelling, b.clock()
+		return tx.PutRegistrationTask(task)
+	})
+	if err != nil {
+		return err
+	}
+	b.mu.Lock()
+	cancel := b.running[taskKey{tenant, id}]
+	b.mu.Unlock()
+	if cancel != nil {
+		cancel()
+	}
+	return nil
+}
+
+// launch runs a task that is stored as running.
+func (b *Bulk) launch(task imprint.RegistrationTask) {
+	key := taskKey{task.Tenant, task.ID}
+	ctx, cancel := context.WithCancel(b.ctx)
+	b.mu.Lock()
+	b.running[key] = cancel
+	b.mu.Unlock()
+	b.ended.Go(func() {
+		defer func() {
+			cancel()
+			b.mu.Lock()
+			delete(b.running, key)
+			b.mu.Unlock()
+		}()
+		b.see(ctx, task)
+	})
+}
+
+// see sees a task to its end, unless the server stops before.
+func (b *Bulk) see(ctx context.Context, task imprint.RegistrationTask) {
+	pause := b.opts.Retry
+	for {
+		done, err := b.attempt(ctx, task)
+		status, message := imprint.TaskCompleted, ""
+		var fatal *inputError
+		switch {
+		case b.ctx.Err() != nil:
+			return // the next start goes on
+		case done:
+		case ctx.Err() != nil || errors.Is(err, errStopped):
+			status = imprint.TaskCancelled
+		case errors.As(err, &fatal):
+			status, message = imprint.TaskFailed, fatal.Error()
+		case err != nil:
+			b.opts.Logger.Warn("couldn't go on with a bulk registration", "task", task.ID, "tenant", task.Tenant.String(), "error", err)
+			if !b.wait(ctx, pause) {
+				continue // to see why
+			}
+			pause = min(2*pause, 30*time.Second)
+			continue
+		}
+		err = b.finish(task, status, message)
+		if err == nil {
+			b.forgetOld(task.Tenant)
+			return
+		}
+		b.opts.Logger.Error("couldn't end a bulk registration", "task", task.ID, "tenant", task.Tenant.String(), "error", err)
+		if !b.wait(b.ctx, pause) {
+			return
+		}
+	}
+}
+
+// wait says whether a pause went by without an end of the context.
+func (b *Bulk) wait(ctx context.Context, pause time.Duration) bool {
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}
+
+// attempt waits for its turn and runs a task as far as it comes; done says that the
+// input is at its end.
+func (b *Bulk) attempt(ctx context.Context, task imprint.RegistrationTask) (done bool, err error) {
+	select {
+	case b.slots <- struct{}{}:
+	case <-ctx.Done():
+		return false, ctx.Err()
+	}
+	defer func() {
+		<-b.slots
+		if value := recover(); value != nil {
+			b.opts.Logger.Error("a bulk registration panicked", "task", task.ID, "panic", value, "stack", string(debug.Stack()))
+			done, err = false, &inputError{imprint.Errorf(imprint.CodeInternal, "an internal error ended the task at a line that the server's log is about")}
+		}
+	}()
+	err = b.run(ctx, task)
+	return err == nil, err
+}
+
+// finish stores how a task ended.
+func (b *Bulk) finish(task imprint.RegistrationTask, status imprint.RegistrationTaskStatus, message string) error {
+	return b.store.Update(b.ctx, func(tx imprint.Tx) error {
+		now, err := tx.RegistrationTask(task.Tenant, task.ID)
+		if err != nil {
+			return err
+		}
+		now.Status, now.Message, now.ModifiedAt = status, message, b.clock()
+		return tx.PutRegistrationTask(now)
+	})
+}
+
+const (
+	// keptTasks is how many tasks are looked at for those that are too old.
+	keptTasks = 1000
+	// partsAtOnce is how many parts of a report are deleted in one transaction.
+	partsAtOnce = 64
+)
+
+// forgetOld deletes tasks that have been over for long. Whatever stays because of
+// an error is deleted after a later task.
+func (b *Bulk) forgetOld(tenant imprint.Tenant) {
+	var old []imprint.RegistrationTask
+	before := b.clock().Add(-b.opts.Keep)
+	err := b.store.View(b.ctx, func(tx imprint.ReadTx) error {
+		old = nil
+		found, _, err := tx.RegistrationTasks(tenant, "", imprint.Page{Limit: keptTasks, Ascending: true})
+		for _, task := range found {
+			if !task.Status.Running() && task.ModifiedAt.Before(before) {
+				old = append(old, task)
+			}
+		}
+		return err
+	})
+	for _, task := range old {
+		gone := false
+		for err == nil && !gone {
+			err = b.store.Update(b.ctx, func(tx imprint.Tx) error {
+				all, err := tx.DeleteRegistrationTask(tenant, task.ID, partsAtOnce)
+				gone = all
+				return err
+			})
+		}
+	}
+	if err != nil && b.ctx.Err() == nil {
+		b.opts.Logger.Warn("couldn't delete old bulk registrations", "tenant", tenant.String(), "error", err)
+	}
+}
