@@ -30,8 +30,8 @@ type ClaimConfig struct {
 	// looked for. Default 30s.
 	ClaimSweep time.Duration `koanf:"claim-sweep"`
 	// DeviceCAKey is the kind of the key that signs devices' certificates, when it
-	// is made at the first start: rsa-2048, as AWS IoT Core's, or p-256, which takes
-	// a tenth of the time. Default rsa-2048.
+	// is made at the first start: rsa-2048, as AWS IoT Core's, or p-256. Default
+	// rsa-2048.
 	DeviceCAKey string `koanf:"device-ca-key"`
 	// HookTimeout bounds pre-provisioning hooks and certificate providers. Default
 	// 5s.
