@@ -62,6 +62,7 @@ function v1(connection) {
     const answer = new Promise((resolve, reject) => {
       settle = (error, response) => (error ? reject(error) : resolve(response));
     });
+    answer.catch(() => {}); // it may come before the PUBACK, when nobody awaits it yet
     await client[`subscribeTo${name}Accepted`](subscription, qos, settle);
     await client[`subscribeTo${name}Rejected`](subscription, qos, (error, response) => settle(error ?? { modeledError: response }));
     await client[`publish${name}`](request, qos);
