@@ -18,6 +18,7 @@ run: build ## the server, for real use, with its data in ./imprint-data
 
 test: tools build ## all tests, those of the rooms with the race detector, with the real AWS CLI, mosquitto and openssl
 	CGO_ENABLED=1 IMPRINT_CI=1 $(GO) test -race -timeout 18m $$($(GO) list ./... | grep -v -e '/test$$' -e '/bench$$')
+	IMPRINT_CI=1 $(GO) test -timeout 5m -tags kafka -run Kafka ./rules
 	IMPRINT_CI=1 $(GO) test -timeout 18m ./test ./bench
 
 test-system-race: tools build ## the whole-system tests against a server with the race detector, which takes as long as all others
