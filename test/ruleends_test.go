@@ -153,8 +153,10 @@ func TestRulesOfTwoTenantsNeverMeet(t *testing.T) {
 	owner := own(t, s.httpClient(t))
 	d := selfSigned(t, "shared")
 	dir := functionDir(t)
+	destinations := map[string]string{}
 	for _, a := range []tenancy{one, two} {
 		a.register(t, d)
+		destinations[a.host] = s.ownDestination(t, dir, as(a.key), owner.URL+"/in")
 		account := accountOf(a, one)
 		s.as(t, a, dir, createFunction+" --timeout 60 --query State")
 		s.as(t, a, dir, "lambda add-permission --function-name f --statement-id s --action lambda:InvokeFunction --principal iot.amazonaws.com --source-arn arn:aws:iot:us-east-1:"+account+":rule/same --query Statement")
@@ -162,7 +164,7 @@ func TestRulesOfTwoTenantsNeverMeet(t *testing.T) {
 		writeFile(t, filepath.Join(dir, "rule.json"), `{"awsIotSqlVersion":"2016-03-23","sql":"SELECT 'iot' AS do, value FROM 'in'","actions":[
  {"lambda":{"functionArn":"arn:aws:lambda:us-east-1:`+account+`:function:f"}},
  {"republish":{"roleArn":"arn:aws:iam::`+account+`:role/r","topic":"out","qos":1}},
- {"http":{"url":"`+owner.URL+`/in/x"}}],
+ {"http":{"url":"`+owner.URL+`/in/x","confirmationUrl":"`+owner.URL+`/in"}}],
  "errorAction":{"republish":{"roleArn":"arn:aws:iam::`+account+`:role/r","topic":"errors","qos":1}}}`)
 		s.as(t, a, dir, "iot create-topic-rule --rule-name same --topic-rule-payload file://rule.json")
 	}
@@ -170,19 +172,17 @@ func TestRulesOfTwoTenantsNeverMeet(t *testing.T) {
 	for _, w := range []*wire{first, second} {
 		w.subscribe(at1("out"), at1("errors"))
 	}
-	// The first account's owner agrees; that says nothing about the second's.
-	s.ownDestination(t, dir, as(one.key), owner.URL+"/in")
 	owner.set(func(body string) int {
 		if strings.Contains(body, "of-one") {
 			return http.StatusServiceUnavailable // for good
 		}
 		return http.StatusOK
 	})
-	disabled := s.ownDestination(t, dir, as(two.key), owner.URL+"/in")
-	s.as(t, two, dir, "iot update-topic-rule-destination --arn "+disabled+" --status DISABLED")
+	// The first account's destination covers the URL, and isn't the second's.
+	s.as(t, two, dir, "iot update-topic-rule-destination --arn "+destinations[two.host]+" --status DISABLED")
 	second.say("in", `{"value":"of-two-0"}`)
 	checkBoth(t, second, `{"do":"iot","value":"of-two-0"}`, "no enabled destination")
-	s.as(t, two, dir, "iot update-topic-rule-destination --arn "+disabled+" --status ENABLED")
+	s.as(t, two, dir, "iot update-topic-rule-destination --arn "+destinations[two.host]+" --status ENABLED")
 
 	// The first account owes as much as it may; the second goes on.
 	for _, value := range []string{"of-one-1", "of-one-2", "of-one-3"} {
