@@ -12,6 +12,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/imprint-iot/imprint"
 )
 
 const (
@@ -108,7 +110,7 @@ func (at *sinkAddress) takeTable() (string, error) {
 		bad = bad || part == "" || len(part) > maxIdentifier || strings.ContainsRune(part, 0)
 	}
 	if bad {
-		return "", at.refuse("table is %q, and must be TABLE or SCHEMA.TABLE", name).
+		return "", at.refuse("table is %q, and must be TABLE or SCHEMA.TABLE", imprint.Excerpt(name)).
 			WithHint("For example postgres://imprint@HOST/DATABASE?table=records. Names are taken as they are written, capitals included.")
 	}
 	return pgx.Identifier(parts).Sanitize(), nil

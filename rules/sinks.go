@@ -13,7 +13,8 @@ import (
 )
 
 var (
-	sinkNamePattern = regexp.MustCompile(`^[a-zA-Z0-9_.-]{1,64}$`)
+	sinkNamePattern  = regexp.MustCompile(`^[a-zA-Z0-9_.-]{1,64}$`)
+	parameterPattern = regexp.MustCompile(`^[a-z_-]{1,32}$`)
 	// severalHosts begins a setting whose URL may have commas between its hosts.
 	severalHosts = regexp.MustCompile(`^[a-zA-Z0-9_.-]{1,64}=(nats|tls|kafka|postgres|postgresql)://`)
 )
@@ -131,7 +132,8 @@ func parseSinkAddress(name, text string) (*sinkAddress, error) {
 
 // refuse makes an error that names the sink. What it quotes must not be secret.
 func (at *sinkAddress) refuse(format string, args ...any) *imprint.Error {
-	return imprint.Errorf(imprint.CodeInvalidRequest, "sink %s (--rule-sink): "+format, append([]any{at.name}, args...)...)
+	return imprint.Errorf(imprint.CodeInvalidRequest, "sink %s (--rule-sink): "+format, append([]any{at.name}, args...)...).
+		WithHint("docs/rules.md, Sinks, has the URL and the parameters of each kind.")
 }
 
 // take gives a parameter, "" when it isn't there.
@@ -170,8 +172,10 @@ func (at *sinkAddress) takeFile(parameter string) (string, error) {
 // allTaken refuses parameters that no one took.
 func (at *sinkAddress) allTaken() error {
 	for parameter := range at.query {
-		return at.refuse("there is no parameter %q of a %s sink", imprint.Excerpt(parameter), at.url.Scheme).
-			WithHint("docs/rules.md, Sinks, has those that there are.")
+		if !parameterPattern.MatchString(parameter) {
+			parameter = "of this name" // it may be half of a password
+		}
+		return at.refuse("there is no parameter %s of a %s sink", parameter, at.url.Scheme)
 	}
 	return nil
 }

@@ -153,21 +153,7 @@ func TestRulesOfTwoTenantsNeverMeet(t *testing.T) {
 	owner := own(t, s.httpClient(t))
 	d := selfSigned(t, "shared")
 	dir := functionDir(t)
-	destinations := map[string]string{}
-	for _, a := range []tenancy{one, two} {
-		a.register(t, d)
-		destinations[a.host] = s.ownDestination(t, dir, as(a.key), owner.URL+"/in")
-		account := accountOf(a, one)
-		s.as(t, a, dir, createFunction+" --timeout 60 --query State")
-		s.as(t, a, dir, "lambda add-permission --function-name f --statement-id s --action lambda:InvokeFunction --principal iot.amazonaws.com --source-arn arn:aws:iot:us-east-1:"+account+":rule/same --query Statement")
-		// The function makes a thing in the account whose credentials it was given.
-		writeFile(t, filepath.Join(dir, "rule.json"), `{"awsIotSqlVersion":"2016-03-23","sql":"SELECT 'iot' AS do, value FROM 'in'","actions":[
- {"lambda":{"functionArn":"arn:aws:lambda:us-east-1:`+account+`:function:f"}},
- {"republish":{"roleArn":"arn:aws:iam::`+account+`:role/r","topic":"out","qos":1}},
- {"http":{"url":"`+owner.URL+`/in/x","confirmationUrl":"`+owner.URL+`/in"}}],
- "errorAction":{"republish":{"roleArn":"arn:aws:iam::`+account+`:role/r","topic":"errors","qos":1}}}`)
-		s.as(t, a, dir, "iot create-topic-rule --rule-name same --topic-rule-payload file://rule.json")
-	}
+	destinations := s.twinRules(t, dir, d, owner.URL, one, two)
 	first, second := s.connectAs(t, d, one.host, "twin"), s.connectAs(t, d, two.host, "twin")
 	for _, w := range []*wire{first, second} {
 		w.subscribe(at1("out"), at1("errors"))
@@ -222,6 +208,28 @@ func TestRulesOfTwoTenantsNeverMeet(t *testing.T) {
 	}
 	first.expectNothing()
 	second.expectNothing()
+}
+
+// twinRules gives each account the same rule, with a function and a destination of
+// the same names, and gives the destinations by the account's host.
+func (s *server) twinRules(t *testing.T, dir string, d *device, owner string, tenancies ...tenancy) map[string]string {
+	t.Helper()
+	destinations := map[string]string{}
+	for _, a := range tenancies {
+		a.register(t, d)
+		destinations[a.host] = s.ownDestination(t, dir, as(a.key), owner+"/in")
+		account := accountOf(a, tenancies[0])
+		s.as(t, a, dir, createFunction+" --timeout 60 --query State")
+		s.as(t, a, dir, "lambda add-permission --function-name f --statement-id s --action lambda:InvokeFunction --principal iot.amazonaws.com --source-arn arn:aws:iot:us-east-1:"+account+":rule/same --query Statement")
+		// The function makes a thing in the account whose credentials it was given.
+		writeFile(t, filepath.Join(dir, "rule.json"), `{"awsIotSqlVersion":"2016-03-23","sql":"SELECT 'iot' AS do, value FROM 'in'","actions":[
+ {"lambda":{"functionArn":"arn:aws:lambda:us-east-1:`+account+`:function:f"}},
+ {"republish":{"roleArn":"arn:aws:iam::`+account+`:role/r","topic":"out","qos":1}},
+ {"http":{"url":"`+owner+`/in/x","confirmationUrl":"`+owner+`/in"}}],
+ "errorAction":{"republish":{"roleArn":"arn:aws:iam::`+account+`:role/r","topic":"errors","qos":1}}}`)
+		s.as(t, a, dir, "iot create-topic-rule --rule-name same --topic-rule-payload file://rule.json")
+	}
+	return destinations
 }
 
 // accountOf gives the account's number.
