@@ -177,7 +177,7 @@ func TestKafkaActionsGoToTheSinkOfTheirBrokers(t *testing.T) {
 func TestKafkaSettingsAreChecked(t *testing.T) {
 	for _, c := range []struct{ setting, text string }{
 		{"kafka://h:9092", "no topic"}, {"kafka:///t", "no host"}, {"kafka://h/a/b", "no topic"},
-		{"kafka://u@h/t", "belong together"}, {"kafka://h/t?ca=" + os.Args[0], "tls=true"}, {"kafka://h/t?acks=1", `"acks"`},
+		{"kafka://u@h/t", "belong together"}, {"kafka://h/t?ca=" + os.Args[0], "tls=true"}, {"kafka://h/t?acks=1", "parameter acks"},
 		{"kafka://h/t?tls=true&ca=" + os.Args[0], "no PEM certificate"},
 		{"kafka://u@h/t?mechanism=PLAIN&password-file=" + os.Args[0], "tls=true"},
 		{"kafka://u@h/t?mechanism=NONE&password-file=" + os.Args[0], "no such mechanism"},
