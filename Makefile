@@ -22,6 +22,7 @@ RACE := -race -gcflags=modernc.org/sqlite/lib=-race=false -gcflags=modernc.org/l
 
 test: tools build ## all tests with the race detector, with the real AWS CLI, mosquitto and openssl
 	CGO_ENABLED=1 IMPRINT_CI=1 $(GO) test $(RACE) -timeout 18m ./...
+	IMPRINT_CI=1 $(GO) test -timeout 5m -tags kafka -run Kafka ./rules
 
 tools: ## Debian packages that the tests need, where they are missing
 	./scripts/test-tools

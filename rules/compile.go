@@ -17,8 +17,8 @@ import (
 
 // Offered are the actions that a server offers beyond lambda, republish and http.
 type Offered struct {
-	Sinks []string // names that firehose actions may have
-	Kafka bool
+	Sinks []string            // names that firehose actions may have
+	Kafka map[string][]string // brokers, by the name of their sink
 }
 
 // Filter is what Check found in a statement.
@@ -162,10 +162,11 @@ func (r *rule) parseText(a *action, field imprint.RuleField, onError bool) error
 
 // The keys of parsed texts.
 const (
-	fieldTopic  = "topic"
-	fieldURL    = "url"
-	fieldKey    = "key"
-	fieldHeader = "header." // with the header's number
+	fieldTopic     = "topic"
+	fieldURL       = "url"
+	fieldKey       = "key"
+	fieldPartition = "partition"
+	fieldHeader    = "header." // with the header's number
 )
 
 func republishFields(a *imprint.RepublishRuleAction) ([]imprint.RuleField, error) {

@@ -30,6 +30,8 @@ import (
 	"crypto/x509"
 	"errors"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -122,9 +124,14 @@ var _ imprint.Rules = (*Engine)(nil)
 // New makes an engine. Messages wait until Start.
 func New(store imprint.Store, clock imprint.Clock, opts Options) *Engine {
 	e := &Engine{store: store, clock: clock, opts: opts.withDefaults(), tenants: map[imprint.Tenant]*tenant{}}
-	e.offered = Offered{Kafka: HasKafka}
-	for name := range opts.Sinks {
+	for _, name := range slices.Sorted(maps.Keys(opts.Sinks)) {
 		e.offered.Sinks = append(e.offered.Sinks, name)
+		if kafka, ok := opts.Sinks[name].(producer); ok {
+			if e.offered.Kafka == nil {
+				e.offered.Kafka = map[string][]string{}
+			}
+			e.offered.Kafka[name] = kafka.brokers()
+		}
 	}
 	e.queue = newQueue(e)
 	e.outbox = newOutbox(e)

@@ -53,3 +53,12 @@ func (o *outbox) record(ctx context.Context, d imprint.RuleDelivery) (string, er
 	}
 	return r.Stream, sink.Put(ctx, Record{ID: d.ID, At: d.CreatedAt, Tenant: d.Tenant, Rule: d.Rule, Data: r.Data})
 }
+
+// recordHeaders are what goes beside a record where there is room for it.
+func recordHeaders(r Record) []imprint.RuleField {
+	return []imprint.RuleField{
+		{Key: "Imprint-Account", Value: string(r.Tenant.Account)},
+		{Key: "Imprint-Region", Value: string(r.Tenant.Region)},
+		{Key: "Imprint-Rule", Value: string(r.Rule)},
+	}
+}

@@ -3,12 +3,10 @@ package rules
 import (
 	"context"
 	"fmt"
-	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
-
-	"github.com/imprint-iot/imprint"
 )
 
 // fileSink appends records to a file, which is opened for each batch of them, so
@@ -29,9 +27,14 @@ type fileBatch struct {
 	err  error
 }
 
-func openFileSink(name string, u *url.URL) (Sink, error) {
-	if u.Host != "" && u.Host != "localhost" || !filepath.IsAbs(filepath.FromSlash(u.Path)) {
-		return nil, imprint.Errorf(imprint.CodeInvalidRequest, "sink %s (--rule-sink) must have an absolute path: file:///PATH", name)
+func openFileSink(at *sinkAddress) (Sink, error) {
+	u := at.url
+	if u.Host != "" && u.Host != "localhost" || !filepath.IsAbs(filepath.FromSlash(u.Path)) || strings.HasSuffix(u.Path, "/") {
+		return nil, at.refuse("it must have the absolute path of a file").WithHint("Write file:///PATH, with three slashes.")
+	}
+	err := at.allTaken()
+	if err != nil {
+		return nil, err
 	}
 	return &fileSink{path: filepath.FromSlash(u.Path)}, nil
 }

@@ -19,8 +19,8 @@ import (
 
 // RuleConfig are the settings of `imprint serve` about topic rules.
 type RuleConfig struct {
-	// RuleSinks are what firehose actions may name, each NAME=URL, with the URL
-	// file:///PATH.
+	// RuleSinks are what firehose actions may name, each NAME=URL, with a file,
+	// nats, tls, postgres or kafka URL as docs/rules.md describes them.
 	RuleSinks []string `koanf:"rule-sink"`
 	// RuleRoots is a PEM file of roots that verify the servers of http actions.
 	// Empty: the system's.
@@ -38,7 +38,7 @@ type RuleConfig struct {
 }
 
 func addRuleFlags(f *pflag.FlagSet) {
-	f.StringSlice("rule-sink", nil, "a sink of firehose actions, NAME=file:///PATH")
+	f.StringSlice("rule-sink", nil, "a sink of firehose actions, NAME=URL: file, nats, tls, postgres or kafka (docs/rules.md)")
 	f.String("rule-roots", "", "PEM file of roots that verify the servers of http actions (default: the system's)")
 	f.Int("rule-queue", 50_000, "bound of the messages that wait for topic rules")
 	f.Int("rule-workers", 64, "messages that topic rules evaluate at once")
@@ -90,16 +90,6 @@ func (s *server) openRules(context.Context) error {
 		}
 	})
 	return nil
-}
-
-// ruleActions are those that the server's settings and build offer.
-func (c RuleConfig) ruleActions() rules.Offered {
-	offered := rules.Offered{Kafka: rules.HasKafka}
-	for _, sink := range c.RuleSinks {
-		name, _, _ := strings.Cut(sink, "=")
-		offered.Sinks = append(offered.Sinks, name)
-	}
-	return offered
 }
 
 // confirmPrefix begins the path of the URLs that enable destinations, which their

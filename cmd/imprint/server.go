@@ -176,7 +176,7 @@ func (s *server) openTenant(ctx context.Context) error {
 	}
 	s.service = iot.NewService(iot.Rooms{
 		Store: s.store, Clock: s.clock, Authority: s.authority, Profile: s.profile, Keys: s.keys,
-		Claims: s.claims, Bulk: s.bulk, ReportURL: s.reportURL, Endpoint: s.endpoints.Address, TenantMade: s.tenantMade, RuleActions: s.config.ruleActions(), Logger: s.logger,
+		Claims: s.claims, Bulk: s.bulk, ReportURL: s.reportURL, Endpoint: s.endpoints.Address, TenantMade: s.tenantMade, RuleActions: s.rules.Offered(), Logger: s.logger,
 		ThingTypeDeletionDelay: orNoDelay(s.config.ThingTypeDeletionDelay),
 	})
 	settings, err := s.service.EnsureTenant(ctx, s.home)
