@@ -167,7 +167,7 @@ func (a advised) parameters(t *testing.T, d *device) string {
 	if !a.listed() {
 		dir := t.TempDir()
 		writeFile(t, filepath.Join(dir, "openssl.cnf"), opensslConfig)
-		openssl(t, dir, append([]string{"req", "-new", "-nodes", "-subj", "/CN=" + d.name, "-keyout", "own.key", "-out", "own.csr"}, keyKinds["P-256"]...)...)
+		openssl(t, dir, append([]string{"req", "-new", "-nodes", "-subj", "/CN=" + d.name, "-keyout", filepath.Join(dir, "own.key"), "-out", filepath.Join(dir, "own.csr")}, keyKinds["P-256"]...)...)
 		certificate = readFile(t, filepath.Join(dir, "own.csr"))
 	}
 	line, err := json.Marshal(map[string]string{"SerialNumber": "device-1", "Certificate": certificate})
