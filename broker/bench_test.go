@@ -60,6 +60,14 @@ func benchmark(b *testing.B, qos mqtt.QoS, subscribers int) {
 	}
 }
 
+// A message on the heap would be the larger part of what one costs at QoS 0.
+func TestAMessageOfQoS0CostsNoAllocation(t *testing.T) {
+	result := testing.Benchmark(func(b *testing.B) { benchmark(b, 0, 1) })
+	if result.N == 0 || result.AllocsPerOp() > raced {
+		t.Errorf("%d messages took %d allocations each, want %d: %v", result.N, result.AllocsPerOp(), raced, result.MemString())
+	}
+}
+
 // drain reads n packets of a type and acknowledges messages of QoS 1.
 func drain(conn net.Conn, n int, t mqtt.PacketType) error {
 	_ = conn.SetReadDeadline(time.Now().Add(2 * time.Minute))

@@ -285,14 +285,12 @@ func (b *Broker) route(ctx context.Context, from routing, topic string, packet *
 			behind = append(behind, slow)
 		}
 	}
-	for _, g := range found.groups {
-		slow, given := g.give(ctx, &gift{message: &message, topic: topic, qos: packet.QoS, parcel: &p, now: from.now, by: from.from})
-		if !given {
-			b.count.publishDropped.Add(1)
-		}
-		if slow != nil {
-			behind = append(behind, slow)
-		}
+	if len(found.groups) > 0 {
+		// Copies, so that only what goes to a group is on the heap.
+		shared, targets := message, parcel{targets: p.targets}
+		gift := gift{message: &shared, topic: topic, qos: packet.QoS, parcel: &targets, now: from.now, by: from.from}
+		behind = b.share(ctx, found.groups, &gift, behind)
+		message, p.targets = shared, targets.targets
 	}
 	if from.from != nil {
 		from.from.scratch = message.scratch
@@ -303,6 +301,21 @@ func (b *Broker) route(ctx context.Context, from routing, topic string, packet *
 	// A copy on the heap only for those that need one.
 	stored = &parcel{kept: message.keep(), expires: message.expires, targets: p.targets}
 	return stored, behind
+}
+
+// share gives a message to one member of each group, and adds to those that are
+// behind.
+func (b *Broker) share(ctx context.Context, groups []*shareGroup, x *gift, behind []paced) []paced {
+	for _, g := range groups {
+		slow, given := g.give(ctx, x)
+		if !given {
+			b.count.publishDropped.Add(1)
+		}
+		if slow != nil {
+			behind = append(behind, slow)
+		}
+	}
+	return behind
 }
 
 // receivesCached decides on iot:Receive for the n-th subscription of a route.
