@@ -327,6 +327,8 @@ type SessionReader interface {
 	// messages, and no more once their packets have maxBytes together. The first
 	// comes whatever its size.
 	Queued(session, after int64, limit int, maxBytes int64) ([]QueuedMessage, error)
+	// QueuedShared is Queued for those that have a Group.
+	QueuedShared(session, after int64, limit int, maxBytes int64) ([]QueuedMessage, error)
 	Retained(Tenant, string) (RetainedMessage, error)
 	// RetainedMessages lists a tenant's retained messages by topic, without their
 	// packets.

@@ -175,21 +175,13 @@ func (s *session) discard() {
 	s.over = true
 	w := s.durable.will
 	s.durable.will = nil
-	inherited := newInheritance(s)
 	s.mu.Unlock()
 	s.broker.timers.forget(s)
 	s.unsubscribeAll()
 	if w != nil {
 		s.broker.publishWill(s.realm, w)
 	}
-	key := s.durable.queue.key
-	s.broker.ledger.add(change{insist: true, done: inherited.done, write: func(tx imprint.Tx) error {
-		err := inherited.write(tx)
-		if err != nil {
-			return err
-		}
-		return tx.DeleteSession(key)
-	}})
+	s.broker.ledger.add(s.broker.endOf(s.realm, s.durable.queue.key))
 	close(s.durable.ended)
 	s.realm.mu.Lock()
 	s.realm.stored--
@@ -198,6 +190,19 @@ func (s *session) discard() {
 	}
 	s.realm.mu.Unlock()
 	s.broker.count.stored.Add(-1)
+}
+
+// endOf is the deletion of a stored session. What shared subscriptions had handed to
+// it goes to other members.
+func (b *Broker) endOf(r *realm, key int64) change {
+	left := inheritance{broker: b, realm: r, from: key}
+	return change{insist: true, done: left.done, write: func(tx imprint.Tx) error {
+		err := left.writeAll(tx)
+		if err != nil {
+			return err
+		}
+		return tx.DeleteSession(key)
+	}}
 }
 
 // detach takes a connection that has ended from its session, unless the session

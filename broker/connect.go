@@ -273,7 +273,7 @@ func (c *connection) accept(ctx context.Context, packet *mqtt.Connect) error {
 	c.peer.Rec.Connected()
 	c.announceConnected()
 	if connack.SessionPresent {
-		c.session.wakeGroups()
+		c.session.joinGroups()
 	}
 	return nil
 }

@@ -2,19 +2,16 @@ package broker
 
 import (
 	"github.com/imprint-iot/imprint"
-	"github.com/imprint-iot/imprint/mqtt"
 )
 
-// inheritance is what a stored session leaves to the shared subscriptions that it
-// was a member of: the messages that they had handed to it and that it hasn't
-// acknowledged go to other members (MQTT 5 section 4.8.2). A message that one of
-// the session's plain filters matches, too, isn't told apart from its own: it ends
-// with the session.
+// inheritance is what a stored session leaves to the shared subscriptions that its
+// messages came by: those that it hasn't acknowledged, or may not receive any
+// more, go to other members (MQTT 5 section 4.8.2).
 type inheritance struct {
-	session *session
-	shared  []*subscription
-	plain   []string
-	given   []inherited // by the last write
+	broker *Broker
+	realm  *realm
+	from   int64       // key of the session's queue
+	given  []inherited // by the last write
 }
 
 // inherited is a message that has its place in a group's queue.
@@ -24,28 +21,12 @@ type inherited struct {
 	size  int
 }
 
-// newInheritance looks at the session's subscriptions. Its lock is held.
-func newInheritance(s *session) *inheritance {
-	i := &inheritance{session: s}
-	for _, sub := range s.subscriptions {
-		if sub.share != "" && sub.qos > 0 {
-			i.shared = append(i.shared, sub)
-		} else {
-			i.plain = append(i.plain, sub.inner)
-		}
-	}
-	return i
-}
-
-// write moves the messages to the groups' queues. It runs on the ledger's
-// goroutine, perhaps more than once.
-func (i *inheritance) write(tx imprint.Tx) error {
+// writeAll moves all of the session's messages that came by shared subscriptions.
+// It runs on the ledger's goroutine, perhaps more than once.
+func (i *inheritance) writeAll(tx imprint.Tx) error {
 	i.takeBack()
-	if len(i.shared) == 0 {
-		return nil
-	}
 	for after := int64(0); ; {
-		rows, err := tx.Queued(i.session.durable.queue.key, after, loadMessages, loadBytes)
+		rows, err := tx.QueuedShared(i.from, after, loadMessages, loadBytes)
 		if err != nil || len(rows) == 0 {
 			return err
 		}
@@ -59,19 +40,30 @@ func (i *inheritance) write(tx imprint.Tx) error {
 	}
 }
 
-// hand gives one message to the group that it came by, if that has a queue with
-// room.
-func (i *inheritance) hand(tx imprint.Tx, row imprint.QueuedMessage) error {
-	packet, err := decodeStored(row.Packet)
+// writeOne moves one message, as writeAll does.
+func (i *inheritance) writeOne(tx imprint.Tx, seq int64) error {
+	i.takeBack()
+	rows, err := tx.QueuedShared(i.from, seq-1, 1, loadBytes)
 	if err != nil {
-		return nil // whoever would have read it would have dropped it, too
+		return err
 	}
-	q := i.heir(string(packet.Topic))
-	if q == nil {
+	if len(rows) == 1 && rows[0].Seq == seq {
+		err = i.hand(tx, rows[0])
+		if err != nil {
+			return err
+		}
+	}
+	return tx.DeleteQueued(i.from, seq)
+}
+
+// hand gives one message to the group that it came by, if that still has a queue,
+// and room.
+func (i *inheritance) hand(tx imprint.Tx, row imprint.QueuedMessage) error {
+	q := i.realm.queueOf(row.Group)
+	if q == nil || q.gone.Load() {
 		return nil
 	}
-	b := i.session.broker
-	seq, ok := b.ledger.place(b, &q.queue, len(row.Packet))
+	seq, ok := i.broker.ledger.place(i.broker, &q.queue, len(row.Packet))
 	if !ok {
 		return nil
 	}
@@ -79,35 +71,13 @@ func (i *inheritance) hand(tx imprint.Tx, row imprint.QueuedMessage) error {
 	return tx.PutQueued(imprint.QueuedMessage{Session: q.key, Seq: seq, Packet: row.Packet, ExpiresAt: row.ExpiresAt})
 }
 
-// heir is the queue of the group that a message on a topic came by; nil when it
-// may have come by a plain filter, or nobody keeps the group's messages.
-func (i *inheritance) heir(topic string) *groupQueue {
-	match := mqtt.Match
-	if i.session.broker.opts.StandardParentMatch {
-		match = mqtt.MatchStandard
-	}
-	for _, filter := range i.plain {
-		if match(filter, topic) {
-			return nil
-		}
-	}
-	for _, sub := range i.shared {
-		if !match(sub.inner, topic) {
-			continue
-		}
-		if q := sub.group.stored(); q != nil && !q.gone.Load() {
-			return q
-		}
-	}
-	return nil
-}
-
-// takeBack undoes the counts of a write that wasn't kept.
+// takeBack undoes the counts of a write that wasn't kept, as far as anybody knows:
+// the groups look whether it was.
 func (i *inheritance) takeBack() {
-	b := i.session.broker
 	for _, g := range i.given {
-		b.ledger.releaseShared(b, g.queue, g.size)
+		i.broker.ledger.releaseShared(i.broker, g.queue, g.size)
 	}
+	i.tell()
 	i.given = nil
 }
 
@@ -117,8 +87,15 @@ func (i *inheritance) done(err error) {
 		i.takeBack()
 		return
 	}
-	for n, g := range i.given {
-		if n == 0 || g.queue != i.given[n-1].queue {
+	i.tell()
+}
+
+// tell makes each group look from its first message on.
+func (i *inheritance) tell() {
+	told := map[*groupQueue]bool{}
+	for _, g := range i.given {
+		if !told[g.queue] {
+			told[g.queue] = true
 			g.queue.storedMessage(g.seq)
 		}
 	}

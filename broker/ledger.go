@@ -19,8 +19,8 @@ type change struct {
 	// done, when not nil, hears whether it is durable.
 	done func(err error)
 	size int // bytes, about
-	// insist: while the store takes nothing, the change is tried again with those
-	// that come after it. What was ended must not come back after a restart.
+	// insist: while the store takes nothing, the change is tried again, with those
+	// that come after it or after a pause. What was ended must not come back after a restart.
 	insist bool
 }
 
@@ -60,6 +60,8 @@ const (
 	maxAgain = 16384
 	// ledgerTimeout bounds one transaction.
 	ledgerTimeout = 30 * time.Second
+	// ledgerRetry is the pause before changes are tried again.
+	ledgerRetry = time.Second
 )
 
 func newLedger(store imprint.Store, logger *slog.Logger) *ledger {
@@ -158,7 +160,11 @@ func (l *ledger) close() {
 func (l *ledger) run() {
 	defer close(l.done)
 	for more := true; more; {
-		_, more = <-l.wake
+		select {
+		case _, more = <-l.wake:
+		case <-l.retry():
+			l.commit(l.withAgain(nil))
+		}
 		for batch := l.take(); len(batch) > 0; batch = l.take() {
 			l.commit(l.withAgain(batch))
 		}
@@ -166,6 +172,15 @@ func (l *ledger) run() {
 	if last := l.withAgain(nil); len(last) > 0 {
 		l.commit(last)
 	}
+}
+
+// retry fires when it is time to try again what failed, though nothing comes after
+// it.
+func (l *ledger) retry() <-chan time.Time {
+	if len(l.again) == 0 {
+		return nil
+	}
+	return time.After(ledgerRetry)
 }
 
 // withAgain puts what failed before in front of a batch.
@@ -268,10 +283,11 @@ type target struct {
 	session *session    // nil: it is the group's
 	group   *groupQueue // nil: it is the session's
 	retain  bool
-	seq     int64       // its number there; 0: there was no room
-	shared  *shareGroup // that chose the session; nil: none
-	decided *connection // that may receive it; nil: nobody was asked
-	stray   bool        // the chosen session has no room, or it or the group's queue was gone before the message was stored
+	seq     int64         // its number there; 0: there was no room
+	shared  *shareGroup   // that chose the session; nil: none
+	decided *connection   // that may receive it; nil: nobody was asked
+	chosen  *subscription // whom a message in a group's queue is for; nil: any
+	stray   bool          // the chosen session has no room, or it or the group's queue was gone before the message was stored
 }
 
 func (t *target) queue() *queue {
@@ -468,7 +484,7 @@ func (p *parcel) write(tx imprint.Tx) error {
 		if t.retain {
 			raw = append([]byte{raw[0] | retainBit}, raw[1:]...)
 		}
-		err := tx.PutQueued(imprint.QueuedMessage{Session: t.queue().key, Seq: t.seq, Packet: raw, ExpiresAt: p.expires})
+		err := tx.PutQueued(imprint.QueuedMessage{Session: t.queue().key, Seq: t.seq, Packet: raw, ExpiresAt: p.expires, Group: t.chooser()})
 		if err != nil {
 			return err
 		}
@@ -484,6 +500,17 @@ func (p *parcel) write(tx imprint.Tx) error {
 		return tx.DeleteQueued(p.moved.queue.key, p.moved.seq)
 	}
 	return nil
+}
+
+// chooser is the key of the group that has chosen the session; 0: none has.
+func (t *target) chooser() int64 {
+	if t.shared == nil {
+		return 0
+	}
+	if q := t.shared.stored(); q != nil {
+		return q.key
+	}
+	return 0
 }
 
 func (t *target) gone() bool {
@@ -514,6 +541,7 @@ func (p *parcel) written(b *Broker, err error) {
 				t.session.unsure(t.seq)
 			}
 		case t.group != nil:
+			t.group.choose(t.seq, t.chosen)
 			t.group.storedMessage(t.seq)
 		default:
 			t.session.stored(t.seq, p, t)

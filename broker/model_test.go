@@ -461,15 +461,26 @@ func (m *model) share(tenant int, g *modelGroup, msg *modelMessage) {
 	g.losable[msg.payload] = keepers == 0 || msg.qos == 0
 }
 
-// loosen follows a change of the members of groups.
-func (m *model) loosen(tenant int, s *modelSession, ended bool) {
+// loosen follows a change of the members of groups: without a keeper nothing is
+// promised, also not of what a session got while there was one.
+func (m *model) loosen(tenant int, s *modelSession) {
 	for g := range s.groups {
 		_, keepers := m.members(tenant, g)
-		if keepers > 0 && !(ended && s.lasting) {
+		if keepers > 0 {
 			continue
 		}
 		for payload := range g.floating {
 			g.losable[payload] = true
+		}
+		for _, c := range m.clients {
+			if c.session == nil {
+				continue
+			}
+			for _, e := range c.session.queue {
+				if e.from == g {
+					g.losable[e.payload] = true
+				}
+			}
 		}
 	}
 }
@@ -480,13 +491,10 @@ func (m *model) end(c *modelClient) {
 	c.session = nil
 	for _, e := range s.queue {
 		if e.from != nil {
-			// Another member is to get it; of a stored session's, only what none of its
-			// plain filters matches, and as long as somebody keeps the group's messages.
-			e.from.floating[e.payload] = e.modelMessage
-			e.from.losable[e.payload] = e.from.losable[e.payload] || s.lasting
+			e.from.floating[e.payload] = e.modelMessage // another member is to get it
 		}
 	}
-	m.loosen(c.tenant, s, true)
+	m.loosen(c.tenant, s)
 	if s.will != nil {
 		m.publish(c.tenant, nil, s.will)
 	}

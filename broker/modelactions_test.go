@@ -282,7 +282,7 @@ func (m *model) subscribe(r *rapid.T) {
 			sub.group, c.session.groups[g] = g, true
 		}
 		c.session.subs[f.Filter] = sub
-		m.loosen(c.tenant, c.session, false)
+		m.loosen(c.tenant, c.session)
 		kept := m.retained[c.tenant][f.Filter]
 		if kept == nil || kept.over(m.now()) || f.RetainHandling == 2 || f.RetainHandling == 1 && existed || m.keeps(c, f.Filter) {
 			continue
@@ -304,7 +304,7 @@ func (m *model) unsubscribe(r *rapid.T) {
 		m.Fatalf("%s: got %s for %s, want it to have existed: %t", c.name, got.Codes[0], filter, existed)
 	}
 	delete(c.session.subs, filter)
-	m.loosen(c.tenant, c.session, false)
+	m.loosen(c.tenant, c.session)
 }
 
 func (m *model) send(r *rapid.T) {

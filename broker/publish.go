@@ -288,7 +288,7 @@ func (b *Broker) route(ctx context.Context, from routing, topic string, packet *
 	if len(found.groups) > 0 {
 		// Copies, so that only what goes to a group is on the heap.
 		shared, targets := message, parcel{targets: p.targets}
-		gift := gift{message: &shared, topic: topic, qos: packet.QoS, parcel: &targets, now: from.now, by: from.from}
+		gift := gift{message: &shared, topic: topic, qos: packet.QoS, parcel: &targets, now: from.now, by: from.from, first: anyMember()}
 		behind = b.share(ctx, found.groups, &gift, behind)
 		message, p.targets = shared, targets.targets
 	}
@@ -307,8 +307,8 @@ func (b *Broker) route(ctx context.Context, from routing, topic string, packet *
 // behind.
 func (b *Broker) share(ctx context.Context, groups []*shareGroup, x *gift, behind []paced) []paced {
 	for _, g := range groups {
-		slow, given := g.give(ctx, x)
-		if !given {
+		slow, o := g.give(ctx, x)
+		if o != handed {
 			b.count.publishDropped.Add(1)
 		}
 		if slow != nil {

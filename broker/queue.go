@@ -144,7 +144,7 @@ func (s *session) stored(seq int64, p *parcel, t *target) {
 		return
 	}
 	d.loaded = seq
-	s.hold(c, p.held(c, held{retain: t.retain, until: p.expires, seq: seq, stored: len(p.raw), bound: c.bound.Load()}))
+	s.hold(c, p.held(c, held{retain: t.retain, until: p.expires, seq: seq, stored: len(p.raw), passed: t.shared != nil, bound: c.bound.Load()}))
 	s.pump(c, nil)
 }
 
@@ -237,7 +237,7 @@ func (s *session) read(ctx context.Context, c *connection, after int64) ([]held,
 	}
 	now := s.broker.clock()
 	next := make([]held, 0, len(rows))
-	var unwanted []imprint.QueuedMessage
+	var unwanted, passed []imprint.QueuedMessage
 	for _, row := range rows {
 		packet, err := decodeQueued(row.Packet)
 		if err != nil {
@@ -246,12 +246,19 @@ func (s *session) read(ctx context.Context, c *connection, after int64) ([]held,
 			continue
 		}
 		topic := string(packet.Topic)
-		expired := !row.ExpiresAt.IsZero() && !row.ExpiresAt.After(now)
-		if expired || !c.mayReceive(ctx, s.realm, topic, now) {
+		if !row.ExpiresAt.IsZero() && !row.ExpiresAt.After(now) {
 			unwanted = append(unwanted, row)
 			continue
 		}
-		h := held{retain: packet.Retain, size: packet.Size(s.version), until: row.ExpiresAt, seq: row.Seq, stored: len(row.Packet), bound: c.bound.Load()}
+		if !c.mayReceive(ctx, s.realm, topic, now) {
+			if row.Group != 0 {
+				passed = append(passed, row)
+			} else {
+				unwanted = append(unwanted, row)
+			}
+			continue
+		}
+		h := held{retain: packet.Retain, size: packet.Size(s.version), until: row.ExpiresAt, seq: row.Seq, stored: len(row.Packet), passed: row.Group != 0, bound: c.bound.Load()}
 		if s.version == mqtt.V5 && c.aliasMaximum == 0 && row.ExpiresAt.IsZero() {
 			h.raw, h.idAt = row.Packet, packetIDAt(row.Packet, len(topic))
 		} else {
@@ -267,6 +274,9 @@ func (s *session) read(ctx context.Context, c *connection, after int64) ([]held,
 	for _, row := range unwanted {
 		s.broker.count.publishDropped.Add(1)
 		s.forgetQueued(row.Seq, len(row.Packet))
+	}
+	for _, row := range passed {
+		s.passOn(row.Seq, len(row.Packet))
 	}
 	return next, through, nil
 }
@@ -297,6 +307,24 @@ func decodeQueued(raw []byte) (*mqtt.Publish, error) {
 		err = imprint.Errorf(imprint.CodeInternal, "a message in a queue has QoS %d", packet.QoS)
 	}
 	return packet, err
+}
+
+// passOn moves a message that the client may not receive to the queue of the shared
+// subscription that it came by. The lock is held.
+func (s *session) passOn(seq int64, size int) {
+	b := s.broker
+	b.ledger.release(b, &s.durable.queue, size)
+	left := inheritance{broker: b, realm: s.realm, from: s.durable.queue.key}
+	b.ledger.add(change{
+		insist: true, size: size,
+		write: func(tx imprint.Tx) error { return left.writeOne(tx, seq) },
+		done: func(err error) {
+			if err == nil && len(left.given) == 0 {
+				b.count.publishDropped.Add(1)
+			}
+			left.done(err)
+		},
+	})
 }
 
 // forgetQueued lets the ledger delete a message from the store. Nobody waits for

@@ -30,6 +30,7 @@ type realm struct {
 	// restored are the queues of stored groups whose first member is still to
 	// come, by filter.
 	restored map[string]queue
+	queues   map[int64]*groupQueue // of shared subscriptions, by key
 }
 
 // presence is what the lifecycle events of one client id remember.
@@ -67,7 +68,7 @@ func (b *Broker) realm(t imprint.Tenant) *realm {
 		tenant: t, clientARN: t.ARN("client/"), topicARN: t.ARN("topic/"), filterARN: t.ARN("topicfilter/"),
 		sessions: map[imprint.ClientID]*session{},
 		byCert:   map[imprint.CertificateID]map[*connection]struct{}{},
-		presence: map[imprint.ClientID]*presence{}, retained: map[string]time.Time{}, restored: map[string]queue{},
+		presence: map[imprint.ClientID]*presence{}, retained: map[string]time.Time{}, restored: map[string]queue{}, queues: map[int64]*groupQueue{},
 	}
 	r.topics.parents = b.opts.StandardParentMatch
 	r.rules = b.rulesOf(t)
@@ -139,7 +140,21 @@ func (r *realm) groupQueue(g *shareGroup) *groupQueue {
 	if q.key == 0 {
 		q.key = newKey()
 	}
+	r.queues[q.key] = q
 	return q
+}
+
+// queueOf gives the queue of a shared subscription; nil when it is gone.
+func (r *realm) queueOf(key int64) *groupQueue {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.queues[key]
+}
+
+func (r *realm) dropQueue(q *groupQueue) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.queues, q.key)
 }
 
 // with gives the connections of a certificate, also those about to end.

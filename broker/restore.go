@@ -20,7 +20,7 @@ const maxSeq = 1 << 62
 // were connected when the server ended are kept for their whole expiry from now
 // on. What can't be taken up is told to the logger, and the rest is restored.
 func (b *Broker) Restore(ctx context.Context) error {
-	r := &restoration{broker: b, sessions: map[int64]*session{}}
+	r := &restoration{broker: b, sessions: map[int64]*session{}, expired: map[int64]*realm{}}
 	err := b.store.View(ctx, r.read)
 	if err != nil {
 		return fmt.Errorf("couldn't restore the MQTT sessions: %w", err)
@@ -33,10 +33,10 @@ type restoration struct {
 	broker   *Broker
 	sessions map[int64]*session
 	groups   map[int64]imprint.ShareGroup
-	chosen   map[int64]bool // of the groups, one a filter
-	cut      []*session     // were connected when the server ended
-	expired  []int64        // sessions whose time is over
-	orphans  []int64        // queues and subscriptions that belong to nothing
+	chosen   map[int64]bool   // of the groups, one a filter
+	cut      []*session       // were connected when the server ended
+	expired  map[int64]*realm // of sessions whose time is over
+	orphans  []int64          // queues and subscriptions that belong to nothing
 }
 
 func (r *restoration) read(tx imprint.ReadTx) error {
@@ -73,7 +73,7 @@ func (r *restoration) take(row imprint.Session) {
 	err := checkSession(row)
 	if err != nil {
 		r.lose("a session", err, "tenant", row.Tenant.String(), "client", string(row.ClientID))
-		r.expired = append(r.expired, row.Key)
+		r.expired[row.Key] = b.realm(row.Tenant)
 		return
 	}
 	row.Expiry = min(row.Expiry, b.opts.MaxSessionExpiry)
@@ -84,15 +84,15 @@ func (r *restoration) take(row imprint.Session) {
 	if connected {
 		row.ExpiresAt = now.Add(row.Expiry)
 	}
+	rm := b.realm(row.Tenant)
 	if !row.ExpiresAt.After(now) && len(row.Will) == 0 {
-		r.expired = append(r.expired, row.Key)
+		r.expired[row.Key] = rm
 		return
 	}
-	rm := b.realm(row.Tenant)
 	if other := rm.sessions[row.ClientID]; other != nil {
 		// The server ended before it had deleted the older one.
 		if row.CreatedAt.Before(other.durable.createdAt) {
-			r.expired = append(r.expired, row.Key)
+			r.expired[row.Key] = rm
 			return
 		}
 		r.forget(other)
@@ -126,7 +126,7 @@ func (r *restoration) take(row imprint.Session) {
 // forget takes back a session whose client has a later one.
 func (r *restoration) forget(s *session) {
 	delete(r.sessions, s.durable.queue.key)
-	r.expired = append(r.expired, s.durable.queue.key)
+	r.expired[s.durable.queue.key] = s.realm
 	s.over = true
 	s.realm.stored--
 	r.broker.count.stored.Add(-1)
@@ -176,6 +176,9 @@ func (r *restoration) readQueues(tx imprint.ReadTx) error {
 
 // count enters what waits in a queue.
 func (r *restoration) count(row imprint.QueueSize) {
+	if r.expired[row.Session] != nil {
+		return
+	}
 	if row.LastSeq >= maxSeq {
 		r.lose("a queue", imprint.Errorf(imprint.CodeInternal, "%d is no number of its last message", row.LastSeq), "messages", row.Messages)
 		r.orphans = append(r.orphans, row.Session)
@@ -219,9 +222,11 @@ func (r *restoration) readSubscriptions(tx imprint.ReadTx) error {
 }
 
 func (r *restoration) subscribe(row imprint.SessionSubscription) {
+	if r.expired[row.Session] != nil {
+		return
+	}
 	s := r.sessions[row.Session]
 	if s == nil {
-		// Of a session whose time is over, or that isn't there.
 		if last := len(r.orphans) - 1; last < 0 || r.orphans[last] != row.Session {
 			r.orphans = append(r.orphans, row.Session)
 		}
@@ -327,8 +332,8 @@ func (r *restoration) putGroups(tx imprint.Tx) error {
 // have from now on, and starts their timers.
 func (r *restoration) settle(ctx context.Context) error {
 	b := r.broker
-	for _, key := range r.expired {
-		b.ledger.add(change{write: func(tx imprint.Tx) error { return tx.DeleteSession(key) }})
+	for key, rm := range r.expired {
+		b.ledger.add(b.endOf(rm, key))
 	}
 	for _, key := range r.orphans {
 		b.ledger.add(change{write: func(tx imprint.Tx) error { return r.clear(tx, key) }})

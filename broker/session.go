@@ -65,6 +65,7 @@ type held struct {
 	dup    bool      // it may have been sent before
 	size   int       // for the client
 	stored int       // in the session's queue, which has MQTT 5 packets
+	passed bool      // a shared subscription has put it there
 	until  time.Time // zero: doesn't expire
 	seq    int64     // as in flight
 	shared *lease
@@ -100,9 +101,6 @@ func (s *session) deliver(to *connection, m *outgoing, d delivery) (behind *conn
 		// "The Server MUST discard it and then behave as if it had completed
 		// sending" [MQTT-3.1.2-25].
 		s.broker.count.publishDropped.Add(1)
-		if d.shared != nil {
-			d.shared.settle()
-		}
 		return nil, true
 	}
 	queued := len(c.out.pending) + s.waitingBytes
@@ -281,6 +279,10 @@ func (s *session) mayStill(c *connection, h *held) bool {
 func (s *session) refuseHeld(h *held) {
 	if h.shared != nil {
 		s.broker.background.Go(h.shared.giveBack)
+		return
+	}
+	if h.passed {
+		s.passOn(h.seq, h.stored)
 		return
 	}
 	s.broker.count.publishDropped.Add(1)

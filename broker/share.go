@@ -2,7 +2,6 @@ package broker
 
 import (
 	"context"
-	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -37,6 +36,11 @@ type shareGroup struct {
 	// unread is the lowest number that may be in the store and with nobody; 0:
 	// there is none.
 	unread int64
+	// skipped is the lowest number that none of the connected members might receive;
+	// 0: there is none. They are tried again after pause, which grows.
+	skipped int64
+	pause   time.Duration
+	chosen  map[int64]*subscription // whom a number of the queue is for, if there is room
 }
 
 // join adds a member. The tree's lock is held.
@@ -46,6 +50,7 @@ func (g *shareGroup) join(sub *subscription) {
 	sub.place = len(g.members)
 	g.members = append(g.members, sub)
 	g.count(sub, 1)
+	g.retrySkipped()
 }
 
 // replace puts a member's new subscription into the place of its old one. The
@@ -94,8 +99,9 @@ func (g *shareGroup) count(sub *subscription, n int) {
 		if left := g.broker.ledger.waiting(&q.queue) - g.lent; left > 0 {
 			g.broker.count.publishDropped.Add(uint64(left))
 		}
-		g.queue, g.out, g.leased, g.lent, g.gone = nil, nil, nil, 0, nil
+		g.queue, g.out, g.leased, g.lent, g.gone, g.chosen, g.unread, g.skipped = nil, nil, nil, 0, nil, nil, 0, 0
 		q.gone.Store(true)
+		g.realm.dropQueue(q)
 		g.broker.ledger.add(change{insist: true, write: func(tx imprint.Tx) error { return tx.DeleteShareGroup(q.key) }})
 	}
 }
@@ -107,14 +113,39 @@ func (g *shareGroup) stored() *groupQueue {
 	return g.queue
 }
 
-// free gives the next members in a circle that are connected and don't hold as many
-// of the queue's messages as they may. Tried counts how many have been looked at.
-func (g *shareGroup) free(some []*subscription, first uint32, tried *int) []*subscription {
+// outcome is what became of a message that was given to a group.
+type outcome int
+
+const (
+	noRoom    outcome = iota // nobody is connected, or who may receive it has no room
+	forbidden                // no member that is connected may receive it
+	tooLarge                 // none takes packets of its size
+	handed                   // a member has it, or a queue will
+)
+
+// search is the way of a message through the members, in a circle from a random
+// one on.
+type search struct {
+	first uint32
+	tried int
+	busy  bool // somebody holds as many messages as it may
+	away  bool // somebody isn't connected
+	worst outcome
+}
+
+// free gives the next members that are connected and don't hold as many of the
+// queue's messages as they may.
+func (g *shareGroup) free(some []*subscription, way *search) []*subscription {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for ; *tried < len(g.members) && len(some) < cap(some); *tried++ {
-		sub := g.members[(int(first)+*tried)%len(g.members)]
-		if sub.session.conn.Load() != nil && (g.lent == 0 || g.leased[sub.session] < maxLeased) {
+	for ; way.tried < len(g.members) && len(some) < cap(some); way.tried++ {
+		sub := g.members[(int(way.first)+way.tried)%len(g.members)]
+		switch {
+		case sub.session.conn.Load() == nil:
+			way.away = true
+		case g.lent > 0 && g.leased[sub.session] >= maxLeased:
+			way.busy = true
+		default:
 			some = append(some, sub)
 		}
 	}
@@ -130,72 +161,104 @@ type gift struct {
 	parcel  *parcel
 	now     time.Time
 	by      *connection
+	first   uint32 // the member that is asked first
 }
 
 // give hands a message to a member, or puts it into the parcel for the store: of
 // a group with a keeper, no QoS 1 message is in memory alone, as it is
-// acknowledged to its publisher. It begins with a random member.
-func (g *shareGroup) give(ctx context.Context, x *gift) (behind *connection, given bool) {
+// acknowledged to its publisher, unless the queue is full.
+func (g *shareGroup) give(ctx context.Context, x *gift) (behind *connection, o outcome) {
 	var few [4]*subscription
-	first := rand.Uint32() >> 1
-	for tried := 0; ; {
-		some := g.free(few[:0], first, &tried)
+	way := search{first: x.first, worst: handed}
+	for {
+		some := g.free(few[:0], &way)
 		if len(some) == 0 {
 			break
 		}
 		for _, sub := range some {
-			behind, given = g.offer(ctx, sub, x)
-			if given {
-				return behind, true
+			behind, o = g.offer(ctx, sub, x)
+			if o == handed {
+				return behind, o
 			}
+			way.worst = min(way.worst, o)
 		}
 	}
-	return nil, x.from == nil && x.qos == 1 && g.store(x.parcel)
+	switch {
+	case way.worst == tooLarge && !way.busy && !way.away:
+		// "The Server MUST discard it" [MQTT-3.1.2-25].
+		g.broker.count.publishDropped.Add(1)
+		if x.from != nil {
+			x.from.settle()
+		}
+		return nil, handed
+	case x.from == nil && x.qos == 1 && g.store(x.parcel, nil):
+		return nil, handed
+	case way.busy || way.worst == handed:
+		return nil, noRoom // also where nobody is connected
+	}
+	return nil, way.worst
 }
 
 // offer hands a message to one member, unless that may not receive it or has no
 // room for it.
-func (g *shareGroup) offer(ctx context.Context, sub *subscription, x *gift) (behind *connection, given bool) {
+func (g *shareGroup) offer(ctx context.Context, sub *subscription, x *gift) (behind *connection, o outcome) {
 	s := sub.session
 	c := s.conn.Load()
-	if c == nil || c.ended.Load() != nil || !c.mayReceive(ctx, g.realm, x.topic, x.now) {
-		return nil, false
+	if c == nil || c.ended.Load() != nil {
+		return nil, noRoom
+	}
+	if !c.mayReceive(ctx, g.realm, x.topic, x.now) {
+		return nil, forbidden
 	}
 	qos := min(x.qos, sub.qos)
+	if c.maxPacket > 0 && len(x.message.form(s.version, qos).raw) > c.maxPacket {
+		return nil, tooLarge
+	}
 	var l *lease
 	switch {
 	case qos == 1 && s.durable != nil:
 		if !g.broker.ledger.fits(g.broker, &s.durable.queue, x.message.storedSize()) {
-			return nil, false
+			return nil, noRoom
 		}
 		if x.from != nil {
 			g.hold(x.from, nil)
 		}
 		x.parcel.targets = append(x.parcel.targets, target{session: s, shared: g, decided: c})
-		return nil, true
+		return nil, handed
 	case qos == 1 && x.from != nil:
 		l = x.from
 		g.hold(l, s)
-	case qos == 1 && g.store(x.parcel):
-		return nil, true // it is handed out as soon as it is there
+	case qos == 1 && g.hasRoom(x.message.storedSize()) && g.store(x.parcel, sub):
+		return nil, handed // it is handed out as soon as it is there
 	case qos == 1:
 		l = &lease{group: g, kept: x.message.keep(), expires: x.message.expires}
 	}
-	behind, given = s.deliver(c, x.message, delivery{qos: qos, chosen: true, shared: l, by: x.by})
-	if given && qos == 0 && x.from != nil {
+	behind, taken := s.deliver(c, x.message, delivery{qos: qos, chosen: true, shared: l, by: x.by})
+	if !taken {
+		return behind, noRoom
+	}
+	if qos == 0 && x.from != nil {
 		x.from.settle()
 	}
-	return behind, given
+	return behind, handed
 }
 
-// store makes the group's queue a target of a parcel, if somebody keeps it.
-func (g *shareGroup) store(p *parcel) bool {
+// hasRoom tells whether the group's queue, if there is one, has room for a
+// message.
+func (g *shareGroup) hasRoom(size int) bool {
+	q := g.stored()
+	return q == nil || g.broker.ledger.fits(g.broker, &q.queue, size)
+}
+
+// store makes the group's queue a target of a parcel, if somebody keeps it. Chosen is
+// the member that the message is for, if there is room then; nil: any.
+func (g *shareGroup) store(p *parcel, chosen *subscription) bool {
 	g.mu.Lock()
 	q, kept := g.queue, g.keepers > 0
 	g.mu.Unlock()
 	if q == nil || !kept {
 		return false
 	}
-	p.targets = append(p.targets, target{group: q})
+	p.targets = append(p.targets, target{group: q, chosen: chosen})
 	return true
 }

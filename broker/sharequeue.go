@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"math/rand/v2"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -96,6 +97,17 @@ func (g *shareGroup) returned(q *groupQueue, seq int64, gone bool) {
 	g.gone[seq] = struct{}{}
 }
 
+// notTaken is returned for a message that was lent to nobody: who drains says when it
+// is read again.
+func (g *shareGroup) notTaken(q *groupQueue, seq int64) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.queue == q {
+		g.unhold(seq)
+		delete(g.out, seq)
+	}
+}
+
 // readFrom has the queue read, from a number on. The lock is held.
 func (g *shareGroup) readFrom(seq int64) {
 	if g.unread == 0 || seq < g.unread {
@@ -154,8 +166,12 @@ func (l *lease) movedOn(err error, arrived bool, to *target) {
 	}
 }
 
-// drainRetry is the pause after the store couldn't be read or written.
-const drainRetry = time.Second
+// The pause after the store couldn't be read or written, or nobody took what is
+// there; and what it grows to while nobody may receive it.
+const (
+	drainRetry = time.Second
+	maxRetry   = 8 * time.Second
+)
 
 // wakeLater wakes the group after the pause, once however often it is called: also
 // when nobody took what is there, as a policy may let somebody have it by then.
@@ -166,12 +182,47 @@ func (g *shareGroup) wakeLater() {
 		return
 	}
 	g.retrying = true
-	time.AfterFunc(drainRetry, func() {
+	pause := max(g.pause, drainRetry)
+	g.pause = min(2*pause, maxRetry)
+	time.AfterFunc(pause, func() {
 		g.mu.Lock()
 		g.retrying = false
+		g.readSkipped()
 		g.mu.Unlock()
 		g.wake()
 	})
+}
+
+// readSkipped has those read again that nobody might receive. The lock is held.
+func (g *shareGroup) readSkipped() {
+	if g.skipped > 0 {
+		g.readFrom(g.skipped)
+		g.skipped = 0
+	}
+}
+
+// retrySkipped is readSkipped for a member that may receive others than those that
+// were there. The lock is held.
+func (g *shareGroup) retrySkipped() {
+	g.readSkipped()
+	g.pause = 0
+}
+
+// arrived wakes the group for a member that has just come.
+func (g *shareGroup) arrived() {
+	g.mu.Lock()
+	g.retrySkipped()
+	g.mu.Unlock()
+	g.wake()
+}
+
+// skip leaves a message that nobody may receive, for the present.
+func (g *shareGroup) skip(seq int64) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.skipped == 0 || seq < g.skipped {
+		g.skipped = seq
+	}
 }
 
 // giveBack hands the message of a member that went away to another one.
@@ -189,16 +240,54 @@ func (l *lease) giveBack() {
 		return
 	}
 	p := &parcel{expires: l.expires}
-	_, given := g.give(context.Background(), &gift{message: &m, topic: string(m.Topic), qos: 1, parcel: p, now: now})
-	if !given {
+	_, o := g.give(context.Background(), &gift{message: &m, topic: string(m.Topic), qos: 1, parcel: p, now: now, first: anyMember()})
+	if o != handed {
 		g.broker.count.publishDropped.Add(1)
 		return
 	}
 	if len(p.targets) > 0 {
 		p.kept = l.kept
-		g.broker.ledger.post(g.broker, p, nil)
+		g.broker.ledger.post(g.broker, p, func(err error) {
+			if err != nil {
+				g.broker.count.publishDropped.Add(1)
+			}
+		})
 	}
 }
+
+// maxChosen bounds how many messages of a queue remember whom they are for.
+const maxChosen = 1024
+
+// choose remembers whom a message that is in the queue is for: the member was
+// drawn when the message came.
+func (q *groupQueue) choose(seq int64, sub *subscription) {
+	g := q.group
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if sub == nil || g.queue != q || len(g.chosen) >= maxChosen {
+		return
+	}
+	if g.chosen == nil {
+		g.chosen = map[int64]*subscription{}
+	}
+	g.chosen[seq] = sub
+}
+
+// firstFor gives the place of the member that a message of the queue is for, or
+// any.
+func (g *shareGroup) firstFor(seq int64) uint32 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	sub := g.chosen[seq]
+	delete(g.chosen, seq)
+	if sub != nil && sub.place < len(g.members) && g.members[sub.place] == sub {
+		return uint32(sub.place)
+	}
+	return anyMember()
+}
+
+// anyMember draws the member that is asked first.
+func anyMember() uint32 { return rand.Uint32() >> 1 }
 
 // storedMessage tells the group that a message may be in its queue.
 func (q *groupQueue) storedMessage(seq int64) {
@@ -242,7 +331,7 @@ func (g *shareGroup) drain() {
 		if !g.again || err != nil {
 			g.draining = false
 			g.again = false
-			left := g.unread > 0
+			left := g.unread > 0 || g.skipped > 0
 			g.mu.Unlock()
 			if err != nil || left {
 				g.wakeLater()
@@ -257,46 +346,65 @@ func (g *shareGroup) drain() {
 func (g *shareGroup) drainOnce() error {
 	ctx, cancel := context.WithTimeout(context.Background(), loadTimeout)
 	defer cancel()
-	q := g.stored()
+	q, after, page := g.start()
 	if q == nil {
 		return nil
 	}
-	for after := g.start(); after >= 0; {
-		rows, err := g.read(ctx, q, after)
+	for {
+		rows, err := g.read(ctx, q, after, page)
 		if err != nil || len(rows) == 0 {
 			return err
 		}
 		for _, row := range rows {
-			if !g.handOut(ctx, q, row) {
+			switch g.handOut(ctx, q, row) {
+			case noRoom:
 				g.mu.Lock()
 				g.readFrom(row.Seq)
 				g.mu.Unlock()
 				return nil
+			case forbidden, tooLarge:
+				g.skip(row.Seq)
+				page = loadMessages
 			}
 		}
 		after = rows[len(rows)-1].Seq
 	}
-	return nil
 }
 
-// start gives the number after which the queue is to be read; -1: it isn't. What
-// is stored or given back from now on is read the next time.
-func (g *shareGroup) start() int64 {
+// start gives the queue, nil when it isn't to be read, the number after which it
+// is, and how many messages the connected members have room for. What is stored or
+// given back from now on is read the next time.
+func (g *shareGroup) start() (q *groupQueue, after int64, room int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	after := g.unread - 1
+	if g.queue == nil || g.unread == 0 {
+		return nil, 0, 0
+	}
+	after = g.unread - 1
 	g.unread = 0
-	return after
+	for _, sub := range g.members {
+		switch {
+		case sub.session.conn.Load() == nil:
+		case sub.qos > 0 && sub.session.durable == nil:
+			room += maxLeased - g.leased[sub.session]
+		default:
+			room += loadMessages
+		}
+		if room >= loadMessages {
+			break
+		}
+	}
+	return g.queue, after, min(max(room, 1), loadMessages)
 }
 
 // read gives the next messages of the queue.
-func (g *shareGroup) read(ctx context.Context, q *groupQueue, after int64) ([]imprint.QueuedMessage, error) {
+func (g *shareGroup) read(ctx context.Context, q *groupQueue, after int64, limit int) ([]imprint.QueuedMessage, error) {
 	g.mu.Lock()
 	g.gone = nil
 	g.mu.Unlock()
 	var rows []imprint.QueuedMessage
 	err := g.broker.store.View(ctx, func(tx imprint.ReadTx) error {
-		found, err := tx.Queued(q.key, after, loadMessages, loadBytes)
+		found, err := tx.Queued(q.key, after, limit, loadBytes)
 		rows = found
 		return err
 	})
@@ -330,19 +438,22 @@ func (g *shareGroup) lend(q *groupQueue, seq int64) (lent, more bool) {
 	return true, true
 }
 
-// handOut gives one queued message to a member. It reports false when that is no
-// use for the next ones either.
-func (g *shareGroup) handOut(ctx context.Context, q *groupQueue, row imprint.QueuedMessage) bool {
+// handOut gives one queued message to a member. With noRoom it is no use to try the
+// next ones.
+func (g *shareGroup) handOut(ctx context.Context, q *groupQueue, row imprint.QueuedMessage) outcome {
 	lent, more := g.lend(q, row.Seq)
-	if !lent {
-		return more
+	switch {
+	case !more:
+		return noRoom
+	case !lent:
+		return handed
 	}
 	l := &lease{group: g, expires: row.ExpiresAt, queue: q, seq: row.Seq, size: len(row.Packet)}
 	packet, err := decodeQueued(row.Packet)
 	if err != nil {
 		g.broker.opts.Logger.Error("a message of a shared subscription's queue is dropped", "tenant", g.realm.tenant.String(), "filter", g.filter, "number", row.Seq, "error", err)
 		l.settle()
-		return true
+		return handed
 	}
 	l.kept = packet
 	now := g.broker.clock()
@@ -350,18 +461,18 @@ func (g *shareGroup) handOut(ctx context.Context, q *groupQueue, row imprint.Que
 	if !row.ExpiresAt.IsZero() && !refreshExpiry(&m.Publish, row.ExpiresAt, now) {
 		g.broker.count.publishDropped.Add(1)
 		l.settle()
-		return true
+		return handed
 	}
 	p := &parcel{kept: packet, expires: row.ExpiresAt, moved: l}
-	_, given := g.give(ctx, &gift{message: &m, topic: string(m.Topic), qos: 1, from: l, parcel: p, now: now})
-	if !given {
-		g.returned(q, row.Seq, false)
-		return false
+	_, o := g.give(ctx, &gift{message: &m, topic: string(m.Topic), qos: 1, from: l, parcel: p, now: now, first: g.firstFor(row.Seq)})
+	if o != handed {
+		g.notTaken(q, row.Seq)
+		return o
 	}
 	if len(p.targets) > 0 {
 		g.broker.ledger.post(g.broker, p, nil)
 	}
-	return true
+	return o
 }
 
 // caughtUp waits until the queue is low, or the time is over, which late says from

@@ -50,7 +50,7 @@ func (s *session) adopt(ctx context.Context, c *connection, fresh []*subscriptio
 	var retained []*subscription
 	for n, sub := range fresh {
 		if sub.group != nil {
-			sub.group.wake()
+			sub.group.arrived()
 			continue
 		}
 		if wantsRetained(asked, sub.filter, replaced[n] != nil) {
@@ -284,9 +284,16 @@ func (s *session) groups() []*shareGroup {
 	return groups
 }
 
-// wakeGroups tells the shared subscriptions of a session that it is back.
+// wakeGroups tells the shared subscriptions of a session that it has room again.
 func (s *session) wakeGroups() {
 	for _, g := range s.groups() {
 		g.wake()
+	}
+}
+
+// joinGroups tells the shared subscriptions of a session that it is back.
+func (s *session) joinGroups() {
+	for _, g := range s.groups() {
+		g.arrived()
 	}
 }

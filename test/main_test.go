@@ -38,7 +38,7 @@ func buildAndRun(m *testing.M) int {
 	err = build(program, "CGO_ENABLED=0")
 	if err == nil && cgoWorks() {
 		serving = filepath.Join(dir, "imprint-race")
-		err = build(serving, "CGO_ENABLED=1", "-race")
+		err = build(serving, "CGO_ENABLED=1", "-race", "-gcflags=modernc.org/sqlite/lib=-race=false", "-gcflags=modernc.org/libc=-race=false")
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -232,6 +232,8 @@ func sessions(tx imprint.Tx, tenant imprint.Tenant, keep func(error)) {
 	keep(err)
 	_, err = tx.QueueSizes(0, 1)
 	keep(err)
+	_, err = tx.QueuedShared(1, 0, 1, 1)
+	keep(err)
 	_, err = tx.Queued(1, 0, 1, 1)
 	keep(err)
 	_, err = tx.Retained(tenant, "a")

@@ -237,7 +237,7 @@ func testSessionDeletes(t *testing.T, h Harness) {
 func testQueues(t *testing.T, h Harness) {
 	store := mustOpen(t, h)
 	const key = secondKey
-	var want []imprint.QueuedMessage
+	var want, shared []imprint.QueuedMessage
 	for n := range int64(9) {
 		m := message(key, 1+n*n*1000, 10)
 		if n == 4 {
@@ -245,6 +245,10 @@ func testQueues(t *testing.T, h Harness) {
 		}
 		if n%2 == 0 {
 			m.ExpiresAt = instant.Add(time.Duration(n) * time.Hour)
+		}
+		if n%3 == 0 {
+			m.Group = lastKey
+			shared = append(shared, m)
 		}
 		want = append(want, m)
 	}
@@ -275,6 +279,11 @@ func testQueues(t *testing.T, h Harness) {
 	} {
 		same(t, c.name, queued(t, store, key, c.after, c.limit, c.maxBytes), c.want)
 	}
+	same(t, "what groups have chosen the session for", queuedShared(t, store, key, 0, 100, 1<<30), shared)
+	same(t, "a page of that", queuedShared(t, store, key, shared[0].Seq, 1, 1<<30), shared[1:2])
+	same(t, "bytes of that", queuedShared(t, store, key, 0, 100, 15), shared[:2])
+	same(t, "none of that", queuedShared(t, store, key, 0, 0, 1<<30), []imprint.QueuedMessage(nil))
+	same(t, "what no group has chosen", queuedShared(t, store, key+1, 0, 100, 1<<30), []imprint.QueuedMessage(nil))
 	want[4].Packet, want[4].ExpiresAt = nil, time.Time{}
 	want[5].Packet, want[5].ExpiresAt = allBytes(128<<10), instant
 	update(t, store, func(tx imprint.Tx) error { return putQueued(tx, want[4:6]) })
@@ -294,6 +303,17 @@ func putQueued(tx imprint.Tx, messages []imprint.QueuedMessage) error {
 		}
 	}
 	return nil
+}
+
+func queuedShared(t *testing.T, store imprint.Store, session, after int64, limit int, maxBytes int64) []imprint.QueuedMessage {
+	t.Helper()
+	var messages []imprint.QueuedMessage
+	view(t, store, func(tx imprint.ReadTx) error {
+		var err error
+		messages, err = tx.QueuedShared(session, after, limit, maxBytes)
+		return err
+	})
+	return messages
 }
 
 func queued(t *testing.T, store imprint.Store, session, after int64, limit int, maxBytes int64) []imprint.QueuedMessage {

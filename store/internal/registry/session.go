@@ -13,7 +13,7 @@ var (
 	putSession = upsert("sessions", 1, "key", "tenant", "client_id", "level", "expiry", "expires_at", "sent_through",
 		"will", "will_at", "will_delay", "created_at")
 	putSubscription = upsert("session_subscriptions", 2, "session", "filter", "qos", "options")
-	putQueued       = upsert("queued_messages", 2, "session", "seq", "expires_at", "packet")
+	putQueued       = upsert("queued_messages", 2, "session", "seq", "expires_at", "share_group", "packet")
 	putShareGroup   = upsert("share_groups", 1, "key", "tenant", "filter")
 	putRetained     = upsert("retained_messages", 2, "tenant", "topic", "qos", "payload_size", "modified_at", "expires_at", "packet")
 
@@ -72,7 +72,7 @@ func scanQueueSize(_ *Tx, r Rows, q *imprint.QueueSize) error {
 
 func scanQueued(_ *Tx, r Rows, m *imprint.QueuedMessage) error {
 	var expires int64
-	err := r.Scan(&m.Session, &m.Seq, &expires, &m.Packet)
+	err := r.Scan(&m.Session, &m.Seq, &expires, &m.Group, &m.Packet)
 	m.ExpiresAt = readTime(expires)
 	return err
 }
@@ -122,6 +122,15 @@ func (t *Tx) QueueSizes(after int64, limit int) ([]imprint.QueueSize, error) {
 
 // Queued implements imprint.SessionReader.
 func (t *Tx) Queued(session, after int64, limit int, maxBytes int64) ([]imprint.QueuedMessage, error) {
+	return t.queued("", session, after, limit, maxBytes)
+}
+
+// QueuedShared implements imprint.SessionReader.
+func (t *Tx) QueuedShared(session, after int64, limit int, maxBytes int64) ([]imprint.QueuedMessage, error) {
+	return t.queued(" AND share_group <> 0", session, after, limit, maxBytes)
+}
+
+func (t *Tx) queued(where string, session, after int64, limit int, maxBytes int64) ([]imprint.QueuedMessage, error) {
 	if limit < 1 {
 		return nil, nil
 	}
@@ -131,7 +140,7 @@ func (t *Tx) Queued(session, after int64, limit int, maxBytes int64) ([]imprint.
 		values = append(values, m)
 		size += int64(len(m.Packet))
 		return size < maxBytes
-	}, "SELECT session, seq, expires_at, packet FROM queued_messages WHERE session = $1 AND seq > $2 ORDER BY seq LIMIT $3",
+	}, "SELECT session, seq, expires_at, share_group, packet FROM queued_messages WHERE session = $1 AND seq > $2"+where+" ORDER BY seq LIMIT $3",
 		session, after, int64(min(limit, maxPage)))
 	return values, err
 }
@@ -199,7 +208,7 @@ func (t *Tx) DeleteShareGroup(key int64) error {
 
 // PutQueued implements imprint.SessionWriter.
 func (t *Tx) PutQueued(m imprint.QueuedMessage) error {
-	_, err := t.exec(putQueued, m.Session, m.Seq, millis(m.ExpiresAt), blob(m.Packet))
+	_, err := t.exec(putQueued, m.Session, m.Seq, millis(m.ExpiresAt), m.Group, blob(m.Packet))
 	return err
 }
 
