@@ -76,6 +76,35 @@ func TestBenchesMeasureAndLeaveNothingBehind(t *testing.T) {
 	}
 }
 
+func TestTheFunctionBenchMeasuresAndLeavesNothingBehind(t *testing.T) {
+	t.Parallel()
+	program, dir := buildProgram(t), t.TempDir()
+	cmd := exec.CommandContext(t.Context(), program, "bench", "function", "--json", "--invocations", "20")
+	cmd.Env = append(os.Environ(), "TMPDIR="+dir)
+	var out, messages bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &messages
+	err := cmd.Run()
+	if err != nil {
+		t.Fatalf("imprint bench function failed: %v\n%s", err, messages.String())
+	}
+	var figures []bench.Figure
+	err = json.Unmarshal(out.Bytes(), &figures)
+	if err != nil {
+		t.Fatalf("couldn't read the figures: %v\n%s", err, out.String())
+	}
+	if len(figures) != 9 || figures[8].Met == nil || figures[0].Value <= 0 || figures[4].Value <= figures[2].Value {
+		t.Errorf("got %d figures, want 9, the last with a goal, and a run that takes longer than none:\n%s", len(figures), out.String())
+	}
+	left, err := os.ReadDir(dir)
+	if err != nil || len(left) != 0 {
+		t.Errorf("%d files are left behind, want none (%v)", len(left), err)
+	}
+	err = exec.CommandContext(t.Context(), program, "bench", "function", "--invocations", "0").Run()
+	if err == nil {
+		t.Error("no invocations at all were measured")
+	}
+}
+
 func checkFigures(t *testing.T, figures []bench.Figure, wanted int) {
 	t.Helper()
 	goals := 0

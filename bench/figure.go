@@ -19,7 +19,7 @@ type Figure struct {
 	Unit      string   `json:"unit"`
 	Reference *float64 `json:"reference"` // in Unit, from the same run
 	Ratio     *float64 `json:"ratio"`     // Value by Reference
-	Goal      *float64 `json:"goal"`      // the least Ratio that is good enough, or the most
+	Goal      *float64 `json:"goal"`      // the least Ratio that is good enough, or the most; of the Value where there is no Ratio
 	Bound     *string  `json:"bound"`     // which of the two: Least or Most
 	Met       *bool    `json:"met"`
 }
@@ -58,6 +58,12 @@ func AtLeast(name string, value float64, unit string, reference, goal float64) F
 func AtMost(name string, value float64, unit string, reference, goal float64) Figure {
 	f := Beside(name, value, unit, reference)
 	return f.judged(goal, Most, f.Ratio != nil && *f.Ratio <= goal)
+}
+
+// Within is a figure that itself shouldn't exceed a goal.
+func Within(name string, value float64, unit string, goal float64) Figure {
+	f := Plain(name, value, unit)
+	return f.judged(goal, Most, value <= goal)
 }
 
 func (f Figure) judged(goal float64, bound string, met bool) Figure {

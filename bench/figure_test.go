@@ -61,6 +61,17 @@ func TestAtMostComparesTheRatioWithTheGoal(t *testing.T) {
 	}
 }
 
+func TestWithinComparesTheValueWithTheGoal(t *testing.T) {
+	t.Parallel()
+	for value, met := range map[float64]bool{1.9: true, 2: true, 2.1: false} {
+		goal := 2.0
+		want := bench.Figure{Name: "x", Value: value, Unit: "ms", Goal: &goal, Bound: new(bench.Most), Met: &met}
+		if diff := cmp.Diff(want, bench.Within("x", value, "ms", goal)); diff != "" {
+			t.Errorf("the figure differs (-want +got):\n%s", diff)
+		}
+	}
+}
+
 func TestBesideHasARatioAndNoGoal(t *testing.T) {
 	t.Parallel()
 	got := bench.Beside("x", 3, "ms", 2)

@@ -3,6 +3,7 @@ package rules
 import (
 	"sync"
 	"time"
+	_ "time/tzdata" // statements name zones, and the program may stand in a container without any
 
 	"github.com/imprint-iot/imprint"
 )

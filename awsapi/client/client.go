@@ -17,6 +17,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"os"
 	"strings"
@@ -31,6 +32,8 @@ type Config struct {
 	KeyID      string
 	Secret     string
 	Region     string
+	Service    string        // that requests are signed for [iot]
+	Header     http.Header   // sent with each request
 	RootPath   string        // PEM file of the server's root; empty: the system's roots
 	Timeout    time.Duration // of one call [30 s]
 	Clock      func() time.Time
@@ -64,6 +67,9 @@ func New(config Config) (*Client, error) {
 	}
 	if config.Clock == nil {
 		config.Clock = time.Now
+	}
+	if config.Service == "" {
+		config.Service = "iot"
 	}
 	c := &Client{config: config, http: config.HTTPClient}
 	if c.http != nil {
@@ -102,10 +108,11 @@ func (c *Client) Call(ctx context.Context, method, path string, body, out any) e
 	if err != nil {
 		return fmt.Errorf("couldn't make the request: %w", err)
 	}
+	maps.Copy(request.Header, c.config.Header)
 	if body != nil {
 		request.Header.Set("Content-Type", "application/json")
 	}
-	sigv4.Sign(request, payload, sigv4.AccessKey{ID: c.config.KeyID, Secret: c.config.Secret}, c.config.Region, "iot", c.config.Clock())
+	sigv4.Sign(request, payload, sigv4.AccessKey{ID: c.config.KeyID, Secret: c.config.Secret}, c.config.Region, c.config.Service, c.config.Clock())
 	response, err := c.http.Do(request)
 	if err != nil {
 		return fmt.Errorf("couldn't reach the control plane: %w", err)
@@ -115,7 +122,7 @@ func (c *Client) Call(ctx context.Context, method, path string, body, out any) e
 	if err != nil {
 		return fmt.Errorf("couldn't read the answer: %w", err)
 	}
-	if response.StatusCode != http.StatusOK {
+	if response.StatusCode/100 != 2 {
 		return refusal(response, answer)
 	}
 	if out == nil || len(answer) == 0 {

@@ -3,12 +3,13 @@ package sigv4
 import (
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 )
 
 // Sign adds x-amz-date and Authorization to a client's request, for Imprint's
-// own command line. The body is what will be sent; host, x-amz-date and, with a
-// body, content-type are signed.
+// own command line. The body is what will be sent; host, all headers that begin with
+// x-amz- and, with a body, content-type are signed.
 func Sign(r *http.Request, body []byte, key AccessKey, region, service string, now time.Time) {
 	timestamp := now.UTC().Format(timeLayout)
 	r.Header.Set("X-Amz-Date", timestamp)
@@ -21,8 +22,14 @@ func Sign(r *http.Request, body []byte, key AccessKey, region, service string, n
 	}
 	if r.Header.Get("Content-Type") != "" {
 		a.SignedHeaders = append(a.SignedHeaders, "content-type")
-		slices.Sort(a.SignedHeaders)
 	}
+	for name := range r.Header {
+		// A verifier refuses headers of AWS's that aren't signed.
+		if lower := strings.ToLower(name); strings.HasPrefix(lower, "x-amz-") && lower != "x-amz-date" {
+			a.SignedHeaders = append(a.SignedHeaders, lower)
+		}
+	}
+	slices.Sort(a.SignedHeaders)
 	query, _ := canonicalQuery(r.URL.RawQuery)
 	headers, _ := canonicalHeaders(r, a.SignedHeaders, false)
 	canonical := canonicalRequest(r.Method, EscapedPath(r), query, headers, a.SignedHeaders, hexSHA256(body))

@@ -29,8 +29,10 @@ compare the CPU time of the two. Nothing else is touched.`,
 	cmd.AddCommand(
 		handshake,
 		newBenchRun("jitp", "Measure first connections with just-in-time provisioning", 2500, &bench.Options{}, bench.JITP),
-		newBenchClaim(), newBenchBulk(),
+		newBenchClaim(), newBenchBulk(), newBenchFunction(),
 		newBenchBroker(), newBenchServer(), newBenchBare(),
+		newBenchChild(bench.EchoCommand, "Run the process that echoes for a bench", bench.Echo),
+		newBenchChild(bench.FunctionCommand, "Run the function of a bench", bench.ServeFunction),
 	)
 	return cmd
 }
@@ -190,6 +192,43 @@ func newBenchBare() *cobra.Command {
 			defer stop()
 			go bench.Obey(cmd.InOrStdin(), cmd.OutOrStdout(), stop)
 			return bench.ServeBare(ctx, cmd.OutOrStdout())
+		},
+	}
+}
+
+func newBenchFunction() *cobra.Command {
+	opts, asJSON := bench.FunctionOptions{}, false
+	cmd := &cobra.Command{
+		Use:   "function",
+		Short: "Measure warm invocations of a Go function",
+		Long: `Measure warm invocations of a Go function, through the API of functions, against the
+same request without a run (a dry run) and a round trip to a process over its
+pipes, in turns.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			program, err := os.Executable()
+			if err != nil {
+				return fmt.Errorf("couldn't find this program's file: %w", err)
+			}
+			opts.Messages = cmd.ErrOrStderr()
+			figures, err := bench.Function(cmd.Context(), benchTarget(program), opts)
+			if err != nil {
+				return err
+			}
+			return printFigures(cmd.OutOrStdout(), figures, asJSON)
+		},
+	}
+	cmd.Flags().IntVar(&opts.Invocations, "invocations", 3000, "how many invocations")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+// newBenchChild is a process that a bench starts beside its server.
+func newBenchChild(use, short string, serve func(context.Context, io.Reader, io.Writer) error) *cobra.Command {
+	return &cobra.Command{
+		Use: use, Short: short, Hidden: true, Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return serve(cmd.Context(), cmd.InOrStdin(), cmd.OutOrStdout())
 		},
 	}
 }
