@@ -160,9 +160,11 @@ func (c *connection) sendAllRetained() {
 			return
 		}
 		for _, topic := range c.broker.retainedTopics(c.realm, sub.filter) {
-			c.broker.ledger.awaitRoom(ctx)
 			if !c.awaitLow() {
 				return
+			}
+			if c.unsubscribed(sub) {
+				break
 			}
 			err := c.sendRetainedOf(ctx, sub, topic)
 			if err != nil {
@@ -171,6 +173,13 @@ func (c *connection) sendAllRetained() {
 			}
 		}
 	}
+}
+
+// unsubscribed tells that the client has ended a subscription.
+func (c *connection) unsubscribed(sub *subscription) bool {
+	c.session.mu.Lock()
+	defer c.session.mu.Unlock()
+	return sub.ended
 }
 
 // nextRetained gives the next subscription that is to have retained messages; nil
@@ -235,11 +244,17 @@ func (c *connection) sendRetainedMessage(ctx context.Context, sub *subscription,
 	m := outgoing{Publish: *packet, expires: row.ExpiresAt, kept: packet}
 	qos := min(packet.QoS, sub.qos)
 	if qos == 0 || c.session.durable == nil {
-		c.session.deliver(c, &m, delivery{qos: qos, retain: true})
+		c.session.deliver(c, &m, delivery{qos: qos, retain: true, only: sub})
 		return
 	}
 	p := &parcel{kept: packet, expires: row.ExpiresAt, targets: []target{{session: c.session, retain: true, decided: c}}}
-	c.broker.ledger.post(c.broker, p, nil)
+	c.broker.ledger.awaitRoom(ctx)
+	c.session.mu.Lock()
+	defer c.session.mu.Unlock()
+	if !sub.ended {
+		// Under the lock: nothing is added after UNSUBSCRIBE [MQTT-3.10.4-2].
+		c.broker.ledger.post(c.broker, p, nil)
+	}
 }
 
 // Retained gives the retained message of a topic. Errors: CodeNotFound.

@@ -242,6 +242,7 @@ func (s *session) remove(c *connection, filters []string) ([]string, error) {
 	for _, filter := range filters {
 		if sub := s.subscriptions[filter]; sub != nil {
 			delete(s.subscriptions, filter)
+			sub.ended = true
 			removed, gone = append(removed, filter), append(gone, sub)
 		}
 	}

@@ -17,6 +17,8 @@ type subscription struct {
 	noLocal bool
 	// retainAsPublished keeps the RETAIN flag of forwarded messages.
 	retainAsPublished bool
+	// ended: the client has unsubscribed. The session's lock guards it.
+	ended bool
 	// place is its index in the subscriptions of its level, or in the members of
 	// its group, guarded by the tree.
 	place int
