@@ -150,7 +150,7 @@ func (s *session) retire(preventWill bool) bool {
 		return false
 	}
 	if r.sessions[s.clientID] == s {
-		delete(r.sessions, s.clientID)
+		r.end(s)
 	}
 	r.mu.Unlock()
 	if preventWill {

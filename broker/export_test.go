@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"context"
 	"runtime"
 	"sync"
 
@@ -89,4 +90,35 @@ func (b *Broker) EndWhileSubscribing(t imprint.Tenant, filters ...string) {
 		s.unsubscribeAll()
 	})
 	both.Wait()
+}
+
+// Unwritten gives how many changes the ledger hasn't begun to write.
+func (b *Broker) Unwritten() int {
+	b.ledger.mu.Lock()
+	defer b.ledger.mu.Unlock()
+	return len(b.ledger.pending)
+}
+
+// AcknowledgeWhileEnding has a PUBACK come to a stored session that has just begun to
+// end, and returns when its deletion is durable.
+func (b *Broker) AcknowledgeWhileEnding(t imprint.Tenant, id imprint.ClientID, packet uint16) {
+	r := b.realm(t)
+	r.mu.Lock()
+	s := r.sessions[id]
+	r.mu.Unlock()
+	ending := func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.over
+	}
+	var discarding sync.WaitGroup
+	b.timers.mu.Lock() // who ends a session needs it after its first step
+	discarding.Go(s.discard)
+	for !ending() {
+		runtime.Gosched()
+	}
+	s.acknowledged(s.conn.Load(), packet)
+	b.timers.mu.Unlock()
+	discarding.Wait()
+	_ = b.ledger.wait(context.Background(), change{write: func(imprint.Tx) error { return nil }})
 }

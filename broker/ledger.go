@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/imprint-iot/imprint"
@@ -37,8 +36,6 @@ type ledger struct {
 	reserving map[*session]int64
 	// again are changes to insist on that failed; the goroutine's own, too.
 	again []change
-	// owes says that there are some.
-	owes atomic.Bool
 
 	// mu guards what follows, and the numbers of all queues. It may be taken
 	// while a session's lock is held, never the reverse.
@@ -175,7 +172,6 @@ func (l *ledger) withAgain(batch []change) []change {
 	}
 	batch = append(l.again, batch...)
 	l.again = nil
-	l.owes.Store(false)
 	return batch
 }
 
@@ -224,7 +220,6 @@ func (l *ledger) commit(batch []change) {
 	for n := range batch {
 		if err != nil && batch[n].insist && imprint.CodeOf(err) != imprint.CodeInternal && len(l.again) < maxAgain {
 			l.again = append(l.again, batch[n])
-			l.owes.Store(true)
 			continue
 		}
 		if batch[n].done != nil {

@@ -411,15 +411,8 @@ func TestDelayedWills(t *testing.T) {
 	id := h.register(first, allowAll)
 	watch := h.on(first, id, mqtt.V5, connectAs("watch"))
 	watch.subscribe(1, "gone/+")
-	willed := func(name string, delay, expiry uint32) *mqtt.Connect {
-		c := lasting(mqtt.V5, name, expiry)
-		c.Will = &mqtt.Will{Topic: "gone/" + name, Payload: []byte("bye"), QoS: 1}
-		c.Will.Properties.WillDelay = delay
-		c.Will.Properties.Mark(mqtt.PropWillDelay)
-		return c
-	}
 	// Taken back by coming again.
-	h.on(first, id, mqtt.V5, willed("back", 60, 100)).cut()
+	h.on(first, id, mqtt.V5, willed("back", "gone/back", 60, 100)).cut()
 	watch.silent()
 	again := h.back(first, id, mqtt.V5, lasting(mqtt.V5, "back", 100))
 	h.ahead.Add(int64(61 * time.Second))
@@ -427,18 +420,18 @@ func TestDelayedWills(t *testing.T) {
 	again.send(&mqtt.Disconnect{})
 	again.ended(imprint.CodeClientDisconnect)
 	// Due after its delay, or with the session's end, whichever is first.
-	h.on(first, id, mqtt.V5, willed("late", 60, 100)).cut()
+	h.on(first, id, mqtt.V5, willed("late", "gone/late", 60, 100)).cut()
 	watch.silent()
 	h.ahead.Add(int64(61 * time.Second))
 	watch.gets("gone/late", "bye", 1)
-	h.on(first, id, mqtt.V5, willed("short", 60, 10)).cut()
+	h.on(first, id, mqtt.V5, willed("short", "gone/short", 60, 10)).cut()
 	h.ahead.Add(int64(11 * time.Second))
 	watch.gets("gone/short", "bye", 1)
-	h.on(first, id, mqtt.V5, willed("anew", 60, 100)).cut()
+	h.on(first, id, mqtt.V5, willed("anew", "gone/anew", 60, 100)).cut()
 	h.on(first, id, mqtt.V5, connectAs("anew"))
 	watch.gets("gone/anew", "bye", 1)
 	// A session that ends with the connection takes no delay.
-	h.on(first, id, mqtt.V5, willed("clean", 60, 0)).cut()
+	h.on(first, id, mqtt.V5, willed("clean", "gone/clean", 60, 0)).cut()
 	watch.gets("gone/clean", "bye", 1)
 	watch.silent()
 }
