@@ -122,3 +122,16 @@ func (b *Broker) AcknowledgeWhileEnding(t imprint.Tenant, id imprint.ClientID, p
 	discarding.Wait()
 	_ = b.ledger.wait(context.Background(), change{write: func(imprint.Tx) error { return nil }})
 }
+
+// FillLedger gives the ledger a change that is as large as all that may wait there.
+func (b *Broker) FillLedger() {
+	b.ledger.add(change{size: maxLedgerBytes, write: func(tx imprint.Tx) error { return tx.DeleteSession(1) }})
+}
+
+// LedgerSize gives the bytes that wait for the store, as the ledger counts them, and
+// whether somebody waits for room.
+func (b *Broker) LedgerSize() (bytes int, awaited bool) {
+	b.ledger.mu.Lock()
+	defer b.ledger.mu.Unlock()
+	return b.ledger.size, b.ledger.room != nil
+}

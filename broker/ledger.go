@@ -17,7 +17,7 @@ type change struct {
 	write func(tx imprint.Tx) error
 	// done, when not nil, hears whether it is durable.
 	done func(err error)
-	size int // bytes, about
+	size int // bytes of messages, about; add counts what the change itself takes
 	// insist: while the store takes nothing, the change is tried again with those
 	// that come after it. What was ended must not come back after a restart.
 	insist bool
@@ -53,6 +53,10 @@ const (
 	maxChangeBytes = 4 << 20
 	// maxLedgerBytes is from where on publishers wait for the store.
 	maxLedgerBytes = 32 << 20
+	// changeSize and targetSize are about what a change, and each queue that a
+	// message goes into, take beside the bytes of messages.
+	changeSize = 256
+	targetSize = 128
 	// maxAgain bounds the changes that are tried again.
 	maxAgain = 16384
 	// ledgerTimeout bounds one transaction.
@@ -76,6 +80,7 @@ func (l *ledger) addLocked(c change) bool {
 	if l.closed {
 		return false
 	}
+	c.size += changeSize
 	l.pending = append(l.pending, c)
 	l.size += c.size
 	select {
@@ -252,9 +257,8 @@ type parcel struct {
 	targets []target
 	moved   *lease // not nil: it leaves a group's queue for a member's
 	arrived bool   // moved is in the member's queue, once that is durable
-	// full: a queue had no room for it. Behind are connected clients, and share
-	// groups, whose queue is long, for the publisher to wait for.
-	full   bool
+	// behind are connected clients, and share groups, whose queue is long, for the
+	// publisher to wait for.
 	behind []paced
 }
 
@@ -286,16 +290,11 @@ func (l *ledger) post(b *Broker, p *parcel, done func(error)) {
 		l.number(b, p, &p.targets[n])
 	}
 	taken := l.addLocked(change{
-		write: p.write, size: len(p.raw) * len(p.targets),
+		write: p.write, size: (len(p.raw) + targetSize) * len(p.targets),
 		done: func(err error) {
 			p.written(b, err)
 			if strays := p.strays(b, err); strays != nil {
-				l.post(b, strays, func(err error) {
-					p.full = p.full || strays.full
-					if done != nil {
-						done(err)
-					}
-				})
+				l.post(b, strays, done)
 				return
 			}
 			if done != nil {
@@ -318,7 +317,6 @@ func (l *ledger) number(b *Broker, p *parcel, t *target) {
 	}
 	seq, ok := q.place(b, len(p.raw))
 	if !ok {
-		p.full = true
 		return
 	}
 	t.seq = seq

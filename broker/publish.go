@@ -79,7 +79,7 @@ func (c *connection) handlePublish(ctx context.Context, header mqtt.FixedHeader,
 	behind = slices.DeleteFunc(behind, func(other paced) bool { return other == c })
 	if len(behind) > 0 {
 		c.payOwed()
-		awaitRoom(behind)
+		c.awaitRoom(behind)
 	}
 	return nil
 }
@@ -98,7 +98,7 @@ func (c *connection) post(ctx context.Context, p *parcel, packet *mqtt.Publish) 
 	}
 	id := packet.PacketID
 	c.awaitStore(id)
-	ledger.post(c.broker, p, func(err error) { c.answerStored(id, p.full, err) })
+	ledger.post(c.broker, p, func(err error) { c.answerStored(id, err) })
 	return p.behind
 }
 
