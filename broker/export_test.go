@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"runtime"
+	"strconv"
 	"sync"
 
 	"github.com/imprint-iot/imprint"
@@ -134,4 +135,19 @@ func (b *Broker) LedgerSize() (bytes int, awaited bool) {
 	b.ledger.mu.Lock()
 	defer b.ledger.mu.Unlock()
 	return b.ledger.size, b.ledger.room != nil
+}
+
+// RememberedClients has clients come and go in one moment, and gives how many of them
+// are remembered for their lifecycle events.
+func (b *Broker) RememberedClients(t imprint.Tenant, many int) int {
+	r := b.realm(t)
+	now := b.clock()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for n := range many {
+		id := imprint.ClientID(strconv.Itoa(n))
+		r.nextVersion(id, now)
+		r.presence[id].idleSince = now
+	}
+	return len(r.presence)
 }

@@ -92,11 +92,7 @@ func (c *connection) post(ctx context.Context, p *parcel, packet *mqtt.Publish) 
 		c.payOwed()
 		ledger.awaitRoom(ctx)
 	}
-	if packet.QoS == 0 {
-		ledger.post(c.broker, p, nil)
-		return p.behind
-	}
-	id := packet.PacketID
+	id := packet.PacketID // only QoS 1 messages are stored
 	c.awaitStore(id)
 	ledger.post(c.broker, p, func(err error) { c.answerStored(id, err) })
 	return p.behind

@@ -50,6 +50,10 @@ const presenceMemory = time.Hour
 // new one, so that memory of clients long gone is given back.
 const presenceSweep = 4
 
+// maxPresence is from how many client ids on those without a connection are
+// forgotten before their time.
+const maxPresence = 500_000
+
 func (p *presence) forgotten(now time.Time) bool {
 	return !p.idleSince.IsZero() && now.Sub(p.idleSince) > presenceMemory
 }
@@ -86,7 +90,7 @@ func (r *realm) nextVersion(id imprint.ClientID, now time.Time) int64 {
 		if swept++; swept > presenceSweep {
 			break
 		}
-		if p.forgotten(now) {
+		if p.forgotten(now) || len(r.presence) > maxPresence && !p.idleSince.IsZero() {
 			delete(r.presence, other)
 		}
 	}

@@ -116,13 +116,9 @@ func (b *Broker) retainedTopics(r *realm, filter string) []string {
 	if !b.opts.StandardRetainedMatch {
 		return nil
 	}
-	match := mqtt.Match
-	if b.opts.StandardParentMatch {
-		match = mqtt.MatchStandard
-	}
 	var topics []string
 	for topic := range r.retained {
-		if match(filter, topic) {
+		if b.match(filter, topic) {
 			topics = append(topics, topic)
 		}
 	}
@@ -275,8 +271,10 @@ func (b *Broker) Retained(ctx context.Context, tenant imprint.Tenant, topic stri
 // dropRetained deletes an expired message, unless it was replaced in the
 // meantime. Nobody waits for it.
 func (b *Broker) dropRetained(r *realm, topic string) {
+	expired := false
 	b.ledger.add(change{
 		write: func(tx imprint.Tx) error {
+			expired = false
 			row, err := tx.Retained(r.tenant, topic)
 			if imprint.CodeOf(err) == imprint.CodeNotFound {
 				return nil
@@ -287,8 +285,13 @@ func (b *Broker) dropRetained(r *realm, topic string) {
 			if row.ExpiresAt.IsZero() || row.ExpiresAt.After(b.clock()) {
 				return nil
 			}
-			r.forgetRetained(topic)
+			expired = true
 			return tx.DeleteRetained(r.tenant, topic)
+		},
+		done: func(err error) {
+			if err == nil && expired {
+				r.forgetRetained(topic)
+			}
 		},
 	})
 }

@@ -337,7 +337,7 @@ func (s *session) sendHeld(c *connection, h *held, by *connection) bool {
 }
 
 // leases gives what the session was handed by shared subscriptions and hasn't
-// acknowledged, and forgets it. The lock is held.
+// acknowledged. The lock is held.
 func (s *session) leases() []*lease {
 	var back []*lease
 	for _, f := range s.inflight.all[s.inflight.head:] {

@@ -115,15 +115,11 @@ func (s *session) enter(c *connection, fresh []*subscription) ([]*subscription, 
 // when its best one for the topic has No Local set: each subscription's options
 // hold for itself (MQTT 5 section 3.3.4). Nil: there is none.
 func (s *session) local(topic string) *subscription {
-	match := mqtt.Match
-	if s.broker.opts.StandardParentMatch {
-		match = mqtt.MatchStandard
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var best *subscription
 	for _, sub := range s.subscriptions {
-		if sub.noLocal || sub.share != "" || !match(sub.inner, topic) {
+		if sub.noLocal || sub.share != "" || !s.broker.match(sub.inner, topic) {
 			continue
 		}
 		if best == nil || sub.qos > best.qos {
@@ -285,7 +281,8 @@ func (s *session) groups() []*shareGroup {
 	return groups
 }
 
-// wakeGroups tells the shared subscriptions of a session that it is back.
+// wakeGroups has the session's shared subscriptions hand out what waits: it is back,
+// or has room again.
 func (s *session) wakeGroups() {
 	for _, g := range s.groups() {
 		g.wake()

@@ -36,6 +36,14 @@ type matches struct {
 
 func (m *matches) len() int { return len(m.subs) + len(m.groups) }
 
+// match tells whether a filter matches a topic, by the server's setting.
+func (b *Broker) match(filter, topic string) bool {
+	if b.opts.StandardParentMatch {
+		return mqtt.MatchStandard(filter, topic)
+	}
+	return mqtt.Match(filter, topic)
+}
+
 // tree finds the subscriptions that match a topic, for one tenant. Filters are
 // kept level by level.
 //
