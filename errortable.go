@@ -255,7 +255,7 @@ var table = []Description{
 	{CodePublishRate, "", 0, 0x97, "", "The device publishes more messages a second than one connection may.", "Send less often, or let an operator raise --publish-rate."},
 	{CodeConnectRate, "", 0, 0x97, "", "The client id connects more often than allowed.", "Connect again with back-off; --connect-rate raises the bound."},
 	{CodeRetainedQuota, "LimitExceededException", 410, 0x97, "", "The tenant has as many retained messages as it may have.", "Delete some by publishing an empty payload with RETAIN, or raise --max-retained."},
-	{CodeQueueFull, "", 0, 0x97, "", "Messages for an absent session were dropped because its queue was full.", "Let the device come more often, subscribe to less, or raise --max-session-messages and --max-session-bytes."},
+	{CodeQueueFull, "", 0, 0, "", "Messages for an absent session were dropped because its queue was full.", "Let the device come more often, subscribe to less, or raise --max-session-messages and --max-session-bytes."},
 	{CodeAdministrative, "", 0, 0x98, "", "An operator ended the connection (DeleteConnection).", "Nothing to mend: the device may connect again."},
 	{CodeConnectionExpired, "", 0, 0xa0, "", "The connection lived as long as its credentials allow.", "Connect again with fresh credentials."},
 	{CodeHTTPRequest, "", 0, 0, "", "The HTTP request isn't one that this port answers.", "Publish with POST /topics/TOPIC?qos=1; docs/http.md has the whole form."},

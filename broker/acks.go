@@ -77,18 +77,15 @@ func (c *connection) awaitStore(id uint16) {
 }
 
 // answerStored answers a PUBLISH whose message is in the store, or couldn't be
-// put there. A queue that was full is told where the version has words for it.
-func (c *connection) answerStored(id uint16, full bool, err error) {
+// put there.
+func (c *connection) answerStored(id uint16, err error) {
 	if err != nil && c.version != mqtt.V5 {
 		c.stop(&endError{code: imprint.CodeOf(err), err: err})
 		return
 	}
 	reason := mqtt.Success
-	switch {
-	case err != nil:
+	if err != nil {
 		reason = reasonFor(imprint.CodeOf(err), mqtt.TypePuback)
-	case full && c.version == mqtt.V5:
-		reason = mqtt.QuotaExceeded
 	}
 	c.session.mu.Lock()
 	defer c.session.mu.Unlock()

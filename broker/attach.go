@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/binary"
+	"slices"
 	"time"
 
 	"github.com/imprint-iot/imprint"
@@ -22,6 +23,7 @@ type arrival struct {
 type departure struct {
 	connection *connection // nil: nobody was connected
 	session    *session    // nil, or a stored session that ends now
+	ending     []*session  // stored sessions, session among them, that the store may still have
 }
 
 // enter makes a connection the one of its client id, in the session that it
@@ -58,6 +60,10 @@ func (b *Broker) enter(a arrival) (before departure, err error) {
 	if found != nil && s != found {
 		before.connection = found.conn.Load()
 	}
+	if before.session != nil {
+		r.end(before.session)
+	}
+	before.ending = slices.Clone(r.ending[c.clientID])
 	r.sessions[c.clientID] = s
 	c.presenceVersion = r.nextVersion(c.clientID, now)
 	if r.byCert[c.certificate] == nil {
@@ -136,7 +142,10 @@ func (b *Broker) settleArrival(ctx context.Context, a arrival, before departure)
 	if before.session != nil {
 		before.session.discard()
 	}
-	if before.session != nil || b.ledger.owes.Load() {
+	for _, s := range before.ending {
+		<-s.durable.ended
+	}
+	if len(before.ending) > 0 {
 		// A session that the client was told is gone must not come back.
 		err := b.ledger.wait(ctx, change{write: func(imprint.Tx) error { return nil }})
 		if err != nil {
@@ -181,14 +190,18 @@ func (s *session) discard() {
 	if w != nil {
 		s.broker.publishWill(s.realm, w)
 	}
-	s.broker.ledger.add(s.broker.endOf(s.realm, s.durable.queue.key))
-	close(s.durable.ended)
 	s.realm.mu.Lock()
 	s.realm.stored--
-	if s.realm.sessions[s.clientID] == s {
-		delete(s.realm.sessions, s.clientID)
-	}
+	s.realm.end(s)
 	s.realm.mu.Unlock()
+	end := s.broker.endOf(s.realm, s.durable.queue.key)
+	handOver := end.done
+	end.done = func(err error) {
+		handOver(err)
+		s.realm.deleted(s)
+	}
+	s.broker.ledger.add(end)
+	close(s.durable.ended)
 	s.broker.count.stored.Add(-1)
 }
 
@@ -301,13 +314,14 @@ func (s *session) expire(now time.Time) {
 	r := s.realm
 	r.mu.Lock()
 	// Entering takes this lock: who enters after this finds no session.
-	if r.sessions[s.clientID] == s && s.conn.Load() == nil && s.expired(now) {
-		delete(r.sessions, s.clientID)
-	} else {
-		r.mu.Unlock()
-		return
+	over := r.sessions[s.clientID] == s && s.conn.Load() == nil && s.expired(now)
+	if over {
+		r.end(s)
 	}
 	r.mu.Unlock()
+	if !over {
+		return
+	}
 	s.broker.count.expired.Add(1)
 	s.discard()
 }

@@ -224,7 +224,7 @@ type Broker struct {
 	background background
 }
 
-// background runs goroutines that read queues, until it is closed.
+// background runs what nobody waits for but who shuts down, until it is closed.
 type background struct {
 	running sync.WaitGroup
 	mu      sync.Mutex

@@ -110,7 +110,7 @@ func (c *connection) checkConnect(packet *mqtt.Connect, who *identity.Identity) 
 	}
 	if bound.policies.Decide(&request) != policy.Allowed {
 		why := bound.policies.Explain(&request)
-		err = denied(imprint.CodeConnectDenied, why)
+		err = identity.Denied(imprint.CodeConnectDenied, why)
 		c.refused("policy.connect", err)
 		c.announceConnectFailed()
 		return err
@@ -144,14 +144,7 @@ func (c *connection) explain(code imprint.Code, bound *binding, request *policy.
 		return imprint.Errorf(code, "%s on %s is denied, like %d requests before it", request.Action, request.Resource(), c.explained)
 	}
 	c.explained++
-	return denied(code, bound.policies.Explain(request))
-}
-
-// denied makes the refusal of a policy decision, with the decision in words.
-func denied(code imprint.Code, why policy.Explanation) *imprint.Error {
-	err := imprint.Errorf(code, "%s", why.Paragraph())
-	err.Hint = why.Hint
-	return err
+	return identity.Denied(code, bound.policies.Explain(request))
 }
 
 // connectAttributes are the values of the condition key iot:ConnectAttributes.
@@ -212,11 +205,11 @@ func (c *connection) checkWill(w *mqtt.Will, bound *binding) error {
 		Vars: bound.vars, Now: c.broker.clock(),
 	}
 	if bound.policies.Decide(&request) != policy.Allowed {
-		return denied(imprint.CodeWillDenied, bound.policies.Explain(&request))
+		return identity.Denied(imprint.CodeWillDenied, bound.policies.Explain(&request))
 	}
 	request.Action = policy.RetainPublish
 	if w.Retain && bound.policies.Decide(&request) != policy.Allowed {
-		return denied(imprint.CodeWillDenied, bound.policies.Explain(&request))
+		return identity.Denied(imprint.CodeWillDenied, bound.policies.Explain(&request))
 	}
 	c.will = newWill(w)
 	c.will.clientID, c.will.principal = c.clientID, c.principal

@@ -28,9 +28,10 @@ type Message struct {
 
 // Publish hands a message to its subscribers and to topic rules. It returns when
 // a QoS 1 message is in the queue of every persistent session that gets it and of
-// the rules that want it, and when a retained one is stored. Errors: CodeTopicInvalid, CodeReservedTopic,
-// CodeQoSNotSupported, CodePacketTooLarge, CodeRetainedQuota, CodeRulesBusy,
-// CodeUnavailable.
+// the rules that want it, and when a retained one is stored. A session whose queue
+// is full doesn't get it; that is counted, and no error. Errors: CodeTopicInvalid,
+// CodeReservedTopic, CodeQoSNotSupported, CodePacketTooLarge, CodeRetainedQuota,
+// CodeRulesBusy, CodeUnavailable.
 func (b *Broker) Publish(ctx context.Context, m Message) error {
 	err := b.checkMessage(&m)
 	if err != nil {
@@ -67,9 +68,6 @@ func (b *Broker) Publish(ctx context.Context, m Message) error {
 	b.ledger.post(b, stored, func(err error) { result <- err })
 	select {
 	case err = <-result:
-		if err == nil && stored.full {
-			return imprint.Errorf(imprint.CodeQueueFull, "the queue of an absent subscriber has no room for the message; the others get it")
-		}
 		return err
 	case <-ctx.Done():
 		return imprint.Errorf(imprint.CodeUnavailable, "couldn't wait for the store: %w", ctx.Err())
@@ -150,7 +148,7 @@ func (s *session) retire(preventWill bool) bool {
 		return false
 	}
 	if r.sessions[s.clientID] == s {
-		delete(r.sessions, s.clientID)
+		r.end(s)
 	}
 	r.mu.Unlock()
 	if preventWill {

@@ -1,7 +1,9 @@
 package broker
 
 import (
+	"context"
 	"runtime"
+	"strconv"
 	"sync"
 
 	"github.com/imprint-iot/imprint"
@@ -89,4 +91,63 @@ func (b *Broker) EndWhileSubscribing(t imprint.Tenant, filters ...string) {
 		s.unsubscribeAll()
 	})
 	both.Wait()
+}
+
+// Unwritten gives how many changes the ledger hasn't begun to write.
+func (b *Broker) Unwritten() int {
+	b.ledger.mu.Lock()
+	defer b.ledger.mu.Unlock()
+	return len(b.ledger.pending)
+}
+
+// AcknowledgeWhileEnding has a PUBACK come to a stored session that has just begun to
+// end, and returns when its deletion is durable.
+func (b *Broker) AcknowledgeWhileEnding(t imprint.Tenant, id imprint.ClientID, packet uint16) {
+	r := b.realm(t)
+	r.mu.Lock()
+	s := r.sessions[id]
+	r.mu.Unlock()
+	ending := func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.over
+	}
+	var discarding sync.WaitGroup
+	b.timers.mu.Lock() // who ends a session needs it after its first step
+	discarding.Go(s.discard)
+	for !ending() {
+		runtime.Gosched()
+	}
+	s.acknowledged(s.conn.Load(), packet)
+	b.timers.mu.Unlock()
+	discarding.Wait()
+	_ = b.ledger.wait(context.Background(), change{write: func(imprint.Tx) error { return nil }})
+}
+
+// FillLedger gives the ledger a change that is as large as all that may wait there.
+func (b *Broker) FillLedger() {
+	b.ledger.add(change{size: maxLedgerBytes, write: func(tx imprint.Tx) error { return tx.DeleteSession(1) }})
+}
+
+// LedgerSize gives the bytes that wait for the store, as the ledger counts them, and
+// whether somebody waits for room.
+func (b *Broker) LedgerSize() (bytes int, awaited bool) {
+	b.ledger.mu.Lock()
+	defer b.ledger.mu.Unlock()
+	return b.ledger.size, b.ledger.room != nil
+}
+
+// RememberedClients has clients come and go in one moment, and gives how many of them
+// are remembered for their lifecycle events.
+func (b *Broker) RememberedClients(t imprint.Tenant, many int) int {
+	r := b.realm(t)
+	now := b.clock()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for n := range many {
+		id := imprint.ClientID(strconv.Itoa(n))
+		r.nextVersion(id, now)
+		r.presence[id].idleSince = now
+	}
+	return len(r.presence)
 }

@@ -239,7 +239,17 @@ func (h *house) door(tenant imprint.Tenant, id imprint.CertificateID, v mqtt.Ver
 // doorWith calls admitted when the certificate has been looked at.
 func (h *house) doorWith(tenant imprint.Tenant, id imprint.CertificateID, v mqtt.Version, admitted func()) *client {
 	h.Helper()
-	near, far := pair(h)
+	c, err := h.tryDoor(tenant, id, v, admitted)
+	h.must(err)
+	return c
+}
+
+// tryDoor is doorWith for goroutines that aren't the test's own: they may not end it.
+func (h *house) tryDoor(tenant imprint.Tenant, id imprint.CertificateID, v mqtt.Version, admitted func()) (*client, error) {
+	near, far, err := pair()
+	if err != nil {
+		return nil, err
+	}
 	rec := h.log.Begin("192.0.2.44:5000")
 	peer := broker.Peer{
 		Address: netip.MustParseAddr("192.0.2.44"), Rec: rec, Until: h.until,
@@ -266,19 +276,24 @@ func (h *house) doorWith(tenant imprint.Tenant, id imprint.CertificateID, v mqtt
 	})
 	c := &client{house: h, conn: near, in: bufio.NewReader(near), version: v, attempt: rec.ID()}
 	h.Cleanup(func() { _ = near.Close() })
-	return c
+	return c, nil
 }
 
-func pair(h *house) (near, far net.Conn) {
-	h.Helper()
+func pair() (near, far net.Conn, err error) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	h.must(err)
+	if err != nil {
+		return nil, nil, err
+	}
 	defer func() { _ = ln.Close() }()
 	near, err = net.Dial("tcp", ln.Addr().String())
-	h.must(err)
+	if err != nil {
+		return nil, nil, err
+	}
 	far, err = ln.Accept()
-	h.must(err)
-	return near, far
+	if err != nil {
+		_ = near.Close()
+	}
+	return near, far, err
 }
 
 func (c *client) send(packets ...mqtt.Packet) {
@@ -448,6 +463,19 @@ func (c *client) published(topic, payload string) {
 	if got.PacketID != 7 || got.Reason != mqtt.Success {
 		c.Fatalf("got %s, want success for 7", got.Detail())
 	}
+}
+
+// tryPublish is published for goroutines that aren't the test's own.
+func (c *client) tryPublish(topic, payload string) bool {
+	c.Helper()
+	c.publish(1, 7, topic, payload)
+	p, err := c.receive()
+	ack, ok := p.(*mqtt.Ack)
+	if err != nil || !ok || ack.PacketID != 7 || ack.Reason != mqtt.Success {
+		c.Errorf("PUBLISH %q: got %v, %v, want success for 7", payload, p, err)
+		return false
+	}
+	return true
 }
 
 // gets wants a message, which it acknowledges.

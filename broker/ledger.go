@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/imprint-iot/imprint"
@@ -18,9 +17,10 @@ type change struct {
 	write func(tx imprint.Tx) error
 	// done, when not nil, hears whether it is durable.
 	done func(err error)
-	size int // bytes, about
+	size int // bytes of messages, about; add counts what the change itself takes
 	// insist: while the store takes nothing, the change is tried again, with those
-	// that come after it or after a pause. What was ended must not come back after a restart.
+	// that come after it or after a pause. What was ended must not come back after a
+	// restart.
 	insist bool
 }
 
@@ -37,8 +37,6 @@ type ledger struct {
 	reserving map[*session]int64
 	// again are changes to insist on that failed; the goroutine's own, too.
 	again []change
-	// owes says that there are some.
-	owes atomic.Bool
 
 	// mu guards what follows, and the numbers of all queues. It may be taken
 	// while a session's lock is held, never the reverse.
@@ -56,6 +54,10 @@ const (
 	maxChangeBytes = 4 << 20
 	// maxLedgerBytes is from where on publishers wait for the store.
 	maxLedgerBytes = 32 << 20
+	// changeSize and targetSize are about what a change, and each queue that a
+	// message goes into, take beside the bytes of messages.
+	changeSize = 256
+	targetSize = 128
 	// maxAgain bounds the changes that are tried again.
 	maxAgain = 16384
 	// ledgerTimeout bounds one transaction.
@@ -81,6 +83,7 @@ func (l *ledger) addLocked(c change) bool {
 	if l.closed {
 		return false
 	}
+	c.size += changeSize
 	l.pending = append(l.pending, c)
 	l.size += c.size
 	select {
@@ -190,7 +193,6 @@ func (l *ledger) withAgain(batch []change) []change {
 	}
 	batch = append(l.again, batch...)
 	l.again = nil
-	l.owes.Store(false)
 	return batch
 }
 
@@ -239,7 +241,6 @@ func (l *ledger) commit(batch []change) {
 	for n := range batch {
 		if err != nil && batch[n].insist && imprint.CodeOf(err) != imprint.CodeInternal && len(l.again) < maxAgain {
 			l.again = append(l.again, batch[n])
-			l.owes.Store(true)
 			continue
 		}
 		if batch[n].done != nil {
@@ -272,9 +273,8 @@ type parcel struct {
 	targets []target
 	moved   *lease // not nil: it leaves a group's queue for a member's
 	arrived bool   // moved is in the member's queue, once that is durable
-	// full: a queue had no room for it. Behind are connected clients, and share
-	// groups, whose queue is long, for the publisher to wait for.
-	full   bool
+	// behind are connected clients, and share groups, whose queue is long, for the
+	// publisher to wait for.
 	behind []paced
 }
 
@@ -307,16 +307,11 @@ func (l *ledger) post(b *Broker, p *parcel, done func(error)) {
 		l.number(b, p, &p.targets[n])
 	}
 	taken := l.addLocked(change{
-		write: p.write, size: len(p.raw) * len(p.targets),
+		write: p.write, size: (len(p.raw) + targetSize) * len(p.targets),
 		done: func(err error) {
 			p.written(b, err)
 			if strays := p.strays(b, err); strays != nil {
-				l.post(b, strays, func(err error) {
-					p.full = p.full || strays.full
-					if done != nil {
-						done(err)
-					}
-				})
+				l.post(b, strays, done)
 				return
 			}
 			if done != nil {
@@ -339,7 +334,6 @@ func (l *ledger) number(b *Broker, p *parcel, t *target) {
 	}
 	seq, ok := q.place(b, len(p.raw))
 	if !ok {
-		p.full = true
 		return
 	}
 	t.seq = seq

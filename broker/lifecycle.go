@@ -53,6 +53,8 @@ func (c *connection) announce(tree string, event lifecycleEvent) {
 	_, _ = offerEvent(context.Background(), c.realm.rules, told, nil)
 	p := c.broker.routeEvent(context.Background(), told)
 	if p != nil {
+		c.payOwed()
+		c.broker.ledger.awaitRoom(context.Background())
 		c.broker.ledger.post(c.broker, p, nil)
 	}
 }

@@ -236,3 +236,14 @@ func TestShutdownTellsDevices(t *testing.T) {
 		late.ended(imprint.CodeServerShutdown)
 	})
 }
+
+// TestClientsThatAreGoneAreRememberedUpToABound ensures that whoever connects with ever
+// new client ids doesn't fill the memory within the hour for which they are remembered.
+func TestClientsThatAreGoneAreRememberedUpToABound(t *testing.T) {
+	t.Parallel()
+	const most = 500_000
+	h := newHouse(t, broker.Options{})
+	if got := h.broker.RememberedClients(first, most+most/10); got > most+1 {
+		t.Errorf("remembered clients: got %d, want %d at most", got, most+1)
+	}
+}

@@ -216,11 +216,22 @@ func (m *model) next(c *modelClient) *modelEntry {
 	}
 	s := c.session
 	s.queue = slices.DeleteFunc(s.queue, func(e *modelEntry) bool { return !e.inflight && e.over(m.now()) })
-	at := slices.IndexFunc(s.queue, func(e *modelEntry) bool { return !e.inflight && !e.unsure })
-	if at < 0 {
-		return nil
+	for at := 0; at < len(s.queue); at++ {
+		e := s.queue[at]
+		switch {
+		case e.inflight || e.unsure:
+		case m.keeps(c, e.topic):
+			// Its policy has changed since: it is decided on when it is its turn.
+			s.queue = slices.Delete(s.queue, at, at+1)
+			at--
+			if e.from != nil {
+				e.from.floating[e.payload] = e.modelMessage
+			}
+		default:
+			return e
+		}
 	}
-	return s.queue[at]
+	return nil
 }
 
 // steps tells what the trace knows of a connection that ended unexpectedly.

@@ -59,25 +59,26 @@ type paced interface {
 }
 
 // awaitRoom returns when the backlog of every one of them is low again or turns
-// out to be one that isn't waited for. All of them are given the same time: many
+// out to be one that isn't waited for, or, at the end of a window, when the
+// publisher's own connection is to end. All of them are given the same time: many
 // clients that take nothing hold a publisher up no longer than one.
-func awaitRoom(behind []paced) {
+func (c *connection) awaitRoom(behind []paced) {
 	timer := time.NewTimer(paceWindow)
 	defer timer.Stop()
 	for {
 		late := false
-		for n, c := range behind {
-			if c != nil && !c.caughtUp(timer.C, &late) {
+		for n, other := range behind {
+			if other != nil && !other.caughtUp(timer.C, &late) {
 				continue
 			}
 			behind[n] = nil
 		}
-		if !late {
+		if !late || c.ended.Load() != nil {
 			return
 		}
 		more := false
-		for n, c := range behind {
-			if c != nil && !c.keepsPace() {
+		for n, other := range behind {
+			if other != nil && !other.keepsPace() {
 				behind[n] = nil
 			}
 			more = more || behind[n] != nil

@@ -79,7 +79,7 @@ func (c *connection) handlePublish(ctx context.Context, header mqtt.FixedHeader,
 	behind = slices.DeleteFunc(behind, func(other paced) bool { return other == c })
 	if len(behind) > 0 {
 		c.payOwed()
-		awaitRoom(behind)
+		c.awaitRoom(behind)
 	}
 	return nil
 }
@@ -92,13 +92,9 @@ func (c *connection) post(ctx context.Context, p *parcel, packet *mqtt.Publish) 
 		c.payOwed()
 		ledger.awaitRoom(ctx)
 	}
-	if packet.QoS == 0 {
-		ledger.post(c.broker, p, nil)
-		return p.behind
-	}
-	id := packet.PacketID
+	id := packet.PacketID // only QoS 1 messages are stored
 	c.awaitStore(id)
-	ledger.post(c.broker, p, func(err error) { c.answerStored(id, p.full, err) })
+	ledger.post(c.broker, p, func(err error) { c.answerStored(id, err) })
 	return p.behind
 }
 

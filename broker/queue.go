@@ -37,7 +37,10 @@ type durable struct {
 	settled   []int64
 	settling  bool // the ledger will take settled
 
-	due *dueSession // in the timers, whose mu guards it; nil: none
+	// Guarded by the mu of the timers: the entry there, nil without one, and that
+	// there is to be none any more.
+	due       *dueSession
+	forgotten bool
 
 	// reserved: the store knows that messages up to this number may have been
 	// sent. Written by the ledger alone.
@@ -336,9 +339,11 @@ func (s *session) forgetQueued(seq int64, size int) {
 		s.broker.background.Go(s.wakeGroups)
 	}
 	d.settled = append(d.settled, seq)
-	if d.settling || s.over {
+	if d.settling {
 		return
 	}
+	// Also when the session is just ending: what was acknowledged before its
+	// deletion goes to the ledger isn't inherited.
 	d.settling = true
 	var taken []int64
 	s.broker.ledger.add(change{
@@ -349,8 +354,6 @@ func (s *session) forgetQueued(seq int64, size int) {
 				taken, d.settled, d.settling = d.settled, nil, false
 			}
 			s.mu.Unlock()
-			// Also when the session has ended since: what it has acknowledged isn't
-			// inherited.
 			return tx.DeleteQueuedAll(d.queue.key, taken)
 		},
 		done: func(err error) {

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -20,7 +21,9 @@ type realm struct {
 	mu sync.Mutex
 	// sessions has the one session of each client id, connected or stored; byCert
 	// has the connections, also those that were taken over and haven't ended yet.
-	sessions  map[imprint.ClientID]*session
+	sessions map[imprint.ClientID]*session
+	// ending are stored sessions that have ended and whose deletion isn't durable.
+	ending    map[imprint.ClientID][]*session
 	byCert    map[imprint.CertificateID]map[*connection]struct{}
 	presence  map[imprint.ClientID]*presence
 	stored    int                  // sessions that outlive their connections
@@ -48,6 +51,10 @@ const presenceMemory = time.Hour
 // new one, so that memory of clients long gone is given back.
 const presenceSweep = 4
 
+// maxPresence is from how many client ids on those without a connection are
+// forgotten before their time.
+const maxPresence = 500_000
+
 func (p *presence) forgotten(now time.Time) bool {
 	return !p.idleSince.IsZero() && now.Sub(p.idleSince) > presenceMemory
 }
@@ -66,7 +73,7 @@ func (b *Broker) realm(t imprint.Tenant) *realm {
 	}
 	r = &realm{
 		tenant: t, clientARN: t.ARN("client/"), topicARN: t.ARN("topic/"), filterARN: t.ARN("topicfilter/"),
-		sessions: map[imprint.ClientID]*session{},
+		sessions: map[imprint.ClientID]*session{}, ending: map[imprint.ClientID][]*session{},
 		byCert:   map[imprint.CertificateID]map[*connection]struct{}{},
 		presence: map[imprint.ClientID]*presence{}, retained: map[string]time.Time{}, restored: map[string]queue{}, queues: map[int64]*groupQueue{},
 	}
@@ -84,7 +91,7 @@ func (r *realm) nextVersion(id imprint.ClientID, now time.Time) int64 {
 		if swept++; swept > presenceSweep {
 			break
 		}
-		if p.forgotten(now) {
+		if p.forgotten(now) || len(r.presence) > maxPresence && !p.idleSince.IsZero() {
 			delete(r.presence, other)
 		}
 	}
@@ -119,6 +126,30 @@ func (b *Broker) leave(c *connection) {
 		delete(r.byCert, c.certificate)
 	}
 	b.count.connected.Add(-1)
+}
+
+// end takes a stored session out of the realm for good, and remembers it until the
+// store has forgotten it: no client is told of its end before that. The caller
+// holds mu.
+func (r *realm) end(s *session) {
+	if r.sessions[s.clientID] == s {
+		delete(r.sessions, s.clientID)
+	}
+	if !slices.Contains(r.ending[s.clientID], s) {
+		r.ending[s.clientID] = append(r.ending[s.clientID], s)
+	}
+}
+
+// deleted hears that the ledger is done with the deletion of a session.
+func (r *realm) deleted(s *session) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	others := slices.DeleteFunc(r.ending[s.clientID], func(other *session) bool { return other == s })
+	if len(others) == 0 {
+		delete(r.ending, s.clientID)
+		return
+	}
+	r.ending[s.clientID] = others
 }
 
 // subscribe puts a subscription into force, in the place of an earlier one of

@@ -145,15 +145,11 @@ func (c *connection) respond(ctx context.Context, a Answer) {
 // listens gives the QoS of the session's best subscription to a topic. Shared
 // ones don't count: their messages may be another's.
 func (s *session) listens(topic string) (mqtt.QoS, bool) {
-	match := mqtt.Match
-	if s.broker.opts.StandardParentMatch {
-		match = mqtt.MatchStandard
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	qos, found := mqtt.QoS(0), false
 	for _, sub := range s.subscriptions {
-		if sub.share == "" && match(sub.inner, topic) {
+		if sub.share == "" && s.broker.match(sub.inner, topic) {
 			qos, found = max(qos, sub.qos), true
 		}
 	}

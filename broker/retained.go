@@ -116,13 +116,9 @@ func (b *Broker) retainedTopics(r *realm, filter string) []string {
 	if !b.opts.StandardRetainedMatch {
 		return nil
 	}
-	match := mqtt.Match
-	if b.opts.StandardParentMatch {
-		match = mqtt.MatchStandard
-	}
 	var topics []string
 	for topic := range r.retained {
-		if match(filter, topic) {
+		if b.match(filter, topic) {
 			topics = append(topics, topic)
 		}
 	}
@@ -160,9 +156,11 @@ func (c *connection) sendAllRetained() {
 			return
 		}
 		for _, topic := range c.broker.retainedTopics(c.realm, sub.filter) {
-			c.broker.ledger.awaitRoom(ctx)
 			if !c.awaitLow() {
 				return
+			}
+			if c.unsubscribed(sub) {
+				break
 			}
 			err := c.sendRetainedOf(ctx, sub, topic)
 			if err != nil {
@@ -171,6 +169,13 @@ func (c *connection) sendAllRetained() {
 			}
 		}
 	}
+}
+
+// unsubscribed tells that the client has ended a subscription.
+func (c *connection) unsubscribed(sub *subscription) bool {
+	c.session.mu.Lock()
+	defer c.session.mu.Unlock()
+	return sub.ended
 }
 
 // nextRetained gives the next subscription that is to have retained messages; nil
@@ -235,11 +240,17 @@ func (c *connection) sendRetainedMessage(ctx context.Context, sub *subscription,
 	m := outgoing{Publish: *packet, expires: row.ExpiresAt, kept: packet}
 	qos := min(packet.QoS, sub.qos)
 	if qos == 0 || c.session.durable == nil {
-		c.session.deliver(c, &m, delivery{qos: qos, retain: true})
+		c.session.deliver(c, &m, delivery{qos: qos, retain: true, only: sub})
 		return
 	}
 	p := &parcel{kept: packet, expires: row.ExpiresAt, targets: []target{{session: c.session, retain: true, decided: c}}}
-	c.broker.ledger.post(c.broker, p, nil)
+	c.broker.ledger.awaitRoom(ctx)
+	c.session.mu.Lock()
+	defer c.session.mu.Unlock()
+	if !sub.ended {
+		// Under the lock: nothing is added after UNSUBSCRIBE [MQTT-3.10.4-2].
+		c.broker.ledger.post(c.broker, p, nil)
+	}
 }
 
 // Retained gives the retained message of a topic. Errors: CodeNotFound.
@@ -260,8 +271,10 @@ func (b *Broker) Retained(ctx context.Context, tenant imprint.Tenant, topic stri
 // dropRetained deletes an expired message, unless it was replaced in the
 // meantime. Nobody waits for it.
 func (b *Broker) dropRetained(r *realm, topic string) {
+	expired := false
 	b.ledger.add(change{
 		write: func(tx imprint.Tx) error {
+			expired = false
 			row, err := tx.Retained(r.tenant, topic)
 			if imprint.CodeOf(err) == imprint.CodeNotFound {
 				return nil
@@ -272,8 +285,13 @@ func (b *Broker) dropRetained(r *realm, topic string) {
 			if row.ExpiresAt.IsZero() || row.ExpiresAt.After(b.clock()) {
 				return nil
 			}
-			r.forgetRetained(topic)
+			expired = true
 			return tx.DeleteRetained(r.tenant, topic)
+		},
+		done: func(err error) {
+			if err == nil && expired {
+				r.forgetRetained(topic)
+			}
 		},
 	})
 }

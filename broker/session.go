@@ -79,8 +79,9 @@ type delivery struct {
 	// chosen: a shared subscription has chosen the client, and chooses another one,
 	// or waits, when there is no room.
 	chosen bool
-	shared *lease      // not nil: what the client has of a shared subscription then
-	by     *connection // whose writer is started later; nil: it starts now
+	shared *lease        // not nil: what the client has of a shared subscription then
+	only   *subscription // not nil: it is sent as long as that one holds
+	by     *connection   // whose writer is started later; nil: it starts now
 }
 
 // deliver sends a message to the session's client, if it is still on with the
@@ -94,7 +95,7 @@ func (s *session) deliver(to *connection, m *outgoing, d delivery) (behind *conn
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c := s.conn.Load()
-	if c == nil || c != to || c.out.closing {
+	if c == nil || c != to || c.out.closing || d.only != nil && d.only.ended {
 		return nil, false
 	}
 	if c.maxPacket > 0 && size > c.maxPacket {
@@ -338,7 +339,7 @@ func (s *session) sendHeld(c *connection, h *held, by *connection) bool {
 }
 
 // leases gives what the session was handed by shared subscriptions and hasn't
-// acknowledged, and forgets it. The lock is held.
+// acknowledged. The lock is held.
 func (s *session) leases() []*lease {
 	var back []*lease
 	for _, f := range s.inflight.all[s.inflight.head:] {

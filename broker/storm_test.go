@@ -17,9 +17,14 @@ import (
 	"github.com/imprint-iot/imprint/store/sqlite"
 )
 
-// tryOn is a connection that may be taken over before its CONNACK; nil then.
+// tryOn is a connection that may be taken over before its CONNACK; nil then. It never
+// ends the test, so that any goroutine may call it.
 func (h *house) tryOn(id imprint.CertificateID, v mqtt.Version, connect *mqtt.Connect) *client {
-	c := h.door(first, id, v)
+	c, err := h.tryDoor(first, id, v, func() {})
+	if err != nil {
+		h.Errorf("couldn't connect: %v", err)
+		return nil
+	}
 	c.send(connect)
 	p, err := c.receive()
 	if ack, ok := p.(*mqtt.Connack); err != nil || !ok || ack.Reason != mqtt.Success {
@@ -57,14 +62,13 @@ func TestTakeoversWhileMessagesFlow(t *testing.T) {
 		for n := range publishers {
 			pub := h.on(first, id, v, connectAs(fmt.Sprint("pub", n)))
 			publishing.Go(func() {
-				for i := range many {
-					pub.published("a", fmt.Sprintf("%d:%d", n, i))
+				for i := 0; i < many && pub.tryPublish("a", fmt.Sprintf("%d:%d", n, i)); i++ {
 				}
 			})
 		}
 		for range rivals {
 			chasing.Go(func() {
-				for !stop.Load() {
+				for !stop.Load() && !h.Failed() {
 					c := h.tryOn(id, v, lasting(v, name, 1000))
 					if c == nil {
 						continue
@@ -251,7 +255,9 @@ func TestSharedSubscriptionsAmidComingsAndGoings(t *testing.T) {
 					}
 					take(c, random)
 					if n == 1 {
-						h.on(first, id, v, connectAs(name)).goodbye()
+						if c := h.tryOn(id, v, connectAs(name)); c != nil {
+							c.goodbye()
+						}
 					}
 				}
 			})
@@ -259,8 +265,7 @@ func TestSharedSubscriptionsAmidComingsAndGoings(t *testing.T) {
 		for n := range 2 {
 			pub := h.on(first, id, v, connectAs(fmt.Sprint("pub", n)))
 			publishing.Go(func() {
-				for i := range many / 2 {
-					pub.published(topic, fmt.Sprintf("%d:%d", n, i))
+				for i := 0; i < many/2 && pub.tryPublish(topic, fmt.Sprintf("%d:%d", n, i)); i++ {
 				}
 			})
 		}

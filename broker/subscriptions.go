@@ -115,15 +115,11 @@ func (s *session) enter(c *connection, fresh []*subscription) ([]*subscription, 
 // when its best one for the topic has No Local set: each subscription's options
 // hold for itself (MQTT 5 section 3.3.4). Nil: there is none.
 func (s *session) local(topic string) *subscription {
-	match := mqtt.Match
-	if s.broker.opts.StandardParentMatch {
-		match = mqtt.MatchStandard
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var best *subscription
 	for _, sub := range s.subscriptions {
-		if sub.noLocal || sub.share != "" || !match(sub.inner, topic) {
+		if sub.noLocal || sub.share != "" || !s.broker.match(sub.inner, topic) {
 			continue
 		}
 		if best == nil || sub.qos > best.qos {
@@ -242,6 +238,7 @@ func (s *session) remove(c *connection, filters []string) ([]string, error) {
 	for _, filter := range filters {
 		if sub := s.subscriptions[filter]; sub != nil {
 			delete(s.subscriptions, filter)
+			sub.ended = true
 			removed, gone = append(removed, filter), append(gone, sub)
 		}
 	}

@@ -64,13 +64,14 @@ func newTimers(clock imprint.Clock) *timers {
 }
 
 // add asks for a session's tick at a time, or at the one that was asked for
-// before when that is earlier.
+// before when that is earlier. One that has ended gets none: whoever asks may be
+// late.
 func (t *timers) add(at time.Time, s *session) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	entry := s.durable.due
 	switch {
-	case t.closed:
+	case t.closed || s.durable.forgotten:
 		return
 	case entry == nil:
 		heap.Push(&t.due, &dueSession{at: at, session: s})
@@ -83,10 +84,11 @@ func (t *timers) add(at time.Time, s *session) {
 	}
 }
 
-// forget takes back what was asked for a session that has ended.
+// forget takes back what was asked, or will be, for a session that has ended.
 func (t *timers) forget(s *session) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	s.durable.forgotten = true
 	if entry := s.durable.due; entry != nil {
 		heap.Remove(&t.due, entry.place)
 	}

@@ -17,6 +17,8 @@ type subscription struct {
 	noLocal bool
 	// retainAsPublished keeps the RETAIN flag of forwarded messages.
 	retainAsPublished bool
+	// ended: the client has unsubscribed. The session's lock guards it.
+	ended bool
 	// place is its index in the subscriptions of its level, or in the members of
 	// its group, guarded by the tree.
 	place int
@@ -33,6 +35,14 @@ type matches struct {
 }
 
 func (m *matches) len() int { return len(m.subs) + len(m.groups) }
+
+// match tells whether a filter matches a topic, by the server's setting.
+func (b *Broker) match(filter, topic string) bool {
+	if b.opts.StandardParentMatch {
+		return mqtt.MatchStandard(filter, topic)
+	}
+	return mqtt.Match(filter, topic)
+}
 
 // tree finds the subscriptions that match a topic, for one tenant. Filters are
 // kept level by level.

@@ -51,7 +51,8 @@ func (b *Broker) decodeWill(raw []byte) (*will, error) {
 	return &will{topic: string(packet.Topic), packet: *packet}, nil
 }
 
-// publishWill publishes a will; nobody waits for it.
+// publishWill publishes a will; nobody waits for it. It is called with no lock held,
+// as it may wait for the store to catch up.
 func (b *Broker) publishWill(r *realm, w *will) {
 	if !w.packet.Retain {
 		b.sendWill(r, w)
@@ -72,6 +73,7 @@ func (b *Broker) publishWill(r *realm, w *will) {
 		// Routing may read the registry, for which the ledger doesn't wait.
 		b.background.Go(func() { b.sendWill(r, w) })
 	}
+	b.ledger.awaitRoom(context.Background())
 	b.ledger.add(c)
 }
 
@@ -87,6 +89,7 @@ func (b *Broker) sendWill(r *realm, w *will) {
 	}
 	p, _ := b.route(context.Background(), routing{realm: r, now: b.clock()}, w.topic, &packet)
 	if p != nil {
+		b.ledger.awaitRoom(context.Background())
 		b.ledger.post(b, p, nil)
 	}
 }

@@ -69,7 +69,7 @@ func statusOf(err error) int {
 		return http.StatusBadRequest
 	case imprint.CodePacketTooLarge:
 		return http.StatusRequestEntityTooLarge
-	case imprint.CodePublishRate, imprint.CodeRetainedQuota, imprint.CodeQueueFull, imprint.CodeThrottled, imprint.CodeQuotaExceeded:
+	case imprint.CodePublishRate, imprint.CodeRetainedQuota, imprint.CodeThrottled, imprint.CodeQuotaExceeded:
 		return http.StatusTooManyRequests
 	case imprint.CodeUnavailable, imprint.CodeOverloaded, imprint.CodeServerShutdown:
 		return http.StatusServiceUnavailable

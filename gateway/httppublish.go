@@ -140,7 +140,7 @@ func (w *web) authorize(conn *webConn, who *identity.Identity, m *broker.Message
 		}), Now: w.gateway.rooms.Clock(),
 	}
 	if who.Policies.Decide(&request) != policy.Allowed {
-		return "policy.publish", denied(imprint.CodePublishDenied, who.Policies.Explain(&request))
+		return "policy.publish", identity.Denied(imprint.CodePublishDenied, who.Policies.Explain(&request))
 	}
 	if !conn.connected {
 		conn.rec.OK("policy.publish", "iot:Publish on %s is allowed", imprint.Excerpt(m.Topic))
@@ -150,16 +150,9 @@ func (w *web) authorize(conn *webConn, who *identity.Identity, m *broker.Message
 	}
 	request.Action = policy.RetainPublish
 	if who.Policies.Decide(&request) != policy.Allowed {
-		return "policy.retain", denied(imprint.CodeRetainDenied, who.Policies.Explain(&request))
+		return "policy.retain", identity.Denied(imprint.CodeRetainDenied, who.Policies.Explain(&request))
 	}
 	return "", nil
-}
-
-// denied makes the refusal of a policy decision, with the decision in words.
-func denied(code imprint.Code, why policy.Explanation) *imprint.Error {
-	err := imprint.Errorf(code, "%s", why.Paragraph())
-	err.Hint = why.Hint
-	return err
 }
 
 // body reads the payload, bounded.

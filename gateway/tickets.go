@@ -87,7 +87,8 @@ type storedKey struct {
 type TicketKeys struct {
 	opts TicketOptions
 
-	rotating sync.Mutex
+	rotating  sync.Mutex
+	unwritten bool // the file hasn't the present keys; rotating guards it
 	// keys are all that open tickets, the newest, which seals, first. The slice
 	// isn't changed, but replaced.
 	keys atomic.Pointer[[]*ticketKey]
@@ -112,8 +113,8 @@ func OpenTicketKeys(opts TicketOptions) (*TicketKeys, error) {
 
 // Rotate drops the keys whose time is over and makes a new one when the newest
 // has sealed long enough. It is called by Run. A new key that couldn't be written
-// is used all the same: that it outlives this run is a convenience, that old
-// keys go is not.
+// is used all the same, and written by the next call: that it outlives this run is
+// a convenience, that old keys go is not.
 func (k *TicketKeys) Rotate() error {
 	k.rotating.Lock()
 	defer k.rotating.Unlock()
@@ -125,30 +126,48 @@ func (k *TicketKeys) Rotate() error {
 		}
 	}
 	fresh := len(keys) > 0 && now.Sub(keys[0].made) < k.opts.Rotate
-	if fresh && len(keys) == len(*k.keys.Load()) {
+	if fresh && len(keys) == len(*k.keys.Load()) && !k.unwritten {
 		return nil
 	}
 	if !fresh {
 		keys = append([]*ticketKey{newTicketKey(now)}, keys...)
 	}
 	k.keys.Store(&keys)
-	return k.write(keys)
+	err := k.write(keys)
+	k.unwritten = err != nil
+	return err
 }
 
-// Run rotates until the context ends.
+// firstRetry is the pause after keys couldn't be written; it doubles up to the
+// usual one.
+const firstRetry = time.Second
+
+// Run rotates until the context ends. The log tells of keys that can't be written
+// once, until they are.
 func (k *TicketKeys) Run(ctx context.Context) {
-	ticker := time.NewTicker(min(k.opts.Rotate, time.Minute))
-	defer ticker.Stop()
+	usual := min(k.opts.Rotate, time.Minute)
+	retry := min(firstRetry, usual)
+	failing := false
+	timer := time.NewTimer(usual)
+	defer timer.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-ticker.C:
+		case <-timer.C:
 		}
 		err := k.Rotate()
-		if err != nil {
+		if err == nil {
+			failing, retry = false, min(firstRetry, usual)
+			timer.Reset(usual)
+			continue
+		}
+		if !failing {
 			k.opts.Logger.Error("couldn't keep the session-ticket keys for the next start", "error", err)
 		}
+		failing = true
+		timer.Reset(retry)
+		retry = min(2*retry, usual)
 	}
 }
 

@@ -1,12 +1,15 @@
 package gateway_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -375,5 +378,90 @@ func TestRunRotatesUntilItIsEnded(t *testing.T) {
 	<-ended
 	if looked.Load() < 5 {
 		t.Errorf("looked %d times", looked.Load())
+	}
+}
+
+// TestTicketKeysAreWrittenAsSoonAsTheyCanBe ensures that keys that couldn't be written
+// don't wait for the next rotation.
+func TestTicketKeysAreWrittenAsSoonAsTheyCanBe(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	master, err := seal.LoadOrCreateMasterKey(filepath.Join(dir, "master.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	clock := &movedClock{}
+	folder := filepath.Join(dir, "folder")
+	options := gateway.TicketOptions{Path: filepath.Join(folder, "tickets.sealed"), Sealer: seal.New(master), Clock: clock.now}
+	err = os.Mkdir(folder, 0o700)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys := openTickets(t, options)
+	err = os.RemoveAll(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	clock.move(61 * time.Minute)
+	err = keys.Rotate()
+	if !errors.Is(err, fs.ErrNotExist) {
+		t.Fatalf("got %v, want it told", err)
+	}
+	err = os.Mkdir(folder, 0o700)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = keys.Rotate() // nothing is due but the writing
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = os.Stat(options.Path)
+	if err != nil {
+		t.Errorf("the keys aren't written: %v", err)
+	}
+}
+
+// TestRunTellsOnceOfKeysThatCannotBeWritten ensures that trying again fills no log.
+func TestRunTellsOnceOfKeysThatCannotBeWritten(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	master, err := seal.LoadOrCreateMasterKey(filepath.Join(dir, "master.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	folder := filepath.Join(dir, "folder")
+	err = os.Mkdir(folder, 0o700)
+	if err != nil {
+		t.Fatal(err)
+	}
+	clock := &movedClock{}
+	var looked atomic.Int64
+	var log bytes.Buffer // read when Run has ended
+	keys, err := gateway.OpenTicketKeys(gateway.TicketOptions{
+		Path: filepath.Join(folder, "tickets.sealed"), Sealer: seal.New(master), Rotate: time.Millisecond, Keep: 100 * time.Millisecond,
+		Clock:  func() time.Time { looked.Add(1); return clock.now() },
+		Logger: slog.New(slog.NewTextHandler(&log, nil)),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = os.RemoveAll(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	clock.move(time.Second)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		keys.Run(ctx)
+	}()
+	for looked.Load() < 6 && t.Context().Err() == nil {
+		runtime.Gosched()
+	}
+	cancel()
+	<-ended
+	if n := strings.Count(log.String(), "couldn't keep"); n != 1 {
+		t.Errorf("lines in the log: got %d, want 1: %s", n, log.String())
 	}
 }

@@ -171,7 +171,7 @@ type webConn struct {
 	connected         bool // a request succeeded
 	ended             bool // the attempt is over, or is the broker's
 	answered, refused int
-	last              imprint.Code // of the last refusal
+	last              imprint.Code // of the refusal after which nothing succeeded
 }
 
 // Close closes the connection and counts it out.
@@ -190,6 +190,7 @@ func connOf(r *http.Request) *webConn {
 // succeed records a request that was answered well.
 func (c *webConn) succeed() {
 	c.answered++
+	c.last = "" // a refusal that the client got over stays a step of the attempt
 	if !c.connected {
 		c.connected = true
 		c.rec.Connected()

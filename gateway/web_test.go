@@ -514,3 +514,36 @@ func TestTheRateOfACertificateIsBoundedOverAllItsConnections(t *testing.T) {
 	}
 	t.Error("1000 requests were taken, want one a second")
 }
+
+// TestARefusalThatADeviceGotOverDoesntEndItsAttempt ensures that an attempt ends well
+// whose last request was answered well; the refusal is one of its steps.
+func TestARefusalThatADeviceGotOverDoesntEndItsAttempt(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, settings{options: gateway.Options{HTTP: gateway.HTTPOptions{PublishRate: 1}}})
+	conn := w.dialHTTPS(t, client("localhost", w.device(t, home)))
+	refused, last := 0, 0
+	for refused == 0 || last != http.StatusOK {
+		if t.Context().Err() != nil {
+			t.Fatal("no request was taken after a refused one")
+		}
+		last = ask(t, conn, post("/topics/a", "")).status
+		if last == http.StatusTooManyRequests {
+			refused++
+		}
+	}
+	_ = conn.Close()
+	ended := w.attempt(t, conn)
+	for ended.Outcome != imprint.OutcomeClosed && t.Context().Err() == nil {
+		ended = w.attempt(t, conn)
+	}
+	if ended.Code != imprint.CodeClientDisconnect {
+		t.Errorf("the attempt ended with %s, want %s", ended.Code, imprint.CodeClientDisconnect)
+	}
+	told := false
+	for _, step := range ended.Steps {
+		told = told || step.Code == imprint.CodePublishRate
+	}
+	if !told {
+		t.Errorf("steps: got %+v, want one that tells of the refusal", ended.Steps)
+	}
+}

@@ -61,9 +61,8 @@ func (w *web) serveWebSocket(rw http.ResponseWriter, r *http.Request) {
 	u.rec.OK("http.signature", "signed by %s for %s", operator.Principal, operator.Tenant)
 	socket, err := u.open(rw, r)
 	if err != nil {
-		// The library has answered; it writes what is wrong with the handshake.
-		w.count(outcomeInvalid)
-		u.end(imprint.Errorf(imprint.CodeHTTPRequest, "couldn't open the WebSocket: %w", err), "websocket")
+		w.count(outcomeOf(statusOf(err)))
+		u.end(err, "websocket")
 		return
 	}
 	defer func() { _ = socket.Close() }()
@@ -183,7 +182,11 @@ func (u *upgrade) open(rw http.ResponseWriter, r *http.Request) (*socket, error)
 		if taking.conn != nil {
 			_ = taking.conn.Close()
 		}
-		return nil, err
+		if taking.refusal != nil {
+			return nil, taking.refusal
+		}
+		// The library has answered; it writes what is wrong with the handshake.
+		return nil, imprint.Errorf(imprint.CodeHTTPRequest, "couldn't open the WebSocket: %w", err)
 	}
 	ws.SetReadLimit(maxWebSocketMessage)
 	return &socket{Conn: taking.conn, ws: ws}, nil
@@ -195,6 +198,7 @@ type hijacking struct {
 	http.ResponseWriter
 	upgrade *upgrade
 	conn    net.Conn
+	refusal error // at a limit
 }
 
 // Hijack implements http.Hijacker.
@@ -215,6 +219,7 @@ func (h *hijacking) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	}
 	u.arrival, err = u.web.gateway.admit(below)
 	if err != nil {
+		h.refusal = err
 		_ = conn.Close()
 		return nil, nil, err
 	}

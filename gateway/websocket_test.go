@@ -372,3 +372,39 @@ func flipped(s string) string {
 	}
 	return s[:len(s)-1] + string(last)
 }
+
+// TestAWebSocketThatMeetsALimitIsRefusedForIt ensures that a socket of another listener
+// that is one too many counts, and is traced, as that and not as an invalid request.
+func TestAWebSocketThatMeetsALimitIsRefusedForIt(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, settings{operators: operators(t), options: gateway.Options{MaxConnections: 1}})
+	server := httptest.NewTLSServer(w.gateway.WebSocket())
+	t.Cleanup(server.Close)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	for range 2 {
+		var below net.Conn
+		// The second may hear 101 before its socket is closed.
+		ws, _, err := websocket.Dial(ctx, presigned(t, server.URL, "60"), &websocket.DialOptions{
+			HTTPClient: noting(&tls.Config{InsecureSkipVerify: true}, &below), Subprotocols: []string{"mqtt"},
+		})
+		if err == nil {
+			defer func() { _ = ws.CloseNow() }()
+		}
+	}
+	requests := func() map[string]uint64 {
+		counts := map[string]uint64{}
+		for outcome, n := range w.gateway.Counters().Requests {
+			if n > 0 {
+				counts[gateway.HTTPOutcome(outcome).String()] = n
+			}
+		}
+		return counts
+	}
+	for len(requests()) < 2 && ctx.Err() == nil {
+		// The socket is closed a moment before it is counted.
+	}
+	if got := requests(); got["ok"] != 1 || got["unavailable"] != 1 {
+		t.Errorf("requests: got %v, want one ok, one unavailable", got)
+	}
+}

@@ -298,7 +298,7 @@ func Translate(err error) awsapi.APIError {
 		out.Code, out.Status = "ResourceNotFoundException", http.StatusNotFound
 	case imprint.CodePacketTooLarge:
 		out.Code, out.Status = awsapi.CodeTooLarge, http.StatusRequestEntityTooLarge
-	case imprint.CodeThrottled, imprint.CodeRetainedQuota, imprint.CodePublishRate, imprint.CodeQuotaExceeded, imprint.CodeQueueFull:
+	case imprint.CodeThrottled, imprint.CodeRetainedQuota, imprint.CodePublishRate, imprint.CodeQuotaExceeded:
 		out.Code, out.Status = awsapi.CodeThrottling, http.StatusTooManyRequests
 	case imprint.CodeUnavailable, imprint.CodeServerShutdown, imprint.CodeOverloaded:
 		out.Code, out.Status = "ServiceUnavailableException", http.StatusServiceUnavailable

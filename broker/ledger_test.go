@@ -1,0 +1,85 @@
+package broker_test
+
+import (
+	"fmt"
+	"path/filepath"
+	"testing"
+
+	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/broker"
+	"github.com/imprint-iot/imprint/mqtt"
+)
+
+// stalled is a house whose store takes nothing until open is called; the ledger has
+// begun to write already.
+func stalled(t *testing.T) (h *house, stall func() (open func())) {
+	g := &gate{}
+	h = newHouseOn(t, broker.Options{}, openStore(t, filepath.Join(t.TempDir(), "registry.db"), g.faults()))
+	return h, func() func() {
+		open := g.shut(t)
+		h.broker.FillLedger()
+		h.eventually("the ledger waits for the disk", func() bool { return h.broker.Unwritten() == 0 })
+		return open
+	}
+}
+
+// TestSmallMessagesForManyCountWhatTheyTake ensures that what waits for the disk is
+// counted with what each queue costs beside the bytes of the message.
+func TestSmallMessagesForManyCountWhatTheyTake(t *testing.T) {
+	t.Parallel()
+	h, stall := stalled(t)
+	id := h.register(first, allowAll)
+	const many = 30
+	for n := range many {
+		c := h.on(first, id, mqtt.V5, lasting(mqtt.V5, fmt.Sprint("sub", n), 1000))
+		c.subscribe(1, "a")
+	}
+	pub := h.on(first, id, mqtt.V5, connectAs("pub"))
+	open := stall()
+	pub.publish(1, 7, "a", "x")
+	h.eventually("the message is with the ledger", func() bool { return h.broker.Unwritten() == 1 })
+	if got, _ := h.broker.LedgerSize(); got < many*128 {
+		t.Errorf("bytes that wait: got %d, want %d or more", got, many*128)
+	}
+	open()
+	expect[*mqtt.Ack](pub)
+}
+
+// TestMessagesOfTheServerWaitForTheStore ensures that messages that no client has sent
+// wait, too, while as much as allowed waits for the disk.
+func TestMessagesOfTheServerWaitForTheStore(t *testing.T) {
+	t.Parallel()
+	sources := []struct {
+		name, topic string
+		message     func(h *house, id imprint.CertificateID, c *client)
+	}{
+		{"a will", "will", func(_ *house, _ imprint.CertificateID, c *client) { _ = c.conn.Close() }},
+		{"a retained will", "will", func(_ *house, _ imprint.CertificateID, c *client) { _ = c.conn.Close() }},
+		{"an event", "$aws/events/presence/connected/other", func(h *house, id imprint.CertificateID, _ *client) {
+			h.door(first, id, mqtt.V5).send(connectAs("other"))
+		}},
+	}
+	for _, s := range sources {
+		t.Run(s.name, func(t *testing.T) {
+			t.Parallel()
+			h, stall := stalled(t)
+			id := h.register(first, allowAll)
+			sub := h.on(first, id, mqtt.V5, lasting(mqtt.V5, "sub", 1000))
+			sub.subscribe(1, s.topic)
+			connect := willed("dev", "will", 0, 0)
+			connect.Will.Retain = s.name == "a retained will"
+			c := h.on(first, id, mqtt.V5, connect)
+			open := stall()
+			h.broker.FillLedger()
+			s.message(h, id, c)
+			h.eventually("it waits", func() bool { _, awaited := h.broker.LedgerSize(); return awaited })
+			if n := h.broker.Unwritten(); n != 1 {
+				t.Errorf("changes with the ledger: got %d, want 1", n)
+			}
+			open()
+			if got := string(expect[*mqtt.Publish](sub).Topic); got != s.topic {
+				t.Errorf("got a message on %s, want %s", got, s.topic)
+			}
+		})
+	}
+}
