@@ -54,8 +54,12 @@ func (a *arena) sample(f *flow) error {
 // samples are all that were kept.
 func (f *flow) samples() []time.Duration { return f.subscribers[0].samples }
 
+// stuckRounds is how often stuck measures each, in turns: the 99th percentile of one
+// round follows whatever else the machine does.
+const stuckRounds = 5
+
 // stuck measures a subscriber beside one of the same topic that doesn't read
-// its socket, and alone, in turns. The load is QoS 0: at QoS 1 a client that
+// its socket, and alone, in turns. Its percentile is the median of the rounds'. The load is QoS 0: at QoS 1 a client that
 // takes nothing is soon disconnected.
 func (a *arena) stuck(ctx context.Context) ([]Figure, error) {
 	f, err := a.openFlow(ctx, a.ours, oneToOne(), mqtt.QoS0, false)
@@ -68,23 +72,23 @@ func (a *arena) stuck(ctx context.Context) ([]Figure, error) {
 		return nil, err
 	}
 	var alone, beside tally
-	var aloneTook, besideTook []time.Duration
-	for range rounds {
+	var aloneP99, besideP99 []time.Duration
+	for range stuckRounds {
 		took, err := a.stuckRound(f, &alone)
 		if err != nil {
 			return nil, fmt.Errorf("without the stuck subscriber: %w", err)
 		}
-		aloneTook = append(aloneTook, took...)
+		aloneP99 = append(aloneP99, percentile(took, 99))
 		took, err = a.besideStuck(ctx, f, &beside)
 		if err != nil {
 			return nil, fmt.Errorf("beside the stuck subscriber: %w", err)
 		}
-		besideTook = append(besideTook, took...)
+		besideP99 = append(besideP99, percentile(took, 99))
 	}
-	p99 := func(all []time.Duration) float64 { return milliseconds(percentile(all, 99)) }
+	median := func(all []time.Duration) float64 { return milliseconds(percentile(all, 50)) }
 	return []Figure{
 		AtLeast("QoS 0 beside a stuck subscriber, by the clock", beside.byClock(), "messages/s", alone.byClock(), stuckGoal),
-		AtMost(fmt.Sprintf("QoS 0 beside a stuck subscriber, latency at %d messages/s, p99", latencyRate), p99(besideTook), "ms", p99(aloneTook), 1/stuckGoal),
+		AtMost(fmt.Sprintf("QoS 0 beside a stuck subscriber, latency at %d messages/s, median p99", latencyRate), median(besideP99), "ms", median(aloneP99), 1/stuckGoal),
 	}, nil
 }
 

@@ -19,11 +19,11 @@ func (s *Service) billingGroupRoutes() []awsapi.Route {
 		awsapi.Handle(UpdateBillingGroup, s.updateBillingGroup),
 		awsapi.Handle(DeleteBillingGroup, s.deleteBillingGroup),
 		awsapi.Handle(ListBillingGroups, s.listBillingGroups),
-		awsapi.HandleFor(AddThingToBillingGroup, func(c awsapi.Caller, in *AddThingToBillingGroupInput) string {
-			return billingGroupARNOf(c, in.BillingGroupName, in.BillingGroupArn)
+		awsapi.HandleForAll(AddThingToBillingGroup, func(c awsapi.Caller, in *AddThingToBillingGroupInput) []string {
+			return pairOf(billingGroupARNOf(c, in.BillingGroupName, in.BillingGroupArn), thingARNFrom(c, in.ThingName, in.ThingArn))
 		}, s.addThingToBillingGroup),
-		awsapi.HandleFor(RemoveThingFromBillingGroup, func(c awsapi.Caller, in *RemoveThingFromBillingGroupInput) string {
-			return billingGroupARNOf(c, in.BillingGroupName, in.BillingGroupArn)
+		awsapi.HandleForAll(RemoveThingFromBillingGroup, func(c awsapi.Caller, in *RemoveThingFromBillingGroupInput) []string {
+			return pairOf(billingGroupARNOf(c, in.BillingGroupName, in.BillingGroupArn), thingARNFrom(c, in.ThingName, in.ThingArn))
 		}, s.removeThingFromBillingGroup),
 		awsapi.Handle(ListThingsInBillingGroup, s.listThingsInBillingGroup),
 	}
