@@ -136,12 +136,12 @@ func checkZip(data []byte) error {
 	return nil
 }
 
-// unpacked gives the directory with the content of a zip, unpacking it the first
-// time.
-func (c *codeStore) unpacked(sum, workDir string) (string, error) {
+// unpacked gives the directory with the content of a zip, unpacking it into one
+// that is there the first time.
+func (c *codeStore) unpacked(sum, within string) (string, error) {
 	c.unpacking.Lock()
 	defer c.unpacking.Unlock()
-	dir := filepath.Join(workDir, "code", sum)
+	dir := filepath.Join(within, sum)
 	_, err := os.Lstat(dir)
 	if err == nil {
 		return dir, nil
@@ -160,10 +160,7 @@ func (c *codeStore) unpacked(sum, workDir string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("couldn't remove half a function: %w", err)
 	}
-	err = openDir(filepath.Dir(half), 0o755)
-	if err == nil {
-		err = os.Mkdir(half, 0o755)
-	}
+	err = os.Mkdir(half, 0o755)
 	if err == nil {
 		err = unzip(data, half)
 	}

@@ -117,7 +117,7 @@ func (h *host) interpreter(name string) string {
 // into the PATH that run nothing.
 func (h *host) runs(path string) bool {
 	cmd := &exec.Cmd{Path: path, Args: []string{path, "--version"}, Dir: h.opts.WorkDir, Env: []string{"PATH=" + functionPath}}
-	confine(cmd, h.opts.User)
+	confine(cmd, h.walls.prober(), namespaces{})
 	err := h.start.run(cmd)
 	if err != nil {
 		return false
@@ -181,7 +181,7 @@ func (p *process) environment(root string) ([]string, error) {
 		values[name] = value
 	}
 	for name, value := range map[string]string{
-		"AWS_LAMBDA_RUNTIME_API": p.listener.Addr().String(), "_HANDLER": f.Handler,
+		"AWS_LAMBDA_RUNTIME_API": p.listener.Addr().String() + "/" + p.secret, "_HANDLER": f.Handler,
 		"LAMBDA_TASK_ROOT": root, "LAMBDA_RUNTIME_DIR": filepath.Join(p.host.opts.WorkDir, "runtime"),
 		"AWS_REGION": region, "AWS_DEFAULT_REGION": region,
 		"AWS_LAMBDA_FUNCTION_NAME": string(f.Name), "AWS_LAMBDA_FUNCTION_VERSION": f.Version,

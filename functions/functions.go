@@ -70,8 +70,14 @@ type Options struct {
 	// WorkDir holds what is unpacked, and the processes' own directories. It is
 	// emptied at the start; User must be able to reach it. Required.
 	WorkDir string
-	// User runs the processes; nil: the server's own user.
+	// UIDBase begins the range of user ids, as long as maxUserIDs, out of which each
+	// function gets one of its own; only root can give them. 0: all share one user.
+	UIDBase uint32
+	// User runs the processes where they share one user; nil: the server's own user.
 	User *User
+	// Account is the only one whose functions run here while they share one user;
+	// empty: those of all accounts do.
+	Account imprint.AccountID
 	// Credentials gives the functions of a tenant what they call this server with;
 	// nil: nothing.
 	Credentials func(context.Context, imprint.Tenant) (Credentials, error)
@@ -172,7 +178,10 @@ func New(store imprint.Store, clock imprint.Clock, opts Options) (*Service, erro
 		slots:   slots{held: map[functionKey]int{}, waiting: map[functionKey][]chan struct{}{}},
 		clients: map[string]*http.Client{},
 	}
-	s.host = newHost(clock, opts, code)
+	s.host, err = newHost(clock, opts, code)
+	if err != nil {
+		return nil, err
+	}
 	s.queue = newQueue(s)
 	return s, nil
 }

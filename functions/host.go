@@ -57,6 +57,7 @@ type host struct {
 	opts  Options
 	code  *codeStore
 	start *starter
+	walls isolation
 
 	interpretersMu sync.Mutex
 	interpreters   map[string]string // paths by name
@@ -74,14 +75,20 @@ type host struct {
 	watching chan struct{} // closed when the memory watch has ended
 }
 
-func newHost(clock imprint.Clock, opts Options, code *codeStore) *host {
+func newHost(clock imprint.Clock, opts Options, code *codeStore) (*host, error) {
+	start := newStarter()
+	walls, err := newIsolation(opts, start)
+	if err != nil {
+		start.close()
+		return nil, err
+	}
 	h := &host{
-		clock: clock, opts: opts, code: code, start: newStarter(),
+		clock: clock, opts: opts, code: code, start: start, walls: walls,
 		pools: map[poolKey]*pool{}, counts: map[functionKey]int{}, all: map[*process]struct{}{},
 		interpreters: map[string]string{}, stop: make(chan struct{}), watching: make(chan struct{}),
 	}
 	go h.watchMemory()
-	return h
+	return h, nil
 }
 
 // now counts processes and waiting calls.

@@ -133,6 +133,10 @@ const maxStarts = 3
 
 // inProcess runs a function in a process of this machine.
 func (s *Service) inProcess(ctx context.Context, call imprint.FunctionCall, found target) (imprint.FunctionResult, error) {
+	err := s.admit(found.function) // a queued call may be older than the server's settings
+	if err != nil {
+		return imprint.FunctionResult{}, err
+	}
 	in := &invocation{
 		id: newRequestID(), arn: found.arn(), payload: call.Payload, traceID: traceID(s.clock()), done: make(chan struct{}),
 	}

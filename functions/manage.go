@@ -115,7 +115,11 @@ func (s *Service) Create(ctx context.Context, f imprint.Function, zip []byte, pu
 		f.MemoryMB = DefaultMemoryMB
 	}
 	f.Version, f.Concurrency, f.LastPublished = imprint.LatestVersion, -1, 0
-	err := check(f, len(zip) > 0)
+	err := s.admit(f)
+	if err != nil {
+		return f, err
+	}
+	err = check(f, len(zip) > 0)
 	if err != nil && len(zip) == 0 {
 		return f, err
 	}

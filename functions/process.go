@@ -78,6 +78,8 @@ type process struct {
 	host     *host
 	pool     *pool
 	dir      string // its own: TMPDIR is in it
+	user     *User
+	secret   string // begins the paths of its Runtime API
 	cmd      *exec.Cmd
 	listener net.Listener
 	server   *http.Server
@@ -104,7 +106,7 @@ type process struct {
 
 // launch starts a process. A failure is given as what the caller hears.
 func (h *host) launch(p *pool) (*process, *outcome) {
-	process := &process{host: h, pool: p, events: make(chan *invocation, 1), ended: make(chan struct{})}
+	process := &process{host: h, pool: p, secret: rand.Text(), events: make(chan *invocation, 1), ended: make(chan struct{})}
 	failed, err := process.begin()
 	if err == nil && failed == nil {
 		return process, nil
@@ -120,7 +122,7 @@ func (h *host) launch(p *pool) (*process, *outcome) {
 // begin makes what a process needs and starts it.
 func (p *process) begin() (*outcome, error) {
 	h, f := p.host, p.pool.function
-	root, err := h.code.unpacked(f.CodeSHA256, h.opts.WorkDir)
+	root, err := p.unpack()
 	if err != nil {
 		return nil, err
 	}
@@ -147,14 +149,14 @@ func (p *process) begin() (*outcome, error) {
 		return nil, err
 	}
 	p.cmd = &exec.Cmd{Path: command[0], Args: command, Dir: root, Env: env, Stdout: w, Stderr: w}
-	confine(p.cmd, h.opts.User)
+	confine(p.cmd, p.user, h.walls.namespaces)
 	err = h.start.run(p.cmd)
 	if err != nil {
 		p.logs.note("couldn't start %s: %v", filepath.Base(command[0]), err)
 		return &outcome{kind: outcomeError, payload: errorObject("Runtime.InvalidEntrypoint",
 			"RequestId: %s Error: couldn't start %s: "+cause(err), filepath.Base(command[0])), log: p.logs.take()}, nil
 	}
-	limit(p.cmd.Process.Pid, f.MemoryMB, h.opts.User != nil)
+	limit(p.cmd.Process.Pid, f.MemoryMB, p.user != nil)
 	p.server = &http.Server{
 		Handler: p, ReadHeaderTimeout: 10 * time.Second, MaxHeaderBytes: 64 << 10, ErrorLog: log.New(io.Discard, "", 0),
 	}
@@ -182,20 +184,39 @@ func cause(err error) string {
 	}
 }
 
+// unpack finds out who runs the function and gives the directory of its code.
+func (p *process) unpack() (string, error) {
+	h := p.host
+	user, err := h.userOf(p.pool.key.functionKey)
+	if err != nil {
+		return "", err
+	}
+	p.user = user
+	dir := h.codeDir(user)
+	err = openDir(filepath.Dir(dir), 0o711)
+	if err == nil {
+		err = h.walls.own(dir, user)
+	}
+	if err != nil {
+		return "", err
+	}
+	return h.code.unpacked(p.pool.function.CodeSHA256, dir)
+}
+
 // makeDir makes the process's own directory, and in it what it may write.
 func (p *process) makeDir() error {
 	processes := filepath.Join(p.host.opts.WorkDir, "processes")
 	p.dir = filepath.Join(processes, rand.Text())
 	tmp := filepath.Join(p.dir, "tmp")
-	for _, dir := range []string{processes, p.dir, tmp} {
-		err := openDir(dir, 0o711)
-		if err != nil {
-			return err
-		}
+	err := openDir(processes, 0o711)
+	if err == nil {
+		err = p.host.walls.own(p.dir, p.user)
 	}
-	var err error
-	if user := p.host.opts.User; user != nil {
-		err = os.Chown(tmp, int(user.UID), int(user.GID))
+	if err == nil {
+		err = openDir(tmp, 0o700)
+	}
+	if err == nil && p.user != nil {
+		err = os.Chown(tmp, int(p.user.UID), int(p.user.GID))
 	}
 	if err == nil {
 		err = os.Chmod(tmp, 0o700)

@@ -125,6 +125,10 @@ func (s *Service) resolveCall(tx imprint.ReadTx, call imprint.FunctionCall) (tar
 	if err != nil {
 		return target{}, err
 	}
+	err = s.admit(found.function)
+	if err != nil {
+		return target{}, err
+	}
 	if call.Principal == "" || s.opts.AllowOwnAccount {
 		return found, nil
 	}

@@ -121,7 +121,9 @@ const misuse = `#!/usr/bin/python3
 import http.client, json, os, base64
 said = []
 def call(method, path, body=None, headers={}, trailers=None):
-    c = http.client.HTTPConnection(os.environ["AWS_LAMBDA_RUNTIME_API"])
+    address, secret = os.environ["AWS_LAMBDA_RUNTIME_API"].split("/")
+    c = http.client.HTTPConnection(address)
+    path = "/" + secret + path
     if trailers:
         c.putrequest(method, path)
         c.putheader("Transfer-Encoding", "chunked")

@@ -1,6 +1,7 @@
 package functions
 
 import (
+	"crypto/subtle"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -24,9 +25,16 @@ const runtimePrefix = "/2018-06-01/runtime/"
 
 // ServeHTTP is the Runtime API for one process: next, response and error of an
 // invocation, the error of an init; and of the Extensions API what a runtime
-// needs to hear SIGTERM.
+// needs to hear SIGTERM. All paths begin with the process's secret: the port alone
+// lets nobody take its events or answer for it.
 func (p *process) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	path, isRuntime := strings.CutPrefix(r.URL.Path, runtimePrefix)
+	secret, called, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
+	if subtle.ConstantTimeCompare([]byte(secret), []byte(p.secret)) != 1 {
+		refuse(w, http.StatusForbidden, "Forbidden", "The Runtime API is at AWS_LAMBDA_RUNTIME_API, with its path.")
+		return
+	}
+	called = "/" + called
+	path, isRuntime := strings.CutPrefix(called, runtimePrefix)
 	switch {
 	case isRuntime && path == "invocation/next" && r.Method == http.MethodGet:
 		p.serveNext(w, r)
@@ -42,9 +50,9 @@ func (p *process) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		default:
 			refuse(w, http.StatusNotFound, "InvalidPath", "The Runtime API has no such path.")
 		}
-	case r.URL.Path == "/2020-01-01/extension/register" && r.Method == http.MethodPost:
+	case called == "/2020-01-01/extension/register" && r.Method == http.MethodPost:
 		p.serveRegister(w, r)
-	case r.URL.Path == "/2020-01-01/extension/event/next" && r.Method == http.MethodGet:
+	case called == "/2020-01-01/extension/event/next" && r.Method == http.MethodGet:
 		// An extension without events hears nothing until the end.
 		select {
 		case <-p.ended:

@@ -13,13 +13,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// confine gives a process a session and group of its own, its user, and its end
-// with the server.
-func confine(cmd *exec.Cmd, user *User) {
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
+// confine gives a process a session and group of its own, its user, its end with
+// the server, and namespaces.
+func confine(cmd *exec.Cmd, user *User, set namespaces) {
+	attr := &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
 	if user != nil {
-		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: user.UID, Gid: user.GID, Groups: []uint32{}}
+		attr.Credential = &syscall.Credential{Uid: user.UID, Gid: user.GID, Groups: []uint32{}}
 	}
+	if set.pid {
+		attr.Cloneflags |= syscall.CLONE_NEWPID
+	}
+	if set.user {
+		// It stays who it is, and loses every capability when its program begins.
+		attr.Cloneflags |= syscall.CLONE_NEWUSER
+		attr.UidMappings = []syscall.SysProcIDMap{{ContainerID: os.Geteuid(), HostID: os.Geteuid(), Size: 1}}
+		attr.GidMappings = []syscall.SysProcIDMap{{ContainerID: os.Getegid(), HostID: os.Getegid(), Size: 1}}
+	}
+	cmd.SysProcAttr = attr
 }
 
 // Limits of one process: open files as at AWS Lambda, one file as large as its
@@ -60,15 +70,14 @@ func awaitExit(cmd *exec.Cmd) {
 	}
 }
 
-// maxFamily bounds the processes of one group that are looked at.
-const maxFamily = 256
-
 // groupMemory sums the resident memory of a process and its descendants, in
-// bytes; 0 when it has ended. What they share is counted more than once.
+// bytes; 0 when it has ended. What they share is counted more than once. The first
+// process of a PID namespace has all others of it, and of those nested in it, as
+// descendants: the kernel makes it the parent of those whose own has ended.
 func groupMemory(pid int) int64 {
 	total := int64(0)
 	family := []int{pid}
-	for i := 0; i < len(family) && i < maxFamily; i++ {
+	for i := 0; i < len(family) && i < maxTasks; i++ {
 		dir := "/proc/" + strconv.Itoa(family[i])
 		statm, err := os.ReadFile(dir + "/statm")
 		if err != nil {

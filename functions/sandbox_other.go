@@ -7,7 +7,8 @@ import (
 	"syscall"
 )
 
-func confine(cmd *exec.Cmd, user *User) {
+// confine knows no namespaces here.
+func confine(cmd *exec.Cmd, user *User, _ namespaces) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if user != nil {
 		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: user.UID, Gid: user.GID}

@@ -31,9 +31,15 @@ const functionUser = "functions"
 
 // FunctionConfig are the settings of `imprint serve` about functions.
 type FunctionConfig struct {
-	// FunctionUser runs the processes of functions, by name or as uid:gid. Empty:
-	// the server's own user, or nobody when that is root.
+	// FunctionUser runs the processes of all functions, by name or as uid:gid. Empty:
+	// each function has a user of its own when the server is root; all have the
+	// server's own when it isn't.
 	FunctionUser string `koanf:"function-user"`
+	// FunctionUIDBase begins the 30,000 user ids of functions. Default 70000.
+	FunctionUIDBase int64 `koanf:"function-uid-base"`
+	// FunctionShareUser lets the functions of all accounts run where they share one
+	// user, so that they can read each other's keys.
+	FunctionShareUser bool `koanf:"function-share-user"`
 	// FunctionDir is where code is unpacked and processes have their directories; it
 	// is emptied at each start. Empty: a directory of the system's temporary one.
 	FunctionDir string `koanf:"function-dir"`
@@ -51,8 +57,14 @@ type FunctionConfig struct {
 	FunctionOwnAccount bool `koanf:"function-own-account"`
 }
 
+// defaultFunctionUID is past the ids of users and services, which have 16 bits, and
+// its range ends before 100000, where those of containers begin.
+const defaultFunctionUID = 70_000
+
 func addFunctionFlags(f *pflag.FlagSet) {
-	f.String("function-user", "", "user of functions' processes, name or uid:gid (default: the server's, or nobody for root)")
+	f.String("function-user", "", "one user for all functions, name or uid:gid (default: each its own for root, else the server's)")
+	f.Int64("function-uid-base", defaultFunctionUID, "first of the 30,000 user ids that functions get from a server that is root")
+	f.Bool("function-share-user", false, "run other accounts' functions although all share one user and can read each other's keys")
 	f.String("function-dir", "", "where functions are unpacked (default: below the system's temporary directory)")
 	f.Int("function-processes", 64, "bound of the processes of all functions")
 	f.Int("function-concurrency", 16, "bound of the runs of one function at once")
@@ -75,11 +87,22 @@ func (c FunctionConfig) check() error {
 	if c.FunctionIdle <= 0 {
 		return usageError{fmt.Errorf("function-idle is %s, and must be more than nothing", c.FunctionIdle)}
 	}
+	if c.FunctionUIDBase < 1 || c.FunctionUIDBase > 1<<31 {
+		return usageError{fmt.Errorf("function-uid-base is %d, and must be from 1 to %d", c.FunctionUIDBase, 1<<31)}
+	}
 	_, err := c.user()
 	return err
 }
 
-// user gives who runs functions; nil: the server's own user.
+// uidBase begins the user ids of functions; 0: they share one user.
+func (c FunctionConfig) uidBase() uint32 {
+	if c.FunctionUser != "" || os.Geteuid() != 0 {
+		return 0
+	}
+	return uint32(c.FunctionUIDBase)
+}
+
+// user gives who runs functions where they share one user; nil: the server's own.
 func (c FunctionConfig) user() (*functions.User, error) {
 	name := c.FunctionUser
 	if name == "" {
@@ -128,8 +151,13 @@ func (s *server) openFunctions(context.Context) error {
 	if err != nil {
 		return fmt.Errorf("couldn't find the functions' directory: %w", err)
 	}
+	alone := s.home.Account
+	if s.config.FunctionShareUser {
+		alone = ""
+	}
 	s.functions, err = functions.New(s.store, s.clock, functions.Options{
-		CodeDir: filepath.Join(s.config.Data, functionsDir), WorkDir: workDir, User: who,
+		CodeDir: filepath.Join(s.config.Data, functionsDir), WorkDir: workDir,
+		UIDBase: s.config.uidBase(), User: who, Account: alone,
 		Credentials: s.functionCredentials, Attempts: s.trace, AllowOwnAccount: s.config.FunctionOwnAccount,
 		MaxProcesses: s.config.FunctionProcesses, MaxConcurrency: s.config.FunctionConcurrency,
 		MaxQueued: s.config.FunctionQueue, Idle: s.config.FunctionIdle, Logger: s.logger,

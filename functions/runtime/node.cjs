@@ -7,8 +7,9 @@ const http = require("http");
 const path = require("path");
 const { pathToFileURL } = require("url");
 
-const [host, port] = process.env.AWS_LAMBDA_RUNTIME_API.split(":");
-const prefix = "/2018-06-01/runtime/";
+const [address, secret] = process.env.AWS_LAMBDA_RUNTIME_API.split("/");
+const [host, port] = address.split(":");
+const prefix = "/" + secret + "/2018-06-01/runtime/";
 const agent = new http.Agent({ keepAlive: true, maxSockets: 1 });
 
 function request(method, where, body) {

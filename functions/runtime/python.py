@@ -9,8 +9,9 @@ import sys
 import time
 import traceback
 
-PREFIX = "/2018-06-01/runtime/"
 ENV = os.environ
+ADDRESS, _, SECRET = ENV["AWS_LAMBDA_RUNTIME_API"].partition("/")
+PREFIX = "/" + SECRET + "/2018-06-01/runtime/"
 
 
 class Context:
@@ -58,8 +59,7 @@ def load():
 
 
 def main():
-    host, port = ENV["AWS_LAMBDA_RUNTIME_API"].split(":")
-    connection = http.client.HTTPConnection(host, int(port))
+    connection = http.client.HTTPConnection(ADDRESS)
     sys.path.pop(0)  # the directory of this file
     try:
         handler = load()

@@ -53,11 +53,21 @@ func main() {
 	lambda.Start(handle)
 }
 
+// pid is the process's number outside of its PID namespace, where it is 1.
+func pid() int {
+	name, err := os.Readlink("/proc/self")
+	if err != nil {
+		return os.Getpid()
+	}
+	n, _ := strconv.Atoi(name)
+	return n
+}
+
 func handle(ctx context.Context, in event) (any, error) {
 	runs++
 	switch in.Do {
 	case "echo":
-		return map[string]any{"value": in.Value, "runs": runs, "pid": os.Getpid()}, nil
+		return map[string]any{"value": in.Value, "runs": runs, "pid": pid()}, nil
 	case "about":
 		return about(ctx)
 	case "log":
@@ -138,7 +148,7 @@ func about(ctx context.Context) (any, error) {
 
 // child starts a process that outlives its parent, and then does nothing itself.
 func child(path string) (any, error) {
-	cmd := exec.Command("/bin/sh", "-c", "echo $$ >"+path+"; exec sleep 600")
+	cmd := exec.Command("/bin/sh", "-c", "read pid rest </proc/self/stat; echo $pid >"+path+"; exec sleep 600")
 	err := cmd.Start()
 	if err != nil {
 		return nil, err
@@ -148,7 +158,7 @@ func child(path string) (any, error) {
 
 // waitForFile says that it runs, by a file, and returns when another is there.
 func waitForFile(ctx context.Context, path string) (any, error) {
-	err := os.WriteFile(path+".running."+strconv.Itoa(os.Getpid()), nil, 0o600)
+	err := os.WriteFile(path+".running."+strconv.Itoa(pid()), nil, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -157,7 +167,7 @@ func waitForFile(ctx context.Context, path string) (any, error) {
 	for {
 		_, err := os.Stat(path)
 		if err == nil {
-			return os.Getpid(), nil
+			return pid(), nil
 		}
 		select {
 		case <-ticker.C:
@@ -173,7 +183,7 @@ func appendLine(path string) error {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintln(f, os.Getpid(), runs)
+	_, err = fmt.Fprintln(f, pid(), runs)
 	return errors.Join(err, f.Close())
 }
 
