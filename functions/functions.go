@@ -70,8 +70,9 @@ type Options struct {
 	// WorkDir holds what is unpacked, and the processes' own directories. It is
 	// emptied at the start; User must be able to reach it. Required.
 	WorkDir string
-	// UIDBase begins the range of user ids, as long as maxUserIDs, out of which each
-	// function gets one of its own; only root can give them. 0: all share one user.
+	// UIDBase begins the range of user ids out of which each function gets one of its
+	// own; only root can give them. The first is for trying interpreters. 0: all
+	// functions share one user.
 	UIDBase uint32
 	// User runs the processes where they share one user; nil: the server's own user.
 	User *User
@@ -87,6 +88,7 @@ type Options struct {
 	// account invoke it without AddPermission.
 	AllowOwnAccount bool
 
+	UIDs           int           // how long that range is [30,000]
 	MaxProcesses   int           // of all functions [64]
 	MaxConcurrency int           // of one function [16]
 	MaxWaiting     int           // calls of one function that wait for a process [1000]
@@ -106,7 +108,7 @@ func (o Options) withDefaults() Options {
 	for _, n := range []struct {
 		value    *int
 		fallback int
-	}{{&o.MaxProcesses, 64}, {&o.MaxConcurrency, 16}, {&o.MaxWaiting, 1000}, {&o.MaxQueued, 100_000}, {&o.QueueWorkers, 16}} {
+	}{{&o.UIDs, 30_000}, {&o.MaxProcesses, 64}, {&o.MaxConcurrency, 16}, {&o.MaxWaiting, 1000}, {&o.MaxQueued, 100_000}, {&o.QueueWorkers, 16}} {
 		if *n.value <= 0 {
 			*n.value = n.fallback
 		}

@@ -34,8 +34,17 @@ const role = "arn:aws:iam::000000000000:role/x"
 // bootstrap is the compiled test function; set once, before any test.
 var bootstrap []byte
 
+// bootstrapVariable names the compiled test function to tests that run as another
+// user.
+const bootstrapVariable = "IMPRINT_TEST_BOOTSTRAP"
+
 func TestMain(m *testing.M) {
-	err := compile()
+	var err error
+	if path := os.Getenv(bootstrapVariable); path != "" {
+		bootstrap, err = os.ReadFile(path)
+	} else {
+		err = compile()
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)

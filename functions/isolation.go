@@ -42,7 +42,7 @@ func newIsolation(opts Options, start *starter) (isolation, error) {
 		own := &User{UID: opts.UIDBase, GID: opts.UIDBase}
 		err := permits(start, own, namespaces{})
 		if err == nil {
-			w.ids, err = openUserIDs(filepath.Join(opts.CodeDir, "users.json"), opts.UIDBase)
+			w.ids, err = openUserIDs(filepath.Join(opts.CodeDir, "users.json"), opts.UIDBase, uint32(opts.UIDs))
 			if err != nil {
 				return w, err
 			}
@@ -107,14 +107,12 @@ func (s *Service) admit(f imprint.Function) error {
 			"if all accounts trust each other; or use a webhook (imprint.webhook).")
 }
 
-// maxUserIDs is how many user ids there are for functions, with the prober's.
-const maxUserIDs = 30_000
-
 // userIDs gives each function, of all its versions, a user and group id that
 // stays its own as long as the function is there, also over restarts.
 type userIDs struct {
 	path string
-	base uint32
+	base uint32 // the prober's; functions get those after it
+	size uint32 // of the range
 
 	mu    sync.Mutex
 	owned map[uint32]functionKey
@@ -123,8 +121,8 @@ type userIDs struct {
 
 // openUserIDs reads what was given before. Ids outside of the range, which was
 // another then, are given anew.
-func openUserIDs(path string, base uint32) (*userIDs, error) {
-	u := &userIDs{path: path, base: base, owned: map[uint32]functionKey{}, of: map[functionKey]uint32{}}
+func openUserIDs(path string, base, size uint32) (*userIDs, error) {
+	u := &userIDs{path: path, base: base, size: size, owned: map[uint32]functionKey{}, of: map[functionKey]uint32{}}
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return u, nil
@@ -143,7 +141,7 @@ func openUserIDs(path string, base uint32) (*userIDs, error) {
 			return nil, imprint.Errorf(imprint.CodeInternal, "the user ids of functions, %s, are damaged", path).
 				WithHint("Restore the file from a backup, or remove it: each function then gets a new id.")
 		}
-		if uint32(id) > base && uint32(id)-base < maxUserIDs {
+		if uint32(id) > base && uint32(id)-base < size {
 			u.put(uint32(id), functionKey{imprint.Tenant{Account: imprint.AccountID(parts[0]), Region: imprint.Region(parts[1])}, imprint.FunctionName(parts[2])})
 		}
 	}
@@ -183,7 +181,7 @@ func (u *userIDs) user(key functionKey, gone func(functionKey) (bool, error), le
 }
 
 func (u *userIDs) free(gone func(functionKey) (bool, error), leave func(id uint32) error) (uint32, error) {
-	for id := u.base + 1; id < u.base+maxUserIDs; id++ {
+	for id := u.base + 1; id < u.base+u.size; id++ {
 		if _, taken := u.owned[id]; !taken {
 			return id, nil
 		}
@@ -201,7 +199,7 @@ func (u *userIDs) free(gone func(functionKey) (bool, error), leave func(id uint3
 			return id, nil
 		}
 	}
-	return 0, imprint.Errorf(imprint.CodeUnavailable, "all %d user ids of functions are taken", maxUserIDs-1).
+	return 0, imprint.Errorf(imprint.CodeUnavailable, "all %d user ids of functions are taken", u.size-1).
 		WithHint("Delete functions that aren't needed.")
 }
 

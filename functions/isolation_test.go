@@ -1,0 +1,333 @@
+package functions_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/functions"
+)
+
+// uidBase begins the user ids of the functions of these tests.
+const uidBase = 71_000
+
+var stranger = imprint.Tenant{Account: "111111111111", Region: "us-east-1"}
+
+// apart is a room whose functions have users of their own.
+func apart(t testing.TB, change func(*functions.Options)) *house {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Fatal("run this test as root: nobody else can give functions users of their own")
+	}
+	work := filepath.Join(outside(t), "work")
+	return open(t, func(o *functions.Options) {
+		o.UIDBase, o.WorkDir, o.Account = uidBase, work, home.Account
+		if change != nil {
+			change(o)
+		}
+	})
+}
+
+// victimCode says where its secrets are, and echoes.
+const victimCode = `
+import os
+def handler(event, context):
+    if event == "where":
+        return {"api": os.environ["AWS_LAMBDA_RUNTIME_API"], "code": os.environ["LAMBDA_TASK_ROOT"], "tmp": os.environ["TMPDIR"],
+                "uid": os.getuid(), "pid": int(os.readlink("/proc/self"))}
+    return event
+`
+
+// spyCode takes what it can of another function that it knows all places of, until
+// it is told to stop.
+const spyCode = `
+import glob, http.client, os, signal, time
+def polled(address, prefix):
+    c = http.client.HTTPConnection(address, timeout=30)
+    c.request("GET", prefix + "/2018-06-01/runtime/invocation/next")
+    r = c.getresponse()
+    body = r.read().decode()
+    if r.status == 200:
+        where = prefix + "/2018-06-01/runtime/invocation/" + r.headers["Lambda-Runtime-Aws-Request-Id"] + "/response"
+        c.request("POST", where, '"forged"')
+        body += str(c.getresponse().status)
+    return "%d %s" % (r.status, "event" if r.status == 200 else "nothing")
+def handler(event, context):
+    got = {"environs": 0, "read": [], "answers": [], "killed": []}
+    for path in glob.glob("/proc/[0-9]*/environ"):
+        try:
+            got["environs"] += b"MARK=of-the-victim" in open(path, "rb").read()
+        except OSError:
+            pass
+    for path in event["files"]:
+        try:
+            got["read"].append(os.listdir(path) if os.path.isdir(path) else open(path).read()[:9])
+        except OSError:
+            pass
+    for pid in event["pids"]:
+        try:
+            os.kill(pid, signal.SIGKILL)
+            got["killed"].append(pid)
+        except OSError:
+            pass
+    open(event["gate"] + ".running", "w").close()
+    answers, own = set(), "/" + os.environ["AWS_LAMBDA_RUNTIME_API"].partition("/")[2]
+    while True:
+        for prefix in ["", own, "/" + "A" * 26, "//", own + own]:
+            answers.add(polled(event["address"], prefix))
+        if os.path.exists(event["gate"]):
+            got["answers"] = sorted(answers)
+            return got
+`
+
+// place is what the victim says of itself.
+type place struct {
+	API, Code, Tmp string
+	UID, PID       int
+}
+
+func of(tenant imprint.Tenant, name string, event any) imprint.FunctionCall {
+	payload, err := json.Marshal(event)
+	if err != nil {
+		panic(err)
+	}
+	return imprint.FunctionCall{Tenant: tenant, ARN: tenant.FunctionARN(imprint.FunctionName(name)), Payload: payload}
+}
+
+// A function of one account that knows process, port and directories of another
+// one's reads nothing of it, gets none of its events, and can't answer for it.
+func TestAFunctionGetsNothingOfAnotherAccounts(t *testing.T) {
+	t.Parallel()
+	h := apart(t, func(o *functions.Options) { o.MaxConcurrency = 1 })
+	inPython := func(tenant imprint.Tenant) func(*imprint.Function) {
+		return func(f *imprint.Function) {
+			python(f)
+			f.Tenant = tenant
+			f.Environment = map[string]string{"MARK": "of-the-" + string(f.Name)}
+		}
+	}
+	h.putZip("victim", zipOf(t, file{"index.py", victimCode, 0o644}), inPython(home))
+	// The same code in another account doesn't share the directory either.
+	h.putZip("twin", zipOf(t, file{"index.py", victimCode, 0o644}), inPython(stranger))
+	h.putZip("spy", zipOf(t, file{"index.py", spyCode, 0o644}), inPython(stranger))
+	where := decode[place](t, h.must("victim", `"where"`).Payload)
+	result, err := h.Invoke(t.Context(), of(stranger, "twin", "where"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	twin := decode[place](t, result.Payload)
+	if where.UID <= uidBase || where.UID == twin.UID || where.Code == twin.Code {
+		t.Errorf("got %+v and %+v, want users and directories of their own", where, twin)
+	}
+	address, _, _ := strings.Cut(where.API, "/")
+	gate := filepath.Join(outside(t), "go")
+	spied := make(chan imprint.FunctionResult, 1)
+	go func() {
+		result, err := h.Invoke(t.Context(), of(stranger, "spy", map[string]any{
+			"address": address, "gate": gate, "pids": []int{where.PID, twin.PID, os.Getpid()},
+			"files": []string{where.Code, filepath.Join(where.Code, "index.py"), filepath.Dir(where.Code), where.Tmp, filepath.Dir(where.Tmp),
+				twin.Code, h.opts.WorkDir, filepath.Join(h.opts.WorkDir, "code"), filepath.Join(h.opts.WorkDir, "processes"),
+				h.opts.CodeDir, filepath.Join(filepath.Dir(h.opts.CodeDir), "master.key")},
+		}))
+		if err != nil {
+			t.Errorf("the spy: %v\n%s", err, result.Log)
+		}
+		spied <- result
+	}()
+	eventually(t, "the spy", func() bool { return exists(gate+".running") || len(spied) > 0 })
+	for n := range 100 {
+		event := fmt.Sprintf(`"event %d"`, n)
+		if got := string(h.must("victim", event).Payload); got != event {
+			t.Errorf("the victim's caller got %s, want %s", got, event)
+		}
+	}
+	release(t, gate)
+	type loot struct {
+		Environs              int
+		Read, Answers, Killed []any
+	}
+	want := loot{Read: []any{}, Answers: []any{"403 nothing"}, Killed: []any{}}
+	if diff := cmp.Diff(want, decode[loot](t, (<-spied).Payload)); diff != "" {
+		t.Errorf("the spy's loot: %s", diff)
+	}
+	if again := decode[place](t, h.must("victim", `"where"`).Payload); again != where {
+		t.Errorf("got %+v, want the same process as before, %+v", again, where)
+	}
+}
+
+// escapeCode starts a process in a session of its own whose parent ends.
+const escapeCode = `
+import subprocess, sys, time
+def handler(event, context):
+    subprocess.run(["/bin/sh", "-c", "(read pid rest </proc/self/stat; echo $pid >$0.half; mv $0.half $0; exec $1) &", event["path"], event["program"]],
+                   start_new_session=True, stdin=subprocess.DEVNULL)
+    time.sleep(event["seconds"])
+    return 1
+`
+
+// hungryCode holds more and more memory.
+const hungryCode = `#!/bin/sh
+exec python3 -c '
+import time
+x = bytearray(300 << 20)
+for i in range(0, len(x), 4096): x[i] = 1
+time.sleep(600)'
+`
+
+func TestNothingEscapesAFunctionsLimits(t *testing.T) {
+	t.Parallel()
+	h := open(t, nil)
+	code := zipOf(t, file{"index.py", escapeCode, 0o644}, file{"hungry", hungryCode, 0o755}, file{"sleeps", "#!/bin/sh\nexec sleep 600\n", 0o755})
+	h.putZip("late", code, func(f *imprint.Function) { python(f); f.Timeout = 5 * time.Second })
+	h.putZip("fine", code, python)
+	for _, test := range []struct {
+		what, function, program string
+		seconds                 int
+		code                    imprint.Code
+		payload                 string
+	}{
+		{"the time", "late", "./sleeps", 600, imprint.CodeFunctionTimeout, "Task timed out"},
+		{"the memory", "fine", "./hungry", 600, imprint.CodeFunctionFailed, "Runtime.OutOfMemory"},
+		{"the end of the function", "fine", "./sleeps", 0, "", "1"},
+	} {
+		path := filepath.Join(outside(t), "pid")
+		result, err := h.Invoke(t.Context(), of(home, test.function, map[string]any{"path": path, "program": test.program, "seconds": test.seconds}))
+		wantCode(t, err, test.code)
+		if !strings.Contains(string(result.Payload), test.payload) {
+			t.Errorf("%s: got %s, want %s\n%s", test.what, result.Payload, test.payload, result.Log)
+		}
+		eventually(t, "the process that wants to escape "+test.what, func() bool { return exists(path) })
+		pid := readPID(t, path)
+		if test.code == "" {
+			if !alive(pid) {
+				t.Error("what a function started ended with a run, not with the function")
+			}
+			h.Close()
+		}
+		eventually(t, "the end of what would escape "+test.what, func() bool { return !alive(pid) })
+	}
+}
+
+// Functions have the same limits under a server that isn't root, which has one user
+// for all.
+func TestFunctionsOfAServerThatIsntRoot(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Fatal("run this test as root: it becomes another user")
+	}
+	dir := outside(t)
+	err := os.WriteFile(filepath.Join(dir, "bootstrap"), bootstrap, 0o755)
+	if err != nil {
+		t.Fatal(err)
+	}
+	program, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Written by this process, it would be busy while another test starts a program.
+	copied, err := exec.CommandContext(t.Context(), "cp", program, filepath.Join(dir, "tests")).CombinedOutput()
+	if err != nil {
+		t.Fatalf("cp: %v\n%s", err, copied)
+	}
+	cmd := exec.CommandContext(t.Context(), filepath.Join(dir, "tests"), "-test.v", "-test.run",
+		"^(TestAWarmProcessTakesTheNextEvent|TestNothingEscapesAFunctionsLimits|TestNodeAndPythonRun|TestIdleProcessesEndAndHearOfIt)$")
+	cmd.Dir = dir
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "TMPDIR=" + dir, bootstrapVariable + "=" + filepath.Join(dir, "bootstrap")}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	out, err := cmd.CombinedOutput()
+	if err != nil || strings.Count(string(out), "\n--- PASS: ") != 4 {
+		t.Errorf("%v (user namespaces must be allowed: sysctl kernel.apparmor_restrict_unprivileged_userns=0)\n%s", err, out)
+	}
+}
+
+func TestOtherAccountsAreRefusedWhereAllShareOneUser(t *testing.T) {
+	t.Parallel()
+	h := open(t, func(o *functions.Options) { o.Account = home.Account })
+	h.put("f", nil)
+	h.echo("f")
+	theirs := imprint.Function{Tenant: stranger, Name: "f", Runtime: "provided.al2023", Handler: "bootstrap", Role: role}
+	_, err := h.Create(t.Context(), theirs, packed(), false)
+	wantCode(t, err, imprint.CodeFunctionDenied)
+	if hint := imprint.HintOf(err); !strings.Contains(hint, "--function-share-user") {
+		t.Errorf("the hint is %q", hint)
+	}
+	// One that is there from other times doesn't run, now or later.
+	theirs.Version, theirs.Concurrency, theirs.Timeout, theirs.MemoryMB = imprint.LatestVersion, -1, time.Second, 128
+	err = h.store.Update(t.Context(), func(tx imprint.Tx) error { return tx.PutFunction(theirs) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	call := of(stranger, "f", nil)
+	_, err = h.Invoke(t.Context(), call)
+	wantCode(t, err, imprint.CodeFunctionDenied)
+	wantCode(t, h.Check(t.Context(), call), imprint.CodeFunctionDenied)
+	wantCode(t, h.InvokeLater(t.Context(), call), imprint.CodeFunctionDenied)
+	// A webhook runs elsewhere.
+	theirs.Name, theirs.Runtime, theirs.Handler = "hook", functions.RuntimeWebhook, "https://hooks.example.com/"
+	theirs.Environment = map[string]string{functions.WebhookSecret: "a-long-random-secret"}
+	_, err = h.Create(t.Context(), theirs, nil, false)
+	wantCode(t, err, "")
+}
+
+func TestAFunctionsUserIsItsOwnWhileItIsThere(t *testing.T) {
+	t.Parallel()
+	h := apart(t, func(o *functions.Options) { o.UIDs = 3 })
+	uid := func(h *house, name string) int {
+		return decode[about](t, h.must(name, do("about", "")).Payload).UID
+	}
+	for _, name := range []string{"a", "b", "c"} {
+		h.put(name, nil)
+	}
+	a, b := uid(h, "a"), uid(h, "b")
+	if a == b || a <= uidBase || b <= uidBase {
+		t.Errorf("got the users %d and %d", a, b)
+	}
+	_, err := h.Invoke(t.Context(), call("c", do("about", "")))
+	wantCode(t, err, imprint.CodeUnavailable)
+	// After a restart they are the same, whoever comes first.
+	h.Close()
+	opts := h.opts
+	s, err := functions.New(h.store, time.Now, opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again := &house{Service: s, t: t, store: h.store, opts: opts}
+	t.Cleanup(again.Close)
+	if gotB, gotA := uid(again, "b"), uid(again, "a"); gotA != a || gotB != b {
+		t.Errorf("got the users %d and %d, want %d and %d", gotA, gotB, a, b)
+	}
+	err = again.Delete(t.Context(), home, "a", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the end of the deleted function's process", func() bool { return again.Counters().Processes == 1 })
+	if got := uid(again, "c"); got != a {
+		t.Errorf("got the user %d, want that of the deleted function, %d", got, a)
+	}
+}
+
+func TestDamagedUserIDsAreRefused(t *testing.T) {
+	t.Parallel()
+	h := apart(t, nil)
+	h.Close()
+	for _, text := range []string{"{", `{"x":"a/b/c"}`, `{"71001":"f"}`} {
+		err := os.WriteFile(filepath.Join(h.opts.CodeDir, "users.json"), []byte(text), 0o600)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := functions.New(h.store, time.Now, h.opts)
+		if err == nil {
+			s.Close()
+			t.Errorf("%s: taken", text)
+		}
+	}
+}
