@@ -10,14 +10,16 @@
 // What it promises: a process gets one event at a time, over the Runtime API of
 // AWS Lambda (version 2018-06-01) on a loopback port of its own, and is kept warm
 // for the next; init, run time, memory, answers, logs, processes, waiting calls
-// and queues are bounded; at a timeout the whole process group is killed; an
-// asynchronous call is durable when InvokeLater returns, and is tried again after
+// and queues are bounded; where the system allows it, a function has a user of its
+// own, out of reach of the others, and a PID namespace, so that nothing that it
+// starts outlives it; an asynchronous call is durable when InvokeLater returns, and is tried again after
 // failures, also over a restart.
 //
-// What it does not do: isolate functions from each other. They run as one
-// unprivileged user, without a container: give it code that you would run
-// yourself. It has no VPCs, layers, container images, file systems, streaming
-// answers or X-Ray, and /tmp is the machine's: a private directory is in TMPDIR.
+// What it does not do: wall functions off from the machine. They have no container;
+// its network and /tmp are theirs, too: a private directory is in TMPDIR. A server
+// that isn't root has one user for all functions, and then runs those of one account
+// alone. It has no VPCs, layers, container images, file systems, streaming answers
+// or X-Ray.
 //
 // Sources: AWS Lambda's "Runtime API", "Configure environment variables", Invoke
 // of its API reference, and aws-lambda-go, whose client is the oracle of the
