@@ -1,8 +1,10 @@
 package functions_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -217,10 +219,10 @@ func TestNothingEscapesAFunctionsLimits(t *testing.T) {
 	}
 }
 
-// Functions have the same limits under a server that isn't root, which has one user
-// for all.
-func TestFunctionsOfAServerThatIsntRoot(t *testing.T) {
-	t.Parallel()
+// testsAsOthers copies this program and the test function to where other users can
+// run them, and gives the program and its environment.
+func testsAsOthers(t *testing.T) (program string, env []string) {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Fatal("run this test as root: it becomes another user")
 	}
@@ -229,23 +231,64 @@ func TestFunctionsOfAServerThatIsntRoot(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	program, err := os.Executable()
+	own, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
 	// Written by this process, it would be busy while another test starts a program.
-	copied, err := exec.CommandContext(t.Context(), "cp", program, filepath.Join(dir, "tests")).CombinedOutput()
+	program = filepath.Join(dir, "tests")
+	copied, err := exec.CommandContext(t.Context(), "cp", own, program).CombinedOutput()
 	if err != nil {
 		t.Fatalf("cp: %v\n%s", err, copied)
 	}
-	cmd := exec.CommandContext(t.Context(), filepath.Join(dir, "tests"), "-test.v", "-test.run",
+	return program, []string{"PATH=" + os.Getenv("PATH"), "TMPDIR=" + dir, bootstrapVariable + "=" + filepath.Join(dir, "bootstrap")}
+}
+
+// Functions have the same limits under a server that isn't root, which has one user
+// for all.
+func TestFunctionsOfAServerThatIsntRoot(t *testing.T) {
+	t.Parallel()
+	program, env := testsAsOthers(t)
+	cmd := exec.CommandContext(t.Context(), program, "-test.v", "-test.run",
 		"^(TestAWarmProcessTakesTheNextEvent|TestNothingEscapesAFunctionsLimits|TestNodeAndPythonRun|TestIdleProcessesEndAndHearOfIt)$")
-	cmd.Dir = dir
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "TMPDIR=" + dir, bootstrapVariable + "=" + filepath.Join(dir, "bootstrap")}
+	cmd.Dir, cmd.Env = filepath.Dir(program), env
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 	out, err := cmd.CombinedOutput()
 	if err != nil || strings.Count(string(out), "\n--- PASS: ") != 4 {
 		t.Errorf("%v (user namespaces must be allowed: sysctl kernel.apparmor_restrict_unprivileged_userns=0)\n%s", err, out)
+	}
+}
+
+func TestWhatTheSystemDeniesIsSaidOnce(t *testing.T) {
+	t.Parallel()
+	var said bytes.Buffer
+	h := apart(t, func(o *functions.Options) { o.Logger = slog.New(slog.NewTextHandler(&said, nil)) })
+	h.put("f", nil)
+	h.echo("f")
+	h.echo("f")
+	h.Close()
+	t.Log(said.String())
+	if n := strings.Count(said.String(), "functions have no PID namespaces"); n > 1 {
+		t.Errorf("said %d times", n)
+	}
+}
+
+// In a container that may neither make namespaces nor has other user ids, functions
+// run in one user, and the log says what they lack.
+func TestFunctionsInALockedDownContainer(t *testing.T) {
+	t.Parallel()
+	program, env := testsAsOthers(t)
+	cmd := exec.CommandContext(t.Context(), "unshare", "--user", "--map-root-user", "/bin/sh", "-c",
+		`echo 0 >/proc/sys/user/max_pid_namespaces && exec "$0" -test.v -test.run '^(TestWhatTheSystemDeniesIsSaidOnce|TestNodeAndPythonRun|TestATimeoutEndsWhatTheFunctionStarted)$'`, program)
+	cmd.Dir, cmd.Env = filepath.Dir(program), env
+	out, err := cmd.CombinedOutput()
+	if err != nil || strings.Count(string(out), "\n--- PASS: ") != 3 {
+		t.Errorf("%v\n%s", err, out)
+	}
+	for _, want := range []string{"functions have no PID namespaces", "functions share one user"} {
+		if n := strings.Count(string(out), want); n != 1 {
+			t.Errorf("%q is said %d times, want once\n%s", want, n, out)
+		}
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -148,13 +149,11 @@ func (p *process) begin() (*outcome, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.cmd = &exec.Cmd{Path: command[0], Args: command, Dir: root, Env: env, Stdout: w, Stderr: w}
-	confine(p.cmd, p.user, h.walls.namespaces)
-	err = h.start.run(p.cmd)
+	err = p.start(&exec.Cmd{Path: command[0], Args: command, Dir: root, Env: env, Stdout: w, Stderr: w})
 	if err != nil {
 		p.logs.note("couldn't start %s: %v", filepath.Base(command[0]), err)
 		return &outcome{kind: outcomeError, payload: errorObject("Runtime.InvalidEntrypoint",
-			"RequestId: %s Error: couldn't start %s: "+cause(err), filepath.Base(command[0])), log: p.logs.take()}, nil
+			"RequestId: %s Error: couldn't start %s: %s", newRequestID(), filepath.Base(command[0]), cause(err)), log: p.logs.take()}, nil
 	}
 	limit(p.cmd.Process.Pid, f.MemoryMB, p.user != nil)
 	p.server = &http.Server{
@@ -171,6 +170,26 @@ func (p *process) begin() (*outcome, error) {
 	}
 	h.work.Go(func() { _ = p.server.Serve(p.listener) })
 	return nil, nil
+}
+
+// A program that was unpacked a moment ago is busy until processes that were begun
+// meanwhile, which inherited the writer's file, have closed it.
+const (
+	busyTries = 200
+	busyPause = 10 * time.Millisecond
+)
+
+// start starts the process from a template.
+func (p *process) start(template *exec.Cmd) error {
+	for try := 1; ; try++ {
+		p.cmd = &exec.Cmd{Path: template.Path, Args: template.Args, Dir: template.Dir, Env: template.Env, Stdout: template.Stdout, Stderr: template.Stderr}
+		confine(p.cmd, p.user, p.host.walls.namespaces)
+		err := p.host.start.run(p.cmd)
+		if !errors.Is(err, syscall.ETXTBSY) || try == busyTries {
+			return err
+		}
+		<-time.After(busyPause)
+	}
 }
 
 // cause is the innermost reason of a failed start, without paths.

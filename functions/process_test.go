@@ -135,7 +135,7 @@ func TestFunctionsThatFail(t *testing.T) {
 		{"an init that fails", "badinit", do("echo", ""), imprint.CodeFunctionFailed, `Runtime exited with error: exit status 7`, "init fails"},
 		{"an init that hangs", "hanginit", do("echo", ""), imprint.CodeFunctionTimeout, `Initialization timed out after 2.00 seconds`, ""},
 		{"no bootstrap", "nothing", "{}", imprint.CodeFunctionFailed, `Couldn't find valid bootstrap(s)`, ""},
-		{"a bootstrap that can't run", "nonsense", "{}", imprint.CodeFunctionFailed, `exec format error`, ""},
+		{"a bootstrap that can't run", "nonsense", "{}", imprint.CodeFunctionFailed, ` Error: couldn't start bootstrap: exec format error"`, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			at := h
