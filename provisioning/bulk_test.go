@@ -52,6 +52,12 @@ type bulkWorld struct {
 // startBulk makes the flow over a store; the function ends it.
 func startBulk(t *testing.T, store imprint.Store, input provisioning.BulkInput) (*provisioning.Bulk, func()) {
 	t.Helper()
+	return startBulkWith(t, store, input, clock, provisioning.BulkOptions{})
+}
+
+// startBulkWith is startBulk with a clock and options of one's own.
+func startBulkWith(t *testing.T, store imprint.Store, input provisioning.BulkInput, clock imprint.Clock, opts provisioning.BulkOptions) (*provisioning.Bulk, func()) {
+	t.Helper()
 	dir := t.TempDir()
 	key, err := seal.LoadOrCreateMasterKey(filepath.Join(dir, "master.key"))
 	if err != nil {
@@ -70,7 +76,8 @@ func startBulk(t *testing.T, store imprint.Store, input provisioning.BulkInput) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	bulk, err := provisioning.NewBulk(t.Context(), claims, input, provisioning.BulkOptions{Logger: quiet(), Retry: time.Millisecond})
+	opts.Logger, opts.Retry = quiet(), time.Millisecond
+	bulk, err := provisioning.NewBulk(t.Context(), claims, input, opts)
 	if err != nil {
 		t.Fatal(err)
 	}
