@@ -20,9 +20,17 @@ run: build ## the server, for real use, with its data in ./imprint-data
 # its memory is its own.
 RACE := -race -gcflags=modernc.org/sqlite/lib=-race=false -gcflags=modernc.org/libc=-race=false
 
-test: tools build ## all tests with the race detector, with the real AWS CLI, mosquitto and openssl
-	CGO_ENABLED=1 IMPRINT_CI=1 $(GO) test $(RACE) -timeout 18m ./...
+# Those of the whole-system tests that put most weight on the server at once.
+STORMS := 'EveryAbuse|KillAtAnyMoment|BrokenConnections|Choppy|CutsAtAnyByte|RandomPlays|ProvisionedByClaim|TwoTenants|JITRDevices'
+
+test: tools build ## all tests with the race detector, with the real AWS CLI, mosquitto and openssl; of those of the whole system some
+	CGO_ENABLED=1 IMPRINT_CI=1 $(GO) test $(RACE) -timeout 18m $$($(GO) list ./... | grep -v -e '/test$$' -e '/bench$$')
+	IMPRINT_CI=1 $(GO) test -timeout 18m ./test ./bench
+	CGO_ENABLED=1 IMPRINT_CI=1 $(GO) test $(RACE) -timeout 18m -run $(STORMS) ./test
 	IMPRINT_CI=1 $(GO) test -timeout 5m -tags kafka -run Kafka ./rules
+
+test-system-race: tools build ## all tests of the whole system against a server with the race detector
+	CGO_ENABLED=1 IMPRINT_CI=1 $(GO) test $(RACE) -timeout 30m ./test ./bench
 
 tools: ## Debian packages that the tests need, where they are missing
 	./scripts/test-tools

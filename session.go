@@ -48,8 +48,8 @@ type QueuedMessage struct {
 	// Packet is the message as an MQTT 5 PUBLISH packet with QoS 1.
 	Packet    []byte
 	ExpiresAt time.Time // zero: doesn't expire
-	// Group is the Key of the ShareGroup that has chosen the session; 0: the message
-	// is the session's own, or in a group's queue.
+	// Group says which shared subscription has chosen the session, by a number that
+	// stands for its filter; 0: the message is the session's own, or in a group's queue.
 	Group int64
 }
 

@@ -305,9 +305,12 @@ func (b *Broker) Shutdown(ctx context.Context) error {
 			return fmt.Errorf("couldn't wait for the end of all sessions: %w", ctx.Err())
 		}
 	}
-	b.timers.close()
+	err := b.timers.close(ctx)
+	if err != nil {
+		return err
+	}
 	// What the ledger has may still start something in the background.
-	err := b.ledger.wait(ctx, change{write: func(imprint.Tx) error { return nil }})
+	err = b.ledger.wait(ctx, change{write: func(imprint.Tx) error { return nil }})
 	if err != nil && imprint.CodeOf(err) != imprint.CodeServerShutdown {
 		b.opts.Logger.Error("couldn't store what the last sessions left", "error", err)
 	}

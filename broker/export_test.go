@@ -65,6 +65,25 @@ func (b *Broker) Timers() int {
 	return len(b.timers.due)
 }
 
+// Groups tells what the shared subscriptions of a tenant remember: the messages
+// that their queues count, and those that were drawn for a member.
+func (b *Broker) Groups(t imprint.Tenant) (counted, chosen int) {
+	r := b.realm(t)
+	r.mu.Lock()
+	var queues []*groupQueue
+	for _, q := range r.queues {
+		queues = append(queues, q)
+	}
+	r.mu.Unlock()
+	for _, q := range queues {
+		q.group.mu.Lock()
+		chosen += len(q.group.chosen)
+		q.group.mu.Unlock()
+		counted += b.ledger.waiting(&q.queue)
+	}
+	return counted, chosen
+}
+
 // NoSubscriptions tells that nothing is left in a tenant's topics.
 func (b *Broker) NoSubscriptions(t imprint.Tenant) bool {
 	tree := &b.realm(t).topics

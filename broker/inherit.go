@@ -96,7 +96,7 @@ func (i *inheritance) tell() {
 	for _, g := range i.given {
 		if !told[g.queue] {
 			told[g.queue] = true
-			g.queue.storedMessage(g.seq)
+			g.queue.storedMessage(g.seq, nil)
 		}
 	}
 }

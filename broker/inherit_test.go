@@ -171,13 +171,17 @@ func TestAnInheritanceOfUnknownOutcomeIsFound(t *testing.T) {
 	heir := h.member(id, mqtt.V5, "heir", "t", 1)
 	expect[*mqtt.Suback](heir)
 	leaver.cut()
+	// What the ledger has before this is on disk then, and nothing else is to be
+	// written.
+	h.on(first, id, mqtt.V5, lasting(mqtt.V5, "probe", 1000)).subscribe(1, "elsewhere")
 	h.must(h.log.Flush(t.Context()))
-	armed.Store(true) // nothing else is to be written
+	armed.Store(true)
 	h.ahead.Add(int64(51 * time.Second))
 	heir.takesExactly(all(many))
 	if armed.Load() {
 		t.Error("no commit was reported to fail")
 	}
+	h.eventually("the group's queue is empty", func() bool { counted, _ := h.broker.Groups(first); return counted == 0 })
 }
 
 // TestAMessageThatNobodyMayReceiveHoldsUpNoOther has a member that may not receive
@@ -252,6 +256,112 @@ func TestAMessageGoesToAMemberThatTakesItsSize(t *testing.T) {
 			h.eventually("the message is discarded", func() bool { return h.broker.Counters().PublishDropped == 1 })
 		})
 	}
+}
+
+// TestAMemberThatComesBackSmallPassesOn ensures that what waits in the queue of a
+// stored member that takes its size no longer goes to another one.
+func TestAMemberThatComesBackSmallPassesOn(t *testing.T) {
+	t.Parallel()
+	h := newHouseOn(t, broker.Options{}, openStore(t, filepath.Join(t.TempDir(), "registry.db"), sqlite.Faults{}))
+	id := h.register(first, allowAll)
+	leaver := h.leaver(id, mqtt.V5, "t", sharedMessage+"t")
+	pub := h.on(first, id, mqtt.V5, connectAs("pub"))
+	large := fmt.Sprintf("%200d", 1)
+	pub.published("t", large)
+	expect[*mqtt.Publish](leaver)
+	leaver.cut()
+	other := h.member(id, mqtt.V5, "other", "t", 1)
+	expect[*mqtt.Suback](other)
+	connect := lasting(mqtt.V5, "leavert", 50)
+	connect.Properties.MaximumPacketSize = 64
+	connect.Properties.Mark(mqtt.PropMaximumPacketSize)
+	h.back(first, id, mqtt.V5, connect).silent()
+	other.takesExactly(map[string]int{large: 1})
+}
+
+// TestABusyMemberHoldsUpNoOther has a member with as many messages as it may hold,
+// and one that may not receive those that come next.
+func TestABusyMemberHoldsUpNoOther(t *testing.T) {
+	t.Parallel()
+	h := newHouseOn(t, broker.Options{}, openStore(t, filepath.Join(t.TempDir(), "registry.db"), sqlite.Faults{}))
+	id, deaf := h.register(first, allowAll), h.register(first, deafToB)
+	keeper := h.on(first, id, mqtt.V5, lasting(mqtt.V5, "keeper", 1000))
+	keeper.subscribe(1, "$share/g/+")
+	keeper.goodbye()
+	busy := h.on(first, id, mqtt.V5, connectAs("busy"))
+	busy.subscribe(1, "$share/g/+")
+	const held = 100
+	h.fill(id, "b", held)
+	var ids []uint16
+	for range held {
+		ids = append(ids, expect[*mqtt.Publish](busy).PacketID)
+	}
+	other := h.on(first, deaf, mqtt.V5, connectAs("other"))
+	other.subscribe(1, "$share/g/+")
+	pub := h.on(first, id, mqtt.V5, connectAs("pub"))
+	pub.published("b", "secret")
+	for n := range 5 {
+		pub.published("a", fmt.Sprint(n))
+	}
+	other.takesExactly(all(5))
+	for _, id := range ids {
+		busy.send(&mqtt.Ack{Type: mqtt.TypePuback, PacketID: id})
+	}
+	busy.takesExactly(map[string]int{"secret": 1})
+	h.eventually("nothing waits or is remembered", func() bool {
+		counted, chosen := h.broker.Groups(first)
+		return counted == 0 && chosen == 0
+	})
+}
+
+// TestALostGroupIsFoundAgain ensures that the messages of a sole member that
+// unsubscribes and subscribes again go to others when its session ends.
+func TestALostGroupIsFoundAgain(t *testing.T) {
+	t.Parallel()
+	const many = 5
+	h := newHouseOn(t, broker.Options{}, openStore(t, filepath.Join(t.TempDir(), "registry.db"), sqlite.Faults{}))
+	id := h.register(first, allowAll)
+	leaver := h.leaver(id, mqtt.V5, "t", sharedMessage+"t")
+	h.fill(id, "t", many)
+	expect[*mqtt.Publish](leaver)
+	leaver.send(&mqtt.Unsubscribe{PacketID: 9, Filters: []string{sharedMessage + "t"}})
+	expect[*mqtt.Unsuback](leaver)
+	leaver.subscribe(1, sharedMessage+"t")
+	heir := h.member(id, mqtt.V5, "heir", "t", 1)
+	expect[*mqtt.Suback](heir)
+	leaver.cut()
+	h.ahead.Add(int64(51 * time.Second))
+	heir.takesExactly(all(many))
+}
+
+// TestACountSurvivesACommitOfUnknownOutcome ensures that a group's queue is counted
+// as empty when its messages have left it by a commit that was reported to fail.
+func TestACountSurvivesACommitOfUnknownOutcome(t *testing.T) {
+	t.Parallel()
+	var armed atomic.Bool
+	faults := sqlite.Faults{AfterCommit: func() error {
+		if armed.CompareAndSwap(true, false) {
+			return errors.New("the disk is away for a moment")
+		}
+		return nil
+	}}
+	h := newHouseOn(t, broker.Options{}, openStore(t, filepath.Join(t.TempDir(), "registry.db"), faults))
+	id, deaf := h.register(first, allowAll), h.register(first, noReceive)
+	m := h.on(first, deaf, mqtt.V5, lasting(mqtt.V5, "m", 1000))
+	m.subscribe(1, sharedMessage+"t")
+	h.fill(id, "t", 3) // which nobody may receive
+	counted := func() int { n, _ := h.broker.Groups(first); return n }
+	if n := counted(); n != 3 {
+		t.Fatalf("%d messages wait for the group, want 3", n)
+	}
+	h.must(h.log.Flush(t.Context()))
+	h.setPolicy(first, deaf, allowAll)
+	armed.Store(true) // the group tries again after a pause
+	m.takesExactly(all(3))
+	if armed.Load() {
+		t.Error("no commit was reported to fail")
+	}
+	h.eventually("nothing is counted", func() bool { return counted() == 0 })
 }
 
 // TestMembersGetTheirPart ensures that a stored member gets no larger part than one

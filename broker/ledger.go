@@ -496,15 +496,12 @@ func (p *parcel) write(tx imprint.Tx) error {
 	return nil
 }
 
-// chooser is the key of the group that has chosen the session; 0: none has.
+// chooser is the number of the group that has chosen the session; 0: none has.
 func (t *target) chooser() int64 {
 	if t.shared == nil {
 		return 0
 	}
-	if q := t.shared.stored(); q != nil {
-		return q.key
-	}
-	return 0
+	return t.shared.number
 }
 
 func (t *target) gone() bool {
@@ -529,14 +526,13 @@ func (p *parcel) written(b *Broker, err error) {
 			// The store may have it nevertheless.
 			if t.group != nil {
 				b.ledger.releaseShared(b, t.group, len(p.raw))
-				t.group.storedMessage(t.seq)
+				t.group.storedMessage(t.seq, nil)
 			} else {
 				b.ledger.release(b, t.queue(), len(p.raw))
 				t.session.unsure(t.seq)
 			}
 		case t.group != nil:
-			t.group.choose(t.seq, t.chosen)
-			t.group.storedMessage(t.seq)
+			t.group.storedMessage(t.seq, t.chosen)
 		default:
 			t.session.stored(t.seq, p, t)
 		}

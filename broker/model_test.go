@@ -353,9 +353,11 @@ func (m *model) floated(c *modelClient, got *mqtt.Publish) *modelEntry {
 		// It may have been on its way to the session's connection before.
 		e.sent, e.id = got.Dup && c.session.lasting, got.PacketID
 		if got.QoS == 1 {
-			at := slices.IndexFunc(c.session.queue, func(e *modelEntry) bool { return !e.inflight })
-			if at < 0 {
-				at = len(c.session.queue)
+			at := 0
+			for n, e := range c.session.queue {
+				if e.inflight {
+					at = n + 1 // what is unsure may stand before
+				}
 			}
 			c.session.queue = slices.Insert(c.session.queue, at, e)
 		}

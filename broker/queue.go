@@ -167,6 +167,10 @@ func (s *session) unsure(seq int64) {
 // its size. The lock is held.
 func (s *session) hold(c *connection, h held) {
 	if c.maxPacket > 0 && h.size > c.maxPacket {
+		if h.passed {
+			s.passOn(h.seq, h.stored)
+			return
+		}
 		s.broker.count.publishDropped.Add(1)
 		s.settled(h.seq, h.stored, nil)
 		return
@@ -312,11 +316,13 @@ func decodeQueued(raw []byte) (*mqtt.Publish, error) {
 	return packet, err
 }
 
-// passOn moves a message that the client may not receive to the queue of the shared
+// passOn moves a message that the client may not receive, or can't, to the queue of the shared
 // subscription that it came by. The lock is held.
 func (s *session) passOn(seq int64, size int) {
 	b := s.broker
-	b.ledger.release(b, &s.durable.queue, size)
+	if b.ledger.release(b, &s.durable.queue, size) {
+		b.background.Go(s.wakeGroups)
+	}
 	left := inheritance{broker: b, realm: s.realm, from: s.durable.queue.key}
 	b.ledger.add(change{
 		insist: true, size: size,

@@ -33,7 +33,7 @@ type realm struct {
 	// restored are the queues of stored groups whose first member is still to
 	// come, by filter.
 	restored map[string]queue
-	queues   map[int64]*groupQueue // of shared subscriptions, by key
+	queues   map[int64]*groupQueue // of shared subscriptions, by the group's number
 }
 
 // presence is what the lifecycle events of one client id remember.
@@ -156,7 +156,7 @@ func (r *realm) deleted(s *session) {
 // the session for the same filter.
 func (r *realm) subscribe(b *Broker, sub, replaced *subscription) {
 	r.topics.add(sub, replaced, func() *shareGroup {
-		return &shareGroup{broker: b, realm: r, filter: sub.filter}
+		return &shareGroup{broker: b, realm: r, filter: sub.filter, number: groupNumber(sub.filter)}
 	})
 }
 
@@ -171,21 +171,23 @@ func (r *realm) groupQueue(g *shareGroup) *groupQueue {
 	if q.key == 0 {
 		q.key = newKey()
 	}
-	r.queues[q.key] = q
+	r.queues[g.number] = q
 	return q
 }
 
 // queueOf gives the queue of a shared subscription; nil when it is gone.
-func (r *realm) queueOf(key int64) *groupQueue {
+func (r *realm) queueOf(number int64) *groupQueue {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.queues[key]
+	return r.queues[number]
 }
 
 func (r *realm) dropQueue(q *groupQueue) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.queues, q.key)
+	if r.queues[q.group.number] == q {
+		delete(r.queues, q.group.number)
+	}
 }
 
 // with gives the connections of a certificate, also those about to end.

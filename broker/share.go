@@ -2,6 +2,8 @@ package broker
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/binary"
 	"sync"
 	"time"
 
@@ -18,6 +20,7 @@ type shareGroup struct {
 	broker *Broker
 	realm  *realm
 	filter string // with $share/NAME/
+	number int64  // stands for filter in the queues of members
 
 	// mu guards what follows. It is taken before a realm's and a session's lock,
 	// never while one of them is held.
@@ -29,6 +32,7 @@ type shareGroup struct {
 	draining bool
 	retrying bool               // it will be woken
 	again    bool               // something came while it was drained
+	unsure   map[int64]int      // sizes of messages that may have left the queue: a write failed
 	out      map[int64]*session // numbers in the queue that members have now; nil: one is being chosen
 	leased   map[*session]int   // how many of them a member has in memory
 	lent     int                // the sum of leased; the others in out are moved to a member's queue
@@ -38,7 +42,7 @@ type shareGroup struct {
 	unread int64
 	// skipped is the lowest number that none of the connected members might receive;
 	// 0: there is none. They are tried again after pause, which grows.
-	skipped int64
+	skipped int64 // also those whose members had no room, while others might not
 	pause   time.Duration
 	chosen  map[int64]*subscription // whom a number of the queue is for, if there is room
 }
@@ -99,7 +103,7 @@ func (g *shareGroup) count(sub *subscription, n int) {
 		if left := g.broker.ledger.waiting(&q.queue) - g.lent; left > 0 {
 			g.broker.count.publishDropped.Add(uint64(left))
 		}
-		g.queue, g.out, g.leased, g.lent, g.gone, g.chosen, g.unread, g.skipped = nil, nil, nil, 0, nil, nil, 0, 0
+		g.queue, g.out, g.leased, g.lent, g.gone, g.chosen, g.unsure, g.unread, g.skipped = nil, nil, nil, 0, nil, nil, nil, 0, 0
 		q.gone.Store(true)
 		g.realm.dropQueue(q)
 		g.broker.ledger.add(change{insist: true, write: func(tx imprint.Tx) error { return tx.DeleteShareGroup(q.key) }})
@@ -117,8 +121,9 @@ func (g *shareGroup) stored() *groupQueue {
 type outcome int
 
 const (
-	noRoom    outcome = iota // nobody is connected, or who may receive it has no room
+	noRoom    outcome = iota // nobody is connected, or none of those has room
 	forbidden                // no member that is connected may receive it
+	crowded                  // some may not receive it, the others have no room
 	tooLarge                 // none takes packets of its size
 	handed                   // a member has it, or a queue will
 )
@@ -126,11 +131,12 @@ const (
 // search is the way of a message through the members, in a circle from a random
 // one on.
 type search struct {
-	first uint32
-	tried int
-	busy  bool // somebody holds as many messages as it may
-	away  bool // somebody isn't connected
-	worst outcome
+	first  uint32
+	tried  int
+	busy   bool // somebody has no room
+	away   bool // somebody isn't connected
+	denied bool
+	tooBig bool
 }
 
 // free gives the next members that are connected and don't hold as many of the
@@ -169,7 +175,7 @@ type gift struct {
 // acknowledged to its publisher, unless the queue is full.
 func (g *shareGroup) give(ctx context.Context, x *gift) (behind *connection, o outcome) {
 	var few [4]*subscription
-	way := search{first: x.first, worst: handed}
+	way := search{first: x.first}
 	for {
 		some := g.free(few[:0], &way)
 		if len(some) == 0 {
@@ -180,11 +186,13 @@ func (g *shareGroup) give(ctx context.Context, x *gift) (behind *connection, o o
 			if o == handed {
 				return behind, o
 			}
-			way.worst = min(way.worst, o)
+			way.busy = way.busy || o == noRoom
+			way.denied = way.denied || o == forbidden
+			way.tooBig = way.tooBig || o == tooLarge
 		}
 	}
 	switch {
-	case way.worst == tooLarge && !way.busy && !way.away:
+	case way.tooBig && !way.denied && !way.busy && !way.away:
 		// "The Server MUST discard it" [MQTT-3.1.2-25].
 		g.broker.count.publishDropped.Add(1)
 		if x.from != nil {
@@ -193,10 +201,14 @@ func (g *shareGroup) give(ctx context.Context, x *gift) (behind *connection, o o
 		return nil, handed
 	case x.from == nil && x.qos == 1 && g.store(x.parcel, nil):
 		return nil, handed
-	case way.busy || way.worst == handed:
-		return nil, noRoom // also where nobody is connected
+	case !way.denied && !way.tooBig:
+		return nil, noRoom
+	case way.busy:
+		return nil, crowded
+	case way.denied:
+		return nil, forbidden
 	}
-	return nil, way.worst
+	return nil, tooLarge
 }
 
 // offer hands a message to one member, unless that may not receive it or has no
@@ -241,6 +253,12 @@ func (g *shareGroup) offer(ctx context.Context, sub *subscription, x *gift) (beh
 		x.from.settle()
 	}
 	return behind, handed
+}
+
+// groupNumber is the positive number that stands for a group's filter.
+func groupNumber(filter string) int64 {
+	sum := sha256.Sum256([]byte(filter))
+	return max(1, int64(binary.BigEndian.Uint64(sum[:])>>1))
 }
 
 // hasRoom tells whether the group's queue, if there is one, has room for a

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"sync/atomic"
@@ -69,6 +70,11 @@ func (l *lease) settle() {
 				g.broker.ledger.releaseShared(g.broker, q, l.size)
 			}
 			g.returned(q, seq, err == nil)
+			if err != nil {
+				g.doubt(q, seq, l.size)
+				g.wakeLater()
+				return
+			}
 			g.wake()
 		},
 	})
@@ -84,6 +90,7 @@ func (g *shareGroup) returned(q *groupQueue, seq int64, gone bool) {
 	}
 	g.unhold(seq)
 	delete(g.out, seq)
+	delete(g.chosen, seq)
 	if !gone {
 		g.readFrom(seq)
 		return
@@ -160,16 +167,19 @@ func (l *lease) movedOn(err error, arrived bool, to *target) {
 	g.returned(l.queue, l.seq, arrived)
 	switch {
 	case err != nil:
+		g.doubt(l.queue, l.seq, l.size)
 		g.wakeLater()
 	case to.seq > 0 || g.broker.ledger.fits(g.broker, to.queue(), l.size):
 		g.wake()
+	default:
+		g.wakeLater()
 	}
 }
 
 // The pause after the store couldn't be read or written, or nobody took what is
-// there; and what it grows to while nobody may receive it.
+// there; and what it grows to until somebody does, or comes.
 const (
-	drainRetry = time.Second
+	drainRetry = 250 * time.Millisecond
 	maxRetry   = 8 * time.Second
 )
 
@@ -216,7 +226,15 @@ func (g *shareGroup) arrived() {
 	g.wake()
 }
 
-// skip leaves a message that nobody may receive, for the present.
+// took shortens the pause: somebody takes what is there.
+func (g *shareGroup) took() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.pause = 0
+}
+
+// skip leaves a message that some members may not receive and the others have no
+// room for: it isn't to hold up others.
 func (g *shareGroup) skip(seq int64) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -258,19 +276,37 @@ func (l *lease) giveBack() {
 // maxChosen bounds how many messages of a queue remember whom they are for.
 const maxChosen = 1024
 
-// choose remembers whom a message that is in the queue is for: the member was
-// drawn when the message came.
-func (q *groupQueue) choose(seq int64, sub *subscription) {
-	g := q.group
+// doubt remembers a message whose leaving the queue failed: it may have left it
+// nevertheless.
+func (g *shareGroup) doubt(q *groupQueue, seq int64, size int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if sub == nil || g.queue != q || len(g.chosen) >= maxChosen {
+	if g.queue != q {
 		return
 	}
-	if g.chosen == nil {
-		g.chosen = map[int64]*subscription{}
+	if g.unsure == nil {
+		g.unsure = map[int64]int{}
 	}
-	g.chosen[seq] = sub
+	g.unsure[seq] = size
+}
+
+// clearDoubt looks which of the doubtful messages between two numbers the queue
+// doesn't have any more, and takes those off its count.
+func (g *shareGroup) clearDoubt(q *groupQueue, after, through int64, rows []imprint.QueuedMessage) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.queue != q {
+		return
+	}
+	for seq, size := range g.unsure {
+		if seq <= after || seq > through {
+			continue
+		}
+		delete(g.unsure, seq)
+		if !slices.ContainsFunc(rows, func(row imprint.QueuedMessage) bool { return row.Seq == seq }) {
+			g.broker.ledger.releaseShared(g.broker, q, size)
+		}
+	}
 }
 
 // firstFor gives the place of the member that a message of the queue is for, or
@@ -289,12 +325,19 @@ func (g *shareGroup) firstFor(seq int64) uint32 {
 // anyMember draws the member that is asked first.
 func anyMember() uint32 { return rand.Uint32() >> 1 }
 
-// storedMessage tells the group that a message may be in its queue.
-func (q *groupQueue) storedMessage(seq int64) {
+// storedMessage tells the group that a message may be in its queue, and whom it was
+// drawn for when it came; nil: anybody.
+func (q *groupQueue) storedMessage(seq int64, chosen *subscription) {
 	g := q.group
 	g.mu.Lock()
 	if g.queue == q {
 		g.readFrom(seq)
+		if chosen != nil && len(g.chosen) < maxChosen {
+			if g.chosen == nil {
+				g.chosen = map[int64]*subscription{}
+			}
+			g.chosen[seq] = chosen
+		}
 	}
 	g.mu.Unlock()
 	g.wake()
@@ -332,6 +375,9 @@ func (g *shareGroup) drain() {
 			g.draining = false
 			g.again = false
 			left := g.unread > 0 || g.skipped > 0
+			if !left {
+				g.chosen = nil // of messages that were handed out before their draw was known
+			}
 			g.mu.Unlock()
 			if err != nil || left {
 				g.wakeLater()
@@ -362,7 +408,7 @@ func (g *shareGroup) drainOnce() error {
 				g.readFrom(row.Seq)
 				g.mu.Unlock()
 				return nil
-			case forbidden, tooLarge:
+			case forbidden, tooLarge, crowded:
 				g.skip(row.Seq)
 				page = loadMessages
 			}
@@ -412,8 +458,14 @@ func (g *shareGroup) read(ctx context.Context, q *groupQueue, after int64, limit
 		g.mu.Lock()
 		g.readFrom(after + 1)
 		g.mu.Unlock()
+		return nil, err
 	}
-	return rows, err
+	through := int64(math.MaxInt64)
+	if len(rows) > 0 {
+		through = rows[len(rows)-1].Seq
+	}
+	g.clearDoubt(q, after, through, rows)
+	return rows, nil
 }
 
 // lend enters that a member is to have a message of the queue. Lent is false when
@@ -469,6 +521,7 @@ func (g *shareGroup) handOut(ctx context.Context, q *groupQueue, row imprint.Que
 		g.notTaken(q, row.Seq)
 		return o
 	}
+	g.took()
 	if len(p.targets) > 0 {
 		g.broker.ledger.post(g.broker, p, nil)
 	}

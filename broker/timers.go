@@ -2,6 +2,8 @@ package broker
 
 import (
 	"container/heap"
+	"context"
+	"fmt"
 	"sync"
 	"time"
 
@@ -101,12 +103,18 @@ func (t *timers) poke() {
 	}
 }
 
-func (t *timers) close() {
+// close ends the timers. A will that waits for the store may hold them up.
+func (t *timers) close(ctx context.Context) error {
 	t.mu.Lock()
 	t.closed = true
 	t.poke()
 	t.mu.Unlock()
-	<-t.done
+	select {
+	case <-t.done:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("couldn't wait for the wills of absent sessions: %w", ctx.Err())
+	}
 }
 
 func (t *timers) run() {
