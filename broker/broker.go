@@ -99,6 +99,9 @@ type Options struct {
 	// MaxRequests of all connections and MaxRequestsPerConnection may be under way;
 	// more are refused [512; 4].
 	MaxRequests, MaxRequestsPerConnection int
+	// RequestRate is how many requests a second one connection may make; negative:
+	// no limit [20].
+	RequestRate int
 
 	Logger *slog.Logger // [slog.Default]
 }
@@ -129,6 +132,7 @@ func (o Options) withDefaults() Options {
 	setInt(&o.MaxRetained, 5000)
 	setInt(&o.MaxRequests, 512)
 	setInt(&o.MaxRequestsPerConnection, 4)
+	setRate(&o.RequestRate, 20)
 	setRate(&o.PublishRate, 100)
 	setRate(&o.ThroughputRate, 512<<10)
 	o.MaxInflight = min(o.MaxInflight, maxUint16-1)
@@ -181,7 +185,7 @@ type Counters struct {
 	// room for.
 	PublishThrottled, ThroughputDelayed, QueueFull uint64
 	// Requests on topics of the service, and those refused because too many were
-	// under way.
+	// under way or came too quickly.
 	Requests, RequestsThrottled uint64
 	// Stored sessions outlive their connections; Expired ones have ended.
 	Stored  int64

@@ -24,8 +24,8 @@ type Reserved interface {
 	Answers(topic string) bool
 	// Answer does what a request asks for. The context ends with the connection.
 	Answer(ctx context.Context, r Request) Answer
-	// Refuse answers a request that isn't done, because of why.
-	Refuse(topic string, why error) Answer
+	// Refuse answers a request that isn't done, because of why. It has no payload.
+	Refuse(r Request, why error) Answer
 }
 
 // Request is a message to a topic of the service.
@@ -44,10 +44,12 @@ type Request struct {
 type Answer struct {
 	Topic   string
 	Payload []byte
+	Refused imprint.Code // why the request was refused, for the counts; empty: it wasn't
 }
 
 // requests are those of one connection.
 type requests struct {
+	rate    bucket // the connection's reader's
 	ctx     context.Context
 	cancel  context.CancelFunc
 	running sync.WaitGroup
@@ -69,33 +71,44 @@ func (c *connection) request(ctx context.Context, topic string, packet *mqtt.Pub
 		c.requests = &requests{}
 		c.requests.ctx, c.requests.cancel = context.WithCancel(ctx)
 	}
-	if !c.startRequest() {
+	r := Request{
+		Tenant: c.realm.tenant, Topic: topic,
+		Certificate: c.certificate, ClientID: c.clientID, Address: c.peer.Address, Rec: c.peer.Rec,
+	}
+	err := c.startRequest()
+	if err != nil {
 		c.broker.count.requestsThrottled.Add(1)
-		err := imprint.Errorf(imprint.CodeThrottled, "too many requests are under way").
-			WithHint("Wait for the answer to one request before the next.")
 		c.refused("request", err)
-		c.respond(ctx, c.broker.opts.Reserved.Refuse(topic, err))
+		c.respond(ctx, c.broker.opts.Reserved.Refuse(r, err))
 		return
 	}
 	c.broker.count.requests.Add(1)
-	r := Request{
-		Tenant: c.realm.tenant, Topic: topic, Payload: append([]byte(nil), packet.Payload...),
-		Certificate: c.certificate, ClientID: c.clientID, Address: c.peer.Address, Rec: c.peer.Rec,
-	}
+	r.Payload = append([]byte(nil), packet.Payload...)
 	c.requests.running.Go(func() {
 		defer c.requestEnded()
-		c.respond(c.requests.ctx, c.broker.answer(c.requests.ctx, r))
+		a := c.broker.answer(c.requests.ctx, r)
+		if a.Refused != "" {
+			c.broker.count.refuse(a.Refused)
+		}
+		c.respond(c.requests.ctx, a)
 	})
 }
 
-// startRequest counts a request, unless as many as allowed are under way.
-func (c *connection) startRequest() bool {
+// startRequest counts a request, unless as many as allowed are under way or they
+// come too quickly. Errors: CodeThrottled.
+func (c *connection) startRequest() error {
+	perSecond := c.broker.opts.RequestRate
+	if perSecond > 0 && !c.requests.rate.take(c.broker.clock(), perSecond) {
+		return imprint.Errorf(imprint.CodeThrottled, "the connection made more than %d requests a second", perSecond).
+			WithHint("Wait for the answer to one request before the next.")
+	}
 	own, all := c.requests.count.Add(1), c.broker.requesting.Add(1)
 	if own <= int64(c.broker.opts.MaxRequestsPerConnection) && all <= int64(c.broker.opts.MaxRequests) {
-		return true
+		return nil
 	}
 	c.requestEnded()
-	return false
+	return imprint.Errorf(imprint.CodeThrottled, "too many requests are under way").
+		WithHint("Wait for the answer to one request before the next.")
 }
 
 func (c *connection) requestEnded() {
@@ -113,7 +126,7 @@ func (b *Broker) answer(ctx context.Context, r Request) (a Answer) {
 		b.opts.Logger.Error("a request failed", "tenant", r.Tenant.String(), "topic", r.Topic, "panic", reason, "stack", string(debug.Stack()))
 		err := imprint.Errorf(imprint.CodeInternal, "the request failed")
 		r.Rec.Fail("request", err)
-		a = b.opts.Reserved.Refuse(r.Topic, err)
+		a = b.opts.Reserved.Refuse(r, err)
 	}()
 	return b.opts.Reserved.Answer(ctx, r)
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/broker"
@@ -18,6 +19,7 @@ type desk struct {
 	let     chan struct{} // nil: at once
 	running atomic.Int64
 	asked   chan broker.Request
+	code    imprint.Code // that all are refused with; empty: none is
 }
 
 const asking = "$aws/certificates/create/json"
@@ -29,6 +31,9 @@ func (d *desk) Answer(ctx context.Context, r broker.Request) broker.Answer {
 	defer d.running.Add(-1)
 	if d.asked != nil {
 		d.asked <- r
+	}
+	if d.code != "" {
+		return d.Refuse(r, imprint.Errorf(d.code, "the handler refuses"))
 	}
 	if string(r.Payload) == "panic" {
 		panic("a failure of the handler's own")
@@ -42,8 +47,8 @@ func (d *desk) Answer(ctx context.Context, r broker.Request) broker.Answer {
 	return broker.Answer{Topic: r.Topic + "/accepted", Payload: bytes.Clone(r.Payload)}
 }
 
-func (d *desk) Refuse(topic string, why error) broker.Answer {
-	return broker.Answer{Topic: topic + "/rejected", Payload: []byte(imprint.CodeOf(why))}
+func (d *desk) Refuse(r broker.Request, why error) broker.Answer {
+	return broker.Answer{Topic: r.Topic + "/rejected", Payload: []byte(imprint.CodeOf(why)), Refused: imprint.CodeOf(why)}
 }
 
 func request(payload string, qos mqtt.QoS) *mqtt.Publish {
@@ -170,6 +175,34 @@ func TestRequestsAreBounded(t *testing.T) {
 	clients[1].answered("/accepted", "d", 0)
 	if c := h.broker.Counters(); c.Requests != 4 || c.RequestsThrottled != 2 {
 		t.Errorf("counters: got %d requests, %d throttled; want 4, 2", c.Requests, c.RequestsThrottled)
+	}
+}
+
+// TestAConnectionsRequestsHaveARate ensures that a client that asks too often is
+// refused before anything is done for it, that others aren't, and that what a
+// handler refuses is counted by its code.
+func TestAConnectionsRequestsHaveARate(t *testing.T) {
+	d := &desk{code: imprint.CodeClaimStopped}
+	h := newHouseAt(t, broker.Options{Reserved: d, RequestRate: 3}, registry, time.Now())
+	id := h.register(first, allowAll)
+	for _, name := range []string{"one", "two"} {
+		c := h.on(first, id, mqtt.V311, connectAs(name))
+		c.listen(mqtt.Subscription{Filter: asking + "/+", QoS: 0})
+		for range 3 {
+			c.send(request("a", 0))
+			c.answered("/rejected", string(imprint.CodeClaimStopped), 0)
+		}
+		for range 5 {
+			c.send(request("a", 0))
+			c.answered("/rejected", string(imprint.CodeThrottled), 0)
+		}
+	}
+	if c := h.broker.Counters(); c.Requests != 6 || c.RequestsThrottled != 10 {
+		t.Errorf("counters: got %d requests, %d throttled; want 6, 10", c.Requests, c.RequestsThrottled)
+	}
+	counts := h.broker.Refusals()
+	if counts[imprint.CodeClaimStopped] != 6 || counts[imprint.CodeThrottled] != 10 {
+		t.Errorf("refusals: got %v, want 6 ClaimStopped and 10 Throttled", counts)
 	}
 }
 

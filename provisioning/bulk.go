@@ -35,6 +35,8 @@ type BulkOptions struct {
 	Concurrent int
 	// Keep is how long tasks that are over are kept with their reports [30 days].
 	Keep time.Duration
+	// SweepEvery is how often tasks that were kept so long are looked for [1 h].
+	SweepEvery time.Duration
 	// Retry is the first pause after an error that isn't a line's fault [1 s]; it
 	// doubles up to 30 s.
 	Retry  time.Duration
@@ -74,6 +76,9 @@ func NewBulk(ctx context.Context, claims *Claims, input BulkInput, opts BulkOpti
 	if opts.Keep <= 0 {
 		opts.Keep = 30 * 24 * time.Hour
 	}
+	if opts.SweepEvery <= 0 {
+		opts.SweepEvery = time.Hour
+	}
 	if opts.Retry <= 0 {
 		opts.Retry = time.Second
 	}
@@ -98,6 +103,7 @@ func NewBulk(ctx context.Context, claims *Claims, input BulkInput, opts BulkOpti
 	for _, task := range left {
 		b.launch(task)
 	}
+	b.ended.Go(b.sweep)
 	return b, nil
 }
 
@@ -274,8 +280,29 @@ const (
 	partsAtOnce = 64
 )
 
+// sweep deletes old tasks of all tenants again and again, the first time at once.
+func (b *Bulk) sweep() {
+	for {
+		var tenants []imprint.TenantSettings
+		err := b.store.View(b.ctx, func(tx imprint.ReadTx) error {
+			found, err := tx.TenantList()
+			tenants = found
+			return err
+		})
+		if err != nil && b.ctx.Err() == nil {
+			b.opts.Logger.Warn("couldn't look for tenants with old bulk registrations", "error", err)
+		}
+		for _, settings := range tenants {
+			b.forgetOld(settings.Tenant)
+		}
+		if !b.wait(b.ctx, b.opts.SweepEvery) {
+			return
+		}
+	}
+}
+
 // forgetOld deletes tasks that have been over for long. Whatever stays because of
-// an error is deleted after a later task.
+// an error is deleted by a later sweep.
 func (b *Bulk) forgetOld(tenant imprint.Tenant) {
 	var old []imprint.RegistrationTask
 	before := b.clock().Add(-b.opts.Keep)

@@ -52,6 +52,12 @@ type bulkWorld struct {
 // startBulk makes the flow over a store; the function ends it.
 func startBulk(t *testing.T, store imprint.Store, input provisioning.BulkInput) (*provisioning.Bulk, func()) {
 	t.Helper()
+	return startBulkWith(t, store, input, clock, provisioning.BulkOptions{})
+}
+
+// startBulkWith is startBulk with a clock and options of one's own.
+func startBulkWith(t *testing.T, store imprint.Store, input provisioning.BulkInput, clock imprint.Clock, opts provisioning.BulkOptions) (*provisioning.Bulk, func()) {
+	t.Helper()
 	dir := t.TempDir()
 	key, err := seal.LoadOrCreateMasterKey(filepath.Join(dir, "master.key"))
 	if err != nil {
@@ -70,7 +76,8 @@ func startBulk(t *testing.T, store imprint.Store, input provisioning.BulkInput) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	bulk, err := provisioning.NewBulk(t.Context(), claims, input, provisioning.BulkOptions{Logger: quiet(), Retry: time.Millisecond})
+	opts.Logger, opts.Retry = quiet(), time.Millisecond
+	bulk, err := provisioning.NewBulk(t.Context(), claims, input, opts)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,7 +95,7 @@ func newBulkWorld(t *testing.T, faults sqlite.Faults) *bulkWorld {
 	if err != nil {
 		t.Fatal(err)
 	}
-	bulk, end := startBulk(t, w.store, provisioning.BulkDirectory{Path: w.dir})
+	bulk, end := startBulk(t, w.store, provisioning.BulkDirectory{Path: w.dir, Home: home.Account})
 	w.bulk = bulk
 	t.Cleanup(end)
 	return w
@@ -330,7 +337,7 @@ func TestOneTaskATenant(t *testing.T) {
 // waiting is an input that gives nothing before it is released.
 type waiting struct{ release chan struct{} }
 
-func (w waiting) Open(ctx context.Context, _, _ string, _ int64, _ string) (provisioning.BulkFile, error) {
+func (w waiting) Open(ctx context.Context, _ imprint.AccountID, _, _ string, _ int64, _ string) (provisioning.BulkFile, error) {
 	reader, writer := io.Pipe()
 	go func() {
 		select {
@@ -383,7 +390,7 @@ func TestATaskGoesOnWhereItWas(t *testing.T) {
 	var opened atomic.Int64
 	for round := 0; ; round++ {
 		// Each round reads some lines more than the one before, then its input breaks.
-		input := breaking{provisioning.BulkDirectory{Path: dir}, &opened, int64(round+1) * 9000}
+		input := breaking{provisioning.BulkDirectory{Path: dir, Home: home.Account}, &opened, int64(round+1) * 9000}
 		bulk, end := startBulk(t, store, input)
 		if round == 0 {
 			_, err = bulk.Start(t.Context(), imprint.RegistrationTask{Tenant: home, TemplateBody: thingTemplate, Bucket: "lines", Key: "in.json"})
@@ -433,8 +440,8 @@ type breaking struct {
 	most   int64
 }
 
-func (b breaking) Open(ctx context.Context, bucket, key string, offset int64, version string) (provisioning.BulkFile, error) {
-	file, err := b.BulkInput.Open(ctx, bucket, key, offset, version)
+func (b breaking) Open(ctx context.Context, account imprint.AccountID, bucket, key string, offset int64, version string) (provisioning.BulkFile, error) {
+	file, err := b.BulkInput.Open(ctx, account, bucket, key, offset, version)
 	b.opened.Add(1)
 	if err == nil {
 		file.ReadCloser = broken{&io.LimitedReader{R: file.ReadCloser, N: max(b.most-offset, 0)}, file.ReadCloser}
@@ -466,7 +473,7 @@ func TestAChangedInputEndsTheTask(t *testing.T) {
 			return tx.PutRegistrationTask(imprint.RegistrationTask{Tenant: home, ID: id, TemplateBody: thingTemplate, Bucket: "lines", Key: "in.json",
 				Status: imprint.TaskInProgress, Version: version, Lines: 5, Offset: 5 * int64(len(names(1)))})
 		})
-		_, end := startBulk(t, w.store, provisioning.BulkDirectory{Path: w.dir})
+		_, end := startBulk(t, w.store, provisioning.BulkDirectory{Path: w.dir, Home: home.Account})
 		task := ended(t, w.store, id)
 		end()
 		if version == "" && (task.Status != imprint.TaskCompleted || task.Succeeded != 5) || version != "" && task.Status != imprint.TaskFailed {
@@ -506,7 +513,7 @@ func TestInputsOverHTTP(t *testing.T) {
 	client := &http.Client{Transport: &http.Transport{}}
 	defer client.CloseIdleConnections()
 	read := func(input provisioning.BulkURL, key string, offset int64, version string) (string, provisioning.BulkFile, error) {
-		file, err := input.Open(t.Context(), "lines", key, offset, version)
+		file, err := input.Open(t.Context(), home.Account, "lines", key, offset, version)
 		if err != nil {
 			return "", file, err
 		}
@@ -514,7 +521,7 @@ func TestInputsOverHTTP(t *testing.T) {
 		_ = file.Close()
 		return string(body), file, err
 	}
-	plain := provisioning.BulkURL{Base: server.URL + "/", Client: client}
+	plain := provisioning.BulkURL{Base: server.URL + "/", Account: home.Account, Client: client}
 	for _, key := range []string{"a b/in.json", "plain"} {
 		for _, offset := range []int64{0, 180, int64(len(text))} {
 			got, file, err := read(plain, key, offset, etag)
@@ -562,9 +569,9 @@ func checkSigned(t *testing.T, client *http.Client, next http.Handler, text []by
 		secret string
 		code   imprint.Code
 	}{{"secret", ""}, {"wrong", imprint.CodeNotFound}} {
-		input := provisioning.BulkURL{Base: bucket.URL, Client: client, Region: "eu-west-1",
+		input := provisioning.BulkURL{Base: bucket.URL, Account: home.Account, Client: client, Region: "eu-west-1",
 			Credentials: &aws.Credentials{AccessKeyID: "AKIABUCKET", SecretAccessKey: row.secret}}
-		file, err := input.Open(t.Context(), "lines", "plain", 180, "")
+		file, err := input.Open(t.Context(), home.Account, "lines", "plain", 180, "")
 		if imprint.CodeOf(err) != row.code {
 			t.Errorf("signed with %s: got %v", row.secret, err)
 			continue

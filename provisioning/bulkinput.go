@@ -14,11 +14,11 @@ import (
 
 // BulkInput opens inputs of bulk registrations.
 type BulkInput interface {
-	// Open gives the bytes of bucket/key from an offset on, which isn't more than
-	// what there was before. A version that isn't empty is the one that an earlier
+	// Open gives the bytes of an account's bucket/key from an offset on, which isn't
+	// more than what there was before. No account is given another's. A version that isn't empty is the one that an earlier
 	// Open gave: with another one it fails. The context ends reads, too. Errors that
 	// won't go away by themselves are CodeNotFound and CodeInvalidRequest.
-	Open(ctx context.Context, bucket, key string, offset int64, version string) (BulkFile, error)
+	Open(ctx context.Context, account imprint.AccountID, bucket, key string, offset int64, version string) (BulkFile, error)
 }
 
 // BulkFile is an open input.
@@ -60,7 +60,7 @@ type bulkLines struct {
 
 // openLines opens a task's input where the task is.
 func openLines(ctx context.Context, input BulkInput, task imprint.RegistrationTask) (*bulkLines, error) {
-	file, err := input.Open(ctx, task.Bucket, task.Key, task.Offset, task.Version)
+	file, err := input.Open(ctx, task.Tenant.Account, task.Bucket, task.Key, task.Offset, task.Version)
 	switch imprint.CodeOf(err) {
 	case "":
 	case imprint.CodeNotFound, imprint.CodeInvalidRequest:

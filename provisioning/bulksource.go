@@ -26,21 +26,28 @@ func changed() error {
 		WithHint("Start another task; OverrideSettings of the template say what becomes of devices that are registered already.")
 }
 
-// BulkDirectory finds inputs below a directory, in a directory a bucket. Nothing
-// outside of it can be named.
-type BulkDirectory struct{ Path string }
+// BulkDirectory finds inputs below a directory, in a directory an account and in
+// that a directory a bucket. Nothing outside of the account's buckets can be named.
+type BulkDirectory struct {
+	Path string
+	// Home is the account whose buckets may also stand in Path itself.
+	Home imprint.AccountID
+}
 
 // Open implements BulkInput.
-func (d BulkDirectory) Open(_ context.Context, bucket, key string, offset int64, version string) (BulkFile, error) {
+func (d BulkDirectory) Open(_ context.Context, account imprint.AccountID, bucket, key string, offset int64, version string) (BulkFile, error) {
 	root, err := os.OpenRoot(d.Path)
 	if err != nil {
-		return BulkFile{}, imprint.Errorf(imprint.CodeNotFound, "The directory of input files can't be opened: %w.", err)
+		return BulkFile{}, imprint.Errorf(imprint.CodeNotFound, "The directory of input files can't be opened: %w.", bare(err))
 	}
 	defer func() { _ = root.Close() }()
-	file, err := root.Open(path.Join(bucket, key))
+	file, err := openBelow(root, []string{string(account), bucket}, key)
+	if errors.Is(err, fs.ErrNotExist) && account == d.Home && !isAccount(bucket) {
+		file, err = openBelow(root, []string{bucket}, key)
+	}
 	if err != nil {
 		return BulkFile{}, imprint.Errorf(imprint.CodeNotFound, "The input file %s/%s can't be opened: %w.", bucket, key, bare(err)).
-			WithHint("Put it into the server's directory of bulk inputs (--bulk-directory), in a directory named after the bucket.")
+			WithHint("Put it into the server's directory of bulk inputs (--bulk-directory), as %s/BUCKET/KEY.", account)
 	}
 	found, err := openAt(file, offset)
 	if err == nil && version != "" && found.Version != version {
@@ -51,6 +58,29 @@ func (d BulkDirectory) Open(_ context.Context, bucket, key string, offset int64,
 		return BulkFile{}, err
 	}
 	return found, nil
+}
+
+// openBelow opens a file below some directories, of which each is one level and
+// bounds what the next can name.
+func openBelow(root *os.Root, dirs []string, key string) (*os.File, error) {
+	for _, dir := range dirs {
+		if dir != path.Base(dir) || dir == "." || dir == ".." {
+			return nil, fs.ErrNotExist
+		}
+		below, err := root.OpenRoot(dir)
+		if err != nil {
+			return nil, err
+		}
+		defer func() { _ = below.Close() }()
+		root = below
+	}
+	return root.Open(path.Clean(key))
+}
+
+// isAccount tells whether a bucket's name is that of an account's directory.
+func isAccount(bucket string) bool {
+	_, err := imprint.ParseAccountID(bucket)
+	return err == nil
 }
 
 // bare is an error of the file system without the server's paths.
@@ -77,10 +107,12 @@ func openAt(file *os.File, offset int64) (BulkFile, error) {
 	return BulkFile{ReadCloser: file, Size: info.Size(), Version: fmt.Sprintf("%d %d", info.Size(), info.ModTime().UnixNano())}, nil
 }
 
-// BulkURL finds inputs at {Base}/{bucket}/{key} over http(s). With Credentials it
-// signs its requests as an S3-compatible store wants them (path-style).
+// BulkURL finds the inputs of one account at {Base}/{bucket}/{key} over http(s).
+// With Credentials it signs its requests as an S3-compatible store wants them
+// (path-style).
 type BulkURL struct {
 	Base        string
+	Account     imprint.AccountID // all others are refused
 	Client      *http.Client
 	Credentials *aws.Credentials
 	Region      string // that signatures are for
@@ -91,7 +123,14 @@ const emptyBody = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b
 
 // Open implements BulkInput. A server that knows no ranges is read from the
 // beginning again.
-func (u BulkURL) Open(ctx context.Context, bucket, key string, offset int64, version string) (BulkFile, error) {
+func (u BulkURL) Open(ctx context.Context, account imprint.AccountID, bucket, key string, offset int64, version string) (BulkFile, error) {
+	if account != u.Account {
+		return BulkFile{}, imprint.Errorf(imprint.CodeInvalidRequest, "The server's place of input files isn't for account %s.", account).
+			WithHint("The server's --bulk-account names the account that it is for; a --bulk-directory has a part for each.")
+	}
+	if !plainPath(bucket) || strings.Contains(bucket, "/") || !plainPath(key) {
+		return BulkFile{}, imprint.Errorf(imprint.CodeInvalidRequest, "The input can't be named by a URL: %s/%s has levels that lead elsewhere.", imprint.Excerpt(bucket), imprint.Excerpt(key))
+	}
 	address := strings.TrimSuffix(u.Base, "/") + "/" + url.PathEscape(bucket) + "/" + escapeKey(key)
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
@@ -119,6 +158,16 @@ func (u BulkURL) Open(ctx context.Context, bucket, key string, offset int64, ver
 		_ = response.Body.Close()
 	}
 	return found, err
+}
+
+// plainPath tells whether no level of a path is one that servers take for a way up.
+func plainPath(name string) bool {
+	for level := range strings.SplitSeq(name, "/") {
+		if level == "." || level == ".." {
+			return false
+		}
+	}
+	return true
 }
 
 // escapeKey escapes a key as S3 signs it: all but unreserved characters and

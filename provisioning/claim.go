@@ -39,7 +39,8 @@ type ClaimOptions struct {
 	ClaimLifetime time.Duration // of a trusted user's claim certificate [5 min]
 	KeepClaims    time.Duration // how long what came of such a claim is kept [7 days]
 	// CreateRate and RegisterRate are the requests of each operation in a second of
-	// one tenant; negative ones don't limit [10; 10].
+	// one tenant, and of one claim certificate of it; negative ones don't limit
+	// [10; 10].
 	CreateRate, RegisterRate int
 	// AnyClaim lets a token be used with another claim certificate of the tenant
 	// than the one that asked for it.
@@ -91,7 +92,8 @@ type Claims struct {
 	claim  *pki.Profile // of trusted users' claims
 
 	templates fleetTemplates
-	rates     claimRates
+	tenants   rates[imprint.Tenant]
+	holders   rates[guardKey] // of claim certificates
 	anomalies anomalies
 	count     claimCounters
 
@@ -111,8 +113,9 @@ func NewClaims(rooms ClaimRooms, opts ClaimOptions) (*Claims, error) {
 		stop: make(chan struct{}),
 	}
 	c.templates.known = map[fleetKey]*fleetTemplate{}
-	c.rates.buckets = map[imprint.Tenant]*[operations]*rate.Limiter{}
-	c.anomalies.seen = map[guardKey]*usage{}
+	c.tenants.buckets = map[imprint.Tenant]*[operations]*rate.Limiter{}
+	c.holders.buckets = map[guardKey]*[operations]*rate.Limiter{}
+	c.anomalies.seen, c.anomalies.unread = map[guardKey]*usage{}, map[guardKey]*usage{}
 	c.ended.Go(c.sweeper)
 	return c, nil
 }
@@ -160,6 +163,7 @@ type ClaimRequest struct {
 type ClaimAnswer struct {
 	Topic   string
 	Payload []byte
+	Refused imprint.Code // why it is a rejection; empty: it is none
 }
 
 // requestTimeout bounds the whole of a request: a key that must be made, a hook,
@@ -172,7 +176,7 @@ func (c *Claims) Answer(ctx context.Context, r ClaimRequest) ClaimAnswer {
 	defer cancel()
 	call, found := parseClaimTopic(r.Topic)
 	if !found {
-		return c.Refuse(r.Topic, imprint.Errorf(imprint.CodeReservedTopic, "topic %q is none of fleet provisioning", r.Topic))
+		return c.reject(r.Topic, imprint.Errorf(imprint.CodeReservedTopic, "topic %q is none of fleet provisioning", r.Topic))
 	}
 	r.Rec.Info("claim.request", "%s from %q, %d bytes of %s", call.name(), r.ClientID, len(r.Payload), call.format)
 	body, err := c.serve(ctx, call, r)
@@ -183,11 +187,21 @@ func (c *Claims) Answer(ctx context.Context, r ClaimRequest) ClaimAnswer {
 			return ClaimAnswer{Topic: r.Topic + "/accepted", Payload: payload}
 		}
 	}
-	return c.Refuse(r.Topic, err)
+	return c.reject(r.Topic, err)
 }
 
-// Refuse gives the answer to a request that isn't done.
-func (c *Claims) Refuse(topic string, why error) ClaimAnswer {
+// Refuse gives the answer to a request that was refused before it came here. One
+// that came too quickly counts under the claim's guard all the same.
+func (c *Claims) Refuse(r ClaimRequest, why error) ClaimAnswer {
+	if imprint.CodeOf(why) == imprint.CodeThrottled {
+		c.count.throttled.Add(1)
+		c.anomalies.miss(guardKey{r.Tenant, r.Claim}, c.clock())
+	}
+	return c.reject(r.Topic, why)
+}
+
+// reject makes a rejection.
+func (c *Claims) reject(topic string, why error) ClaimAnswer {
 	c.count.rejected.Add(1)
 	format := formatJSON
 	call, found := parseClaimTopic(topic)
@@ -201,22 +215,25 @@ func (c *Claims) Refuse(topic string, why error) ClaimAnswer {
 	if err != nil {
 		c.opts.Logger.Error("couldn't encode a rejection", "topic", topic, "error", err)
 	}
-	return ClaimAnswer{Topic: topic + "/rejected", Payload: payload}
+	return ClaimAnswer{Topic: topic + "/rejected", Payload: payload, Refused: imprint.CodeOf(why)}
 }
 
-// serve admits a request, and has it done.
+// serve admits a request, and has it done. The claim's own rate is looked at first
+// and needs no store; the tenant's last, so that a claim that is stopped, or that
+// its guard refuses, takes nothing from the others.
 func (c *Claims) serve(ctx context.Context, call claimCall, r ClaimRequest) (any, error) {
-	if !c.rates.take(r.Tenant, call.operation, c.rateOf(call.operation), c.clock()) {
-		c.count.throttled.Add(1)
-		err := imprint.Errorf(imprint.CodeThrottled, "%s was called more than %d times a second", call.name(), c.rateOf(call.operation)).
-			WithHint("Let devices try again with back-off, or raise --claim-rate.")
-		r.Rec.Fail("claim.request", err)
-		return nil, err
-	}
 	d := &demand{Claims: c, ClaimRequest: r, call: call, now: c.clock()}
+	holder := guardKey{r.Tenant, r.Claim}
+	if !c.holders.take(holder, call.operation, c.rateOf(call.operation), d.now) {
+		c.anomalies.miss(holder, d.now)
+		return nil, d.throttled("the claim certificate")
+	}
 	err := d.admit(ctx)
 	if err != nil {
 		return nil, d.refused(ctx, err)
+	}
+	if !c.tenants.take(r.Tenant, call.operation, c.rateOf(call.operation), d.now) {
+		return nil, d.throttled("the account's devices")
 	}
 	var body any
 	switch call.operation {
@@ -243,6 +260,13 @@ type demand struct {
 	guard     *imprint.ClaimGuard          // nil: the claim has none
 	temporary *imprint.ProvisioningClaim   // nil: it isn't a trusted user's
 	provider  *imprint.CertificateProvider // of createFromCSR; nil: the built-in CA signs
+}
+
+// throttled refuses a request that came too quickly.
+func (d *demand) throttled(who string) error {
+	d.count.throttled.Add(1)
+	return d.step("claim.request", imprint.Errorf(imprint.CodeThrottled, "%s called %s more than %d times a second", who, d.call.name(), d.rateOf(d.call.operation)).
+		WithHint("Let devices try again with back-off, or raise --claim-rate."))
 }
 
 // step fails a step of the attempt and gives the error on.
@@ -315,28 +339,28 @@ func (c *Claims) rateOf(op claimOperation) int {
 	return c.opts.CreateRate
 }
 
-// claimRates bounds the requests of each tenant.
-type claimRates struct {
+// rates bound the requests of each key.
+type rates[K comparable] struct {
 	mu      sync.Mutex
-	buckets map[imprint.Tenant]*[operations]*rate.Limiter
+	buckets map[K]*[operations]*rate.Limiter
 }
 
 // maxRates bounds the memory of rates; beyond it they begin anew.
 const maxRates = 10_000
 
-func (r *claimRates) take(tenant imprint.Tenant, op claimOperation, perSecond int, now time.Time) bool {
+func (r *rates[K]) take(key K, op claimOperation, perSecond int, now time.Time) bool {
 	if perSecond < 0 {
 		return true
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	buckets := r.buckets[tenant]
+	buckets := r.buckets[key]
 	if buckets == nil {
 		if len(r.buckets) >= maxRates {
 			clear(r.buckets)
 		}
 		buckets = &[operations]*rate.Limiter{}
-		r.buckets[tenant] = buckets
+		r.buckets[key] = buckets
 	}
 	if buckets[op] == nil {
 		buckets[op] = rate.NewLimiter(rate.Limit(perSecond), perSecond)

@@ -326,7 +326,14 @@ func TestEveryRejectionHasItsCode(t *testing.T) {
 		code, message        string
 	}{
 		{name: "JSON that isn't", topic: csrTopic, payload: "{", status: 400, code: "InvalidPayload"},
-		{name: "JSON with the wrong type", topic: provision, payload: `{"parameters":{"SerialNumber":7}}`, status: 400, code: "InvalidPayload"},
+		{name: "JSON with the wrong type", topic: provision, payload: `{"parameters":{"SerialNumber":7}}`, status: 400, code: "InvalidPayload", message: "The payload isn't a valid JSON request."},
+		{name: "JSON that is null", topic: provision, payload: "null", status: 400, code: "InvalidPayload"},
+		{name: "keys: half of JSON", topic: keysTopic, payload: "{", status: 400, code: "InvalidPayload"},
+		{name: "keys: no text", topic: keysTopic, payload: "\xff", status: 400, code: "InvalidPayload"},
+		{name: "keys: a list", topic: keysTopic, payload: "[]", status: 400, code: "InvalidPayload"},
+		{name: "keys: null", topic: keysTopic, payload: " null", status: 400, code: "InvalidPayload"},
+		{name: "keys: CBOR's null", topic: create + "/cbor", payload: "\xf6", status: 400, code: "InvalidPayload", message: "The payload isn't a valid CBOR request."},
+		{name: "keys: a list in CBOR", topic: create + "/cbor", payload: "\x80", status: 400, code: "InvalidPayload"},
 		{name: "CBOR that isn't", topic: create + "-from-csr/cbor", payload: "{}", status: 400, code: "InvalidPayload"},
 		{name: "CBOR that is too deep", topic: create + "-from-csr/cbor", payload: strings.Repeat("\x81", 20) + "\x00", status: 400, code: "InvalidPayload"},
 		{name: "no CSR", topic: csrTopic, payload: "{}", status: 400, code: "InvalidPayload"},

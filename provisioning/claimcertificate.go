@@ -26,6 +26,10 @@ const keyWait = 10 * time.Second
 // createKeys makes a key and a certificate for it. The private key is in the
 // answer and nowhere else.
 func (d *demand) createKeys(ctx context.Context) (any, error) {
+	err := d.call.format.decode(d.Payload, &struct{}{})
+	if err != nil {
+		return nil, d.step("claim.payload", err)
+	}
 	wait, cancel := context.WithTimeout(ctx, keyWait)
 	defer cancel()
 	pair, err := d.rooms.Keys.Take(wait)
@@ -262,8 +266,9 @@ func (c *Claims) checkToken(p imprint.PendingCertificate, hash string, claim imp
 	case now.After(p.ExpiresAt):
 		return imprint.Errorf(imprint.CodeClaimToken, "the certificate ownership token expired at %s", p.ExpiresAt.UTC().Format(time.RFC3339))
 	case p.Claim != claim && !c.opts.AnyClaim:
-		return imprint.Errorf(imprint.CodeClaimToken, "the certificate ownership token was given to claim certificate %s", p.Claim).
+		refusal := imprint.Errorf(imprint.CodeClaimToken, "the certificate ownership token was given to claim certificate %s", p.Claim).
 			WithHint("Register with the claim certificate that asked for the token, or let the server take tokens from any: --claim-token-any-claim.")
+		return told{refusal, "The certificate ownership token is invalid."}
 	}
 	return nil
 }

@@ -32,6 +32,24 @@ type usage struct {
 type anomalies struct {
 	mu   sync.Mutex
 	seen map[guardKey]*usage
+	// unread are requests that were refused before anybody looked for a guard. The
+	// next request for which one is read counts them.
+	unread map[guardKey]*usage
+}
+
+// miss counts a request of a claim whose guard isn't read.
+func (a *anomalies) miss(key guardKey, now time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	u := a.unread[key]
+	if u == nil {
+		if len(a.unread) >= maxGuarded {
+			clear(a.unread)
+		}
+		u = &usage{began: now}
+		a.unread[key] = u
+	}
+	u.requests++
 }
 
 // maxGuarded bounds the memory of counts; beyond it they begin anew.
@@ -57,6 +75,11 @@ func (a *anomalies) add(g *imprint.ClaimGuard, refused bool, now time.Time) erro
 		u.refusals++
 	} else {
 		u.requests++
+		missed := a.unread[key]
+		if missed != nil && now.Sub(missed.began) < g.Window {
+			u.requests += missed.requests
+		}
+		delete(a.unread, key)
 	}
 	switch {
 	case g.MaxRequests > 0 && u.requests > g.MaxRequests:
@@ -72,6 +95,7 @@ func (a *anomalies) forget(tenant imprint.Tenant, claim imprint.CertificateID) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	delete(a.seen, guardKey{tenant, claim})
+	delete(a.unread, guardKey{tenant, claim})
 }
 
 // checkGuard applies what needs no look at the request.

@@ -218,3 +218,122 @@ func TestAnomaliesStopTheClaim(t *testing.T) {
 		o.create(home)
 	})
 }
+
+// TestAStoppedClaimTakesNothingFromTheOthers ensures that the requests of a claim
+// that its guard refuses aren't taken from the rate of the tenant, and that they
+// are bounded themselves.
+func TestAStoppedClaimTakesNothingFromTheOthers(t *testing.T) {
+	t.Parallel()
+	for _, guard := range []imprint.ClaimGuard{
+		{StoppedAt: instant, StopCode: imprint.CodeClaimQuota, StopReason: "over"},
+		{Networks: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}},
+	} {
+		o := newOffice(t, nil, provisioning.ClaimOptions{CreateRate: 5, RegisterRate: 5})
+		o.guarded(home, guard)
+		statuses := map[int]int{}
+		for range 100 {
+			out, ok := o.ask(home, csrTopic, "{}")
+			if ok {
+				t.Fatal("accepted")
+			}
+			statuses[out.Status]++
+		}
+		if statuses[403] != 5 || statuses[429] != 95 {
+			t.Errorf("got the statuses %v, want 5 times 403 and then 429", statuses)
+		}
+		for range 5 {
+			o.create(home, func(r *provisioning.ClaimRequest) { r.Claim = imprint.CertificateID(strings.Repeat("c2", 32)) })
+		}
+	}
+}
+
+// TestRequestsThatCameTooQuicklyCountAsMisuse ensures it for those that the claim's
+// own rate refuses, and for those that never came so far.
+func TestRequestsThatCameTooQuicklyCountAsMisuse(t *testing.T) {
+	t.Parallel()
+	for _, early := range []bool{false, true} {
+		o := newOffice(t, nil, provisioning.ClaimOptions{CreateRate: 2, RegisterRate: 2})
+		o.guarded(home, imprint.ClaimGuard{MaxRequests: 20, Window: time.Minute})
+		for range 2 {
+			o.create(home)
+		}
+		for range 18 {
+			if early {
+				r := provisioning.ClaimRequest{Tenant: home, Topic: csrTopic, Claim: claimID}
+				o.claims.Refuse(r, imprint.Errorf(imprint.CodeThrottled, "four are under way"))
+				continue
+			}
+			out, ok := o.ask(home, csrTopic, "{}")
+			rejectedWith(t, out, ok, 429, "TooManyRequests")
+		}
+		o.ahead.Store(int64(time.Second))
+		out, ok := o.ask(home, csrTopic, "{}")
+		rejectedWith(t, out, ok, 403, "AccessDenied")
+		if got := o.guard(home).StopCode; got != imprint.CodeClaimAnomaly {
+			t.Errorf("early %t: stopped by %q, want ClaimAnomaly", early, got)
+		}
+	}
+}
+
+// TestRequestsOfAnotherWindowAreForgotten ensures that a flood long ago doesn't
+// stop a claim that is used as it should be.
+func TestRequestsOfAnotherWindowAreForgotten(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t, nil, provisioning.ClaimOptions{CreateRate: 1, RegisterRate: 1})
+	o.guarded(home, imprint.ClaimGuard{MaxRequests: 5, Window: time.Minute})
+	o.create(home)
+	for range 20 {
+		out, ok := o.ask(home, csrTopic, "{}")
+		rejectedWith(t, out, ok, 429, "TooManyRequests")
+	}
+	o.ahead.Store(int64(2 * time.Minute))
+	o.create(home)
+}
+
+// TestDevicesAreToldNothingOfOthers ensures that what only operators may know is in
+// the trace and not in a rejection.
+func TestDevicesAreToldNothingOfOthers(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t, nil, provisioning.ClaimOptions{})
+	others := imprint.CertificateID(strings.Repeat("c2", 32))
+	token := o.create(home, func(r *provisioning.ClaimRequest) { r.Claim = others }).Token
+	out, ok := o.register(home, token, serial("1"))
+	rejectedWith(t, out, ok, 400, "InvalidCertificateOwnershipToken")
+	told := out.Message
+	if text := detail(t, o.steps()); !strings.Contains(text, string(others)) {
+		t.Errorf("the trace says %q, and nothing of the other claim", text)
+	}
+	o.guarded(home, imprint.ClaimGuard{SerialParameter: "SerialNumber"})
+	update(t, o.store, func(tx imprint.Tx) error {
+		_, err := tx.AddClaimSerials(home, claimID, []string{"1"})
+		return err
+	})
+	device := o.create(home)
+	_, ok = o.register(home, device.Token, serial("1"))
+	if !ok {
+		t.Fatal("a serial number of the list was rejected")
+	}
+	out, ok = o.register(home, o.create(home).Token, serial("1"))
+	rejectedWith(t, out, ok, 403, "AccessDenied")
+	if text := detail(t, o.steps()); !strings.Contains(text, device.ID) {
+		t.Errorf("the trace says %q, and nothing of the other device", text)
+	}
+	out2, ok := o.ask(home, provision, `{"parameters":{"SerialNumber":7}}`)
+	rejectedWith(t, out2, ok, 400, "InvalidPayload")
+	for _, text := range []string{told, out.Message, out2.Message} {
+		for _, inside := range []string{string(others), device.ID, "Go ", "registerRequest", "provisioning."} {
+			if strings.Contains(text, inside) {
+				t.Errorf("a device is told %q, which has %q", text, inside)
+			}
+		}
+	}
+}
+
+// detail is that of the last step.
+func detail(t *testing.T, steps []imprint.Step) string {
+	t.Helper()
+	if len(steps) == 0 {
+		t.Fatal("the attempt has no steps")
+	}
+	return steps[len(steps)-1].Detail
+}

@@ -1,6 +1,7 @@
 package provisioning
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -145,11 +146,35 @@ func (f claimFormat) decode(payload []byte, into any) error {
 	} else {
 		err = json.Unmarshal(payload, into)
 	}
+	name := strings.ToUpper(string(f))
+	if err == nil && !f.isMap(payload) {
+		err = errors.New("it is another value")
+	}
 	if err != nil {
-		return imprint.Errorf(imprint.CodeClaimRequest, "the payload isn't a map of texts in %s: %w", strings.ToUpper(string(f)), err)
+		refusal := imprint.Errorf(imprint.CodeClaimRequest, "the payload isn't a map of texts in %s: %w", name, err)
+		return told{refusal, "The payload isn't a valid " + name + " request."}
 	}
 	return nil
 }
+
+// isMap tells whether a payload that was read is a map: null is taken for any
+// type by both decoders.
+func (f claimFormat) isMap(payload []byte) bool {
+	if f == formatCBOR {
+		const major, maps = 0xe0, 0xa0 // RFC 8949 section 3.1
+		return payload[0]&major == maps
+	}
+	return bytes.HasPrefix(bytes.TrimLeft(payload, " \t\r\n"), []byte("{"))
+}
+
+// told is a refusal that a device reads in other words than the trace has: what
+// they know of other devices, of functions and of the program is for operators.
+type told struct {
+	error
+	words string
+}
+
+func (t told) Unwrap() error { return t.error }
 
 func (f claimFormat) encode(body any) ([]byte, error) {
 	var payload []byte
@@ -176,6 +201,16 @@ func rejection(why error) rejectedBody {
 	body := rejectedBody{StatusCode: fleetStatus(name), ErrorCode: name, ErrorMessage: imprint.MessageOf(why)}
 	if name == "InternalError" {
 		body.ErrorMessage = "The service couldn't do this now; try again."
+	}
+	switch imprint.CodeOf(why) {
+	case imprint.CodeClaimNotAllowed, imprint.CodeClaimStopped, imprint.CodeClaimQuota, imprint.CodeClaimAnomaly,
+		imprint.CodeHookFailed, imprint.CodeProviderFailed:
+		// The rules of a guard and the words of a function are the operator's.
+		body.ErrorMessage = imprint.Describe(imprint.CodeOf(why)).Meaning
+	}
+	var other told
+	if errors.As(why, &other) {
+		body.ErrorMessage = other.words
 	}
 	var fault *template.Error
 	if errors.As(why, &fault) && fault.Code == template.CodeMissingParameter {

@@ -123,7 +123,50 @@ curl -sS -o /dev/null -w '%{http_code}' --cacert "$AWS_CA_BUNDLE" "${url/RESULTS
 	if err == nil || !strings.Contains(err.Error(), "ResourceNotFoundException") {
 		t.Errorf("another account describes the task: %v", err)
 	}
-	s.startBulk(t, "in.json", withKey(other, "us-east-1"))
+	// Nor has it the first account's file; a file of its own makes its own devices.
+	foreign := s.awaitBulk(t, s.startBulk(t, "in.json", withKey(other, "us-east-1")), isOver, withKey(other, "us-east-1"))
+	if foreign.Status != types.StatusFailed || foreign.SuccessCount != 0 {
+		t.Errorf("another account's task over this account's file: got %s with %d registered, want Failed", foreign.Status, foreign.SuccessCount)
+	}
+}
+
+// TestAccountsBulkInputsAreApart ensures that two accounts register from files of
+// the same bucket and key at once, each from its own and for itself.
+func TestAccountsBulkInputsAreApart(t *testing.T) {
+	t.Parallel()
+	s := startServer(t)
+	other := withKey(s.addAccount(t, "111111111111"), "us-east-1")
+	s.bulkLines(t, "in.json", 700)
+	theirs := filepath.Join(s.dir, "bulk", "111111111111", "lines")
+	err := os.MkdirAll(theirs, 0o700)
+	if err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, filepath.Join(theirs, "in.json"), "{\"Name\":\"theirs\"}\n{\"Name\":\"unit-0000000\"}\n")
+	first, second := s.startBulk(t, "in.json"), s.startBulk(t, "in.json", other)
+	if done := s.awaitBulk(t, first, isOver); done.Status != types.StatusCompleted || done.SuccessCount != 700 {
+		t.Errorf("the first account: got %s, %d registered", done.Status, done.SuccessCount)
+	}
+	if done := s.awaitBulk(t, second, isOver, other); done.Status != types.StatusCompleted || done.SuccessCount != 2 {
+		t.Errorf("the second account: got %s, %d registered: %s", done.Status, done.SuccessCount, aws.ToString(done.Message))
+	}
+	things := must(s.sdk(t, other).ListThings(t.Context(), &iot.ListThingsInput{}))(t).Things
+	if len(things) != 2 {
+		t.Errorf("the second account has %d things, want 2", len(things))
+	}
+	_, err = s.sdk(t).DescribeThing(t.Context(), &iot.DescribeThingInput{ThingName: aws.String("theirs")})
+	if err == nil || !strings.Contains(err.Error(), "ResourceNotFoundException") {
+		t.Errorf("the first account has the second one's thing: %v", err)
+	}
+	// The second account can name the first one's files in no way.
+	for _, name := range [][2]string{{"000000000000", "lines/in.json"}, {"lines", "../../lines/in.json"}, {"lines", "../../000000000000/lines/in.json"}} {
+		out := must(s.sdk(t, other).StartThingRegistrationTask(t.Context(), &iot.StartThingRegistrationTaskInput{
+			TemplateBody: aws.String(bulkThings), InputFileBucket: aws.String(name[0]), InputFileKey: aws.String(name[1]), RoleArn: aws.String(role),
+		}))(t)
+		if done := s.awaitBulk(t, aws.ToString(out.TaskId), isOver, other); done.Status != types.StatusFailed || done.SuccessCount != 0 {
+			t.Errorf("the second account's task over %s/%s: got %s, %d registered", name[0], name[1], done.Status, done.SuccessCount)
+		}
+	}
 }
 
 // addAccount adds an account and gives its operator's key.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/url"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -180,6 +181,49 @@ func TestAChangedPolicyHoldsForTheNextRequest(t *testing.T) {
 	s.user(t, "delete", "anna")
 	anna = s.addUser(t, "anna", `{"Effect":"Deny","Action":"*","Resource":"*"}`)
 	expect("as a new user", list("us-east-1"), false)
+}
+
+// TestUsersOfOneNameInTwoAccountsAreTwo ensures that users, their policies and
+// their keys belong to their account: what one's operator changes is nothing to the
+// other's, and a policy that allows everything allows it in its own account alone.
+func TestUsersOfOneNameInTwoAccountsAreTwo(t *testing.T) {
+	need(t, "bash")
+	t.Parallel()
+	s := startServer(t)
+	mine := s.addUser(t, "anna", `{"Effect":"Allow","Action":"*","Resource":"*"}`)
+	operator := s.addAccount(t, "111111111111")
+	dir := t.TempDir()
+	writeFile(t, filepath.Join(dir, "policy.json"), `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"iot:CreateThing","Resource":"arn:aws:iot:us-east-1:111111111111:thing/*"}]}`)
+	run := s.shell(t, dir, as(operator)+"imprint user add anna --key --json && imprint user policy put anna main policy.json >&2")
+	var key struct{ AccessKeyID, SecretAccessKey string }
+	err := json.Unmarshal([]byte(run.stdout), &key)
+	if err != nil || run.exit != 0 {
+		t.Fatalf("got %v, exit code %d\n%s", err, run.exit, run.all())
+	}
+	theirs := aws.Credentials{AccessKeyID: key.AccessKeyID, SecretAccessKey: key.SecretAccessKey}
+	things := func(c aws.Credentials, name string) error {
+		_, err := s.sdk(t, withKey(c, "us-east-1")).CreateThing(t.Context(), &iot.CreateThingInput{ThingName: aws.String(name)})
+		return err
+	}
+	// Each makes a thing of the same name, in its own account.
+	for _, c := range []aws.Credentials{mine, theirs} {
+		if err := things(c, "desk"); err != nil {
+			t.Errorf("a user may not do what its policy says: %v", err)
+		}
+	}
+	if _, err := s.sdk(t, withKey(theirs, "us-east-1")).ListThings(t.Context(), &iot.ListThingsInput{}); !denied(err) {
+		t.Errorf("the second account's anna has the first one's policy: got %v", err)
+	}
+	// The first one's everything isn't the second account's user.
+	for _, script := range []string{"imprint user policy delete anna main", "imprint user key delete anna " + theirs.AccessKeyID, "imprint user delete anna"} {
+		s.shell(t, dir, as(mine)+script)
+	}
+	if err := things(theirs, "lamp"); err != nil {
+		t.Errorf("after the first account's anna was deleted, the second's: %v", err)
+	}
+	if err := things(mine, "lamp"); err == nil {
+		t.Error("the first account's anna is deleted and still makes things")
+	}
 }
 
 // webSocketAs opens MQTT over WebSocket with a presigned URL of a key.

@@ -14,6 +14,7 @@ package attempts
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/imprint-iot/imprint"
@@ -131,7 +132,11 @@ func (r Recorded) list(ctx context.Context, caller awsapi.Caller, in *ListAttemp
 	out := &ListAttemptsOutput{}
 	err = r.Store.View(ctx, func(tx imprint.ReadTx) error {
 		*out = ListAttemptsOutput{Attempts: []Attempt{}}
-		found, next, err := firstForm(tx, filter, page, forms)
+		others, err := behindCertificate(tx, filter.Tenant, forms)
+		if err != nil {
+			return err
+		}
+		found, next, err := firstForm(tx, filter, page, append(slices.Clone(forms), others...))
 		if err != nil {
 			return err
 		}
@@ -160,6 +165,37 @@ func firstForm(tx imprint.ReadTx, filter imprint.AttemptFilter, page imprint.Pag
 	}
 	filter.Match = forms[len(forms)-1]
 	return tx.Attempts(filter, page)
+}
+
+// maxThings bounds the things of a certificate that are looked up.
+const maxThings = 10
+
+// behindCertificate gives what else a certificate's beginnings are recorded under:
+// one that a claim was given hasn't connected yet, but the claim's connection is
+// found by the thing that came of it; before that by the claim.
+func behindCertificate(tx imprint.ReadTx, tenant imprint.Tenant, forms []string) ([]string, error) {
+	var others []string
+	for _, form := range forms {
+		id, err := imprint.ParseCertificateID(form)
+		if err != nil {
+			continue
+		}
+		things, _, err := tx.CertificateThings(tenant, id, imprint.Page{Limit: maxThings, Ascending: true})
+		if err != nil {
+			return nil, err
+		}
+		for _, attachment := range things {
+			others = append(others, string(attachment.Thing))
+		}
+		pending, err := tx.PendingCertificate(tenant, id)
+		switch {
+		case err == nil && len(things) == 0:
+			others = append(others, string(pending.Claim))
+		case err != nil && imprint.CodeOf(err) != imprint.CodeNotFound:
+			return nil, err
+		}
+	}
+	return others, nil
 }
 
 func present(a imprint.Attempt) Attempt {

@@ -48,6 +48,7 @@ func (accounts) AccessKey(_ context.Context, id string) (sigv4.AccessKey, error)
 // world is a control plane with recorded attempts.
 type world struct {
 	url     string
+	store   imprint.Store
 	flushed atomic.Int64
 	failing error
 }
@@ -77,7 +78,7 @@ func newWorld(t *testing.T, list ...imprint.Attempt) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{}
+	w := &world{store: store}
 	recorded := attempts.Recorded{Store: store, Home: home, Flush: func(context.Context) error {
 		w.flushed.Add(1)
 		return w.failing
@@ -270,4 +271,50 @@ func TestAnswersWaitForTheTrace(t *testing.T) {
 	if !errors.As(err, &refusal) || refusal.Status != 503 {
 		t.Errorf("got %v, want 503", err)
 	}
+}
+
+// TestACertificateThatWasGivenToAClaimIsFound ensures that who asks for a device's
+// certificate, which hasn't connected yet, finds the connection that it came of: by
+// the claim until it is registered, by the thing from then on; and by itself once it
+// has connected. Other tenants find nothing.
+func TestACertificateThatWasGivenToAClaimIsFound(t *testing.T) {
+	t.Parallel()
+	claim := imprint.CertificateID(strings.Repeat("c1", 32))
+	w := newWorld(t, imprint.Attempt{Tenant: home, CertificateID: claim, Thing: "other"}, imprint.Attempt{Tenant: home, CertificateID: claim, Thing: "sensor"})
+	change := func(fn func(tx imprint.Tx) error) {
+		t.Helper()
+		err := w.store.Update(t.Context(), fn)
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	expect := func(tenant imprint.Tenant, want string) {
+		t.Helper()
+		found, err := w.list(t, tenant, url.Values{"match": {certificate}})
+		if err != nil || ids(found) != want {
+			t.Errorf("got the attempts %q, %v; want %q", ids(found), err, want)
+		}
+	}
+	expect(home, "")
+	change(func(tx imprint.Tx) error {
+		err := tx.PutCertificate(imprint.Certificate{Tenant: home, ID: certificate, PEM: "PEM", Status: imprint.CertificatePendingActivation})
+		if err != nil {
+			return err
+		}
+		return tx.PutPendingCertificate(imprint.PendingCertificate{Tenant: home, Certificate: certificate, Claim: claim, TokenHash: "hash", CreatedAt: instant, ExpiresAt: instant})
+	})
+	expect(home, "1 0")
+	change(func(tx imprint.Tx) error {
+		err := tx.PutThing(imprint.Thing{Tenant: home, Name: "sensor"})
+		if err != nil {
+			return err
+		}
+		return tx.PutThingAttachment(imprint.ThingAttachment{Tenant: home, Thing: "sensor", Certificate: certificate})
+	})
+	expect(home, "1")
+	expect(another, "")
+	change(func(tx imprint.Tx) error {
+		return tx.PutAttempt(imprint.Attempt{Tenant: home, ID: "0002", At: instant.Add(time.Hour), CertificateID: certificate})
+	})
+	expect(home, "2")
 }

@@ -25,9 +25,13 @@ import (
 // BulkConfig are the settings of `imprint serve` for bulk registration. Inputs are
 // found in the directory, unless one of the others is set.
 type BulkConfig struct {
-	// BulkDirectory holds input files, as BUCKET/KEY. Default: bulk in the data
-	// directory.
+	// BulkDirectory holds input files, as ACCOUNT/BUCKET/KEY, and those of the
+	// server's first account (--account) as BUCKET/KEY, too. Default: bulk in the
+	// data directory.
 	BulkDirectory string `koanf:"bulk-directory"`
+	// BulkAccount is the account that BulkURL or BulkS3Endpoint is for; tasks of
+	// others fail. Default: the server's first account.
+	BulkAccount string `koanf:"bulk-account"`
 	// BulkURL is an http(s) URL below which input files are, as BUCKET/KEY.
 	BulkURL string `koanf:"bulk-url"`
 	// BulkS3Endpoint is the URL of an S3-compatible store in whose buckets they are;
@@ -44,9 +48,10 @@ type BulkConfig struct {
 }
 
 func addBulkFlags(f *pflag.FlagSet) {
-	f.String("bulk-directory", "", "directory of input files of bulk registration, as BUCKET/KEY (default: bulk in the data directory)")
-	f.String("bulk-url", "", "http(s) URL below which they are instead, as BUCKET/KEY")
-	f.String("bulk-s3-endpoint", "", "URL of the S3-compatible store where they are instead")
+	f.String("bulk-directory", "", "directory of input files of bulk registration, as ACCOUNT/BUCKET/KEY (default: bulk in the data directory)")
+	f.String("bulk-url", "", "http(s) URL below which those of one account are instead, as BUCKET/KEY")
+	f.String("bulk-s3-endpoint", "", "URL of the S3-compatible store where those of one account are instead")
+	f.String("bulk-account", "", "account that bulk-url or bulk-s3-endpoint is for (default: the server's first account)")
 	f.String("bulk-s3-region", "us-east-1", "region that its signatures are for")
 	f.Int("bulk-tasks", 4, "bulk registrations that run at once")
 	f.Duration("bulk-retention", 720*time.Hour, "how long bulk registrations are kept with their reports")
@@ -71,6 +76,15 @@ func (c BulkConfig) check() error {
 	if c.BulkS3Endpoint != "" && (c.BulkS3AccessKey == "" || c.BulkS3SecretKey == "") {
 		return usageError{fmt.Errorf("bulk-s3-endpoint needs IMPRINT_BULK_S3_ACCESS_KEY and IMPRINT_BULK_S3_SECRET_KEY")}
 	}
+	if c.BulkAccount != "" {
+		_, err := imprint.ParseAccountID(c.BulkAccount)
+		if err != nil {
+			return usageError{fmt.Errorf("bulk-account: %w", err)}
+		}
+		if c.BulkURL == "" && c.BulkS3Endpoint == "" {
+			return usageError{fmt.Errorf("bulk-account needs bulk-url or bulk-s3-endpoint: a directory has a part for each account")}
+		}
+	}
 	if c.BulkTasks < 1 || c.BulkTasks > 1000 {
 		return usageError{fmt.Errorf("bulk-tasks is %d, and must be 1 to 1000", c.BulkTasks)}
 	}
@@ -87,33 +101,38 @@ const bulkDir = "bulk"
 // as long as it needs.
 const idleInput = 30 * time.Second
 
-func (c BulkConfig) input(data string) (provisioning.BulkInput, error) {
+// input makes what inputs are read from; home is the server's first account.
+func (c BulkConfig) input(data string, home imprint.AccountID) (provisioning.BulkInput, error) {
+	account := home
+	if c.BulkAccount != "" {
+		account = imprint.AccountID(c.BulkAccount)
+	}
 	client := &http.Client{Transport: &http.Transport{
 		Proxy: http.ProxyFromEnvironment, ResponseHeaderTimeout: idleInput, TLSHandshakeTimeout: idleInput, MaxIdleConnsPerHost: 1, IdleConnTimeout: idleInput,
 	}}
 	switch {
 	case c.BulkURL != "":
-		return provisioning.BulkURL{Base: c.BulkURL, Client: client}, nil
+		return provisioning.BulkURL{Base: c.BulkURL, Account: account, Client: client}, nil
 	case c.BulkS3Endpoint != "":
 		return provisioning.BulkURL{
-			Base: c.BulkS3Endpoint, Client: client, Region: c.BulkS3Region,
+			Base: c.BulkS3Endpoint, Account: account, Client: client, Region: c.BulkS3Region,
 			Credentials: &aws.Credentials{AccessKeyID: c.BulkS3AccessKey, SecretAccessKey: c.BulkS3SecretKey},
 		}, nil
 	case c.BulkDirectory != "":
-		return provisioning.BulkDirectory{Path: c.BulkDirectory}, nil
+		return provisioning.BulkDirectory{Path: c.BulkDirectory, Home: home}, nil
 	}
 	dir := filepath.Join(data, bulkDir)
 	err := os.MkdirAll(dir, 0o700)
 	if err != nil {
 		return nil, fmt.Errorf("couldn't make the directory of bulk inputs: %w", err)
 	}
-	return provisioning.BulkDirectory{Path: dir}, nil
+	return provisioning.BulkDirectory{Path: dir, Home: home}, nil
 }
 
 // openBulk makes what runs bulk registrations, and goes on with those that the
 // last stop interrupted.
 func (s *server) openBulk(ctx context.Context) error {
-	input, err := s.config.BulkConfig.input(s.config.Data)
+	input, err := s.config.BulkConfig.input(s.config.Data, s.home.Account)
 	if err != nil {
 		return err
 	}

@@ -98,11 +98,15 @@ type claimDoor struct{ claims *provisioning.Claims }
 func (d claimDoor) Answers(topic string) bool { return provisioning.ClaimTopic(topic) }
 
 func (d claimDoor) Answer(ctx context.Context, r broker.Request) broker.Answer {
-	return broker.Answer(d.claims.Answer(ctx, provisioning.ClaimRequest{
-		Tenant: r.Tenant, Topic: r.Topic, Payload: r.Payload, Claim: r.Certificate, ClientID: r.ClientID, Address: r.Address, Rec: r.Rec,
-	}))
+	return broker.Answer(d.claims.Answer(ctx, claimRequest(r)))
 }
 
-func (d claimDoor) Refuse(topic string, why error) broker.Answer {
-	return broker.Answer(d.claims.Refuse(topic, why))
+func (d claimDoor) Refuse(r broker.Request, why error) broker.Answer {
+	return broker.Answer(d.claims.Refuse(claimRequest(r), why))
+}
+
+func claimRequest(r broker.Request) provisioning.ClaimRequest {
+	return provisioning.ClaimRequest{
+		Tenant: r.Tenant, Topic: r.Topic, Payload: r.Payload, Claim: r.Certificate, ClientID: r.ClientID, Address: r.Address, Rec: r.Rec,
+	}
 }

@@ -161,7 +161,7 @@ func (m *metrics) watch(rooms metered) {
 	counter("imprint_claim_stopped_total", "Claim certificates stopped by their guards.", func() uint64 { return c().Stopped })
 	counter("imprint_provisioning_claims_total", "Claim certificates made for trusted users.", func() uint64 { return c().Claims })
 	counter("imprint_requests_total", "Requests of devices to topics of the service.", func() uint64 { return b().Requests })
-	counter("imprint_requests_throttled_total", "Such requests refused because too many were under way.", func() uint64 { return b().RequestsThrottled })
+	counter("imprint_requests_throttled_total", "Such requests refused because too many were under way or came too quickly.", func() uint64 { return b().RequestsThrottled })
 
 	counter("imprint_attempts_written_total", "Attempts written to the trace.", func() uint64 { return t().Written })
 	counter("imprint_attempts_dropped_total", "Successful attempts that the trace had no room for.", func() uint64 { return t().Dropped })

@@ -37,6 +37,9 @@ type MQTTConfig struct {
 	// are refused. Default 0: no bound, so that a device that was provisioned by
 	// its first connection may come again at once. AWS IoT Core allows 1.
 	ConnectRate int `koanf:"connect-rate"`
+	// RequestRate is how many requests of fleet provisioning a second one connection
+	// may make; more are rejected. Default 20; 0: no bound.
+	RequestRate int `koanf:"request-rate"`
 	// MaxPayload bounds the payload of one message in bytes. Default 131072 (128
 	// KiB).
 	MaxPayload int `koanf:"max-payload"`
@@ -79,6 +82,7 @@ func addMQTTFlags(f *pflag.FlagSet) {
 	f.Int("publish-rate", 100, "messages a second that one connection may publish (0: no bound)")
 	f.Int("throughput-rate", 512<<10, "bytes a second that one connection may send (0: no bound)")
 	f.Int("connect-rate", 0, "CONNECT packets a second of one client id (0: no bound)")
+	f.Int("request-rate", 20, "requests of fleet provisioning a second that one connection may make (0: no bound)")
 	f.Int("max-payload", 128<<10, "bytes of one message's payload")
 	f.Int("max-client-id-bytes", 128, "bytes of a client id")
 	f.Int("max-topic-bytes", 256, "bytes of a topic name or filter")
@@ -109,6 +113,7 @@ func (c MQTTConfig) check() error {
 		{"publish-rate", c.PublishRate, 0, 1_000_000_000},
 		{"throughput-rate", c.ThroughputRate, 0, 1_000_000_000},
 		{"connect-rate", c.ConnectRate, 0, 1_000_000},
+		{"request-rate", c.RequestRate, 0, 1_000_000},
 		{"max-payload", c.MaxPayload, 1, 128 << 20},
 		{"max-client-id-bytes", c.MaxClientIDBytes, 1, 65_535},
 		{"max-topic-bytes", c.MaxTopicBytes, 1, 65_535},
@@ -146,7 +151,8 @@ func (c MQTTConfig) options() broker.Options {
 		SessionExpiry: c.SessionExpiry, MaxSessionExpiry: c.MaxSessionExpiry, MaxSessions: c.MaxSessions,
 		MaxSessionMessages: c.MaxSessionMessages, MaxSessionBytes: c.MaxSessionBytes, MaxRetained: c.MaxRetained,
 		PublishRate: rateOption(c.PublishRate), ThroughputRate: rateOption(c.ThroughputRate), ConnectRate: rateOption(c.ConnectRate),
-		MaxPayload: c.MaxPayload, MaxClientIDBytes: c.MaxClientIDBytes, MaxTopicBytes: c.MaxTopicBytes, MaxTopicSlashes: c.MaxTopicSlashes,
+		RequestRate: rateOption(c.RequestRate),
+		MaxPayload:  c.MaxPayload, MaxClientIDBytes: c.MaxClientIDBytes, MaxTopicBytes: c.MaxTopicBytes, MaxTopicSlashes: c.MaxTopicSlashes,
 		MaxFiltersPerSubscribe: c.MaxFilters, MaxSubscriptions: c.MaxSubscriptions, MaxInflight: c.MaxInflight,
 		MaxTopicAliases: c.MaxTopicAliases, MinKeepAlive: c.MinKeepAlive, MaxKeepAlive: c.MaxKeepAlive,
 		MaxQueuedBytes: c.MaxQueuedBytes, MaxQueuedMessages: c.MaxQueuedMessages,
