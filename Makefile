@@ -21,7 +21,7 @@ run: build ## the server, for real use, with its data in ./imprint-data
 RACE := -race -gcflags=modernc.org/sqlite/lib=-race=false -gcflags=modernc.org/libc=-race=false
 
 # Those of the whole-system tests that put most weight on the server at once.
-STORMS := 'EveryAbuse|KillAtAnyMoment|BrokenConnections|Choppy|CutsAtAnyByte|RandomPlays|ProvisionedByClaim|TwoTenants|JITRDevices'
+STORMS := 'EveryAbuse|KillAtAnyMoment'
 
 test: tools build ## all tests with the race detector, with the real AWS CLI, mosquitto and openssl; of those of the whole system some
 	CGO_ENABLED=1 IMPRINT_CI=1 $(GO) test $(RACE) -timeout 18m $$($(GO) list ./... | grep -v -e '/test$$' -e '/bench$$')
