@@ -331,20 +331,21 @@ type rows struct {
 	query   string
 	err     error
 	watched bool // the context ends it
+	over    bool // there are no more; another step would begin anew
 }
 
 var _ registry.Rows = (*rows)(nil)
 
 // Next implements registry.Rows.
 func (r *rows) Next() bool {
-	if r.err != nil || r.stmt == nil {
+	if r.over || r.err != nil || r.stmt == nil {
 		return false
 	}
 	found, err := r.stmt.Step()
 	if err != nil {
 		r.err = r.s.failed(err)
-		return false
 	}
+	r.over = !found
 	return found
 }
 
