@@ -2,7 +2,9 @@ package broker
 
 import (
 	"context"
+	"maps"
 	"runtime"
+	"slices"
 	"strconv"
 	"sync"
 
@@ -70,16 +72,15 @@ func (b *Broker) Timers() int {
 func (b *Broker) Groups(t imprint.Tenant) (counted, chosen int) {
 	r := b.realm(t)
 	r.mu.Lock()
-	var queues []*groupQueue
-	for _, q := range r.queues {
-		queues = append(queues, q)
-	}
+	groups := slices.Collect(maps.Values(r.groups))
 	r.mu.Unlock()
-	for _, q := range queues {
-		q.group.mu.Lock()
-		chosen += len(q.group.chosen)
-		q.group.mu.Unlock()
-		counted += b.ledger.waiting(&q.queue)
+	for _, g := range groups {
+		g.mu.Lock()
+		chosen += len(g.chosen)
+		g.mu.Unlock()
+		if q := g.stored(); q != nil {
+			counted += b.ledger.waiting(&q.queue)
+		}
 	}
 	return counted, chosen
 }

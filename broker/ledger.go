@@ -556,6 +556,7 @@ func (p *parcel) strays(b *Broker, err error) *parcel {
 		if g == nil {
 			g = t.group.group
 		}
+		g = g.current()
 		q := g.stored()
 		if q == nil {
 			l := &lease{group: g, kept: p.kept, expires: p.expires}

@@ -327,12 +327,7 @@ func (s *session) passOn(seq int64, size int) {
 	b.ledger.add(change{
 		insist: true, size: size,
 		write: func(tx imprint.Tx) error { return left.writeOne(tx, seq) },
-		done: func(err error) {
-			if err == nil && len(left.given) == 0 {
-				b.count.publishDropped.Add(1)
-			}
-			left.done(err)
-		},
+		done:  left.done,
 	})
 }
 

@@ -33,7 +33,7 @@ type realm struct {
 	// restored are the queues of stored groups whose first member is still to
 	// come, by filter.
 	restored map[string]queue
-	queues   map[int64]*groupQueue // of shared subscriptions, by the group's number
+	groups   map[int64]*shareGroup // shared subscriptions that have members, by their number
 }
 
 // presence is what the lifecycle events of one client id remember.
@@ -75,7 +75,7 @@ func (b *Broker) realm(t imprint.Tenant) *realm {
 		tenant: t, clientARN: t.ARN("client/"), topicARN: t.ARN("topic/"), filterARN: t.ARN("topicfilter/"),
 		sessions: map[imprint.ClientID]*session{}, ending: map[imprint.ClientID][]*session{},
 		byCert:   map[imprint.CertificateID]map[*connection]struct{}{},
-		presence: map[imprint.ClientID]*presence{}, retained: map[string]time.Time{}, restored: map[string]queue{}, queues: map[int64]*groupQueue{},
+		presence: map[imprint.ClientID]*presence{}, retained: map[string]time.Time{}, restored: map[string]queue{}, groups: map[int64]*shareGroup{},
 	}
 	r.topics.parents = b.opts.StandardParentMatch
 	r.rules = b.rulesOf(t)
@@ -156,7 +156,11 @@ func (r *realm) deleted(s *session) {
 // the session for the same filter.
 func (r *realm) subscribe(b *Broker, sub, replaced *subscription) {
 	r.topics.add(sub, replaced, func() *shareGroup {
-		return &shareGroup{broker: b, realm: r, filter: sub.filter, number: groupNumber(sub.filter)}
+		g := &shareGroup{broker: b, realm: r, filter: sub.filter, number: groupNumber(sub.filter)}
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.groups[g.number] = g
+		return g
 	})
 }
 
@@ -171,23 +175,22 @@ func (r *realm) groupQueue(g *shareGroup) *groupQueue {
 	if q.key == 0 {
 		q.key = newKey()
 	}
-	r.queues[g.number] = q
 	return q
 }
 
-// queueOf gives the queue of a shared subscription; nil when it is gone.
-func (r *realm) queueOf(number int64) *groupQueue {
+// group gives a shared subscription; nil when it has no members.
+func (r *realm) group(number int64) *shareGroup {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.queues[number]
+	return r.groups[number]
 }
 
-func (r *realm) dropQueue(q *groupQueue) {
+// forgetGroup lets go of a shared subscription that has no members any more: the
+// next one to subscribe makes another.
+func (r *realm) forgetGroup(g *shareGroup) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.queues[q.group.number] == q {
-		delete(r.queues, q.group.number)
-	}
+	delete(r.groups, g.number)
 }
 
 // with gives the connections of a certificate, also those about to end.

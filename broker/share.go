@@ -82,7 +82,20 @@ func (g *shareGroup) part(sub *subscription) bool {
 	g.members[last] = nil
 	g.members = g.members[:last]
 	g.count(sub, -1)
-	return last == 0
+	if last > 0 {
+		return false
+	}
+	g.realm.forgetGroup(g)
+	return true
+}
+
+// current gives the group that has the filter now. One that has lost all its members
+// is never joined again, but there may be messages on their way to it.
+func (g *shareGroup) current() *shareGroup {
+	if now := g.realm.group(g.number); now != nil {
+		return now
+	}
+	return g
 }
 
 // count keeps the number of those who may have QoS 1 messages, and the queue: what
@@ -105,7 +118,6 @@ func (g *shareGroup) count(sub *subscription, n int) {
 		}
 		g.queue, g.out, g.leased, g.lent, g.gone, g.chosen, g.unsure, g.unread, g.skipped = nil, nil, nil, 0, nil, nil, nil, 0, 0
 		q.gone.Store(true)
-		g.realm.dropQueue(q)
 		g.broker.ledger.add(change{insist: true, write: func(tx imprint.Tx) error { return tx.DeleteShareGroup(q.key) }})
 	}
 }

@@ -251,6 +251,7 @@ func (l *lease) giveBack() {
 		g.wake()
 		return
 	}
+	g = g.current()
 	now := g.broker.clock()
 	m := outgoing{Publish: *l.kept, expires: l.expires, kept: l.kept}
 	if !l.expires.IsZero() && !refreshExpiry(&m.Publish, l.expires, now) {
