@@ -36,7 +36,8 @@ type shareGroup struct {
 	out      map[int64]*session // numbers in the queue that members have now; nil: one is being chosen
 	leased   map[*session]int   // how many of them a member has in memory
 	lent     int                // the sum of leased; the others in out are moved to a member's queue
-	gone     map[int64]struct{} // numbers that left the store since it was read
+	// leftStore are numbers that left the store, or may have, since it was read.
+	leftStore map[int64]struct{}
 	// unread is the lowest number that may be in the store and with nobody; 0:
 	// there is none.
 	unread int64
@@ -116,7 +117,7 @@ func (g *shareGroup) count(sub *subscription, n int) {
 		if left := g.broker.ledger.waiting(&q.queue) - g.lent; left > 0 {
 			g.broker.count.publishDropped.Add(uint64(left))
 		}
-		g.queue, g.out, g.leased, g.lent, g.gone, g.chosen, g.unsure, g.unread, g.skipped = nil, nil, nil, 0, nil, nil, nil, 0, 0
+		g.queue, g.out, g.leased, g.lent, g.leftStore, g.chosen, g.unsure, g.unread, g.skipped = nil, nil, nil, 0, nil, nil, nil, 0, 0
 		q.gone.Store(true)
 		g.broker.ledger.add(change{insist: true, write: func(tx imprint.Tx) error { return tx.DeleteShareGroup(q.key) }})
 	}
