@@ -257,7 +257,7 @@ func (s *session) detach(c *connection, w *will) {
 	if w != nil {
 		s.broker.publishWill(s.realm, w)
 	}
-	s.broker.ledger.add(change{write: s.save})
+	s.broker.ledger.add(change{insist: true, write: s.save})
 	s.broker.timers.add(due, s)
 }
 
@@ -304,7 +304,7 @@ func (s *session) tick(now time.Time) time.Time {
 		// The store forgets the will before or with its message's being published;
 		// a server that is killed in between publishes it once more.
 		s.broker.publishWill(s.realm, due)
-		s.broker.ledger.add(change{write: s.save})
+		s.broker.ledger.add(change{insist: true, write: s.save})
 	}
 	return next
 }

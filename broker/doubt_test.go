@@ -121,3 +121,33 @@ func TestAMessageWhoseMoveIsUnclearIsReadAgain(t *testing.T) {
 		t.Errorf("got %v, want %s", got, want)
 	}
 }
+
+// TestAWillThatWasTakenBackStaysSo has the store fail while a client with a stored
+// session and a will disconnects: the will isn't there when the server starts again.
+func TestAWillThatWasTakenBackStaysSo(t *testing.T) {
+	t.Parallel()
+	fails := &failingStore{}
+	store := openStore(t, filepath.Join(t.TempDir(), "registry.db"), fails.faults())
+	h := newHouseOn(t, broker.Options{}, store)
+	id := h.register(first, allowAll)
+	c := h.on(first, id, mqtt.V5, willed("dev", "w", 60, 1000))
+	c.subscribe(1, "a")
+	other := h.on(first, id, mqtt.V5, lasting(mqtt.V5, "other", 1000))
+	h.must(h.log.Flush(t.Context()))
+	fails.mode.Store(1)
+	c.goodbye()
+	h.eventually("the client is gone", func() bool { return h.broker.Counters().Connected == 1 })
+	other.send(&mqtt.Subscribe{PacketID: 3, Filters: []mqtt.Subscription{{Filter: "new", QoS: 1}}})
+	other.fails() // and what came before it
+	fails.mode.Store(0)
+	h.must(h.broker.Shutdown(t.Context()))
+	h.must(store.View(t.Context(), func(tx imprint.ReadTx) error {
+		rows, err := tx.Sessions(0, 10)
+		for _, row := range rows {
+			if row.ClientID == "dev" && (len(row.Will) > 0 || row.ExpiresAt.IsZero()) {
+				t.Errorf("the store has a will of %d bytes, and the end of the session at %s", len(row.Will), row.ExpiresAt)
+			}
+		}
+		return err
+	}))
+}

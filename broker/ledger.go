@@ -19,8 +19,8 @@ type change struct {
 	done func(err error)
 	size int // bytes of messages, about; add counts what the change itself takes
 	// insist: while the store takes nothing, the change is tried again, with those
-	// that come after it or after a pause. What was ended must not come back after a
-	// restart.
+	// that come after it or after a pause. What was ended, also a will that was taken
+	// back, must not come back after a restart.
 	insist bool
 }
 
