@@ -75,11 +75,18 @@ func (b *Broker) enter(a arrival) (before departure, err error) {
 	return before, nil
 }
 
+// maxEndings is from how many sessions on that have ended, and that the store couldn't
+// delete, a tenant's clients get no new ones that are stored.
+const maxEndings = 16384
+
 // newSession makes the session of a client that begins anew, perhaps in the place
 // of its stored one. The realm's lock is held.
 func (b *Broker) newSession(c *connection, expiry time.Duration, replaces bool, now time.Time) (*session, error) {
 	s := &c.own
 	if expiry > 0 {
+		if c.realm.endings >= maxEndings {
+			return nil, imprint.Errorf(imprint.CodeUnavailable, "the store hasn't deleted %d sessions that have ended", c.realm.endings)
+		}
 		if c.realm.stored >= b.opts.MaxSessions && !replaces {
 			return nil, imprint.Errorf(imprint.CodeQuotaExceeded, "the tenant has %d persistent sessions, as many as allowed", c.realm.stored).
 				WithHint("Connect with a clean session, or raise --max-sessions.")
@@ -142,15 +149,10 @@ func (b *Broker) settleArrival(ctx context.Context, a arrival, before departure)
 	if before.session != nil {
 		before.session.discard()
 	}
-	for _, s := range before.ending {
-		<-s.durable.ended
-	}
-	if len(before.ending) > 0 {
-		// A session that the client was told is gone must not come back.
-		err := b.ledger.wait(ctx, change{write: func(imprint.Tx) error { return nil }})
-		if err != nil {
-			return err
-		}
+	// A session that the client was told is gone must not come back.
+	err := b.awaitDeletion(ctx, before.ending)
+	if err != nil {
+		return err
 	}
 	s := c.session
 	switch {
@@ -177,9 +179,7 @@ func (s *session) discard() {
 	s.mu.Lock()
 	if s.over {
 		s.mu.Unlock()
-		// Who tells of its end must not be quicker than who ends it.
-		<-s.durable.ended
-		return
+		return // who tells of its end waits for ended
 	}
 	s.over = true
 	w := s.durable.will
@@ -194,15 +194,56 @@ func (s *session) discard() {
 	s.realm.stored--
 	s.realm.end(s)
 	s.realm.mu.Unlock()
+	s.broker.ledger.add(s.deletion())
+	close(s.durable.ended)
+	s.broker.count.stored.Add(-1)
+}
+
+// deletion is endOf for a session that memory knows.
+func (s *session) deletion() change {
 	end := s.broker.endOf(s.realm, s.durable.queue.key)
 	handOver := end.done
 	end.done = func(err error) {
 		handOver(err)
-		s.realm.deleted(s)
+		if err == nil {
+			s.realm.deleted(s)
+		}
 	}
-	s.broker.ledger.add(end)
-	close(s.durable.ended)
-	s.broker.count.stored.Add(-1)
+	return end
+}
+
+// awaitDeletion returns when sessions that have ended are out of the store for good.
+func (b *Broker) awaitDeletion(ctx context.Context, ending []*session) error {
+	if len(ending) == 0 {
+		return nil
+	}
+	var ends []change
+	for _, s := range ending {
+		select {
+		case <-s.durable.ended:
+		case <-ctx.Done():
+			return imprint.Errorf(imprint.CodeUnavailable, "couldn't wait for the end of an earlier session: %w", ctx.Err())
+		}
+		ends = append(ends, s.deletion())
+	}
+	// The ledger has their deletions before this one, which mostly finds nothing left:
+	// it is for those that failed for good.
+	return b.ledger.wait(ctx, change{
+		write: func(tx imprint.Tx) error {
+			for _, end := range ends {
+				err := end.write(tx)
+				if err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+		done: func(err error) {
+			for _, end := range ends {
+				end.done(err)
+			}
+		},
+	})
 }
 
 // endOf is the deletion of a stored session. What shared subscriptions had handed to

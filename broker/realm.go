@@ -24,6 +24,7 @@ type realm struct {
 	sessions map[imprint.ClientID]*session
 	// ending are stored sessions that have ended and whose deletion isn't durable.
 	ending    map[imprint.ClientID][]*session
+	endings   int // the number of those
 	byCert    map[imprint.CertificateID]map[*connection]struct{}
 	presence  map[imprint.ClientID]*presence
 	stored    int                  // sessions that outlive their connections
@@ -137,14 +138,17 @@ func (r *realm) end(s *session) {
 	}
 	if !slices.Contains(r.ending[s.clientID], s) {
 		r.ending[s.clientID] = append(r.ending[s.clientID], s)
+		r.endings++
 	}
 }
 
-// deleted hears that the ledger is done with the deletion of a session.
+// deleted hears that the deletion of a session is durable.
 func (r *realm) deleted(s *session) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	before := len(r.ending[s.clientID])
 	others := slices.DeleteFunc(r.ending[s.clientID], func(other *session) bool { return other == s })
+	r.endings -= before - len(others)
 	if len(others) == 0 {
 		delete(r.ending, s.clientID)
 		return
