@@ -149,6 +149,20 @@ func (b *Broker) FillLedger() {
 	b.ledger.add(change{size: maxLedgerBytes, write: func(tx imprint.Tx) error { return tx.DeleteSession(1) }})
 }
 
+// Insist gives the ledger changes that are tried until the store takes them.
+func (b *Broker) Insist(many int, written, done func()) {
+	for range many {
+		b.ledger.add(change{
+			insist: true,
+			write: func(tx imprint.Tx) error {
+				written()
+				return tx.DeleteSession(1)
+			},
+			done: func(error) { done() },
+		})
+	}
+}
+
 // LedgerSize gives the bytes that wait for the store, as the ledger counts them, and
 // whether somebody waits for room.
 func (b *Broker) LedgerSize() (bytes int, awaited bool) {

@@ -166,15 +166,13 @@ func (l *ledger) run() {
 		select {
 		case _, more = <-l.wake:
 		case <-l.retry():
-			l.commit(l.withAgain(nil))
+			l.commitAll(nil)
 		}
 		for batch := l.take(); len(batch) > 0; batch = l.take() {
-			l.commit(l.withAgain(batch))
+			l.commitAll(batch)
 		}
 	}
-	if last := l.withAgain(nil); len(last) > 0 {
-		l.commit(last)
-	}
+	l.commitAll(nil)
 }
 
 // retry fires when it is time to try again what failed, though nothing comes after
@@ -186,14 +184,20 @@ func (l *ledger) retry() <-chan time.Time {
 	return time.After(ledgerRetry)
 }
 
-// withAgain puts what failed before in front of a batch.
-func (l *ledger) withAgain(batch []change) []change {
-	if len(l.again) == 0 {
-		return batch
-	}
-	batch = append(l.again, batch...)
+// commitAll writes what failed before, and then a batch. What comes after something
+// that the store doesn't take now isn't written either: it may build on it.
+func (l *ledger) commitAll(batch []change) {
+	all := append(l.again, batch...)
 	l.again = nil
-	return batch
+	for len(all) > 0 {
+		n := min(len(all), maxChanges)
+		err := l.commit(all[:n])
+		all = all[n:]
+		if err != nil {
+			l.conclude(all, err)
+			return
+		}
+	}
 }
 
 // take gives the next changes for one transaction.
@@ -219,13 +223,31 @@ func (l *ledger) take() []change {
 }
 
 // commit writes changes together. When that fails for a reason of one of them,
-// each is tried alone.
-func (l *ledger) commit(batch []change) {
+// each is tried alone. The error says that the store takes nothing now.
+func (l *ledger) commit(batch []change) error {
 	err := l.update(batch)
-	if err != nil && len(batch) > 1 && imprint.CodeOf(err) == imprint.CodeInternal {
+	own := err != nil && imprint.CodeOf(err) == imprint.CodeInternal
+	if own && len(batch) > 1 {
 		for n := range batch {
-			l.commit(batch[n : n+1])
+			err = l.commit(batch[n : n+1])
+			if err != nil {
+				l.conclude(batch[n+1:], err)
+				return err
+			}
 		}
+		return nil
+	}
+	l.conclude(batch, err)
+	if own {
+		return nil
+	}
+	return err
+}
+
+// conclude tells of changes that were written, or that weren't, unless those are to be
+// tried again.
+func (l *ledger) conclude(batch []change, err error) {
+	if len(batch) == 0 {
 		return
 	}
 	told := err

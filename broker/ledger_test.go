@@ -3,11 +3,13 @@ package broker_test
 import (
 	"fmt"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/broker"
 	"github.com/imprint-iot/imprint/mqtt"
+	"github.com/imprint-iot/imprint/store/sqlite"
 )
 
 // stalled is a house whose store takes nothing until open is called; the ledger has
@@ -81,5 +83,35 @@ func TestMessagesOfTheServerWaitForTheStore(t *testing.T) {
 				t.Errorf("got a message on %s, want %s", got, s.topic)
 			}
 		})
+	}
+}
+
+// TestWhatIsTriedAgainComesInPortions ensures that a store that was away for long isn't
+// given all that it has missed in one transaction, which may not fit, and that who came
+// after that is told nothing before it is there.
+func TestWhatIsTriedAgainComesInPortions(t *testing.T) {
+	t.Parallel()
+	const many, most = 5000, 512
+	var away atomic.Bool
+	var written, largest atomic.Int64
+	faults := sqlite.Faults{BeforeCommit: func() error {
+		largest.Store(max(largest.Load(), written.Swap(0)))
+		if away.Load() {
+			return errBroken
+		}
+		return nil
+	}}
+	h := newHouseOn(t, broker.Options{}, openStore(t, filepath.Join(t.TempDir(), "registry.db"), faults))
+	away.Store(true)
+	var done atomic.Int64
+	h.broker.Insist(many, func() { written.Add(1) }, func() { done.Add(1) })
+	h.eventually("the ledger has tried them all", func() bool { return h.broker.Unwritten() == 0 })
+	if n := done.Load(); n > 0 {
+		t.Errorf("%d are done, want none", n)
+	}
+	away.Store(false)
+	h.eventually("all are done", func() bool { return done.Load() == many })
+	if n := largest.Load(); n > most {
+		t.Errorf("a transaction had %d changes, want %d or less", n, most)
 	}
 }
