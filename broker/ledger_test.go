@@ -115,3 +115,33 @@ func TestWhatIsTriedAgainComesInPortions(t *testing.T) {
 		t.Errorf("a transaction had %d changes, want %d or less", n, most)
 	}
 }
+
+// TestWhatMovesToMembersWaitsForTheStore ensures that messages of a shared
+// subscription's queue aren't read into memory for its stored members while as much as
+// allowed waits for the disk.
+func TestWhatMovesToMembersWaitsForTheStore(t *testing.T) {
+	t.Parallel()
+	h, stall := stalled(t)
+	id := h.register(first, allowAll)
+	const many = 5
+	h.keeper(id, mqtt.V5, "t")
+	m := h.member(id, mqtt.V5, "m", "t", 1)
+	expect[*mqtt.Suback](m)
+	h.fill(id, "t", many)
+	for range many {
+		expect[*mqtt.Publish](m)
+	}
+	keeper := h.back(first, id, mqtt.V5, lasting(mqtt.V5, "keepert", 1000))
+	open := stall()
+	h.broker.FillLedger()
+	_ = m.conn.Close() // what it has is for the keeper now
+	h.eventually("they wait, or are with the ledger", func() bool {
+		_, awaited := h.broker.LedgerSize()
+		return awaited || h.broker.Unwritten() > 1
+	})
+	if n := h.broker.Unwritten(); n != 1 {
+		t.Errorf("changes with the ledger: got %d, want 1", n)
+	}
+	open()
+	keeper.takesExactly(all(many))
+}

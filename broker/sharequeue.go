@@ -541,6 +541,7 @@ func (g *shareGroup) handOut(ctx context.Context, q *groupQueue, row imprint.Que
 	}
 	g.took()
 	if len(p.targets) > 0 {
+		g.broker.ledger.awaitRoom(ctx)
 		g.broker.ledger.post(g.broker, p, nil)
 	}
 	return o
