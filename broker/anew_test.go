@@ -2,6 +2,7 @@ package broker_test
 
 import (
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -63,5 +64,42 @@ func TestAGroupThatBeganAnewGetsWhatTheOldOneLeft(t *testing.T) {
 				t.Errorf("%d messages were dropped", n)
 			}
 		})
+	}
+}
+
+// TestWhatLeavesTheStoreByACommitOfUnknownOutcomeIsHandedOut ensures that messages of a
+// group that keeps none in the store go to its members once they have left their former
+// member's queue, also by a commit that was reported to fail.
+func TestWhatLeavesTheStoreByACommitOfUnknownOutcomeIsHandedOut(t *testing.T) {
+	t.Parallel()
+	const many = 5
+	var armed atomic.Bool
+	faults := sqlite.Faults{AfterCommit: func() error {
+		if armed.CompareAndSwap(true, false) {
+			return errBroken
+		}
+		return nil
+	}}
+	h := newHouseOn(t, broker.Options{}, openStore(t, filepath.Join(t.TempDir(), "registry.db"), faults))
+	id := h.register(first, allowAll)
+	leaver := h.leaver(id, mqtt.V5, "t", sharedMessage+"t")
+	h.fill(id, "t", many)
+	expect[*mqtt.Publish](leaver)
+	leaver.unsubscribe(sharedMessage + "t")
+	heir := h.member(id, mqtt.V5, "heir", "t", 1)
+	expect[*mqtt.Suback](heir)
+	leaver.cut()
+	h.on(first, id, mqtt.V5, lasting(mqtt.V5, "probe", 1000)).subscribe(1, "elsewhere")
+	h.must(h.log.Flush(t.Context()))
+	armed.Store(true)
+	h.ahead.Add(int64(51 * time.Second))
+	h.broker.LookAtTheClock()
+	heir.takesExactly(all(many))
+	heir.silent()
+	if armed.Load() {
+		t.Error("no commit was reported to fail")
+	}
+	if n := h.broker.Counters().PublishDropped; n > 0 {
+		t.Errorf("%d messages were dropped", n)
 	}
 }
