@@ -93,7 +93,7 @@ func (b *Broker) newSession(c *connection, expiry time.Duration, replaces bool, 
 		}
 		c.realm.stored++
 		b.count.stored.Add(1)
-		s = &session{durable: &durable{queue: queue{key: newKey()}, createdAt: now, ended: make(chan struct{})}}
+		s = &session{durable: &durable{queue: queue{key: newKey()}, createdAt: now, deleting: make(chan struct{})}}
 	}
 	s.broker, s.realm, s.clientID, s.version = b, c.realm, c.clientID, c.version
 	return s, nil
@@ -179,7 +179,7 @@ func (s *session) discard() {
 	s.mu.Lock()
 	if s.over {
 		s.mu.Unlock()
-		return // who tells of its end waits for ended
+		return // who tells of its end waits for deleting
 	}
 	s.over = true
 	w := s.durable.will
@@ -195,7 +195,7 @@ func (s *session) discard() {
 	s.realm.end(s)
 	s.realm.mu.Unlock()
 	s.broker.ledger.add(s.deletion())
-	close(s.durable.ended)
+	close(s.durable.deleting)
 	s.broker.count.stored.Add(-1)
 }
 
@@ -220,7 +220,7 @@ func (b *Broker) awaitDeletion(ctx context.Context, ending []*session) error {
 	var ends []change
 	for _, s := range ending {
 		select {
-		case <-s.durable.ended:
+		case <-s.durable.deleting:
 		case <-ctx.Done():
 			return imprint.Errorf(imprint.CodeUnavailable, "couldn't wait for the end of an earlier session: %w", ctx.Err())
 		}

@@ -390,8 +390,8 @@ func (q *queue) place(b *Broker, size int) (int64, bool) {
 	return q.last, true
 }
 
-// share tells how full a queue is, in parts of 256.
-func (l *ledger) share(b *Broker, q *queue) int {
+// fullness tells how full a queue is, in parts of 256.
+func (l *ledger) fullness(b *Broker, q *queue) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return max(q.messages*256/b.opts.MaxSessionMessages, int(q.bytes*256/int64(b.opts.MaxSessionBytes)))
@@ -528,7 +528,7 @@ func (t *target) chooser() int64 {
 
 func (t *target) gone() bool {
 	if t.group != nil {
-		return t.group.gone.Load()
+		return t.group.deleted.Load()
 	}
 	t.session.mu.Lock()
 	defer t.session.mu.Unlock()

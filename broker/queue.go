@@ -22,7 +22,7 @@ import (
 type durable struct {
 	queue     queue
 	createdAt time.Time
-	ended     chan struct{} // closed when the ledger has its deletion
+	deleting  chan struct{} // closed when the ledger has its deletion
 
 	// Guarded by the session's mu.
 	expiry    time.Duration // after the end of the connection

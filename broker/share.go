@@ -118,7 +118,7 @@ func (g *shareGroup) count(sub *subscription, n int) {
 			g.broker.count.publishDropped.Add(uint64(left))
 		}
 		g.queue, g.out, g.leased, g.lent, g.leftStore, g.chosen, g.unsure, g.unread, g.skipped = nil, nil, nil, 0, nil, nil, nil, 0, 0
-		q.gone.Store(true)
+		q.deleted.Store(true)
 		g.broker.ledger.add(change{insist: true, write: func(tx imprint.Tx) error { return tx.DeleteShareGroup(q.key) }})
 	}
 }

@@ -15,8 +15,8 @@ import (
 // groupQueue is the queue of a group.
 type groupQueue struct {
 	queue
-	group *shareGroup
-	gone  atomic.Bool // deleted from the store
+	group   *shareGroup
+	deleted atomic.Bool // from the store, or about to be
 
 	// The ledger's mu guards these, by which publishers wait for the members.
 	room     chan struct{} // closed when the queue is low; nil: nobody waits
@@ -59,7 +59,7 @@ func (l *lease) settle() {
 	g.broker.ledger.add(change{
 		insist: true,
 		write: func(tx imprint.Tx) error {
-			if q.gone.Load() {
+			if q.deleted.Load() {
 				return nil
 			}
 			return tx.DeleteQueued(q.key, seq)
@@ -276,7 +276,7 @@ func (g *shareGroup) skip(seq int64) {
 // giveBack hands the message of a member that went away to another one.
 func (l *lease) giveBack() {
 	g := l.group
-	if l.queue != nil && !l.queue.gone.Load() {
+	if l.queue != nil && !l.queue.deleted.Load() {
 		g.returned(l.queue, l.seq, false)
 		g.wake()
 		return
