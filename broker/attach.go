@@ -250,7 +250,7 @@ func (b *Broker) awaitDeletion(ctx context.Context, ending []*session) error {
 // it goes to other members.
 func (b *Broker) endOf(r *realm, key int64) change {
 	left := inheritance{broker: b, realm: r, from: key}
-	return change{insist: true, done: left.done, write: func(tx imprint.Tx) error {
+	return change{insist: true, end: true, done: left.done, write: func(tx imprint.Tx) error {
 		err := left.writeAll(tx)
 		if err != nil {
 			return err
@@ -298,7 +298,7 @@ func (s *session) detach(c *connection, w *will) {
 	if w != nil {
 		s.broker.publishWill(s.realm, w)
 	}
-	s.broker.ledger.add(change{insist: true, write: s.save})
+	s.saveSoon()
 	s.broker.timers.add(due, s)
 }
 
@@ -345,7 +345,7 @@ func (s *session) tick(now time.Time) time.Time {
 		// The store forgets the will before or with its message's being published;
 		// a server that is killed in between publishes it once more.
 		s.broker.publishWill(s.realm, due)
-		s.broker.ledger.add(change{insist: true, write: s.save})
+		s.saveSoon()
 	}
 	return next
 }

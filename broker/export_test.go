@@ -150,10 +150,10 @@ func (b *Broker) FillLedger() {
 }
 
 // Insist gives the ledger changes that are tried until the store takes them.
-func (b *Broker) Insist(many int, written, done func()) {
+func (b *Broker) Insist(many int, end bool, written, done func()) {
 	for range many {
 		b.ledger.add(change{
-			insist: true,
+			insist: true, end: end,
 			write: func(tx imprint.Tx) error {
 				written()
 				return tx.DeleteSession(1)
@@ -161,6 +161,16 @@ func (b *Broker) Insist(many int, written, done func()) {
 			done: func(error) { done() },
 		})
 	}
+}
+
+// TriedAgain gives how many changes the ledger will try again.
+func (b *Broker) TriedAgain() int {
+	n := 0
+	_ = b.ledger.wait(context.Background(), change{
+		write: func(imprint.Tx) error { return nil },
+		done:  func(error) { n = len(b.ledger.again) },
+	})
+	return n
 }
 
 // LedgerSize gives the bytes that wait for the store, as the ledger counts them, and

@@ -22,6 +22,9 @@ type change struct {
 	// that come after it or after a pause. What was ended, also a will that was taken
 	// back, must not come back after a restart.
 	insist bool
+	// end: it is insisted on beyond maxAgain, too. There are no more of them than of
+	// sessions, and of those maxEndings has a bound.
+	end bool
 }
 
 // ledger writes the changes of all sessions, in the order in which they came,
@@ -58,7 +61,7 @@ const (
 	// message goes into, take beside the bytes of messages.
 	changeSize = 256
 	targetSize = 128
-	// maxAgain bounds the changes that are tried again.
+	// maxAgain bounds the changes that are tried again, but for ends.
 	maxAgain = 16384
 	// ledgerTimeout bounds one transaction.
 	ledgerTimeout = 30 * time.Second
@@ -261,7 +264,8 @@ func (l *ledger) conclude(batch []change, err error) {
 	}
 	clear(l.reserving)
 	for n := range batch {
-		if err != nil && batch[n].insist && imprint.CodeOf(err) != imprint.CodeInternal && len(l.again) < maxAgain {
+		again := batch[n].insist && (batch[n].end || len(l.again) < maxAgain)
+		if err != nil && again && imprint.CodeOf(err) != imprint.CodeInternal {
 			l.again = append(l.again, batch[n])
 			continue
 		}

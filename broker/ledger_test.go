@@ -104,7 +104,7 @@ func TestWhatIsTriedAgainComesInPortions(t *testing.T) {
 	h := newHouseOn(t, broker.Options{}, openStore(t, filepath.Join(t.TempDir(), "registry.db"), faults))
 	away.Store(true)
 	var done atomic.Int64
-	h.broker.Insist(many, func() { written.Add(1) }, func() { done.Add(1) })
+	h.broker.Insist(many, false, func() { written.Add(1) }, func() { done.Add(1) })
 	h.eventually("the ledger has tried them all", func() bool { return h.broker.Unwritten() == 0 })
 	if n := done.Load(); n > 0 {
 		t.Errorf("%d are done, want none", n)
@@ -144,4 +144,34 @@ func TestWhatMovesToMembersWaitsForTheStore(t *testing.T) {
 	}
 	open()
 	keeper.takesExactly(all(many))
+}
+
+// TestWhatIsTriedAgainIsBounded ensures that a client that is refused again and again
+// while the store fails leaves one change to be tried again, that acknowledgements take
+// no more memory than allowed then, and that they make nobody forget what has ended.
+func TestWhatIsTriedAgainIsBounded(t *testing.T) {
+	t.Parallel()
+	fails := &failingStore{}
+	h := newHouseOn(t, broker.Options{}, openStore(t, filepath.Join(t.TempDir(), "registry.db"), fails.faults()))
+	id := h.register(first, allowAll)
+	h.on(first, id, mqtt.V5, lasting(mqtt.V5, "dev", 1000)).cut()
+	fails.mode.Store(1)
+	for range 10 {
+		c := h.door(first, id, mqtt.V5)
+		c.send(lasting(mqtt.V5, "dev", 1000))
+		c.fails()
+		h.eventually("it is gone", func() bool { return h.broker.Counters().Connected == 0 })
+	}
+	if n := h.broker.TriedAgain(); n != 1 {
+		t.Errorf("changes to be tried again: got %d, want 1", n)
+	}
+	const acks, most, ends = 20_000, 16_384, 10
+	var ended atomic.Int64
+	h.broker.Insist(acks, false, func() {}, func() {})
+	h.broker.Insist(ends, true, func() {}, func() { ended.Add(1) })
+	if n := h.broker.TriedAgain(); n != most+ends || ended.Load() > 0 {
+		t.Errorf("changes to be tried again: got %d, want %d; ends that were given up: got %d, want 0", n, most+ends, ended.Load())
+	}
+	fails.mode.Store(0)
+	h.eventually("the ends are written", func() bool { return ended.Load() == ends })
 }

@@ -36,6 +36,8 @@ type durable struct {
 	resend    int64 // last number sent before this connection
 	settled   []int64
 	settling  bool // the ledger will take settled
+	saving    bool // the ledger will save the session
+	unsaved   bool // something has changed since it was asked to
 
 	// Guarded by the mu of the timers: the entry there, nil without one, and that
 	// there is to be none any more.
@@ -102,6 +104,37 @@ func (s *session) save(tx imprint.Tx) error {
 	row := s.row(through)
 	s.mu.Unlock()
 	return tx.PutSession(row)
+}
+
+// saveSoon has the ledger save the session; nobody waits for that. While the store
+// takes nothing, one change waits, however often its client comes and goes.
+func (s *session) saveSoon() {
+	d := s.durable
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if d.saving {
+		d.unsaved = true
+		return
+	}
+	d.saving, d.unsaved = true, false
+	s.broker.ledger.add(change{
+		insist: true,
+		write: func(tx imprint.Tx) error {
+			s.mu.Lock()
+			d.unsaved = false
+			s.mu.Unlock()
+			return s.save(tx)
+		},
+		done: func(error) {
+			s.mu.Lock()
+			d.saving = false
+			more := d.unsaved
+			s.mu.Unlock()
+			if more {
+				s.saveSoon()
+			}
+		},
+	})
 }
 
 // reserve makes the store know that messages up to a number may be sent, when it

@@ -119,7 +119,7 @@ func (g *shareGroup) count(sub *subscription, n int) {
 		}
 		g.queue, g.out, g.leased, g.lent, g.leftStore, g.chosen, g.unsure, g.unread, g.skipped = nil, nil, nil, 0, nil, nil, nil, 0, 0
 		q.deleted.Store(true)
-		g.broker.ledger.add(change{insist: true, write: func(tx imprint.Tx) error { return tx.DeleteShareGroup(q.key) }})
+		g.broker.ledger.add(change{insist: true, end: true, write: func(tx imprint.Tx) error { return tx.DeleteShareGroup(q.key) }})
 	}
 }
 
