@@ -278,3 +278,23 @@ func TestASessionThatCantBeDeletedIsDeletedLater(t *testing.T) {
 	h = newHouseOn(t, broker.Options{}, store)
 	h.on(first, id, mqtt.V5, lasting(mqtt.V5, "dev", 1000))
 }
+
+// TestSessionsThatTheStoreCantDeleteAreBounded ensures that clients get no new stored
+// sessions while too many that have ended are still in the store.
+func TestSessionsThatTheStoreCantDeleteAreBounded(t *testing.T) {
+	t.Parallel()
+	h := newHouseOn(t, broker.Options{}, openStore(t, filepath.Join(t.TempDir(), "registry.db"), sqlite.Faults{}))
+	id := h.register(first, allowAll)
+	h.on(first, id, mqtt.V5, lasting(mqtt.V5, "ends", 1000)).cut()
+	h.on(first, id, mqtt.V5, connectAs("ends")) // it is deleted before this is answered
+	h.broker.CountEndings(first, 1)
+	h.on(first, id, mqtt.V5, lasting(mqtt.V5, "last", 1000)).cut()
+	h.broker.CountEndings(first, 0)
+	c := h.door(first, id, mqtt.V5)
+	c.send(lasting(mqtt.V5, "more", 1000))
+	if got := expect[*mqtt.Connack](c); got.Reason != mqtt.ServerUnavailable {
+		t.Errorf("got %s, want the server unavailable", got.Detail())
+	}
+	h.back(first, id, mqtt.V5, lasting(mqtt.V5, "last", 1000))
+	h.on(first, id, mqtt.V5, connectAs("clean"))
+}

@@ -163,6 +163,15 @@ func (b *Broker) Insist(many int, end bool, written, done func()) {
 	}
 }
 
+// CountEndings has a tenant have so many ended sessions that the store hasn't deleted
+// that there is room for a few more.
+func (b *Broker) CountEndings(t imprint.Tenant, room int) {
+	r := b.realm(t)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.endings = maxEndings - room
+}
+
 // TriedAgain gives how many changes the ledger will try again.
 func (b *Broker) TriedAgain() int {
 	n := 0

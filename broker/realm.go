@@ -194,7 +194,9 @@ func (r *realm) group(number int64) *shareGroup {
 func (r *realm) forgetGroup(g *shareGroup) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.groups, g.number)
+	if r.groups[g.number] == g {
+		delete(r.groups, g.number)
+	}
 }
 
 // with gives the connections of a certificate, also those about to end.
