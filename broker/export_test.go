@@ -172,6 +172,19 @@ func (b *Broker) CountEndings(t imprint.Tenant, room int) {
 	r.endings = maxEndings - room
 }
 
+// HoldLedger keeps the ledger, not the store, from going on until letGo is closed.
+func (b *Broker) HoldLedger(letGo <-chan struct{}) {
+	held := make(chan struct{})
+	b.ledger.add(change{
+		write: func(imprint.Tx) error { return nil },
+		done: func(error) {
+			close(held)
+			<-letGo
+		},
+	})
+	<-held
+}
+
 // TriedAgain gives how many changes the ledger will try again.
 func (b *Broker) TriedAgain() int {
 	n := 0

@@ -312,6 +312,7 @@ type target struct {
 	seq     int64         // its number there; 0: there was no room
 	shared  *shareGroup   // that chose the session; nil: none
 	decided *connection   // that may receive it; nil: nobody was asked
+	bound   *binding      // as far as is known, by this: what is newer decides anew
 	chosen  *subscription // whom a message in a group's queue is for; nil: any
 	stray   bool          // the chosen session has no room, or it or the group's queue was gone before the message was stored
 }

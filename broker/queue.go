@@ -180,7 +180,7 @@ func (s *session) stored(seq int64, p *parcel, t *target) {
 		return
 	}
 	d.loaded = seq
-	s.hold(c, p.held(c, held{retain: t.retain, until: p.expires, seq: seq, stored: len(p.raw), passed: t.shared != nil, bound: c.bound.Load()}))
+	s.hold(c, p.held(c, held{retain: t.retain, until: p.expires, seq: seq, stored: len(p.raw), passed: t.shared != nil, bound: t.bound}))
 	s.pump(c, nil)
 }
 
@@ -290,6 +290,7 @@ func (s *session) read(ctx context.Context, c *connection, after int64) ([]held,
 			unwanted = append(unwanted, row)
 			continue
 		}
+		bound := c.bound.Load()
 		if !c.mayReceive(ctx, s.realm, topic, now) {
 			if row.Group != 0 {
 				passed = append(passed, row)
@@ -298,7 +299,7 @@ func (s *session) read(ctx context.Context, c *connection, after int64) ([]held,
 			}
 			continue
 		}
-		h := held{retain: packet.Retain, size: packet.Size(s.version), until: row.ExpiresAt, seq: row.Seq, stored: len(row.Packet), passed: row.Group != 0, bound: c.bound.Load()}
+		h := held{retain: packet.Retain, size: packet.Size(s.version), until: row.ExpiresAt, seq: row.Seq, stored: len(row.Packet), passed: row.Group != 0, bound: bound}
 		if s.version == mqtt.V5 && c.aliasMaximum == 0 && row.ExpiresAt.IsZero() {
 			h.raw, h.idAt = row.Packet, packetIDAt(row.Packet, len(topic))
 		} else {

@@ -232,6 +232,7 @@ func (g *shareGroup) offer(ctx context.Context, sub *subscription, x *gift) (beh
 	if c == nil || c.ended.Load() != nil {
 		return nil, noRoom
 	}
+	bound := c.bound.Load()
 	if !c.mayReceive(ctx, g.realm, x.topic, x.now) {
 		return nil, forbidden
 	}
@@ -248,7 +249,7 @@ func (g *shareGroup) offer(ctx context.Context, sub *subscription, x *gift) (beh
 		if x.from != nil {
 			g.hold(x.from, nil)
 		}
-		x.parcel.targets = append(x.parcel.targets, target{session: s, shared: g, decided: c})
+		x.parcel.targets = append(x.parcel.targets, target{session: s, shared: g, decided: c, bound: bound})
 		return nil, handed
 	case qos == 1 && x.from != nil:
 		l = x.from
@@ -258,7 +259,7 @@ func (g *shareGroup) offer(ctx context.Context, sub *subscription, x *gift) (beh
 	case qos == 1:
 		l = &lease{group: g, kept: x.message.keep(), expires: x.message.expires}
 	}
-	behind, taken := s.deliver(c, x.message, delivery{qos: qos, chosen: true, shared: l, by: x.by})
+	behind, taken := s.deliver(c, x.message, delivery{qos: qos, chosen: true, shared: l, by: x.by, bound: bound})
 	if !taken {
 		return behind, noRoom
 	}
