@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"slices"
 	"strings"
 
 	"github.com/imprint-iot/imprint"
@@ -119,6 +120,13 @@ func (b *Broker) Disconnect(ctx context.Context, tenant imprint.Tenant, id impri
 		}
 		// The client has come back to the session in between.
 		c = s.conn.Load()
+	}
+	r.mu.Lock()
+	ending := slices.Clone(r.ending[id])
+	r.mu.Unlock()
+	err := b.awaitDeletion(ctx, ending)
+	if err != nil {
+		return err
 	}
 	return b.ledger.wait(ctx, change{write: func(imprint.Tx) error { return nil }})
 }

@@ -20,7 +20,7 @@ func (c *connection) backlog() int {
 	if s.durable == nil {
 		return waits
 	}
-	return max(waits, c.broker.ledger.share(c.broker, &s.durable.queue))
+	return max(waits, c.broker.ledger.fullness(c.broker, &s.durable.queue))
 }
 
 // backlogHigh says that publishers should wait. The lock is held.

@@ -260,6 +260,10 @@ func (b *Broker) route(ctx context.Context, from routing, topic string, packet *
 	for n, sub := range found.subs {
 		s := sub.session
 		c := s.conn.Load()
+		var bound *binding // before the decision: what comes after it decides anew
+		if c != nil {
+			bound = c.bound.Load()
+		}
 		if sub.noLocal && c != nil && c == from.from {
 			sub = s.local(topic)
 			if sub == nil {
@@ -269,14 +273,14 @@ func (b *Broker) route(ctx context.Context, from routing, topic string, packet *
 		retain, qos := sub.retainAsPublished && packet.Retain, min(packet.QoS, sub.qos)
 		if s.durable != nil && qos == 1 {
 			if c == nil || c.mayQueue(ctx, r, topic, from.now) {
-				p.targets = append(p.targets, target{session: s, retain: retain, decided: c})
+				p.targets = append(p.targets, target{session: s, retain: retain, decided: c, bound: bound})
 			}
 			continue
 		}
 		if c == nil || !c.receivesCached(ctx, cache, n, topic, from) {
 			continue
 		}
-		slow, _ := s.deliver(c, &message, delivery{qos: qos, retain: retain, by: from.from})
+		slow, _ := s.deliver(c, &message, delivery{qos: qos, retain: retain, by: from.from, bound: bound})
 		if slow != nil {
 			behind = append(behind, slow)
 		}

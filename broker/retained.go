@@ -231,6 +231,7 @@ func (c *connection) sendRetainedMessage(ctx context.Context, sub *subscription,
 		c.broker.opts.Logger.Error("a retained message can't be sent", "tenant", c.realm.tenant.String(), "topic", imprint.Excerpt(row.Topic), "error", err)
 		return
 	}
+	bound := c.bound.Load()
 	if !c.mayReceive(ctx, c.realm, row.Topic, now) {
 		return
 	}
@@ -240,10 +241,10 @@ func (c *connection) sendRetainedMessage(ctx context.Context, sub *subscription,
 	m := outgoing{Publish: *packet, expires: row.ExpiresAt, kept: packet}
 	qos := min(packet.QoS, sub.qos)
 	if qos == 0 || c.session.durable == nil {
-		c.session.deliver(c, &m, delivery{qos: qos, retain: true, only: sub})
+		c.session.deliver(c, &m, delivery{qos: qos, retain: true, only: sub, bound: bound})
 		return
 	}
-	p := &parcel{kept: packet, expires: row.ExpiresAt, targets: []target{{session: c.session, retain: true, decided: c}}}
+	p := &parcel{kept: packet, expires: row.ExpiresAt, targets: []target{{session: c.session, retain: true, decided: c, bound: bound}}}
 	c.broker.ledger.awaitRoom(ctx)
 	c.session.mu.Lock()
 	defer c.session.mu.Unlock()

@@ -82,6 +82,7 @@ type delivery struct {
 	shared *lease        // not nil: what the client has of a shared subscription then
 	only   *subscription // not nil: it is sent as long as that one holds
 	by     *connection   // whose writer is started later; nil: it starts now
+	bound  *binding      // by which the client may receive it, as in held
 }
 
 // deliver sends a message to the session's client, if it is still on with the
@@ -127,7 +128,7 @@ func (s *session) deliver(to *connection, m *outgoing, d delivery) (behind *conn
 		c.tooSlow("%d messages wait for the client's acknowledgements", len(s.waiting))
 		return nil, false
 	default:
-		s.wait(c, m, f, d.retain, d.shared)
+		s.wait(c, m, f, &d)
 	}
 	if c.backlogHigh() {
 		return c, true
@@ -161,8 +162,8 @@ func (s *session) put(c *connection, m *outgoing, f *form, x flight, retain bool
 }
 
 // wait keeps a message until the client's window has room. The lock is held.
-func (s *session) wait(c *connection, m *outgoing, f *form, retain bool, shared *lease) {
-	h := held{retain: retain, size: len(f.raw), until: m.expires, shared: shared, bound: c.bound.Load()}
+func (s *session) wait(c *connection, m *outgoing, f *form, d *delivery) {
+	h := held{retain: d.retain, size: len(f.raw), until: m.expires, shared: d.shared, bound: d.bound}
 	if c.aliasMaximum > 0 || !m.expires.IsZero() {
 		h.packet = m.keep()
 	} else {
