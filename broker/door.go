@@ -41,11 +41,13 @@ func (b *Broker) Publish(ctx context.Context, m Message) error {
 	packet := mqtt.Publish{QoS: m.QoS, Retain: m.Retain, Topic: []byte(m.Topic), Payload: m.Payload, Properties: m.Properties}
 	r := b.realm(m.Tenant)
 	ingest := isIngest(m.Topic)
+	var retained *turn
 	if m.Retain && !ingest {
-		err = b.retain(ctx, r, m.Topic, &packet)
+		retained, err = b.retain(ctx, r, m.Topic, &packet)
 		if err != nil {
 			return err
 		}
+		defer retained.leave()
 	}
 	if r.rules != nil && !r.rules.Idle() {
 		err = r.rules.Offer(ctx, &imprint.RuleMessage{
@@ -67,6 +69,7 @@ func (b *Broker) Publish(ctx context.Context, m Message) error {
 	b.ledger.awaitRoom(ctx)
 	result := make(chan error, 1)
 	b.ledger.post(b, stored, func(err error) { result <- err })
+	retained.leave()
 	select {
 	case err = <-result:
 		return err

@@ -48,9 +48,11 @@ func (c *connection) handlePublish(ctx context.Context, header mqtt.FixedHeader,
 		c.request(ctx, topic, packet)
 		return nil
 	}
+	var retained *turn
 	if err == nil && packet.Retain && !ingest {
 		c.payOwed()
-		err = c.broker.retain(ctx, c.realm, topic, packet)
+		retained, err = c.broker.retain(ctx, c.realm, topic, packet)
+		defer retained.leave()
 	}
 	if err == nil {
 		err = c.offer(ctx, topic, packet)
@@ -76,6 +78,7 @@ func (c *connection) handlePublish(ctx context.Context, header mqtt.FixedHeader,
 	case packet.QoS == 1:
 		c.acknowledge(packet.PacketID, mqtt.Success, nil)
 	}
+	retained.leave()
 	behind = slices.DeleteFunc(behind, func(other paced) bool { return other == c })
 	if len(behind) > 0 {
 		c.payOwed()
