@@ -16,7 +16,7 @@ const (
 // lock is held.
 func (c *connection) backlog() int {
 	s, opts := c.session, &c.broker.opts
-	waits := max((len(c.out.pending)+s.waitingBytes)*256/opts.MaxQueuedBytes, len(s.waiting)*256/opts.MaxQueuedMessages)
+	waits := max((len(c.out.pending)+s.waitingBytes)*256/opts.MaxQueuedBytes, s.waiting.len()*256/opts.MaxQueuedMessages)
 	if s.durable == nil {
 		return waits
 	}

@@ -64,6 +64,10 @@ func (c *connection) handle(ctx context.Context, header mqtt.FixedHeader, body [
 	case mqtt.TypePublish:
 		return c.handlePublish(ctx, header, body)
 	case mqtt.TypePuback:
+		if id, plain := mqtt.PlainPuback(header, body); plain {
+			c.session.acknowledged(c, id)
+			return nil
+		}
 		var ack mqtt.Ack
 		err := ack.Decode(header, body, c.version)
 		if err != nil {

@@ -173,8 +173,8 @@ func (s *session) stored(seq int64, p *parcel, t *target) {
 	// Who may receive it was decided for one connection; another one reads its
 	// queue and decides anew.
 	inOrder := d.loaded >= before && !c.loading && c == t.decided
-	if !inOrder || seq > d.reserved.Load() || len(s.waiting) >= loadMessages || s.waitingBytes >= loadBytes {
-		if len(s.waiting) == 0 {
+	if !inOrder || seq > d.reserved.Load() || s.waiting.len() >= loadMessages || s.waitingBytes >= loadBytes {
+		if s.waiting.len() == 0 {
 			s.loadMore(c)
 		}
 		return
@@ -191,7 +191,7 @@ func (s *session) unsure(seq int64) {
 	defer s.mu.Unlock()
 	s.durable.committed = seq
 	c := s.conn.Load()
-	if c != nil && len(s.waiting) == 0 {
+	if c != nil && s.waiting.len() == 0 {
 		s.loadMore(c)
 	}
 }
@@ -208,7 +208,7 @@ func (s *session) hold(c *connection, h held) {
 		s.settled(h.seq, h.stored, nil)
 		return
 	}
-	s.waiting = append(s.waiting, h)
+	s.waiting.push(h)
 	s.waitingBytes += h.size
 }
 
