@@ -430,6 +430,20 @@ func (b *Broker) PublishEvents(ctx context.Context, events []imprint.Event) erro
 	return failed
 }
 
+// Heard says whether a subscriber, or a topic rule, of the tenant would get a message
+// of the service on a topic.
+func (b *Broker) Heard(tenant imprint.Tenant, topic string) bool {
+	b.mu.RLock()
+	r := b.realms[tenant]
+	b.mu.RUnlock()
+	return r != nil && r.heard(topic)
+}
+
+func (r *realm) heard(topic string) bool {
+	found, _ := r.topics.match(topic, matches{})
+	return found.len() > 0 || r.rules != nil && !r.rules.Idle()
+}
+
 func (b *Broker) routeEvent(ctx context.Context, event imprint.Event) *parcel {
 	b.mu.RLock()
 	r := b.realms[event.Tenant]
