@@ -1,11 +1,11 @@
 package sqlite
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"sync/atomic"
+
+	"zombiezen.com/go/sqlite"
 )
 
 // A checkpoint moves pages from the write-ahead log into the file. The policy:
@@ -82,17 +82,12 @@ func (k *checkpointer) close() error {
 // connection is in the way is no error: the next one moves more.
 func checkpoint(s *session, mode string) (int, error) {
 	var busy, pages, moved int
-	err := s.conn.QueryRowContext(context.Background(), "PRAGMA wal_checkpoint("+mode+")").Scan(&busy, &pages, &moved)
+	err := s.first("PRAGMA wal_checkpoint("+mode+")", &busy, &pages, &moved)
 	if err != nil {
-		if isBusy(err) {
+		if primary(err) == sqlite.ResultBusy {
 			return 0, nil
 		}
-		return 0, fmt.Errorf("couldn't run a checkpoint: %w", classify(err))
+		return 0, fmt.Errorf("couldn't run a checkpoint: %w", err)
 	}
 	return pages, nil
-}
-
-func isBusy(err error) bool {
-	var coded interface{ Code() int }
-	return errors.As(err, &coded) && coded.Code()&0xff == 5
 }

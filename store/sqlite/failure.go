@@ -4,26 +4,26 @@ import (
 	"context"
 	"errors"
 
-	"modernc.org/sqlite"
-	lib "modernc.org/sqlite/lib"
+	"zombiezen.com/go/sqlite"
 
 	"github.com/imprint-iot/imprint"
 )
 
-// primary gives SQLite's primary result code, 0 for errors of other origin.
-func primary(err error) int {
-	var e *sqlite.Error
-	if !errors.As(err, &e) {
-		return 0
+// primary gives SQLite's primary result code, ResultError for errors of other
+// origin.
+func primary(err error) sqlite.ResultCode {
+	var migration interface{ Code() int } // of the driver that the migrations use
+	if errors.As(err, &migration) {
+		return sqlite.ResultCode(migration.Code()).ToPrimary()
 	}
-	return e.Code() & 0xff
+	return sqlite.ErrCode(err).ToPrimary()
 }
 
 // spoils says whether an error may have ended the transaction that the
 // statement ran in ("Response To Errors Within A Transaction").
 func spoils(err error) bool {
 	switch primary(err) {
-	case lib.SQLITE_CONSTRAINT, lib.SQLITE_ERROR, lib.SQLITE_MISMATCH, lib.SQLITE_TOOBIG, lib.SQLITE_RANGE:
+	case sqlite.ResultConstraint, sqlite.ResultError, sqlite.ResultMismatch, sqlite.ResultTooBig, sqlite.ResultRange:
 		return false
 	}
 	return true
@@ -32,17 +32,17 @@ func spoils(err error) bool {
 // classify gives an error of the database its code and a hint for the operator.
 func classify(err error) error {
 	switch primary(err) {
-	case lib.SQLITE_FULL:
+	case sqlite.ResultFull:
 		return failure(imprint.CodeUnavailable, err, "The disk or quota that holds the data directory is full: free some space. Nothing that was acknowledged is lost.")
-	case lib.SQLITE_IOERR, lib.SQLITE_CANTOPEN, lib.SQLITE_READONLY, lib.SQLITE_PERM, lib.SQLITE_NOLFS:
+	case sqlite.ResultIOErr, sqlite.ResultCantOpen, sqlite.ResultReadOnly, sqlite.ResultPerm, sqlite.ResultNoLFS:
 		return failure(imprint.CodeUnavailable, err, "Check the disk, the mount and the permissions of the data directory.")
-	case lib.SQLITE_BUSY, lib.SQLITE_LOCKED, lib.SQLITE_PROTOCOL:
+	case sqlite.ResultBusy, sqlite.ResultLocked, sqlite.ResultProtocol:
 		return failure(imprint.CodeUnavailable, err, "Another program has the database file open: close it and retry.")
-	case lib.SQLITE_NOMEM:
+	case sqlite.ResultNoMem:
 		return failure(imprint.CodeUnavailable, err, "The server has no memory left: give it more, or lower its limits.")
-	case lib.SQLITE_CORRUPT, lib.SQLITE_NOTADB:
+	case sqlite.ResultCorrupt, sqlite.ResultNotADB:
 		return failure(imprint.CodeInternal, err, "The database file is damaged: stop the server and restore the last backup.")
-	case lib.SQLITE_INTERRUPT:
+	case sqlite.ResultInterrupt:
 		return failure(imprint.CodeUnavailable, err, "The caller went away or ran out of time: retry.")
 	}
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {

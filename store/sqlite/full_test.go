@@ -17,8 +17,7 @@ import (
 func limitPages(t *testing.T, store *Store, limit string) {
 	t.Helper()
 	err := store.Update(context.Background(), func(imprint.Tx) error {
-		_, err := store.commits.session.conn.ExecContext(context.Background(), "PRAGMA max_page_count = "+limit)
-		return err
+		return store.commits.session.control("PRAGMA max_page_count = " + limit)
 	})
 	if err != nil {
 		t.Fatalf("couldn't limit the database: %v", err)

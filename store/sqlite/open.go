@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -22,11 +23,8 @@ import (
 //go:embed migrations/*.sql
 var migrations embed.FS
 
-// database makes connections to the file. None stays open unused.
-type database struct {
-	db   *sql.DB
-	opts Options
-}
+// database makes connections to the file.
+type database struct{ opts Options }
 
 // Open opens the store at Options.Path, makes it when it is absent, and brings
 // its tables to the present version. Errors: CodeUnavailable when another
@@ -59,24 +57,14 @@ func open(ctx context.Context, opts Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	db, err := sql.Open("sqlite", dataSource(opts.Path))
-	if err != nil {
-		return nil, fmt.Errorf("couldn't set up the driver: %w", err)
-	}
-	db.SetMaxIdleConns(-1)
-	file := &database{db: db, opts: opts}
-	s, err := assemble(ctx, file)
-	if err != nil {
-		return nil, errors.Join(err, file.close())
-	}
-	return s, nil
+	return assemble(ctx, &database{opts: opts})
 }
 
 // assemble opens the connections and starts the goroutines. The writing
 // connection comes first and stays, so that those of the migration don't make
 // and remove the log each time.
 func assemble(ctx context.Context, file *database) (*Store, error) {
-	writer, err := file.writer(ctx)
+	writer, err := file.writer()
 	if err != nil {
 		return nil, err
 	}
@@ -84,7 +72,7 @@ func assemble(ctx context.Context, file *database) (*Store, error) {
 	if err != nil {
 		return nil, errors.Join(err, writer.close())
 	}
-	side, err := file.side(ctx)
+	side, err := file.side()
 	if err != nil {
 		return nil, errors.Join(err, writer.close())
 	}
@@ -95,7 +83,7 @@ func assemble(ctx context.Context, file *database) (*Store, error) {
 	s.commits = &committer{
 		opts: file.opts, queue: s.queue, session: writer, check: s.check, tell: s.tell, done: make(chan struct{}),
 		timer: time.NewTimer(time.Hour),
-		renew: func() (*session, error) { return file.writer(context.Background()) },
+		renew: file.writer,
 	}
 	go s.check.work()
 	go s.commits.work()
@@ -112,51 +100,58 @@ func makeFile(path string) error {
 	return file.Close()
 }
 
-// dataSource gives the driver's URI with what holds for every connection. The
-// driver sets busy_timeout before the other pragmas.
+// patience is how long a connection waits for a lock that another has.
+const patience = 5 * time.Second
+
+// session opens a connection with what holds for every one: temp_store keeps the
+// savepoints' journals in memory; checkpoints are off that would run inside a
+// COMMIT.
+func (d *database) session(wait time.Duration, pragmas ...string) (*session, error) {
+	return newSession(d.opts.Path, wait, append([]string{
+		"journal_mode = WAL", "synchronous = FULL", "temp_store = MEMORY", "wal_autocheckpoint = 0",
+		"foreign_keys = OFF", "trusted_schema = OFF",
+	}, pragmas...)...)
+}
+
+func (d *database) writer() (*session, error) {
+	return d.session(patience, fmt.Sprintf("cache_size = -%d", d.opts.WriteCacheKiB), "journal_size_limit = 67108864")
+}
+
+func (d *database) reader() (*session, error) {
+	return d.session(patience, fmt.Sprintf("cache_size = -%d", d.opts.ReadCacheKiB), "query_only = 1")
+}
+
+// side opens the connection of the checkpointer, which never waits.
+func (d *database) side() (*session, error) { return d.session(0) }
+
+// dataSource gives the URI that database/sql, which the migrations need, opens
+// the file by.
 func dataSource(path string) string {
 	path = filepath.ToSlash(path)
 	if !strings.HasPrefix(path, "/") {
 		path = "/" + path
 	}
-	// temp_store keeps the savepoints' journals in memory. Autocheckpoints are
-	// off: they run inside a COMMIT.
-	pragmas := url.Values{"_pragma": {
-		"busy_timeout(5000)", "journal_mode(WAL)", "synchronous(FULL)", "temp_store(MEMORY)", "wal_autocheckpoint(0)",
-		"foreign_keys(OFF)", "trusted_schema(OFF)",
-	}}
+	pragmas := url.Values{"_pragma": {"busy_timeout(5000)", "synchronous(FULL)", "wal_autocheckpoint(0)"}}
 	return "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + pragmas.Encode()
-}
-
-func (d *database) writer(ctx context.Context) (*session, error) {
-	return newSession(ctx, d.db, fmt.Sprintf("cache_size = -%d", d.opts.WriteCacheKiB), "journal_size_limit = 67108864")
-}
-
-func (d *database) reader(ctx context.Context) (*session, error) {
-	return newSession(ctx, d.db, fmt.Sprintf("cache_size = -%d", d.opts.ReadCacheKiB), "query_only = 1")
-}
-
-// side opens the connection of the checkpointer, which never waits.
-func (d *database) side(ctx context.Context) (*session, error) {
-	return newSession(ctx, d.db, "busy_timeout = 0")
-}
-
-func (d *database) close() error {
-	err := d.db.Close()
-	if err != nil {
-		return fmt.Errorf("couldn't close the database: %w", err)
-	}
-	return nil
 }
 
 // migrate brings the tables to the version that this program knows.
 func migrate(ctx context.Context, file *database) error {
+	db, err := sql.Open("sqlite", dataSource(file.opts.Path))
+	if err != nil {
+		return fmt.Errorf("couldn't set up the driver of the migrations: %w", err)
+	}
+	err = migrateOver(ctx, db, file.opts.Logger)
+	return errors.Join(err, db.Close())
+}
+
+func migrateOver(ctx context.Context, db *sql.DB, logger *slog.Logger) error {
 	folder, err := fs.Sub(migrations, "migrations")
 	if err != nil {
 		return fmt.Errorf("couldn't read the migrations: %w", err)
 	}
-	provider, err := goose.NewProvider(goose.DialectSQLite3, file.db, folder,
-		goose.WithSlog(file.opts.Logger), goose.WithDisableGlobalRegistry(true))
+	provider, err := goose.NewProvider(goose.DialectSQLite3, db, folder,
+		goose.WithSlog(logger), goose.WithDisableGlobalRegistry(true))
 	if err != nil {
 		return fmt.Errorf("couldn't set up the migrations: %w", err)
 	}

@@ -37,7 +37,7 @@ func (p *plans) Scan(query string, args ...any) (registry.Rows, error) {
 }
 
 func (p *plans) explain(query string, args []any) {
-	rows, err := p.conn.QueryContext(context.Background(), "EXPLAIN QUERY PLAN "+query, args...)
+	rows, err := p.session.Query("EXPLAIN QUERY PLAN "+query, args...)
 	if err != nil {
 		p.t.Fatalf("couldn't explain %s: %v", query, err)
 	}

@@ -44,7 +44,7 @@ func (p *readers) get(ctx context.Context) (*reader, error) {
 	if r.session != nil {
 		return r, nil
 	}
-	s, err := p.file.reader(context.WithoutCancel(ctx))
+	s, err := p.file.reader()
 	if err != nil {
 		p.slots <- r
 		return nil, err

@@ -200,10 +200,11 @@ func (s *Store) Check(ctx context.Context) error {
 		return err
 	}
 	defer s.readers.put(reader)
+	reader.session.ctx = ctx
 	var verdict string
-	err = reader.session.conn.QueryRowContext(ctx, "PRAGMA quick_check(1)").Scan(&verdict)
+	err = reader.session.first("PRAGMA quick_check(1)", &verdict)
 	if err != nil {
-		return fmt.Errorf("couldn't check the database: %w", classify(err))
+		return fmt.Errorf("couldn't check the database: %w", err)
 	}
 	if verdict != "ok" {
 		return imprint.Errorf(imprint.CodeInternal, "the database is damaged: %s", verdict).
@@ -227,7 +228,7 @@ func (s *Store) Close() error {
 	s.entering.Wait()
 	close(s.queue)
 	<-s.commits.done
-	s.endErr = errors.Join(s.check.close(), s.readers.close(), s.commits.close(), s.file.close(), s.lock.release())
+	s.endErr = errors.Join(s.check.close(), s.readers.close(), s.commits.close(), s.lock.release())
 	close(s.ended)
 	return s.endErr
 }
