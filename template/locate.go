@@ -58,6 +58,16 @@ func (n *node) step(path string) (next *node, rest string) {
 	return next, rest
 }
 
+// PackageVersions gives the place of the thing's PackageVersions, if it has any.
+func (t *Template) PackageVersions() (Reference, bool) {
+	if t.thing == nil || len(t.thing.packages) == 0 {
+		return Reference{}, false
+	}
+	at := Reference{Member: join("Resources", t.thing.logical) + ".Properties.PackageVersions"}
+	at.Line, at.Column = t.Locate(at.Member)
+	return at, true
+}
+
 // Document is a policy document of a template, for checks that know the policy language.
 type Document struct {
 	LogicalName string
