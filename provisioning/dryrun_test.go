@@ -1,11 +1,14 @@
 package provisioning_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/json"
 	"errors"
+	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -384,5 +387,31 @@ func TestBulkLinesAreReadAsABulkRegistrationReadsThem(t *testing.T) {
 	want := []string{`[1,{"a":"1"},false]`, `[3,null,true]`, `[4,null,true]`, `[5,null,true]`, `[6,{"a":"5"},false]`}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("lines (-want +got):\n%s", diff)
+	}
+}
+
+// The page has every rule of the linter.
+func TestThePageOfTemplateTestsHasEveryRule(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile("../docs/template-test.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rule := regexp.MustCompile(`(?m)^\tRule\w+\s+= "([a-z-]+)"$`)
+	found := 0
+	for _, path := range []string{"templatelint.go", "../template/lint.go"} {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, match := range rule.FindAllSubmatch(text, -1) {
+			found++
+			if !bytes.Contains(page, append(append([]byte("`"), match[1]...), '`')) {
+				t.Errorf("docs/template-test.md lacks the rule %s", match[1])
+			}
+		}
+	}
+	if found < 20 {
+		t.Errorf("found %d rules, want at least 20", found)
 	}
 }

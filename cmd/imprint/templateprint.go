@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"text/tabwriter"
+	"unicode"
 
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/provisioning"
@@ -137,8 +138,16 @@ func (r *testReport) print(w io.Writer) error {
 	if r.NotShown > 0 {
 		fmt.Fprintf(&b, "%d more fail or have warnings\n", r.NotShown)
 	}
-	_, err := io.WriteString(w, b.String())
+	_, err := io.WriteString(w, strings.Map(printable, b.String()))
 	return err
+}
+
+// printable keeps a stranger's template from writing to the terminal's controls.
+func printable(r rune) rune {
+	if r != '\n' && unicode.IsControl(r) {
+		return unicode.ReplacementChar
+	}
+	return r
 }
 
 // print writes FILE:LINE:COLUMN: as compilers do, which editors and CI services
@@ -188,6 +197,9 @@ func (d *deviceShown) print(b *strings.Builder, file string, kind template.Kind)
 		value := shortened(p.Value)
 		if p.Source == provisioning.ParameterMissing {
 			value = "-"
+		}
+		if p.Source == provisioning.ParameterMissing && !p.Used && kind != template.JITP {
+			p.Source = "not needed"
 		}
 		place := ""
 		if p.Line > 0 {
