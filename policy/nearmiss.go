@@ -37,6 +37,7 @@ type NearMiss struct {
 	Hint      string        `json:"hint"`
 
 	entry *entry
+	from  *pattern // MissResource: what is put into words if nothing comes closer
 }
 
 // nearMiss looks at each allow statement and keeps the closest.
@@ -68,6 +69,7 @@ func (s *Set) nearMiss(x *Explanation, e *eval) *NearMiss {
 	if best == nil {
 		return s.missedAction(e.req.Action)
 	}
+	best.describe(x, e)
 	return best
 }
 
@@ -207,7 +209,7 @@ func examine(x *Explanation, e *eval, en *entry) *NearMiss {
 	for i, p := range en.resources {
 		miss := examinePattern(x, e, en, p, &text)
 		if miss == nil {
-			miss = missedResource(x, e, p)
+			miss = &NearMiss{Kind: MissResource, Pattern: p.source, from: p}
 		}
 		if i == 0 || rankOf(miss.Kind) < rankOf(best.Kind) || rankOf(miss.Kind) == rankOf(best.Kind) && closer(miss, best, x.Resource) {
 			best = miss
@@ -246,14 +248,18 @@ func missedExclusion(e *eval, en *entry) *NearMiss {
 		Hint: "remove it from NotResource, or allow it in another statement"}
 }
 
-func missedResource(x *Explanation, e *eval, p *pattern) *NearMiss {
-	miss := &NearMiss{Kind: MissResource, Pattern: p.source,
-		Sentence: fmt.Sprintf("The nearest resource is %q, which does not match.", p.source),
-		Hint:     fmt.Sprintf("add %q to Resource, or use * for the part that varies", x.Resource)}
-	if p.hasVars && p.resolved(e) {
-		miss.Sentence = fmt.Sprintf("The nearest resource is %q, which stands for %q here and does not match.", p.source, p.rendered(e))
+// describe words a resource that isn't like the request's in any way that has a
+// kind of its own.
+func (n *NearMiss) describe(x *Explanation, e *eval) {
+	p := n.from
+	if p == nil {
+		return
 	}
-	return miss
+	n.Sentence = fmt.Sprintf("The nearest resource is %q, which does not match.", p.source)
+	n.Hint = fmt.Sprintf("add %q to Resource, or use * for the part that varies", x.Resource)
+	if p.hasVars && p.resolved(e) {
+		n.Sentence = fmt.Sprintf("The nearest resource is %q, which stands for %q here and does not match.", p.source, p.rendered(e))
+	}
 }
 
 // rendered is the pattern with the values of its variables.
@@ -304,7 +310,7 @@ func examinePattern(x *Explanation, e *eval, en *entry, p *pattern, text *subjec
 	if miss := examineCase(x, e, p, mode); miss != nil {
 		return miss
 	}
-	return examineEnds(p, matches, mode)
+	return examineEnds(x, p, matches, mode)
 }
 
 // examineShare looks whether the filter inside of a shared subscription matches.
@@ -324,8 +330,8 @@ func examineShare(x *Explanation, e *eval, p *pattern) *NearMiss {
 }
 
 // examineEnds changes slashes and the last level.
-func examineEnds(p *pattern, matches func(string, patternMode) bool, mode patternMode) *NearMiss {
-	s := p.source
+func examineEnds(x *Explanation, p *pattern, matches func(string, patternMode) bool, mode patternMode) *NearMiss {
+	s, resource := p.source, x.Resource
 	name := ""
 	if parts := splitARN(s); len(parts) == 6 {
 		_, name, _ = strings.Cut(parts[5], "/")
@@ -334,9 +340,18 @@ func examineEnds(p *pattern, matches func(string, patternMode) bool, mode patter
 	if name == "" {
 		return nil
 	}
-	for _, changed := range []string{head + name + "/", head + strings.TrimSuffix(name, "/"), head + "/" + name,
-		head + strings.TrimPrefix(name, "/"), head + strings.ReplaceAll(name, "//", "/")} {
-		if changed != s && matches(changed, mode) {
+	for _, try := range []struct {
+		worth   bool // spares the parsing of what can't match
+		changed string
+	}{
+		{strings.HasSuffix(resource, "/"), s + "/"},
+		{strings.HasSuffix(s, "/"), strings.TrimSuffix(s, "/")},
+		{strings.Contains(resource, "//"), head + "/" + name},
+		{strings.HasPrefix(name, "/"), head + strings.TrimPrefix(name, "/")},
+		{strings.Contains(name, "//"), head + strings.ReplaceAll(name, "//", "/")},
+	} {
+		changed := try.changed
+		if try.worth && matches(changed, mode) {
 			return &NearMiss{Kind: MissSlash, Pattern: s,
 				Sentence: fmt.Sprintf("%q differs from the resource only in a slash.", s),
 				Hint:     fmt.Sprintf("every slash counts; write %q, or send what the policy says", changed)}
@@ -347,7 +362,11 @@ func examineEnds(p *pattern, matches func(string, patternMode) bool, mode patter
 			Sentence: fmt.Sprintf("%q begins one level below the resource.", s),
 			Hint:     fmt.Sprintf("add %q", above)}
 	}
-	if below := strings.TrimSuffix(s, "/") + "/*"; matches(below, mode) {
+	above := strings.TrimSuffix(s, "/")
+	if !strings.ContainsAny(s, "*?$") && !strings.HasPrefix(resource, above) {
+		return nil
+	}
+	if below := above + "/*"; matches(below, mode) {
 		return &NearMiss{Kind: MissLevel, Pattern: s,
 			Sentence: fmt.Sprintf("%q ends above the resource.", s),
 			Hint:     fmt.Sprintf("for everything below it add %q", below)}
