@@ -114,6 +114,14 @@ func TestExplanationNamesTheDecidingStatement(t *testing.T) {
 	if err != nil || !strings.Contains(string(encoded), `"decision":"EXPLICIT_DENY"`) {
 		t.Errorf("JSON is %s, error %v", encoded, err)
 	}
+	var back policy.Explanation
+	err = json.Unmarshal(encoded, &back)
+	if diff := cmp.Diff(x, back); err != nil || diff != "" {
+		t.Errorf("read back: %v (-want +got):\n%s", err, diff)
+	}
+	if diff := cmp.Diff([]string{"open", "guard"}, set.Names()); diff != "" {
+		t.Errorf("Names (-want +got):\n%s", diff)
+	}
 	allowed := set.Explain(ask(policy.Publish, "topic/", "x"))
 	if allowed.Deciding == nil || allowed.Deciding.Statement != 1 {
 		t.Errorf("allowed by %v, want statement 1", allowed.Deciding)

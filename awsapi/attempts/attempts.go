@@ -69,6 +69,9 @@ type Step struct {
 	Code    string    `api:"body code String"`
 	Detail  string    `api:"body detail String"`
 	Fix     string    `api:"body fix String"`
+	// What a policy was asked, where the step is its decision.
+	Action   string `api:"body action String"`
+	Resource string `api:"body resource String"`
 }
 
 var codec = restjson.New(restjson.Shapes{
@@ -112,9 +115,9 @@ func (r Recorded) list(ctx context.Context, caller awsapi.Caller, in *ListAttemp
 		Tenant: imprint.Tenant{Account: imprint.AccountID(caller.Account), Region: imprint.Region(caller.Region)},
 	}
 	filter.Unassigned = filter.Tenant == r.Home
-	forms := []string{""}
+	match := ""
 	if in.Match != nil {
-		forms = formsOf(*in.Match)
+		match = *in.Match
 	}
 	if in.Failed != nil {
 		filter.FailedOnly = *in.Failed
@@ -132,11 +135,7 @@ func (r Recorded) list(ctx context.Context, caller awsapi.Caller, in *ListAttemp
 	out := &ListAttemptsOutput{}
 	err = r.Store.View(ctx, func(tx imprint.ReadTx) error {
 		*out = ListAttemptsOutput{Attempts: []Attempt{}}
-		others, err := behindCertificate(tx, filter.Tenant, forms)
-		if err != nil {
-			return err
-		}
-		found, next, err := firstForm(tx, filter, page, append(slices.Clone(forms), others...))
+		found, next, err := Find(tx, filter, page, match)
 		if err != nil {
 			return err
 		}
@@ -147,6 +146,20 @@ func (r Recorded) list(ctx context.Context, caller awsapi.Caller, in *ListAttemp
 		return nil
 	})
 	return out, err
+}
+
+// Find lists the attempts that a filter selects of those that are recorded under what
+// a person pasted; empty selects all.
+func Find(tx imprint.ReadTx, filter imprint.AttemptFilter, page imprint.Page, match string) ([]imprint.Attempt, string, error) {
+	forms := []string{""}
+	if match != "" {
+		forms = formsOf(match)
+	}
+	others, err := behindCertificate(tx, filter.Tenant, forms)
+	if err != nil {
+		return nil, "", err
+	}
+	return firstForm(tx, filter, page, append(slices.Clone(forms), others...))
 }
 
 // firstForm lists what the first form finds that anything at all is recorded
@@ -208,6 +221,7 @@ func present(a imprint.Attempt) Attempt {
 	for _, s := range a.Steps {
 		out.Steps = append(out.Steps, Step{
 			At: s.At, Name: s.Name, Verdict: string(s.Verdict), Code: string(s.Code), Detail: s.Detail, Fix: s.Fix,
+			Action: s.Action, Resource: s.Resource,
 		})
 	}
 	return out
