@@ -235,15 +235,15 @@ func TestQuestionsThatAreRefused(t *testing.T) {
 	})
 	id := string(w.cert.ID)
 	for part, members := range map[string][]any{
-		"must be given":        {"action", "connect"},
-		"several certificates": {"thingName", "sensor", "action", "connect"},
-		"has no certificate":   {"thingName", "other", "action", "connect"},
-		"cannot be found":      {"thingName", "nobody", "action", "connect"},
+		"must be given":                              {"action", "connect"},
+		"several certificates":                       {"thingName", "sensor", "action", "connect"},
+		"has no certificate":                         {"thingName", "other", "action", "connect"},
+		"cannot be found":                            {"thingName", "nobody", "action", "connect"},
 		strings.Repeat("0", 64) + " cannot be found": {"certificateId", strings.Repeat("0", 64), "action", "connect"},
-		"enum value set": {"certificateId", id, "action", "write"},
-		"needs a topic":  {"certificateId", id, "action", "publish"},
-		"has + or #":     {"certificateId", id, "action", "publish", "topic", "a/#"},
-		"is no address":  {"certificateId", id, "action", "connect", "sourceIp", "here"},
+		"enum value set":                             {"certificateId", id, "action", "write"},
+		"needs a topic":                              {"certificateId", id, "action", "publish"},
+		"has + or #":                                 {"certificateId", id, "action", "publish", "topic", "a/#"},
+		"is no address":                              {"certificateId", id, "action", "connect", "sourceIp", "here"},
 	} {
 		_, err := w.ask(members...)
 		var refusal *client.Error

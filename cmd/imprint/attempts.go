@@ -53,6 +53,10 @@ type step struct {
 	Code    string  `json:"code,omitempty"`
 	Detail  string  `json:"detail,omitempty"`
 	Fix     string  `json:"fix,omitempty"`
+
+	// What a policy was asked, where the step is its decision.
+	Action   string `json:"action,omitempty"`
+	Resource string `json:"resource,omitempty"`
 }
 
 // query is what to ask ListAttempts for.
@@ -292,7 +296,11 @@ func printAttempt(w io.Writer, a attempt) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, s := range a.Steps {
 		mark := map[string]string{"ok": "ok", "failed": "FAILED", "info": ""}[s.Verdict]
-		_, _ = fmt.Fprintf(table, "  %+.1f ms\t%s\t%s\t%s\n", (s.At-a.Began)*1000, s.Name, mark, s.Detail)
+		detail := s.Detail
+		if s.Action != "" && !strings.Contains(detail, s.Action) {
+			detail = fmt.Sprintf("%s on %s is %s", s.Action, s.Resource, detail)
+		}
+		_, _ = fmt.Fprintf(table, "  %+.1f ms\t%s\t%s\t%s\n", (s.At-a.Began)*1000, s.Name, mark, detail)
 		if s.Fix != "" {
 			_, _ = fmt.Fprintf(table, "\t\t\t-> %s\n", s.Fix)
 		}
