@@ -317,3 +317,26 @@ func (e *eval) unresolvedReason(k *keyRef) string {
 	}
 	return "the request has no such key"
 }
+
+// unresolvedHint tells what gives a variable a value.
+func (e *eval) unresolvedHint(k *keyRef) string {
+	const without = ", or write the resource without the variable"
+	b := e.single(k)
+	switch k.id {
+	case keyThingName, keyThingTypeName, keyThingAttribute:
+		switch {
+		case b.present:
+			return "give it a value without those characters" + without
+		case !e.vars.attached.present:
+			return "use MQTT" + without
+		case e.vars.attached.text == "false":
+			return "connect with the thing's name as client id, and attach the certificate to that thing"
+		case k.id == keyThingTypeName:
+			return "give the thing a type" + without
+		}
+		return fmt.Sprintf("give the thing the attribute %q", k.name) + without
+	case keyCertificateName, keyCertificateSerial:
+		return "issue certificates with that attribute" + without
+	}
+	return "give the variable a value, or write the resource without it"
+}

@@ -38,7 +38,7 @@ func TestNearMisses(t *testing.T) {
 		{"single resource for a list action", doc(allow("iot:ListRetainedMessages", arn+"topic/a")), &policy.Request{Action: policy.ListRetainedMessages, ResourceName: "*"}, policy.MissResourceKind, `"Resource": "*"`},
 		{"another region", doc(allow("iot:Publish", "arn:aws:iot:eu-west-1:000000000000:topic/a")), ask(policy.Publish, "topic/", "a"), policy.MissLocation, "another region"},
 		{"another account and region", doc(allow("iot:Publish", "arn:aws:iot:eu-west-1:111111111111:topic/${iot:ClientId}")), ask(policy.Publish, "topic/", "dev1"), policy.MissLocation, "region and account"},
-		{"unresolved variable", doc(allow("iot:Publish", arn+"topic/${iot:Connection.Thing.Attributes[floor]}/x")), ask(policy.Publish, "topic/", "3/x"), policy.MissVariable, `no attribute "floor"`},
+		{"unresolved variable", doc(allow("iot:Publish", arn+"topic/${iot:Connection.Thing.Attributes[floor]}/x")), ask(policy.Publish, "topic/", "3/x"), policy.MissVariable, `give the thing the attribute "floor"`},
 		{"MQTT wildcard", doc(allow("iot:Publish", arn+"topic/a/+/c")), ask(policy.Publish, "topic/", "a/b/c"), policy.MissMQTTWildcard, `topic/a/*/c`},
 		{"version 2008", `{"Statement":` + allow("iot:Publish", arn+"topic/${iot:ClientId}") + `}`, ask(policy.Publish, "topic/", "dev1"), policy.MissVersion, `"Version": "2012-10-17"`},
 		{"case", doc(allow("iot:Publish", arn+"topic/Abc")), ask(policy.Publish, "topic/", "abc"), policy.MissCase, "upper and lower case"},

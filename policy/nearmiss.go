@@ -282,7 +282,7 @@ func examinePattern(x *Explanation, e *eval, en *entry, p *pattern, text *subjec
 	if v, ok := firstUnresolved(e, p); ok && matches(wildUnresolved(e, p), mode) {
 		return &NearMiss{Kind: MissVariable, Pattern: p.source, Variable: v.key.text,
 			Sentence: fmt.Sprintf("%s in %q has no value: %s.", v.text, p.source, e.unresolvedReason(&v.key)),
-			Hint:     "give the variable a value, or write the resource without it"}
+			Hint:     e.unresolvedHint(&v.key)}
 	}
 	if !mode.variables && strings.Contains(p.source, "${") && matches(p.source, patternMode{variables: true, wildcards: true}) {
 		return &NearMiss{Kind: MissVersion, Pattern: p.source,

@@ -16,6 +16,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/imprint-iot/imprint"
@@ -273,6 +274,21 @@ func (e Explainer) values(ctx context.Context, tenant imprint.Tenant, id imprint
 	return policy.NewCertificateVariables(leaf), nil
 }
 
+// maxNamed bounds the things that a note names.
+const maxNamed = 3
+
+func namesOf(who *identity.Identity) string {
+	var names []string
+	for _, a := range who.Things {
+		if len(names) == maxNamed {
+			names = append(names, "...")
+			break
+		}
+		names = append(names, fmt.Sprintf("%q", a.Thing.Name))
+	}
+	return strings.Join(names, ", ")
+}
+
 // notesOn tells what stands before any policy.
 func notesOn(who *identity.Identity, in *Input, belongs string, now time.Time) []string {
 	var notes []string
@@ -282,6 +298,9 @@ func notesOn(who *identity.Identity, in *Input, belongs string, now time.Time) [
 	}
 	if in.ClientID == nil && in.ThingName == nil && len(who.Things) == 1 {
 		notes = append(notes, fmt.Sprintf("The client id is taken to be %q, the name of the certificate's thing.", who.Things[0].Thing.Name))
+	}
+	if in.ThingName == nil && belongs == "" && len(who.Things) > 0 {
+		notes = append(notes, fmt.Sprintf("The connection belongs to no thing: the certificate is attached to %s, and the client id must be a thing's name.", namesOf(who)))
 	}
 	if in.ThingName == nil || belongs == *in.ThingName {
 		return notes
