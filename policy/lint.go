@@ -47,7 +47,7 @@ func Lint(text []byte, options LintOptions) []Finding {
 	if err != nil {
 		l.tooLong(err)
 	}
-	l.doc, l.mode = doc, patternMode{variables: doc.version == Version2012, wildcards: true}
+	l.doc, l.mode, l.claim = doc, patternMode{variables: doc.version == Version2012, wildcards: true}, doc.forClaims()
 	list := root.member("Statement")
 	for i, st := range doc.statements {
 		n, path := list, "Statement"
@@ -81,6 +81,7 @@ type linter struct {
 	options  LintOptions
 	doc      *Document
 	mode     patternMode
+	claim    bool  // the document is for claim certificates
 	lines    []int // offset of each line; made when first needed
 	findings []Finding
 }

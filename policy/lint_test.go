@@ -1,6 +1,7 @@
 package policy_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"strings"
@@ -116,20 +117,34 @@ func TestLintedMembersAreNamed(t *testing.T) {
 	}
 }
 
-// The policies that the project's own pages recommend have no findings.
-func TestLintIsSilentOnTheREADMEsPolicy(t *testing.T) {
+// The policies for devices that the project's own pages recommend have no findings.
+func TestLintIsSilentOnThePoliciesOfThePages(t *testing.T) {
 	t.Parallel()
-	page, err := os.ReadFile("../README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, rest, found := strings.Cut(string(page), "cat > policy.json <<'END'\n")
-	document, _, ended := strings.Cut(rest, "\nEND\n")
-	if !found || !ended {
-		t.Fatal("README.md shows no policy.json")
-	}
-	if got := policy.Lint([]byte(document), policy.LintOptions{}); len(got) > 0 {
-		t.Errorf("got %+v, want nothing", got)
+	for page, want := range map[string]int{"../README.md": 1, "../docs/fleet-provisioning.md": 2} {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := 0
+		for rest := string(text); ; found++ {
+			at := strings.Index(rest, `{"Version": "2012-10-17"`)
+			if at < 0 {
+				break
+			}
+			rest = rest[at:]
+			var document json.RawMessage
+			err = json.NewDecoder(strings.NewReader(rest)).Decode(&document)
+			if err != nil {
+				t.Fatalf("%s: %v", page, err)
+			}
+			rest = rest[len(document):]
+			if got := policy.Lint(document, policy.LintOptions{}); len(got) > 0 {
+				t.Errorf("%s: got %+v, want nothing on %s", page, got, document)
+			}
+		}
+		if found != want {
+			t.Errorf("%s shows %d policies, want %d", page, found, want)
+		}
 	}
 }
 

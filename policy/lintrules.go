@@ -64,7 +64,7 @@ func LintRules() []LintRule {
 		{LintActionUnknown, SeverityWarning, "no device is ever asked for this action", "the nearest name, or leave it out; what operators do is allowed by the policies of users"},
 		{LintAllowsEverything, SeverityError, "Allow of `iot:*` or `*` on `*`: each device may do everything, as everyone", "name the actions and the device's own resources"},
 		{LintAllowsAllBut, SeverityWarning, "Allow with NotAction or NotResource allows whatever isn't listed, also what comes later", "list what is allowed, and use Deny for exceptions"},
-		{LintClientForEveryone, SeverityError, "`iot:Connect` as any client id (`client/*`, `*` or `client/${iot:ClientId}`): each device may take another's place and end its connection", "`client/${iot:Connection.Thing.ThingName}`, or a condition on `iot:Connection.Thing.IsAttached`"},
+		{LintClientForEveryone, SeverityError, "`iot:Connect` as any client id (`client/*`, `*` or `client/${iot:ClientId}`): each device may take another's place and end its connection. Policies of claim certificates, which devices share, are left alone", "`client/${iot:Connection.Thing.ThingName}`, or a condition on `iot:Connection.Thing.IsAttached`"},
 		{LintConnectNotBound, SeverityWarning, "`iot:Connect` for fixed client ids: whichever device has the policy may use them", "a variable of the thing or the certificate in the resource"},
 		{LintTopicForEveryone, SeverityWarning, "publish, subscribe or receive on every topic: devices read and fake each other's messages", "a variable of the thing or the certificate in the topic"},
 		{LintSubscribeOnTopic, SeverityError, "`iot:Subscribe` on `topic/`: it is checked against `topicfilter/`", "`topicfilter/` with the same filter"},

@@ -53,7 +53,7 @@ func (l *linter) wide(st *linted) {
 			arn = strings.Join(parts[:5], ":") + ":"
 		}
 		everyone := strings.Trim(strings.ReplaceAll(rest, "${iot:ClientId}", "*"), "*") == ""
-		if st.matchesAction(Connect) && (kind == "" || kind == "client") && !st.bound() && !st.resources[i].own() {
+		if !l.claim && st.matchesAction(Connect) && (kind == "" || kind == "client") && !st.bound() && !st.resources[i].own() {
 			fix := fmt.Sprintf("write %q", arn+"client/${iot:Connection.Thing.ThingName}")
 			if everyone {
 				l.find(LintClientForEveryone, nodes[i].offset, paths[i], fix+`, or add {"Bool": {"iot:Connection.Thing.IsAttached": "true"}} to Condition`,
@@ -70,6 +70,17 @@ func (l *linter) wide(st *linted) {
 			}
 		}
 	}
+}
+
+// forClaims tells the policy of a claim certificate by the topics of fleet
+// provisioning. Devices that share one have neither things nor names yet, so that its
+// iot:Connect can't be bound.
+func (d *Document) forClaims() bool {
+	return slices.ContainsFunc(d.statements, func(st *statement) bool {
+		return st.source.Effect == Allow && st.matchesAction(Publish) && slices.ContainsFunc(st.source.Resources, func(resource string) bool {
+			return strings.Contains(resource, ":topic/$aws/certificates/create") || strings.Contains(resource, ":topic/$aws/provisioning-templates/")
+		})
+	})
 }
 
 // anyResource tells a resource that matches all of a tenant.
