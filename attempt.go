@@ -1,6 +1,10 @@
 package imprint
 
-import "time"
+import (
+	"net"
+	"strings"
+	"time"
+)
 
 // Verdict is how one step of an attempt ended.
 type Verdict string
@@ -62,6 +66,23 @@ type Attempt struct {
 	Outcome Outcome
 	Code    Code // the reason of a refusal or of the end of a connection
 	Steps   []Step
+
+	// Repeats is how many later attempts ended in the same way and are counted here
+	// instead of being kept, and LastAt when the last of them began.
+	Repeats int
+	LastAt  time.Time
+}
+
+// Host is the peer's address without port and brackets.
+func (a *Attempt) Host() string { return HostOf(a.Address) }
+
+// HostOf gives an address without its port and brackets.
+func HostOf(address string) string {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return strings.Trim(address, "[]")
+	}
+	return host
 }
 
 // AttemptFilter selects attempts. Empty members select all; Match selects those

@@ -83,6 +83,8 @@ type connection struct {
 	// stays.
 	ended atomic.Pointer[endError]
 
+	// armed is when the deadline of writes was set last. It is the writer's.
+	armed time.Time
 	// keepWill is set by who ends the connection without its will.
 	keepWill atomic.Bool
 

@@ -15,6 +15,8 @@
 // the end of a connection with a failed step, are never dropped (the connection
 // waits while the queue is full); others, and those that were refused because
 // the server is overloaded, are dropped, and counted, when the queue is full.
+// Of a device that fails in the same way again and again, the first attempts are
+// kept, and the others counted (Options.FoldAfter): no failure goes unseen.
 // Attempts are kept for Options.Retention and up to Options.Keep in number. Of
 // one attempt at most 64 steps are kept before and 64 after it was let in, and
 // 2 KiB of a detail.
@@ -44,7 +46,11 @@ type Options struct {
 	Linger    time.Duration // how long a batch waits for company [100 ms]
 	Retention time.Duration // how long attempts are kept [168 h]
 	Keep      int           // how many attempts are kept at most [1,000,000]
-	Logger    *slog.Logger  // [slog.Default]
+	// FoldAfter is how many attempts of a device that fail in the same way are kept
+	// whole in five minutes; further ones are counted with the last [3]. Below 0 all
+	// are kept.
+	FoldAfter int
+	Logger    *slog.Logger // [slog.Default]
 }
 
 func (o Options) withDefaults() Options {
@@ -63,6 +69,9 @@ func (o Options) withDefaults() Options {
 	if o.Keep <= 0 {
 		o.Keep = 1_000_000
 	}
+	if o.FoldAfter == 0 {
+		o.FoldAfter = 3
+	}
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
@@ -71,7 +80,8 @@ func (o Options) withDefaults() Options {
 
 // Counters are what the log has done since it began.
 type Counters struct {
-	Written, Dropped, Failed, Trimmed uint64
+	// Folded are attempts that are counted with another one, in its Repeats.
+	Written, Dropped, Failed, Trimmed, Folded uint64
 }
 
 // entry is one thing to write: a whole attempt, the end of one that was written
@@ -112,8 +122,10 @@ type Log struct {
 	// early has the additions to attempts that aren't stored yet, oldest first. It
 	// is the writer's.
 	early []*addition
+	folds *folds // the writer's
+	told  atomic.Pointer[func([]imprint.Attempt)]
 
-	written, dropped, failed, trimmed atomic.Uint64
+	written, dropped, failed, trimmed, folded atomic.Uint64
 }
 
 // NewLog starts the writer of attempts. Close ends it.
@@ -123,6 +135,7 @@ func NewLog(store imprint.Store, clock imprint.Clock, opts Options) *Log {
 		flush: make(chan chan struct{}), done: make(chan struct{}), closing: make(chan struct{}),
 	}
 	l.queue = make(chan entry, l.opts.Queue)
+	l.folds = newFolds(l.opts.FoldAfter)
 	var work sync.WaitGroup
 	work.Go(l.run)
 	work.Go(l.trimmer)
@@ -133,9 +146,20 @@ func NewLog(store imprint.Store, clock imprint.Clock, opts Options) *Log {
 	return l
 }
 
+// Watch calls fn with attempts as they were just stored, those that have changed
+// included, on the writer's goroutine: fn must not wait. There is one fn; nil ends
+// it.
+func (l *Log) Watch(fn func([]imprint.Attempt)) {
+	if fn == nil {
+		l.told.Store(nil)
+		return
+	}
+	l.told.Store(&fn)
+}
+
 // Counters gives the present counts.
 func (l *Log) Counters() Counters {
-	return Counters{Written: l.written.Load(), Dropped: l.dropped.Load(), Failed: l.failed.Load(), Trimmed: l.trimmed.Load()}
+	return Counters{Written: l.written.Load(), Dropped: l.dropped.Load(), Failed: l.failed.Load(), Trimmed: l.trimmed.Load(), Folded: l.folded.Load()}
 }
 
 // Append adds steps to an attempt from outside of its connection, such as those of

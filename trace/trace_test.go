@@ -264,7 +264,7 @@ func TestOverloadDropsSuccessesButNoRefusal(t *testing.T) {
 	t.Parallel()
 	inner := openStore(t)
 	store := &counting{Store: inner, gate: make(chan struct{}), entered: make(chan struct{}, 100)}
-	l := trace.NewLog(store, clock, trace.Options{Logger: quiet(), Linger: time.Nanosecond, Queue: 2, Batch: 1})
+	l := trace.NewLog(store, clock, trace.Options{Logger: quiet(), Linger: time.Nanosecond, Queue: 2, Batch: 1, FoldAfter: -1})
 	begin := func() *trace.Recorder { return l.Begin("192.0.2.1:1") }
 	begin().End(imprint.OutcomeProvisioned, "")
 	<-store.entered // the writer holds one and stands still

@@ -120,6 +120,10 @@ type Config struct {
 	TraceRetention time.Duration `koanf:"trace-retention"`
 	// TraceKeep is how many attempts are kept at most. Default 1000000.
 	TraceKeep int `koanf:"trace-keep"`
+	// TraceFoldAfter is how many attempts of a device that fail in the same way are
+	// kept whole in five minutes; further ones are counted with the last. Default 3;
+	// 0: all are kept.
+	TraceFoldAfter int `koanf:"trace-fold-after"`
 	// RSAKeyPool is how many RSA keys are kept ready for
 	// CreateKeysAndCertificate. Default 16.
 	RSAKeyPool int `koanf:"rsa-key-pool"`
@@ -174,6 +178,7 @@ func addServeFlags(f *pflag.FlagSet) {
 	f.Duration("thing-type-deletion-delay", imprint.ThingTypeDeletionDelay, "how long a deprecated thing type stays (0: no time)")
 	f.Duration("trace-retention", 168*time.Hour, "how long attempts are kept")
 	f.Int("trace-keep", 1_000_000, "how many attempts are kept")
+	f.Int("trace-fold-after", 3, "attempts of a device that fail alike kept whole in five minutes, before they are only counted (0: all)")
 	f.Int("rsa-key-pool", 16, "RSA keys kept ready for CreateKeysAndCertificate")
 	f.String("log-format", "text", "text or json")
 	f.String("log-level", "info", "debug, info, warn or error")
@@ -297,6 +302,7 @@ func (c Config) checkNumbers() error {
 		{"api-rate", c.APIRate, 0},
 		{"https-publish-rate", c.HTTPSPublishRate, 0},
 		{"trace-keep", c.TraceKeep, 1},
+		{"trace-fold-after", c.TraceFoldAfter, 0},
 		{"rsa-key-pool", c.RSAKeyPool, 1},
 	} {
 		if n.value < n.least {

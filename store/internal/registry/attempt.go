@@ -57,6 +57,9 @@ func scanAttempt(t *Tx, r Rows, a *imprint.Attempt) error {
 	}
 	a.SNI, a.ALPN, a.TLSVersion, a.Subject = body.SNI, body.ALPN, body.TLS, body.Subject
 	a.Outcome, a.Code, a.Steps = body.Outcome, body.Code, body.readSteps(a.At)
+	if body.Repeats != 0 {
+		a.Repeats, a.LastAt = body.Repeats, readTime(body.LastAt)
+	}
 	return nil
 }
 
@@ -76,6 +79,9 @@ func (t *Tx) Attempt(id string) (imprint.Attempt, error) {
 func (t *Tx) PutAttempt(a imprint.Attempt) error {
 	body := attemptBody{SNI: a.SNI, ALPN: a.ALPN, TLS: a.TLSVersion, Subject: a.Subject,
 		Outcome: a.Outcome, Code: a.Code}
+	if a.Repeats != 0 {
+		body.Repeats, body.LastAt = a.Repeats, millis(a.LastAt)
+	}
 	body.writeSteps(readTime(millis(a.At)), a.Steps)
 	if !a.EndedAt.IsZero() {
 		body.EndedAt = millis(a.EndedAt)
@@ -92,7 +98,7 @@ func (t *Tx) PutAttempt(a imprint.Attempt) error {
 		}
 	}
 	_, err = t.exec(putAttempt, a.ID, t.in(a.Tenant), millis(a.At), string(a.CertificateID), a.Serial, string(a.Thing),
-		string(a.ClientID), a.Address, hostOf(a.Address), flag(index.failed), string(text))
+		string(a.ClientID), a.Address, a.Host(), flag(index.failed), string(text))
 	if err != nil {
 		return err
 	}
@@ -112,15 +118,6 @@ func attemptFailed(a *imprint.Attempt) bool {
 		}
 	}
 	return false
-}
-
-// hostOf gives the address without its port and brackets.
-func hostOf(address string) string {
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		return strings.Trim(address, "[]")
-	}
-	return host
 }
 
 // Attempts implements imprint.TraceReader. Attempts are in the order of their
@@ -220,7 +217,7 @@ func (q *attemptQuery) matches() []string {
 	}
 	// What equals the thing's name was selected by that.
 	selections[len(selections)-1] += " AND client_id <> thing"
-	address := "ip = " + q.arg(hostOf(q.filter.Match)) + " AND ip <> ''"
+	address := "ip = " + q.arg(imprint.HostOf(q.filter.Match)) + " AND ip <> ''"
 	_, _, err := net.SplitHostPort(q.filter.Match)
 	if err == nil {
 		address += " AND address = " + match

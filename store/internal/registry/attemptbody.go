@@ -16,6 +16,8 @@ type attemptBody struct {
 	Outcome imprint.Outcome `json:"outcome,omitempty"`
 	Code    imprint.Code    `json:"code,omitempty"`
 	Log     []loggedStep    `json:"log,omitempty"`
+	Repeats int             `json:"again,omitempty"`
+	LastAt  int64           `json:"last,omitempty"` // milliseconds, when Repeats isn't 0
 	// Steps hold them instead where one isn't near the attempt's time.
 	Steps []imprint.Step `json:"steps,omitempty"`
 }
