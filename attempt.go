@@ -39,6 +39,11 @@ type Step struct {
 	Code    Code      `json:"code,omitempty"` // set when the verdict is failed
 	Detail  string    `json:"detail,omitempty"`
 	Fix     string    `json:"fix,omitempty"` // what a person can type; set when the verdict is failed
+
+	// Action and Resource, an ARN, are what a policy was asked; empty in steps that
+	// are no decision of a policy.
+	Action   string `json:"action,omitempty"`
+	Resource string `json:"resource,omitempty"`
 }
 
 // Attempt is one connection by a device, from its first byte on, with every

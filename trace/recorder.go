@@ -1,6 +1,7 @@
 package trace
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -87,12 +88,40 @@ func (r *Recorder) Info(step, format string, args ...any) {
 	r.add(imprint.Step{Name: step, Verdict: imprint.VerdictInfo, Detail: sprintf(format, args)})
 }
 
-// Fail adds the step that failed, with the code and the fix of the error.
+// Fail adds the step that failed, with the code and the fix of the error, and what a
+// policy was asked if the error tells that.
 func (r *Recorder) Fail(step string, err error) {
-	r.add(imprint.Step{
+	s := imprint.Step{
 		Name: step, Verdict: imprint.VerdictFailed, Code: imprint.CodeOf(err),
 		Detail: err.Error(), Fix: imprint.HintOf(err),
-	})
+	}
+	var denial interface {
+		Asked() (action, resource string)
+	}
+	if errors.As(err, &denial) {
+		s.Action, s.Resource = denial.Asked()
+	}
+	r.add(s)
+}
+
+// Allowed adds what a policy allowed, unless that would take the place of other
+// steps.
+func (r *Recorder) Allowed(step, action, resource string) {
+	if r == nil || r.full() {
+		return
+	}
+	r.add(imprint.Step{Name: step, Verdict: imprint.VerdictOK, Detail: "allowed", Action: action, Resource: resource})
+}
+
+// full tells that there is no room but for the end.
+func (r *Recorder) full() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	steps := len(r.late)
+	if r.attempt != nil {
+		steps = len(r.attempt.Steps)
+	}
+	return steps >= maxSteps-2
 }
 
 func sprintf(format string, args []any) string {
@@ -112,7 +141,7 @@ func (r *Recorder) add(s imprint.Step) {
 		return
 	}
 	s.At = r.log.clock()
-	s.Detail, s.Fix = bounded(s.Detail), bounded(s.Fix)
+	s.Detail, s.Fix, s.Resource = bounded(s.Detail), bounded(s.Fix), bounded(s.Resource)
 	steps := &r.late
 	if r.attempt != nil {
 		steps = &r.attempt.Steps
