@@ -36,8 +36,12 @@ type Recorder struct {
 	ended   bool
 }
 
-// Begin starts the record of one accepted socket. Address is ip:port.
+// Begin starts the record of one accepted socket. Address is ip:port. It is nil when
+// nothing is recorded.
 func (l *Log) Begin(address string) *Recorder {
+	if l.opts.Off {
+		return nil
+	}
 	now := l.clock()
 	id := NewID(now)
 	return &Recorder{log: l, id: id, attempt: &imprint.Attempt{

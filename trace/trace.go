@@ -41,6 +41,7 @@ import (
 
 // Options tune a Log. Zero values give the defaults in brackets.
 type Options struct {
+	Off       bool          // nothing is recorded; for measuring what recording costs
 	Queue     int           // attempts waiting to be written [4096]
 	Batch     int           // attempts written in one store update [256]
 	Linger    time.Duration // how long a batch waits for company [100 ms]

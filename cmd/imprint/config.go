@@ -116,6 +116,9 @@ type Config struct {
 	// ThingTypeDeletionDelay is how long a thing type stays after it was
 	// deprecated, until it can be deleted. Default 5m; 0: no time.
 	ThingTypeDeletionDelay time.Duration `koanf:"thing-type-deletion-delay"`
+	// Trace is whether attempts are recorded. Default true. Without it nobody is told
+	// why a device isn't connected: it is for measuring what the trace costs.
+	Trace bool `koanf:"trace"`
 	// TraceRetention is how long attempts are kept. Default 168h.
 	TraceRetention time.Duration `koanf:"trace-retention"`
 	// TraceKeep is how many attempts are kept at most. Default 1000000.
@@ -176,6 +179,7 @@ func addServeFlags(f *pflag.FlagSet) {
 	f.Int("api-rate", 500, "control-plane requests per second of one access key (0: no bound)")
 	f.Int("https-publish-rate", 100, "messages per second of one certificate over HTTPS (0: no bound)")
 	f.Duration("thing-type-deletion-delay", imprint.ThingTypeDeletionDelay, "how long a deprecated thing type stays (0: no time)")
+	f.Bool("trace", true, "record devices' attempts; off only to measure what that costs")
 	f.Duration("trace-retention", 168*time.Hour, "how long attempts are kept")
 	f.Int("trace-keep", 1_000_000, "how many attempts are kept")
 	f.Int("trace-fold-after", 3, "attempts of a device that fail alike kept whole in five minutes, before they are only counted (0: all)")
