@@ -127,6 +127,10 @@ type Config struct {
 	// kept whole in five minutes; further ones are counted with the last. Default 3;
 	// 0: all are kept.
 	TraceFoldAfter int `koanf:"trace-fold-after"`
+	// TraceSuccessRate is how many attempts per second of devices that were let in
+	// are kept; of others only the number, unless a step fails later. Default 100; 0:
+	// all are kept.
+	TraceSuccessRate int `koanf:"trace-success-rate"`
 	// RSAKeyPool is how many RSA keys are kept ready for
 	// CreateKeysAndCertificate. Default 16.
 	RSAKeyPool int `koanf:"rsa-key-pool"`
@@ -182,6 +186,7 @@ func addServeFlags(f *pflag.FlagSet) {
 	f.Bool("trace", true, "record devices' attempts; off only to measure what that costs")
 	f.Duration("trace-retention", 168*time.Hour, "how long attempts are kept")
 	f.Int("trace-keep", 1_000_000, "how many attempts are kept")
+	f.Int("trace-success-rate", 100, "attempts per second of devices that are let in that are kept (0: all)")
 	f.Int("trace-fold-after", 3, "attempts of a device that fail alike kept whole in five minutes, before they are only counted (0: all)")
 	f.Int("rsa-key-pool", 16, "RSA keys kept ready for CreateKeysAndCertificate")
 	f.String("log-format", "text", "text or json")
@@ -306,6 +311,7 @@ func (c Config) checkNumbers() error {
 		{"api-rate", c.APIRate, 0},
 		{"https-publish-rate", c.HTTPSPublishRate, 0},
 		{"trace-keep", c.TraceKeep, 1},
+		{"trace-success-rate", c.TraceSuccessRate, 0},
 		{"trace-fold-after", c.TraceFoldAfter, 0},
 		{"rsa-key-pool", c.RSAKeyPool, 1},
 	} {

@@ -235,6 +235,7 @@ func (s *server) openTrace(context.Context) error {
 	if options.FoldAfter == 0 {
 		options.FoldAfter = -1
 	}
+	options.SuccessRate = orNoBound(s.config.TraceSuccessRate)
 	s.trace = trace.NewLog(s.store, s.clock, options)
 	s.closeLater(s.trace.Close)
 	return nil
