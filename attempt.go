@@ -87,7 +87,8 @@ func HostOf(address string) string {
 
 // AttemptFilter selects attempts. Empty members select all; Match selects those
 // whose own id, certificate id, serial, thing, client id, or peer address (with or
-// without port) equals it.
+// without port) equals it. Of devices that were let in without a failure, thing and
+// serial number find those whose certificate they lead to in the tenant's registry.
 type AttemptFilter struct {
 	Tenant Tenant // zero: all tenants
 	// Unassigned also selects attempts that died before a tenant was known,
