@@ -237,6 +237,7 @@ func (c *connection) subscribe(bound *binding, f mqtt.Subscription, fresh []*sub
 		c.broker.count.subscribeDenied.Add(1)
 		return c.denySubscribe("policy.subscribe", c.explain(imprint.CodeSubscribeDenied, bound, &request))
 	}
+	c.uses.note(useSubscribe, f.Filter)
 	err = c.session.roomFor(f.Filter, fresh)
 	if err != nil {
 		return c.denySubscribe("mqtt.subscribe", err)
