@@ -147,3 +147,33 @@ func TestSessionsAreKeptForAnHourByDefault(t *testing.T) {
 		})
 	}
 }
+
+// TestLimitsOfTheServicesTopics ensures that topics below $aws/ have limits of their own,
+// unless those of all topics are wider.
+func TestLimitsOfTheServicesTopics(t *testing.T) {
+	t.Parallel()
+	const prefix = "$aws/events/" // 12 bytes, 2 slashes
+	for name, opts := range map[string]broker.Options{
+		"their own":     {MaxTopicBytes: 5, MaxTopicSlashes: 1, MaxServiceTopicBytes: 20, MaxServiceTopicSlashes: 4},
+		"of all topics": {MaxTopicBytes: 20, MaxTopicSlashes: 4, MaxServiceTopicBytes: 5, MaxServiceTopicSlashes: 1},
+		"by default":    {MaxTopicBytes: 5, MaxTopicSlashes: 1},
+	} {
+		long, deep := 20-len(prefix), 4-2
+		if name == "by default" {
+			long, deep = 512-len(prefix), 24-2
+		}
+		h := newHouse(t, opts)
+		c := h.on(first, h.register(first, allowAll), mqtt.V5, connectAs("c"))
+		for filter, want := range map[string]mqtt.ReasonCode{
+			prefix + strings.Repeat("x", long):         mqtt.Success,
+			prefix + strings.Repeat("x", long+1):       mqtt.TopicFilterInvalid,
+			prefix + "x" + strings.Repeat("/", deep):   mqtt.Success,
+			prefix + "x" + strings.Repeat("/", deep+1): mqtt.TopicFilterInvalid,
+		} {
+			c.send(&mqtt.Subscribe{PacketID: 1, Filters: []mqtt.Subscription{{Filter: filter}}})
+			if got := expect[*mqtt.Suback](c).Codes[0]; got != want {
+				t.Errorf("%s, %.40s with %d bytes: got %s, want %s", name, filter, len(filter), got, want)
+			}
+		}
+	}
+}
