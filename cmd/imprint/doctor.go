@@ -1,0 +1,233 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/doctor"
+	"github.com/imprint-iot/imprint/mqtt"
+)
+
+func newDoctor() *cobra.Command {
+	var opts doctor.Options
+	var asJSON bool
+	var version string
+	cmd := &cobra.Command{
+		Use:   "doctor --cert FILE --key FILE",
+		Short: "Stand where a device stands: say why it can't connect, before firmware is blamed",
+		Long: `Stand where a device stands: with its certificate and key look at the files,
+resolve the endpoint, connect, speak TLS and MQTT step by step, and say what is
+wrong and what to type. Any endpoint will do, Imprint's or AWS IoT Core's:
+
+  imprint doctor --cert device.pem --key device.key
+  imprint doctor --cert device.pem --key device.key --ca AmazonRootCA1.pem \
+    --endpoint a3qjEXAMPLEffp-ats.iot.eu-west-1.amazonaws.com
+
+Without --endpoint, the server of the data directory is meant. Switch the device
+off meanwhile: a connection with its client id ends its own. A device that has a
+stored session speaks one version of MQTT; name it with --mqtt. --no-mqtt ends
+before CONNECT, so that nothing is registered and nobody is disturbed.
+
+Exit codes: 0 nothing failed, 1 something failed, 2 it couldn't be looked at.
+docs/doctor.md lists checks and codes.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if opts.Certificate == "" || opts.Key == "" {
+				return usageError{fmt.Errorf("couldn't stand in for a device without --cert and --key (try: %s --help)", cmd.CommandPath())}
+			}
+			var err error
+			opts.MQTT, err = mqttVersions(version)
+			if err != nil {
+				return usageError{err}
+			}
+			if opts.ServerName == doctor.NoALPN {
+				opts.ServerName, opts.NoServerName = "", true
+			}
+			dir, err := cmd.Flags().GetString("data")
+			if err != nil {
+				return err
+			}
+			err = ownEndpoint(&opts, dir)
+			if err != nil {
+				return usageError{err}
+			}
+			opts.Getenv = os.Getenv
+			out := cmd.OutOrStdout()
+			sheet := &sheet{out: out, colours: coloursOn(out)}
+			if !asJSON {
+				opts.Tell = sheet.line
+			}
+			report, err := doctor.Examine(cmd.Context(), opts)
+			if err != nil {
+				return usageError{err}
+			}
+			if asJSON {
+				err = printJSON(out, report)
+			} else {
+				sheet.end(report)
+				err = sheet.err
+			}
+			if err == nil && !report.Healthy {
+				return exitError(1)
+			}
+			return err
+		},
+	}
+	addDataFlag(cmd)
+	f := cmd.Flags()
+	f.StringVar(&opts.Certificate, "cert", "", "the device's certificate, or its chain, in PEM")
+	f.StringVar(&opts.Key, "key", "", "the device's private key, in PEM")
+	f.StringVar(&opts.CA, "ca", "", "the server's roots that the device has, in PEM (the data directory's server: its own; else the system's)")
+	f.StringVar(&opts.Endpoint, "endpoint", "", "host:port to connect to (the data directory's server)")
+	f.StringVar(&opts.ClientID, "client-id", "", "MQTT client id (the certificate's common name)")
+	f.StringVar(&opts.ServerName, "server-name", "", "server name (SNI) instead of the endpoint's host, or none")
+	f.StringVar(&opts.ALPN, "alpn", "", "application protocol, or none (x-amzn-mqtt-ca on port 443 and 8443, else none)")
+	f.StringVar(&version, "mqtt", "both", "versions of MQTT to connect with: 3.1.1, 5 or both")
+	f.BoolVar(&opts.NoMQTT, "no-mqtt", false, "end before CONNECT")
+	f.StringVar(&opts.Subscribe, "subscribe", "", "topic filter to subscribe to")
+	f.StringVar(&opts.Publish, "publish", "", "topic to publish a message on, at QoS 1")
+	f.StringVar(&opts.Payload, "message", "imprint doctor", "the message")
+	f.StringVar(&opts.HTTPS, "https", "", "host:port of the endpoint's HTTPS, from which its clock is read (usual ports)")
+	f.DurationVar(&opts.Timeout, "timeout", 10*time.Second, "time for each step of the network")
+	f.BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+func mqttVersions(word string) ([]mqtt.Version, error) {
+	switch word {
+	case "both":
+		return []mqtt.Version{mqtt.V311, mqtt.V5}, nil
+	case "3.1.1", "3":
+		return []mqtt.Version{mqtt.V311}, nil
+	case "5":
+		return []mqtt.Version{mqtt.V5}, nil
+	}
+	return nil, fmt.Errorf("--mqtt is %q, and must be 3.1.1, 5 or both", word)
+}
+
+// ownEndpoint fills in what the data directory knows: its server, when no
+// endpoint is named, or when its server is named.
+func ownEndpoint(opts *doctor.Options, dir string) error {
+	facts, err := readServerFacts(dir)
+	if opts.Endpoint == "" && err != nil {
+		return imprint.Errorf(imprint.CodeNotFound, "there is no --endpoint, and %w", err).
+			WithHint("Name the endpoint: --endpoint HOST:8883; or the data directory of a server with --data or IMPRINT_DATA.")
+	}
+	if err != nil {
+		// Nothing is known of the endpoint, and nothing has to be.
+		return nil
+	}
+	if opts.Endpoint != "" && !facts.serves(opts.Endpoint) {
+		return nil
+	}
+	if opts.Endpoint == "" {
+		opts.Endpoint = facts.MQTTAddress
+	}
+	if opts.CA == "" {
+		opts.CA = facts.CABundle
+	}
+	if opts.HTTPS == "" {
+		opts.HTTPS = facts.HTTPSAddress
+	}
+	opts.Explain = "imprint explain"
+	if dir != defaultData && dir != os.Getenv("IMPRINT_DATA") {
+		opts.Explain += " --data " + quote(dir)
+	}
+	return nil
+}
+
+// serves says whether host:port is a device endpoint of the server: of its first
+// tenant or of another.
+func (f serverFacts) serves(endpoint string) bool {
+	host, port, err := net.SplitHostPort(endpoint)
+	if err != nil {
+		return false
+	}
+	domain := f.Domain
+	if domain == "" {
+		domain = "localhost"
+	}
+	for _, own := range []string{f.MQTTAddress, f.HTTPSAddress} {
+		ownHost, ownPort, err := net.SplitHostPort(own)
+		if err == nil && port == ownPort && (host == ownHost || strings.HasSuffix(host, "."+domain)) {
+			return true
+		}
+	}
+	return false
+}
+
+// coloursOn says whether colours may be written: to a terminal whose person
+// didn't say no (no-color.org).
+func coloursOn(out io.Writer) bool {
+	file, ok := out.(*os.File)
+	return ok && isTerminal(file) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
+}
+
+// sheet writes a report for people, each check when it is made.
+type sheet struct {
+	out     io.Writer
+	colours bool
+	err     error
+}
+
+// marks are how verdicts look: word and colour (ECMA-48).
+var marks = map[doctor.Verdict][2]string{
+	doctor.OK: {"ok", "32"}, doctor.Warning: {"warning", "33"}, doctor.Failed: {"FAILED", "1;31"}, doctor.Skipped: {"-", "2"},
+}
+
+func (s *sheet) print(format string, args ...any) {
+	if s.err == nil {
+		_, s.err = fmt.Fprintf(s.out, format, args...)
+	}
+}
+
+// paint gives text of a width in a colour.
+func (s *sheet) paint(colour, text string, width int) string {
+	padded := text + strings.Repeat(" ", max(0, width-len(text)))
+	if !s.colours {
+		return padded
+	}
+	return "\x1b[" + colour + "m" + padded + "\x1b[0m"
+}
+
+// Widths of the columns.
+const (
+	verdictWidth = 7
+	checkWidth   = 27
+)
+
+func (s *sheet) line(c doctor.Check) {
+	mark := marks[c.Verdict]
+	detail := c.Detail
+	if c.Code != "" {
+		detail = string(c.Code) + ": " + detail
+	}
+	if c.Verdict == doctor.Skipped {
+		detail = s.paint(mark[1], detail, 0)
+	}
+	s.print("%s  %-*s  %s\n", s.paint(mark[1], mark[0], verdictWidth), checkWidth, c.Name, detail)
+	if c.Fix != "" {
+		s.print("%*s  %s\n", verdictWidth+2+checkWidth, "", s.paint("36", "-> "+c.Fix, 0))
+	}
+}
+
+// end says what it all comes to.
+func (s *sheet) end(r *doctor.Report) {
+	failed, doubtful := r.Count(doctor.Failed), r.Count(doctor.Warning)
+	s.print("\n")
+	if r.CertificateID != "" {
+		s.print("certificate %s\n", r.CertificateID)
+	}
+	if failed > 0 {
+		s.print("%s\n", s.paint("1;31", fmt.Sprintf("%d of %d checks failed, with %d warning(s); the first one that failed is the one to mend first", failed, len(r.Checks), doubtful), 0))
+		return
+	}
+	s.print("%s\n", s.paint("32", fmt.Sprintf("nothing failed, %d warning(s), %d check(s) skipped", doubtful, r.Count(doctor.Skipped)), 0))
+}
