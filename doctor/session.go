@@ -3,10 +3,10 @@ package doctor
 import (
 	"bufio"
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"time"
 
 	"github.com/imprint-iot/imprint/mqtt"
@@ -22,7 +22,7 @@ const keepAlive = 30
 
 // session is one MQTT connection.
 type session struct {
-	conn    *tls.Conn
+	conn    net.Conn // over TLS
 	in      *bufio.Reader
 	version mqtt.Version
 	timeout time.Duration
