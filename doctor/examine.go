@@ -169,6 +169,7 @@ type examination struct {
 	serverName string // in the hello; empty: none
 	protocols  []string
 	main       *outcome // the handshake as the device does it
+	afterwards *finding // what the server said about the certificate behind it
 	serverOff  time.Duration
 	serverKnow bool // serverOff is known
 

@@ -305,7 +305,7 @@ func (x *examination) keyFile(inside *pem.Block) {
 	if block == nil {
 		switch {
 		case wrong != nil:
-		case inside != nil:
+		case inside != nil && len(x.chain) > 0:
 			wrong = found(WrongFile, "%s holds no private key, and %s does", path, x.opts.Certificate).with("--key %s", word(x.opts.Certificate))
 		default:
 			wrong = misplaced(path, others, "private key", "--key")

@@ -120,7 +120,7 @@ func (x *examination) resolve(ctx context.Context) (four, six []string) {
 	list, err := net.DefaultResolver.LookupIPAddr(ctx, x.at.host)
 	var failed *net.DNSError
 	switch {
-	case errors.As(err, &failed) && failed.IsNotFound:
+	case errors.As(err, &failed) && failed.IsNotFound, err == nil && len(list) == 0:
 		f := found(NameNotFound, "%s has no address", x.at.host)
 		if strings.HasSuffix(x.at.host, ".localhost") {
 			f.with("echo '127.0.0.1 %s' | sudo tee -a /etc/hosts", x.at.host)

@@ -99,8 +99,12 @@ func (x *examination) tls(ctx context.Context) bool {
 	const name = "tls"
 	x.main = x.handshake(ctx, x.address, x.asDevice())
 	o := x.main
-	defer o.close()
 	if o.err == nil {
+		if x.opts.NoMQTT {
+			x.afterwards = x.late()
+		}
+		// Some servers take one connection at a time, or one of a device.
+		o.close()
 		x.ok(name, "%s, %s, in %.1f ms", tls.VersionName(o.state.Version), tls.CipherSuiteName(o.state.CipherSuite), float64(o.took.Microseconds())/1000)
 	} else {
 		trouble := x.explainMain(ctx, x.tlsTrouble(o))
@@ -240,8 +244,8 @@ func (x *examination) checkVersions(ctx context.Context) *finding {
 // is what a handshake said about it.
 func (x *examination) checkClient(trouble *finding) bool {
 	const name = "tls.client"
-	if trouble == nil && x.opts.NoMQTT {
-		trouble = x.late()
+	if trouble == nil {
+		trouble = x.afterwards
 	}
 	switch {
 	case trouble != nil && trouble.code == ClientCertMissing && x.pair == nil:

@@ -96,6 +96,7 @@ docs/doctor.md lists checks and codes.`,
 	f.StringVar(&opts.Payload, "message", "imprint doctor", "the message")
 	f.StringVar(&opts.HTTPS, "https", "", "host:port of the endpoint's HTTPS, from which its clock is read (usual ports)")
 	f.DurationVar(&opts.Timeout, "timeout", 10*time.Second, "time for each step of the network")
+	f.DurationVar(&opts.Pace, "pace", 1100*time.Millisecond, "time between two CONNECTs of one client id; AWS IoT Core takes one a second")
 	f.BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }
