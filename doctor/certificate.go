@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"bytes"
+	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -21,11 +22,11 @@ const endsSoon = 30 * 24 * time.Hour
 const maxClientID = 128
 
 // certificate looks at what the device is, without any network.
-func (x *examination) certificate() {
+func (x *examination) certificate(ctx context.Context) {
 	if len(x.chain) == 0 {
 		x.pair = nil
 		x.skipRest("certificate.usage", "there is no certificate to look at")
-		x.checkClientID()
+		x.checkClientID(ctx)
 		return
 	}
 	at := x.matchKey()
@@ -35,7 +36,7 @@ func (x *examination) certificate() {
 	x.checkAlgorithm()
 	x.checkValidity("certificate.validity", x.opts.Clock(), "this machine's clock")
 	x.checkUsage()
-	x.checkClientID()
+	x.checkClientID(ctx)
 }
 
 type equaler interface{ Equal(crypto.PublicKey) bool }
@@ -202,10 +203,15 @@ func (x *examination) checkUsage() {
 	}
 }
 
-func (x *examination) checkClientID() {
+func (x *examination) checkClientID(ctx context.Context) {
 	const name = "clientid"
 	x.clientID = x.opts.ClientID
 	from := "as given"
+	if x.clientID == "" && x.leaf != nil && x.opts.ThingOf != nil {
+		asking, cancel := context.WithTimeout(ctx, x.opts.Timeout)
+		defer cancel()
+		x.clientID, from = x.opts.ThingOf(asking, x.id), "the name of the thing that the certificate is attached to"
+	}
 	if x.clientID == "" && x.leaf != nil {
 		x.clientID, from = x.leaf.Subject.CommonName, "the certificate's common name"
 	}
@@ -243,11 +249,11 @@ func span(d time.Duration) string {
 	d = d.Abs()
 	switch {
 	case d >= 48*time.Hour:
-		return fmt.Sprintf("%d days", int(d.Hours()/24))
+		return fmt.Sprintf("%.0f days", d.Hours()/24)
 	case d >= 2*time.Hour:
-		return fmt.Sprintf("%d hours", int(d.Hours()))
+		return fmt.Sprintf("%.0f hours", d.Hours())
 	case d >= 2*time.Minute:
-		return fmt.Sprintf("%d minutes", int(d.Minutes()))
+		return fmt.Sprintf("%.0f minutes", d.Minutes())
 	}
 	return plural(int(d.Seconds()), "second")
 }

@@ -31,8 +31,12 @@ type Options struct {
 	// ALPN is the application protocol to offer, NoALPN for none. Empty:
 	// x-amzn-mqtt-ca on port 443 and 8443, none elsewhere.
 	ALPN string
-	// ClientID is the MQTT client id [the certificate's common name].
+	// ClientID is the MQTT client id [the thing's name, else the certificate's
+	// common name].
 	ClientID string
+	// ThingOf gives the name of the thing that a certificate is attached to, empty
+	// where that isn't known. Nil: nobody knows.
+	ThingOf func(ctx context.Context, certificateID string) string
 	// MQTT are the versions to connect with [both].
 	MQTT []mqtt.Version
 	// NoMQTT ends the examination before CONNECT, so that the server registers
@@ -195,7 +199,7 @@ func Examine(ctx context.Context, opts Options) (*Report, error) {
 	at.https = opts.HTTPS == at.String()
 	x := &examination{opts: opts, at: at, report: &Report{Endpoint: at.String(), Checks: []Check{}}, lastConnect: map[string]time.Time{}}
 	x.files()
-	x.certificate()
+	x.certificate(ctx)
 	x.checkEndpoint()
 	if x.network(ctx) && x.tls(ctx) {
 		x.mqtt(ctx)

@@ -94,7 +94,7 @@ type complaint struct {
 	arrange func(t *testing.T) []string
 
 	check, verdict, code string
-	fix                  string // part of the fix; empty: any
+	says                 string // part of the detail or of the fix; empty: anything
 	// healthy: nothing failed, as the row is a warning or a success.
 	healthy bool
 }
@@ -112,7 +112,10 @@ type clinic struct {
 	*bench
 	dir     string
 	joined1 *device // provisioned
-	ca      *ownCA  // of foreign servers
+	// watching may do everything, and is registered for connections with a server
+	// name alone, as certificates without a CA are.
+	watching *device
+	ca       *ownCA // of foreign servers
 }
 
 func (c *clinic) file(t *testing.T, name, text string) string {
@@ -141,6 +144,12 @@ func (c *clinic) ours(t *testing.T) []complaint {
 			"mqtt.receive", "ok", "", "", true},
 		{"a first connection", func(t *testing.T) []string { return c.of(c.good.device(t, "newcomer", "P-256")) },
 			"mqtt.connect.3", "ok", "FirstConnectionClosed", "has to connect again", true},
+		{"a thing whose name isn't the common name", func(t *testing.T) []string {
+			d := c.watching
+			must(c.sdk(t).CreateThing(t.Context(), &iot.CreateThingInput{ThingName: aws.String("pump-7")}))(t)
+			must(c.sdk(t).AttachThingPrincipal(t.Context(), &iot.AttachThingPrincipalInput{ThingName: aws.String("pump-7"), Principal: aws.String(arn + "cert/" + d.id(t))}))(t)
+			return c.of(d)
+		}, "clientid", "ok", "", `"pump-7"`, true},
 		{"MQTT by ALPN", given(c.of(d, "--endpoint", https)...), "tls.alpn", "ok", "", "", true},
 		{"no such file", given(c.at("--cert", d.cert+".gone", "--key", d.key)...), "file.certificate", "failed", "FileUnreadable", "ls -l", false},
 		{"certificate in DER", func(t *testing.T) []string {
@@ -186,7 +195,7 @@ func (c *clinic) ours(t *testing.T) []complaint {
 		{"a name that doesn't exist", given(c.of(d, "--endpoint", "imprint.onion:8883")...), "dns", "failed", "NameNotFound", "", false},
 		{"a server name that the server doesn't know", given(c.of(d, "--server-name", "other.example.com")...), "tls", "failed", "ServerNameRefused", "--server-name", false},
 		{"no server name, and a certificate that needs one", func(t *testing.T) []string {
-			return c.of(c.watcher(t), "--server-name", "none")
+			return c.of(c.watching, "--server-name", "none")
 		}, "tls.servername", "warning", "ServerNameMissing", "mbedtls_ssl_set_hostname", false},
 		{"HTTP's port without application protocol", given(c.of(d, "--endpoint", https, "--alpn", "none", "--no-mqtt")...), "tls.alpn", "failed", "ALPNMissing", "x-amzn-mqtt-ca", false},
 		{"MQTT on HTTP's port", given(c.of(d, "--endpoint", https, "--alpn", "none", "--mqtt", "3.1.1", "--timeout", "1s")...),
@@ -420,13 +429,13 @@ func TestTheDoctorNamesTheFailureAndItsFix(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
 	c := &clinic{bench: &bench{server: s, good: s.line(t, "Good")}, dir: t.TempDir(), ca: newOwnCA(t)}
-	c.joined1 = c.joined("")(t)
+	c.joined1, c.watching = c.joined("")(t), s.watcher(t)
 	for _, tt := range append(c.ours(t), c.foreign(t)...) {
 		t.Run(tt.name, func(t *testing.T) {
 			d := doctor(t, tt.arrange(t)...)
 			got := d.check(t, tt.check)
-			if got.Verdict != tt.verdict || got.Code != tt.code || !strings.Contains(got.Fix, tt.fix) {
-				t.Errorf("%s: got %+v, want %s %s with %q in the fix\nfailed: %s", tt.check, got, tt.verdict, tt.code, tt.fix, d.failing())
+			if got.Verdict != tt.verdict || got.Code != tt.code || !strings.Contains(got.Detail+"\n"+got.Fix, tt.says) {
+				t.Errorf("%s: got %+v, want %s %s with %q\nfailed: %s", tt.check, got, tt.verdict, tt.code, tt.says, d.failing())
 			}
 			if d.Healthy != tt.healthy {
 				t.Errorf("healthy: got %t, want %t; failed: %s", d.Healthy, tt.healthy, d.failing())

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -54,9 +55,12 @@ docs/doctor.md lists checks and codes.`,
 			if err != nil {
 				return err
 			}
-			err = ownEndpoint(&opts, dir)
+			facts, own, err := ownEndpoint(&opts, dir)
 			if err != nil {
 				return usageError{err}
+			}
+			if own {
+				opts.ThingOf = func(ctx context.Context, certificate string) string { return thingOf(ctx, cmd, facts, certificate) }
 			}
 			opts.Getenv = os.Getenv
 			out := cmd.OutOrStdout()
@@ -86,7 +90,7 @@ docs/doctor.md lists checks and codes.`,
 	f.StringVar(&opts.Key, "key", "", "the device's private key, in PEM")
 	f.StringVar(&opts.CA, "ca", "", "the server's roots that the device has, in PEM (the data directory's server: its own; else the system's)")
 	f.StringVar(&opts.Endpoint, "endpoint", "", "host:port to connect to (the data directory's server)")
-	f.StringVar(&opts.ClientID, "client-id", "", "MQTT client id (the certificate's common name)")
+	f.StringVar(&opts.ClientID, "client-id", "", "MQTT client id (the thing's name, where the data directory's server knows it; else the certificate's common name)")
 	f.StringVar(&opts.ServerName, "server-name", "", "server name (SNI) instead of the endpoint's host, or none")
 	f.StringVar(&opts.ALPN, "alpn", "", "application protocol, or none (x-amzn-mqtt-ca on port 443 and 8443, else none)")
 	f.StringVar(&version, "mqtt", "both", "versions of MQTT to connect with: 3.1.1, 5 or both")
@@ -115,18 +119,18 @@ func mqttVersions(word string) ([]mqtt.Version, error) {
 
 // ownEndpoint fills in what the data directory knows: its server, when no
 // endpoint is named, or when its server is named.
-func ownEndpoint(opts *doctor.Options, dir string) error {
-	facts, err := readServerFacts(dir)
+func ownEndpoint(opts *doctor.Options, dir string) (facts serverFacts, own bool, err error) {
+	facts, err = readServerFacts(dir)
 	if opts.Endpoint == "" && err != nil {
-		return imprint.Errorf(imprint.CodeNotFound, "there is no --endpoint, and %w", err).
+		return facts, false, imprint.Errorf(imprint.CodeNotFound, "there is no --endpoint, and %w", err).
 			WithHint("Name the endpoint: --endpoint HOST:8883; or the data directory of a server with --data or IMPRINT_DATA.")
 	}
 	if err != nil {
 		// Nothing is known of the endpoint, and nothing has to be.
-		return nil
+		return facts, false, nil
 	}
 	if opts.Endpoint != "" && !facts.serves(opts.Endpoint) {
-		return nil
+		return facts, false, nil
 	}
 	if opts.Endpoint == "" {
 		opts.Endpoint = facts.MQTTAddress
@@ -141,7 +145,26 @@ func ownEndpoint(opts *doctor.Options, dir string) error {
 	if dir != defaultData && dir != os.Getenv("IMPRINT_DATA") {
 		opts.Explain += " --data " + quote(dir)
 	}
-	return nil
+	return facts, true, nil
+}
+
+// thingOf asks the control plane which thing a certificate is attached to; empty
+// when it is none, or several, or the control plane can't be asked: the doctor does
+// without.
+func thingOf(ctx context.Context, cmd *cobra.Command, facts serverFacts, certificate string) string {
+	c, err := newOperatorClient(cmd)
+	if err != nil {
+		return ""
+	}
+	var out struct {
+		Things []string `json:"things"`
+	}
+	principal := fmt.Sprintf("arn:aws:iot:%s:%s:cert/%s", facts.Region, facts.Account, certificate)
+	err = c.With("X-Amzn-Principal", principal).Call(ctx, "GET", "/principals/things", nil, &out)
+	if err != nil || len(out.Things) != 1 {
+		return ""
+	}
+	return out.Things[0]
 }
 
 // serves says whether host:port is a device endpoint of the server: of its first
