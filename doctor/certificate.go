@@ -8,6 +8,7 @@ import (
 	"crypto/ed25519"
 	"crypto/rsa"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -101,9 +102,15 @@ func (x *examination) checkChain(leaf int) {
 func selfSigned(cert *x509.Certificate) bool { return bytes.Equal(cert.RawSubject, cert.RawIssuer) }
 
 // signed says whether a certificate was signed by another. CheckSignatureFrom
-// also wants the issuer to be a CA; here the signature alone counts.
+// also wants the issuer to be a CA; here the signature alone counts. One that is
+// too weak to be checked is believed: the check of the algorithm refuses it.
 func signed(cert, by *x509.Certificate) bool {
-	return bytes.Equal(cert.RawIssuer, by.RawSubject) && by.CheckSignature(cert.SignatureAlgorithm, cert.RawTBSCertificate, cert.Signature) == nil
+	if !bytes.Equal(cert.RawIssuer, by.RawSubject) {
+		return false
+	}
+	err := by.CheckSignature(cert.SignatureAlgorithm, cert.RawTBSCertificate, cert.Signature)
+	var weak x509.InsecureAlgorithmError
+	return err == nil || errors.As(err, &weak)
 }
 
 // firstBreak gives the place of the first certificate that didn't sign the one in

@@ -46,10 +46,20 @@ func (x *examination) mqtt(ctx context.Context) {
 	x.converse(ctx)
 }
 
+// awsProvisions is how long AWS IoT Core may take to provision a device whose first
+// connection it has closed; Imprint is done when it closes.
+const awsProvisions = 5 * time.Second
+
 // pace waits until a client id may connect again.
 func (x *examination) pace(ctx context.Context, clientID string) {
-	wait := x.opts.Pace - time.Since(x.lastConnect[clientID])
-	if x.lastConnect[clientID].IsZero() || wait <= 0 {
+	if !x.lastConnect[clientID].IsZero() {
+		rest(ctx, x.opts.Pace-time.Since(x.lastConnect[clientID]))
+	}
+}
+
+// rest waits, or until the context ends.
+func rest(ctx context.Context, wait time.Duration) {
+	if wait <= 0 {
 		return
 	}
 	timer := time.NewTimer(wait)
@@ -90,6 +100,9 @@ func (x *examination) checkConnect(ctx context.Context, version mqtt.Version) {
 	a := x.ask(ctx, version, x.clientID, clean)
 	first := a.trouble
 	if first != nil && mayBeFirst(first.code) && !x.provisioned {
+		if x.at.aws() {
+			rest(ctx, awsProvisions)
+		}
 		a = x.ask(ctx, version, x.clientID, clean)
 	}
 	if a.trouble != nil {

@@ -419,14 +419,17 @@ func TestTheRootThatIsMissingIsNamed(t *testing.T) {
 		"Amazon Root CA 1": "curl -O https://www.amazontrust.com/repository/AmazonRootCA1.pem", "Amazon Root CA 3": "AmazonRootCA3.pem",
 		"Starfield Services Root Certificate Authority - G2": "SFSRootCAG2.pem", "Imprint server root 1": "server-roots.pem", "Company root": `"CN=Company root"`,
 	} {
-		a := newAuthority(t, name)
-		d := newAuthority(t, "Factory").device(t, nil)
-		d.options.CA = a.file(t, "other.pem", certPEM(newAuthority(t, "Another root").cert))
-		d.options.NoMQTT, d.options.Endpoint = true, overTLS(t, a.server(t, nil), drain)
-		expect(t, examine(t, d.options), "tls.server", doctor.Failed, doctor.ServerRootUnknown, want)
-		d.options.CA = a.file(t, "namesake.pem", certPEM(newAuthority(t, name).cert))
-		expect(t, examine(t, d.options), "tls.server", doctor.Failed, doctor.ServerRootUnknown, "has another key")
-		d.options.CA = a.file(t, "right.pem", certPEM(a.cert))
-		expect(t, examine(t, d.options), "tls.server", doctor.OK, "")
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			a := newAuthority(t, name)
+			d := newAuthority(t, "Factory").device(t, nil)
+			d.options.CA = a.file(t, "other.pem", certPEM(newAuthority(t, "Another root").cert))
+			d.options.NoMQTT, d.options.Endpoint = true, overTLS(t, a.server(t, nil), drain)
+			expect(t, examine(t, d.options), "tls.server", doctor.Failed, doctor.ServerRootUnknown, want)
+			d.options.CA = a.file(t, "namesake.pem", certPEM(newAuthority(t, name).cert))
+			expect(t, examine(t, d.options), "tls.server", doctor.Failed, doctor.ServerRootUnknown, "has another key")
+			d.options.CA = a.file(t, "right.pem", certPEM(a.cert))
+			expect(t, examine(t, d.options), "tls.server", doctor.OK, "")
+		})
 	}
 }

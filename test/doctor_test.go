@@ -355,6 +355,7 @@ func (c *clinic) foreign(t *testing.T) []complaint {
 	}
 	return []complaint{
 		{"a server that is fine", look(nil), "tls.client", "ok", "", "", true},
+		{"a server that takes one connection at a time", look(nil), "tls.versions", "ok", "", "TLS 1.2 and TLS 1.3", true},
 		{"a server that asks for no certificate", func(t *testing.T) []string {
 			return to(sServer(t, "-cert", cert, "-key", key), "--no-mqtt")
 		}, "tls.client", "failed", "ClientCertificateNotAsked", "require_certificate", false},
@@ -392,6 +393,8 @@ func (c *clinic) foreign(t *testing.T) []complaint {
 		{"mosquitto, and nothing", broker(d), "mqtt.connect.5", "ok", "", "", true},
 		{"mosquitto that doesn't know the CA", broker(newFactory(t, "Unknown to mosquitto", "P-256").device(t, "unknown", "P-256")),
 			"tls.client", "failed", "ClientCARefused", "Give the CA to the server", false},
+		{"mosquitto with TLS 1.3 alone that doesn't know the CA", broker(newFactory(t, "Unknown, too", "P-256").device(t, "unknown", "P-256"), "tls_version tlsv1.3"),
+			"mqtt.connect.3", "failed", "ClientCARefused", "Give the CA to the server", false},
 		{"mosquitto and a certificate that isn't for clients", broker(c.with(t, "extendedKeyUsage = serverAuth")),
 			"tls.client", "failed", "ClientCertificateRefused", "clientAuth", false},
 		{"mosquitto and a certificate that has expired", broker(c.good.between(t, "late", now.Add(-48*time.Hour), now.Add(-24*time.Hour))),

@@ -40,48 +40,12 @@ Exit codes: 0 nothing failed, 1 something failed, 2 it couldn't be looked at.
 docs/doctor.md lists checks and codes.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if opts.Certificate == "" || opts.Key == "" {
-				return usageError{fmt.Errorf("couldn't stand in for a device without --cert and --key (try: %s --help)", cmd.CommandPath())}
-			}
 			var err error
 			opts.MQTT, err = mqttVersions(version)
 			if err != nil {
 				return usageError{err}
 			}
-			if opts.ServerName == doctor.NoALPN {
-				opts.ServerName, opts.NoServerName = "", true
-			}
-			dir, err := cmd.Flags().GetString("data")
-			if err != nil {
-				return err
-			}
-			facts, own, err := ownEndpoint(&opts, dir)
-			if err != nil {
-				return usageError{err}
-			}
-			if own {
-				opts.ThingOf = func(ctx context.Context, certificate string) string { return thingOf(ctx, cmd, facts, certificate) }
-			}
-			opts.Getenv = os.Getenv
-			out := cmd.OutOrStdout()
-			sheet := &sheet{out: out, colours: coloursOn(out)}
-			if !asJSON {
-				opts.Tell = sheet.line
-			}
-			report, err := doctor.Examine(cmd.Context(), opts)
-			if err != nil {
-				return usageError{err}
-			}
-			if asJSON {
-				err = printJSON(out, report)
-			} else {
-				sheet.end(report)
-				err = sheet.err
-			}
-			if err == nil && !report.Healthy {
-				return exitError(1)
-			}
-			return err
+			return runDoctor(cmd, opts, asJSON)
 		},
 	}
 	addDataFlag(cmd)
@@ -103,6 +67,46 @@ docs/doctor.md lists checks and codes.`,
 	f.DurationVar(&opts.Pace, "pace", 1100*time.Millisecond, "time between two CONNECTs of one client id; AWS IoT Core takes one a second")
 	f.BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
+}
+
+func runDoctor(cmd *cobra.Command, opts doctor.Options, asJSON bool) error {
+	if opts.Certificate == "" || opts.Key == "" {
+		return usageError{fmt.Errorf("couldn't stand in for a device without --cert and --key (try: %s --help)", cmd.CommandPath())}
+	}
+	if opts.ServerName == doctor.NoALPN {
+		opts.ServerName, opts.NoServerName = "", true
+	}
+	dir, err := cmd.Flags().GetString("data")
+	if err != nil {
+		return err
+	}
+	facts, own, err := ownEndpoint(&opts, dir)
+	if err != nil {
+		return usageError{err}
+	}
+	if own {
+		opts.ThingOf = func(ctx context.Context, certificate string) string { return thingOf(ctx, cmd, facts, certificate) }
+	}
+	opts.Getenv = os.Getenv
+	out := cmd.OutOrStdout()
+	sheet := &sheet{out: out, colours: coloursOn(out)}
+	if !asJSON {
+		opts.Tell = sheet.line
+	}
+	report, err := doctor.Examine(cmd.Context(), opts)
+	if err != nil {
+		return usageError{err}
+	}
+	if asJSON {
+		err = printJSON(out, report)
+	} else {
+		sheet.end(report)
+		err = sheet.err
+	}
+	if err == nil && !report.Healthy {
+		return exitError(1)
+	}
+	return err
 }
 
 func mqttVersions(word string) ([]mqtt.Version, error) {
