@@ -174,8 +174,6 @@ type examination struct {
 	protocols  []string
 	main       *outcome // the handshake as the device does it
 	afterwards *finding // what the server said about the certificate behind it
-	serverOff  time.Duration
-	serverKnow bool // serverOff is known
 
 	// of MQTT
 	lastConnect map[string]time.Time // by client id

@@ -45,7 +45,7 @@ func TestWhatIsWrongWithFilesIsNamed(t *testing.T) {
 	rows := []row{
 		{"nothing", func(*testing.T, *person) {}, "file.certificate", doctor.OK, "", nil},
 		{"no such file", func(_ *testing.T, d *person) { d.options.Certificate += ".gone" }, "file.certificate", doctor.Failed, doctor.FileUnreadable, []string{"ls -l"}},
-		{"a directory", func(_ *testing.T, d *person) { d.options.Key = a.dir }, "file.key", doctor.Failed, doctor.FileUnreadable, []string{"directory"}},
+		{"a directory", func(_ *testing.T, d *person) { d.options.Key = os.TempDir() }, "file.key", doctor.Failed, doctor.FileUnreadable, []string{"directory"}},
 		{"empty", cert(func(*testing.T, *person) string { return " \n" }), "file.certificate", doctor.Failed, doctor.FileEmpty, nil},
 		{"far too large", key(func(*testing.T, *person) string { return strings.Repeat("x", 2<<20) }), "file.key", doctor.Failed, doctor.FileTooLarge, nil},
 		{"DER", cert(func(_ *testing.T, d *person) string { return string(d.cert.Raw) }), "file.certificate", doctor.Failed, doctor.FileIsDER, []string{"openssl x509 -inform DER"}},

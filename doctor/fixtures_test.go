@@ -22,9 +22,8 @@ import (
 	"github.com/imprint-iot/imprint/doctor"
 )
 
-// authority is a CA, with what it issued in files of a directory.
+// authority is a CA.
 type authority struct {
-	dir  string
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
 }
@@ -68,7 +67,7 @@ func newAuthority(t *testing.T, name string) *authority {
 	t.Helper()
 	key := newKey(t)
 	cert := issue(t, &x509.Certificate{Subject: pkix.Name{CommonName: name}, IsCA: true, BasicConstraintsValid: true}, key.Public(), nil, key)
-	return &authority{dir: t.TempDir(), cert: cert, key: key}
+	return &authority{cert: cert, key: key}
 }
 
 func certPEM(certs ...*x509.Certificate) string {
@@ -88,10 +87,11 @@ func keyPEM(t *testing.T, key crypto.Signer) string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
 }
 
-// file writes a file into the authority's directory and gives its path.
+// file writes a file into a directory of its own, as tests run at once, and gives
+// its path.
 func (a *authority) file(t *testing.T, name, text string) string {
 	t.Helper()
-	path := filepath.Join(a.dir, name)
+	path := filepath.Join(t.TempDir(), name)
 	err := os.WriteFile(path, []byte(text), 0o600)
 	if err != nil {
 		t.Fatal(err)

@@ -226,6 +226,7 @@ func TestTheClockIsComparedWithTheServers(t *testing.T) {
 	}
 	for _, tt := range rows {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			d := a.device(t, nil)
 			d.options.Endpoint, d.options.HTTPS, d.options.NoMQTT, d.options.Timeout = endpoint, "localhost:"+port, true, 5*time.Second
 			d.options.Clock = func() time.Time { return time.Now().Add(tt.off) }
