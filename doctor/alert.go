@@ -61,6 +61,9 @@ func aboutClient(code Code) bool {
 
 // tlsTrouble translates the end of a handshake, or of a connection.
 func (x *examination) tlsTrouble(o *outcome) *finding {
+	if !o.dialed {
+		return dialTrouble(x.address, o.err)
+	}
 	if n, is := alertOf(o.err); is {
 		return x.alert(n, o)
 	}

@@ -215,7 +215,7 @@ var descriptions = []Description{
 	{TakenOver, "Another connection came with the same client id while this one was on.", "Switch the device off for the examination; else look for two devices with one client id."},
 	{ConnectionEnded, "The server ended the connection after it had accepted it.", "The detail says how; the server's log or trace knows more."},
 	{PingUnanswered, "PINGREQ wasn't answered in time.", "Look at the server; a proxy may stand between."},
-	{TopicInvalid, "The topic or filter isn't legal, or has more than 256 bytes or 7 slashes.", "# stands last, + fills a whole level; a topic has neither."},
+	{TopicInvalid, "The topic or filter isn't legal, has more than 256 bytes or 7 slashes, or belongs to the service.", "# stands last, + fills a whole level; a topic has neither. Topics that begin with $ are the service's own."},
 	{SubscribeRefused, "The subscription was refused, or the connection closed instead of an answer.", "Allow iot:Subscribe on topicfilter/FILTER, and iot:Receive on topic/TOPIC."},
 	{SubscribeUnanswered, "SUBSCRIBE wasn't answered in time.", "Look at the server's log or trace."},
 	{PublishRefused, "The message was refused, or the connection closed instead of an answer.", "Allow iot:Publish on topic/TOPIC."},

@@ -382,11 +382,23 @@ func (x *examination) checkSubscribe(s *session) (subscribed, alive bool) {
 		if suback.Properties.Has(mqtt.PropReasonString) {
 			reason += fmt.Sprintf(": %q", shown(suback.Properties.ReasonString))
 		}
-		x.tell(found(SubscribeRefused, "SUBACK %s", reason).with("%s", fix).as(name, Failed))
+		f := found(SubscribeRefused, "SUBACK %s", reason).with("%s", fix)
+		if len(suback.Codes) > 0 {
+			f = f.orTopic(suback.Codes[0])
+		}
+		x.tell(f.as(name, Failed))
 		return false, true
 	}
 	x.ok(name, "SUBACK: %q is granted at QoS %d", shown(filter), suback.Codes[0])
 	return true, true
+}
+
+// orTopic turns a refusal for which no policy is to blame into one of the topic.
+func (f *finding) orTopic(reason mqtt.ReasonCode) *finding {
+	if reason == mqtt.TopicFilterInvalid || reason == mqtt.TopicNameInvalid {
+		return found(TopicInvalid, "%s", f.detail)
+	}
+	return f
 }
 
 // checkPublish publishes at QoS 1, if asked to.
@@ -423,7 +435,7 @@ func (x *examination) checkPublish(s *session) bool {
 		if puback.Properties.Has(mqtt.PropReasonString) {
 			reason += fmt.Sprintf(": %q", shown(puback.Properties.ReasonString))
 		}
-		x.tell(found(PublishRefused, "PUBACK %s", reason).with("%s", fix).as(name, Failed))
+		x.tell(found(PublishRefused, "PUBACK %s", reason).with("%s", fix).orTopic(puback.Reason).as(name, Failed))
 		return false
 	}
 	x.ok(name, "PUBACK: the message on %q is taken", shown(topic))

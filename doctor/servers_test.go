@@ -434,3 +434,29 @@ func TestTheRootThatIsMissingIsNamed(t *testing.T) {
 		})
 	}
 }
+
+// A server that answers the first handshake and no other isn't said to lack what
+// the others tried.
+func TestAServerThatGetsSlowIsToldAsSlow(t *testing.T) {
+	t.Parallel()
+	a := newAuthority(t, "Root")
+	config := a.server(t, nil)
+	var mu sync.Mutex
+	n := 0
+	d := a.device(t, nil)
+	d.options.NoMQTT, d.options.Timeout = true, 400*time.Millisecond
+	d.options.Endpoint = listen(t, func(conn net.Conn) {
+		mu.Lock()
+		n++
+		first := n <= 2 // the check of the port comes before
+		mu.Unlock()
+		if first {
+			conn = tls.Server(conn, config)
+		}
+		drain(conn)
+	})
+	report := examine(t, d.options)
+	for _, name := range []string{"tls.servername", "tls.versions", "tls.alpn"} {
+		expect(t, report, name, doctor.Warning, doctor.TLSTimeout, "one more handshake")
+	}
+}

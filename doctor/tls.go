@@ -23,6 +23,7 @@ type outcome struct {
 	peers    []*x509.Certificate // the server's, also when the handshake failed after them
 	asked    bool                // the server asked for a certificate
 	sent     bool                // and one was given
+	dialed   bool                // TCP connected
 	complete bool
 	err      error
 	head     []byte // the first bytes of the server
@@ -56,6 +57,7 @@ func (x *examination) handshake(ctx context.Context, address string, h hello) *o
 		o.err = err
 		return o
 	}
+	o.dialed = true
 	stop := context.AfterFunc(ctx, func() { _ = raw.Close() })
 	defer stop()
 	conn := tls.Client(raw, &tls.Config{
@@ -199,13 +201,25 @@ func (x *examination) checkServerName(ctx context.Context) {
 	o := x.handshake(ctx, x.address, h)
 	defer o.close()
 	switch {
-	case len(o.peers) == 0 && len(x.main.peers) > 0:
-		x.tell(found(ServerNameNeeded, "without the server name the handshake fails: %s", x.tlsTrouble(o).detail).as(name, Warning))
+	case len(o.peers) == 0:
+		x.tell(x.blame(o, ServerNameNeeded, "without the server name the handshake fails").as(name, Warning))
 	case !o.peers[0].Equal(x.main.peers[0]) && o.peers[0].VerifyHostname(x.at.host) != nil:
 		x.tell(found(ServerNameNeeded, "without the server name the server shows another certificate: %s", subjects(o.peers, 1)).as(name, Warning))
 	default:
 		x.ok(name, "the device should send %q; without it the server shows the same or as good a certificate", shown(x.serverName))
 	}
+}
+
+// blame takes a refusal for an answer to what one more handshake did differently,
+// and tells anything else, such as a server that is too slow, as what it is.
+func (x *examination) blame(o *outcome, code Code, what string) *finding {
+	trouble := x.tlsTrouble(o)
+	switch trouble.code {
+	case TLSRefused, TLSClosed, TLSBroken, TLSVersionRefused, ServerNameRefused, ALPNRefused:
+		return found(code, "%s: %s", what, trouble.detail)
+	}
+	trouble.detail = "one more handshake failed: " + trouble.detail
+	return trouble
 }
 
 // checkVersions tries the version that the first handshake didn't choose. It
@@ -235,7 +249,7 @@ func (x *examination) checkVersions(ctx context.Context) *finding {
 		x.ok(name, "TLS 1.2 and TLS 1.3")
 		return trouble
 	default:
-		x.tell(found(OneTLSVersion, "%s, and not %s: %s", tls.VersionName(chosen), tls.VersionName(other), trouble.detail).as(name, Warning))
+		x.tell(x.blame(o, OneTLSVersion, fmt.Sprintf("%s, and not %s", tls.VersionName(chosen), tls.VersionName(other))).as(name, Warning))
 	}
 	return nil
 }
@@ -278,7 +292,7 @@ func (x *examination) late() *finding {
 	if _, is := alertOf(err); !is {
 		return nil
 	}
-	trouble := x.tlsTrouble(&outcome{err: err, asked: o.asked, sent: o.sent, complete: true, head: o.head})
+	trouble := x.tlsTrouble(&outcome{err: err, asked: o.asked, sent: o.sent, dialed: true, complete: true, head: o.head})
 	if aboutClient(trouble.code) {
 		return trouble
 	}
@@ -346,8 +360,11 @@ func (x *examination) offerALPN(ctx context.Context) {
 	o := x.handshake(ctx, x.address, h)
 	defer o.close()
 	if o.err != nil && len(o.peers) == 0 {
-		x.tell(found(ALPNRefused, "none is needed on port %d; a device that offers %s, as AWS's SDKs may, is refused: %s", x.at.port, mqttALPN, x.tlsTrouble(o).detail).
-			with("Let the firmware offer no application protocol on this port.").as(name, Warning))
+		f := x.blame(o, ALPNRefused, fmt.Sprintf("none is needed on port %d; a device that offers %s, as AWS's SDKs may, is refused", x.at.port, mqttALPN))
+		if f.code == ALPNRefused {
+			f.with("Let the firmware offer no application protocol on this port.")
+		}
+		x.tell(f.as(name, Warning))
 		return
 	}
 	x.ok(name, "none is needed on port %d, and %s does no harm", x.at.port, mqttALPN)

@@ -16,6 +16,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -54,6 +55,7 @@ func doctor(t *testing.T, args ...string) diagnosis {
 	if err != nil || run.stderr != "" {
 		t.Fatalf("imprint doctor %s: exit code %d: %v\n%s", strings.Join(args, " "), run.exit, err, run.all())
 	}
+	checkKeyStaysSecret(t, args, run.stdout)
 	want := 0
 	if !d.Healthy {
 		want = 1
@@ -62,6 +64,25 @@ func doctor(t *testing.T, args ...string) diagnosis {
 		t.Errorf("exit code: got %d, want %d where healthy is %t", run.exit, want, d.Healthy)
 	}
 	return d
+}
+
+// checkKeyStaysSecret looks for lines of the key's file in what was printed.
+func checkKeyStaysSecret(t *testing.T, args []string, printed string) {
+	t.Helper()
+	at := slices.Index(args, "--key")
+	if at < 0 {
+		return
+	}
+	key, err := os.ReadFile(args[at+1])
+	if err != nil || !strings.Contains(string(key), "PRIVATE KEY") {
+		return
+	}
+	for line := range strings.Lines(string(key)) {
+		line = strings.TrimSpace(line)
+		if !strings.HasPrefix(line, "-----") && len(line) > 8 && strings.Contains(printed, line) {
+			t.Errorf("the output has a line of the key:\n%s", printed)
+		}
+	}
 }
 
 func (d diagnosis) check(t *testing.T, name string) finding {
@@ -218,6 +239,8 @@ func (c *clinic) ours(t *testing.T) []complaint {
 		{"a filter that the policy doesn't allow", given(c.of(d, "--subscribe", "d/#")...), "mqtt.subscribe", "failed", "SubscribeRefused", "topicfilter/d/#", false},
 		{"subscribed, and not allowed to receive", given(c.of(d, "--subscribe", "mute/#", "--publish", "mute/"+d.name, "--timeout", "1s")...),
 			"mqtt.receive", "failed", "MessageNotReceived", "iot:Receive on topic/mute/" + d.name, false},
+		{"a topic of the service", given(c.of(c.watching, "--publish", "$aws/x", "--client-id", "watching")...), "mqtt.publish", "failed", "TopicInvalid", "the service's own", false},
+		{"a filter of the service", given(c.of(c.watching, "--subscribe", "$SYS/#", "--client-id", "watching")...), "mqtt.subscribe", "failed", "TopicInvalid", "the service's own", false},
 		{"a topic with a wildcard", given(c.of(d, "--publish", "d/+/x")...), "mqtt.publish", "failed", "TopicInvalid", "", false},
 	}
 }
