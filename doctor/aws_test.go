@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"crypto/x509"
+	"net"
 	"slices"
 	"strings"
 	"testing"
@@ -70,5 +71,22 @@ func TestFixesForAWSAreItsCommands(t *testing.T) {
 	ed := x.accepts()
 	if ed.Ed25519 {
 		t.Error("Ed25519 on AWS IoT Core: got accepted, want refused")
+	}
+}
+
+// A port that is reached over one kind of address alone is told, and used.
+func TestAPortOfOneAddressFamilyIsTold(t *testing.T) {
+	t.Parallel()
+	ln, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = ln.Close() })
+	port := ln.Addr().(*net.TCPAddr).Port
+	x := &examination{opts: Options{}.withDefaults(), at: endpoint{host: "both.example.com", port: port}, report: &Report{}}
+	x.connect(t.Context(), []string{"127.0.0.1"}, []string{"::1"})
+	got := x.report.Checks[0]
+	if got.Verdict != Warning || got.Code != AddressFamilyFails || !strings.Contains(got.Detail, "[::1]") || x.address != ln.Addr().String() {
+		t.Errorf("got %+v and the address %s, want a warning about ::1 and %s", got, x.address, ln.Addr())
 	}
 }

@@ -39,7 +39,7 @@ func TestServersThatAreNone(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t, "Root")
 	config := a.server(t, nil)
-	const patience = 400 * time.Millisecond
+	const patience = 1500 * time.Millisecond
 	endless := func(conn net.Conn, piece []byte) {
 		for {
 			_, err := conn.Write(piece)
@@ -444,7 +444,7 @@ func TestAServerThatGetsSlowIsToldAsSlow(t *testing.T) {
 	var mu sync.Mutex
 	n := 0
 	d := a.device(t, nil)
-	d.options.NoMQTT, d.options.Timeout = true, 400*time.Millisecond
+	d.options.NoMQTT, d.options.Timeout = true, 1500*time.Millisecond
 	d.options.Endpoint = listen(t, func(conn net.Conn) {
 		mu.Lock()
 		n++
@@ -458,5 +458,31 @@ func TestAServerThatGetsSlowIsToldAsSlow(t *testing.T) {
 	report := examine(t, d.options)
 	for _, name := range []string{"tls.servername", "tls.versions", "tls.alpn"} {
 		expect(t, report, name, doctor.Warning, doctor.TLSTimeout, "one more handshake")
+	}
+}
+
+// A device that comes while the doctor is connected is told apart from a broker
+// that ends the connection.
+func TestAConnectionThatIsTakenOverIsTold(t *testing.T) {
+	t.Parallel()
+	a := newAuthority(t, "Root")
+	for reason, want := range map[mqtt.ReasonCode]doctor.Code{mqtt.SessionTakenOver: doctor.TakenOver, mqtt.AdministrativeAction: doctor.ConnectionEnded} {
+		d := a.device(t, nil)
+		d.options.MQTT, d.options.Timeout = []mqtt.Version{mqtt.V5}, 10*time.Second
+		d.options.Endpoint = overTLS(t, a.server(t, nil), func(conn net.Conn) {
+			in := bufio.NewReader(conn)
+			for {
+				header, _, err := packet(in)
+				switch {
+				case err != nil:
+					return
+				case header.Type == mqtt.TypeConnect:
+					_, _ = conn.Write((&mqtt.Connack{}).Append(nil, mqtt.V5))
+				case header.Type == mqtt.TypePingreq:
+					_, _ = conn.Write((&mqtt.Disconnect{Reason: reason}).Append(nil, mqtt.V5))
+				}
+			}
+		})
+		expect(t, examine(t, d.options), "mqtt.ping", doctor.Failed, want, reason.String())
 	}
 }

@@ -219,7 +219,7 @@ func (c *clinic) ours(t *testing.T) []complaint {
 			return c.of(c.watching, "--server-name", "none")
 		}, "tls.servername", "warning", "ServerNameMissing", "mbedtls_ssl_set_hostname", false},
 		{"HTTP's port without application protocol", given(c.of(d, "--endpoint", https, "--alpn", "none", "--no-mqtt")...), "tls.alpn", "failed", "ALPNMissing", "x-amzn-mqtt-ca", false},
-		{"MQTT on HTTP's port", given(c.of(d, "--endpoint", https, "--alpn", "none", "--mqtt", "3.1.1", "--timeout", "1s")...),
+		{"MQTT on HTTP's port", given(c.of(d, "--endpoint", https, "--alpn", "none", "--mqtt", "3.1.1", "--timeout", "3s")...),
 			"mqtt.connect.3", "failed", "ConnectUnanswered", "--alpn x-amzn-mqtt-ca", false},
 		{"an application protocol that nobody speaks", given(c.of(d, "--alpn", "stun.turn")...), "tls.alpn", "failed", "ALPNRefused", "--alpn none", false},
 		{"a CA that isn't registered", func(t *testing.T) []string { return c.of(other.device(t, "stranger", "P-256")) },
@@ -237,7 +237,7 @@ func (c *clinic) ours(t *testing.T) []complaint {
 		{"a topic that the policy doesn't allow", given(c.of(d, "--publish", "d/other/x")...), "mqtt.publish", "failed", "PublishRefused", "iot:Publish on topic/d/other/x", false},
 		{"a topic that the policy doesn't allow, MQTT 3.1.1", given(c.of(d, "--mqtt", "3.1.1", "--publish", "d/other/x")...), "mqtt.publish", "failed", "PublishRefused", "iot:Publish on topic/d/other/x", false},
 		{"a filter that the policy doesn't allow", given(c.of(d, "--subscribe", "d/#")...), "mqtt.subscribe", "failed", "SubscribeRefused", "topicfilter/d/#", false},
-		{"subscribed, and not allowed to receive", given(c.of(d, "--subscribe", "mute/#", "--publish", "mute/"+d.name, "--timeout", "1s")...),
+		{"subscribed, and not allowed to receive", given(c.of(d, "--subscribe", "mute/#", "--publish", "mute/"+d.name, "--timeout", "3s")...),
 			"mqtt.receive", "failed", "MessageNotReceived", "iot:Receive on topic/mute/" + d.name, false},
 		{"a topic of the service", given(c.of(c.watching, "--publish", "$aws/x", "--client-id", "watching")...), "mqtt.publish", "failed", "TopicInvalid", "the service's own", false},
 		{"a filter of the service", given(c.of(c.watching, "--subscribe", "$SYS/#", "--client-id", "watching")...), "mqtt.subscribe", "failed", "TopicInvalid", "the service's own", false},
@@ -361,7 +361,7 @@ func (c *clinic) foreign(t *testing.T) []complaint {
 	root := c.ca.path("root.pem")
 	d := c.good.device(t, "abroad", "P-256")
 	to := func(endpoint string, more ...string) []string {
-		return d.files(append([]string{"--endpoint", endpoint, "--ca", root, "--timeout", "3s"}, more...)...)
+		return d.files(append([]string{"--endpoint", endpoint, "--ca", root}, more...)...)
 	}
 	// look is a row that ends before CONNECT.
 	look := func(change func(*x509.Certificate), args ...string) func(*testing.T) []string {
@@ -379,6 +379,8 @@ func (c *clinic) foreign(t *testing.T) []complaint {
 	return []complaint{
 		{"a server that is fine", look(nil), "tls.client", "ok", "", "", true},
 		{"a server that takes one connection at a time", look(nil), "tls.versions", "ok", "", "TLS 1.2 and TLS 1.3", true},
+		{"a server that ignores application protocols", func(t *testing.T) []string { return append(look(nil)(t), "--alpn", "x-amzn-mqtt-ca") },
+			"tls.alpn", "warning", "ALPNIgnored", "8883", true},
 		{"a server that asks for no certificate", func(t *testing.T) []string {
 			return to(sServer(t, "-cert", cert, "-key", key), "--no-mqtt")
 		}, "tls.client", "failed", "ClientCertificateNotAsked", "require_certificate", false},
@@ -411,7 +413,7 @@ func (c *clinic) foreign(t *testing.T) []complaint {
 		{"a server that doesn't know the device's CA", look(nil, "-CAfile", c.ca.path("root.pem"), "-Verify", "1", "-verify_return_error"),
 			"tls.client", "failed", "ClientCARefused", "chain.pem", false},
 		{"a web server", func(t *testing.T) []string {
-			return to(sServer(t, "-cert", cert, "-key", key, "-Verify", "1", "-www"), "--mqtt", "3.1.1", "--timeout", "1s")
+			return to(sServer(t, "-cert", cert, "-key", key, "-Verify", "1", "-www"), "--mqtt", "3.1.1", "--timeout", "3s")
 		}, "mqtt.connect.3", "failed", "ConnectUnanswered", "Look at the port", false},
 		{"mosquitto, and nothing", broker(d), "mqtt.connect.5", "ok", "", "", true},
 		{"mosquitto that doesn't know the CA", broker(newFactory(t, "Unknown to mosquitto", "P-256").device(t, "unknown", "P-256")),
