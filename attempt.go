@@ -1,6 +1,10 @@
 package imprint
 
-import "time"
+import (
+	"net"
+	"strings"
+	"time"
+)
 
 // Verdict is how one step of an attempt ended.
 type Verdict string
@@ -35,6 +39,11 @@ type Step struct {
 	Code    Code      `json:"code,omitempty"` // set when the verdict is failed
 	Detail  string    `json:"detail,omitempty"`
 	Fix     string    `json:"fix,omitempty"` // what a person can type; set when the verdict is failed
+
+	// Action and Resource, an ARN, are what a policy was asked; empty in steps that
+	// are no decision of a policy.
+	Action   string `json:"action,omitempty"`
+	Resource string `json:"resource,omitempty"`
 }
 
 // Attempt is one connection by a device, from its first byte on, with every
@@ -57,11 +66,29 @@ type Attempt struct {
 	Outcome Outcome
 	Code    Code // the reason of a refusal or of the end of a connection
 	Steps   []Step
+
+	// Repeats is how many later attempts ended in the same way and are counted here
+	// instead of being kept, and LastAt when the last of them began.
+	Repeats int
+	LastAt  time.Time
+}
+
+// Host is the peer's address without port and brackets.
+func (a *Attempt) Host() string { return HostOf(a.Address) }
+
+// HostOf gives an address without its port and brackets.
+func HostOf(address string) string {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return strings.Trim(address, "[]")
+	}
+	return host
 }
 
 // AttemptFilter selects attempts. Empty members select all; Match selects those
 // whose own id, certificate id, serial, thing, client id, or peer address (with or
-// without port) equals it.
+// without port) equals it. Of devices that were let in without a failure, thing and
+// serial number find those whose certificate they lead to in the tenant's registry.
 type AttemptFilter struct {
 	Tenant Tenant // zero: all tenants
 	// Unassigned also selects attempts that died before a tenant was known,

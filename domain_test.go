@@ -338,3 +338,14 @@ func TestAThingIsInOneGroupOfAHierarchyAndInTenAtMost(t *testing.T) {
 		}
 	}
 }
+
+// TestAClaimsFirstReasonToStopStays ensures that what comes after it changes nothing.
+func TestAClaimsFirstReasonToStopStays(t *testing.T) {
+	t.Parallel()
+	first := time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
+	guard := imprint.ClaimGuard{}.Stop(imprint.Errorf(imprint.CodeClaimQuota, "over"), first)
+	again := guard.Stop(imprint.Errorf(imprint.CodeClaimAnomaly, "too many"), first.Add(time.Hour))
+	if guard.StopCode != imprint.CodeClaimQuota || guard.StopReason != "over" || !again.StoppedAt.Equal(first) || again.StopCode != guard.StopCode || again.StopReason != "over" {
+		t.Errorf("got %+v and then %+v, want the first reason", guard, again)
+	}
+}

@@ -270,8 +270,11 @@ func (l *link) awaitAnswers() error {
 	}
 	var answer mqtt.Suback
 	err = answer.Decode(header, body, mqtt.V311)
-	if err != nil || slices.ContainsFunc(answer.Codes, func(r mqtt.ReasonCode) bool { return r != 1 }) {
-		return fmt.Errorf("couldn't subscribe: a %s came that says %v (%w)", header.Type, answer.Codes, err)
+	if err != nil {
+		return fmt.Errorf("couldn't subscribe: a %s came: %w", header.Type, err)
+	}
+	if slices.ContainsFunc(answer.Codes, func(r mqtt.ReasonCode) bool { return r != 1 }) {
+		return fmt.Errorf("couldn't subscribe: a %s came that says %v", header.Type, answer.Codes)
 	}
 	return nil
 }

@@ -222,8 +222,11 @@ func (e *echo) roundTrip(n int) (time.Duration, error) {
 	}
 	got, err := e.out.ReadString('\n')
 	took := time.Since(began)
-	if err != nil || got != line {
-		return 0, fmt.Errorf("couldn't get %q back from the process that echoes: %q (%w)", line, got, err)
+	if err != nil {
+		return 0, fmt.Errorf("couldn't get %q back from the process that echoes: %w", line, err)
+	}
+	if got != line {
+		return 0, fmt.Errorf("couldn't get %q back from the process that echoes: %q came", line, got)
 	}
 	return took, nil
 }
@@ -283,8 +286,11 @@ func exchange(ctx context.Context, method, url string, body []byte) (id string, 
 	}
 	defer func() { _ = response.Body.Close() }()
 	answer, err = io.ReadAll(io.LimitReader(response.Body, maxEvent))
-	if err != nil || response.StatusCode/100 != 2 {
-		return "", nil, fmt.Errorf("couldn't use the Runtime API: %s (%w)", response.Status, err)
+	if err != nil {
+		return "", nil, fmt.Errorf("couldn't read the answer of the Runtime API: %w", err)
+	}
+	if response.StatusCode/100 != 2 {
+		return "", nil, fmt.Errorf("couldn't use the Runtime API: %s", response.Status)
 	}
 	return response.Header.Get("Lambda-Runtime-Aws-Request-Id"), answer, nil
 }

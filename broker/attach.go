@@ -75,18 +75,25 @@ func (b *Broker) enter(a arrival) (before departure, err error) {
 	return before, nil
 }
 
+// maxEndings is from how many sessions on that have ended, and that the store couldn't
+// delete, a tenant's clients get no new ones that are stored.
+const maxEndings = 16384
+
 // newSession makes the session of a client that begins anew, perhaps in the place
 // of its stored one. The realm's lock is held.
 func (b *Broker) newSession(c *connection, expiry time.Duration, replaces bool, now time.Time) (*session, error) {
 	s := &c.own
 	if expiry > 0 {
+		if c.realm.endings >= maxEndings {
+			return nil, imprint.Errorf(imprint.CodeUnavailable, "the store hasn't deleted %d sessions that have ended", c.realm.endings)
+		}
 		if c.realm.stored >= b.opts.MaxSessions && !replaces {
 			return nil, imprint.Errorf(imprint.CodeQuotaExceeded, "the tenant has %d persistent sessions, as many as allowed", c.realm.stored).
 				WithHint("Connect with a clean session, or raise --max-sessions.")
 		}
 		c.realm.stored++
 		b.count.stored.Add(1)
-		s = &session{durable: &durable{queue: queue{key: newKey()}, createdAt: now, ended: make(chan struct{})}}
+		s = &session{durable: &durable{queue: queue{key: newKey()}, createdAt: now, deleting: make(chan struct{})}}
 	}
 	s.broker, s.realm, s.clientID, s.version = b, c.realm, c.clientID, c.version
 	return s, nil
@@ -142,15 +149,10 @@ func (b *Broker) settleArrival(ctx context.Context, a arrival, before departure)
 	if before.session != nil {
 		before.session.discard()
 	}
-	for _, s := range before.ending {
-		<-s.durable.ended
-	}
-	if len(before.ending) > 0 {
-		// A session that the client was told is gone must not come back.
-		err := b.ledger.wait(ctx, change{write: func(imprint.Tx) error { return nil }})
-		if err != nil {
-			return err
-		}
+	// A session that the client was told is gone must not come back.
+	err := b.awaitDeletion(ctx, before.ending)
+	if err != nil {
+		return err
 	}
 	s := c.session
 	switch {
@@ -177,9 +179,7 @@ func (s *session) discard() {
 	s.mu.Lock()
 	if s.over {
 		s.mu.Unlock()
-		// Who tells of its end must not be quicker than who ends it.
-		<-s.durable.ended
-		return
+		return // who tells of its end waits for deleting
 	}
 	s.over = true
 	w := s.durable.will
@@ -194,22 +194,63 @@ func (s *session) discard() {
 	s.realm.stored--
 	s.realm.end(s)
 	s.realm.mu.Unlock()
+	s.broker.ledger.add(s.deletion())
+	close(s.durable.deleting)
+	s.broker.count.stored.Add(-1)
+}
+
+// deletion is endOf for a session that memory knows.
+func (s *session) deletion() change {
 	end := s.broker.endOf(s.realm, s.durable.queue.key)
 	handOver := end.done
 	end.done = func(err error) {
 		handOver(err)
-		s.realm.deleted(s)
+		if err == nil {
+			s.realm.deleted(s)
+		}
 	}
-	s.broker.ledger.add(end)
-	close(s.durable.ended)
-	s.broker.count.stored.Add(-1)
+	return end
+}
+
+// awaitDeletion returns when sessions that have ended are out of the store for good.
+func (b *Broker) awaitDeletion(ctx context.Context, ending []*session) error {
+	if len(ending) == 0 {
+		return nil
+	}
+	var ends []change
+	for _, s := range ending {
+		select {
+		case <-s.durable.deleting:
+		case <-ctx.Done():
+			return imprint.Errorf(imprint.CodeUnavailable, "couldn't wait for the end of an earlier session: %w", ctx.Err())
+		}
+		ends = append(ends, s.deletion())
+	}
+	// The ledger has their deletions before this one, which mostly finds nothing left:
+	// it is for those that failed for good.
+	return b.ledger.wait(ctx, change{
+		write: func(tx imprint.Tx) error {
+			for _, end := range ends {
+				err := end.write(tx)
+				if err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+		done: func(err error) {
+			for _, end := range ends {
+				end.done(err)
+			}
+		},
+	})
 }
 
 // endOf is the deletion of a stored session. What shared subscriptions had handed to
 // it goes to other members.
 func (b *Broker) endOf(r *realm, key int64) change {
 	left := inheritance{broker: b, realm: r, from: key}
-	return change{insist: true, done: left.done, write: func(tx imprint.Tx) error {
+	return change{insist: true, end: true, done: left.done, write: func(tx imprint.Tx) error {
 		err := left.writeAll(tx)
 		if err != nil {
 			return err
@@ -257,7 +298,7 @@ func (s *session) detach(c *connection, w *will) {
 	if w != nil {
 		s.broker.publishWill(s.realm, w)
 	}
-	s.broker.ledger.add(change{write: s.save})
+	s.saveSoon()
 	s.broker.timers.add(due, s)
 }
 
@@ -304,7 +345,7 @@ func (s *session) tick(now time.Time) time.Time {
 		// The store forgets the will before or with its message's being published;
 		// a server that is killed in between publishes it once more.
 		s.broker.publishWill(s.realm, due)
-		s.broker.ledger.add(change{write: s.save})
+		s.saveSoon()
 	}
 	return next
 }

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -207,4 +208,93 @@ func TestWhatASessionAcknowledgesAsItEndsIsntInherited(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestAnArrivalWaitsForNoEndLongerThanItMay has a client come back while its session's
+// end waits for the store, as there is no room for its will.
+func TestAnArrivalWaitsForNoEndLongerThanItMay(t *testing.T) {
+	t.Parallel()
+	h, stall := stalled(t)
+	id := h.register(first, allowAll)
+	h.on(first, id, mqtt.V5, lasting(mqtt.V5, "sub", 1000)).subscribe(1, "will")
+	h.on(first, id, mqtt.V5, willed("dev", "will", 60, 1000)).cut()
+	open := stall()
+	h.broker.FillLedger()
+	h.door(first, id, mqtt.V5).send(connectAs("dev")) // ends the session
+	h.eventually("the will waits for room", func() bool { _, awaited := h.broker.LedgerSize(); return awaited })
+	var cancel context.CancelFunc
+	h.ctx, cancel = context.WithCancel(t.Context())
+	h.door(first, id, mqtt.V5).send(connectAs("dev"))
+	h.eventually("both are there", func() bool { return h.broker.Counters().Connected == 3 })
+	cancel()
+	h.eventually("the second one is gone", func() bool { return h.broker.Counters().Connected == 2 })
+	open()
+}
+
+// brokenStore is a store that can't delete sessions, for a reason of its own.
+type brokenStore struct {
+	imprint.Store
+	broken atomic.Bool
+}
+
+type brokenTx struct {
+	imprint.Tx
+	store *brokenStore
+}
+
+func (tx brokenTx) DeleteSession(key int64) error {
+	if tx.store.broken.Load() {
+		return imprint.Errorf(imprint.CodeInternal, "the session can't be deleted")
+	}
+	return tx.Tx.DeleteSession(key)
+}
+
+func (s *brokenStore) Update(ctx context.Context, fn func(imprint.Tx) error) error {
+	return s.Store.Update(ctx, func(tx imprint.Tx) error { return fn(brokenTx{tx, s}) })
+}
+
+// TestASessionThatCantBeDeletedIsDeletedLater ensures that no client is told of the end
+// of a session that the store couldn't delete, and that the next one to come has it
+// deleted.
+func TestASessionThatCantBeDeletedIsDeletedLater(t *testing.T) {
+	t.Parallel()
+	store := &brokenStore{Store: openStore(t, filepath.Join(t.TempDir(), "registry.db"), sqlite.Faults{})}
+	h := newHouseOn(t, broker.Options{}, store)
+	id := h.register(first, allowAll)
+	c := h.on(first, id, mqtt.V5, lasting(mqtt.V5, "dev", 1000))
+	c.subscribe(1, "a")
+	c.goodbye()
+	store.broken.Store(true)
+	for range 2 {
+		c = h.door(first, id, mqtt.V5)
+		c.send(connectAs("dev"))
+		if got := expect[*mqtt.Connack](c); got.Reason == mqtt.Success {
+			t.Errorf("got %s, want no success", got.Detail())
+		}
+	}
+	store.broken.Store(false)
+	h.on(first, id, mqtt.V5, connectAs("dev"))
+	h.must(h.broker.Shutdown(t.Context()))
+	h = newHouseOn(t, broker.Options{}, store)
+	h.on(first, id, mqtt.V5, lasting(mqtt.V5, "dev", 1000))
+}
+
+// TestSessionsThatTheStoreCantDeleteAreBounded ensures that clients get no new stored
+// sessions while too many that have ended are still in the store.
+func TestSessionsThatTheStoreCantDeleteAreBounded(t *testing.T) {
+	t.Parallel()
+	h := newHouseOn(t, broker.Options{}, openStore(t, filepath.Join(t.TempDir(), "registry.db"), sqlite.Faults{}))
+	id := h.register(first, allowAll)
+	h.on(first, id, mqtt.V5, lasting(mqtt.V5, "ends", 1000)).cut()
+	h.on(first, id, mqtt.V5, connectAs("ends")) // it is deleted before this is answered
+	h.broker.CountEndings(first, 1)
+	h.on(first, id, mqtt.V5, lasting(mqtt.V5, "last", 1000)).cut()
+	h.broker.CountEndings(first, 0)
+	c := h.door(first, id, mqtt.V5)
+	c.send(lasting(mqtt.V5, "more", 1000))
+	if got := expect[*mqtt.Connack](c); got.Reason != mqtt.ServerUnavailable {
+		t.Errorf("got %s, want the server unavailable", got.Detail())
+	}
+	h.back(first, id, mqtt.V5, lasting(mqtt.V5, "last", 1000))
+	h.on(first, id, mqtt.V5, connectAs("clean"))
 }

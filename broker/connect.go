@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"time"
@@ -141,7 +142,8 @@ const maxExplained = 64
 // as the session hasn't had too many.
 func (c *connection) explain(code imprint.Code, bound *binding, request *policy.Request) *imprint.Error {
 	if c.explained >= maxExplained {
-		return imprint.Errorf(code, "%s on %s is denied, like %d requests before it", request.Action, request.Resource(), c.explained)
+		words := fmt.Sprintf("%s on %s is denied, like %d requests before it", request.Action, request.Resource(), c.explained)
+		return &imprint.Error{Code: code, Err: &identity.Denial{Action: request.Action, Resource: request.Resource(), Words: words}}
 	}
 	c.explained++
 	return identity.Denied(code, bound.policies.Explain(request))
@@ -210,6 +212,10 @@ func (c *connection) checkWill(w *mqtt.Will, bound *binding) error {
 	request.Action = policy.RetainPublish
 	if w.Retain && bound.policies.Decide(&request) != policy.Allowed {
 		return identity.Denied(imprint.CodeWillDenied, bound.policies.Explain(&request))
+	}
+	c.uses.note(usePublish, w.Topic)
+	if w.Retain {
+		c.uses.note(useRetain, w.Topic)
 	}
 	c.will = newWill(w)
 	c.will.clientID, c.will.principal = c.clientID, c.principal

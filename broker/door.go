@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"slices"
 	"strings"
 
 	"github.com/imprint-iot/imprint"
@@ -40,11 +41,13 @@ func (b *Broker) Publish(ctx context.Context, m Message) error {
 	packet := mqtt.Publish{QoS: m.QoS, Retain: m.Retain, Topic: []byte(m.Topic), Payload: m.Payload, Properties: m.Properties}
 	r := b.realm(m.Tenant)
 	ingest := isIngest(m.Topic)
+	var retained *turn
 	if m.Retain && !ingest {
-		err = b.retain(ctx, r, m.Topic, &packet)
+		retained, err = b.retain(ctx, r, m.Topic, &packet)
 		if err != nil {
 			return err
 		}
+		defer retained.leave()
 	}
 	if r.rules != nil && !r.rules.Idle() {
 		err = r.rules.Offer(ctx, &imprint.RuleMessage{
@@ -66,6 +69,7 @@ func (b *Broker) Publish(ctx context.Context, m Message) error {
 	b.ledger.awaitRoom(ctx)
 	result := make(chan error, 1)
 	b.ledger.post(b, stored, func(err error) { result <- err })
+	retained.leave()
 	select {
 	case err = <-result:
 		return err
@@ -119,6 +123,13 @@ func (b *Broker) Disconnect(ctx context.Context, tenant imprint.Tenant, id impri
 		}
 		// The client has come back to the session in between.
 		c = s.conn.Load()
+	}
+	r.mu.Lock()
+	ending := slices.Clone(r.ending[id])
+	r.mu.Unlock()
+	err := b.awaitDeletion(ctx, ending)
+	if err != nil {
+		return err
 	}
 	return b.ledger.wait(ctx, change{write: func(imprint.Tx) error { return nil }})
 }

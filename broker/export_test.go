@@ -2,7 +2,9 @@ package broker
 
 import (
 	"context"
+	"maps"
 	"runtime"
+	"slices"
 	"strconv"
 	"sync"
 
@@ -70,16 +72,15 @@ func (b *Broker) Timers() int {
 func (b *Broker) Groups(t imprint.Tenant) (counted, chosen int) {
 	r := b.realm(t)
 	r.mu.Lock()
-	var queues []*groupQueue
-	for _, q := range r.queues {
-		queues = append(queues, q)
-	}
+	groups := slices.Collect(maps.Values(r.groups))
 	r.mu.Unlock()
-	for _, q := range queues {
-		q.group.mu.Lock()
-		chosen += len(q.group.chosen)
-		q.group.mu.Unlock()
-		counted += b.ledger.waiting(&q.queue)
+	for _, g := range groups {
+		g.mu.Lock()
+		chosen += len(g.chosen)
+		g.mu.Unlock()
+		if q := g.stored(); q != nil {
+			counted += b.ledger.waiting(&q.queue)
+		}
 	}
 	return counted, chosen
 }
@@ -146,6 +147,52 @@ func (b *Broker) AcknowledgeWhileEnding(t imprint.Tenant, id imprint.ClientID, p
 // FillLedger gives the ledger a change that is as large as all that may wait there.
 func (b *Broker) FillLedger() {
 	b.ledger.add(change{size: maxLedgerBytes, write: func(tx imprint.Tx) error { return tx.DeleteSession(1) }})
+}
+
+// Insist gives the ledger changes that are tried until the store takes them.
+func (b *Broker) Insist(many int, end bool, written, done func()) {
+	for range many {
+		b.ledger.add(change{
+			insist: true, end: end,
+			write: func(tx imprint.Tx) error {
+				written()
+				return tx.DeleteSession(1)
+			},
+			done: func(error) { done() },
+		})
+	}
+}
+
+// CountEndings has a tenant have so many ended sessions that the store hasn't deleted
+// that there is room for a few more.
+func (b *Broker) CountEndings(t imprint.Tenant, room int) {
+	r := b.realm(t)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.endings = maxEndings - room
+}
+
+// HoldLedger keeps the ledger, not the store, from going on until letGo is closed.
+func (b *Broker) HoldLedger(letGo <-chan struct{}) {
+	held := make(chan struct{})
+	b.ledger.add(change{
+		write: func(imprint.Tx) error { return nil },
+		done: func(error) {
+			close(held)
+			<-letGo
+		},
+	})
+	<-held
+}
+
+// TriedAgain gives how many changes the ledger will try again.
+func (b *Broker) TriedAgain() int {
+	n := 0
+	_ = b.ledger.wait(context.Background(), change{
+		write: func(imprint.Tx) error { return nil },
+		done:  func(error) { n = len(b.ledger.again) },
+	})
+	return n
 }
 
 // LedgerSize gives the bytes that wait for the store, as the ledger counts them, and

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"github.com/imprint-iot/imprint"
@@ -176,6 +177,37 @@ func TestADenialHoldsForWhatWaits(t *testing.T) {
 			h.setPolicy(first, sub, noReceive)
 			c.send(&mqtt.Ack{Type: mqtt.TypePuback, PacketID: p.PacketID})
 			h.eventually("what waited is let go", func() bool { return h.broker.Counters().PublishDropped >= waiting })
+			c.silent()
+		})
+	}
+}
+
+// TestADenialHoldsForWhatIsBeingStored ensures that a message on its way to a session's
+// queue, or to that of a member of a group, isn't sent when iot:Receive is denied by the
+// time it is there.
+func TestADenialHoldsForWhatIsBeingStored(t *testing.T) {
+	for _, filter := range []string{"a", sharedMessage + "a"} {
+		t.Run(filter, func(t *testing.T) {
+			t.Parallel()
+			h := newHouseOn(t, broker.Options{}, openStore(t, filepath.Join(t.TempDir(), "registry.db"), sqlite.Faults{}))
+			id, sub := h.register(first, allowAll), h.register(first, allowAll)
+			c := h.on(first, sub, mqtt.V5, lasting(mqtt.V5, "denied", 1000))
+			c.subscribe(1, filter)
+			pub := h.on(first, id, mqtt.V5, connectAs("pub"))
+			pub.published("a", "allowed")
+			c.gets("a", "allowed", 1)
+			c.silent() // and its PUBACK is heard
+			letGo := make(chan struct{})
+			release := sync.OnceFunc(func() { close(letGo) })
+			t.Cleanup(release)
+			h.broker.HoldLedger(letGo)
+			pub.publish(1, 1, "a", "decided before")
+			h.eventually("the message is with the ledger", func() bool { return h.broker.Unwritten() > 0 })
+			h.setPolicy(first, sub, noReceive)
+			c.send(&mqtt.Subscribe{PacketID: 2, Filters: []mqtt.Subscription{{Filter: "$bad", QoS: 1}}})
+			expect[*mqtt.Suback](c) // the connection knows the policy
+			release()
+			expect[*mqtt.Ack](pub)
 			c.silent()
 		})
 	}

@@ -86,6 +86,7 @@ type house struct {
 	until      time.Time    // when the connections' credentials end; zero: never
 	still      time.Time    // where the injected clock stands, but for ahead; zero: it goes
 	serving    sync.WaitGroup
+	ctx        context.Context // of the connections; nil: nothing ends it
 }
 
 func (h *house) now() time.Time {
@@ -270,8 +271,12 @@ func (h *house) tryDoor(tenant imprint.Tenant, id imprint.CertificateID, v mqtt.
 			return who.Variables(identity.Connection{ClientID: client})
 		},
 	}
+	ctx := h.ctx
+	if ctx == nil {
+		ctx = context.Background()
+	}
 	h.serving.Go(func() {
-		h.broker.Serve(context.Background(), far, peer)
+		h.broker.Serve(ctx, far, peer)
 		_ = far.Close()
 	})
 	c := &client{house: h, conn: near, in: bufio.NewReader(near), version: v, attempt: rec.ID()}

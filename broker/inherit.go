@@ -1,6 +1,9 @@
 package broker
 
 import (
+	"maps"
+	"slices"
+
 	"github.com/imprint-iot/imprint"
 )
 
@@ -12,6 +15,12 @@ type inheritance struct {
 	realm  *realm
 	from   int64       // key of the session's queue
 	given  []inherited // by the last write
+	// Messages that had no place then, as their group has no members or a full queue.
+	lost, full int
+	// loose are messages of groups that have no queue, as none of their members has a
+	// stored session, by number. The writes before the last one are among them: what
+	// one of them has seen may have left the store by it.
+	loose map[int64]*lease
 }
 
 // inherited is a message that has its place in a group's queue.
@@ -56,19 +65,44 @@ func (i *inheritance) writeOne(tx imprint.Tx, seq int64) error {
 	return tx.DeleteQueued(i.from, seq)
 }
 
-// hand gives one message to the group that it came by, if that still has a queue,
+// hand gives one message to the group that it came by, if that still has members,
 // and room.
 func (i *inheritance) hand(tx imprint.Tx, row imprint.QueuedMessage) error {
-	q := i.realm.queueOf(row.Group)
-	if q == nil || q.gone.Load() {
+	delete(i.loose, row.Seq)
+	g := i.realm.group(row.Group)
+	if g == nil {
+		i.lost++
+		return nil
+	}
+	q := g.stored()
+	if q == nil {
+		i.loosen(g, row)
+		return nil
+	}
+	if !i.broker.ledger.fits(i.broker, &q.queue, len(row.Packet)) {
+		i.full++
 		return nil
 	}
 	seq, ok := i.broker.ledger.place(i.broker, &q.queue, len(row.Packet))
 	if !ok {
-		return nil
+		return nil // somebody was quicker; it is counted
 	}
 	i.given = append(i.given, inherited{q, seq, len(row.Packet)})
 	return tx.PutQueued(imprint.QueuedMessage{Session: q.key, Seq: seq, Packet: row.Packet, ExpiresAt: row.ExpiresAt})
+}
+
+// loosen keeps a message in memory, as its group does, until it has left the store.
+func (i *inheritance) loosen(g *shareGroup, row imprint.QueuedMessage) {
+	packet, err := decodeQueued(row.Packet)
+	if err != nil {
+		i.broker.opts.Logger.Error("a message of a shared subscription is dropped", "tenant", i.realm.tenant.String(), "filter", g.filter, "number", row.Seq, "error", err)
+		i.lost++
+		return
+	}
+	if i.loose == nil {
+		i.loose = map[int64]*lease{}
+	}
+	i.loose[row.Seq] = &lease{group: g, kept: packet, expires: row.ExpiresAt}
 }
 
 // takeBack undoes the counts of a write that wasn't kept, as far as anybody knows:
@@ -78,7 +112,7 @@ func (i *inheritance) takeBack() {
 		i.broker.ledger.releaseShared(i.broker, g.queue, g.size)
 	}
 	i.tell()
-	i.given = nil
+	i.given, i.lost, i.full = nil, 0, 0
 }
 
 // done hands out what the groups have inherited.
@@ -88,6 +122,16 @@ func (i *inheritance) done(err error) {
 		return
 	}
 	i.tell()
+	i.broker.count.publishDropped.Add(uint64(i.lost))
+	i.broker.count.queueFull.Add(uint64(i.full))
+	if len(i.loose) == 0 {
+		return
+	}
+	i.broker.background.Go(func() {
+		for _, seq := range slices.Sorted(maps.Keys(i.loose)) {
+			i.loose[seq].giveBack()
+		}
+	})
 }
 
 // tell makes each group look from its first message on.

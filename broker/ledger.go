@@ -19,9 +19,12 @@ type change struct {
 	done func(err error)
 	size int // bytes of messages, about; add counts what the change itself takes
 	// insist: while the store takes nothing, the change is tried again, with those
-	// that come after it or after a pause. What was ended must not come back after a
-	// restart.
+	// that come after it or after a pause. What was ended, also a will that was taken
+	// back, must not come back after a restart.
 	insist bool
+	// end: it is insisted on beyond maxAgain, too. There are no more of them than of
+	// sessions, and of those maxEndings has a bound.
+	end bool
 }
 
 // ledger writes the changes of all sessions, in the order in which they came,
@@ -58,7 +61,7 @@ const (
 	// message goes into, take beside the bytes of messages.
 	changeSize = 256
 	targetSize = 128
-	// maxAgain bounds the changes that are tried again.
+	// maxAgain bounds the changes that are tried again, but for ends.
 	maxAgain = 16384
 	// ledgerTimeout bounds one transaction.
 	ledgerTimeout = 30 * time.Second
@@ -166,15 +169,13 @@ func (l *ledger) run() {
 		select {
 		case _, more = <-l.wake:
 		case <-l.retry():
-			l.commit(l.withAgain(nil))
+			l.commitAll(nil)
 		}
 		for batch := l.take(); len(batch) > 0; batch = l.take() {
-			l.commit(l.withAgain(batch))
+			l.commitAll(batch)
 		}
 	}
-	if last := l.withAgain(nil); len(last) > 0 {
-		l.commit(last)
-	}
+	l.commitAll(nil)
 }
 
 // retry fires when it is time to try again what failed, though nothing comes after
@@ -186,14 +187,20 @@ func (l *ledger) retry() <-chan time.Time {
 	return time.After(ledgerRetry)
 }
 
-// withAgain puts what failed before in front of a batch.
-func (l *ledger) withAgain(batch []change) []change {
-	if len(l.again) == 0 {
-		return batch
-	}
-	batch = append(l.again, batch...)
+// commitAll writes what failed before, and then a batch. What comes after something
+// that the store doesn't take now isn't written either: it may build on it.
+func (l *ledger) commitAll(batch []change) {
+	all := append(l.again, batch...)
 	l.again = nil
-	return batch
+	for len(all) > 0 {
+		n := min(len(all), maxChanges)
+		err := l.commit(all[:n])
+		all = all[n:]
+		if err != nil {
+			l.conclude(all, err)
+			return
+		}
+	}
 }
 
 // take gives the next changes for one transaction.
@@ -219,13 +226,31 @@ func (l *ledger) take() []change {
 }
 
 // commit writes changes together. When that fails for a reason of one of them,
-// each is tried alone.
-func (l *ledger) commit(batch []change) {
+// each is tried alone. The error says that the store takes nothing now.
+func (l *ledger) commit(batch []change) error {
 	err := l.update(batch)
-	if err != nil && len(batch) > 1 && imprint.CodeOf(err) == imprint.CodeInternal {
+	own := err != nil && imprint.CodeOf(err) == imprint.CodeInternal
+	if own && len(batch) > 1 {
 		for n := range batch {
-			l.commit(batch[n : n+1])
+			err = l.commit(batch[n : n+1])
+			if err != nil {
+				l.conclude(batch[n+1:], err)
+				return err
+			}
 		}
+		return nil
+	}
+	l.conclude(batch, err)
+	if own {
+		return nil
+	}
+	return err
+}
+
+// conclude tells of changes that were written, or that weren't, unless those are to be
+// tried again.
+func (l *ledger) conclude(batch []change, err error) {
+	if len(batch) == 0 {
 		return
 	}
 	told := err
@@ -239,7 +264,8 @@ func (l *ledger) commit(batch []change) {
 	}
 	clear(l.reserving)
 	for n := range batch {
-		if err != nil && batch[n].insist && imprint.CodeOf(err) != imprint.CodeInternal && len(l.again) < maxAgain {
+		again := batch[n].insist && (batch[n].end || len(l.again) < maxAgain)
+		if err != nil && again && imprint.CodeOf(err) != imprint.CodeInternal {
 			l.again = append(l.again, batch[n])
 			continue
 		}
@@ -286,6 +312,7 @@ type target struct {
 	seq     int64         // its number there; 0: there was no room
 	shared  *shareGroup   // that chose the session; nil: none
 	decided *connection   // that may receive it; nil: nobody was asked
+	bound   *binding      // as far as is known, by this: what is newer decides anew
 	chosen  *subscription // whom a message in a group's queue is for; nil: any
 	stray   bool          // the chosen session has no room, or it or the group's queue was gone before the message was stored
 }
@@ -368,8 +395,8 @@ func (q *queue) place(b *Broker, size int) (int64, bool) {
 	return q.last, true
 }
 
-// share tells how full a queue is, in parts of 256.
-func (l *ledger) share(b *Broker, q *queue) int {
+// fullness tells how full a queue is, in parts of 256.
+func (l *ledger) fullness(b *Broker, q *queue) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return max(q.messages*256/b.opts.MaxSessionMessages, int(q.bytes*256/int64(b.opts.MaxSessionBytes)))
@@ -506,7 +533,7 @@ func (t *target) chooser() int64 {
 
 func (t *target) gone() bool {
 	if t.group != nil {
-		return t.group.gone.Load()
+		return t.group.deleted.Load()
 	}
 	t.session.mu.Lock()
 	defer t.session.mu.Unlock()
@@ -556,6 +583,7 @@ func (p *parcel) strays(b *Broker, err error) *parcel {
 		if g == nil {
 			g = t.group.group
 		}
+		g = g.current()
 		q := g.stored()
 		if q == nil {
 			l := &lease{group: g, kept: p.kept, expires: p.expires}

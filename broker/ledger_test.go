@@ -3,11 +3,13 @@ package broker_test
 import (
 	"fmt"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/broker"
 	"github.com/imprint-iot/imprint/mqtt"
+	"github.com/imprint-iot/imprint/store/sqlite"
 )
 
 // stalled is a house whose store takes nothing until open is called; the ledger has
@@ -82,4 +84,94 @@ func TestMessagesOfTheServerWaitForTheStore(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestWhatIsTriedAgainComesInPortions ensures that a store that was away for long isn't
+// given all that it has missed in one transaction, which may not fit, and that who came
+// after that is told nothing before it is there.
+func TestWhatIsTriedAgainComesInPortions(t *testing.T) {
+	t.Parallel()
+	const many, most = 5000, 512
+	var away atomic.Bool
+	var written, largest atomic.Int64
+	faults := sqlite.Faults{BeforeCommit: func() error {
+		largest.Store(max(largest.Load(), written.Swap(0)))
+		if away.Load() {
+			return errBroken
+		}
+		return nil
+	}}
+	h := newHouseOn(t, broker.Options{}, openStore(t, filepath.Join(t.TempDir(), "registry.db"), faults))
+	away.Store(true)
+	var done atomic.Int64
+	h.broker.Insist(many, false, func() { written.Add(1) }, func() { done.Add(1) })
+	h.eventually("the ledger has tried them all", func() bool { return h.broker.Unwritten() == 0 })
+	if n := done.Load(); n > 0 {
+		t.Errorf("%d are done, want none", n)
+	}
+	away.Store(false)
+	h.eventually("all are done", func() bool { return done.Load() == many })
+	if n := largest.Load(); n > most {
+		t.Errorf("a transaction had %d changes, want %d or less", n, most)
+	}
+}
+
+// TestWhatMovesToMembersWaitsForTheStore ensures that messages of a shared
+// subscription's queue aren't read into memory for its stored members while as much as
+// allowed waits for the disk.
+func TestWhatMovesToMembersWaitsForTheStore(t *testing.T) {
+	t.Parallel()
+	h, stall := stalled(t)
+	id := h.register(first, allowAll)
+	const many = 5
+	h.keeper(id, mqtt.V5, "t")
+	m := h.member(id, mqtt.V5, "m", "t", 1)
+	expect[*mqtt.Suback](m)
+	h.fill(id, "t", many)
+	for range many {
+		expect[*mqtt.Publish](m)
+	}
+	keeper := h.back(first, id, mqtt.V5, lasting(mqtt.V5, "keepert", 1000))
+	open := stall()
+	h.broker.FillLedger()
+	_ = m.conn.Close() // what it has is for the keeper now
+	h.eventually("they wait, or are with the ledger", func() bool {
+		_, awaited := h.broker.LedgerSize()
+		return awaited || h.broker.Unwritten() > 1
+	})
+	if n := h.broker.Unwritten(); n != 1 {
+		t.Errorf("changes with the ledger: got %d, want 1", n)
+	}
+	open()
+	keeper.takesExactly(all(many))
+}
+
+// TestWhatIsTriedAgainIsBounded ensures that a client that is refused again and again
+// while the store fails leaves one change to be tried again, that acknowledgements take
+// no more memory than allowed then, and that they make nobody forget what has ended.
+func TestWhatIsTriedAgainIsBounded(t *testing.T) {
+	t.Parallel()
+	fails := &failingStore{}
+	h := newHouseOn(t, broker.Options{}, openStore(t, filepath.Join(t.TempDir(), "registry.db"), fails.faults()))
+	id := h.register(first, allowAll)
+	h.on(first, id, mqtt.V5, lasting(mqtt.V5, "dev", 1000)).cut()
+	fails.mode.Store(1)
+	for range 10 {
+		c := h.door(first, id, mqtt.V5)
+		c.send(lasting(mqtt.V5, "dev", 1000))
+		c.fails()
+		h.eventually("it is gone", func() bool { return h.broker.Counters().Connected == 0 })
+	}
+	if n := h.broker.TriedAgain(); n != 1 {
+		t.Errorf("changes to be tried again: got %d, want 1", n)
+	}
+	const acks, most, ends = 20_000, 16_384, 10
+	var ended atomic.Int64
+	h.broker.Insist(acks, false, func() {}, func() {})
+	h.broker.Insist(ends, true, func() {}, func() { ended.Add(1) })
+	if n := h.broker.TriedAgain(); n != most+ends || ended.Load() > 0 {
+		t.Errorf("changes to be tried again: got %d, want %d; ends that were given up: got %d, want 0", n, most+ends, ended.Load())
+	}
+	fails.mode.Store(0)
+	h.eventually("the ends are written", func() bool { return ended.Load() == ends })
 }

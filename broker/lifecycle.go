@@ -34,9 +34,7 @@ func (c *connection) announce(tree string, event lifecycleEvent) {
 		return
 	}
 	topic := "$aws/events/" + tree + "/" + string(c.clientID)
-	found, _ := c.realm.topics.match(topic, matches{})
-	ruled := c.realm.rules != nil && !c.realm.rules.Idle()
-	if found.len() == 0 && !ruled {
+	if !c.realm.heard(topic) {
 		return
 	}
 	event.ClientID = string(c.clientID)

@@ -264,9 +264,16 @@ func (c *connection) wrote(n int) {
 // armWrite bounds the next write. Who ends a session sets the reason first and
 // its own short deadline then, so one of the two is seen: the reason here, or
 // the deadline by the write.
+//
+// A deadline is set anew when an eighth of the time has gone: it then allows that
+// much more.
 func (c *connection) armWrite() {
 	now := time.Now()
-	_ = c.conn.SetWriteDeadline(now.Add(c.broker.opts.WriteTimeout))
+	slack := c.broker.opts.WriteTimeout / 8
+	if now.Sub(c.armed) >= slack {
+		c.armed = now
+		_ = c.conn.SetWriteDeadline(now.Add(c.broker.opts.WriteTimeout + slack))
+	}
 	if c.ended.Load() != nil {
 		_ = c.conn.SetWriteDeadline(now.Add(goodbyeTimeout))
 	}

@@ -16,11 +16,11 @@ const (
 // lock is held.
 func (c *connection) backlog() int {
 	s, opts := c.session, &c.broker.opts
-	waits := max((len(c.out.pending)+s.waitingBytes)*256/opts.MaxQueuedBytes, len(s.waiting)*256/opts.MaxQueuedMessages)
+	waits := max((len(c.out.pending)+s.waitingBytes)*256/opts.MaxQueuedBytes, s.waiting.len()*256/opts.MaxQueuedMessages)
 	if s.durable == nil {
 		return waits
 	}
-	return max(waits, c.broker.ledger.share(c.broker, &s.durable.queue))
+	return max(waits, c.broker.ledger.fullness(c.broker, &s.durable.queue))
 }
 
 // backlogHigh says that publishers should wait. The lock is held.

@@ -64,6 +64,10 @@ func (c *connection) handle(ctx context.Context, header mqtt.FixedHeader, body [
 	case mqtt.TypePublish:
 		return c.handlePublish(ctx, header, body)
 	case mqtt.TypePuback:
+		if id, plain := mqtt.PlainPuback(header, body); plain {
+			c.session.acknowledged(c, id)
+			return nil
+		}
 		var ack mqtt.Ack
 		err := ack.Decode(header, body, c.version)
 		if err != nil {
@@ -233,6 +237,7 @@ func (c *connection) subscribe(bound *binding, f mqtt.Subscription, fresh []*sub
 		c.broker.count.subscribeDenied.Add(1)
 		return c.denySubscribe("policy.subscribe", c.explain(imprint.CodeSubscribeDenied, bound, &request))
 	}
+	c.uses.note(useSubscribe, f.Filter)
 	err = c.session.roomFor(f.Filter, fresh)
 	if err != nil {
 		return c.denySubscribe("mqtt.subscribe", err)
@@ -255,8 +260,9 @@ func (c *connection) denySubscribe(step string, err error) (*subscription, mqtt.
 }
 
 // serviceFilters are the trees of reserved topics that clients may subscribe to
-// (AWS IoT Core developer guide, "Reserved topics"). The policy decides too.
-var serviceFilters = []string{"$aws/events/", "$aws/certificates/", "$aws/provisioning-templates/"}
+// (AWS IoT Core developer guide, "Reserved topics"), and Imprint's own. The policy
+// decides too.
+var serviceFilters = []string{"$aws/events/", "$aws/certificates/", "$aws/provisioning-templates/", "$imprint/"}
 
 // checkFilter applies AWS IoT Core's limits on topic filters, and gives a shared
 // subscription's name and the filter that topics are matched with.

@@ -48,9 +48,11 @@ func (c *connection) handlePublish(ctx context.Context, header mqtt.FixedHeader,
 		c.request(ctx, topic, packet)
 		return nil
 	}
+	var retained *turn
 	if err == nil && packet.Retain && !ingest {
 		c.payOwed()
-		err = c.broker.retain(ctx, c.realm, topic, packet)
+		retained, err = c.broker.retain(ctx, c.realm, topic, packet)
+		defer retained.leave()
 	}
 	if err == nil {
 		err = c.offer(ctx, topic, packet)
@@ -76,6 +78,7 @@ func (c *connection) handlePublish(ctx context.Context, header mqtt.FixedHeader,
 	case packet.QoS == 1:
 		c.acknowledge(packet.PacketID, mqtt.Success, nil)
 	}
+	retained.leave()
 	behind = slices.DeleteFunc(behind, func(other paced) bool { return other == c })
 	if len(behind) > 0 {
 		c.payOwed()
@@ -157,6 +160,7 @@ func (c *connection) mayPublish(ctx context.Context, topic string, packet *mqtt.
 		c.broker.count.publishDenied.Add(1)
 		return nil, c.explain(imprint.CodePublishDenied, bound, &request)
 	}
+	c.uses.note(usePublish, topic)
 	if c.broker.answers(topic) {
 		return bound, nil
 	}
@@ -171,6 +175,7 @@ func (c *connection) mayPublish(ctx context.Context, topic string, packet *mqtt.
 		c.broker.count.publishDenied.Add(1)
 		return nil, c.explain(imprint.CodeRetainDenied, bound, &request)
 	}
+	c.uses.note(useRetain, topic)
 	return bound, nil
 }
 
@@ -260,6 +265,10 @@ func (b *Broker) route(ctx context.Context, from routing, topic string, packet *
 	for n, sub := range found.subs {
 		s := sub.session
 		c := s.conn.Load()
+		var bound *binding // before the decision: what comes after it decides anew
+		if c != nil {
+			bound = c.bound.Load()
+		}
 		if sub.noLocal && c != nil && c == from.from {
 			sub = s.local(topic)
 			if sub == nil {
@@ -269,14 +278,14 @@ func (b *Broker) route(ctx context.Context, from routing, topic string, packet *
 		retain, qos := sub.retainAsPublished && packet.Retain, min(packet.QoS, sub.qos)
 		if s.durable != nil && qos == 1 {
 			if c == nil || c.mayQueue(ctx, r, topic, from.now) {
-				p.targets = append(p.targets, target{session: s, retain: retain, decided: c})
+				p.targets = append(p.targets, target{session: s, retain: retain, decided: c, bound: bound})
 			}
 			continue
 		}
 		if c == nil || !c.receivesCached(ctx, cache, n, topic, from) {
 			continue
 		}
-		slow, _ := s.deliver(c, &message, delivery{qos: qos, retain: retain, by: from.from})
+		slow, _ := s.deliver(c, &message, delivery{qos: qos, retain: retain, by: from.from, bound: bound})
 		if slow != nil {
 			behind = append(behind, slow)
 		}
@@ -421,6 +430,20 @@ func (b *Broker) PublishEvents(ctx context.Context, events []imprint.Event) erro
 		}
 	}
 	return failed
+}
+
+// Heard says whether a subscriber, or a topic rule, of the tenant would get a message
+// of the service on a topic.
+func (b *Broker) Heard(tenant imprint.Tenant, topic string) bool {
+	b.mu.RLock()
+	r := b.realms[tenant]
+	b.mu.RUnlock()
+	return r != nil && r.heard(topic)
+}
+
+func (r *realm) heard(topic string) bool {
+	found, _ := r.topics.match(topic, matches{})
+	return found.len() > 0 || r.rules != nil && !r.rules.Idle()
 }
 
 func (b *Broker) routeEvent(ctx context.Context, event imprint.Event) *parcel {

@@ -22,7 +22,7 @@ import (
 type durable struct {
 	queue     queue
 	createdAt time.Time
-	ended     chan struct{} // closed when the ledger has its deletion
+	deleting  chan struct{} // closed when the ledger has its deletion
 
 	// Guarded by the session's mu.
 	expiry    time.Duration // after the end of the connection
@@ -36,6 +36,8 @@ type durable struct {
 	resend    int64 // last number sent before this connection
 	settled   []int64
 	settling  bool // the ledger will take settled
+	saving    bool // the ledger will save the session
+	unsaved   bool // something has changed since it was asked to
 
 	// Guarded by the mu of the timers: the entry there, nil without one, and that
 	// there is to be none any more.
@@ -104,6 +106,37 @@ func (s *session) save(tx imprint.Tx) error {
 	return tx.PutSession(row)
 }
 
+// saveSoon has the ledger save the session; nobody waits for that. While the store
+// takes nothing, one change waits, however often its client comes and goes.
+func (s *session) saveSoon() {
+	d := s.durable
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if d.saving {
+		d.unsaved = true
+		return
+	}
+	d.saving, d.unsaved = true, false
+	s.broker.ledger.add(change{
+		insist: true,
+		write: func(tx imprint.Tx) error {
+			s.mu.Lock()
+			d.unsaved = false
+			s.mu.Unlock()
+			return s.save(tx)
+		},
+		done: func(error) {
+			s.mu.Lock()
+			d.saving = false
+			more := d.unsaved
+			s.mu.Unlock()
+			if more {
+				s.saveSoon()
+			}
+		},
+	})
+}
+
 // reserve makes the store know that messages up to a number may be sent, when it
 // doesn't yet. It runs on the ledger's goroutine.
 func (s *session) reserve(tx imprint.Tx, seq int64) error {
@@ -140,14 +173,14 @@ func (s *session) stored(seq int64, p *parcel, t *target) {
 	// Who may receive it was decided for one connection; another one reads its
 	// queue and decides anew.
 	inOrder := d.loaded >= before && !c.loading && c == t.decided
-	if !inOrder || seq > d.reserved.Load() || len(s.waiting) >= loadMessages || s.waitingBytes >= loadBytes {
-		if len(s.waiting) == 0 {
+	if !inOrder || seq > d.reserved.Load() || s.waiting.len() >= loadMessages || s.waitingBytes >= loadBytes {
+		if s.waiting.len() == 0 {
 			s.loadMore(c)
 		}
 		return
 	}
 	d.loaded = seq
-	s.hold(c, p.held(c, held{retain: t.retain, until: p.expires, seq: seq, stored: len(p.raw), passed: t.shared != nil, bound: c.bound.Load()}))
+	s.hold(c, p.held(c, held{retain: t.retain, until: p.expires, seq: seq, stored: len(p.raw), passed: t.shared != nil, bound: t.bound}))
 	s.pump(c, nil)
 }
 
@@ -158,7 +191,7 @@ func (s *session) unsure(seq int64) {
 	defer s.mu.Unlock()
 	s.durable.committed = seq
 	c := s.conn.Load()
-	if c != nil && len(s.waiting) == 0 {
+	if c != nil && s.waiting.len() == 0 {
 		s.loadMore(c)
 	}
 }
@@ -175,7 +208,7 @@ func (s *session) hold(c *connection, h held) {
 		s.settled(h.seq, h.stored, nil)
 		return
 	}
-	s.waiting = append(s.waiting, h)
+	s.waiting.push(h)
 	s.waitingBytes += h.size
 }
 
@@ -257,6 +290,7 @@ func (s *session) read(ctx context.Context, c *connection, after int64) ([]held,
 			unwanted = append(unwanted, row)
 			continue
 		}
+		bound := c.bound.Load()
 		if !c.mayReceive(ctx, s.realm, topic, now) {
 			if row.Group != 0 {
 				passed = append(passed, row)
@@ -265,7 +299,7 @@ func (s *session) read(ctx context.Context, c *connection, after int64) ([]held,
 			}
 			continue
 		}
-		h := held{retain: packet.Retain, size: packet.Size(s.version), until: row.ExpiresAt, seq: row.Seq, stored: len(row.Packet), passed: row.Group != 0, bound: c.bound.Load()}
+		h := held{retain: packet.Retain, size: packet.Size(s.version), until: row.ExpiresAt, seq: row.Seq, stored: len(row.Packet), passed: row.Group != 0, bound: bound}
 		if s.version == mqtt.V5 && c.aliasMaximum == 0 && row.ExpiresAt.IsZero() {
 			h.raw, h.idAt = row.Packet, packetIDAt(row.Packet, len(topic))
 		} else {
@@ -327,12 +361,7 @@ func (s *session) passOn(seq int64, size int) {
 	b.ledger.add(change{
 		insist: true, size: size,
 		write: func(tx imprint.Tx) error { return left.writeOne(tx, seq) },
-		done: func(err error) {
-			if err == nil && len(left.given) == 0 {
-				b.count.publishDropped.Add(1)
-			}
-			left.done(err)
-		},
+		done:  left.done,
 	})
 }
 

@@ -24,16 +24,18 @@ type realm struct {
 	sessions map[imprint.ClientID]*session
 	// ending are stored sessions that have ended and whose deletion isn't durable.
 	ending    map[imprint.ClientID][]*session
+	endings   int // the number of those
 	byCert    map[imprint.CertificateID]map[*connection]struct{}
 	presence  map[imprint.ClientID]*presence
 	stored    int                  // sessions that outlive their connections
 	retained  map[string]time.Time // topics with a retained message, and when it expires; zero: never
 	retaining int                  // more that are on their way to the store
+	lines     map[string]*line     // who waits to route what was retained, by topic
 	connects  map[imprint.ClientID]bucket
 	// restored are the queues of stored groups whose first member is still to
 	// come, by filter.
 	restored map[string]queue
-	queues   map[int64]*groupQueue // of shared subscriptions, by the group's number
+	groups   map[int64]*shareGroup // shared subscriptions that have members, by their number
 }
 
 // presence is what the lifecycle events of one client id remember.
@@ -75,7 +77,7 @@ func (b *Broker) realm(t imprint.Tenant) *realm {
 		tenant: t, clientARN: t.ARN("client/"), topicARN: t.ARN("topic/"), filterARN: t.ARN("topicfilter/"),
 		sessions: map[imprint.ClientID]*session{}, ending: map[imprint.ClientID][]*session{},
 		byCert:   map[imprint.CertificateID]map[*connection]struct{}{},
-		presence: map[imprint.ClientID]*presence{}, retained: map[string]time.Time{}, restored: map[string]queue{}, queues: map[int64]*groupQueue{},
+		presence: map[imprint.ClientID]*presence{}, retained: map[string]time.Time{}, restored: map[string]queue{}, groups: map[int64]*shareGroup{},
 	}
 	r.topics.parents = b.opts.StandardParentMatch
 	r.rules = b.rulesOf(t)
@@ -137,14 +139,17 @@ func (r *realm) end(s *session) {
 	}
 	if !slices.Contains(r.ending[s.clientID], s) {
 		r.ending[s.clientID] = append(r.ending[s.clientID], s)
+		r.endings++
 	}
 }
 
-// deleted hears that the ledger is done with the deletion of a session.
+// deleted hears that the deletion of a session is durable.
 func (r *realm) deleted(s *session) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	before := len(r.ending[s.clientID])
 	others := slices.DeleteFunc(r.ending[s.clientID], func(other *session) bool { return other == s })
+	r.endings -= before - len(others)
 	if len(others) == 0 {
 		delete(r.ending, s.clientID)
 		return
@@ -156,7 +161,11 @@ func (r *realm) deleted(s *session) {
 // the session for the same filter.
 func (r *realm) subscribe(b *Broker, sub, replaced *subscription) {
 	r.topics.add(sub, replaced, func() *shareGroup {
-		return &shareGroup{broker: b, realm: r, filter: sub.filter, number: groupNumber(sub.filter)}
+		g := &shareGroup{broker: b, realm: r, filter: sub.filter, number: groupNumber(sub.filter)}
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.groups[g.number] = g
+		return g
 	})
 }
 
@@ -171,22 +180,23 @@ func (r *realm) groupQueue(g *shareGroup) *groupQueue {
 	if q.key == 0 {
 		q.key = newKey()
 	}
-	r.queues[g.number] = q
 	return q
 }
 
-// queueOf gives the queue of a shared subscription; nil when it is gone.
-func (r *realm) queueOf(number int64) *groupQueue {
+// group gives a shared subscription; nil when it has no members.
+func (r *realm) group(number int64) *shareGroup {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.queues[number]
+	return r.groups[number]
 }
 
-func (r *realm) dropQueue(q *groupQueue) {
+// forgetGroup lets go of a shared subscription that has no members any more: the
+// next one to subscribe makes another.
+func (r *realm) forgetGroup(g *shareGroup) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.queues[q.group.number] == q {
-		delete(r.queues, q.group.number)
+	if r.groups[g.number] == g {
+		delete(r.groups, g.number)
 	}
 }
 

@@ -143,12 +143,13 @@ func (c *connection) respond(ctx context.Context, a Answer) {
 		c.peer.Rec.Info("answer", "not sent: the client hasn't subscribed to %s", a.Topic)
 		return
 	}
+	bound := c.bound.Load()
 	if !c.mayReceive(ctx, c.realm, a.Topic, c.broker.clock()) {
 		c.refused("answer", imprint.Errorf(imprint.CodeReceiveDenied, "the answer on %s isn't sent: no policy allows iot:Receive", a.Topic))
 		return
 	}
 	m := outgoing{Publish: mqtt.Publish{QoS: min(1, qos), Topic: []byte(a.Topic), Payload: a.Payload}}
-	_, taken := c.session.deliver(c, &m, delivery{qos: m.QoS})
+	_, taken := c.session.deliver(c, &m, delivery{qos: m.QoS, bound: bound})
 	clear(m.scratch)
 	if !taken {
 		c.peer.Rec.Info("answer", "not sent: the connection is over, or takes no more")

@@ -98,8 +98,8 @@ func (r *restoration) take(row imprint.Session) {
 		r.forget(other)
 	}
 	d := &durable{
-		ended: make(chan struct{}),
-		queue: queue{key: row.Key, last: row.SentThrough}, createdAt: row.CreatedAt, expiry: row.Expiry, expiresAt: row.ExpiresAt,
+		deleting: make(chan struct{}),
+		queue:    queue{key: row.Key, last: row.SentThrough}, createdAt: row.CreatedAt, expiry: row.Expiry, expiresAt: row.ExpiresAt,
 		sent: row.SentThrough, willAt: row.WillAt,
 	}
 	d.reserved.Store(row.SentThrough)

@@ -45,31 +45,43 @@ func (b *Broker) sweepRetained(r *realm) {
 }
 
 // retain stores the message of a topic, or deletes it when its payload is empty,
-// and returns when that is durable. Who subscribes after that gets it; who
-// subscribed before gets it as any other message, which is routed after this.
-func (b *Broker) retain(ctx context.Context, r *realm, topic string, packet *mqtt.Publish) error {
-	c, err := b.retention(r, topic, packet)
+// and returns when that is durable and it is its turn to be routed. Who subscribes
+// after that gets it; who subscribed before gets it as any other message, which the
+// caller routes before it leaves the turn.
+func (b *Broker) retain(ctx context.Context, r *realm, topic string, packet *mqtt.Publish) (*turn, error) {
+	c, t, err := b.retention(r, topic, packet)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return b.ledger.wait(ctx, c)
+	err = b.ledger.wait(ctx, c)
+	t.await()
+	if err != nil {
+		t.leave()
+		return nil, err
+	}
+	return t, nil
 }
 
-// retention is the change that retains a message. Errors: CodeRetainedQuota.
-func (b *Broker) retention(r *realm, topic string, packet *mqtt.Publish) (change, error) {
+// retention is the change that retains a message, and its turn to be routed. Errors:
+// CodeRetainedQuota.
+func (b *Broker) retention(r *realm, topic string, packet *mqtt.Publish) (change, *turn, error) {
 	fresh, err := b.checkRetain(r, topic, len(packet.Payload))
 	if err != nil {
-		return change{}, err
+		return change{}, nil, err
 	}
+	t := &turn{realm: r, topic: topic}
 	if len(packet.Payload) == 0 {
 		return change{
 			write: func(tx imprint.Tx) error { return tx.DeleteRetained(r.tenant, topic) },
 			done: func(err error) {
 				if err == nil {
-					r.forgetRetained(topic)
+					r.mu.Lock()
+					defer r.mu.Unlock()
+					delete(r.retained, topic)
+					t.take()
 				}
 			},
-		}, nil
+		}, t, nil
 	}
 	now := b.clock()
 	message := forwarded(packet, topic, now)
@@ -93,9 +105,81 @@ func (b *Broker) retention(r *realm, topic string, packet *mqtt.Publish) (change
 			}
 			if err == nil {
 				r.retained[topic] = row.ExpiresAt
+				t.take()
 			}
 		},
-	}, nil
+	}, t, nil
+}
+
+// line is who waits to route what was retained on one topic, in the order of the
+// store, so that subscribers get last what stays. The realm's lock guards it.
+type line struct {
+	next, now uint64
+	moved     chan struct{} // closed when now changes
+}
+
+// turn is a message's place in the line of its topic. It has one from when it is
+// stored until it is left.
+type turn struct {
+	realm  *realm
+	topic  string
+	line   *line // nil: not stored, or left
+	number uint64
+	gone   bool // nobody waits for it any more
+}
+
+// take gives the place. The realm's lock is held.
+func (t *turn) take() {
+	if t.gone {
+		return
+	}
+	l := t.realm.lines[t.topic]
+	if l == nil {
+		l = &line{moved: make(chan struct{})}
+		if t.realm.lines == nil {
+			t.realm.lines = make(map[string]*line)
+		}
+		t.realm.lines[t.topic] = l
+	}
+	t.line, t.number = l, l.next
+	l.next++
+}
+
+// await returns when all are gone that were stored before, which only have to be
+// routed.
+func (t *turn) await() {
+	for {
+		t.realm.mu.Lock()
+		if t.line == nil || t.line.now == t.number {
+			t.realm.mu.Unlock()
+			return
+		}
+		moved := t.line.moved
+		t.realm.mu.Unlock()
+		<-moved
+	}
+}
+
+// leave lets the next one go on. It may be called again, and on nil.
+func (t *turn) leave() {
+	if t == nil {
+		return
+	}
+	t.await()
+	t.realm.mu.Lock()
+	defer t.realm.mu.Unlock()
+	t.gone = true
+	l := t.line
+	if l == nil {
+		return
+	}
+	t.line = nil
+	l.now++
+	close(l.moved)
+	l.moved = make(chan struct{})
+	if l.now == l.next {
+		delete(t.realm.lines, t.topic)
+	}
 }
 
 func (r *realm) forgetRetained(topic string) {
@@ -231,6 +315,7 @@ func (c *connection) sendRetainedMessage(ctx context.Context, sub *subscription,
 		c.broker.opts.Logger.Error("a retained message can't be sent", "tenant", c.realm.tenant.String(), "topic", imprint.Excerpt(row.Topic), "error", err)
 		return
 	}
+	bound := c.bound.Load()
 	if !c.mayReceive(ctx, c.realm, row.Topic, now) {
 		return
 	}
@@ -240,10 +325,10 @@ func (c *connection) sendRetainedMessage(ctx context.Context, sub *subscription,
 	m := outgoing{Publish: *packet, expires: row.ExpiresAt, kept: packet}
 	qos := min(packet.QoS, sub.qos)
 	if qos == 0 || c.session.durable == nil {
-		c.session.deliver(c, &m, delivery{qos: qos, retain: true, only: sub})
+		c.session.deliver(c, &m, delivery{qos: qos, retain: true, only: sub, bound: bound})
 		return
 	}
-	p := &parcel{kept: packet, expires: row.ExpiresAt, targets: []target{{session: c.session, retain: true, decided: c}}}
+	p := &parcel{kept: packet, expires: row.ExpiresAt, targets: []target{{session: c.session, retain: true, decided: c, bound: bound}}}
 	c.broker.ledger.awaitRoom(ctx)
 	c.session.mu.Lock()
 	defer c.session.mu.Unlock()

@@ -40,7 +40,7 @@ type session struct {
 	nextID       uint16
 	ordinal      uint64 // of the last message sent
 	inflight     flights
-	waiting      []held
+	waiting      heldQueue
 	waitingBytes int
 }
 
@@ -61,15 +61,15 @@ type held struct {
 	raw    []byte
 	idAt   int
 	packet *mqtt.Publish
-	retain bool
-	dup    bool      // it may have been sent before
 	size   int       // for the client
 	stored int       // in the session's queue, which has MQTT 5 packets
-	passed bool      // a shared subscription has put it there
 	until  time.Time // zero: doesn't expire
 	seq    int64     // as in flight
 	shared *lease
 	bound  *binding // by which the client may receive it
+	retain bool
+	dup    bool // it may have been sent before
+	passed bool // a shared subscription has put it there
 }
 
 // delivery is how a message goes to a client.
@@ -82,6 +82,7 @@ type delivery struct {
 	shared *lease        // not nil: what the client has of a shared subscription then
 	only   *subscription // not nil: it is sent as long as that one holds
 	by     *connection   // whose writer is started later; nil: it starts now
+	bound  *binding      // by which the client may receive it, as in held
 }
 
 // deliver sends a message to the session's client, if it is still on with the
@@ -106,7 +107,7 @@ func (s *session) deliver(to *connection, m *outgoing, d delivery) (behind *conn
 	}
 	queued := len(c.out.pending) + s.waitingBytes
 	full := queued > 0 && queued+size > s.broker.opts.MaxQueuedBytes
-	if d.chosen && (full || d.qos > 0 && len(s.waiting) >= s.broker.opts.MaxQueuedMessages) {
+	if d.chosen && (full || d.qos > 0 && s.waiting.len() >= s.broker.opts.MaxQueuedMessages) {
 		c.out.declined = true
 		return nil, false
 	}
@@ -120,14 +121,14 @@ func (s *session) deliver(to *connection, m *outgoing, d delivery) (behind *conn
 	switch {
 	case d.qos == 0:
 		s.put(c, m, f, flight{}, d.retain, d.by)
-	case s.inflight.len() < c.window && len(s.waiting) == 0:
+	case s.inflight.len() < c.window && s.waiting.len() == 0:
 		s.put(c, m, f, s.takeOff(size, d.shared), d.retain, d.by)
-	case len(s.waiting) >= s.broker.opts.MaxQueuedMessages:
+	case s.waiting.len() >= s.broker.opts.MaxQueuedMessages:
 		s.broker.count.publishDropped.Add(1)
-		c.tooSlow("%d messages wait for the client's acknowledgements", len(s.waiting))
+		c.tooSlow("%d messages wait for the client's acknowledgements", s.waiting.len())
 		return nil, false
 	default:
-		s.wait(c, m, f, d.retain, d.shared)
+		s.wait(c, m, f, &d)
 	}
 	if c.backlogHigh() {
 		return c, true
@@ -161,14 +162,14 @@ func (s *session) put(c *connection, m *outgoing, f *form, x flight, retain bool
 }
 
 // wait keeps a message until the client's window has room. The lock is held.
-func (s *session) wait(c *connection, m *outgoing, f *form, retain bool, shared *lease) {
-	h := held{retain: retain, size: len(f.raw), until: m.expires, shared: shared, bound: c.bound.Load()}
+func (s *session) wait(c *connection, m *outgoing, f *form, d *delivery) {
+	h := held{retain: d.retain, size: len(f.raw), until: m.expires, shared: d.shared, bound: d.bound}
 	if c.aliasMaximum > 0 || !m.expires.IsZero() {
 		h.packet = m.keep()
 	} else {
 		h.raw, h.idAt = f.keep(), f.idAt
 	}
-	s.waiting = append(s.waiting, h)
+	s.waiting.push(h)
 	s.waitingBytes += h.size
 }
 
@@ -226,20 +227,18 @@ func (s *session) settled(seq int64, size int, shared *lease) {
 // starts the writer later; nil: it starts now. The lock is held, and the
 // connection isn't closing.
 func (s *session) pump(c *connection, by *connection) {
-	if len(s.waiting) > 0 && s.renew(c) {
+	if s.waiting.len() > 0 && s.renew(c) {
 		return
 	}
-	for len(s.waiting) > 0 && s.inflight.len() < c.window && len(c.out.pending) <= s.broker.opts.MaxQueuedBytes/2 && !c.out.corked {
-		next := &s.waiting[0]
+	for s.waiting.len() > 0 && s.inflight.len() < c.window && len(c.out.pending) <= s.broker.opts.MaxQueuedBytes/2 && !c.out.corked {
+		next := s.waiting.front()
 		if !s.sendHeld(c, next, by) {
 			break
 		}
 		s.waitingBytes -= next.size
-		*next = held{}
-		s.waiting = s.waiting[1:]
+		s.waiting.pop()
 	}
-	if len(s.waiting) == 0 {
-		s.waiting = nil
+	if s.waiting.len() == 0 {
 		s.loadMore(c)
 	}
 	c.signalRoom()
@@ -347,7 +346,7 @@ func (s *session) leases() []*lease {
 			back = append(back, f.shared)
 		}
 	}
-	for _, h := range s.waiting {
+	for _, h := range s.waiting.list() {
 		if h.shared != nil {
 			back = append(back, h.shared)
 		}
@@ -357,7 +356,8 @@ func (s *session) leases() []*lease {
 
 // dropOutput forgets what is under way to the client. The lock is held.
 func (s *session) dropOutput() {
-	s.inflight, s.waiting, s.waitingBytes = flights{}, nil, 0
+	s.waiting.drop()
+	s.inflight, s.waitingBytes = flights{}, 0
 }
 
 // unsubscribeAll takes the session out of the topics, once, and ends it for good.

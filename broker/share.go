@@ -36,7 +36,8 @@ type shareGroup struct {
 	out      map[int64]*session // numbers in the queue that members have now; nil: one is being chosen
 	leased   map[*session]int   // how many of them a member has in memory
 	lent     int                // the sum of leased; the others in out are moved to a member's queue
-	gone     map[int64]struct{} // numbers that left the store since it was read
+	// leftStore are numbers that left the store, or may have, since it was read.
+	leftStore map[int64]struct{}
 	// unread is the lowest number that may be in the store and with nobody; 0:
 	// there is none.
 	unread int64
@@ -82,7 +83,20 @@ func (g *shareGroup) part(sub *subscription) bool {
 	g.members[last] = nil
 	g.members = g.members[:last]
 	g.count(sub, -1)
-	return last == 0
+	if last > 0 {
+		return false
+	}
+	g.realm.forgetGroup(g)
+	return true
+}
+
+// current gives the group that has the filter now. One that has lost all its members
+// is never joined again, but there may be messages on their way to it.
+func (g *shareGroup) current() *shareGroup {
+	if now := g.realm.group(g.number); now != nil {
+		return now
+	}
+	return g
 }
 
 // count keeps the number of those who may have QoS 1 messages, and the queue: what
@@ -103,10 +117,9 @@ func (g *shareGroup) count(sub *subscription, n int) {
 		if left := g.broker.ledger.waiting(&q.queue) - g.lent; left > 0 {
 			g.broker.count.publishDropped.Add(uint64(left))
 		}
-		g.queue, g.out, g.leased, g.lent, g.gone, g.chosen, g.unsure, g.unread, g.skipped = nil, nil, nil, 0, nil, nil, nil, 0, 0
-		q.gone.Store(true)
-		g.realm.dropQueue(q)
-		g.broker.ledger.add(change{insist: true, write: func(tx imprint.Tx) error { return tx.DeleteShareGroup(q.key) }})
+		g.queue, g.out, g.leased, g.lent, g.leftStore, g.chosen, g.unsure, g.unread, g.skipped = nil, nil, nil, 0, nil, nil, nil, 0, 0
+		q.deleted.Store(true)
+		g.broker.ledger.add(change{insist: true, end: true, write: func(tx imprint.Tx) error { return tx.DeleteShareGroup(q.key) }})
 	}
 }
 
@@ -219,6 +232,7 @@ func (g *shareGroup) offer(ctx context.Context, sub *subscription, x *gift) (beh
 	if c == nil || c.ended.Load() != nil {
 		return nil, noRoom
 	}
+	bound := c.bound.Load()
 	if !c.mayReceive(ctx, g.realm, x.topic, x.now) {
 		return nil, forbidden
 	}
@@ -235,7 +249,7 @@ func (g *shareGroup) offer(ctx context.Context, sub *subscription, x *gift) (beh
 		if x.from != nil {
 			g.hold(x.from, nil)
 		}
-		x.parcel.targets = append(x.parcel.targets, target{session: s, shared: g, decided: c})
+		x.parcel.targets = append(x.parcel.targets, target{session: s, shared: g, decided: c, bound: bound})
 		return nil, handed
 	case qos == 1 && x.from != nil:
 		l = x.from
@@ -245,7 +259,7 @@ func (g *shareGroup) offer(ctx context.Context, sub *subscription, x *gift) (beh
 	case qos == 1:
 		l = &lease{group: g, kept: x.message.keep(), expires: x.message.expires}
 	}
-	behind, taken := s.deliver(c, x.message, delivery{qos: qos, chosen: true, shared: l, by: x.by})
+	behind, taken := s.deliver(c, x.message, delivery{qos: qos, chosen: true, shared: l, by: x.by, bound: bound})
 	if !taken {
 		return behind, noRoom
 	}

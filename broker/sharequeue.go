@@ -15,8 +15,8 @@ import (
 // groupQueue is the queue of a group.
 type groupQueue struct {
 	queue
-	group *shareGroup
-	gone  atomic.Bool // deleted from the store
+	group   *shareGroup
+	deleted atomic.Bool // from the store, or about to be
 
 	// The ledger's mu guards these, by which publishers wait for the members.
 	room     chan struct{} // closed when the queue is low; nil: nobody waits
@@ -59,22 +59,19 @@ func (l *lease) settle() {
 	g.broker.ledger.add(change{
 		insist: true,
 		write: func(tx imprint.Tx) error {
-			if q.gone.Load() {
+			if q.deleted.Load() {
 				return nil
 			}
 			return tx.DeleteQueued(q.key, seq)
 		},
 		// It may be read again until it is gone from the store.
 		done: func(err error) {
-			if err == nil {
-				g.broker.ledger.releaseShared(g.broker, q, l.size)
-			}
-			g.returned(q, seq, err == nil)
 			if err != nil {
-				g.doubt(q, seq, l.size)
-				g.wakeLater()
+				g.unclear(q, seq, l.size)
 				return
 			}
+			g.broker.ledger.releaseShared(g.broker, q, l.size)
+			g.returned(q, seq, true)
 			g.wake()
 		},
 	})
@@ -82,26 +79,55 @@ func (l *lease) settle() {
 
 // returned makes a number of the queue free to be read again, or, when its
 // message has left the store, not to be handed out by who has just read it.
-func (g *shareGroup) returned(q *groupQueue, seq int64, gone bool) {
+func (g *shareGroup) returned(q *groupQueue, seq int64, left bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.queue != q {
 		return
 	}
+	g.takeBack(seq)
+	if left {
+		g.outdate(seq)
+	} else {
+		g.readFrom(seq)
+	}
+}
+
+// unclear is returned for a message whose leaving the queue failed: it may have left
+// it nevertheless. The next reading tells; what was read before doesn't.
+func (g *shareGroup) unclear(q *groupQueue, seq int64, size int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.queue != q {
+		return
+	}
+	g.takeBack(seq)
+	g.outdate(seq)
+	g.readFrom(seq)
+	if g.unsure == nil {
+		g.unsure = map[int64]int{}
+	}
+	g.unsure[seq] = size
+	g.retryLater()
+}
+
+// takeBack forgets which member was to have a message. The lock is held.
+func (g *shareGroup) takeBack(seq int64) {
 	g.unhold(seq)
 	delete(g.out, seq)
 	delete(g.chosen, seq)
-	if !gone {
-		g.readFrom(seq)
-		return
-	}
+}
+
+// outdate keeps who has just read a message, if somebody has, from handing it out.
+// The lock is held.
+func (g *shareGroup) outdate(seq int64) {
 	if !g.draining {
 		return
 	}
-	if g.gone == nil {
-		g.gone = map[int64]struct{}{}
+	if g.leftStore == nil {
+		g.leftStore = map[int64]struct{}{}
 	}
-	g.gone[seq] = struct{}{}
+	g.leftStore[seq] = struct{}{}
 }
 
 // notTaken is returned for a message that was lent to nobody: who drains says when it
@@ -160,18 +186,17 @@ func (g *shareGroup) unhold(seq int64) {
 // room it is no use to try at once again, unless there is by now.
 func (l *lease) movedOn(err error, arrived bool, to *target) {
 	g := l.group
-	arrived = arrived && err == nil
+	if err != nil {
+		g.unclear(l.queue, l.seq, l.size)
+		return
+	}
 	if arrived {
 		g.broker.ledger.releaseShared(g.broker, l.queue, l.size)
 	}
 	g.returned(l.queue, l.seq, arrived)
-	switch {
-	case err != nil:
-		g.doubt(l.queue, l.seq, l.size)
-		g.wakeLater()
-	case to.seq > 0 || g.broker.ledger.fits(g.broker, to.queue(), l.size):
+	if to.seq > 0 || g.broker.ledger.fits(g.broker, to.queue(), l.size) {
 		g.wake()
-	default:
+	} else {
 		g.wakeLater()
 	}
 }
@@ -188,6 +213,11 @@ const (
 func (g *shareGroup) wakeLater() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.retryLater()
+}
+
+// retryLater is wakeLater for who holds the lock.
+func (g *shareGroup) retryLater() {
 	if g.retrying {
 		return
 	}
@@ -246,11 +276,12 @@ func (g *shareGroup) skip(seq int64) {
 // giveBack hands the message of a member that went away to another one.
 func (l *lease) giveBack() {
 	g := l.group
-	if l.queue != nil && !l.queue.gone.Load() {
+	if l.queue != nil && !l.queue.deleted.Load() {
 		g.returned(l.queue, l.seq, false)
 		g.wake()
 		return
 	}
+	g = g.current()
 	now := g.broker.clock()
 	m := outgoing{Publish: *l.kept, expires: l.expires, kept: l.kept}
 	if !l.expires.IsZero() && !refreshExpiry(&m.Publish, l.expires, now) {
@@ -276,20 +307,6 @@ func (l *lease) giveBack() {
 // maxChosen bounds how many messages of a queue remember whom they are for.
 const maxChosen = 1024
 
-// doubt remembers a message whose leaving the queue failed: it may have left it
-// nevertheless.
-func (g *shareGroup) doubt(q *groupQueue, seq int64, size int) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.queue != q {
-		return
-	}
-	if g.unsure == nil {
-		g.unsure = map[int64]int{}
-	}
-	g.unsure[seq] = size
-}
-
 // clearDoubt looks which of the doubtful messages between two numbers the queue
 // doesn't have any more, and takes those off its count.
 func (g *shareGroup) clearDoubt(q *groupQueue, after, through int64, rows []imprint.QueuedMessage) {
@@ -299,7 +316,8 @@ func (g *shareGroup) clearDoubt(q *groupQueue, after, through int64, rows []impr
 		return
 	}
 	for seq, size := range g.unsure {
-		if seq <= after || seq > through {
+		_, since := g.leftStore[seq] // it became unclear after the reading had begun
+		if since || seq <= after || seq > through {
 			continue
 		}
 		delete(g.unsure, seq)
@@ -446,7 +464,7 @@ func (g *shareGroup) start() (q *groupQueue, after int64, room int) {
 // read gives the next messages of the queue.
 func (g *shareGroup) read(ctx context.Context, q *groupQueue, after int64, limit int) ([]imprint.QueuedMessage, error) {
 	g.mu.Lock()
-	g.gone = nil
+	g.leftStore = nil
 	g.mu.Unlock()
 	var rows []imprint.QueuedMessage
 	err := g.broker.store.View(ctx, func(tx imprint.ReadTx) error {
@@ -474,11 +492,11 @@ func (g *shareGroup) lend(q *groupQueue, seq int64) (lent, more bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	_, taken := g.out[seq]
-	_, gone := g.gone[seq]
+	_, outdated := g.leftStore[seq]
 	switch {
 	case g.queue != q:
 		return false, false
-	case taken || gone:
+	case taken || outdated:
 		return false, true
 	case len(g.out)-g.lent >= maxMoving:
 		return false, false
@@ -523,6 +541,7 @@ func (g *shareGroup) handOut(ctx context.Context, q *groupQueue, row imprint.Que
 	}
 	g.took()
 	if len(p.targets) > 0 {
+		g.broker.ledger.awaitRoom(ctx)
 		g.broker.ledger.post(g.broker, p, nil)
 	}
 	return o

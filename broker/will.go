@@ -58,7 +58,7 @@ func (b *Broker) publishWill(r *realm, w *will) {
 		b.sendWill(r, w)
 		return
 	}
-	c, err := b.retention(r, w.topic, &w.packet)
+	c, t, err := b.retention(r, w.topic, &w.packet)
 	if err != nil {
 		// It is only delivered. Whoever connects with such wills may do so for ever:
 		// that is a figure, not a line in the log for each.
@@ -71,7 +71,11 @@ func (b *Broker) publishWill(r *realm, w *will) {
 	c.done = func(err error) {
 		kept(err)
 		// Routing may read the registry, for which the ledger doesn't wait.
-		b.background.Go(func() { b.sendWill(r, w) })
+		b.background.Go(func() {
+			t.await()
+			defer t.leave()
+			b.sendWill(r, w)
+		})
 	}
 	b.ledger.awaitRoom(context.Background())
 	b.ledger.add(c)

@@ -117,6 +117,9 @@ func (h *host) close() {
 	h.work.Wait()
 	h.start.close()
 	<-h.watching
+	if h.walls.ids != nil {
+		h.walls.ids.release()
+	}
 }
 
 // acquire gives a process for one run, or what became of its start. Errors:

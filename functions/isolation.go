@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -46,7 +48,12 @@ func newIsolation(opts Options, start *starter) (isolation, error) {
 			if err != nil {
 				return w, err
 			}
+			w.ids.logger = opts.Logger
 			who = own
+			err = start.hideProcesses()
+			if err != nil {
+				opts.Logger.Warn("functions see the list of the machine's processes, with their command lines", "error", err)
+			}
 		} else {
 			opts.Logger.Warn("functions share one user: the system gives them no user ids of their own", "uid", opts.UIDBase, "error", err)
 		}
@@ -114,9 +121,43 @@ type userIDs struct {
 	base uint32 // the prober's; functions get those after it
 	size uint32 // of the range
 
+	logger *slog.Logger
+
 	mu    sync.Mutex
 	owned map[uint32]functionKey
 	of    map[functionKey]uint32
+	// held keeps other servers of the machine from the range; nil: no function has
+	// run yet, or nothing can keep them from it.
+	held io.Closer
+	asks bool // held was asked for, in vain or not
+}
+
+// hold takes the range, when the first function is to run: a server without
+// functions is in nobody's way. It is tried again for each function while another
+// server has it. Errors: CodeUnavailable.
+func (u *userIDs) hold() error {
+	if u.held != nil {
+		return nil
+	}
+	held, err := holdUIDs(u.base, u.size)
+	if imprint.CodeOf(err) == imprint.CodeUnavailable {
+		return err
+	}
+	if err != nil && !u.asks {
+		u.logger.Warn("another server on this machine whose functions have the same user ids isn't noticed", "uid", u.base, "error", err)
+	}
+	u.held, u.asks = held, true
+	return nil
+}
+
+// release gives the range back, once no function runs any more.
+func (u *userIDs) release() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.held != nil {
+		_ = u.held.Close() // nothing was written
+		u.held = nil
+	}
 }
 
 // openUserIDs reads what was given before. Ids outside of the range, which was
@@ -163,11 +204,15 @@ func (u *userIDs) drop(id uint32) {
 func (u *userIDs) user(key functionKey, gone func(functionKey) (bool, error), leave func(id uint32) error) (*User, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	err := u.hold()
+	if err != nil {
+		return nil, err
+	}
 	id, known := u.of[key]
 	if known {
 		return &User{UID: id, GID: id}, nil
 	}
-	id, err := u.free(gone, leave)
+	id, err = u.free(gone, leave)
 	if err != nil {
 		return nil, err
 	}

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -19,8 +20,14 @@ import (
 	"github.com/imprint-iot/imprint/functions"
 )
 
-// uidBase begins the user ids of the functions of these tests.
-const uidBase = 71_000
+// uidBase gives the user ids of the functions of one room of these tests: others run
+// at the same time, in this process and in others, and would refuse theirs.
+func uidBase() uint32 {
+	const first, process, room = 200_000_000, 10_000, 100
+	return uint32(first + os.Getpid()%10_000*process + int(rooms.Add(1))%(process/room)*room)
+}
+
+var rooms atomic.Int64
 
 var stranger = imprint.Tenant{Account: "111111111111", Region: "us-east-1"}
 
@@ -32,7 +39,7 @@ func apart(t testing.TB, change func(*functions.Options)) *house {
 	}
 	work := filepath.Join(outside(t), "work")
 	return open(t, func(o *functions.Options) {
-		o.UIDBase, o.WorkDir, o.Account = uidBase, work, home.Account
+		o.UIDBase, o.UIDs, o.WorkDir, o.Account = uidBase(), 100, work, home.Account
 		if change != nil {
 			change(o)
 		}
@@ -64,7 +71,9 @@ def polled(address, prefix):
         body += str(c.getresponse().status)
     return "%d %s" % (r.status, "event" if r.status == 200 else "nothing")
 def handler(event, context):
-    got = {"environs": 0, "read": [], "answers": [], "killed": []}
+    processes = glob.glob("/proc/[0-9]*")
+    got = {"environs": 0, "read": [], "answers": [], "killed": [],
+           "own": "/proc/" + os.readlink("/proc/self") in processes, "seen": [p for p in processes if os.stat(p).st_uid != os.getuid()]}
     for path in glob.glob("/proc/[0-9]*/environ"):
         try:
             got["environs"] += b"MARK=of-the-victim" in open(path, "rb").read()
@@ -106,7 +115,8 @@ func of(tenant imprint.Tenant, name string, event any) imprint.FunctionCall {
 }
 
 // A function of one account that knows process, port and directories of another
-// one's reads nothing of it, gets none of its events, and can't answer for it.
+// one's reads nothing of it, gets none of its events, and can't answer for it. Of the
+// machine's processes it sees its own alone.
 func TestAFunctionGetsNothingOfAnotherAccounts(t *testing.T) {
 	t.Parallel()
 	h := apart(t, func(o *functions.Options) { o.MaxConcurrency = 1 })
@@ -127,7 +137,7 @@ func TestAFunctionGetsNothingOfAnotherAccounts(t *testing.T) {
 		t.Fatal(err)
 	}
 	twin := decode[place](t, result.Payload)
-	if where.UID <= uidBase || where.UID == twin.UID || where.Code == twin.Code {
+	if where.UID <= int(h.opts.UIDBase) || where.UID == twin.UID || where.Code == twin.Code {
 		t.Errorf("got %+v and %+v, want users and directories of their own", where, twin)
 	}
 	address, _, _ := strings.Cut(where.API, "/")
@@ -154,10 +164,11 @@ func TestAFunctionGetsNothingOfAnotherAccounts(t *testing.T) {
 	}
 	release(t, gate)
 	type loot struct {
-		Environs              int
-		Read, Answers, Killed []any
+		Environs                    int
+		Read, Answers, Killed, Seen []any
+		Own                         bool
 	}
-	want := loot{Read: []any{}, Answers: []any{"403 nothing"}, Killed: []any{}}
+	want := loot{Read: []any{}, Answers: []any{"403 nothing"}, Killed: []any{}, Seen: []any{}, Own: true}
 	if diff := cmp.Diff(want, decode[loot](t, (<-spied).Payload)); diff != "" {
 		t.Errorf("the spy's loot: %s", diff)
 	}
@@ -331,7 +342,7 @@ func TestAFunctionsUserIsItsOwnWhileItIsThere(t *testing.T) {
 		h.put(name, nil)
 	}
 	a, b := uid(h, "a"), uid(h, "b")
-	if a == b || a <= uidBase || b <= uidBase {
+	if a == b || a <= int(h.opts.UIDBase) || b <= int(h.opts.UIDBase) {
 		t.Errorf("got the users %d and %d", a, b)
 	}
 	_, err := h.Invoke(t.Context(), call("c", do("about", "")))
@@ -373,4 +384,36 @@ func TestDamagedUserIDsAreRefused(t *testing.T) {
 			t.Errorf("%s: taken", text)
 		}
 	}
+}
+
+// TestServersOfOneMachineHaveUserIDsOfTheirOwn ensures that functions don't run while
+// another server's have some of their user ids, that the error says which and what
+// to do, and that they run once the other has ended.
+func TestServersOfOneMachineHaveUserIDsOfTheirOwn(t *testing.T) {
+	t.Parallel()
+	first := apart(t, func(o *functions.Options) { o.UIDs = 20 })
+	base := first.opts.UIDBase
+	first.put("f", nil)
+	// A server without functions that ran is in nobody's way.
+	overlapping := apart(t, func(o *functions.Options) { o.UIDBase, o.UIDs = base+19, 20 })
+	overlapping.put("f", nil)
+	apart(t, func(o *functions.Options) { o.UIDBase, o.UIDs = base, 20 })
+	first.echo("f")
+	_, err := overlapping.Invoke(t.Context(), call("f", do("echo", "x")))
+	wantCode(t, err, imprint.CodeUnavailable)
+	for _, want := range []string{fmt.Sprintf("%d to %d", base, base+19), fmt.Sprintf("%d to %d", base+19, base+38)} {
+		if !strings.Contains(fmt.Sprint(err), want) {
+			t.Errorf("got %v, want it to name the ids %s", err, want)
+		}
+	}
+	if hint := imprint.HintOf(err); !strings.Contains(hint, fmt.Sprintf("--function-uid-base %d", base+20)) {
+		t.Errorf("the hint is %q, want one that names the next free range", hint)
+	}
+	beside := apart(t, func(o *functions.Options) { o.UIDBase, o.UIDs = base+20, 20 })
+	beside.put("f", nil)
+	beside.echo("f")
+	beside.Close()
+	first.echo("f")
+	first.Close()
+	overlapping.echo("f")
 }

@@ -3,6 +3,7 @@ package functions
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"runtime"
@@ -131,6 +132,31 @@ func (s *starter) run(cmd *exec.Cmd) error {
 	done := make(chan error, 1)
 	s.jobs <- func() { done <- cmd.Start() }
 	return <-done
+}
+
+// hideProcesses has what is started from now on see a /proc without the processes of
+// other users. The starter's thread gets a mount namespace of its own for that,
+// which its children inherit; the server's other threads keep the machine's.
+func (s *starter) hideProcesses() error {
+	done := make(chan error, 1)
+	s.jobs <- func() { done <- ownProc() }
+	return <-done
+}
+
+// ownProc replaces the calling thread's /proc (proc(5), hidepid).
+func ownProc() error {
+	err := unix.Unshare(unix.CLONE_NEWNS)
+	if err == nil {
+		// What the machine mounts later comes here, and nothing goes there.
+		err = unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, "")
+	}
+	if err == nil {
+		err = unix.Mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "hidepid=2")
+	}
+	if err != nil {
+		return fmt.Errorf("couldn't make a mount namespace with a /proc of its own: %w", err)
+	}
+	return nil
 }
 
 func (s *starter) close() { s.once.Do(func() { close(s.jobs) }) }

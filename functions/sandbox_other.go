@@ -3,6 +3,7 @@
 package functions
 
 import (
+	"errors"
 	"os/exec"
 	"syscall"
 )
@@ -30,5 +31,7 @@ type starter struct{}
 func newStarter() *starter { return &starter{} }
 
 func (*starter) run(cmd *exec.Cmd) error { return cmd.Start() }
+
+func (*starter) hideProcesses() error { return errors.ErrUnsupported }
 
 func (*starter) close() {}

@@ -35,4 +35,6 @@ func (*starter) run(*exec.Cmd) error {
 	return imprint.Errorf(imprint.CodeUnavailable, "functions can't run as processes on Windows: use a webhook or a remote function")
 }
 
+func (*starter) hideProcesses() error { return syscall.EWINDOWS }
+
 func (*starter) close() {}

@@ -36,6 +36,17 @@ func (a *Ack) Decode(h FixedHeader, body []byte, v Version) error {
 	return r.end()
 }
 
+// PlainPuback reads a PUBACK of two bytes, as both versions have it for Success
+// without properties, without an allocation; false for every other packet, which
+// Decode judges.
+func PlainPuback(h FixedHeader, body []byte) (id uint16, ok bool) {
+	if h.Type != TypePuback || h.Flags != 0 || h.Remaining != 2 || h.Size != 2 || len(body) != 2 {
+		return 0, false
+	}
+	id = binary.BigEndian.Uint16(body)
+	return id, id != 0
+}
+
 func ackReasonRule(t PacketType) string {
 	switch t {
 	case TypePuback:

@@ -2,6 +2,7 @@ package provisioning_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -245,6 +246,28 @@ func awaitTasks(t *testing.T, store imprint.Store, want map[imprint.Tenant][]str
 		case <-ctx.Done():
 			t.Fatalf("got the tasks %v, want %v", have, want)
 		case <-ticker.C:
+		}
+	}
+}
+
+// TestAReportThatCantBeReadSaysWhy ensures that the error names the cause, for what
+// isn't JSON and for JSON that isn't a verdict.
+func TestAReportThatCantBeReadSaysWhy(t *testing.T) {
+	t.Parallel()
+	w := newBulkWorld(t, sqlite.Faults{})
+	for id, c := range map[string]struct{ line, cause string }{
+		"broken": {`{"lineNumber":`, "unexpected end of JSON input"}, "empty": {`{"lineNumber":1}`, "it has no response"},
+	} {
+		update(t, w.store, func(tx imprint.Tx) error {
+			return errors.Join(
+				tx.PutRegistrationTask(imprint.RegistrationTask{Tenant: home, ID: id, TemplateBody: thingTemplate, Bucket: "lines", Key: "in.json",
+					Status: imprint.TaskCompleted, CreatedAt: instant, ModifiedAt: instant}),
+				tx.PutRegistrationReport(imprint.RegistrationReport{Tenant: home, Task: id, Kind: imprint.ReportResults, Line: 1, Body: []byte(c.line + "\n")}))
+		})
+		err := w.bulk.WriteReport(t.Context(), io.Discard, home, id, imprint.ReportResults, func() error { return nil })
+		want := "couldn't read a line of the report of task " + id + ": " + c.cause
+		if imprint.CodeOf(err) != imprint.CodeInternal || !strings.HasSuffix(err.Error(), want) {
+			t.Errorf("the report of %s: got %v, want an internal error that ends in %q", id, err, want)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -45,6 +46,38 @@ type bulkLine struct {
 	at   bulkPosition // its number from 1, and where it begins
 	text []byte
 	err  error // it is too long
+}
+
+// parameters gives what the line says of its device.
+func (l bulkLine) parameters() (map[string]string, error) {
+	var parameters map[string]string
+	err := json.Unmarshal(l.text, &parameters)
+	if err != nil || parameters == nil {
+		return nil, imprint.Errorf(imprint.CodeInvalidRequest, "the line isn't a JSON object whose values are texts").
+			WithHint(`Write one object a line: {"SerialNumber":"1","CSR":"-----BEGIN..."}`)
+	}
+	return parameters, nil
+}
+
+// ReadBulkLines calls a function for each line of an input that isn't blank, with
+// its number from 1 and its parameters, or with why a bulk registration would refuse
+// it. It ends with the input, or with the function's error.
+func ReadBulkLines(input io.Reader, each func(line int64, parameters map[string]string, err error) error) error {
+	lines := &bulkLines{file: io.NopCloser(nil), buffer: bufio.NewReaderSize(input, 64<<10)}
+	for {
+		line, more, err := lines.next()
+		if err != nil || !more {
+			return err
+		}
+		parameters, err := map[string]string(nil), line.err
+		if err == nil {
+			parameters, err = line.parameters()
+		}
+		err = each(line.at.line, parameters, err)
+		if err != nil {
+			return err
+		}
+	}
 }
 
 // bulkLines reads the lines of an input.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -80,7 +81,10 @@ func present(tx imprint.ReadTx, body *bytes.Buffer, part imprint.RegistrationRep
 	for line := range bytes.Lines(part.Body) {
 		var v verdict
 		err := json.Unmarshal(line, &v)
-		if err != nil || v.Response == nil {
+		if err == nil && v.Response == nil {
+			err = errors.New("it has no response")
+		}
+		if err != nil {
 			return imprint.Errorf(imprint.CodeInternal, "couldn't read a line of the report of task %s: %w", part.Task, err)
 		}
 		id, found := certificateOf(v.Response.ResourceArns)

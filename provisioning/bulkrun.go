@@ -165,12 +165,10 @@ func (b *Bulk) planLine(tenant imprint.Tenant, parsed *template.Template, line b
 		p.err = line.err
 		return p
 	}
-	var parameters map[string]string
-	err := json.Unmarshal(line.text, &parameters)
+	parameters, err := line.parameters()
 	p.line.text = nil
-	if err != nil || parameters == nil {
-		p.err = imprint.Errorf(imprint.CodeInvalidRequest, "the line isn't a JSON object whose values are texts").
-			WithHint(`Write one object a line: {"SerialNumber":"1","CSR":"-----BEGIN..."}`)
+	if err != nil {
+		p.err = err
 		return p
 	}
 	p.plan, p.err = b.claims.planBulk(tenant, parsed, parameters)

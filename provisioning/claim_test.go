@@ -55,6 +55,7 @@ type office struct {
 	log     *trace.Log
 	ahead   atomic.Int64
 	failing *fault
+	keys    *pki.KeyPool
 	rec     *trace.Recorder // of the last request
 }
 
@@ -101,6 +102,7 @@ func newOffice(tb testing.TB, functions imprint.Functions, opts provisioning.Cla
 	if err != nil {
 		tb.Fatal(err)
 	}
+	o.keys = keys
 	tb.Cleanup(keys.Close)
 	profile, err := pki.NewProfile(pki.ProfileConfig{})
 	if err != nil {

@@ -141,14 +141,14 @@ func (d *demand) checkSerial(ctx context.Context, parameters map[string]string) 
 		return nil
 	}
 	return d.store.Glance(ctx, func(tx imprint.ReadTx) error {
-		_, err := allowedSerial(tx, d.guard, parameters, "")
+		_, err := allowedSerial(tx, d.guard, parameters)
 		return err
 	})
 }
 
 // allowedSerial gives the serial's row in the allow list. Errors:
 // CodeClaimNotAllowed.
-func allowedSerial(tx imprint.ReadTx, g *imprint.ClaimGuard, parameters map[string]string, device imprint.CertificateID) (imprint.ClaimSerial, error) {
+func allowedSerial(tx imprint.ReadTx, g *imprint.ClaimGuard, parameters map[string]string) (imprint.ClaimSerial, error) {
 	serial := parameters[g.SerialParameter]
 	if serial == "" {
 		return imprint.ClaimSerial{}, imprint.Errorf(imprint.CodeClaimNotAllowed, "the request has no parameter %s, which the claim's guard looks up", g.SerialParameter)
@@ -160,7 +160,7 @@ func allowedSerial(tx imprint.ReadTx, g *imprint.ClaimGuard, parameters map[stri
 			WithHint("imprint claim allow %s --file serials.csv", g.Claim)
 	case err != nil:
 		return row, err
-	case row.Device != "" && row.Device != device && !g.SerialReuse:
+	case row.Device != "" && !g.SerialReuse:
 		return row, imprint.Errorf(imprint.CodeClaimNotAllowed, "serial number %q was registered before, with certificate %s", imprint.Excerpt(serial), row.Device).
 			WithHint("Look for a copied device. imprint claim guard %s --serial-reuse lets devices come again.", g.Claim)
 	}
@@ -185,7 +185,7 @@ func (r *registration) countDevice(tx imprint.Tx) error {
 		return err
 	}
 	if guard.SerialParameter != "" {
-		row, err := allowedSerial(tx, &guard, r.given, r.id)
+		row, err := allowedSerial(tx, &guard, r.given)
 		if err != nil {
 			return err
 		}

@@ -3,7 +3,9 @@ package provisioning_test
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -336,4 +338,342 @@ func detail(t *testing.T, steps []imprint.Step) string {
 		t.Fatal("the attempt has no steps")
 	}
 	return steps[len(steps)-1].Detail
+}
+
+// TestAFullQuotaGivesOutNoCertificates ensures that a claim which has registered all
+// that it may is stopped by the next request for a certificate, too.
+func TestAFullQuotaGivesOutNoCertificates(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t, nil, provisioning.ClaimOptions{})
+	o.guarded(home, imprint.ClaimGuard{Quota: 1})
+	_, ok := o.register(home, o.create(home).Token, serial("1"))
+	if !ok {
+		t.Fatal("a device within the quota was rejected")
+	}
+	out, ok := o.ask(home, keysTopic, "")
+	rejectedWith(t, out, ok, 403, "AccessDenied")
+	checkFailure(t, o.steps(), "claim.guard", imprint.CodeClaimQuota)
+	if got := o.guard(home).StopCode; got != imprint.CodeClaimQuota {
+		t.Errorf("stopped by %q, want the quota", got)
+	}
+}
+
+// TestAGuardIsLookedAtAgainWhenTheDeviceIsWritten ensures that what an operator
+// changes while the hook is asked holds for the device, and that a hook can't give a
+// device a serial number that isn't in the list.
+func TestAGuardIsLookedAtAgainWhenTheDeviceIsWritten(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		change    func(tx imprint.Tx, guard imprint.ClaimGuard) error
+		overrides string
+		code      imprint.Code
+	}{
+		"stopped": {func(tx imprint.Tx, g imprint.ClaimGuard) error {
+			return tx.PutClaimGuard(g.Stop(imprint.Errorf(imprint.CodeClaimAnomaly, "too many"), instant))
+		}, "{}", imprint.CodeClaimStopped},
+		"its time is over": {func(tx imprint.Tx, g imprint.ClaimGuard) error {
+			g.NotAfter = instant.Add(-time.Second)
+			return tx.PutClaimGuard(g)
+		}, "{}", imprint.CodeClaimNotAllowed},
+		"from another network": {func(tx imprint.Tx, g imprint.ClaimGuard) error {
+			g.Networks = []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}
+			return tx.PutClaimGuard(g)
+		}, "{}", imprint.CodeClaimNotAllowed},
+		"the list is emptied": {func(tx imprint.Tx, g imprint.ClaimGuard) error {
+			_, err := tx.DeleteClaimSerials(g.Tenant, g.Claim, 10)
+			return err
+		}, "{}", imprint.CodeClaimNotAllowed},
+		"the serial was registered": {func(tx imprint.Tx, g imprint.ClaimGuard) error {
+			return tx.PutClaimSerial(imprint.ClaimSerial{Tenant: g.Tenant, Claim: g.Claim, Serial: "1", Device: imprint.CertificateID(strings.Repeat("d0", 32))})
+		}, "{}", imprint.CodeClaimNotAllowed},
+		"the hook names another serial":  {nil, `{"SerialNumber":"9"}`, imprint.CodeClaimNotAllowed},
+		"the hook names one of the list": {nil, `{"SerialNumber":"2"}`, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var o *office
+			o = newOffice(t, function(func(context.Context, imprint.FunctionCall) (imprint.FunctionResult, error) {
+				if c.change != nil {
+					update(t, o.store, func(tx imprint.Tx) error {
+						guard, err := tx.ClaimGuard(home, claimID)
+						if err != nil {
+							return err
+						}
+						return c.change(tx, guard)
+					})
+				}
+				return imprint.FunctionResult{Payload: []byte(`{"allowProvisioning":true,"parameterOverrides":` + c.overrides + `}`)}, nil
+			}), provisioning.ClaimOptions{})
+			o.template(home, fleetBody(ownPolicy), hookARN)
+			o.guarded(home, imprint.ClaimGuard{SerialParameter: "SerialNumber"})
+			update(t, o.store, func(tx imprint.Tx) error {
+				_, err := tx.AddClaimSerials(home, claimID, []string{"1", "2"})
+				return err
+			})
+			out, ok := o.register(home, o.create(home).Token, serial("1"))
+			if c.code == "" {
+				if !ok {
+					t.Errorf("rejected: %+v", out)
+				}
+				return
+			}
+			rejectedWith(t, out, ok, 403, "AccessDenied")
+			checkFailure(t, o.steps(), "claim.guard", c.code)
+			if len(o.things(home)) != 0 || o.guard(home).Devices != 0 {
+				t.Errorf("things %v, %d devices counted; want none", o.things(home), o.guard(home).Devices)
+			}
+		})
+	}
+}
+
+// TestARequestWithoutASerialSaysSo ensures that the trace names the parameter.
+func TestARequestWithoutASerialSaysSo(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t, nil, provisioning.ClaimOptions{})
+	o.guarded(home, imprint.ClaimGuard{SerialParameter: "SerialNumber"})
+	out, ok := o.register(home, o.create(home).Token, map[string]string{})
+	rejectedWith(t, out, ok, 403, "AccessDenied")
+	if text := detail(t, o.steps()); !strings.Contains(text, "no parameter SerialNumber") {
+		t.Errorf("the trace says %q", text)
+	}
+}
+
+// TestTheServersOwnFailuresAreNoMisuse ensures that neither a store that fails nor
+// requests to a claim that is stopped already count as refusals.
+func TestTheServersOwnFailuresAreNoMisuse(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t, nil, provisioning.ClaimOptions{})
+	o.guarded(home, imprint.ClaimGuard{MaxRefusals: 1, Window: time.Minute})
+	made := o.create(home)
+	for range 3 {
+		o.failing.left <- struct{}{}
+		out, ok := o.register(home, made.Token, serial("1"))
+		rejectedWith(t, out, ok, 500, "InternalError")
+	}
+	_, ok := o.register(home, made.Token, serial("1"))
+	if guard := o.guard(home); !ok || !guard.StoppedAt.IsZero() {
+		t.Errorf("after failures of the store: accepted %t, guard %+v; want it accepted and not stopped", ok, guard)
+	}
+	guard := o.guard(home)
+	o.guarded(home, guard.Stop(imprint.Errorf(imprint.CodeClaimQuota, "over"), instant))
+	for range 3 {
+		out, ok := o.ask(home, keysTopic, "")
+		rejectedWith(t, out, ok, 403, "AccessDenied")
+		for _, step := range o.steps() {
+			if step.Code == imprint.CodeClaimAnomaly {
+				t.Errorf("a stopped claim's request counts as misuse: %+v", step)
+			}
+		}
+	}
+}
+
+// TestAClaimIsStoppedOnceAndForGood ensures that the refusal that stops a claim is in
+// its attempt, that a device that hangs up doesn't keep it from being stopped, and
+// that who comes to the same end meanwhile causes no second event.
+func TestAClaimIsStoppedOnceAndForGood(t *testing.T) {
+	t.Parallel()
+	var o *office
+	var within func()
+	o = newOffice(t, function(func(context.Context, imprint.FunctionCall) (imprint.FunctionResult, error) {
+		within()
+		return imprint.FunctionResult{Payload: []byte(`{"allowProvisioning":false}`)}, nil
+	}), provisioning.ClaimOptions{})
+	o.template(home, fleetBody(ownPolicy), hookARN)
+	o.guarded(home, imprint.ClaimGuard{MaxRefusals: 1, Window: time.Minute})
+	first, second := o.create(home), o.create(home)
+	within = func() {}
+	out, ok := o.register(home, first.Token, serial("1"))
+	rejectedWith(t, out, ok, 403, "AccessDenied")
+
+	// The second device is gone when the hook has said no.
+	ctx, cancel := context.WithCancel(t.Context())
+	within = cancel
+	rec := o.log.Begin(address.String() + ":2")
+	o.claims.Answer(ctx, provisioning.ClaimRequest{Tenant: home, Topic: provision, Claim: claimID, ClientID: "gone", Address: address, Rec: rec,
+		Payload: []byte(object(t, map[string]any{"certificateOwnershipToken": second.Token, "parameters": serial("2")}))})
+	o.rec = rec
+	steps := o.steps()
+	if !slices.ContainsFunc(steps, func(s imprint.Step) bool { return s.Name == "claim.guard" && s.Code == imprint.CodeClaimAnomaly }) {
+		t.Errorf("got the steps %+v, want claim.guard with %s", steps, imprint.CodeClaimAnomaly)
+	}
+	if got := o.guard(home); got.StopCode != imprint.CodeClaimAnomaly {
+		t.Fatalf("guard: got %+v, want it stopped", got)
+	}
+	if !strings.Contains(detail(t, steps), "is stopped: more than 1 requests") {
+		t.Errorf("the attempt's last step is %q, want it to tell that the claim is stopped", detail(t, steps))
+	}
+
+	// It goes on, and is stopped while a third device's hook is asked.
+	guard := o.guard(home)
+	guard.StoppedAt, guard.StopCode, guard.StopReason = time.Time{}, "", ""
+	o.guarded(home, guard)
+	o.claims.Resume(home, claimID)
+	within = func() {
+		within = func() {}
+		for range 2 {
+			o.register(home, "guess", serial("4"))
+		}
+	}
+	o.register(home, o.create(home).Token, serial("3"))
+	events := 0
+	view(t, o.store, func(tx imprint.ReadTx) error {
+		found, err := tx.Events(10)
+		events = len(found)
+		return err
+	})
+	if got := o.claims.Counters().Stopped; got != 2 || events != 2 {
+		t.Errorf("two stops: got %d counted and %d events", got, events)
+	}
+}
+
+// TestMissedRequestsCountOnce ensures that requests that nobody looked a guard up for
+// count with the next one and with no later one, that a claim which is let go on
+// begins without them, and that refusals for other reasons than the rate aren't such.
+func TestMissedRequestsCountOnce(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t, nil, provisioning.ClaimOptions{CreateRate: 2, RegisterRate: 2})
+	o.guarded(home, imprint.ClaimGuard{MaxRequests: 20, Window: time.Minute})
+	second := 0
+	wait := func() {
+		second++
+		o.ahead.Store(int64(second) * int64(time.Second))
+	}
+	for range 2 {
+		o.create(home)
+	}
+	missed := func() {
+		for range 8 {
+			out, ok := o.ask(home, csrTopic, "{}")
+			rejectedWith(t, out, ok, 429, "TooManyRequests")
+		}
+	}
+	missed()
+	for range 4 { // 2 + 8 + 8
+		wait()
+		o.create(home)
+		o.create(home)
+	}
+	if guard := o.guard(home); !guard.StoppedAt.IsZero() {
+		t.Fatalf("stopped after 18 requests of 20: %s", guard.StopReason)
+	}
+	// While it is stopped, its devices go on asking.
+	guard := o.guard(home)
+	o.guarded(home, guard.Stop(imprint.Errorf(imprint.CodeClaimQuota, "over"), o.now()))
+	missed()
+	missed()
+	missed()
+	o.guarded(home, guard)
+	o.claims.Resume(home, claimID)
+	wait()
+	o.create(home)
+	for range 30 {
+		o.claims.Refuse(provisioning.ClaimRequest{Tenant: home, Topic: csrTopic, Claim: claimID}, imprint.Errorf(imprint.CodeReservedTopic, "no topic of the API"))
+	}
+	o.create(home)
+	if guard := o.guard(home); !guard.StoppedAt.IsZero() {
+		t.Errorf("stopped by what doesn't count: %s", guard.StopReason)
+	}
+}
+
+// TestAWindowBeginsAnewWhenTheClockIsSetBack ensures that a claim isn't bound by
+// requests of a time that is yet to come.
+func TestAWindowBeginsAnewWhenTheClockIsSetBack(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t, nil, provisioning.ClaimOptions{})
+	o.guarded(home, imprint.ClaimGuard{MaxRequests: 3, Window: time.Minute})
+	o.ahead.Store(int64(time.Hour))
+	for range 3 {
+		o.create(home)
+	}
+	o.ahead.Store(0)
+	for range 3 {
+		o.create(home)
+	}
+}
+
+// TestClaimsOfOneTenantShareItsRate ensures that claims that each keep their own rate
+// can't take more than the tenant's, and that another tenant's claim of the same
+// certificate isn't bound by it.
+func TestClaimsOfOneTenantShareItsRate(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t, nil, provisioning.ClaimOptions{CreateRate: 4, RegisterRate: 4})
+	as := func(text string) func(*provisioning.ClaimRequest) {
+		return func(r *provisioning.ClaimRequest) { r.Claim = imprint.CertificateID(strings.Repeat(text, 32)) }
+	}
+	for range 2 {
+		o.create(home, as("c2"))
+		o.create(home, as("c3"))
+	}
+	out, ok := o.ask(home, csrTopic, "{}", as("c3"))
+	rejectedWith(t, out, ok, 429, "TooManyRequests")
+	if text := detail(t, o.steps()); !strings.Contains(text, "the account's devices") {
+		t.Errorf("the trace says %q, want whose rate it was", text)
+	}
+	o.create(another, as("c3"))
+	o.ahead.Store(int64(time.Second))
+	for range 4 {
+		o.create(home, as("c2"))
+	}
+	out, ok = o.ask(home, csrTopic, "{}", as("c2"))
+	rejectedWith(t, out, ok, 429, "TooManyRequests")
+	if text := detail(t, o.steps()); !strings.Contains(text, "the claim certificate") {
+		t.Errorf("the trace says %q, want whose rate it was", text)
+	}
+}
+
+// TestWaitingForKeysIsNoMisuse ensures that devices which all start at once, and for
+// which no keys are ready, don't stop their claim.
+func TestWaitingForKeysIsNoMisuse(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t, nil, provisioning.ClaimOptions{})
+	o.guarded(home, imprint.ClaimGuard{MaxRefusals: 1, Window: time.Minute})
+	o.keys.Close() // no more are made
+	throttled := 0
+	for range 4 { // the first may find a key that was made before
+		out, ok := o.ask(home, keysTopic, "")
+		if !ok {
+			rejectedWith(t, out, ok, 429, "TooManyRequests")
+			throttled++
+		}
+	}
+	if guard := o.guard(home); throttled < 3 || !guard.StoppedAt.IsZero() {
+		t.Errorf("%d of 4 requests found no key, stopped: %q; want 3 at least and that it isn't stopped", throttled, guard.StopReason)
+	}
+}
+
+// TestCountsOfManyClaimsAreBounded ensures that the counts of more claims than are
+// remembered at once begin anew, in place of growing without a bound.
+func TestCountsOfManyClaimsAreBounded(t *testing.T) {
+	t.Parallel()
+	const many = 10_000
+	other := func(n int) imprint.CertificateID { return imprint.CertificateID(fmt.Sprintf("%064x", n)) }
+	o := newOffice(t, nil, provisioning.ClaimOptions{})
+	o.guarded(home, imprint.ClaimGuard{MaxRequests: 3, Window: time.Minute})
+	update(t, o.store, func(tx imprint.Tx) error {
+		for n := range many {
+			err := tx.PutClaimGuard(imprint.ClaimGuard{Tenant: home, Claim: other(n), MaxRequests: 3, Window: time.Minute})
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	for range 3 {
+		o.create(home)
+	}
+	for n := range many {
+		o.claims.Answer(t.Context(), provisioning.ClaimRequest{Tenant: home, Topic: provision, Payload: []byte("{}"), Claim: other(n), Address: address})
+	}
+	o.create(home) // the fourth, if they were counted still
+
+	miss := func(claim imprint.CertificateID) {
+		o.claims.Refuse(provisioning.ClaimRequest{Tenant: home, Topic: csrTopic, Claim: claim}, imprint.Errorf(imprint.CodeThrottled, "four are under way"))
+	}
+	for range 5 {
+		miss(claimID)
+	}
+	for n := range many {
+		miss(other(n))
+	}
+	o.create(home)
 }

@@ -187,6 +187,9 @@ func TestTemplatesBecomeRows(t *testing.T) {
 				update(t, w.store, row.before)
 			}
 			leaf := w.ca.device(t, pkix.Name{CommonName: "unit"}, nil)
+			if row.code != imprint.CodeRegisteredPending {
+				w.foretell(t, row.body, leaf, row.code)
+			}
 			code, steps := w.connect(t, leaf)
 			if code != row.code {
 				t.Errorf("got code %s, want %s", code, row.code)
@@ -273,6 +276,9 @@ func TestWhoIsRefusedBeforeRegistration(t *testing.T) {
 				}
 			}
 			leaf := row.leaf(t, w)
+			if row.code != imprint.CodeSNIRequired {
+				w.foretell(t, templateOf("}}", "}"), leaf, row.code)
+			}
 			code, steps := w.connect(t, leaf, func(n *provisioning.Newcomer) { n.NoServerName = row.noName })
 			if code != row.code {
 				t.Errorf("got code %s, want %s", code, row.code)

@@ -117,7 +117,9 @@ func TestTemplatesGiveThingsTheirTypeAndBillingGroup(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, templateOf(row.thing, "}"), provisioning.Options{})
 			update(t, w.store, putKinds(row.before))
-			code, steps := w.connect(t, w.ca.device(t, pkix.Name{CommonName: "unit"}, nil))
+			leaf := w.ca.device(t, pkix.Name{CommonName: "unit"}, nil)
+			w.foretell(t, templateOf(row.thing, "}"), leaf, row.code)
+			code, steps := w.connect(t, leaf)
 			if code != row.code {
 				t.Errorf("got code %s, want %s", code, row.code)
 			}

@@ -217,3 +217,34 @@ func TestStatementsReachFunctionsAndTheRegistry(t *testing.T) {
 		t.Errorf("got %s with %d problems, want %s and some", got, h.Counters().Problems, want)
 	}
 }
+
+// TestARuleThatDoesNothingShowsInTheCounters ensures that they tell a rule whose FROM
+// doesn't match, or that is disabled, from one whose WHERE isn't true, and that
+// nobody else hears of it. The rules of the other tenant would take the messages.
+func TestARuleThatDoesNothingShowsInTheCounters(t *testing.T) {
+	h := open(t, func(o *rules.Options) { o.Workers = 1 }) // one message after the other
+	onError := republishTo("errors")
+	for _, tenant := range []imprint.Tenant{home, other} {
+		from, where := "a/#", "n > 5"
+		if tenant == other {
+			from, where = "#", "n > 0"
+		}
+		h.put(tenant, "from", "SELECT n FROM '"+from+"'", &onError, republishTo("from"))
+		h.put(tenant, "where", "SELECT n FROM 'a' WHERE "+where, &onError, republishTo("where"))
+		h.update(func(tx imprint.Tx) error {
+			return tx.PutTopicRule(imprint.TopicRule{Tenant: tenant, Name: "off", SQL: "SELECT n FROM 'a'", SQLVersion: "2016-03-23", Disabled: tenant == home,
+				Actions: []imprint.RuleAction{republishTo("off")}, Revision: "r", CreatedAt: time.Now(), ModifiedAt: time.Now()})
+		})
+	}
+	h.offer(home, "a", `{"n":1}`)
+	h.offer(home, "a", `{"n":6}`)
+	h.await(t, "the message of WHERE's rule", func() bool { return len(h.on("where")) == 1 })
+	if got := h.Counters(); got.Matched != 2 || got.Selected != 1 || len(h.messages) != 1 {
+		t.Errorf("got %d matches, %d selections and the messages %+v; want two matches of WHERE's rule and one selection", got.Matched, got.Selected, h.messages)
+	}
+	h.offer(other, "a", `{"n":1}`)
+	h.await(t, "the messages of the other tenant", func() bool { return len(h.on("from")) == 1 && len(h.on("where")) == 2 && len(h.on("off")) == 1 })
+	if got := h.Counters(); got.Matched != 5 || got.Selected != 4 || len(h.messages) != 4 {
+		t.Errorf("got %d matches, %d selections and %d messages, want 5, 4 and 4", got.Matched, got.Selected, len(h.messages))
+	}
+}

@@ -8,8 +8,11 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"os"
+	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -29,6 +32,9 @@ const (
 	// recordID is the header with a record's id: it is the same when the record
 	// comes again.
 	recordID = "Imprint-Record"
+	// Keys of requests (Kafka's protocol guide, "The Messages").
+	saslHandshake    = 17
+	saslAuthenticate = 36
 )
 
 // kafkaSink produces records. Each counts when all in-sync replicas have it; the
@@ -37,6 +43,7 @@ type kafkaSink struct {
 	servers []string
 	topic   string
 	client  *kgo.Client
+	trouble trouble
 }
 
 var _ producer = (*kafkaSink)(nil)
@@ -60,6 +67,7 @@ func openKafkaSink(at *sinkAddress) (Sink, error) {
 		kgo.AllowIdempotentProduceCancellation(),
 		kgo.DialTimeout(kafkaDialPatience), kgo.MaxBufferedRecords(maxKafkaBuffered), kgo.DisableClientMetrics(),
 		kgo.RecordPartitioner(choosing{kgo.StickyKeyPartitioner(nil)}),
+		kgo.WithHooks(&s.trouble), kgo.WithLogger(&s.trouble),
 	}
 	config, err := at.takeTLS()
 	if err != nil {
@@ -198,15 +206,80 @@ func (s *kafkaSink) send(ctx context.Context, record *kgo.Record) error {
 		err = ctx.Err()
 	}
 	if err == nil {
+		s.trouble.forget()
 		return nil
 	}
-	err = fmt.Errorf("couldn't produce to Kafka: %w", err)
+	err = fmt.Errorf("couldn't produce to Kafka: %w", s.trouble.explain(err))
 	for _, final := range []error{kerr.MessageTooLarge, kerr.InvalidRecord, kerr.InvalidTopicException} {
 		if errors.Is(err, final) {
 			return permanent{err}
 		}
 	}
 	return err
+}
+
+// trouble is why there is no connection. The client tries again until a record's
+// time is over, and then says no more than that.
+type trouble struct {
+	mu   sync.Mutex
+	last error // nil: none since the last record that came through
+}
+
+var (
+	_ kgo.HookBrokerConnect = (*trouble)(nil)
+	_ kgo.HookBrokerE2E     = (*trouble)(nil)
+	_ kgo.Logger            = (*trouble)(nil)
+)
+
+func (t *trouble) remember(err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.last = err
+}
+
+func (t *trouble) forget() { t.remember(nil) }
+
+// explain adds the reason to the error of a record.
+func (t *trouble) explain(err error) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.last == nil {
+		return err
+	}
+	return fmt.Errorf("%w (%w)", t.last, err)
+}
+
+// OnBrokerConnect implements kgo.HookBrokerConnect. Its error is that of TLS, or of
+// SASL, of which the other hook says more.
+func (t *trouble) OnBrokerConnect(broker kgo.BrokerMetadata, _ time.Duration, _ net.Conn, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if err != nil && !errors.Is(t.last, err) {
+		t.last = fmt.Errorf("couldn't connect to %s: %w", net.JoinHostPort(broker.Host, strconv.Itoa(int(broker.Port))), err)
+	}
+}
+
+// OnBrokerE2E implements kgo.HookBrokerE2E. A broker may hang up on who it doesn't
+// know, without a word.
+func (t *trouble) OnBrokerE2E(_ kgo.BrokerMetadata, key int16, e2e kgo.BrokerE2E) {
+	err := e2e.Err()
+	if err != nil && (key == saslHandshake || key == saslAuthenticate) {
+		t.remember(fmt.Errorf("couldn't authenticate by SASL, user or password may be wrong: %w", err))
+	}
+}
+
+// Level implements kgo.Logger.
+func (*trouble) Level() kgo.LogLevel { return kgo.LogLevelError }
+
+// Log implements kgo.Logger: a broker that says why it knows nobody of that name and
+// password is heard here.
+func (t *trouble) Log(_ kgo.LogLevel, _ string, pairs ...any) {
+	for n := 0; n+1 < len(pairs); n += 2 {
+		err, is := pairs[n+1].(error)
+		if is && errors.Is(err, kerr.SaslAuthenticationFailed) {
+			t.remember(fmt.Errorf("couldn't authenticate by SASL: %w", err))
+		}
+	}
 }
 
 // Close implements Sink.

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"strconv"
 )
 
@@ -30,7 +31,7 @@ func (p *parser) policyDocument(n *node, path string) (*documentSpec, error) {
 	if n.kind != nodeObject || n.isFunction() {
 		f, err := p.field(n, path, checkDocument)
 		if err != nil {
-			return nil, err
+			return nil, p.withinDocument(err, n)
 		}
 		spec.text = &f
 		if f.value.op == opLiteral {
@@ -49,6 +50,23 @@ func (p *parser) policyDocument(n *node, path string) (*documentSpec, error) {
 	}
 	w.flush()
 	return spec, nil
+}
+
+// withinDocument puts the error of a literal document that is no JSON at the character at fault, inside
+// the string.
+func (p *parser) withinDocument(err error, n *node) error {
+	var fault *Error
+	var syntax *json.SyntaxError
+	if n.kind != nodeString || !errors.As(err, &fault) || !errors.As(json.Unmarshal([]byte(n.text), new(json.RawMessage)), &syntax) {
+		return err
+	}
+	off := int(syntax.Offset)
+	if off > 0 && off < len(n.text) {
+		off-- // it counts the offending byte; at the end of the text there is none
+	}
+	fault.Line, fault.Column = position(p.t.text, rawOffset(p.t.text, n.off, off))
+	fault.Msg += ": " + syntax.Error()
+	return fault
 }
 
 func (s *documentSpec) finish(text string) {

@@ -71,7 +71,7 @@ func (ev *evaluation) checkParameter(param *Parameter, i int, v string) error {
 	return e
 }
 
-func (ev *evaluation) missing(i int, at site) error {
+func (ev *evaluation) missing(i int, at site) *Error {
 	name := ev.t.params[i].Name
 	e := ev.fault(at, CodeMissingParameter, "%s", unresolved(name))
 	e.Parameter = name

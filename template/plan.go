@@ -143,6 +143,42 @@ func (t *Template) Plan(params map[string]string) (*Plan, error) {
 	return plan, nil
 }
 
+// Missing lists, in the order of the text, every parameter for which Plan would find neither a value
+// nor a default: Plan itself ends at the first. A parameter is named once, where it is used first, or
+// where it is declared if that alone makes it necessary.
+func (t *Template) Missing(params map[string]string) []*Error {
+	ev := &evaluation{t: t}
+	var all []*Error
+	for i, param := range t.params {
+		_, given := params[param.Name]
+		if given || param.HasDefault {
+			continue
+		}
+		at := t.declared[i]
+		switch {
+		case t.kind == JITP && param.Declared:
+		case len(param.References) == 0:
+			continue
+		}
+		e := ev.missing(i, at)
+		if len(param.References) > 0 {
+			use := param.References[0]
+			e.Member, e.Line, e.Column = use.Member, use.Line, use.Column
+		}
+		all = append(all, e)
+	}
+	return all
+}
+
+// CertificateParameter gives the parameter that alone is the source of the template's certificate, and
+// which source that is; empty when there is none.
+func (t *Template) CertificateParameter() (CertificateSource, string) {
+	if t.certificate == nil || t.certificate.value.value.op != opParam {
+		return "", ""
+	}
+	return t.certificate.source, t.params[t.certificate.value.value.param].Name
+}
+
 func (ev *evaluation) used() []ParameterUse {
 	used := make([]ParameterUse, 0, len(ev.t.params))
 	for i := range ev.t.params {

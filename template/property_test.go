@@ -144,6 +144,7 @@ func FuzzParseAndPlan(f *testing.F) {
 				}
 			}
 			checkPlan(t, parsed, again, params)
+			checkLint(t, parsed, params)
 		}
 	})
 }
@@ -172,6 +173,32 @@ func checkPlan(t *testing.T, parsed, again *template.Template, params map[string
 		}
 		if policy.PolicyDocument != "" && !json.Valid([]byte(policy.PolicyDocument)) {
 			t.Errorf("got document %q, want JSON", policy.PolicyDocument)
+		}
+	}
+}
+
+// checkLint checks what findings, documents and missing parameters promise.
+func checkLint(t *testing.T, parsed *template.Template, params map[string]string) {
+	t.Helper()
+	lines := strings.Count(parsed.Text(), "\n") + 1
+	for _, f := range parsed.Lint() {
+		if f.Rule == "" || f.Severity == "" || f.Msg == "" || f.Line > lines || (f.Line == 0) != (f.Member == "") {
+			t.Errorf("got finding %+v of a text of %d lines", f, lines)
+		}
+	}
+	for _, d := range parsed.Documents() {
+		line, column := d.Place("Statement[0].Action[1]", 2, 3)
+		if line < 1 || line > lines || column < 1 {
+			t.Errorf("got line %d, column %d of a text of %d lines", line, column, lines)
+		}
+		if d.Err == nil && !json.Valid([]byte(d.Text)) {
+			t.Errorf("got document %q, want JSON", d.Text)
+		}
+	}
+	if missing := parsed.Missing(params); len(missing) > 0 {
+		_, err := parsed.Plan(params)
+		if err == nil {
+			t.Errorf("got missing %+v, and a plan without them", missing[0])
 		}
 	}
 }

@@ -174,37 +174,102 @@ func TestWhatTheAWSCLIIsRefusedAboutFunctions(t *testing.T) {
 	}
 }
 
-// A server that is killed runs what was queued after its next start, and leaves
-// no process of a function behind.
+// A function of one account is nothing to another's that has the same name: each
+// lists, runs, changes and deletes its own.
+func TestFunctionsOfOneNameInTwoAccountsAreTwo(t *testing.T) {
+	need(t, "bash", "aws")
+	t.Parallel()
+	s := startServer(t)
+	dir := functionDir(t)
+	one, two := s.twoAccounts(t)
+	const list = `lambda list-functions --query 'length(Functions)' --output text`
+	s.as(t, one, dir, createFunction+" --environment 'Variables={AB=one}' --timeout 60")
+	if got := s.as(t, two, dir, list); got != "0" {
+		t.Errorf("functions of the other account: got %s, want 0", got)
+	}
+	for _, command := range []string{
+		"lambda get-function --function-name f", "lambda invoke --function-name f out.json", "lambda delete-function --function-name f",
+		"lambda get-function --function-name arn:aws:lambda:us-east-1:000000000000:function:f",
+	} {
+		run := s.shell(t, dir, as(two.key)+"aws "+command)
+		if run.exit == 0 || !strings.Contains(run.stderr, "ResourceNotFoundException") && !strings.Contains(run.stderr, "AccessDeniedException") {
+			t.Errorf("the other account: aws %s: got exit code %d and %s", command, run.exit, run.all())
+		}
+	}
+	s.as(t, two, dir, createFunction+" --environment 'Variables={AB=two}' --timeout 60")
+	for _, a := range []tenancy{one, two} {
+		// It makes its thing in the account whose credentials it was given.
+		s.as(t, a, dir, invokeFunction+`'{"do":"iot","value":"of-`+accountOf(a, one)+`"}' out.json`)
+		s.checkThings(t, a, dir, "of-"+accountOf(a, one))
+	}
+	s.as(t, one, dir, "lambda update-function-configuration --function-name f --timeout 7 --environment 'Variables={AB=changed}'")
+	const settings = `lambda get-function-configuration --function-name f --query '[Timeout,Environment.Variables.AB]' --output text`
+	if got := s.as(t, two, dir, settings); got != "60\ttwo" {
+		t.Errorf("the other account's function after a change of the first's: got %q", got)
+	}
+	s.as(t, one, dir, "lambda delete-function --function-name f")
+	if got := s.as(t, two, dir, list); got != "1" {
+		t.Errorf("functions of the other account after the first's is deleted: got %s, want 1", got)
+	}
+	s.as(t, two, dir, invokeFunction+`'{"do":"echo","value":"x"}' out.json`)
+}
+
+// A server that is killed runs what was queued after its next start, in the account
+// whose call it was, and leaves no process of a function behind.
 func TestQueuedFunctionCallsSurviveAKill(t *testing.T) {
 	need(t, "bash", "aws")
 	t.Parallel()
 	s := startServer(t, "--function-concurrency", "1")
-	dir, shared := functionDir(t), openDirectory(t)
-	s.aws(t, dir, createFunction+" --timeout 600")
-	gate, lines := filepath.Join(shared, "go"), filepath.Join(shared, "lines")
-	for _, event := range []string{`{"do":"wait","value":"` + gate + `"}`, `{"do":"append","value":"` + lines + `"}`, `{"do":"append","value":"` + lines + `"}`} {
-		said, _ := s.invoke(t, dir, event, "--invocation-type Event")
-		if said["StatusCode"] != 202.0 {
-			t.Fatalf("got %v", said)
+	dir := functionDir(t)
+	one, two := s.twoAccounts(t)
+	var queues []*functionQueue
+	for _, a := range []tenancy{one, two} {
+		queues = append(queues, s.queueCalls(t, a, dir))
+	}
+	s.signal(syscall.SIGKILL)
+	for _, q := range queues {
+		eventuallyTrue(t, "the end of the function with its server", func() bool { return errors.Is(syscall.Kill(q.pid, 0), syscall.ESRCH) })
+	}
+	s.start()
+	for _, q := range queues {
+		writeFile(t, q.gate, "")
+		eventuallyTrue(t, "all runs", func() bool { return q.runs() >= 2 })
+	}
+}
+
+// functionQueue is a call of an account's function f that runs, and two that wait.
+type functionQueue struct {
+	gate, lines string
+	pid         int // of the process that runs
+}
+
+// runs says how many of those that wait have run.
+func (q *functionQueue) runs() int {
+	text, err := os.ReadFile(q.lines)
+	if err != nil {
+		return 0
+	}
+	return strings.Count(string(text), "\n")
+}
+
+func (s *server) queueCalls(t *testing.T, a tenancy, dir string) *functionQueue {
+	t.Helper()
+	shared := openDirectory(t)
+	q := &functionQueue{gate: filepath.Join(shared, "go"), lines: filepath.Join(shared, "lines")}
+	s.as(t, a, dir, createFunction+" --timeout 600")
+	for _, event := range []string{`{"do":"wait","value":"` + q.gate + `"}`, `{"do":"append","value":"` + q.lines + `"}`, `{"do":"append","value":"` + q.lines + `"}`} {
+		if got := s.as(t, a, dir, invokeFunction+"'"+event+"' --invocation-type Event --query StatusCode out.json"); got != "202" {
+			t.Fatalf("status of an asynchronous call: got %s, want 202", got)
 		}
 	}
-	pid := 0
 	eventuallyTrue(t, "the first run", func() bool {
-		found, _ := filepath.Glob(gate + ".running.*")
+		found, _ := filepath.Glob(q.gate + ".running.*")
 		if len(found) == 1 {
-			pid, _ = strconv.Atoi(strings.TrimPrefix(filepath.Ext(found[0]), "."))
+			q.pid, _ = strconv.Atoi(strings.TrimPrefix(filepath.Ext(found[0]), "."))
 		}
-		return pid != 0
+		return q.pid != 0
 	})
-	s.signal(syscall.SIGKILL)
-	eventuallyTrue(t, "the end of the function with its server", func() bool { return errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) })
-	s.start()
-	writeFile(t, gate, "")
-	eventuallyTrue(t, "all runs", func() bool {
-		text, err := os.ReadFile(lines)
-		return err == nil && strings.Count(string(text), "\n") >= 2
-	})
+	return q
 }
 
 // eventuallyTrue returns once others have brought a condition about.

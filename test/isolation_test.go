@@ -44,7 +44,7 @@ func TestFunctionsOfTwoAccountsAreApart(t *testing.T) {
 		t.Fatal("run this test as root: nobody else can give functions users of their own")
 	}
 	t.Parallel()
-	s := startServer(t, "--function-uid-base", "170000") // servers of other tests have the default
+	s := startServer(t)
 	dir, shared := functionDir(t), openDirectory(t)
 	writeFile(t, filepath.Join(dir, "thief.py"), thiefCode)
 	other := s.addAccount(t, "111111111111")

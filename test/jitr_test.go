@@ -107,6 +107,7 @@ func TestAFunctionActivatesJITRDevices(t *testing.T) {
 	checkSilentClose(t, s.publish(t, bad, "bad", "d/bad/x"))
 	s.awaitStatus(t, dir, bad.id(t), "REVOKED")
 	checkSilentClose(t, s.publish(t, bad, "bad", "d/bad/x"))
+	checkRefused(t, s.awaitExplained(t, bad.id(t), 1), "certificate", "CertificateRevoked")
 
 	// Devices of a line with a template cause the event, too.
 	s.createPolicy(t, "templated", devicePolicy)
@@ -201,6 +202,25 @@ func TestTheCLIHandlesTopicRules(t *testing.T) {
 	if got.Rule.SQL != "SELECT a FROM 'a/b'" || got.Rule.Version != "2015-10-08" || len(got.Rule.Actions) != 0 {
 		t.Errorf("after replace-topic-rule: got %+v", got.Rule)
 	}
+	s.checkRuleRefusals(t, dir)
+	// Another account has no such rule, whatever it does.
+	_, other := s.twoAccounts(t)
+	if list := s.as(t, other, dir, "iot list-topic-rules --query 'rules[].ruleName' --output text"); list != "" {
+		t.Errorf("another account's rules: got %q, want none", list)
+	}
+	if run := s.shell(t, dir, as(other.key)+"aws iot delete-topic-rule --rule-name one"); run.exit == 0 || !strings.Contains(run.all(), "UnauthorizedException") {
+		t.Errorf("another account deletes the rule: got exit code %d and %s", run.exit, run.all())
+	}
+	s.aws(t, dir, "iot delete-topic-rule --rule-name one")
+	if list := s.aws(t, dir, "iot list-topic-rules --query 'rules[].ruleName' --output text"); list != "" {
+		t.Errorf("rules after delete-topic-rule: got %q, want none", list)
+	}
+}
+
+// checkRuleRefusals looks at what the commands about rules are refused; there is a
+// rule named one.
+func (s *server) checkRuleRefusals(t *testing.T, dir string) {
+	t.Helper()
 	for command, want := range map[string][]string{
 		"iot get-topic-rule --rule-name none":                                                               {"UnauthorizedException", "Access to topic rule 'none' was denied"},
 		"iot delete-topic-rule --rule-name none":                                                            {"UnauthorizedException"},
@@ -216,9 +236,5 @@ func TestTheCLIHandlesTopicRules(t *testing.T) {
 				t.Errorf("aws %s: got exit code %d and %s, want %s", command, run.exit, run.all(), text)
 			}
 		}
-	}
-	s.aws(t, dir, "iot delete-topic-rule --rule-name one")
-	if list := s.aws(t, dir, "iot list-topic-rules --query 'rules[].ruleName' --output text"); list != "" {
-		t.Errorf("rules after delete-topic-rule: got %q, want none", list)
 	}
 }

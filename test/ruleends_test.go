@@ -142,72 +142,106 @@ func TestRepublishedMessagesHaveTheirHeadersOnTheWire(t *testing.T) {
 	}
 }
 
+// ruleTwins are two accounts of one server with rules, functions, destinations,
+// clients and topics of the same names.
+type ruleTwins struct {
+	*server
+	dir           string
+	owner         *slowOwner
+	one, two      tenancy
+	first, second *wire             // a client of each
+	destinations  map[string]string // by the account's host
+}
+
+// newRuleTwins makes them. The owner takes no delivery of the first account.
+func newRuleTwins(t *testing.T) *ruleTwins {
+	t.Helper()
+	w := &ruleTwins{dir: functionDir(t), server: startServer(t, "--rule-deliveries", "3", "--rule-delivery-age", "1h")}
+	w.one, w.two = w.twoAccounts(t)
+	w.owner = own(t, w.httpClient(t))
+	d := selfSigned(t, "shared")
+	w.destinations = w.twinRules(t, w.dir, d, w.owner.URL, w.one, w.two)
+	w.first, w.second = w.connectAs(t, d, w.one.host, "twin"), w.connectAs(t, d, w.two.host, "twin")
+	for _, client := range []*wire{w.first, w.second} {
+		client.subscribe(at1("out"), at1("errors"))
+	}
+	w.owner.set(func(body string) int {
+		if strings.Contains(body, "of-one") {
+			return http.StatusServiceUnavailable // for good
+		}
+		return http.StatusOK
+	})
+	return w
+}
+
+// selected is what the rules make of a value.
+func selected(value string) string { return `{"do":"iot","value":"` + value + `"}` }
+
+// delivered says how often the owner was posted a value.
+func (w *ruleTwins) delivered(value string) int { return w.owner.times("/in/x " + selected(value)) }
+
 // TestRulesOfTwoTenantsNeverMeet ensures that rules, functions, destinations and
 // deliveries of the same names in two accounts have nothing to do with each other:
 // neither their messages, nor their calls, nor their bounds.
 func TestRulesOfTwoTenantsNeverMeet(t *testing.T) {
 	need(t, "openssl", "aws", "bash")
 	t.Parallel()
-	s := startServer(t, "--rule-deliveries", "3", "--rule-delivery-age", "1h")
-	one, two := s.twoAccounts(t)
-	owner := own(t, s.httpClient(t))
-	d := selfSigned(t, "shared")
-	dir := functionDir(t)
-	destinations := s.twinRules(t, dir, d, owner.URL, one, two)
-	first, second := s.connectAs(t, d, one.host, "twin"), s.connectAs(t, d, two.host, "twin")
-	for _, w := range []*wire{first, second} {
-		w.subscribe(at1("out"), at1("errors"))
-	}
-	owner.set(func(body string) int {
-		if strings.Contains(body, "of-one") {
-			return http.StatusServiceUnavailable // for good
-		}
-		return http.StatusOK
-	})
+	w := newRuleTwins(t)
 	// The first account's destination covers the URL, and isn't the second's.
-	s.as(t, two, dir, "iot update-topic-rule-destination --arn "+destinations[two.host]+" --status DISABLED")
-	second.say("in", `{"value":"of-two-0"}`)
-	checkBoth(t, second, `{"do":"iot","value":"of-two-0"}`, "no enabled destination")
-	s.as(t, two, dir, "iot update-topic-rule-destination --arn "+destinations[two.host]+" --status ENABLED")
+	w.as(t, w.two, w.dir, "iot update-topic-rule-destination --arn "+w.destinations[w.two.host]+" --status DISABLED")
+	w.second.say("in", `{"value":"of-two-0"}`)
+	checkBoth(t, w.second, selected("of-two-0"), "no enabled destination")
+	w.as(t, w.two, w.dir, "iot update-topic-rule-destination --arn "+w.destinations[w.two.host]+" --status ENABLED")
 
-	// The first account owes as much as it may; the second goes on.
-	for _, value := range []string{"of-one-1", "of-one-2", "of-one-3"} {
-		first.say("in", `{"value":"`+value+`"}`)
-		first.expect(`{"do":"iot","value":"` + value + `"}`)
-	}
-	until(t, "all tries of the first account", func() bool {
-		return owner.times(`/in/x {"do":"iot","value":"of-one-3"}`) > 0
-	})
-	first.say("in", `{"value":"of-one-4"}`)
-	checkBoth(t, first, `{"do":"iot","value":"of-one-4"}`, "3 deliveries of")
-	for _, value := range []string{"of-two-1", "of-two-2", "of-two-3", "of-two-4", "of-two-5"} {
-		second.say("in", `{"value":"`+value+`"}`)
-		second.expect(`{"do":"iot","value":"` + value + `"}`)
-		until(t, "the delivery of the second account", func() bool { return owner.times(`/in/x {"do":"iot","value":"`+value+`"}`) == 1 })
-	}
-	first.expectNothing()
-	second.expectNothing()
+	w.checkBounds()
 	// Basic Ingest goes to the rule of the device's own account.
-	first.say("$aws/rules/same/x", `{"value":"of-one-5"}`)
-	checkBoth(t, first, `{"do":"iot","value":"of-one-5"}`, "3 deliveries of")
-	second.expectNothing()
+	w.first.say("$aws/rules/same/x", `{"value":"of-one-5"}`)
+	checkBoth(t, w.first, selected("of-one-5"), "3 deliveries of")
+	w.second.expectNothing()
 
-	s.checkThings(t, one, dir, "of-one-1 of-one-2 of-one-3 of-one-4 of-one-5")
-	s.checkThings(t, two, dir, "of-two-0 of-two-1 of-two-2 of-two-3 of-two-4 of-two-5")
+	w.checkThings(t, w.one, w.dir, "of-one-1 of-one-2 of-one-3 of-one-4 of-one-5")
+	w.checkThings(t, w.two, w.dir, "of-two-0 of-two-1 of-two-2 of-two-3 of-two-4 of-two-5")
+	w.checkChanges()
+	w.first.expectNothing()
+	w.second.expectNothing()
+}
 
-	// What one does to its rule is nothing to the other.
-	s.as(t, one, dir, "iot disable-topic-rule --rule-name same")
-	s.as(t, one, dir, "lambda delete-function --function-name f")
-	first.say("in", `{"value":"of-one-6"}`)
-	second.say("in", `{"value":"of-two-6"}`)
-	second.expect(`{"do":"iot","value":"of-two-6"}`)
-	s.checkThings(t, two, dir, "of-two-0 of-two-1 of-two-2 of-two-3 of-two-4 of-two-5 of-two-6")
-	s.as(t, one, dir, "iot delete-topic-rule --rule-name same")
-	if got := s.as(t, two, dir, "iot get-topic-rule --rule-name same --query rule.ruleDisabled"); got != "false" {
+// checkBounds ensures that the second account goes on while the first owes as much
+// as it may.
+func (w *ruleTwins) checkBounds() {
+	t := w.t
+	t.Helper()
+	for _, value := range []string{"of-one-1", "of-one-2", "of-one-3"} {
+		w.first.say("in", `{"value":"`+value+`"}`)
+		w.first.expect(selected(value))
+	}
+	until(t, "all tries of the first account", func() bool { return w.delivered("of-one-3") > 0 })
+	w.first.say("in", `{"value":"of-one-4"}`)
+	checkBoth(t, w.first, selected("of-one-4"), "3 deliveries of")
+	for _, value := range []string{"of-two-1", "of-two-2", "of-two-3", "of-two-4", "of-two-5"} {
+		w.second.say("in", `{"value":"`+value+`"}`)
+		w.second.expect(selected(value))
+		until(t, "the delivery of the second account", func() bool { return w.delivered(value) == 1 })
+	}
+	w.first.expectNothing()
+	w.second.expectNothing()
+}
+
+// checkChanges ensures that what one account does to its rule and function is
+// nothing to the other's.
+func (w *ruleTwins) checkChanges() {
+	t := w.t
+	t.Helper()
+	w.as(t, w.one, w.dir, "iot disable-topic-rule --rule-name same")
+	w.as(t, w.one, w.dir, "lambda delete-function --function-name f")
+	w.first.say("in", `{"value":"of-one-6"}`)
+	w.second.say("in", `{"value":"of-two-6"}`)
+	w.second.expect(selected("of-two-6"))
+	w.checkThings(t, w.two, w.dir, "of-two-0 of-two-1 of-two-2 of-two-3 of-two-4 of-two-5 of-two-6")
+	w.as(t, w.one, w.dir, "iot delete-topic-rule --rule-name same")
+	if got := w.as(t, w.two, w.dir, "iot get-topic-rule --rule-name same --query rule.ruleDisabled"); got != "false" {
 		t.Errorf("the second account's rule after the first's is deleted: disabled is %s, want false", got)
 	}
-	first.expectNothing()
-	second.expectNothing()
 }
 
 // twinRules gives each account the same rule, with a function and a destination of

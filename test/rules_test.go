@@ -38,7 +38,8 @@ func TestBasicIngestNeedsAPolicyAndReachesNoSubscriber(t *testing.T) {
 }
 
 // TestAnOwnerConfirmsADestinationByItsURL ensures that enableUrl works without a
-// signature, for the token alone.
+// signature, for the token alone, and enables the destination of the account that
+// asked: another account's of the same URL has a token of its own.
 func TestAnOwnerConfirmsADestinationByItsURL(t *testing.T) {
 	need(t, "aws", "bash")
 	t.Parallel()
@@ -62,6 +63,11 @@ func TestAnOwnerConfirmsADestinationByItsURL(t *testing.T) {
 		t.Errorf("status of a new destination: got %s, want IN_PROGRESS", got)
 	}
 	enable := <-asked
+	_, other := s.twoAccounts(t)
+	theirs := s.as(t, other, dir, "iot create-topic-rule-destination --destination-configuration httpUrlConfiguration={confirmationUrl="+owner.URL+"/in} --query topicRuleDestination.arn --output text")
+	if their := <-asked; their == enable || theirs == destination {
+		t.Errorf("the accounts' destinations are %s and %s, enabled by %s and %s", destination, theirs, enable, their)
+	}
 	client := s.httpClient(t)
 	for _, try := range []struct {
 		url    string
@@ -78,6 +84,9 @@ func TestAnOwnerConfirmsADestinationByItsURL(t *testing.T) {
 	}
 	if got := status(); got != "ENABLED" {
 		t.Errorf("status after the confirmation: got %s, want ENABLED", got)
+	}
+	if got := s.as(t, other, dir, "iot get-topic-rule-destination --arn "+theirs+" --query topicRuleDestination.status --output text"); got != "IN_PROGRESS" {
+		t.Errorf("the other account's destination after the confirmation: got %s, want IN_PROGRESS", got)
 	}
 	s.aws(t, dir, "iot update-topic-rule-destination --arn "+destination+" --status DISABLED")
 	if list := s.aws(t, dir, "iot list-topic-rule-destinations --query 'destinationSummaries[].status' --output text"); list != "DISABLED" {

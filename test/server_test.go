@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -117,10 +118,19 @@ func startServer(t *testing.T, flags ...string) *server {
 // newServer is a server that isn't started yet.
 func newServer(t *testing.T, flags ...string) *server {
 	t.Helper()
-	s := &server{t: t, dir: filepath.Join(t.TempDir(), "data"), flags: flags, stderr: newSaid()}
+	s := &server{t: t, dir: filepath.Join(t.TempDir(), "data"), flags: flags, settings: []string{ownUserIDs()}, stderr: newSaid()}
 	t.Cleanup(s.finish)
 	return s
 }
+
+// ownUserIDs is a setting that gives a server's functions user ids of their own:
+// other servers run at the same time, also of other test processes.
+func ownUserIDs() string {
+	const first, process, room = 400_000_000, 1_800_000, 30_000
+	return fmt.Sprint("IMPRINT_FUNCTION_UID_BASE=", first+os.Getpid()%900*process+int(servers.Add(1))%(process/room)*room)
+}
+
+var servers atomic.Int64
 
 // cleanEnv is the environment of processes: nothing of the person who runs the
 // tests but the path.
@@ -334,6 +344,7 @@ type attempt struct {
 	Outcome       string      `json:"outcome"`
 	Code          string      `json:"code"`
 	Steps         []traceStep `json:"steps"`
+	Repeats       int         `json:"repeats"` // further attempts that it stands for
 }
 
 type traceStep struct {

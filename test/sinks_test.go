@@ -11,6 +11,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -39,88 +40,142 @@ const sinkRule = `{"awsIotSqlVersion":"2016-03-23","sql":"SELECT n FROM 'in/+'",
  {"firehose":{"roleArn":"arn:aws:iam::000000000000:role/r","deliveryStreamName":"bus"}},
  {"firehose":{"roleArn":"arn:aws:iam::000000000000:role/r","deliveryStreamName":"log","separator":"\n"}}]}`
 
+// keeping is a server with a rule that keeps records in PostgreSQL, in a stream of
+// NATS and in a file. Another account has the same rule.
+type keeping struct {
+	*server
+	database *sinktest.Postgres
+	bus      *sinktest.NATS
+	js       jetstream.JetStream
+	log      string // the file
+	sender   *device
+	other    tenancy
+}
+
+// newKeeping starts all of them.
+func newKeeping(t *testing.T) *keeping {
+	t.Helper()
+	k := &keeping{database: sinktest.StartPostgres(t), bus: sinktest.StartNATS(t, ""), log: filepath.Join(t.TempDir(), "log.jsonl")}
+	k.js = must(jetstream.New(k.bus.Connect()))(t)
+	must(k.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "RECORDS", Subjects: []string{"records.>"}}))(t)
+	k.server = startServer(t,
+		"--rule-sink", "rows="+k.database.URL("?table=records&create=true&sslmode=disable&password-file="+k.database.PasswordFile),
+		"--rule-sink", "bus=nats://127.0.0.1:1,"+k.bus.Address()+"/records.{rule}?jetstream=true", "--rule-sink", "log=file://"+k.log)
+	dir := t.TempDir()
+	writeFile(t, filepath.Join(dir, "rule.json"), sinkRule)
+	_, k.other = k.twoAccounts(t)
+	k.aws(t, dir, "iot create-topic-rule --rule-name keep --topic-rule-payload file://rule.json")
+	k.as(t, k.other, dir, "iot create-topic-rule --rule-name keep --topic-rule-payload file://rule.json")
+	k.sender = k.watcher(t)
+	k.other.register(t, k.sender)
+	return k
+}
+
+// The accounts, as their records name them.
+const (
+	ownRecords   = "000000000000"
+	otherRecords = "111111111111"
+)
+
+// rows are an account's records in PostgreSQL, in order; none while it is down.
+func (k *keeping) rows(account string) []string {
+	found, err := k.database.Rows("SELECT convert_from(data, 'UTF8') FROM records WHERE rule = 'keep' AND account = '" + account + "'")
+	if err != nil {
+		return nil
+	}
+	slices.Sort(found)
+	return found
+}
+
+// lines says how many records the file has.
+func (k *keeping) lines() int {
+	data, err := os.ReadFile(k.log)
+	if err != nil {
+		return 0
+	}
+	return strings.Count(string(data), "\n")
+}
+
 // TestRecordsOutliveKillsOfTheServer ensures that what waits for a sink that is
 // down is in PostgreSQL once, and in a stream of NATS once, whatever is killed
 // before.
 func TestRecordsOutliveKillsOfTheServer(t *testing.T) {
 	need(t, "openssl", "mosquitto_pub", "aws", "bash")
 	t.Parallel()
-	database, bus := sinktest.StartPostgres(t), sinktest.StartNATS(t, "")
-	conn := bus.Connect()
-	js := must(jetstream.New(conn))(t)
-	must(js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "RECORDS", Subjects: []string{"records.>"}}))(t)
-	log := filepath.Join(t.TempDir(), "log.jsonl")
-	s := startServer(t,
-		"--rule-sink", "rows="+database.URL("?table=records&create=true&sslmode=disable&password-file="+database.PasswordFile),
-		"--rule-sink", "bus=nats://127.0.0.1:1,"+bus.Address()+"/records.{rule}?jetstream=true", "--rule-sink", "log=file://"+log)
-	dir := t.TempDir()
-	writeFile(t, filepath.Join(dir, "rule.json"), sinkRule)
-	s.aws(t, dir, "iot create-topic-rule --rule-name keep --topic-rule-payload file://rule.json")
-	d := s.watcher(t)
-	s.publishLines(t, d, "sender", "in/1", []string{`{"n":"first"}`})
-	rows := func() []string {
-		found, err := database.Rows("SELECT convert_from(data, 'UTF8') FROM records WHERE rule = 'keep' AND account = '000000000000'")
-		if err != nil {
-			return nil
-		}
-		slices.Sort(found)
-		return found
-	}
-	until(t, "the first row", func() bool { return len(rows()) == 1 })
+	k := newKeeping(t)
+	want := []string{`{"n":"first"}`}
+	k.publishLines(t, k.sender, "sender", "in/1", want)
+	until(t, "the first row", func() bool { return len(k.rows(ownRecords)) == 1 })
 
-	database.Stop()
-	bus.Stop()
-	lines := []string{}
+	k.database.Stop()
+	k.bus.Stop()
+	// The other account's message comes in the midst of the first one's, on the same
+	// topic and of the same client id.
+	others := []string{`{"n":"of the other account"}`}
+	k.connectAs(t, k.sender, k.other.host, "sender").say("in/1", others[0])
+	var lines []string
 	for n := range 60 {
 		lines = append(lines, fmt.Sprintf(`{"n":"%03d"}`, n))
 	}
-	s.publishLines(t, d, "sender", "in/1", lines)
+	k.publishLines(t, k.sender, "sender", "in/1", lines)
 	// The file's action comes last: what it has, the outbox has for the others.
-	until(t, "all records in the file", func() bool {
-		data, err := os.ReadFile(log)
-		return err == nil && strings.Count(string(data), "\n") >= 61
-	})
-	until(t, "tries that failed", func() bool { return s.metric(t, `imprint_rule_actions_total{action="firehose",outcome="retried"}`) > 1 })
-	s.restart()
-	database.Start()
-	bus.Start()
-	until(t, "some rows", func() bool { return len(rows()) > 1 })
-	s.restart() // in the midst of it
-	want := append(lines, `{"n":"first"}`)
-	until(t, "all rows", func() bool { return len(rows()) >= len(want) })
-	slices.Sort(want)
-	if got := rows(); !slices.Equal(got, want) {
-		t.Errorf("rows: got %d\n%v\nwant %d", len(got), got, len(want))
+	until(t, "all records in the file", func() bool { return k.lines() >= 62 })
+	until(t, "tries that failed", func() bool { return k.metric(t, `imprint_rule_actions_total{action="firehose",outcome="retried"}`) > 1 })
+	k.restart()
+	k.database.Start()
+	k.bus.Start()
+	until(t, "some rows", func() bool { return len(k.rows(ownRecords)) > 1 })
+	k.restart() // in the midst of it
+	k.checkDelivered(map[string][]string{ownRecords: append(want, lines...), otherRecords: others})
+}
+
+// checkDelivered waits until PostgreSQL and the stream have each account's records,
+// looks whether they have them once, and whether nothing is owed any more.
+func (k *keeping) checkDelivered(want map[string][]string) {
+	t := k.t
+	t.Helper()
+	all := 0
+	for account, records := range want {
+		slices.Sort(records)
+		until(t, "all rows of "+account, func() bool { return len(k.rows(account)) >= len(records) })
+		if got := k.rows(account); !slices.Equal(got, records) {
+			t.Errorf("rows of %s: got %d\n%v\nwant %d", account, len(got), got, len(records))
+		}
+		all += len(records)
 	}
 	var stream jetstream.Stream
 	until(t, "all messages in the stream", func() bool {
 		var err error
-		stream, err = js.Stream(t.Context(), "RECORDS")
-		return err == nil && stream.CachedInfo().State.Msgs >= uint64(len(want))
+		stream, err = k.js.Stream(t.Context(), "RECORDS")
+		return err == nil && stream.CachedInfo().State.Msgs >= uint64(all)
 	})
 	checkStream(t, stream, want)
 	until(t, "an empty outbox", func() bool {
-		return s.metric(t, `imprint_rule_actions_total{action="firehose",outcome="done"}`) > 0 && s.metric(t, "imprint_rule_waiting") == 0
+		return k.metric(t, `imprint_rule_actions_total{action="firehose",outcome="done"}`) > 0 && k.metric(t, "imprint_rule_waiting") == 0
 	})
-	if log := s.stderr.String(); strings.Contains(log, database.Password) {
+	if log := k.stderr.String(); strings.Contains(log, k.database.Password) {
 		t.Error("the server's log has the password of PostgreSQL")
 	}
 }
 
-func checkStream(t *testing.T, stream jetstream.Stream, want []string) {
+// checkStream looks whether the stream has each account's records, once.
+func checkStream(t *testing.T, stream jetstream.Stream, want map[string][]string) {
 	t.Helper()
-	var got []string
+	got := map[string][]string{}
 	state := stream.CachedInfo().State
 	for at := state.FirstSeq; at <= state.LastSeq; at++ {
 		m := must(stream.GetMsg(t.Context(), at))(t)
-		got = append(got, string(m.Data))
-		if m.Subject != "records.keep" || m.Header.Get(nats.MsgIdHdr) == "" || m.Header.Get("Imprint-Account") != "000000000000" {
+		account := m.Header.Get("Imprint-Account")
+		got[account] = append(got[account], string(m.Data))
+		if m.Subject != "records.keep" || m.Header.Get(nats.MsgIdHdr) == "" {
 			t.Errorf("message %d: got subject %s and headers %v", at, m.Subject, m.Header)
 		}
 	}
-	slices.Sort(got)
-	if !slices.Equal(got, want) {
-		t.Errorf("the stream: got %d messages\n%v\nwant %d", len(got), got, len(want))
+	for _, records := range got {
+		slices.Sort(records)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("the stream (-want +got):\n%s", diff)
 	}
 }
 

@@ -50,7 +50,7 @@ var unhurried = []string{
 func newStage(t *testing.T, settings ...string) *stage {
 	t.Helper()
 	s := &stage{server: newServer(t)}
-	s.settings = append(append([]string{}, unhurried...), settings...)
+	s.settings = append(append(s.settings, unhurried...), settings...)
 	s.start()
 	s.readEnv()
 	s.one = s.side(t, "us-east-1")

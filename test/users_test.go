@@ -7,6 +7,8 @@ import (
 	"net/url"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -319,4 +321,41 @@ func TestAUsersPoliciesDecideOverWebSocket(t *testing.T) {
 	if attempts := s.awaitExplained(t, "anna-2", 1); attempts[0].Code != "AccessDenied" {
 		t.Errorf("got the attempt %+v, want it ended by AccessDenied", attempts[0])
 	}
+}
+
+// TestAKeyThatCallsTooOftenIsThrottledAlone ensures that the bound is a key's: the
+// other account's goes on, and so does the key that waits.
+func TestAKeyThatCallsTooOftenIsThrottledAlone(t *testing.T) {
+	need(t, "bash", "aws")
+	t.Parallel()
+	s := startServer(t, "--api-rate", "5")
+	one, two := s.twoAccounts(t)
+	once := func(o *iot.Options) { o.RetryMaxAttempts = 1 }
+	var calls sync.WaitGroup
+	var accepted, throttled atomic.Int64
+	for range 30 {
+		calls.Go(func() {
+			_, err := one.api.ListThings(t.Context(), &iot.ListThingsInput{}, once)
+			switch {
+			case err == nil:
+				accepted.Add(1)
+			case strings.Contains(err.Error(), "ThrottlingException"):
+				throttled.Add(1)
+			default:
+				t.Error(err)
+			}
+		})
+	}
+	calls.Wait()
+	if accepted.Load() == 0 || throttled.Load() == 0 {
+		t.Errorf("of 30 calls at once %d were accepted and %d throttled, want some of each", accepted.Load(), throttled.Load())
+	}
+	_, err := two.api.ListThings(t.Context(), &iot.ListThingsInput{}, once)
+	if err != nil {
+		t.Errorf("the other account's key: got %v", err)
+	}
+	until(t, "a call of the key that waited", func() bool {
+		_, err := one.api.ListThings(t.Context(), &iot.ListThingsInput{}, once)
+		return err == nil
+	})
 }

@@ -114,9 +114,12 @@ func (l *Log) write(batch []entry) {
 		endings = append(endings, e.end)
 	}
 	additions = l.merge(attempts, additions)
+	order, again := l.fold(order, attempts)
 	var early []*addition
+	var renewed []*imprint.Attempt
+	var changed []imprint.Attempt // rows that were there before
 	err := l.store.Update(context.Background(), func(tx imprint.Tx) error {
-		early = nil
+		early, renewed, changed = nil, nil, nil
 		for _, a := range order {
 			err := tx.PutAttempt(*a)
 			if err != nil {
@@ -124,9 +127,22 @@ func (l *Log) write(batch []entry) {
 			}
 		}
 		for _, end := range endings {
-			err := end.store(tx)
+			a, err := end.store(tx)
 			if err != nil {
 				return err
+			}
+			if a.ID != "" {
+				changed = append(changed, a)
+			}
+		}
+		for _, r := range again {
+			a, err := r.store(tx)
+			if err != nil {
+				return fmt.Errorf("couldn't count with attempt %s: %w", r.id, err)
+			}
+			changed = append(changed, a)
+			if a.ID != r.id {
+				renewed = append(renewed, r.attempt)
 			}
 		}
 		for _, added := range additions {
@@ -141,12 +157,21 @@ func (l *Log) write(batch []entry) {
 		return nil
 	})
 	l.keepEarly(early)
+	for _, a := range renewed {
+		l.folds.renew(a)
+	}
 	if err != nil {
 		l.failed.Add(uint64(len(batch)))
 		l.opts.Logger.Error("couldn't store attempts", "count", len(batch), "error", err)
 		return
 	}
 	l.written.Add(uint64(len(batch)))
+	if tell := l.told.Load(); tell != nil {
+		for _, a := range order {
+			changed = append(changed, *a)
+		}
+		(*tell)(changed)
+	}
 }
 
 // maxEarly bounds the additions that wait for their attempt.
@@ -210,20 +235,22 @@ func (e *ending) apply(a *imprint.Attempt) {
 	}
 }
 
-func (e *ending) store(tx imprint.Tx) error {
+// store ends a stored attempt, and gives it; nothing when it was trimmed while the
+// device was connected.
+func (e *ending) store(tx imprint.Tx) (imprint.Attempt, error) {
 	a, err := tx.Attempt(e.id)
 	if imprint.CodeOf(err) == imprint.CodeNotFound {
-		return nil // trimmed while the device was connected
+		return imprint.Attempt{}, nil
 	}
 	if err != nil {
-		return fmt.Errorf("couldn't read attempt %s: %w", e.id, err)
+		return a, fmt.Errorf("couldn't read attempt %s: %w", e.id, err)
 	}
 	e.apply(&a)
 	err = tx.PutAttempt(a)
 	if err != nil {
-		return fmt.Errorf("couldn't store the end of attempt %s: %w", e.id, err)
+		return a, fmt.Errorf("couldn't store the end of attempt %s: %w", e.id, err)
 	}
-	return nil
+	return a, nil
 }
 
 func (l *Log) trim() {

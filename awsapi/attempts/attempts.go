@@ -2,9 +2,11 @@
 // trace recorded of devices' connections and first connections.
 //
 //	GET /imprint/attempts?match=&failed=&since=&maxResults=&nextToken=
+//	GET /imprint/attempts/groups?by=&match=&failed=&since=
 //
-// It is signed like every other request of the control plane; its IAM action is
-// imprint:ListAttempts. Match is a certificate id, an X.509 serial number, a
+// Both are signed like every other request of the control plane; their IAM action is
+// imprint:ListAttempts. The second counts attempts by what they have in common: by is
+// reason, address, thing, certificate or client. Match is a certificate id, an X.509 serial number, a
 // thing name, a client id or a peer address, as a person pastes it: what is
 // recorded under exactly that text goes first, then an ARN's last part, then the
 // ways in which openssl and others print a serial number. Since is a time; the
@@ -20,6 +22,7 @@ import (
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/awsapi"
 	"github.com/imprint-iot/imprint/awsapi/restjson"
+	"github.com/imprint-iot/imprint/trace"
 )
 
 // Path is where the operation is.
@@ -59,6 +62,12 @@ type Attempt struct {
 	Outcome       string    `api:"body outcome String"`
 	Code          string    `api:"body code String"`
 	Steps         []Step    `api:"body steps Steps"`
+	// Repeats is how many later attempts ended in the same way and are counted here
+	// instead of being kept; LastAt is when the last of them began.
+	Repeats *int      `api:"body repeats Integer"` // absent: none
+	LastAt  time.Time `api:"body lastAt Time"`
+	// Next is what the device is expected to do next.
+	Next string `api:"body next String"`
 }
 
 // Step is one thing that happened in an attempt.
@@ -69,12 +78,16 @@ type Step struct {
 	Code    string    `api:"body code String"`
 	Detail  string    `api:"body detail String"`
 	Fix     string    `api:"body fix String"`
+	// What a policy was asked, where the step is its decision.
+	Action   string `api:"body action String"`
+	Resource string `api:"body resource String"`
 }
 
 var codec = restjson.New(restjson.Shapes{
 	"Match":      {Limits: restjson.Between(1, 512)},
 	"MaxResults": {Limits: restjson.Between(1, 250)},
 	"NextToken":  {Limits: restjson.AtMost(2048)},
+	"GroupBy":    {Enum: []string{ByReason, ByAddress, ByThing, ByCert, ByClient}},
 }, "InvalidRequestException")
 
 // ListAttempts lists recorded attempts.
@@ -83,7 +96,9 @@ var ListAttempts = awsapi.Define[ListAttemptsInput, ListAttemptsOutput](codec, a
 })
 
 // Operations lists what the package defines.
-func Operations() []awsapi.Operation { return []awsapi.Operation{ListAttempts.Operation} }
+func Operations() []awsapi.Operation {
+	return []awsapi.Operation{ListAttempts.Operation, GroupAttempts.Operation}
+}
 
 // Recorded is what answers are read from: the store, after what is still on its
 // way to it was written.
@@ -100,27 +115,44 @@ const defaultPage = 50
 
 // Routes binds the operation.
 func (r Recorded) Routes() []awsapi.Route {
-	return []awsapi.Route{awsapi.Handle(ListAttempts, r.list)}
+	return []awsapi.Route{awsapi.Handle(ListAttempts, r.list), awsapi.Handle(GroupAttempts, r.group)}
+}
+
+// filter reads what is common to requests, after what is on its way to the trace was
+// written. Forms are the texts that a match may be recorded under.
+func (r Recorded) filter(ctx context.Context, caller awsapi.Caller, match *string, failed *bool, since *time.Time) (f imprint.AttemptFilter, forms []string, err error) {
+	err = r.Flush(ctx)
+	if err != nil {
+		return f, nil, imprint.Errorf(imprint.CodeUnavailable, "couldn't write what is still on its way to the trace: %w", err)
+	}
+	f.Tenant = imprint.Tenant{Account: imprint.AccountID(caller.Account), Region: imprint.Region(caller.Region)}
+	f.Unassigned = f.Tenant == r.Home
+	forms = []string{""}
+	if match != nil {
+		forms = formsOf(*match)
+	}
+	if failed != nil {
+		f.FailedOnly = *failed
+	}
+	if since != nil {
+		f.Since = *since
+	}
+	return f, forms, nil
+}
+
+// page lists what is recorded under one of the forms.
+func (r Recorded) page(tx imprint.ReadTx, filter imprint.AttemptFilter, page imprint.Page, forms []string) ([]imprint.Attempt, string, error) {
+	others, err := behindCertificate(tx, filter.Tenant, forms)
+	if err != nil {
+		return nil, "", err
+	}
+	return firstForm(tx, filter, page, append(slices.Clone(forms), others...))
 }
 
 func (r Recorded) list(ctx context.Context, caller awsapi.Caller, in *ListAttemptsInput) (*ListAttemptsOutput, error) {
-	err := r.Flush(ctx)
+	filter, forms, err := r.filter(ctx, caller, in.Match, in.Failed, in.Since)
 	if err != nil {
-		return nil, imprint.Errorf(imprint.CodeUnavailable, "couldn't write what is still on its way to the trace: %w", err)
-	}
-	filter := imprint.AttemptFilter{
-		Tenant: imprint.Tenant{Account: imprint.AccountID(caller.Account), Region: imprint.Region(caller.Region)},
-	}
-	filter.Unassigned = filter.Tenant == r.Home
-	forms := []string{""}
-	if in.Match != nil {
-		forms = formsOf(*in.Match)
-	}
-	if in.Failed != nil {
-		filter.FailedOnly = *in.Failed
-	}
-	if in.Since != nil {
-		filter.Since = *in.Since
+		return nil, err
 	}
 	page := imprint.Page{Limit: defaultPage}
 	if in.MaxResults != nil {
@@ -132,11 +164,7 @@ func (r Recorded) list(ctx context.Context, caller awsapi.Caller, in *ListAttemp
 	out := &ListAttemptsOutput{}
 	err = r.Store.View(ctx, func(tx imprint.ReadTx) error {
 		*out = ListAttemptsOutput{Attempts: []Attempt{}}
-		others, err := behindCertificate(tx, filter.Tenant, forms)
-		if err != nil {
-			return err
-		}
-		found, next, err := firstForm(tx, filter, page, append(slices.Clone(forms), others...))
+		found, next, err := r.page(tx, filter, page, forms)
 		if err != nil {
 			return err
 		}
@@ -147,6 +175,16 @@ func (r Recorded) list(ctx context.Context, caller awsapi.Caller, in *ListAttemp
 		return nil
 	})
 	return out, err
+}
+
+// Find lists the attempts that a filter selects of those that are recorded under what
+// a person pasted; empty selects all.
+func Find(tx imprint.ReadTx, filter imprint.AttemptFilter, page imprint.Page, match string) ([]imprint.Attempt, string, error) {
+	forms := []string{""}
+	if match != "" {
+		forms = formsOf(match)
+	}
+	return Recorded{}.page(tx, filter, page, forms)
 }
 
 // firstForm lists what the first form finds that anything at all is recorded
@@ -204,10 +242,15 @@ func present(a imprint.Attempt) Attempt {
 		Began: a.At, Ended: a.EndedAt, Address: a.Address, ServerName: a.SNI, ALPN: a.ALPN, TLSVersion: a.TLSVersion,
 		CertificateID: string(a.CertificateID), Serial: a.Serial, Subject: a.Subject, ThingName: string(a.Thing),
 		ClientID: string(a.ClientID), Outcome: string(a.Outcome), Code: string(a.Code), Steps: make([]Step, 0, len(a.Steps)),
+		LastAt: a.LastAt, Next: trace.Next(a.Outcome, a.Code),
+	}
+	if a.Repeats > 0 {
+		out.Repeats = &a.Repeats
 	}
 	for _, s := range a.Steps {
 		out.Steps = append(out.Steps, Step{
 			At: s.At, Name: s.Name, Verdict: string(s.Verdict), Code: string(s.Code), Detail: s.Detail, Fix: s.Fix,
+			Action: s.Action, Resource: s.Resource,
 		})
 	}
 	return out

@@ -1,7 +1,12 @@
 package iot_test
 
 import (
+	"crypto/rand"
+	"crypto/rsa"
 	"crypto/x509/pkix"
+	"errors"
+	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -148,4 +153,64 @@ func TestAnAccountHasOneCertificateProvider(t *testing.T) {
 		}
 	}
 	iottest.WantRefusal(t, err, "ResourceNotFoundException", 404, "")
+}
+
+// TestRegisterThingThatIsRefusedLeavesNothing goes through the failures of
+// docs/register-thing.md: each has its exception, and what was made before it is
+// gone. What another account has under the same names changes none of them.
+func TestRegisterThingThatIsRefusedLeavesNothing(t *testing.T) {
+	t.Parallel()
+	server := iottest.Start(t)
+	tenant, other := server.NewTenant(), server.NewTenant()
+	client := server.Client(tenant)
+	// All that the templates name is there in the other account.
+	server.Put(t, func(tx imprint.Tx) error {
+		return errors.Join(
+			tx.PutThing(imprint.Thing{Tenant: other, Name: "unit-1"}),
+			tx.PutPolicy(imprint.Policy{Tenant: other, Name: "absent", DefaultVersion: 1, LastVersion: 1}),
+			tx.PutThingType(imprint.ThingType{Tenant: other, Name: "absent"}),
+			tx.PutThingGroup(imprint.ThingGroup{Tenant: other, Name: "absent"}))
+	})
+	body := func(thing, certificate, policy string) string {
+		return `{"Resources":{"device":{"Type":"AWS::IoT::Thing","Properties":{"ThingName":"unit-1"` + thing + `},"OverrideSettings":{"AttributePayload":"FAIL"}},
+ "identity":{"Type":"AWS::IoT::Certificate","Properties":{"CertificateSigningRequest":` + certificate + `,"Status":"ACTIVE"}},
+ "rights":{"Type":"AWS::IoT::Policy","Properties":{` + policy + `}}}}`
+	}
+	weak, err := rsa.GenerateKey(rand.Reader, 1024)
+	if err != nil {
+		t.Fatal(err)
+	}
+	quoted := func(csr string) string { return strconv.Quote(csr) }
+	good := quoted(iottest.NewCSR(t, iottest.NewKey(t), pkix.Name{CommonName: "unit-1"}))
+	for name, c := range map[string]struct{ body, code, text string }{
+		"no template":        {"no JSON", "InvalidRequestException", "Invalid registration template"},
+		"a missing resource": {`{"Resources":{}}`, "InvalidRequestException", "Invalid registration template"},
+		"no CSR":             {body("", `"nonsense"`, inlinePolicy), "InvalidRequestException", ""},
+		"a weak key":         {body("", quoted(iottest.NewCSR(t, weak, pkix.Name{CommonName: "unit-1"})), inlinePolicy), "InvalidRequestException", ""},
+		"no such policy":     {body("", good, `"PolicyName":"absent"`), "ResourceRegistrationFailureException", "absent"},
+		"no such type":       {body(`,"ThingTypeName":"absent"`, good, inlinePolicy), "ResourceRegistrationFailureException", "absent"},
+		"no such group":      {body(`,"ThingGroups":["absent"]`, good, inlinePolicy), "ResourceRegistrationFailureException", "absent"},
+	} {
+		_, err := client.RegisterThing(t.Context(), &sdk.RegisterThingInput{TemplateBody: aws.String(c.body)})
+		iottest.WantRefusal(t, err, c.code, 400, "")
+		if !strings.Contains(fmt.Sprint(err), c.text) {
+			t.Errorf("%s: got %v, want it to have %q", name, err, c.text)
+		}
+		things, err := client.ListThings(t.Context(), &sdk.ListThingsInput{})
+		if err != nil || len(things.Things) > 0 {
+			t.Errorf("%s: things after it: got %v, %v", name, things, err)
+		}
+		certificates, err := client.ListCertificates(t.Context(), &sdk.ListCertificatesInput{})
+		if err != nil || len(certificates.Certificates) > 0 {
+			t.Errorf("%s: certificates after it: got %v, %v", name, certificates, err)
+		}
+	}
+	// The other account's thing of the name is no conflict; this account's is one.
+	conflicting := body(`,"AttributePayload":{"line":"3"}`, good, inlinePolicy)
+	_, err = client.RegisterThing(t.Context(), &sdk.RegisterThingInput{TemplateBody: aws.String(conflicting)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = client.RegisterThing(t.Context(), &sdk.RegisterThingInput{TemplateBody: aws.String(conflicting)})
+	iottest.WantRefusal(t, err, "ConflictingResourceUpdateException", 409, "")
 }

@@ -44,6 +44,31 @@ type attempt struct {
 	Outcome       string  `json:"outcome"`
 	Code          string  `json:"code,omitempty"`
 	Steps         []step  `json:"steps"`
+	Repeats       int     `json:"repeats,omitempty"`
+	LastAt        float64 `json:"lastAt,omitempty"`
+	Next          string  `json:"next,omitempty"`
+}
+
+// group is attempts that have something in common.
+type group struct {
+	Key       string  `json:"key"`
+	Attempts  int     `json:"attempts"`
+	Devices   int     `json:"devices"`
+	First     float64 `json:"first"`
+	Last      float64 `json:"last"`
+	AttemptID string  `json:"attemptId"`
+	Code      string  `json:"code,omitempty"`
+	Step      string  `json:"step,omitempty"`
+	Detail    string  `json:"detail,omitempty"`
+	Fix       string  `json:"fix,omitempty"`
+}
+
+// groups is the answer of GroupAttempts.
+type groups struct {
+	Groups   []group `json:"groups"`
+	Read     int     `json:"attemptsRead"`
+	Complete bool    `json:"complete"`
+	Others   int     `json:"others"`
 }
 
 type step struct {
@@ -53,6 +78,10 @@ type step struct {
 	Code    string  `json:"code,omitempty"`
 	Detail  string  `json:"detail,omitempty"`
 	Fix     string  `json:"fix,omitempty"`
+
+	// What a policy was asked, where the step is its decision.
+	Action   string `json:"action,omitempty"`
+	Resource string `json:"resource,omitempty"`
 }
 
 // query is what to ask ListAttempts for.
@@ -63,21 +92,28 @@ type query struct {
 	limit  int
 }
 
+// values gives the members of the request that select attempts.
+func (q query) values() url.Values {
+	values := url.Values{}
+	if q.match != "" {
+		values.Set("match", q.match)
+	}
+	if q.failed {
+		values.Set("failed", "true")
+	}
+	if !q.since.IsZero() {
+		values.Set("since", q.since.UTC().Format(time.RFC3339))
+	}
+	return values
+}
+
 // fetchAttempts gives up to limit attempts, newest first.
 func fetchAttempts(ctx context.Context, c *client.Client, q query) ([]attempt, error) {
 	all := []attempt{}
 	token := ""
 	for len(all) < q.limit {
-		values := url.Values{"maxResults": {strconv.Itoa(min(q.limit-len(all), 250))}}
-		if q.match != "" {
-			values.Set("match", q.match)
-		}
-		if q.failed {
-			values.Set("failed", "true")
-		}
-		if !q.since.IsZero() {
-			values.Set("since", q.since.UTC().Format(time.RFC3339))
-		}
+		values := q.values()
+		values.Set("maxResults", strconv.Itoa(min(q.limit-len(all), 250)))
 		if token != "" {
 			values.Set("nextToken", token)
 		}
@@ -102,10 +138,13 @@ func newAttempts() *cobra.Command {
 	var failed, asJSON, follow bool
 	var since time.Duration
 	var limit int
+	var groupBy string
 	cmd := &cobra.Command{
 		Use:   "attempts",
 		Short: "List devices' connections and first connections, newest first",
-		Args:  cobra.NoArgs,
+		Example: `imprint attempts --failed --since 1h --group-by reason
+imprint attempts --failed --follow`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := newOperatorClient(cmd)
 			if err != nil {
@@ -115,7 +154,12 @@ func newAttempts() *cobra.Command {
 			if since > 0 {
 				q.since = time.Now().Add(-since)
 			}
-			if follow {
+			switch {
+			case groupBy != "" && follow:
+				return usageError{errors.New("groups can't be followed: leave out --follow or --group-by")}
+			case groupBy != "":
+				return showGroups(cmd, c, groupBy, q, asJSON)
+			case follow:
 				return followAttempts(cmd.Context(), c, q, printerFor(cmd.OutOrStdout(), asJSON, false))
 			}
 			list, err := fetchAttempts(cmd.Context(), c, q)
@@ -133,8 +177,48 @@ func newAttempts() *cobra.Command {
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.Flags().BoolVar(&follow, "follow", false, "go on printing attempts as they end")
 	cmd.Flags().DurationVar(&since, "since", 0, "only attempts that began in the last such time, such as 1h")
-	cmd.Flags().IntVar(&limit, "limit", 50, "how many at most")
+	cmd.Flags().IntVar(&limit, "limit", 50, "how many attempts, or groups, at most")
+	cmd.Flags().StringVar(&groupBy, "group-by", "", "count them by reason, address, thing, certificate or client")
 	return cmd
+}
+
+// showGroups prints how many attempts have something in common.
+func showGroups(cmd *cobra.Command, c *client.Client, by string, q query, asJSON bool) error {
+	values := q.values()
+	values.Set("by", by)
+	var found groups
+	err := c.Call(cmd.Context(), "GET", attempts.GroupsPath+"?"+values.Encode(), nil, &found)
+	if err != nil {
+		return err
+	}
+	for len(found.Groups) > max(q.limit, 0) {
+		last := len(found.Groups) - 1
+		found.Others += found.Groups[last].Attempts
+		found.Groups = found.Groups[:last]
+	}
+	if asJSON {
+		return printJSON(cmd.OutOrStdout(), found)
+	}
+	return printGroups(cmd.OutOrStdout(), by, found)
+}
+
+func printGroups(w io.Writer, by string, found groups) error {
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	_, _ = fmt.Fprintf(table, "ATTEMPTS\tDEVICES\tLAST\t%s\tEXAMPLE\n", strings.ToUpper(by))
+	for _, g := range found.Groups {
+		_, _ = fmt.Fprintf(table, "%d\t%d\t%s\t%s\timprint explain %s\n", g.Attempts, g.Devices, clockTime(g.Last), g.Key, g.AttemptID)
+		if g.Fix != "" {
+			_, _ = fmt.Fprintf(table, "\t\t\t-> %s\t\n", g.Fix)
+		}
+	}
+	err := table.Flush()
+	if err == nil && found.Others > 0 {
+		_, err = fmt.Fprintf(w, "%d further attempts are in groups that aren't shown: --limit.\n", found.Others)
+	}
+	if err == nil && !found.Complete {
+		_, err = fmt.Fprintf(w, "The newest %d entries of the trace were counted; there are older ones: --since makes it shorter.\n", found.Read)
+	}
+	return err
 }
 
 func newExplain() *cobra.Command {
@@ -271,14 +355,23 @@ func printTable(w io.Writer, list []attempt) error {
 		if who == "" {
 			who = a.Subject
 		}
-		_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%.12s\n", clockTime(a.Began), a.Outcome, a.Code, a.Address, who, a.CertificateID)
+		code := a.Code
+		if a.Repeats > 0 {
+			code += fmt.Sprintf(" (+%d)", a.Repeats)
+		}
+		_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%.12s\n", clockTime(a.Began), a.Outcome, code, a.Address, who, a.CertificateID)
 	}
 	return table.Flush()
 }
 
 // printAttempt shows one attempt with its steps.
 func printAttempt(w io.Writer, a attempt) error {
-	_, err := fmt.Fprintf(w, "%s  %s %s", clockTime(a.Began), a.Outcome, a.Code)
+	paint := painterFor(w)
+	outcome := a.Outcome + " " + a.Code
+	if a.Outcome == string(imprint.OutcomeRefused) {
+		outcome = paint(bad, outcome)
+	}
+	_, err := fmt.Fprintf(w, "%s  %s", clockTime(a.Began), outcome)
 	if err != nil {
 		return err
 	}
@@ -291,11 +384,23 @@ func printAttempt(w io.Writer, a attempt) error {
 	}
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, s := range a.Steps {
-		mark := map[string]string{"ok": "ok", "failed": "FAILED", "info": ""}[s.Verdict]
-		_, _ = fmt.Fprintf(table, "  %+.1f ms\t%s\t%s\t%s\n", (s.At-a.Began)*1000, s.Name, mark, s.Detail)
+		// Every mark is painted, so that all are as long for the table.
+		mark := map[string]string{"ok": paint(good, "ok"), "failed": paint(bad, "FAILED"), "info": paint(plain, "")}[s.Verdict]
+		detail := s.Detail
+		if s.Action != "" && !strings.Contains(detail, s.Action) {
+			detail = fmt.Sprintf("%s on %s is %s", s.Action, s.Resource, detail)
+		}
+		_, _ = fmt.Fprintf(table, "  %+.1f ms\t%s\t%s\t%s\n", (s.At-a.Began)*1000, s.Name, mark, detail)
 		if s.Fix != "" {
-			_, _ = fmt.Fprintf(table, "\t\t\t-> %s\n", s.Fix)
+			_, _ = fmt.Fprintf(table, "\t\t%s\t%s\n", paint(plain, ""), paint(bold, "-> "+s.Fix))
 		}
 	}
-	return table.Flush()
+	err = table.Flush()
+	if err == nil && a.Repeats > 0 {
+		_, err = fmt.Fprintf(w, "  and in the same way %d times more, the last at %s\n", a.Repeats, clockTime(a.LastAt))
+	}
+	if err == nil && a.Next != "" {
+		_, err = fmt.Fprintf(w, "  next: %s\n", a.Next)
+	}
+	return err
 }

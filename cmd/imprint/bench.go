@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -29,6 +30,7 @@ compare the CPU time of the two. Nothing else is touched.`,
 	cmd.AddCommand(
 		handshake,
 		newBenchRun("jitp", "Measure first connections with just-in-time provisioning", 2500, &bench.Options{}, bench.JITP),
+		newBenchRun("trace", "Measure what the trace of attempts costs", 3000, &bench.Options{}, bench.Tracing),
 		newBenchClaim(), newBenchBulk(), newBenchFunction(),
 		newBenchBroker(), newBenchServer(), newBenchBare(),
 		newBenchChild(bench.EchoCommand, "Run the process that echoes for a bench", bench.Echo),
@@ -142,6 +144,8 @@ func benchTarget(program string) bench.Target {
 		ServerArgs: func(dir string) []string {
 			return []string{
 				"bench", "serve", "--data", dir, "--mqtt-address", "127.0.0.1:0", "--api-address", "127.0.0.1:0", "--https-address", "",
+				// A server of this machine may have the default.
+				"--function-uid-base", strconv.Itoa(1_500_000_000 + os.Getpid()%10_000*30_000),
 				"--api-rate", "0", "--publish-rate", "0", "--throughput-rate", "0", "--rsa-key-pool", "1", "--claim-rate", "0", "--log-level", "warn",
 			}
 		},

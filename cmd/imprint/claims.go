@@ -14,8 +14,9 @@ import (
 
 // ClaimConfig are the settings of `imprint serve` for fleet provisioning.
 type ClaimConfig struct {
-	// ClaimRate is how often a second one tenant's devices may call each operation
-	// of the fleet provisioning API. Default 10, as on AWS IoT Core; 0: no bound.
+	// ClaimRate is how often a second one tenant's devices, and those of one claim
+	// certificate of it, may call each operation of the fleet provisioning API.
+	// Default 10, as on AWS IoT Core; 0: no bound.
 	ClaimRate int `koanf:"claim-rate"`
 	// ClaimTokenLifetime is how long a certificate that was given out may wait for
 	// its registration. Default 1h.
@@ -39,7 +40,7 @@ type ClaimConfig struct {
 }
 
 func addClaimFlags(f *pflag.FlagSet) {
-	f.Int("claim-rate", 10, "calls a second of each fleet provisioning operation in one tenant (0: no bound)")
+	f.Int("claim-rate", 10, "calls a second of each fleet provisioning operation in one tenant, and of one claim (0: no bound)")
 	f.Duration("claim-token-lifetime", time.Hour, "how long a certificate may wait for its registration")
 	f.Bool("claim-token-any-claim", false, "take ownership tokens from another claim certificate, too")
 	f.Duration("provisioning-claim-lifetime", 5*time.Minute, "how long a trusted user's claim certificate is good for")

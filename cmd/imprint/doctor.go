@@ -36,7 +36,8 @@ off meanwhile: a connection with its client id ends its own. A device that has a
 stored session speaks one version of MQTT; name it with --mqtt. --no-mqtt ends
 before CONNECT, so that nothing is registered and nobody is disturbed.
 
-Exit codes: 0 nothing failed, 1 something failed, 2 it couldn't be looked at.
+Exit codes: 0 nothing failed, 3 something failed, 2 bad usage, 1 it couldn't be
+looked at.
 docs/doctor.md lists checks and codes.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -82,20 +83,23 @@ func runDoctor(cmd *cobra.Command, opts doctor.Options, asJSON bool) error {
 	}
 	facts, own, err := ownEndpoint(&opts, dir)
 	if err != nil {
-		return usageError{err}
+		return err
 	}
 	if own {
 		opts.ThingOf = func(ctx context.Context, certificate string) string { return thingOf(ctx, cmd, facts, certificate) }
 	}
 	opts.Getenv = os.Getenv
 	out := cmd.OutOrStdout()
-	sheet := &sheet{out: out, colours: coloursOn(out)}
+	sheet := &sheet{out: out, paint: painterFor(out)}
 	if !asJSON {
 		opts.Tell = sheet.line
 	}
 	report, err := doctor.Examine(cmd.Context(), opts)
-	if err != nil {
+	switch {
+	case err != nil && cmd.Context().Err() == nil:
 		return usageError{err}
+	case err != nil:
+		return err
 	}
 	if asJSON {
 		err = printJSON(out, report)
@@ -104,7 +108,7 @@ func runDoctor(cmd *cobra.Command, opts doctor.Options, asJSON bool) error {
 		err = sheet.err
 	}
 	if err == nil && !report.Healthy {
-		return exitError(1)
+		return exitNo
 	}
 	return err
 }
@@ -191,23 +195,19 @@ func (f serverFacts) serves(endpoint string) bool {
 	return false
 }
 
-// coloursOn says whether colours may be written: to a terminal whose person
-// didn't say no (no-color.org).
-func coloursOn(out io.Writer) bool {
-	file, ok := out.(*os.File)
-	return ok && isTerminal(file) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
-}
-
 // sheet writes a report for people, each check when it is made.
 type sheet struct {
-	out     io.Writer
-	colours bool
-	err     error
+	out   io.Writer
+	paint func(paint, string) string
+	err   error
 }
 
-// marks are how verdicts look: word and colour (ECMA-48).
-var marks = map[doctor.Verdict][2]string{
-	doctor.OK: {"ok", "32"}, doctor.Warning: {"warning", "33"}, doctor.Failed: {"FAILED", "1;31"}, doctor.Skipped: {"-", "2"},
+// marks are how verdicts look, as wide as their column.
+var marks = map[doctor.Verdict]struct {
+	word  string
+	paint paint
+}{
+	doctor.OK: {"ok     ", good}, doctor.Warning: {"warning", bold}, doctor.Failed: {"FAILED ", bad}, doctor.Skipped: {"-      ", plain},
 }
 
 func (s *sheet) print(format string, args ...any) {
@@ -216,20 +216,8 @@ func (s *sheet) print(format string, args ...any) {
 	}
 }
 
-// paint gives text of a width in a colour.
-func (s *sheet) paint(colour, text string, width int) string {
-	padded := text + strings.Repeat(" ", max(0, width-len(text)))
-	if !s.colours {
-		return padded
-	}
-	return "\x1b[" + colour + "m" + padded + "\x1b[0m"
-}
-
-// Widths of the columns.
-const (
-	verdictWidth = 7
-	checkWidth   = 27
-)
+// checkWidth is the width of the column of names.
+const checkWidth = 27
 
 func (s *sheet) line(c doctor.Check) {
 	mark := marks[c.Verdict]
@@ -237,12 +225,9 @@ func (s *sheet) line(c doctor.Check) {
 	if c.Code != "" {
 		detail = string(c.Code) + ": " + detail
 	}
-	if c.Verdict == doctor.Skipped {
-		detail = s.paint(mark[1], detail, 0)
-	}
-	s.print("%s  %-*s  %s\n", s.paint(mark[1], mark[0], verdictWidth), checkWidth, c.Name, detail)
+	s.print("%s  %-*s  %s\n", s.paint(mark.paint, mark.word), checkWidth, c.Name, detail)
 	if c.Fix != "" {
-		s.print("%*s  %s\n", verdictWidth+2+checkWidth, "", s.paint("36", "-> "+c.Fix, 0))
+		s.print("%*s  %s\n", len(mark.word)+2+checkWidth, "", s.paint(bold, "-> "+c.Fix))
 	}
 }
 
@@ -254,8 +239,8 @@ func (s *sheet) end(r *doctor.Report) {
 		s.print("certificate %s\n", r.CertificateID)
 	}
 	if failed > 0 {
-		s.print("%s\n", s.paint("1;31", fmt.Sprintf("%d of %d checks failed, with %d warning(s); the first one that failed is the one to mend first", failed, len(r.Checks), doubtful), 0))
+		s.print("%s\n", s.paint(bad, fmt.Sprintf("%d of %d checks failed, with %d warning(s); the first one that failed is the one to mend first", failed, len(r.Checks), doubtful)))
 		return
 	}
-	s.print("%s\n", s.paint("32", fmt.Sprintf("nothing failed, %d warning(s), %d check(s) skipped", doubtful, r.Count(doctor.Skipped)), 0))
+	s.print("%s\n", s.paint(good, fmt.Sprintf("nothing failed, %d warning(s), %d check(s) skipped", doubtful, r.Count(doctor.Skipped))))
 }

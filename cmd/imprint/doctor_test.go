@@ -49,7 +49,7 @@ func TestColoursAreForTerminals(t *testing.T) {
 func TestTheSheetHasColumns(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
-	s := &sheet{out: &out, colours: coloursOn(&out)}
+	s := &sheet{out: &out, paint: painterFor(&out)}
 	s.line(doctor.Check{Name: "tcp", Verdict: doctor.Failed, Code: doctor.TCPRefused, Detail: "refused", Fix: "start it"})
 	s.line(doctor.Check{Name: "tls", Verdict: doctor.Skipped, Detail: "not reached"})
 	s.end(&doctor.Report{CertificateID: "abc", Checks: []doctor.Check{{Verdict: doctor.OK}}, Healthy: true})

@@ -17,6 +17,7 @@ import (
 
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/awsapi/access"
+	"github.com/imprint-iot/imprint/awsapi/attempts"
 	"github.com/imprint-iot/imprint/awsapi/iot"
 	"github.com/imprint-iot/imprint/broker"
 	"github.com/imprint-iot/imprint/events"
@@ -55,6 +56,7 @@ type server struct {
 	claims       *provisioning.Claims
 	bulk         *provisioning.Bulk
 	broker       *broker.Broker
+	announcer    *attempts.Announcer
 	events       *events.Dispatcher
 	tickets      *gateway.TicketKeys // nil: none are issued
 	gateway      *gateway.Gateway
@@ -226,7 +228,15 @@ func (s *server) renewCertificates(ctx context.Context) error {
 
 // openTrace makes what attempts are recorded in.
 func (s *server) openTrace(context.Context) error {
-	s.trace = trace.NewLog(s.store, s.clock, trace.Options{Retention: s.config.TraceRetention, Keep: s.config.TraceKeep, Logger: s.logger})
+	options := trace.Options{Off: !s.config.Trace, Retention: s.config.TraceRetention, Keep: s.config.TraceKeep, FoldAfter: s.config.TraceFoldAfter, Logger: s.logger}
+	if options.Off {
+		s.logger.Warn("attempts aren't recorded: nobody will be told why a device isn't connected (--trace)")
+	}
+	if options.FoldAfter == 0 {
+		options.FoldAfter = -1
+	}
+	options.SuccessRate = orNoBound(s.config.TraceSuccessRate)
+	s.trace = trace.NewLog(s.store, s.clock, options)
 	s.closeLater(s.trace.Close)
 	return nil
 }
@@ -256,12 +266,17 @@ func (s *server) wire(ctx context.Context) error {
 	}
 	s.events = events.NewDispatcher(s.store, s.broker, s.logger)
 	s.closeLater(s.events.Close)
+	s.announcer = attempts.NewAnnouncer(s.broker, s.home, s.logger)
+	s.closeLater(s.announcer.Close)
+	s.trace.Watch(s.announcer.Tell)
+	s.closeLater(func() { s.trace.Watch(nil) })
 	err = s.openGateway()
 	if err != nil {
 		return err
 	}
 	s.metrics.watch(metered{
-		gateway: s.gateway, broker: s.broker, provisioning: s.provisioning, claims: s.claims, trace: s.trace, events: s.events, identities: s.identities, keys: s.keys,
+		announcer: s.announcer,
+		gateway:   s.gateway, broker: s.broker, provisioning: s.provisioning, claims: s.claims, trace: s.trace, events: s.events, identities: s.identities, keys: s.keys,
 		functions: s.functions, rules: s.rules, certificates: s.certificates, reloads: &s.reloads, guard: s.guard, bulk: s.bulk,
 	})
 	return nil

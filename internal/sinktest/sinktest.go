@@ -164,6 +164,7 @@ func find(t *testing.T, name, debian, pattern string) string {
 // Postgres is a PostgreSQL cluster with the database postgres.
 type Postgres struct {
 	process
+	dir string
 	// User is its superuser, whose password is in PasswordFile.
 	User, Password, PasswordFile string
 }
@@ -178,6 +179,7 @@ func StartPostgres(t *testing.T) *Postgres {
 	}
 	initdb := find(t, "initdb", "postgresql", "/usr/lib/postgresql/*/bin/initdb")
 	dir := directory(t, p.as)
+	p.dir = dir
 	data := filepath.Join(dir, "data")
 	p.PasswordFile = filepath.Join(dir, "password")
 	err := os.WriteFile(p.PasswordFile, []byte(p.Password+"\n"), 0o600)
@@ -199,6 +201,25 @@ func StartPostgres(t *testing.T) *Postgres {
 	t.Cleanup(p.Stop)
 	p.Start()
 	return p
+}
+
+// UseTLS starts it again with a certificate of an authority for some names and
+// addresses. It still takes who comes in plain text.
+func (p *Postgres) UseTLS(ca *CA, names ...string) {
+	p.t.Helper()
+	certificate, key := ca.Issue(p.dir, names...)
+	for _, path := range []string{certificate, key} {
+		if p.as == nil {
+			break
+		}
+		err := os.Chown(path, int(p.as.Uid), int(p.as.Gid))
+		if err != nil {
+			p.t.Fatal(err)
+		}
+	}
+	p.Stop()
+	p.args = append(p.args, "-c", "ssl=on", "-c", "ssl_cert_file="+certificate, "-c", "ssl_key_file="+key)
+	p.Start()
 }
 
 // debianUser is whom a server runs as that doesn't run as root.

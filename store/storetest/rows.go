@@ -209,7 +209,8 @@ func otherRows() []row {
 				SNI: "a.example.com", ALPN: "mqtt", TLSVersion: "1.3", CertificateID: certID(1), Serial: "0f", Subject: unusual,
 				Thing: "thing", ClientID: unusual, Outcome: imprint.OutcomeRefused, Code: imprint.CodeCAInactive,
 				Steps: []imprint.Step{{At: instant.Add(123), Name: "ca", Verdict: imprint.VerdictFailed, Code: imprint.CodeCAInactive,
-					Detail: unusual, Fix: "fix"}, {At: instant.Add(124), Name: "close", Verdict: imprint.VerdictInfo}}}
+					Detail: unusual, Fix: "fix"}, {At: instant.Add(124), Name: "close", Verdict: imprint.VerdictInfo}},
+				Repeats: 1 << 40, LastAt: instant.Add(time.Hour)}
 		},
 		bare: func(t imprint.Tenant) any { return imprint.Attempt{ID: id(t)} },
 		put:  func(tx imprint.Tx, v any) error { return tx.PutAttempt(v.(imprint.Attempt)) },

@@ -1,0 +1,200 @@
+package attempts
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/awsapi"
+)
+
+// GroupsPath is where GroupAttempts is.
+const GroupsPath = "/imprint/attempts/groups"
+
+// GroupAttemptsInput is the request of GroupAttempts.
+type GroupAttemptsInput struct {
+	By     string     `api:"query by GroupBy required"`
+	Match  *string    `api:"query match Match"`
+	Failed *bool      `api:"query failed Failed"`
+	Since  *time.Time `api:"query since Since"`
+}
+
+// GroupAttemptsOutput is the response of GroupAttempts, the largest group first.
+type GroupAttemptsOutput struct {
+	Groups []Group `api:"body groups Groups"`
+	// Read is how many entries of the trace were looked at, and Complete false when
+	// there are older ones that weren't.
+	Read     int  `api:"body attemptsRead Integer"`
+	Complete bool `api:"body complete Boolean"`
+	// Others counts the attempts of groups beyond the first maxGroups.
+	Others int `api:"body others Integer"`
+}
+
+// Group is attempts that have something in common.
+type Group struct {
+	Key string `api:"body key String"`
+	// Attempts counts those that were folded into others, too, and Devices the
+	// certificates, or addresses where none is known; up to maxDevices of a group are
+	// told apart.
+	Attempts int       `api:"body attempts Integer"`
+	Devices  int       `api:"body devices Integer"`
+	First    time.Time `api:"body first Time"`
+	Last     time.Time `api:"body last Time"`
+	// What follows is of the latest attempt.
+	AttemptID string `api:"body attemptId String"`
+	Code      string `api:"body code String"`
+	Step      string `api:"body step String"`
+	Detail    string `api:"body detail String"`
+	Fix       string `api:"body fix String"`
+}
+
+// What attempts can be grouped by.
+const (
+	ByReason  = "reason" // code, and the step that failed
+	ByAddress = "address"
+	ByThing   = "thing"
+	ByCert    = "certificate"
+	ByClient  = "client"
+)
+
+const (
+	// maxGrouped is how many entries of the trace one request looks at.
+	maxGrouped = 100_000
+	maxGroups  = 1000
+	maxDevices = 10_000
+	groupPage  = 1000
+)
+
+// GroupAttempts counts recorded attempts.
+var GroupAttempts = awsapi.Define[GroupAttemptsInput, GroupAttemptsOutput](codec, awsapi.Operation{
+	Name: "GroupAttempts", Method: "GET", Path: GroupsPath, Action: "imprint:ListAttempts", Resource: "*",
+})
+
+// grouping is a group while it grows.
+type grouping struct {
+	Group
+	devices map[string]struct{}
+}
+
+func (r Recorded) group(ctx context.Context, caller awsapi.Caller, in *GroupAttemptsInput) (*GroupAttemptsOutput, error) {
+	filter, forms, err := r.filter(ctx, caller, in.Match, in.Failed, in.Since)
+	if err != nil {
+		return nil, err
+	}
+	groups := make(map[string]*grouping)
+	out := &GroupAttemptsOutput{Complete: true}
+	page := imprint.Page{Limit: groupPage}
+	for {
+		var found []imprint.Attempt
+		// A view for each page: none stays open for the whole time, which would keep the
+		// log of the database from beginning anew.
+		err = r.Store.View(ctx, func(tx imprint.ReadTx) error {
+			list, next, err := r.page(tx, filter, page, forms)
+			found, page.Cursor = list, next
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		for i := range found {
+			add(groups, in.By, &found[i])
+		}
+		out.Read += len(found)
+		if page.Cursor == "" {
+			break
+		}
+		if out.Read >= maxGrouped {
+			out.Complete = false
+			break
+		}
+	}
+	out.Groups = make([]Group, 0, len(groups))
+	for _, g := range groups {
+		g.Devices = len(g.devices)
+		out.Groups = append(out.Groups, g.Group)
+	}
+	slices.SortFunc(out.Groups, func(a, b Group) int {
+		if a.Attempts != b.Attempts {
+			return b.Attempts - a.Attempts
+		}
+		return strings.Compare(a.Key, b.Key)
+	})
+	if len(out.Groups) > maxGroups {
+		for _, g := range out.Groups[maxGroups:] {
+			out.Others += g.Attempts
+		}
+		out.Groups = out.Groups[:maxGroups]
+	}
+	return out, nil
+}
+
+// add counts an attempt. They come newest first.
+func add(groups map[string]*grouping, by string, a *imprint.Attempt) {
+	step := lastFailed(a)
+	key := keyOf(a, by, step.Name)
+	last := a.At
+	if a.Repeats > 0 {
+		last = a.LastAt
+	}
+	g := groups[key]
+	if g == nil {
+		code := a.Code
+		if step.Code != "" {
+			code = step.Code
+		}
+		g = &grouping{Group: Group{
+			Key: key, Last: last, AttemptID: a.ID, Code: string(code), Step: step.Name, Detail: step.Detail, Fix: step.Fix,
+		}, devices: make(map[string]struct{})}
+		groups[key] = g
+	}
+	g.Attempts += 1 + a.Repeats
+	g.First = a.At
+	if last.After(g.Last) {
+		g.Last = last
+	}
+	device := string(a.CertificateID)
+	if device == "" {
+		device = a.Host()
+	}
+	if len(g.devices) < maxDevices {
+		g.devices[device] = struct{}{}
+	}
+}
+
+// lastFailed gives the step that decided; empty when none failed.
+func lastFailed(a *imprint.Attempt) imprint.Step {
+	for i := len(a.Steps) - 1; i >= 0; i-- {
+		if a.Steps[i].Verdict == imprint.VerdictFailed {
+			return a.Steps[i]
+		}
+	}
+	return imprint.Step{}
+}
+
+func keyOf(a *imprint.Attempt, by, step string) string {
+	key := ""
+	switch by {
+	case ByReason:
+		key = string(a.Code)
+		if step != "" {
+			key += " at " + step
+		}
+		if a.Code == "" {
+			key = string(a.Outcome)
+		}
+	case ByAddress:
+		key = a.Host()
+	case ByThing:
+		key = string(a.Thing)
+	case ByCert:
+		key = string(a.CertificateID)
+	case ByClient:
+		key = string(a.ClientID)
+	}
+	if key == "" {
+		return "(none)"
+	}
+	return key
+}

@@ -1,0 +1,172 @@
+package attempts_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/awsapi/attempts"
+	"github.com/imprint-iot/imprint/awsapi/client"
+)
+
+type counted struct {
+	Groups []struct {
+		Key               string
+		Attempts, Devices int
+		First, Last       float64
+		AttemptID         string `json:"attemptId"`
+		Code, Step, Fix   string
+	}
+	Complete bool
+	Read     int `json:"attemptsRead"`
+}
+
+func (w *world) group(t *testing.T, tenant imprint.Tenant, query url.Values) (counted, error) {
+	t.Helper()
+	c, err := client.New(client.Config{Endpoint: w.url, KeyID: string(tenant.Account), Secret: "secret", Region: string(tenant.Region), HTTPClient: http.DefaultClient})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out counted
+	err = c.Call(t.Context(), "GET", attempts.GroupsPath+"?"+query.Encode(), nil, &out)
+	return out, err
+}
+
+// TestAttemptsAreCountedByWhatTheyHaveInCommon ensures that groups count attempts,
+// those that were folded too, and devices, the caller's own alone.
+func TestAttemptsAreCountedByWhatTheyHaveInCommon(t *testing.T) {
+	t.Parallel()
+	refused := func(tenant imprint.Tenant, certificate imprint.CertificateID, step string, repeats int, last time.Time) imprint.Attempt {
+		return imprint.Attempt{
+			Tenant: tenant, CertificateID: certificate, Address: "192.0.2.1:1", Thing: imprint.ThingName(certificate), Outcome: imprint.OutcomeRefused, Code: imprint.CodeCAInactive,
+			Steps: []imprint.Step{{At: instant, Name: step, Verdict: imprint.VerdictFailed, Code: imprint.CodeCAInactive, Fix: "do " + step}}, Repeats: repeats, LastAt: last,
+		}
+	}
+	w := newWorld(t,
+		refused(home, "a", "ca", 0, time.Time{}),
+		refused(home, "a", "ca", 40, instant.Add(time.Hour)),
+		refused(home, "b", "ca", 0, time.Time{}),
+		refused(home, "b", "template", 0, time.Time{}),
+		refused(another, "c", "ca", 99, instant),
+		imprint.Attempt{Tenant: home, CertificateID: "d", Address: "[2001:db8::1]:5", Outcome: imprint.OutcomeConnected},
+	)
+	type row struct {
+		Key               string
+		Attempts, Devices int
+		Example, Fix      string
+	}
+	for _, want := range []struct {
+		tenant imprint.Tenant
+		query  url.Values
+		rows   []row
+	}{
+		{home, url.Values{"by": {"reason"}, "failed": {"true"}}, []row{{"CAInactive at ca", 43, 2, "0002", "do ca"}, {"CAInactive at template", 1, 1, "0003", "do template"}}},
+		{home, url.Values{"by": {"reason"}}, []row{{"CAInactive at ca", 43, 2, "0002", "do ca"}, {"CAInactive at template", 1, 1, "0003", "do template"}, {"connected", 1, 1, "0005", ""}}},
+		{home, url.Values{"by": {"certificate"}, "failed": {"true"}}, []row{{"a", 42, 1, "0001", "do ca"}, {"b", 2, 1, "0003", "do template"}}},
+		{home, url.Values{"by": {"address"}}, []row{{"192.0.2.1", 44, 2, "0003", "do template"}, {"2001:db8::1", 1, 1, "0005", ""}}},
+		{home, url.Values{"by": {"thing"}, "match": {"b"}}, []row{{"b", 2, 1, "0003", "do template"}}},
+		{home, url.Values{"by": {"client"}, "since": {instant.Add(5 * time.Minute).Format(time.RFC3339)}}, []row{{"(none)", 1, 1, "0005", ""}}},
+		{another, url.Values{"by": {"reason"}}, []row{{"CAInactive at ca", 100, 1, "0004", "do ca"}}},
+		{abroad, url.Values{"by": {"reason"}}, nil},
+	} {
+		got, err := w.group(t, want.tenant, want.query)
+		if err != nil || !got.Complete {
+			t.Fatalf("%v: got %+v, %v", want.query, got, err)
+		}
+		var rows []row
+		for _, g := range got.Groups {
+			rows = append(rows, row{g.Key, g.Attempts, g.Devices, g.AttemptID, g.Fix})
+		}
+		if diff := cmp.Diff(want.rows, rows); diff != "" {
+			t.Errorf("%s with %v differs:\n%s", want.tenant, want.query, diff)
+		}
+	}
+	got, err := w.group(t, home, url.Values{"by": {"certificate"}, "match": {"a"}})
+	if err != nil || got.Groups[0].First != float64(instant.Unix()) || got.Groups[0].Last != float64(instant.Add(time.Hour).Unix()) {
+		t.Errorf("the times: got %+v, %v", got, err)
+	}
+	for _, query := range []url.Values{{}, {"by": {"colour"}}} {
+		_, err := w.group(t, home, query)
+		var refusal *client.Error
+		if !errors.As(err, &refusal) || refusal.Status != 400 {
+			t.Errorf("%v: got %v, want a refusal with 400", query, err)
+		}
+	}
+}
+
+// subscribers stand for a broker.
+type subscribers struct {
+	tenants map[imprint.Tenant]bool
+	gate    chan struct{}
+	mu      sync.Mutex
+	events  []imprint.Event
+	got     chan struct{}
+}
+
+func (s *subscribers) Heard(tenant imprint.Tenant, _ string) bool { return s.tenants[tenant] }
+
+func (s *subscribers) PublishEvents(_ context.Context, events []imprint.Event) error {
+	<-s.gate
+	s.mu.Lock()
+	s.events = append(s.events, events...)
+	s.mu.Unlock()
+	s.got <- struct{}{}
+	return nil
+}
+
+// TestAttemptsAreToldToThoseWhoListen ensures that each attempt is told to its own
+// tenant alone, under a topic that its names can't break out of, and that whoever
+// doesn't keep up holds up nobody.
+func TestAttemptsAreToldToThoseWhoListen(t *testing.T) {
+	t.Parallel()
+	heard := &subscribers{tenants: map[imprint.Tenant]bool{home: true}, gate: make(chan struct{}), got: make(chan struct{}, 1<<14)}
+	a := attempts.NewAnnouncer(heard, home, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	defer a.Close()
+	a.Tell([]imprint.Attempt{
+		{ID: "1", Tenant: home, ClientID: "a/b+#", Outcome: imprint.OutcomeRefused, Code: imprint.CodeCAInactive, Repeats: 3, LastAt: instant},
+		{ID: "2", Tenant: another, ClientID: "c", Outcome: imprint.OutcomeRefused},
+		{ID: "3", Address: "[2001:db8::1]:5", Outcome: imprint.OutcomeRefused, Code: imprint.CodeNotTLS},
+		{ID: "4", Tenant: home, CertificateID: certificate, Outcome: imprint.OutcomeConnected},
+	})
+	const flood = 10_000
+	a.Tell(make([]imprint.Attempt, flood))
+	close(heard.gate)
+	for range 3 {
+		<-heard.got
+	}
+	heard.mu.Lock()
+	defer heard.mu.Unlock()
+	var topics []string
+	for _, event := range heard.events[:3] {
+		if event.Tenant != home {
+			t.Errorf("told %s", event.Tenant)
+		}
+		topics = append(topics, event.Topic)
+	}
+	if diff := cmp.Diff([]string{"$imprint/attempts/refused/a_b__", "$imprint/attempts/refused/2001:db8::1", "$imprint/attempts/connected/" + certificate}, topics); diff != "" {
+		t.Errorf("the topics differ:\n%s", diff)
+	}
+	var told struct {
+		AttemptID, Code, Next string
+		Repeats               int
+		LastAt                float64
+	}
+	err := json.Unmarshal(heard.events[0].Payload, &told)
+	if err != nil || told.AttemptID != "1" || told.Code != "CAInactive" || told.Repeats != 3 || told.LastAt == 0 || !strings.Contains(told.Next, "fix") {
+		t.Errorf("got the payload %s, %v", heard.events[0].Payload, err)
+	}
+	if _, dropped := a.Counts(); dropped < flood-5000 {
+		t.Errorf("got %d dropped", dropped)
+	}
+}

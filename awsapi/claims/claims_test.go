@@ -1,0 +1,345 @@
+package claims_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/awsapi"
+	"github.com/imprint-iot/imprint/awsapi/access"
+	"github.com/imprint-iot/imprint/awsapi/claims"
+	"github.com/imprint-iot/imprint/awsapi/client"
+	"github.com/imprint-iot/imprint/awsapi/iot"
+	"github.com/imprint-iot/imprint/awsapi/sigv4"
+	"github.com/imprint-iot/imprint/internal/seal"
+	"github.com/imprint-iot/imprint/store/sqlite"
+)
+
+var (
+	home    = imprint.Tenant{Account: "000000000000", Region: "us-east-1"}
+	abroad  = imprint.Tenant{Account: "000000000000", Region: "eu-west-1"}
+	another = imprint.Tenant{Account: "111111111111", Region: "us-east-1"}
+	instant = time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
+)
+
+var (
+	claim = imprint.CertificateID(strings.Repeat("c1", 32))
+	bare  = imprint.CertificateID(strings.Repeat("b0", 32)) // home's alone, and without a guard
+)
+
+// keys are access keys whose id is ACCOUNT-USER.
+type keys struct{}
+
+func (keys) AccessKey(_ context.Context, id string) (sigv4.AccessKey, error) {
+	account, user, _ := strings.Cut(id, "-")
+	return sigv4.AccessKey{ID: id, Secret: "secret", Account: account, PrincipalARN: imprint.AccountID(account).UserARN(imprint.UserName(user))}, nil
+}
+
+// world is a control plane with guards; the claim is a certificate of three
+// tenants.
+type world struct {
+	url     string
+	store   imprint.Store
+	resumed []imprint.Tenant
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	dir, quiet := t.TempDir(), slog.New(slog.NewTextHandler(io.Discard, nil))
+	key, err := seal.LoadOrCreateMasterKey(filepath.Join(dir, "master.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	store, err := sqlite.Open(t.Context(), sqlite.Options{Path: filepath.Join(dir, "registry.db"), Sealer: seal.New(key), Logger: quiet})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = store.Close() })
+	w := &world{store: store}
+	w.update(t, func(tx imprint.Tx) error {
+		err := tx.PutCertificate(imprint.Certificate{Tenant: home, ID: bare, PEM: "PEM", Status: imprint.CertificateActive})
+		for _, tenant := range []imprint.Tenant{home, abroad, another} {
+			err = errors.Join(err, tx.PutCertificate(imprint.Certificate{Tenant: tenant, ID: claim, PEM: "PEM", Mode: imprint.ModeSNIOnly, Status: imprint.CertificateActive}))
+		}
+		return err
+	})
+	guard, err := access.NewGuard(store, func() time.Time { return instant }, quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(guard.Close)
+	verifier, err := sigv4.New(sigv4.Config{Keys: keys{}, Services: []string{"iot"}, Now: time.Now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	guards := claims.Guards{Store: store, Clock: func() time.Time { return instant }, Resumed: func(tenant imprint.Tenant, _ imprint.CertificateID) {
+		w.resumed = append(w.resumed, tenant)
+	}}
+	mux, err := awsapi.NewMux(awsapi.Config{Verifier: verifier, Translate: iot.Translate, Authorize: guard.Authorize}, claims.Operations(), guards.Routes())
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(mux)
+	t.Cleanup(server.Close)
+	w.url = server.URL
+	return w
+}
+
+func (w *world) update(t *testing.T, fn func(imprint.Tx) error) {
+	t.Helper()
+	err := w.store.Update(t.Context(), fn)
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// guardOf is what the store has.
+func (w *world) guardOf(t *testing.T, tenant imprint.Tenant, id imprint.CertificateID) (imprint.ClaimGuard, error) {
+	t.Helper()
+	var guard imprint.ClaimGuard
+	err := w.store.View(t.Context(), func(tx imprint.ReadTx) error {
+		found, err := tx.ClaimGuard(tenant, id)
+		guard = found
+		return err
+	})
+	return guard, err
+}
+
+// shown is a guard as the API answers it.
+type shown struct {
+	CertificateID   string   `json:"certificateId"`
+	Quota           int      `json:"quota"`
+	NotAfter        float64  `json:"notAfter"`
+	Networks        []string `json:"networks"`
+	SerialParameter string   `json:"serialParameter"`
+	MaxRequests     int      `json:"maxRequests"`
+	WindowSeconds   int      `json:"windowSeconds"`
+	Devices         int      `json:"devices"`
+	Serials         int      `json:"serials"`
+	StopCode        string   `json:"stopCode"`
+}
+
+// call makes a request as a user of a tenant's account.
+func (w *world) call(t *testing.T, tenant imprint.Tenant, user imprint.UserName, method, path string, body, out any) error {
+	t.Helper()
+	c, err := client.New(client.Config{Endpoint: w.url, KeyID: string(tenant.Account) + "-" + string(user), Secret: "secret", Region: string(tenant.Region), HTTPClient: http.DefaultClient})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c.Call(t.Context(), method, claims.Path+path, body, out)
+}
+
+func (w *world) must(t *testing.T, tenant imprint.Tenant, method, path string, body, out any) {
+	t.Helper()
+	err := w.call(t, tenant, imprint.OperatorUser, method, path, body, out)
+	if err != nil {
+		t.Fatalf("%s %s: %v", method, path, err)
+	}
+}
+
+func wantRefusal(t *testing.T, what string, err error, status int, code, text string) {
+	t.Helper()
+	var refusal *client.Error
+	if !errors.As(err, &refusal) || refusal.Status != status || refusal.Code != code || !strings.Contains(refusal.Message, text) {
+		t.Errorf("%s: got %v, want %d %s with %q", what, err, status, code, text)
+	}
+}
+
+func one(id imprint.CertificateID) string { return "/" + string(id) }
+
+type object = map[string]any
+
+// TestAGuardIsChangedMemberByMember ensures that a request changes what it has and
+// leaves the rest, that 0 takes a bound away, that what was counted stays, and that
+// a change made twice is one.
+func TestAGuardIsChangedMemberByMember(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	until := instant.Add(time.Hour)
+	got := shown{}
+	for range 2 {
+		w.must(t, home, "PUT", one(claim), object{"quota": 5, "notAfter": until.Unix(), "networks": []string{"192.0.2.7/24", "2001:db8::1"}, "serialParameter": "SerialNumber"}, &got)
+	}
+	want := shown{CertificateID: string(claim), Quota: 5, NotAfter: float64(until.Unix()), Networks: []string{"192.0.2.0/24", "2001:db8::1/128"}, SerialParameter: "SerialNumber"}
+	if fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	w.update(t, func(tx imprint.Tx) error {
+		guard, err := tx.ClaimGuard(home, claim)
+		guard.Devices = 3
+		return errors.Join(err, tx.PutClaimGuard(guard.Stop(imprint.Errorf(imprint.CodeClaimQuota, "over"), instant)))
+	})
+	got = shown{}
+	w.must(t, home, "PUT", one(claim), object{"maxRequests": 9, "windowSeconds": 60, "notAfter": 0}, &got)
+	want.Devices, want.StopCode, want.MaxRequests, want.WindowSeconds, want.NotAfter = 3, string(imprint.CodeClaimQuota), 9, 60, 0
+	described := shown{}
+	w.must(t, home, "GET", one(claim), nil, &described)
+	if fmt.Sprint(got) != fmt.Sprint(want) || fmt.Sprint(described) != fmt.Sprint(want) {
+		t.Errorf("got %+v, described %+v, want %+v", got, described, want)
+	}
+	if len(w.resumed) != 0 {
+		t.Errorf("a change of bounds let the claim go on in %v", w.resumed)
+	}
+	for range 2 { // what isn't stopped any more may be told to go on
+		described = shown{}
+		w.must(t, home, "PUT", one(claim), object{"resume": true, "networks": []string{}}, &described)
+	}
+	if described.StopCode != "" || described.Devices != 3 || described.Quota != 5 || len(described.Networks) != 0 || !slices.Equal(w.resumed, []imprint.Tenant{home, home}) {
+		t.Errorf("got %+v, resumed in %v; want it to go on, its count, quota and no networks", described, w.resumed)
+	}
+}
+
+// TestGuardsAreOfOneTenant ensures that the same certificate has a guard and a list
+// of its own in each account and region.
+func TestGuardsAreOfOneTenant(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.must(t, home, "PUT", one(claim), object{"quota": 1}, nil)
+	w.must(t, home, "POST", one(claim)+"/serials", object{"serials": []string{"1", "2"}}, nil)
+	for _, tenant := range []imprint.Tenant{another, abroad} {
+		const missing = "ResourceNotFoundException"
+		name := tenant.String()
+		wantRefusal(t, name+" describes it", w.call(t, tenant, imprint.OperatorUser, "GET", one(claim), nil, nil), 404, missing, "")
+		wantRefusal(t, name+" deletes it", w.call(t, tenant, imprint.OperatorUser, "DELETE", one(claim), nil, nil), 404, missing, "")
+		wantRefusal(t, name+" adds to its list", w.call(t, tenant, imprint.OperatorUser, "POST", one(claim)+"/serials", object{"serials": []string{"3"}}, nil), 404, missing, "")
+		wantRefusal(t, name+" empties its list", w.call(t, tenant, imprint.OperatorUser, "DELETE", one(claim)+"/serials", nil, nil), 404, missing, "")
+		wantRefusal(t, name+" guards what it hasn't", w.call(t, tenant, imprint.OperatorUser, "PUT", one(bare), object{"quota": 9}, nil), 404, missing, string(bare))
+		w.must(t, tenant, "PUT", one(claim), object{"quota": 2}, nil)
+		w.must(t, tenant, "POST", one(claim)+"/serials", object{"serials": []string{"1"}}, nil)
+		w.must(t, tenant, "DELETE", one(claim), nil, nil)
+	}
+	var list struct{ Guards []shown }
+	w.must(t, home, "GET", "", nil, &list)
+	if len(list.Guards) != 1 || list.Guards[0].Quota != 1 || list.Guards[0].Serials != 2 {
+		t.Errorf("guards: got %+v, want home's with its two serial numbers", list.Guards)
+	}
+	w.must(t, another, "GET", "", nil, &list)
+	if len(list.Guards) != 0 {
+		t.Errorf("guards of the other account: got %+v, want none", list.Guards)
+	}
+}
+
+// TestAListMayBeSentAgain ensures that an upload that broke off is sent again
+// without harm, whatever its length, and is emptied whole.
+func TestAListMayBeSentAgain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.must(t, home, "PUT", one(claim), object{"quota": 1}, nil)
+	var serials []string
+	for n := range 2500 { // more than two transactions
+		serials = append(serials, fmt.Sprint("SN-", n))
+	}
+	type outcome struct{ Changed, Total int }
+	add := func(part []string, want outcome) {
+		t.Helper()
+		var got outcome
+		w.must(t, home, "POST", one(claim)+"/serials", object{"serials": part}, &got)
+		if got != want {
+			t.Errorf("adding %d: got %+v, want %+v", len(part), got, want)
+		}
+	}
+	add(serials[:1200], outcome{1200, 1200})
+	add(serials, outcome{1300, 2500})
+	add(serials, outcome{0, 2500})
+	add([]string{"x", "x"}, outcome{1, 2501})
+	var got outcome
+	for _, want := range []outcome{{2501, 0}, {0, 0}} {
+		w.must(t, home, "DELETE", one(claim)+"/serials", nil, &got)
+		if got != want {
+			t.Errorf("emptying it: got %+v, want %+v", got, want)
+		}
+	}
+	// A guard that is deleted takes its list along; a new one begins without.
+	add(serials[:3], outcome{3, 3})
+	w.must(t, home, "DELETE", one(claim), nil, nil)
+	wantRefusal(t, "deleting it again", w.call(t, home, imprint.OperatorUser, "DELETE", one(claim), nil, nil), 404, "ResourceNotFoundException", "")
+	w.must(t, home, "PUT", one(claim), object{"quota": 1}, nil)
+	add(serials[:3], outcome{3, 3})
+}
+
+// TestWhatIsNoGuardIsRefused ensures that bad input changes nothing.
+func TestWhatIsNoGuardIsRefused(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.must(t, home, "PUT", one(claim), object{"quota": 1}, nil)
+	before, err := w.guardOf(t, home, claim)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, body := range map[string]object{
+		"a negative quota": {"quota": -1}, "a network that is none": {"networks": []string{"192.0.2.0/33"}},
+		"a host name for a network": {"networks": []string{"example.com"}}, "a bound without a window": {"maxRequests": 5},
+		"refusals without a window": {"maxRefusals": 5}, "a window of years": {"maxRequests": 5, "windowSeconds": 400 * 24 * 3600},
+		"too many networks": {"networks": slices.Repeat([]string{"192.0.2.1"}, imprint.MaxClaimNetworks+1)},
+		"a long parameter":  {"serialParameter": strings.Repeat("x", imprint.MaxClaimSerial+1)},
+	} {
+		wantRefusal(t, name, w.call(t, home, imprint.OperatorUser, "PUT", one(claim), body, nil), 400, "InvalidRequestException", "")
+	}
+	wantRefusal(t, "a quota that is a text", w.call(t, home, imprint.OperatorUser, "PUT", one(claim), object{"quota": "5"}, nil), 400, "SerializationException", "quota")
+	for name, serials := range map[string][]string{
+		"no serial": {}, "an empty one": {"1", ""}, "a long one": {strings.Repeat("x", imprint.MaxClaimSerial+1)},
+		"too many at once": slices.Repeat([]string{"1"}, claims.MaxSerials+1),
+	} {
+		wantRefusal(t, name, w.call(t, home, imprint.OperatorUser, "POST", one(claim)+"/serials", object{"serials": serials}, nil), 400, "InvalidRequestException", "")
+	}
+	for name, path := range map[string]string{"no id": "/xyz", "a short id": "/c1c1", "a page of nothing": "?maxResults=0", "a marker of no one": "?nextToken=AAAA"} {
+		wantRefusal(t, name, w.call(t, home, imprint.OperatorUser, "GET", path, nil, nil), 400, "InvalidRequestException", "")
+	}
+	after, err := w.guardOf(t, home, claim)
+	if err != nil || fmt.Sprint(after) != fmt.Sprint(before) {
+		t.Errorf("guard after refusals: got %+v, %v, want %+v", after, err, before)
+	}
+}
+
+// TestAUsersPolicyDecidesAboutEachGuard ensures that each operation is asked for by
+// its name and the certificate's ARN, and that who may not do it changes nothing.
+func TestAUsersPolicyDecidesAboutEachGuard(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.must(t, home, "PUT", one(claim), object{"quota": 1}, nil)
+	w.must(t, home, "PUT", one(bare), object{"quota": 1}, nil)
+	w.update(t, func(tx imprint.Tx) error {
+		document := `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":["imprint:DescribeClaimGuard","imprint:AddClaimSerials"],"Resource":"` + home.CertificateARN(claim) + `"}}`
+		return errors.Join(tx.PutUser(imprint.User{Account: home.Account, Name: "line"}),
+			tx.PutUserPolicy(imprint.UserPolicy{Account: home.Account, User: "line", Name: "p", Document: document}))
+	})
+	for _, c := range []struct {
+		method, path string
+		body         any
+		ok           bool
+	}{
+		{"GET", one(claim), nil, true},
+		{"POST", one(claim) + "/serials", object{"serials": []string{"1"}}, true},
+		{"GET", one(bare), nil, false},
+		{"POST", one(bare) + "/serials", object{"serials": []string{"1"}}, false},
+		{"PUT", one(claim), object{"quota": 0, "resume": true}, false},
+		{"DELETE", one(claim) + "/serials", nil, false},
+		{"DELETE", one(claim), nil, false},
+		{"GET", "", nil, false},
+	} {
+		err := w.call(t, home, "line", c.method, c.path, c.body, nil)
+		if c.ok {
+			if err != nil {
+				t.Errorf("%s %s: got %v, want it to be allowed", c.method, c.path, err)
+			}
+			continue
+		}
+		wantRefusal(t, c.method+" "+c.path, err, 403, "AccessDeniedException", "user/line is not authorized to perform: imprint:")
+	}
+	// A user of that name in another account has nothing of the policy.
+	wantRefusal(t, "the other account's line", w.call(t, another, "line", "GET", one(claim), nil, nil), 403, "AccessDeniedException", "")
+	guard, err := w.guardOf(t, home, claim)
+	if err != nil || guard.Quota != 1 || guard.Serials != 1 || len(w.resumed) != 0 {
+		t.Errorf("guard: got %+v, %v, resumed in %v; want quota 1 and one serial number", guard, err, w.resumed)
+	}
+}

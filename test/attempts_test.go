@@ -1,0 +1,89 @@
+package test
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/imprint-iot/imprint/mqtt"
+)
+
+// TestAStormOfOneDevicesFailuresIsFolded ensures that a device that comes in vain
+// again and again is a few entries with a count, that the fleet's failures are
+// counted by reason, and that mosquitto's client hears of them as they happen, in its
+// own account alone.
+func TestAStormOfOneDevicesFailuresIsFolded(t *testing.T) {
+	t.Parallel()
+	s := startServer(t)
+	mine, others := s.twoAccounts(t)
+	watcher, stranger := selfSigned(t, "watcher"), selfSigned(t, "stranger")
+	mine.register(t, watcher)
+	others.register(t, watcher)
+	ears := s.subscribe(t, watcher, "watcher", "$imprint/attempts/refused/#")
+	foreign := s.connect(t, watcher, "watcher", dialing{host: others.host})
+	foreign.ask(t, "$imprint/attempts/refused/#")
+	const storm = 30
+	for range storm {
+		w := s.dialAs(t, stranger, mine.host)
+		err := w.tryConnect(mqtt.Connect{ClientID: "stranger", CleanStart: true}, mqtt.V5)
+		if err == nil {
+			t.Fatal("a stranger was let in")
+		}
+		_ = w.conn.Close()
+	}
+	run := s.imprint(t, "explain", "--json", "--limit", "100", stranger.cert)
+	var entries []struct {
+		Code, Next string
+		Repeats    int
+		LastAt     float64
+	}
+	err := json.Unmarshal([]byte(run.stdout), &entries)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, run.all())
+	}
+	var told []string
+	for _, e := range entries {
+		told = append(told, fmt.Sprintf("%s %d", e.Code, 1+e.Repeats))
+	}
+	if diff := cmp.Diff([]string{"CANotRegistered 1", "CANotRegistered 1", "CANotRegistered 28"}, told); diff != "" {
+		t.Errorf("the entries differ:\n%s", diff)
+	}
+	if last := entries[len(entries)-1]; last.LastAt == 0 || last.Next == "" {
+		t.Errorf("the last entry has no time or no next move: %+v", last)
+	}
+	text := s.imprint(t, "explain", stranger.cert).stdout
+	if !strings.Contains(text, "in the same way 27 times more, the last at 20") || !strings.Contains(text, "next: The device comes again") {
+		t.Errorf("explain says\n%s", text)
+	}
+	groups := s.imprint(t, "attempts", "--failed", "--since", "1h", "--group-by", "reason").stdout
+	lines := strings.Split(groups, "\n")
+	if len(lines) < 3 || !strings.HasPrefix(lines[1], "30 ") || !strings.Contains(lines[1], "CANotRegistered at ca") || !strings.Contains(lines[1], "imprint explain ") || !strings.Contains(lines[2], "-> ") {
+		t.Errorf("attempts --group-by reason says\n%s", groups)
+	}
+	run = s.imprint(t, "attempts", "--group-by", "colour")
+	if run.exit == 0 || !strings.Contains(run.all(), "reason") {
+		t.Errorf("groups by colour: exit code %d\n%s", run.exit, run.all())
+	}
+	topic := "$imprint/attempts/refused/stranger"
+	ears.said.wait(t, "the last of the attempts", func(text string) bool {
+		list := messages(text, topic)
+		if len(list) == 0 {
+			return false
+		}
+		var heard struct {
+			Repeats int
+			Code    string
+		}
+		err := json.Unmarshal([]byte(list[len(list)-1]), &heard)
+		return err == nil && heard.Code == "CANotRegistered" && heard.Repeats == storm-3
+	})
+	// Its own message comes behind whatever was sent before.
+	foreign.ask(t, "after")
+	foreign.send(t, "after", "all", 1)
+	if got := foreign.receive(t); got.topic != "after" {
+		t.Errorf("another account heard %+v", got)
+	}
+}

@@ -1,0 +1,4 @@
+package trace
+
+// MaxFolds is how many failures are remembered.
+const MaxFolds = maxFolds

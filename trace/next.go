@@ -1,0 +1,49 @@
+package trace
+
+import "github.com/imprint-iot/imprint"
+
+// nextByCode is what a device is expected to do next after an attempt that ended
+// with a code, where that isn't plain from the outcome.
+var nextByCode = map[imprint.Code]string{
+	imprint.CodeProvisioned:            "The device connects again with the same certificate and is let in; SDKs do that by themselves.",
+	imprint.CodeRegisteredPending:      "Nobody lets the device in before its certificate is ACTIVE: a rule's function, or an operator, activates it; then the device's next connection succeeds.",
+	imprint.CodeCertificatePending:     "The device comes again and is refused until its certificate is activated.",
+	imprint.CodeCertificateNotYetValid: "The device comes again and is let in once the certificate's time has begun; if that is long ago, the clock of whoever made the certificate was wrong.",
+	imprint.CodeOverloaded:             "The device waits and comes again; it is let in once there is room.",
+	imprint.CodeConnectRate:            "The device waits and comes again; it is let in once it comes less often.",
+	imprint.CodeServerShutdown:         "The device connects again when the server is back.",
+	imprint.CodeTakenOver:              "The connection that took the client id stays; if both devices come again and again, two of them share the id or the certificate.",
+	imprint.CodeKeepAliveTimeout:       "The device notices that its connection is gone and comes again.",
+	imprint.CodeConnectionLost:         "The device notices that its connection is gone and comes again.",
+	imprint.CodeClientDisconnect:       "None: the device ended the connection itself and comes again when it wants to.",
+	imprint.CodeCertificateRevoked:     "The device is refused for good: it needs a new certificate.",
+	imprint.CodeCertificateDeleted:     "The device is refused unless its certificate is registered again: by its CA's auto-registration, or by an operator.",
+	imprint.CodeCertificateExpired:     "The device is refused for good: it needs a new certificate.",
+	imprint.CodeClaimStopped:           "Devices with this claim are refused until an operator lets the claim go on.",
+	imprint.CodeUnavailable:            "The device comes again, and is served once the store works.",
+	imprint.CodeInternal:               "The device comes again; the server's log has the cause.",
+	imprint.CodeHandshakeTimeout:       "The device, or whoever connected, comes again; nothing was sent in time.",
+	imprint.CodeClientIDInvalid:        "The device is refused until its firmware has another client id.",
+	imprint.CodeUnsupportedVersion:     "The device is refused until its firmware speaks MQTT 3.1.1 or 5.",
+	imprint.CodeCertificateWeak:        "The device is refused for good: it needs a certificate with another kind of key.",
+	imprint.CodeNotTLS:                 "None: this wasn't a device that speaks TLS.",
+	imprint.CodeAdministrative:         "The device connects again by itself.",
+	imprint.CodeConnectionExpired:      "The client signs a new request and connects again.",
+	imprint.CodeQoSNotSupported:        "The device connects again; its firmware must not use QoS 2.",
+	imprint.CodeSlowConsumer:           "The device connects again; a persistent session has what it missed.",
+}
+
+// Next says what the device is expected to do after an attempt; empty while it is
+// on.
+func Next(outcome imprint.Outcome, code imprint.Code) string {
+	if outcome == imprint.OutcomeConnected {
+		return ""
+	}
+	if next, ok := nextByCode[code]; ok {
+		return next
+	}
+	if outcome == imprint.OutcomeRefused {
+		return "The device comes again, and fails in the same way until the fix is done."
+	}
+	return "The device connects again by itself."
+}
