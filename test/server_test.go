@@ -344,7 +344,6 @@ type attempt struct {
 	Outcome       string      `json:"outcome"`
 	Code          string      `json:"code"`
 	Steps         []traceStep `json:"steps"`
-	Repeats       int         `json:"repeats"` // further attempts that it stands for
 }
 
 type traceStep struct {
