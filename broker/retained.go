@@ -45,16 +45,16 @@ func (b *Broker) sweepRetained(r *realm) {
 }
 
 // retain stores the message of a topic, or deletes it when its payload is empty,
-// and returns when that is durable and it is its turn to be routed. Who subscribes
-// after that gets it; who subscribed before gets it as any other message, which the
-// caller routes before it leaves the turn.
+// and returns when that is durable. Who subscribes after that gets it; who subscribed
+// before gets it as any other message, which the caller routes when it has awaited
+// its turn, and before it leaves that. Nothing that takes its time comes in between:
+// all that were stored on the topic later would wait for it, one after the other.
 func (b *Broker) retain(ctx context.Context, r *realm, topic string, packet *mqtt.Publish) (*turn, error) {
 	c, t, err := b.retention(r, topic, packet)
 	if err != nil {
 		return nil, err
 	}
 	err = b.ledger.wait(ctx, c)
-	t.await()
 	if err != nil {
 		t.leave()
 		return nil, err
@@ -145,9 +145,11 @@ func (t *turn) take() {
 	l.next++
 }
 
-// await returns when all are gone that were stored before, which only have to be
-// routed.
+// await returns when all are gone that were stored before. It may be called on nil.
 func (t *turn) await() {
+	if t == nil {
+		return
+	}
 	for {
 		t.realm.mu.Lock()
 		if t.line == nil || t.line.now == t.number {
