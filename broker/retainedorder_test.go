@@ -86,3 +86,28 @@ func TestRulesAreOfferedRetainedMessagesSideBySide(t *testing.T) {
 	}
 	h.must(<-http)
 }
+
+// TestATurnIsLeftAsItComes has publishers give up in the moment in which their message
+// is stored: whoever has the turn then keeps it, and the next one gets it.
+func TestATurnIsLeftAsItComes(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, broker.Options{})
+	done := make(chan bool)
+	go func() {
+		defer close(done)
+		for range 20 {
+			if !h.broker.LeaveATurnAsItComes(first, "turns") {
+				done <- false
+				return
+			}
+		}
+	}()
+	select {
+	case _, unclean := <-done:
+		if unclean {
+			t.Error("a turn is left over")
+		}
+	case <-time.After(patience):
+		t.Error("a turn never comes to its end")
+	}
+}
