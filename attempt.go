@@ -39,6 +39,11 @@ type Step struct {
 	Code    Code      `json:"code,omitempty"` // set when the verdict is failed
 	Detail  string    `json:"detail,omitempty"`
 	Fix     string    `json:"fix,omitempty"` // what a person can type; set when the verdict is failed
+
+	// Action and Resource, an ARN, are what a policy was asked; empty in steps that
+	// are no decision of a policy.
+	Action   string `json:"action,omitempty"`
+	Resource string `json:"resource,omitempty"`
 }
 
 // Attempt is one connection by a device, from its first byte on, with every
@@ -82,7 +87,8 @@ func HostOf(address string) string {
 
 // AttemptFilter selects attempts. Empty members select all; Match selects those
 // whose own id, certificate id, serial, thing, client id, or peer address (with or
-// without port) equals it.
+// without port) equals it. Of devices that were let in without a failure, thing and
+// serial number find those whose certificate they lead to in the tenant's registry.
 type AttemptFilter struct {
 	Tenant Tenant // zero: all tenants
 	// Unassigned also selects attempts that died before a tenant was known,

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/policy"
 )
 
 var markdownLink = regexp.MustCompile(`\]\(([^)#]+)(#[^)]*)?\)`)
@@ -62,6 +63,34 @@ func TestTheErrorPageIsComplete(t *testing.T) {
 	for _, row := range imprint.Descriptions() {
 		if !strings.Contains(string(page), "| `"+string(row.Code)+"` |") {
 			t.Errorf("docs/errors.md lacks %s: run make generate", row.Code)
+		}
+	}
+}
+
+// The page of the policy explainer has every rule of the linter, every near miss and
+// every variable, in the program's own words.
+func TestThePolicyExplainerPageIsComplete(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("docs/policy-explainer.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	page := string(text)
+	for _, rule := range policy.LintRules() {
+		row := "| `" + string(rule.Code) + "` | " + string(rule.Severity) + " | " + rule.Meaning + " | " + rule.Fix + " |"
+		if !strings.Contains(page, row) {
+			t.Errorf("docs/policy-explainer.md lacks the row\n%s", row)
+		}
+	}
+	for _, kind := range policy.NearMissKinds() {
+		if !strings.Contains(page, "| `"+string(kind)+"` |") {
+			t.Errorf("docs/policy-explainer.md lacks the near miss %s", kind)
+		}
+	}
+	for _, key := range policy.KnownKeys() {
+		name := strings.TrimPrefix(strings.TrimPrefix(key, "iot:Certificate.Subject."), "iot:Certificate.Issuer.")
+		if !strings.Contains(page, "`"+name+"`") {
+			t.Errorf("docs/policy-explainer.md lacks the variable %s", key)
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"time"
@@ -26,10 +27,7 @@ func (c *connection) connect(ctx context.Context, in *reader) error {
 		c.refused("mqtt.connect", err)
 		return err
 	}
-	c.version = packet.Version
 	c.peer.Rec.OK("mqtt.connect", "%s, client id %q, keep-alive %d s, clean start %t", c.version, packet.ClientID, packet.KeepAlive, packet.CleanStart)
-	c.maxPacket = int(packet.Properties.MaximumPacketSize)
-	c.reasons = packet.Version == mqtt.V5 && (packet.Properties.RequestProblemInfo == 1 || !packet.Properties.Has(mqtt.PropRequestProblemInfo))
 	c.peer.Rec.Describe(func(a *imprint.Attempt) { a.ClientID = imprint.ClientID(imprint.Excerpt(packet.ClientID)) })
 	// Admission comes before anything else of the packet is judged: it is what
 	// tells a first connection from a known device.
@@ -73,8 +71,12 @@ func (c *connection) readConnect(ctx context.Context, in *reader) (*mqtt.Connect
 	}
 	packet := &mqtt.Connect{}
 	err = packet.Decode(header, body, 0)
+	// A packet that is refused has these, too, as far as it could be read: the
+	// refusal is told as the client wants it.
+	c.version = packet.Version
+	c.maxPacket = int(packet.Properties.MaximumPacketSize)
+	c.reasons = packet.Version == mqtt.V5 && (packet.Properties.RequestProblemInfo == 1 || !packet.Properties.Has(mqtt.PropRequestProblemInfo))
 	if err != nil {
-		c.version = packet.Version
 		return nil, c.ending(err)
 	}
 	return packet, nil
@@ -141,7 +143,8 @@ const maxExplained = 64
 // as the session hasn't had too many.
 func (c *connection) explain(code imprint.Code, bound *binding, request *policy.Request) *imprint.Error {
 	if c.explained >= maxExplained {
-		return imprint.Errorf(code, "%s on %s is denied, like %d requests before it", request.Action, request.Resource(), c.explained)
+		words := fmt.Sprintf("%s on %s is denied, like %d requests before it", request.Action, request.Resource(), c.explained)
+		return &imprint.Error{Code: code, Err: &identity.Denial{Action: request.Action, Resource: request.Resource(), Words: words}}
 	}
 	c.explained++
 	return identity.Denied(code, bound.policies.Explain(request))
@@ -210,6 +213,10 @@ func (c *connection) checkWill(w *mqtt.Will, bound *binding) error {
 	request.Action = policy.RetainPublish
 	if w.Retain && bound.policies.Decide(&request) != policy.Allowed {
 		return identity.Denied(imprint.CodeWillDenied, bound.policies.Explain(&request))
+	}
+	c.uses.note(usePublish, w.Topic)
+	if w.Retain {
+		c.uses.note(useRetain, w.Topic)
 	}
 	c.will = newWill(w)
 	c.will.clientID, c.will.principal = c.clientID, c.principal

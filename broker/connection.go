@@ -101,6 +101,7 @@ type connection struct {
 	publishes  bucket
 	throughput bucket
 	explained  int  // denials that were put into words
+	uses       uses // what the trace is told at the end that it was allowed
 	throttled  bool // the trace knows that it publishes too often
 	entered    bool // known to the realm
 	withdrawn  bool // out of the topics and the realm
@@ -228,6 +229,7 @@ func (c *connection) finish(why *endError) {
 	c.stop(why)
 	why = c.over()
 	c.endRequests()
+	c.recordUses()
 	c.recordEnd(why)
 	c.withdraw()
 	c.announceDisconnected(why.code)

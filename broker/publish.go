@@ -161,6 +161,7 @@ func (c *connection) mayPublish(ctx context.Context, topic string, packet *mqtt.
 		c.broker.count.publishDenied.Add(1)
 		return nil, c.explain(imprint.CodePublishDenied, bound, &request)
 	}
+	c.uses.note(usePublish, topic)
 	if c.broker.answers(topic) {
 		return bound, nil
 	}
@@ -175,6 +176,7 @@ func (c *connection) mayPublish(ctx context.Context, topic string, packet *mqtt.
 		c.broker.count.publishDenied.Add(1)
 		return nil, c.explain(imprint.CodeRetainDenied, bound, &request)
 	}
+	c.uses.note(useRetain, topic)
 	return bound, nil
 }
 

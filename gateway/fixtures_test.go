@@ -173,7 +173,8 @@ func newWorld(t testing.TB, s settings) *world {
 	s.options.Logger = quiet()
 	w := &world{store: store, ca: newSigner()}
 	w.put(t)
-	w.log = trace.NewLog(store, s.clock, trace.Options{Logger: quiet(), Linger: s.linger})
+	// Tests ask for each attempt, also of those that fail alike.
+	w.log = trace.NewLog(store, s.clock, trace.Options{Logger: quiet(), Linger: s.linger, FoldAfter: -1, SuccessRate: -1})
 	engine := provisioning.NewEngine(store, s.clock, provisioning.Options{Hold: s.hold, Logger: quiet()})
 	var b *broker.Broker
 	identities := identity.NewResolver(store, func(tenant imprint.Tenant, id imprint.CertificateID) { b.CertificateChanged(tenant, id) })

@@ -143,7 +143,7 @@ func (w *web) authorize(conn *webConn, who *identity.Identity, m *broker.Message
 		return "policy.publish", identity.Denied(imprint.CodePublishDenied, who.Policies.Explain(&request))
 	}
 	if !conn.connected {
-		conn.rec.OK("policy.publish", "iot:Publish on %s is allowed", imprint.Excerpt(m.Topic))
+		conn.rec.Allowed("policy.publish", string(request.Action), request.Resource())
 	}
 	if !m.Retain {
 		return "", nil

@@ -31,7 +31,10 @@
 //     does for aws:CurrentTime and aws:EpochTime as text, iot:Certificate.AvailableKeys,
 //     BinaryEquals, and variables mixed with text in operators that are not
 //     case-sensitive string or ARN operators.
-//   - [Set.Explain] gives the decision that Decide gives, with its reason.
+//   - [Set.Explain] gives the decision that Decide gives, with its reason; [Set.Answer]
+//     does so for a question in MQTT's words, which may need several decisions.
+//   - [Lint] finds mistakes, with their place; [Least] writes the policy for what was
+//     used, and checks it.
 //
 // # Rules where the public pages are silent
 //

@@ -51,7 +51,8 @@ func (d *Document) Statements() []Statement {
 }
 
 // Statement is one statement as written. NotAction and NotResource tell which of
-// the two members Actions and Resources come from. Line and Column say where it begins.
+// the two members Actions and Resources come from. Line and Column say where it
+// begins in the document.
 type Statement struct {
 	Sid         string      `json:"sid,omitempty"`
 	Effect      Effect      `json:"effect"`
@@ -62,6 +63,7 @@ type Statement struct {
 	Conditions  []Condition `json:"conditions,omitempty"`
 	Line        int         `json:"line"`
 	Column      int         `json:"column"`
+	Text        string      `json:"text"` // byte for byte
 }
 
 // Condition is one operator with one key, as written.

@@ -25,6 +25,19 @@ func (en *entry) ref() StatementRef {
 	return StatementRef{Policy: en.policy, Statement: en.index, Sid: en.source.Sid}
 }
 
+// StatementText is a statement as its author wrote it, and where it begins in the
+// document.
+type StatementText struct {
+	StatementRef
+	Line   int    `json:"line"`
+	Column int    `json:"column"`
+	Text   string `json:"text"`
+}
+
+func (en *entry) written() *StatementText {
+	return &StatementText{StatementRef: en.ref(), Line: en.source.Line, Column: en.source.Column, Text: en.source.Text}
+}
+
 // VariableValue is a variable that a statement uses, with what became of it.
 type VariableValue struct {
 	Name     string `json:"name"`
@@ -45,19 +58,31 @@ type FailedCondition struct {
 }
 
 // Explanation is a decision with its reason. Deciding is nil for an implicit deny.
+// Statement is the deciding statement, else the one that came nearest; nil when
+// none names the action.
 type Explanation struct {
 	Decision   Decision          `json:"decision"`
 	Action     Action            `json:"action"`
 	Resource   string            `json:"resource"`
 	Deciding   *StatementRef     `json:"deciding,omitempty"`
+	Statement  *StatementText    `json:"statement,omitempty"`
 	AllowedBy  []StatementRef    `json:"allowedBy,omitempty"`
 	DeniedBy   []StatementRef    `json:"deniedBy,omitempty"`
 	Variables  []VariableValue   `json:"variables,omitempty"`
 	Conditions []FailedCondition `json:"failedConditions,omitempty"`
 	Missing    []string          `json:"missingKeys,omitempty"` // keys without a value, sorted
 	NearMiss   *NearMiss         `json:"nearMiss,omitempty"`    // for implicit denials
+	Dropped    []DroppedDeny     `json:"droppedDenies,omitempty"`
 	Sentence   string            `json:"sentence"`
 	Hint       string            `json:"hint,omitempty"`
+}
+
+// DroppedDeny is a Deny that would have applied if its variable had a value.
+type DroppedDeny struct {
+	StatementRef
+	Pattern  string `json:"pattern"`
+	Variable string `json:"variable"`
+	Reason   string `json:"reason"`
 }
 
 // String gives the sentence, the hint and the variables, a line each.
@@ -77,6 +102,9 @@ func (x Explanation) String() string {
 	}
 	for _, c := range x.Conditions {
 		fmt.Fprintf(&b, "\ncondition %s %s wants %q, got %q in %s", c.Operator, c.Key, c.Want, c.Got, c.StatementRef)
+	}
+	for _, d := range x.Dropped {
+		fmt.Fprintf(&b, "\n%s denies nothing here: %s in %q has no value: %s", d.StatementRef, d.Variable, d.Pattern, d.Reason)
 	}
 	return b.String()
 }
@@ -113,19 +141,51 @@ func (s *Set) Explain(r *Request) Explanation {
 	if deciding == nil {
 		x.explainNothing(s, &e)
 	} else {
-		ref := deciding.ref()
-		x.Deciding = &ref
-		verb := "allows"
-		if x.Decision == ExplicitDeny {
-			verb = "denies"
-			x.Hint = "an explicit deny wins over every allow; narrow or remove that statement"
-		}
-		x.Sentence = fmt.Sprintf("%s on %s: %s %s it.", x.Action, x.Resource, ref, verb)
-		x.Variables = variablesOf(&e, deciding)
+		x.explainDecided(&e, deciding, allowing)
 	}
+	x.noteDropped(&e, &text, s.deny)
 	slices.Sort(x.Missing)
 	x.Missing = slices.Compact(x.Missing)
 	return x
+}
+
+func (x *Explanation) explainDecided(e *eval, deciding, allowing *entry) {
+	ref := deciding.ref()
+	x.Deciding, x.Statement = &ref, deciding.written()
+	x.Variables = variablesOf(e, deciding)
+	x.Sentence = fmt.Sprintf("%s on %s: %s ", x.Action, x.Resource, ref)
+	switch {
+	case x.Decision == Allowed:
+		x.Sentence += "allows it."
+		return
+	case allowing != nil:
+		x.Sentence += fmt.Sprintf("denies it, and wins over %s, which allows it.", allowing.ref())
+	default:
+		x.Sentence += "denies it."
+	}
+	x.Hint = "an explicit deny wins over every allow; narrow or remove that statement"
+}
+
+// noteDropped finds the Deny statements that a variable without a value keeps from
+// applying: whoever wrote one meant it to.
+func (x *Explanation) noteDropped(e *eval, text *subject, entries []entry) {
+	for i := range entries {
+		en := &entries[i]
+		if en.source.NotResource || !en.matchesAction(e.req.Action) || en.matchesResource(e, text) || !en.matchesConditions(e) {
+			continue
+		}
+		for _, p := range en.resources {
+			v, ok := firstUnresolved(e, p)
+			if !ok {
+				continue
+			}
+			wide, err := parsePattern(wildUnresolved(e, p), patternMode{variables: true, wildcards: true})
+			if err == nil && wide.match(e, text) {
+				x.Dropped = append(x.Dropped, DroppedDeny{StatementRef: en.ref(), Pattern: p.source, Variable: v.text, Reason: e.unresolvedReason(&v.key)})
+				break
+			}
+		}
+	}
 }
 
 // collect finds the statements that apply and notes the conditions of those
@@ -188,7 +248,7 @@ func (x *Explanation) explainNothing(s *Set, e *eval) {
 	x.Sentence = fmt.Sprintf("%s on %s: no statement allows it. %s", x.Action, x.Resource, x.NearMiss.Sentence)
 	x.Hint = x.NearMiss.Hint
 	if en := x.NearMiss.entry; en != nil {
-		x.Variables = variablesOf(e, en)
+		x.Variables, x.Statement = variablesOf(e, en), en.written()
 	}
 }
 
@@ -256,4 +316,27 @@ func (e *eval) unresolvedReason(k *keyRef) string {
 		return "iot:CertificateId is not switched on"
 	}
 	return "the request has no such key"
+}
+
+// unresolvedHint tells what gives a variable a value.
+func (e *eval) unresolvedHint(k *keyRef) string {
+	const without = ", or write the resource without the variable"
+	b := e.single(k)
+	switch k.id {
+	case keyThingName, keyThingTypeName, keyThingAttribute:
+		switch {
+		case b.present:
+			return "give it a value without those characters" + without
+		case !e.vars.attached.present:
+			return "use MQTT" + without
+		case e.vars.attached.text == "false":
+			return "connect with the thing's name as client id, and attach the certificate to that thing"
+		case k.id == keyThingTypeName:
+			return "give the thing a type" + without
+		}
+		return fmt.Sprintf("give the thing the attribute %q", k.name) + without
+	case keyCertificateName, keyCertificateSerial:
+		return "issue certificates with that attribute" + without
+	}
+	return "give the variable a value, or write the resource without it"
 }

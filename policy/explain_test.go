@@ -19,14 +19,26 @@ func TestNearMisses(t *testing.T) {
 	}{
 		{"action missing", doc(allow("iot:Publish", "*")), ask(policy.Connect, "client/", "a"), policy.MissAction, `"Action": "iot:Connect"`},
 		{"action misspelt", doc(allow("iot:Conect", "*")), ask(policy.Connect, "client/", "a"), policy.MissAction, `did it mean "iot:Connect"?`},
-		{"publish but not retain", doc(allow("iot:Publish", "*")), ask(policy.RetainPublish, "topic/", "a"), policy.MissAction, "iot:RetainPublish is missing"},
+		{"publish but not retain", doc(allow("iot:Publish", "*")), ask(policy.RetainPublish, "topic/", "a"), policy.MissOtherAction, "iot:RetainPublish is missing"},
+		{"subscribe but not receive", doc(allow("iot:Subscribe", arn+"topicfilter/a/*")), ask(policy.Receive, "topic/", "a/b"), policy.MissOtherAction, `allows iot:Receive on "` + arn + `topic/a/*"`},
+		{"receive but not subscribe, nearer than another filter", doc(allow("iot:Subscribe", arn+"topicfilter/z"), allow("iot:Receive", arn+"topic/a/b")), ask(policy.Subscribe, "topicfilter/", "a/b"), policy.MissOtherAction, `allows iot:Subscribe on "` + arn + `topicfilter/a/b"`},
+		{"a related action elsewhere is no near miss", doc(allow("iot:Publish", arn+"topic/z")), ask(policy.RetainPublish, "topic/", "a"), policy.MissAction, `"Action": "iot:RetainPublish"`},
+		{"shared subscription", doc(allow("iot:Subscribe", arn+"topicfilter/a/*")), ask(policy.Subscribe, "topicfilter/", "$share/g/a/b"), policy.MissShare, `write "` + arn + `topicfilter/$share/*/a/*"`},
+		{"slash at the end of the policy", doc(allow("iot:Publish", arn+"topic/a/b/")), ask(policy.Publish, "topic/", "a/b"), policy.MissSlash, `topic/a/b"`},
+		{"slash at the end of the topic", doc(allow("iot:Publish", arn+"topic/a/${iot:ClientId}")), ask(policy.Publish, "topic/", "a/dev1/"), policy.MissSlash, `topic/a/${iot:ClientId}/"`},
+		{"slash at the beginning of the topic", doc(allow("iot:Publish", arn+"topic/a")), ask(policy.Publish, "topic/", "/a"), policy.MissSlash, `topic//a"`},
+		{"two slashes", doc(allow("iot:Publish", arn+"topic/a//b")), ask(policy.Publish, "topic/", "a/b"), policy.MissSlash, `topic/a/b"`},
+		{"the level above", doc(allow("iot:Subscribe", arn+"topicfilter/a/*")), ask(policy.Subscribe, "topicfilter/", "a"), policy.MissLevel, `add "` + arn + `topicfilter/a"`},
+		{"the level below", doc(allow("iot:Publish", arn+"topic/a")), ask(policy.Publish, "topic/", "a/b/c"), policy.MissLevel, `add "` + arn + `topic/a/*"`},
+		{"another service", doc(allow("iot:Publish", "arn:aws:iotdata:us-east-1:000000000000:topic/a")), ask(policy.Publish, "topic/", "a"), policy.MissLocation, "another service"},
+		{"client id that isn't the thing's name", doc(allow("iot:Connect", arn+"client/${iot:Connection.Thing.ThingName}")), ask(policy.Connect, "client/", "other"), policy.MissResource, `stands for "` + arn + `client/thing1" here`},
 		{"topic where topicfilter is needed", doc(allow("iot:Subscribe", arn+"topic/a/*")), ask(policy.Subscribe, "topicfilter/", "a/b"), policy.MissResourceKind, `write "` + arn + `topicfilter/a/*"`},
 		{"topicfilter where topic is needed", doc(allow("iot:Receive", arn+"topicfilter/a")), ask(policy.Receive, "topic/", "a"), policy.MissResourceKind, "topic/"},
 		{"kind and region", doc(allow("iot:Subscribe", "arn:aws:iot:eu-west-1:000000000000:topic/a")), ask(policy.Subscribe, "topicfilter/", "a"), policy.MissResourceKind, `write "` + arn + `topicfilter/a"`},
 		{"single resource for a list action", doc(allow("iot:ListRetainedMessages", arn+"topic/a")), &policy.Request{Action: policy.ListRetainedMessages, ResourceName: "*"}, policy.MissResourceKind, `"Resource": "*"`},
 		{"another region", doc(allow("iot:Publish", "arn:aws:iot:eu-west-1:000000000000:topic/a")), ask(policy.Publish, "topic/", "a"), policy.MissLocation, "another region"},
 		{"another account and region", doc(allow("iot:Publish", "arn:aws:iot:eu-west-1:111111111111:topic/${iot:ClientId}")), ask(policy.Publish, "topic/", "dev1"), policy.MissLocation, "region and account"},
-		{"unresolved variable", doc(allow("iot:Publish", arn+"topic/${iot:Connection.Thing.Attributes[floor]}/x")), ask(policy.Publish, "topic/", "3/x"), policy.MissVariable, `no attribute "floor"`},
+		{"unresolved variable", doc(allow("iot:Publish", arn+"topic/${iot:Connection.Thing.Attributes[floor]}/x")), ask(policy.Publish, "topic/", "3/x"), policy.MissVariable, `give the thing the attribute "floor"`},
 		{"MQTT wildcard", doc(allow("iot:Publish", arn+"topic/a/+/c")), ask(policy.Publish, "topic/", "a/b/c"), policy.MissMQTTWildcard, `topic/a/*/c`},
 		{"version 2008", `{"Statement":` + allow("iot:Publish", arn+"topic/${iot:ClientId}") + `}`, ask(policy.Publish, "topic/", "dev1"), policy.MissVersion, `"Version": "2012-10-17"`},
 		{"case", doc(allow("iot:Publish", arn+"topic/Abc")), ask(policy.Publish, "topic/", "abc"), policy.MissCase, "upper and lower case"},
@@ -79,18 +91,20 @@ func TestUnresolvedVariableReasons(t *testing.T) {
 
 func TestExplanationNamesTheDecidingStatement(t *testing.T) {
 	t.Parallel()
+	const guard = `{"Sid":"NoSecrets","Effect":"Deny","Action":"iot:Publish","Resource":"` + arn + `topic/${iot:ClientId}/secret"}`
 	set := policy.Compile(
 		policy.Named{Name: "open", Doc: mustParse(t, doc(allow("iot:Connect", "*"), allow("iot:*", "*")))},
-		policy.Named{Name: "guard", Doc: mustParse(t, doc(`{"Sid":"NoSecrets","Effect":"Deny","Action":"iot:Publish","Resource":"`+arn+`topic/${iot:ClientId}/secret"}`))},
+		policy.Named{Name: "guard", Doc: mustParse(t, doc(guard))},
 	)
 	x := set.Explain(ask(policy.Publish, "topic/", "dev1/secret"))
 	want := policy.Explanation{
 		Decision: policy.ExplicitDeny, Action: policy.Publish, Resource: arn + "topic/dev1/secret",
 		Deciding:  &policy.StatementRef{Policy: "guard", Sid: "NoSecrets"},
+		Statement: &policy.StatementText{StatementRef: policy.StatementRef{Policy: "guard", Sid: "NoSecrets"}, Line: 1, Column: 38, Text: guard},
 		AllowedBy: []policy.StatementRef{{Policy: "open", Statement: 1}},
 		DeniedBy:  []policy.StatementRef{{Policy: "guard", Sid: "NoSecrets"}},
 		Variables: []policy.VariableValue{{Name: "iot:ClientId", Value: "dev1", Resolved: true}},
-		Sentence:  `iot:Publish on ` + arn + `topic/dev1/secret: statement 0 ("NoSecrets") of policy "guard" denies it.`,
+		Sentence:  `iot:Publish on ` + arn + `topic/dev1/secret: statement 0 ("NoSecrets") of policy "guard" denies it, and wins over statement 1 of policy "open", which allows it.`,
 		Hint:      "an explicit deny wins over every allow; narrow or remove that statement",
 	}
 	if diff := cmp.Diff(want, x); diff != "" {
@@ -99,6 +113,14 @@ func TestExplanationNamesTheDecidingStatement(t *testing.T) {
 	encoded, err := json.Marshal(x)
 	if err != nil || !strings.Contains(string(encoded), `"decision":"EXPLICIT_DENY"`) {
 		t.Errorf("JSON is %s, error %v", encoded, err)
+	}
+	var back policy.Explanation
+	err = json.Unmarshal(encoded, &back)
+	if diff := cmp.Diff(x, back); err != nil || diff != "" {
+		t.Errorf("read back: %v (-want +got):\n%s", err, diff)
+	}
+	if diff := cmp.Diff([]string{"open", "guard"}, set.Names()); diff != "" {
+		t.Errorf("Names (-want +got):\n%s", diff)
 	}
 	allowed := set.Explain(ask(policy.Publish, "topic/", "x"))
 	if allowed.Deciding == nil || allowed.Deciding.Statement != 1 {
@@ -115,5 +137,38 @@ func TestExplanationListsMissingKeysAndConditions(t *testing.T) {
 	}
 	if len(x.Conditions) != 2 || x.Conditions[1].Got[0] != "dev1" {
 		t.Errorf("failed conditions are %+v, want two", x.Conditions)
+	}
+}
+
+func TestExplanationShowsTheNearestStatement(t *testing.T) {
+	t.Parallel()
+	const second = `{ "Sid": "Own", "Effect": "Allow", "Action": "iot:Publish", "Resource": "` + arn + `topic/${iot:Connection.Thing.Attributes[floor]}/x" }`
+	set := compile(t, "{\"Version\":\"2012-10-17\",\n\"Statement\":["+allow("iot:Publish", arn+"topic/q")+",\n  "+second+"]}")
+	x := set.Explain(ask(policy.Publish, "topic/", "3/x"))
+	want := &policy.StatementText{StatementRef: policy.StatementRef{Policy: "p", Statement: 1, Sid: "Own"}, Line: 3, Column: 3, Text: second}
+	if diff := cmp.Diff(want, x.Statement); diff != "" {
+		t.Errorf("Statement (-want +got):\n%s", diff)
+	}
+	if x.NearMiss.Variable != "iot:Connection.Thing.Attributes[floor]" {
+		t.Errorf("the missing variable is %q", x.NearMiss.Variable)
+	}
+	if x := set.Explain(ask(policy.Connect, "client/", "a")); x.Statement != nil {
+		t.Errorf("a statement of another action is shown: %v", x.Statement)
+	}
+}
+
+// A Deny that a variable without a value keeps from applying grants what its
+// author meant to forbid, so that the explanation says so.
+func TestExplanationTellsOfDeniesThatAreDropped(t *testing.T) {
+	t.Parallel()
+	set := compile(t, doc(allow("iot:*", "*"), deny("iot:Publish", arn+"topic/${iot:Connection.Thing.Attributes[floor]}/x"), deny("iot:Publish", arn+"topic/${x:y}/other")))
+	x := set.Explain(ask(policy.Publish, "topic/", "3/x"))
+	want := []policy.DroppedDeny{{StatementRef: policy.StatementRef{Policy: "p", Statement: 1}, Pattern: arn + "topic/${iot:Connection.Thing.Attributes[floor]}/x",
+		Variable: "${iot:Connection.Thing.Attributes[floor]}", Reason: `the thing has no attribute "floor"`}}
+	if diff := cmp.Diff(want, x.Dropped); diff != "" {
+		t.Errorf("Dropped (-want +got):\n%s", diff)
+	}
+	if x.Decision != policy.Allowed || !strings.Contains(x.String(), "denies nothing here") {
+		t.Errorf("got %s: %s", x.Decision, x)
 	}
 }

@@ -29,11 +29,12 @@ func (k nodeKind) String() string {
 	return [...]string{"a string", "a number", "a boolean", "null", "an array", "an object"}[k]
 }
 
-// node is one JSON value with the byte offset where it begins. text is the
-// decoded string, or the number or boolean as written.
+// node is one JSON value with the byte offsets where it begins and ends. text is
+// the decoded string, or the number or boolean as written.
 type node struct {
 	kind    nodeKind
 	offset  int
+	end     int
 	text    string
 	items   []node
 	members []member
@@ -89,6 +90,12 @@ func (r *jsonReader) peek() byte {
 }
 
 func (r *jsonReader) value(depth int) (node, *SyntaxError) {
+	n, err := r.anyValue(depth)
+	n.end = r.pos
+	return n, err
+}
+
+func (r *jsonReader) anyValue(depth int) (node, *SyntaxError) {
 	if depth > maxDepth {
 		return node{}, r.fail("a policy never needs such nesting", "more than %d levels of nesting", maxDepth)
 	}

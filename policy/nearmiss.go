@@ -16,8 +16,12 @@ const (
 	MissResourceKind NearMissKind = "resource-kind" // topic/ where topicfilter/ is needed, and the like
 	MissLocation     NearMissKind = "location"      // another partition, service, region or account
 	MissMQTTWildcard NearMissKind = "mqtt-wildcard" // + or # written where * is needed
+	MissShare        NearMissKind = "share"         // a shared subscription, whose filter begins with $share/NAME/
 	MissCase         NearMissKind = "case"          // differs only in upper and lower case
+	MissSlash        NearMissKind = "slash"         // differs only in a slash at an end, or two in a row
+	MissLevel        NearMissKind = "level"         // ends one level too high or begins one too low
 	MissExcluded     NearMissKind = "excluded"      // NotResource leaves the resource out
+	MissOtherAction  NearMissKind = "other-action"  // a related action is allowed on it, such as iot:Publish for iot:RetainPublish
 	MissResource     NearMissKind = "resource"      // another resource
 	MissAction       NearMissKind = "action"        // no statement allows the action
 	MissNoPolicy     NearMissKind = "no-policy"     // nothing is attached
@@ -27,11 +31,13 @@ const (
 type NearMiss struct {
 	Kind      NearMissKind  `json:"kind"`
 	Statement *StatementRef `json:"statement,omitempty"`
-	Pattern   string        `json:"pattern,omitempty"` // the resource or action as written
+	Pattern   string        `json:"pattern,omitempty"`  // the resource or action as written
+	Variable  string        `json:"variable,omitempty"` // MissVariable: its name
 	Sentence  string        `json:"sentence"`
 	Hint      string        `json:"hint"`
 
 	entry *entry
+	from  *pattern // MissResource: what is put into words if nothing comes closer
 }
 
 // nearMiss looks at each allow statement and keeps the closest.
@@ -55,16 +61,95 @@ func (s *Set) nearMiss(x *Explanation, e *eval) *NearMiss {
 			best, bestRank = miss, rank
 		}
 	}
+	if best == nil || bestRank >= rankOf(MissResource) {
+		if miss := s.missedSibling(x, e); miss != nil {
+			return miss
+		}
+	}
 	if best == nil {
 		return s.missedAction(e.req.Action)
 	}
+	best.describe(x, e)
 	return best
+}
+
+// siblings are the actions that are taken for one another.
+func (a Action) siblings() []Action {
+	switch a {
+	case RetainPublish:
+		return []Action{Publish}
+	case Publish:
+		return []Action{RetainPublish, Receive, Subscribe}
+	case Receive:
+		return []Action{Subscribe, Publish}
+	case Subscribe:
+		return []Action{Receive, Publish}
+	}
+	return nil
+}
+
+// missedSibling finds a statement that allows a related action on the resource, in
+// the resource type of that action.
+func (s *Set) missedSibling(x *Explanation, e *eval) *NearMiss {
+	for _, sibling := range x.Action.siblings() {
+		moved, ok := withKind(x.Resource, sibling.ResourceKind())
+		if !ok {
+			return nil
+		}
+		text := subject{b: moved}
+		for i := range s.allow {
+			en := &s.allow[i]
+			if !en.matchesAction(sibling) || en.matchesAction(x.Action) || !en.matchesResource(e, &text) || !en.matchesConditions(e) {
+				continue
+			}
+			ref := en.ref()
+			miss := &NearMiss{Kind: MissOtherAction, Statement: &ref, Pattern: string(sibling), entry: en,
+				Sentence: fmt.Sprintf("%s is missing: %s allows only %s there.", x.Action, ref, sibling),
+				Hint:     fmt.Sprintf("add %q to Action of %s", x.Action, ref)}
+			if sibling.ResourceKind() != x.Action.ResourceKind() {
+				miss.Hint = fmt.Sprintf("add a statement that allows %s on %q", x.Action, en.asKind(e, &text, x))
+			}
+			return miss
+		}
+	}
+	return nil
+}
+
+// asKind gives the resource that matched a text in the type that the request's
+// action is checked against.
+func (en *entry) asKind(e *eval, text *subject, x *Explanation) string {
+	if !en.source.NotResource {
+		for _, p := range en.resources {
+			moved, ok := withKind(p.source, x.Action.ResourceKind())
+			if ok && p.match(e, text) {
+				return moved
+			}
+		}
+	}
+	return x.Resource
+}
+
+// withKind puts another resource type into an ARN.
+func withKind(arn, kind string) (string, bool) {
+	parts := splitARN(arn)
+	if len(parts) != 6 || kind == "" {
+		return "", false
+	}
+	_, rest, found := strings.Cut(parts[5], "/")
+	if !found {
+		return "", false
+	}
+	parts[5] = kind + "/" + rest
+	return strings.Join(parts, ":"), true
 }
 
 func missOrder() []NearMissKind {
 	return []NearMissKind{MissCondition, MissVariable, MissVersion, MissResourceKind, MissLocation,
-		MissMQTTWildcard, MissCase, MissExcluded, MissResource, MissAction, MissNoPolicy}
+		MissMQTTWildcard, MissShare, MissCase, MissSlash, MissLevel, MissExcluded, MissOtherAction, MissResource, MissAction, MissNoPolicy}
 }
+
+// NearMissKinds lists the kinds, from the closest miss to the farthest.
+func NearMissKinds() []NearMissKind { return missOrder() }
 
 func rankOf(kind NearMissKind) int {
 	for i, k := range missOrder() {
@@ -124,7 +209,7 @@ func examine(x *Explanation, e *eval, en *entry) *NearMiss {
 	for i, p := range en.resources {
 		miss := examinePattern(x, e, en, p, &text)
 		if miss == nil {
-			miss = missedResource(x, en.source.Resources[i])
+			miss = &NearMiss{Kind: MissResource, Pattern: p.source, from: p}
 		}
 		if i == 0 || rankOf(miss.Kind) < rankOf(best.Kind) || rankOf(miss.Kind) == rankOf(best.Kind) && closer(miss, best, x.Resource) {
 			best = miss
@@ -154,7 +239,7 @@ func missedCondition(x *Explanation, en *entry) *NearMiss {
 func missedExclusion(e *eval, en *entry) *NearMiss {
 	for _, v := range variablesOf(e, en) {
 		if !v.Resolved {
-			return &NearMiss{Kind: MissVariable,
+			return &NearMiss{Kind: MissVariable, Variable: v.Name,
 				Sentence: fmt.Sprintf("${%s} in NotResource of %s has no value: %s.", v.Name, en.ref(), v.Reason),
 				Hint:     "an Allow with NotResource grants nothing while one of its variables has no value"}
 		}
@@ -163,10 +248,28 @@ func missedExclusion(e *eval, en *entry) *NearMiss {
 		Hint: "remove it from NotResource, or allow it in another statement"}
 }
 
-func missedResource(x *Explanation, source string) *NearMiss {
-	return &NearMiss{Kind: MissResource, Pattern: source,
-		Sentence: fmt.Sprintf("The nearest resource is %q, which does not match.", source),
-		Hint:     fmt.Sprintf("add %q to Resource, or use * for the part that varies", x.Resource)}
+// describe words a resource that isn't like the request's in any way that has a
+// kind of its own.
+func (n *NearMiss) describe(x *Explanation, e *eval) {
+	p := n.from
+	if p == nil {
+		return
+	}
+	n.Sentence = fmt.Sprintf("The nearest resource is %q, which does not match.", p.source)
+	n.Hint = fmt.Sprintf("add %q to Resource, or use * for the part that varies", x.Resource)
+	if p.hasVars && p.resolved(e) {
+		n.Sentence = fmt.Sprintf("The nearest resource is %q, which stands for %q here and does not match.", p.source, p.rendered(e))
+	}
+}
+
+// rendered is the pattern with the values of its variables.
+func (p *pattern) rendered(e *eval) string {
+	source := p.source
+	p.variables(func(v *piece) bool {
+		source = strings.ReplaceAll(source, v.text, v.value(e))
+		return true
+	})
+	return source
 }
 
 // examinePattern tries one change after another and tells the one that would have made the pattern match.
@@ -177,9 +280,9 @@ func examinePattern(x *Explanation, e *eval, en *entry, p *pattern, text *subjec
 		return err == nil && changed.match(e, text)
 	}
 	if v, ok := firstUnresolved(e, p); ok && matches(wildUnresolved(e, p), mode) {
-		return &NearMiss{Kind: MissVariable, Pattern: p.source,
+		return &NearMiss{Kind: MissVariable, Pattern: p.source, Variable: v.key.text,
 			Sentence: fmt.Sprintf("%s in %q has no value: %s.", v.text, p.source, e.unresolvedReason(&v.key)),
-			Hint:     "give the variable a value, or write the resource without it"}
+			Hint:     e.unresolvedHint(&v.key)}
 	}
 	if !mode.variables && strings.Contains(p.source, "${") && matches(p.source, patternMode{variables: true, wildcards: true}) {
 		return &NearMiss{Kind: MissVersion, Pattern: p.source,
@@ -201,7 +304,74 @@ func examinePattern(x *Explanation, e *eval, en *entry, p *pattern, text *subjec
 			Sentence: fmt.Sprintf("+ and # are ordinary characters in a policy, so %q matches only itself.", p.source),
 			Hint:     fmt.Sprintf("write %q", starred)}
 	}
-	return examineCase(x, e, p, mode)
+	if miss := examineShare(x, e, p); miss != nil {
+		return miss
+	}
+	if miss := examineCase(x, e, p, mode); miss != nil {
+		return miss
+	}
+	return examineEnds(x, p, matches, mode)
+}
+
+// examineShare looks whether the filter inside of a shared subscription matches.
+func examineShare(x *Explanation, e *eval, p *pattern) *NearMiss {
+	before, shared, found := strings.Cut(x.Resource, ":topicfilter/$share/")
+	_, inner, named := strings.Cut(shared, "/")
+	if !found || !named || !p.match(e, &subject{b: before + ":topicfilter/" + inner}) {
+		return nil
+	}
+	head, filter, found := strings.Cut(p.source, ":topicfilter/")
+	if !found {
+		return nil
+	}
+	return &NearMiss{Kind: MissShare, Pattern: p.source,
+		Sentence: fmt.Sprintf("%q matches the filter, but a shared subscription is asked for by its whole text.", p.source),
+		Hint:     fmt.Sprintf("write %q", head+":topicfilter/$share/*/"+filter)}
+}
+
+// examineEnds changes slashes and the last level.
+func examineEnds(x *Explanation, p *pattern, matches func(string, patternMode) bool, mode patternMode) *NearMiss {
+	s, resource := p.source, x.Resource
+	name := ""
+	if parts := splitARN(s); len(parts) == 6 {
+		_, name, _ = strings.Cut(parts[5], "/")
+	}
+	head := strings.TrimSuffix(s, name)
+	if name == "" {
+		return nil
+	}
+	for _, try := range []struct {
+		worth   bool // spares the parsing of what can't match
+		changed string
+	}{
+		{strings.HasSuffix(resource, "/"), s + "/"},
+		{strings.HasSuffix(s, "/"), strings.TrimSuffix(s, "/")},
+		{strings.Contains(resource, "//"), head + "/" + name},
+		{strings.HasPrefix(name, "/"), head + strings.TrimPrefix(name, "/")},
+		{strings.Contains(name, "//"), head + strings.ReplaceAll(name, "//", "/")},
+	} {
+		changed := try.changed
+		if try.worth && matches(changed, mode) {
+			return &NearMiss{Kind: MissSlash, Pattern: s,
+				Sentence: fmt.Sprintf("%q differs from the resource only in a slash.", s),
+				Hint:     fmt.Sprintf("every slash counts; write %q, or send what the policy says", changed)}
+		}
+	}
+	if above, found := strings.CutSuffix(s, "/*"); found && name != "*" && matches(above, mode) {
+		return &NearMiss{Kind: MissLevel, Pattern: s,
+			Sentence: fmt.Sprintf("%q begins one level below the resource.", s),
+			Hint:     fmt.Sprintf("add %q", above)}
+	}
+	above := strings.TrimSuffix(s, "/")
+	if !strings.ContainsAny(s, "*?$") && !strings.HasPrefix(resource, above) {
+		return nil
+	}
+	if below := above + "/*"; matches(below, mode) {
+		return &NearMiss{Kind: MissLevel, Pattern: s,
+			Sentence: fmt.Sprintf("%q ends above the resource.", s),
+			Hint:     fmt.Sprintf("for everything below it add %q", below)}
+	}
+	return nil
 }
 
 func examineCase(x *Explanation, e *eval, p *pattern, mode patternMode) *NearMiss {

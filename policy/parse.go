@@ -50,8 +50,9 @@ func ParseWith(text []byte, options ParseOptions) (*Document, error) {
 }
 
 type parser struct {
-	text []byte
-	mode patternMode
+	text  []byte
+	whole string // the document, which statements are parts of
+	mode  patternMode
 }
 
 func (p *parser) fail(n *node, member, hint, format string, args ...any) *SyntaxError {
@@ -88,7 +89,8 @@ func (p *parser) document(root *node) (*Document, *SyntaxError) {
 	if root.kind != nodeObject {
 		return nil, p.fail(root, "", `begin with {"Version":"2012-10-17","Statement":[...]}`, "a policy is an object, not %s", root.kind)
 	}
-	doc := &Document{text: string(p.text), version: Version2008}
+	p.whole = string(p.text)
+	doc := &Document{text: p.whole, version: Version2008}
 	var list *node
 	for i := range root.members {
 		m := &root.members[i]
@@ -164,6 +166,7 @@ func (p *parser) statement(n *node, path string) (*statement, *SyntaxError) {
 		return nil, p.fail(n, path, "", "a statement is an object, not %s", n.kind)
 	}
 	st := &statement{}
+	st.source.Text = p.whole[n.offset:n.end]
 	where := syntaxErrorAt(p.text, n.offset, "", "", "")
 	st.source.Line, st.source.Column = where.Line, where.Column
 	for i := range n.members {

@@ -1,6 +1,9 @@
 package policy
 
-import "slices"
+import (
+	"fmt"
+	"slices"
+)
 
 // Decision is the answer to a request. The zero value denies.
 type Decision uint8
@@ -26,6 +29,17 @@ func (d Decision) String() string {
 
 // MarshalText gives String.
 func (d Decision) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
+// UnmarshalText reads what MarshalText gives.
+func (d *Decision) UnmarshalText(text []byte) error {
+	for _, known := range []Decision{ImplicitDeny, ExplicitDeny, Allowed} {
+		if known.String() == string(text) {
+			*d = known
+			return nil
+		}
+	}
+	return fmt.Errorf("%q is no decision", text)
+}
 
 // Named is a document under the name of its policy.
 type Named struct {
@@ -53,6 +67,9 @@ type Set struct {
 // Timeless tells that no statement looks at the time: the answer to a request
 // then holds as long as its variables do.
 func (s *Set) Timeless() bool { return !s.timed }
+
+// Names lists the policies of the set, as they were given.
+func (s *Set) Names() []string { return slices.Clone(s.names) }
 
 // Compile makes a Set. A Named without a document counts as a policy without
 // statements. Without any allow, everything is denied.

@@ -1,6 +1,7 @@
 package trace
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -29,15 +30,22 @@ type Recorder struct {
 	// attempt is nil once Connected handed it over: an idle connection then
 	// holds its id alone.
 	attempt *imprint.Attempt
-	late    []imprint.Step    // steps after Connected
-	thing   imprint.ThingName // that came of it after Connected
-	skipped int               // steps that there was no room for
-	failed  bool              // a late step failed
-	ended   bool
+	// unsampled, when not nil, is the attempt of a device that was let in and isn't
+	// kept, without its steps: it is when a later one fails.
+	unsampled *imprint.Attempt
+	late      []imprint.Step    // steps after Connected
+	thing     imprint.ThingName // that came of it after Connected
+	skipped   int               // steps that there was no room for
+	failed    bool              // a late step failed
+	ended     bool
 }
 
-// Begin starts the record of one accepted socket. Address is ip:port.
+// Begin starts the record of one accepted socket. Address is ip:port. It is nil when
+// nothing is recorded.
 func (l *Log) Begin(address string) *Recorder {
+	if l.opts.Off {
+		return nil
+	}
 	now := l.clock()
 	id := NewID(now)
 	return &Recorder{log: l, id: id, attempt: &imprint.Attempt{
@@ -87,12 +95,40 @@ func (r *Recorder) Info(step, format string, args ...any) {
 	r.add(imprint.Step{Name: step, Verdict: imprint.VerdictInfo, Detail: sprintf(format, args)})
 }
 
-// Fail adds the step that failed, with the code and the fix of the error.
+// Fail adds the step that failed, with the code and the fix of the error, and what a
+// policy was asked if the error tells that.
 func (r *Recorder) Fail(step string, err error) {
-	r.add(imprint.Step{
+	s := imprint.Step{
 		Name: step, Verdict: imprint.VerdictFailed, Code: imprint.CodeOf(err),
 		Detail: err.Error(), Fix: imprint.HintOf(err),
-	})
+	}
+	var denial interface {
+		Asked() (action, resource string)
+	}
+	if errors.As(err, &denial) {
+		s.Action, s.Resource = denial.Asked()
+	}
+	r.add(s)
+}
+
+// Allowed adds what a policy allowed, unless that would take the place of other
+// steps.
+func (r *Recorder) Allowed(step, action, resource string) {
+	if r == nil || r.full() {
+		return
+	}
+	r.add(imprint.Step{Name: step, Verdict: imprint.VerdictOK, Detail: "allowed", Action: action, Resource: resource})
+}
+
+// full tells that there is no room but for the end.
+func (r *Recorder) full() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	steps := len(r.late)
+	if r.attempt != nil {
+		steps = len(r.attempt.Steps)
+	}
+	return steps >= maxSteps-2
 }
 
 func sprintf(format string, args []any) string {
@@ -112,7 +148,7 @@ func (r *Recorder) add(s imprint.Step) {
 		return
 	}
 	s.At = r.log.clock()
-	s.Detail, s.Fix = bounded(s.Detail), bounded(s.Fix)
+	s.Detail, s.Fix, s.Resource = bounded(s.Detail), bounded(s.Fix), bounded(s.Resource)
 	steps := &r.late
 	if r.attempt != nil {
 		steps = &r.attempt.Steps
@@ -150,7 +186,12 @@ func (r *Recorder) Connected() {
 		return
 	}
 	r.attempt.Outcome = imprint.OutcomeConnected
-	r.log.put(entry{attempt: r.attempt}, false)
+	if r.log.samples(r.attempt) {
+		r.log.put(entry{attempt: r.attempt}, false)
+	} else {
+		r.attempt.Steps = nil
+		r.unsampled = r.attempt
+	}
 	r.attempt, r.skipped = nil, 0
 }
 
@@ -167,6 +208,10 @@ func (r *Recorder) End(outcome imprint.Outcome, code imprint.Code) {
 	}
 	r.ended = true
 	now := r.log.clock()
+	if r.unsampled != nil {
+		r.endUnsampled(now, code)
+		return
+	}
 	if r.attempt == nil {
 		r.log.put(entry{end: &ending{id: r.id, at: now, outcome: imprint.OutcomeClosed, code: code, steps: r.late, thing: r.thing}}, r.failed)
 		return
@@ -175,6 +220,36 @@ func (r *Recorder) End(outcome imprint.Outcome, code imprint.Code) {
 	r.attempt = nil
 	a.Outcome, a.Code, a.EndedAt = outcome, code, now
 	r.log.put(entry{attempt: a}, (outcome == imprint.OutcomeRefused && code != imprint.CodeOverloaded) || outcome == imprint.OutcomeProvisioned)
+}
+
+// samples says whether the attempt of a device that is let in is kept: always when a
+// step failed.
+func (l *Log) samples(a *imprint.Attempt) bool {
+	for i := range a.Steps {
+		if a.Steps[i].Verdict == imprint.VerdictFailed {
+			return true
+		}
+	}
+	return l.successes == nil || l.successes.AllowN(l.clock(), 1)
+}
+
+// endUnsampled forgets an attempt of which nothing is kept, unless a step failed or a
+// device was provisioned. The lock is held.
+func (r *Recorder) endUnsampled(now time.Time, code imprint.Code) {
+	a := r.unsampled
+	r.unsampled = nil
+	if !r.failed && r.thing == "" {
+		r.log.unsampled.Add(1)
+		return
+	}
+	a.Steps = append([]imprint.Step{{
+		At: a.At, Name: "trace", Verdict: imprint.VerdictInfo, Detail: "the steps before CONNACK weren't kept: many devices were let in at that time",
+	}}, r.late...)
+	a.Outcome, a.Code, a.EndedAt = imprint.OutcomeClosed, code, now
+	if r.thing != "" {
+		a.Thing = r.thing
+	}
+	r.log.put(entry{attempt: a}, true)
 }
 
 // Began is when the connection was accepted; zero after Connected.

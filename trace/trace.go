@@ -15,6 +15,8 @@
 // the end of a connection with a failed step, are never dropped (the connection
 // waits while the queue is full); others, and those that were refused because
 // the server is overloaded, are dropped, and counted, when the queue is full.
+// Of devices that are let in, so many attempts are kept in a second
+// (Options.SuccessRate), and the others counted; one with a failed step is kept always.
 // Of a device that fails in the same way again and again, the first attempts are
 // kept, and the others counted (Options.FoldAfter): no failure goes unseen.
 // Attempts are kept for Options.Retention and up to Options.Keep in number. Of
@@ -36,11 +38,14 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/imprint-iot/imprint"
 )
 
 // Options tune a Log. Zero values give the defaults in brackets.
 type Options struct {
+	Off       bool          // nothing is recorded; for measuring what recording costs
 	Queue     int           // attempts waiting to be written [4096]
 	Batch     int           // attempts written in one store update [256]
 	Linger    time.Duration // how long a batch waits for company [100 ms]
@@ -50,7 +55,11 @@ type Options struct {
 	// whole in five minutes; further ones are counted with the last [3]. Below 0 all
 	// are kept.
 	FoldAfter int
-	Logger    *slog.Logger // [slog.Default]
+	// SuccessRate is how many attempts of devices that were let in are kept in a second
+	// [100], and twice as many at once. Of others nothing is kept, unless a step fails
+	// later. Below 0 all are kept.
+	SuccessRate int
+	Logger      *slog.Logger // [slog.Default]
 }
 
 func (o Options) withDefaults() Options {
@@ -72,6 +81,9 @@ func (o Options) withDefaults() Options {
 	if o.FoldAfter == 0 {
 		o.FoldAfter = 3
 	}
+	if o.SuccessRate == 0 {
+		o.SuccessRate = 100
+	}
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
@@ -81,7 +93,9 @@ func (o Options) withDefaults() Options {
 // Counters are what the log has done since it began.
 type Counters struct {
 	// Folded are attempts that are counted with another one, in its Repeats.
-	Written, Dropped, Failed, Trimmed, Folded uint64
+	// Unsampled are those of devices that were let in while so many came that not all
+	// were kept (Options.SuccessRate).
+	Written, Dropped, Failed, Trimmed, Folded, Unsampled uint64
 }
 
 // entry is one thing to write: a whole attempt, the end of one that was written
@@ -125,7 +139,9 @@ type Log struct {
 	folds *folds // the writer's
 	told  atomic.Pointer[func([]imprint.Attempt)]
 
-	written, dropped, failed, trimmed, folded atomic.Uint64
+	successes *rate.Limiter // nil: all are kept
+
+	written, dropped, failed, trimmed, folded, unsampled atomic.Uint64
 }
 
 // NewLog starts the writer of attempts. Close ends it.
@@ -136,6 +152,9 @@ func NewLog(store imprint.Store, clock imprint.Clock, opts Options) *Log {
 	}
 	l.queue = make(chan entry, l.opts.Queue)
 	l.folds = newFolds(l.opts.FoldAfter)
+	if l.opts.SuccessRate > 0 {
+		l.successes = rate.NewLimiter(rate.Limit(l.opts.SuccessRate), 2*l.opts.SuccessRate)
+	}
 	var work sync.WaitGroup
 	work.Go(l.run)
 	work.Go(l.trimmer)
@@ -159,7 +178,7 @@ func (l *Log) Watch(fn func([]imprint.Attempt)) {
 
 // Counters gives the present counts.
 func (l *Log) Counters() Counters {
-	return Counters{Written: l.written.Load(), Dropped: l.dropped.Load(), Failed: l.failed.Load(), Trimmed: l.trimmed.Load(), Folded: l.folded.Load()}
+	return Counters{Written: l.written.Load(), Dropped: l.dropped.Load(), Failed: l.failed.Load(), Trimmed: l.trimmed.Load(), Folded: l.folded.Load(), Unsampled: l.unsampled.Load()}
 }
 
 // Append adds steps to an attempt from outside of its connection, such as those of

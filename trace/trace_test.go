@@ -123,10 +123,58 @@ func TestAttemptsCarryTheirStepsAndFixes(t *testing.T) {
 	}
 }
 
+// asked is an error that tells what a policy was asked.
+type asked struct{}
+
+func (asked) Error() string           { return "no" }
+func (asked) Asked() (string, string) { return "iot:Publish", "arn:" + strings.Repeat("x", 10_000) }
+
+// What policies were asked is kept with their decision; what they allowed never takes
+// the place of what failed.
+func TestDecisionsOfPoliciesAreKept(t *testing.T) {
+	t.Parallel()
+	store := openStore(t)
+	l := trace.NewLog(store, clock, trace.Options{Logger: quiet()})
+	defer l.Close()
+	few := l.Begin("192.0.2.1:1")
+	few.Connected()
+	few.Allowed("policy.publish", "iot:Publish", "arn:y")
+	few.End(imprint.OutcomeClosed, imprint.CodeClientDisconnect)
+	rec := l.Begin("192.0.2.1:1")
+	rec.Connected()
+	for range 63 {
+		rec.Fail("publish", &imprint.Error{Code: imprint.CodePublishDenied, Err: asked{}})
+	}
+	for range 16 {
+		rec.Allowed("policy.publish", "iot:Publish", "arn:y")
+	}
+	rec.Fail("session", imprint.Errorf(imprint.CodeConnectionLost, "gone"))
+	rec.End(imprint.OutcomeClosed, imprint.CodeConnectionLost)
+	flush(t, l)
+	a, _ := attempt(t, store, few.ID())
+	if len(a.Steps) != 1 || a.Steps[0].Verdict != imprint.VerdictOK || a.Steps[0].Action != "iot:Publish" || a.Steps[0].Resource != "arn:y" || a.Steps[0].Detail != "allowed" {
+		t.Errorf("got steps %+v, want one that was allowed", a.Steps)
+	}
+	a, _ = attempt(t, store, rec.ID())
+	failed, allowed := 0, 0
+	for _, s := range a.Steps {
+		switch {
+		case s.Verdict == imprint.VerdictFailed && s.Action == "iot:Publish" && len(s.Resource) > 2000 && len(s.Resource) < 2100:
+			failed++
+		case s.Verdict == imprint.VerdictOK:
+			allowed++
+		}
+	}
+	if failed != 63 || allowed != 0 || a.Steps[len(a.Steps)-1].Name != "session" {
+		t.Errorf("got %d failed and %d allowed of %d steps, the last %+v", failed, allowed, len(a.Steps), a.Steps[len(a.Steps)-1])
+	}
+}
+
 func TestANilRecorderRecordsNothing(t *testing.T) {
 	t.Parallel()
 	var rec *trace.Recorder
 	rec.OK("a", "b")
+	rec.Allowed("a", "b", "c")
 	rec.Info("a", "b")
 	rec.Fail("a", errors.New("b"))
 	rec.Describe(func(*imprint.Attempt) { t.Error("called") })

@@ -78,6 +78,9 @@ type Step struct {
 	Code    string    `api:"body code String"`
 	Detail  string    `api:"body detail String"`
 	Fix     string    `api:"body fix String"`
+	// What a policy was asked, where the step is its decision.
+	Action   string `api:"body action String"`
+	Resource string `api:"body resource String"`
 }
 
 var codec = restjson.New(restjson.Shapes{
@@ -174,6 +177,16 @@ func (r Recorded) list(ctx context.Context, caller awsapi.Caller, in *ListAttemp
 	return out, err
 }
 
+// Find lists the attempts that a filter selects of those that are recorded under what
+// a person pasted; empty selects all.
+func Find(tx imprint.ReadTx, filter imprint.AttemptFilter, page imprint.Page, match string) ([]imprint.Attempt, string, error) {
+	forms := []string{""}
+	if match != "" {
+		forms = formsOf(match)
+	}
+	return Recorded{}.page(tx, filter, page, forms)
+}
+
 // firstForm lists what the first form finds that anything at all is recorded
 // under: a thing's name may look like a serial number.
 func firstForm(tx imprint.ReadTx, filter imprint.AttemptFilter, page imprint.Page, forms []string) ([]imprint.Attempt, string, error) {
@@ -237,6 +250,7 @@ func present(a imprint.Attempt) Attempt {
 	for _, s := range a.Steps {
 		out.Steps = append(out.Steps, Step{
 			At: s.At, Name: s.Name, Verdict: string(s.Verdict), Code: string(s.Code), Detail: s.Detail, Fix: s.Fix,
+			Action: s.Action, Resource: s.Resource,
 		})
 	}
 	return out

@@ -143,6 +143,20 @@ func recorded() []imprint.Attempt {
 func TestWhatAPersonPastesIsFound(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, recorded()...)
+	// What the device that was let in is known by.
+	err := w.store.Update(t.Context(), func(tx imprint.Tx) error {
+		err := tx.PutCertificate(imprint.Certificate{Tenant: home, ID: certificate, Serial: serial, PEM: "PEM"})
+		if err == nil {
+			err = tx.PutThing(imprint.Thing{Tenant: home, Name: "AA:BB:CC:DD:EE:FF"})
+		}
+		if err == nil {
+			err = tx.PutThingAttachment(imprint.ThingAttachment{Tenant: home, Thing: "AA:BB:CC:DD:EE:FF", Certificate: certificate})
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, row := range []struct{ name, match, want string }{
 		{"certificate id", certificate, "0"},
 		{"certificate id in upper case, with its leading zero", strings.ToUpper(certificate), "0"},

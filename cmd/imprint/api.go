@@ -18,6 +18,7 @@ import (
 	"github.com/imprint-iot/imprint/awsapi"
 	"github.com/imprint-iot/imprint/awsapi/attempts"
 	"github.com/imprint-iot/imprint/awsapi/claims"
+	"github.com/imprint-iot/imprint/awsapi/explain"
 	"github.com/imprint-iot/imprint/awsapi/iot"
 	"github.com/imprint-iot/imprint/awsapi/iotdata"
 	"github.com/imprint-iot/imprint/awsapi/lambda"
@@ -35,12 +36,13 @@ func (s *server) newAPI() (*http.Server, error) {
 		return nil, err
 	}
 	recorded := attempts.Recorded{Store: s.store, Flush: s.trace.Flush, Home: s.home}
+	explainer := explain.Explainer{Store: s.store, Identities: s.identities, Clock: s.clock, Flush: s.trace.Flush}
 	guards := claims.Guards{Store: s.store, Clock: s.clock, Resumed: s.claims.Resume}
 	mux, err := awsapi.NewMux(awsapi.Config{
 		Verifier: verifier, Translate: iot.Translate, Observe: s.observe, Now: s.clock,
 		Allow: s.callers.allow, Authorize: s.authorize,
-	}, slices.Concat(iot.Operations(), attempts.Operations(), claims.Operations(), users.Operations()),
-		slices.Concat(s.service.Routes(), recorded.Routes(), guards.Routes(), s.directory().Routes()))
+	}, slices.Concat(iot.Operations(), attempts.Operations(), claims.Operations(), users.Operations(), explain.Operations()),
+		slices.Concat(s.service.Routes(), recorded.Routes(), guards.Routes(), s.directory().Routes(), explainer.Routes()))
 	if err != nil {
 		return nil, err
 	}

@@ -78,6 +78,10 @@ type step struct {
 	Code    string  `json:"code,omitempty"`
 	Detail  string  `json:"detail,omitempty"`
 	Fix     string  `json:"fix,omitempty"`
+
+	// What a policy was asked, where the step is its decision.
+	Action   string `json:"action,omitempty"`
+	Resource string `json:"resource,omitempty"`
 }
 
 // query is what to ask ListAttempts for.
@@ -382,7 +386,11 @@ func printAttempt(w io.Writer, a attempt) error {
 	for _, s := range a.Steps {
 		// Every mark is painted, so that all are as long for the table.
 		mark := map[string]string{"ok": paint(good, "ok"), "failed": paint(bad, "FAILED"), "info": paint(plain, "")}[s.Verdict]
-		_, _ = fmt.Fprintf(table, "  %+.1f ms\t%s\t%s\t%s\n", (s.At-a.Began)*1000, s.Name, mark, s.Detail)
+		detail := s.Detail
+		if s.Action != "" && !strings.Contains(detail, s.Action) {
+			detail = fmt.Sprintf("%s on %s is %s", s.Action, s.Resource, detail)
+		}
+		_, _ = fmt.Fprintf(table, "  %+.1f ms\t%s\t%s\t%s\n", (s.At-a.Began)*1000, s.Name, mark, detail)
 		if s.Fix != "" {
 			_, _ = fmt.Fprintf(table, "\t\t%s\t%s\n", paint(plain, ""), paint(bold, "-> "+s.Fix))
 		}

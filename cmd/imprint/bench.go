@@ -30,6 +30,7 @@ compare the CPU time of the two. Nothing else is touched.`,
 	cmd.AddCommand(
 		handshake,
 		newBenchRun("jitp", "Measure first connections with just-in-time provisioning", 2500, &bench.Options{}, bench.JITP),
+		newBenchRun("trace", "Measure what the trace of attempts costs", 3000, &bench.Options{}, bench.Tracing),
 		newBenchClaim(), newBenchBulk(), newBenchFunction(),
 		newBenchBroker(), newBenchServer(), newBenchBare(),
 		newBenchChild(bench.EchoCommand, "Run the process that echoes for a bench", bench.Echo),

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/broker"
 	"github.com/imprint-iot/imprint/gateway"
 )
 
@@ -116,6 +117,9 @@ type Config struct {
 	// ThingTypeDeletionDelay is how long a thing type stays after it was
 	// deprecated, until it can be deleted. Default 5m; 0: no time.
 	ThingTypeDeletionDelay time.Duration `koanf:"thing-type-deletion-delay"`
+	// Trace is whether attempts are recorded. Default true. Without it nobody is told
+	// why a device isn't connected: it is for measuring what the trace costs.
+	Trace bool `koanf:"trace"`
 	// TraceRetention is how long attempts are kept. Default 168h.
 	TraceRetention time.Duration `koanf:"trace-retention"`
 	// TraceKeep is how many attempts are kept at most. Default 1000000.
@@ -124,6 +128,10 @@ type Config struct {
 	// kept whole in five minutes; further ones are counted with the last. Default 3;
 	// 0: all are kept.
 	TraceFoldAfter int `koanf:"trace-fold-after"`
+	// TraceSuccessRate is how many attempts per second of devices that were let in
+	// are kept; of others only the number, unless a step fails later. Default 100; 0:
+	// all are kept.
+	TraceSuccessRate int `koanf:"trace-success-rate"`
 	// RSAKeyPool is how many RSA keys are kept ready for
 	// CreateKeysAndCertificate. Default 16.
 	RSAKeyPool int `koanf:"rsa-key-pool"`
@@ -161,7 +169,7 @@ func addServeFlags(f *pflag.FlagSet) {
 	f.StringSlice("tls-key", nil, "PEM file of its key, in the same order")
 	f.String("tls-roots", "", "PEM file of the roots that clients verify it with (default: their system's)")
 	f.Duration("handshake-timeout", 10*time.Second, "bound of the TLS handshake")
-	f.Duration("connect-timeout", 10*time.Second, "bound of the wait for CONNECT")
+	f.Duration("connect-timeout", broker.DefaultOptions().ConnectTimeout, "bound of the wait for CONNECT")
 	f.Int("max-handshakes", 2048, "bound of connections that aren't admitted yet")
 	f.Int("max-pending-per-address", 512, "bound of those from one address")
 	f.Int("max-connections", 1_000_000, "bound of all device connections")
@@ -176,8 +184,10 @@ func addServeFlags(f *pflag.FlagSet) {
 	f.Int("api-rate", 500, "control-plane requests per second of one access key (0: no bound)")
 	f.Int("https-publish-rate", 100, "messages per second of one certificate over HTTPS (0: no bound)")
 	f.Duration("thing-type-deletion-delay", imprint.ThingTypeDeletionDelay, "how long a deprecated thing type stays (0: no time)")
+	f.Bool("trace", true, "record devices' attempts; off only to measure what that costs")
 	f.Duration("trace-retention", 168*time.Hour, "how long attempts are kept")
 	f.Int("trace-keep", 1_000_000, "how many attempts are kept")
+	f.Int("trace-success-rate", 100, "attempts per second of devices that are let in that are kept (0: all)")
 	f.Int("trace-fold-after", 3, "attempts of a device that fail alike kept whole in five minutes, before they are only counted (0: all)")
 	f.Int("rsa-key-pool", 16, "RSA keys kept ready for CreateKeysAndCertificate")
 	f.String("log-format", "text", "text or json")
@@ -302,6 +312,7 @@ func (c Config) checkNumbers() error {
 		{"api-rate", c.APIRate, 0},
 		{"https-publish-rate", c.HTTPSPublishRate, 0},
 		{"trace-keep", c.TraceKeep, 1},
+		{"trace-success-rate", c.TraceSuccessRate, 0},
 		{"trace-fold-after", c.TraceFoldAfter, 0},
 		{"rsa-key-pool", c.RSAKeyPool, 1},
 	} {

@@ -26,7 +26,8 @@ type exitError int
 
 func (e exitError) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
 
-// run executes one command line. Exit codes: 0 done, 1 failed, 2 bad usage.
+// run executes one command line. Exit codes: 0 done, 1 failed, 2 bad usage, 3 the
+// answer is no.
 func run(args []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -67,6 +68,6 @@ func newRoot() *cobra.Command {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w (try: %s --help)", err, cmd.CommandPath())}
 	})
-	root.AddCommand(newServe(), newEnv(), newExplain(), newAttempts(), newUser(), newAccount(), newClaim(), newBulk(), newBench(), newTemplate(), newAdvise(), newVersion())
+	root.AddCommand(newServe(), newEnv(), newExplain(), newAttempts(), newDoctor(), newUser(), newAccount(), newClaim(), newBulk(), newPolicy(), newBench(), newTemplate(), newAdvise(), newVersion())
 	return root
 }

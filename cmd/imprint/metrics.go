@@ -168,6 +168,7 @@ func (m *metrics) watch(rooms metered) {
 	counter("imprint_attempts_written_total", "Attempts written to the trace.", func() uint64 { return t().Written })
 	counter("imprint_attempts_dropped_total", "Successful attempts that the trace had no room for.", func() uint64 { return t().Dropped })
 	counter("imprint_attempts_folded_total", "Refused attempts that were counted with an earlier one that failed in the same way.", func() uint64 { return t().Folded })
+	counter("imprint_attempts_unsampled_total", "Attempts of devices that were let in which weren't kept because many came at once.", func() uint64 { return t().Unsampled })
 	counter("imprint_attempts_failed_total", "Attempts that couldn't be written.", func() uint64 { return t().Failed })
 	counter("imprint_attempts_told_total", "Attempts published on $imprint/attempts/.", func() uint64 { told, _ := rooms.announcer.Counts(); return told })
 	counter("imprint_attempts_untold_total", "Attempts that weren't published there because subscribers didn't keep up.", func() uint64 { _, untold := rooms.announcer.Counts(); return untold })

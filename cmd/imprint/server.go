@@ -228,10 +228,14 @@ func (s *server) renewCertificates(ctx context.Context) error {
 
 // openTrace makes what attempts are recorded in.
 func (s *server) openTrace(context.Context) error {
-	options := trace.Options{Retention: s.config.TraceRetention, Keep: s.config.TraceKeep, FoldAfter: s.config.TraceFoldAfter, Logger: s.logger}
+	options := trace.Options{Off: !s.config.Trace, Retention: s.config.TraceRetention, Keep: s.config.TraceKeep, FoldAfter: s.config.TraceFoldAfter, Logger: s.logger}
+	if options.Off {
+		s.logger.Warn("attempts aren't recorded: nobody will be told why a device isn't connected (--trace)")
+	}
 	if options.FoldAfter == 0 {
 		options.FoldAfter = -1
 	}
+	options.SuccessRate = orNoBound(s.config.TraceSuccessRate)
 	s.trace = trace.NewLog(s.store, s.clock, options)
 	s.closeLater(s.trace.Close)
 	return nil

@@ -71,6 +71,7 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 		{"members are found below a group", testMembersBelow},
 		{"things are found by billing group", testBillingGroups},
 		{"attempts are found by what a person knows", testAttemptFilter},
+		{"attempts are found by what leads to their certificate", testAttemptsByWhatIsKnown},
 		{"attempts are trimmed", testTrim},
 		{"events come oldest first", testEvents},
 		{"deletes take what belongs along", testDeletes},

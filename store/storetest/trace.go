@@ -81,6 +81,70 @@ func testAttemptFilter(t *testing.T, h Harness) {
 	}
 }
 
+// testAttemptsByWhatIsKnown ensures that the attempts of a device that was let in are
+// found by the thing and the serial number that lead to its certificate now, and those
+// of one that wasn't by what they hold.
+func testAttemptsByWhatIsKnown(t *testing.T, h Harness) {
+	store := mustOpen(t, h)
+	failed := []imprint.Step{{Name: "x", Verdict: imprint.VerdictFailed}}
+	attempts := []imprint.Attempt{
+		{Tenant: here, CertificateID: certID(1), Serial: "ff", Thing: "one", ClientID: "one", Outcome: imprint.OutcomeConnected},
+		{Tenant: here, CertificateID: certID(1), Serial: "ff", Thing: "one", ClientID: "one", Outcome: imprint.OutcomeRefused},
+		{Tenant: here, CertificateID: certID(1), Serial: "ff", Thing: "two", ClientID: "two", Outcome: imprint.OutcomeClosed},
+		{Tenant: here, CertificateID: certID(1), Serial: "ff", Thing: "one", ClientID: "one", Outcome: imprint.OutcomeClosed, Steps: failed},
+		{Tenant: there, CertificateID: certID(1), Serial: "ff", Thing: "one", Outcome: imprint.OutcomeClosed},
+		{Tenant: here, CertificateID: certID(2), Serial: "fe", Thing: "one", Outcome: imprint.OutcomeClosed},
+	}
+	update(t, store, func(tx imprint.Tx) error {
+		for i, a := range attempts {
+			a.ID, a.At = attemptID(i), instant.Add(time.Duration(i)*time.Minute)
+			err := tx.PutAttempt(a)
+			if err != nil {
+				return err
+			}
+		}
+		for n, serial := range []string{"ff", "fe"} {
+			err := tx.PutCertificate(imprint.Certificate{Tenant: here, ID: certID(n + 1), Serial: serial, PEM: "PEM"})
+			if err != nil {
+				return err
+			}
+		}
+		for _, name := range []imprint.ThingName{"one", "two"} {
+			err := tx.PutThing(imprint.Thing{Tenant: here, Name: name})
+			if err == nil {
+				err = tx.PutThingAttachment(imprint.ThingAttachment{Tenant: here, Thing: name, Certificate: certID(1)})
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	expect := func(tenant imprint.Tenant, match, want string) {
+		t.Helper()
+		for _, limit := range []int{1, 7} {
+			got := walkAttempts(t, store, imprint.AttemptFilter{Tenant: tenant, Match: match}, imprint.Page{Limit: limit})
+			if got != want {
+				t.Errorf("%s of %s, by pages of %d: got %q, want %q", match, tenant, limit, got, want)
+			}
+		}
+	}
+	expect(here, "one", "310")
+	expect(here, "two", "2")
+	expect(here, "ff", "3210")
+	expect(here, "fe", "5")
+	expect(here, string(certID(1)), "3210")
+	expect(there, "one", "")
+	// What doesn't lead to the certificate any more finds what failed alone.
+	update(t, store, func(tx imprint.Tx) error { return tx.DeleteThingAttachment(here, "one", certID(1)) })
+	expect(here, "one", "31")
+	expect(here, "ff", "3210")
+	update(t, store, func(tx imprint.Tx) error {
+		return tx.PutThingAttachment(imprint.ThingAttachment{Tenant: here, Thing: "one", Certificate: certID(2)})
+	})
+	expect(here, "one", "531")
+}
+
 func backwards(s string) string {
 	reversed := ""
 	for _, r := range s {

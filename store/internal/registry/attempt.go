@@ -16,7 +16,7 @@ const attemptColumns = "id, tenant, at, certificate_id, serial, thing, client_id
 const attemptKind keyKind = "Ns"
 
 var putAttempt = upsert("attempts", 1,
-	"id", "tenant", "at", "certificate_id", "serial", "thing", "client_id", "address", "ip", "failed", "body")
+	"id", "tenant", "at", "certificate_id", "serial", "thing", "client_id", "address", "ip", "failed", "known", "body")
 
 // updateAttempt replaces what is in no index.
 const updateAttempt = "UPDATE attempts SET at = $2, body = $3 WHERE id = $1"
@@ -31,10 +31,11 @@ type attemptIndex struct {
 	client      imprint.ClientID
 	address     string
 	failed      bool
+	known       bool // see attemptKnown
 }
 
 func indexOfAttempt(a *imprint.Attempt) attemptIndex {
-	return attemptIndex{a.ID, a.Tenant, a.CertificateID, a.Serial, a.Thing, a.ClientID, a.Address, attemptFailed(a)}
+	return attemptIndex{a.ID, a.Tenant, a.CertificateID, a.Serial, a.Thing, a.ClientID, a.Address, attemptFailed(a), attemptKnown(a)}
 }
 
 func scanAttempt(t *Tx, r Rows, a *imprint.Attempt) error {
@@ -98,7 +99,7 @@ func (t *Tx) PutAttempt(a imprint.Attempt) error {
 		}
 	}
 	_, err = t.exec(putAttempt, a.ID, t.in(a.Tenant), millis(a.At), string(a.CertificateID), a.Serial, string(a.Thing),
-		string(a.ClientID), a.Address, a.Host(), flag(index.failed), string(text))
+		string(a.ClientID), a.Address, a.Host(), flag(index.failed), flag(index.known), string(text))
 	if err != nil {
 		return err
 	}
@@ -120,6 +121,17 @@ func attemptFailed(a *imprint.Attempt) bool {
 	return false
 }
 
+// attemptKnown says that an attempt's thing and serial number lead to its certificate
+// by the registry: the device was let in or provisioned. Their two indices then leave
+// it out.
+func attemptKnown(a *imprint.Attempt) bool {
+	switch a.Outcome {
+	case imprint.OutcomeConnected, imprint.OutcomeClosed, imprint.OutcomeProvisioned:
+		return a.CertificateID != "" && !attemptFailed(a)
+	}
+	return false
+}
+
 // Attempts implements imprint.TraceReader. Attempts are in the order of their
 // ids, which sort by time; so a list newest first ends at the first attempt
 // before Since.
@@ -135,6 +147,12 @@ func (t *Tx) Attempts(f imprint.AttemptFilter, p imprint.Page) ([]imprint.Attemp
 			return nil, "", err
 		}
 		q.from = from[0].(string)
+	}
+	if f.Match != "" {
+		q.certificates, err = t.behind(f)
+		if err != nil {
+			return nil, "", err
+		}
 	}
 	query, args := q.build(t, limit+1)
 	var found []imprint.Attempt
@@ -161,8 +179,27 @@ type attemptQuery struct {
 	filter    imprint.AttemptFilter
 	ascending bool
 	from      string
+	// certificates are those whose thing or serial number the match is.
+	certificates []imprint.CertificateID
 
 	args []any
+}
+
+// maxBehind bounds the certificates of a thing, or of a serial number, whose attempts
+// are looked at.
+const maxBehind = 10
+
+// behind gives the certificates that a thing's name or a serial number leads to.
+func (t *Tx) behind(f imprint.AttemptFilter) ([]imprint.CertificateID, error) {
+	scan := func(_ *Tx, r Rows, id *imprint.CertificateID) error { return r.Scan((*string)(id)) }
+	things, err := all(t, scan, "SELECT certificate_id FROM thing_principals WHERE tenant = $1 AND thing = $2 LIMIT $3",
+		t.in(f.Tenant), f.Match, int64(maxBehind))
+	if err != nil {
+		return nil, err
+	}
+	serials, err := all(t, scan, "SELECT id FROM certificates WHERE serial = $1 AND serial <> '' AND tenant = $2 LIMIT $3",
+		f.Match, t.in(f.Tenant), int64(maxBehind))
+	return append(things, serials...), err
 }
 
 func (q *attemptQuery) arg(value any) string {
@@ -215,8 +252,13 @@ func (q *attemptQuery) matches() []string {
 	for _, column := range []string{"certificate_id", "serial", "thing", "client_id"} {
 		selections = append(selections, column+" = "+match+" AND "+column+" <> ''")
 	}
+	selections[2] += " AND known = 0"
+	selections[3] += " AND known = 0"
 	// What equals the thing's name was selected by that.
-	selections[len(selections)-1] += " AND client_id <> thing"
+	selections[4] += " AND client_id <> thing"
+	for _, id := range q.certificates {
+		selections = append(selections, "certificate_id = "+q.arg(string(id))+" AND certificate_id <> '' AND known = 1 AND "+match+" IN (thing, serial)")
+	}
 	address := "ip = " + q.arg(imprint.HostOf(q.filter.Match)) + " AND ip <> ''"
 	_, _, err := net.SplitHostPort(q.filter.Match)
 	if err == nil {

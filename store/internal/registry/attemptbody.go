@@ -31,6 +31,9 @@ type loggedStep struct {
 	Code    imprint.Code    `json:"c,omitempty"`
 	Detail  string          `json:"d,omitempty"`
 	Fix     string          `json:"f,omitempty"`
+
+	Action   string `json:"a,omitempty"`
+	Resource string `json:"r,omitempty"`
 }
 
 // near bounds After.
@@ -48,7 +51,7 @@ func (b *attemptBody) writeSteps(at time.Time, steps []imprint.Step) {
 			b.Steps = steps
 			return
 		}
-		log[i] = loggedStep{After: int64(after), Name: s.Name, Verdict: s.Verdict, Code: s.Code, Detail: s.Detail, Fix: s.Fix}
+		log[i] = loggedStep{After: int64(after), Name: s.Name, Verdict: s.Verdict, Code: s.Code, Detail: s.Detail, Fix: s.Fix, Action: s.Action, Resource: s.Resource}
 	}
 	b.Log = log
 }
@@ -63,7 +66,10 @@ func (b *attemptBody) readSteps(at time.Time) []imprint.Step {
 	steps := make([]imprint.Step, len(b.Log))
 	for i := range b.Log {
 		s := &b.Log[i]
-		steps[i] = imprint.Step{At: at.Add(time.Duration(s.After)), Name: s.Name, Verdict: s.Verdict, Code: s.Code, Detail: s.Detail, Fix: s.Fix}
+		steps[i] = imprint.Step{
+			At: at.Add(time.Duration(s.After)), Name: s.Name, Verdict: s.Verdict, Code: s.Code, Detail: s.Detail, Fix: s.Fix,
+			Action: s.Action, Resource: s.Resource,
+		}
 	}
 	return steps
 }

@@ -21,6 +21,7 @@ func TestStepsComeBackWhole(t *testing.T) {
 		steps := []imprint.Step{
 			{At: first, Name: "tls", Verdict: imprint.VerdictOK, Detail: "a"},
 			{At: at.Add(2), Name: "ca", Verdict: imprint.VerdictFailed, Code: imprint.CodeCAInactive, Detail: "b", Fix: "c"},
+			{At: at.Add(3), Name: "policy.publish", Verdict: imprint.VerdictOK, Detail: "allowed", Action: "iot:Publish", Resource: "arn:aws:iot:us-east-1:000000000000:topic/a"},
 		}
 		var body attemptBody
 		body.writeSteps(at, steps)
