@@ -242,13 +242,14 @@ type background struct {
 	closed  bool
 }
 
-// Go starts fn, unless all is over.
-func (g *background) Go(fn func()) {
+// Go starts fn, unless all is over, and says whether it did.
+func (g *background) Go(fn func()) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if !g.closed {
 		g.running.Go(fn)
 	}
+	return !g.closed
 }
 
 func (g *background) close() {

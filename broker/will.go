@@ -71,11 +71,14 @@ func (b *Broker) publishWill(r *realm, w *will) {
 	c.done = func(err error) {
 		kept(err)
 		// Routing may read the registry, for which the ledger doesn't wait.
-		b.background.Go(func() {
+		started := b.background.Go(func() {
 			t.await()
 			defer t.leave()
 			b.sendWill(r, w)
 		})
+		if !started {
+			t.leave() // who waits behind it is still answered
+		}
 	}
 	b.ledger.awaitRoom(context.Background())
 	b.ledger.add(c)
