@@ -77,7 +77,8 @@ func (b *Broker) publishWill(r *realm, w *will) {
 			b.sendWill(r, w)
 		})
 		if !started {
-			t.leave() // who waits behind it is still answered
+			// Who waits behind it is still answered; the ledger waits for nobody.
+			go t.leave()
 		}
 	}
 	b.ledger.awaitRoom(context.Background())
