@@ -115,6 +115,9 @@ func readLists(file string) ([]revocationList, []*x509.Certificate, error) {
 		switch block.Type {
 		case "X509 CRL":
 			list, err := x509.ParseRevocationList(block.Bytes)
+			if err != nil && strings.Contains(err.Error(), "unsupported crl version") {
+				return lists, issuers, errors.New("it is a list of version 1; let openssl make one of version 2: openssl ca -gencrl -crlexts SECTION, and in the section of its configuration authorityKeyIdentifier = keyid:always")
+			}
 			if err != nil {
 				return lists, issuers, fmt.Errorf("it is no revocation list: %w", err)
 			}

@@ -150,17 +150,15 @@ func (w *walk) contest(client imprint.ClientID, attempts []imprint.Attempt) {
 	})
 }
 
-// successor gives the attempt that took the place of another: the last that began
-// before that one ended.
+// successor gives the attempt that took the place of another: the next one. The end of
+// a connection is seen a moment after it was taken over, when others may have come.
 func successor(attempts []imprint.Attempt, i int) *imprint.Attempt {
 	a := &attempts[i]
 	if a.Code != imprint.CodeTakenOver {
 		return nil
 	}
-	for j := len(attempts) - 1; j > i; j-- {
-		if !attempts[j].At.After(a.EndedAt) {
-			return &attempts[j]
-		}
+	if i+1 == len(attempts) || attempts[i+1].At.After(a.EndedAt) {
+		return nil
 	}
-	return nil
+	return &attempts[i+1]
 }

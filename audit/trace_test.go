@@ -46,7 +46,8 @@ func turns(count int, each func(n int) visit) []visit {
 	var all []visit
 	for n := range count {
 		v := each(n)
-		v.at, v.lived, v.code = time.Duration(n)*time.Minute, 65*time.Second, imprint.CodeTakenOver
+		// Each end is seen late: when two others have begun.
+		v.at, v.lived, v.code = time.Duration(n)*time.Minute, 125*time.Second, imprint.CodeTakenOver
 		if n == count-1 {
 			v.code = imprint.CodeClientDisconnect
 		}
