@@ -213,7 +213,7 @@ func TestCertificatesThatWaitForHoursAreFound(t *testing.T) {
 }
 
 // revoke writes a list of a CA, as PEM, and names it.
-func revoke(t *testing.T, dir, name string, by *authority, pemCA bool, serials ...*big.Int) {
+func revoke(t testing.TB, dir, name string, by *authority, pemCA bool, serials ...*big.Int) {
 	t.Helper()
 	list := &x509.RevocationList{Number: big.NewInt(1), ThisUpdate: instant.Add(-day), NextUpdate: instant.Add(day)}
 	for _, serial := range serials {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/imprint-iot/imprint"
 )
@@ -128,7 +129,7 @@ func (w *walk) contest(client imprint.ClientID, attempts []imprint.Attempt) {
 	hosts = slices.Compact(hosts)
 	f := flaw{
 		resource: imprint.AuditResource{Kind: imprint.AuditClientID, ID: string(client)}, code: "DUPLICATE_CLIENT_ID_ACROSS_CONNECTIONS",
-		mitigation: fmt.Sprintf("imprint explain %s shows who ended whom. Give each device a client id of its own, and let the policy demand it: client/${iot:Connection.Thing.ThingName}", client),
+		mitigation: fmt.Sprintf("imprint explain %s shows who ended whom. Give each device a client id of its own, and let the policy demand it: client/${iot:Connection.Thing.ThingName}", typed(string(client))),
 	}
 	for _, id := range certificates[:min(len(certificates), maxRelated)] {
 		f.related = append(f.related, deviceCertificate(id))
@@ -161,4 +162,19 @@ func successor(attempts []imprint.Attempt, i int) *imprint.Attempt {
 		return nil
 	}
 	return &attempts[i+1]
+}
+
+// typed gives a word as a shell takes it. Devices choose client ids: what a person
+// types because a finding says so must not be a command of theirs.
+func typed(word string) string {
+	if word != "" && strings.Trim(word, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.:/@%+=,") == "" && word[0] != '-' {
+		return word
+	}
+	visible := strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return unicode.ReplacementChar
+	}, word)
+	return "'" + strings.ReplaceAll(visible, "'", `'\''`) + "'"
 }

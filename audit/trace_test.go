@@ -157,3 +157,22 @@ func TestAStageThatFailsFailsItsChecksAlone(t *testing.T) {
 		t.Errorf("got %s and counters %+v of an audit all of whose checks failed, want FAILED", task.Status, b.Counters())
 	}
 }
+
+// A device that chooses its client id doesn't choose what an operator types.
+func TestMitigationsHoldNoCommandsOfDevices(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	one, two := visit{certificate: "01", thing: "a", host: "192.0.2.1"}, visit{certificate: "02", thing: "b", host: "192.0.2.2"}
+	for client, want := range map[imprint.ClientID]string{"x; reboot": "explain 'x; reboot' ", "it's $(id)": `explain 'it'\''s $(id)' `, "a\x1b[2J": "explain 'a\uFFFD[2J' ", "--help": "explain '--help' ", "sensor-1": "explain sensor-1 "} {
+		h.visits(client, turns(2, func(n int) visit { return between(n, one, two) })...)
+		a := h.auditor()
+		task := h.await(h.start(a, audit.ConflictingClientIDs).ID)
+		found := false
+		for _, f := range h.findings(task.ID) {
+			found = found || f.Resource.ID == string(client) && strings.Contains(f.Mitigation, want)
+		}
+		if !found {
+			t.Errorf("client id %q: got %+v, want %q in a mitigation", client, h.findings(task.ID), want)
+		}
+	}
+}

@@ -8,8 +8,10 @@ import (
 	"net/url"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -225,7 +227,7 @@ type auditResource struct {
 func (r auditResource) name() string {
 	for _, member := range []string{"deviceCertificateId", "caCertificateId", "clientId"} {
 		if id, has := r.Identifier[member].(string); has {
-			return id
+			return visible(id)
 		}
 	}
 	if version, has := r.Identifier["policyVersionIdentifier"].(map[string]any); has {
@@ -237,6 +239,14 @@ func (r auditResource) name() string {
 		}
 	}
 	return fmt.Sprint(r.Identifier["account"])
+}
+
+// visible gives a word that a terminal doesn't act on: devices choose their client ids.
+func visible(word string) string {
+	if strings.ContainsFunc(word, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return strconv.Quote(word)
+	}
+	return word
 }
 
 // pollEvery is how often the server is asked whether the audit is over.
