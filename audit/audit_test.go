@@ -339,3 +339,28 @@ func TestRevocationListsAreLookedForAgainAtEachAudit(t *testing.T) {
 		t.Errorf("with a file in its place: got %+v, want a failed check", run)
 	}
 }
+
+// An audit that is ended in the store, by whomever, isn't written over.
+func TestWhatEndedAnAuditStays(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	at, on := make(chan struct{}), make(chan struct{})
+	h.opts.Flush = func(context.Context) error { close(at); <-on; return nil }
+	a := h.auditor()
+	id := h.start(a, audit.ConflictingClientIDs).ID
+	<-at
+	h.put(func(tx imprint.Tx) error {
+		task, err := tx.AuditTask(home, id)
+		if err != nil {
+			return err
+		}
+		task.Status = imprint.AuditCanceled
+		return tx.PutAuditTask(task)
+	})
+	last := h.start(a, audit.LoggingDisabled)
+	close(on)
+	h.await(last.ID)
+	if got := h.task(id); got.Status != imprint.AuditCanceled || a.Counters().Completed > 1 {
+		t.Errorf("got %+v, want it to stay CANCELED", got)
+	}
+}

@@ -209,7 +209,7 @@ func TestAuditsFindWhatIsWrongWithAFleet(t *testing.T) {
 // An audit that a kill interrupts is over after the next start, says so, and has
 // counted everything once.
 func TestAuditsSurviveAKill(t *testing.T) {
-	need(t, "aws", "bash")
+	need(t, "aws", "bash", "timeout")
 	t.Parallel()
 	s := newServer(t, "--audit-rest", "1000", "--api-rate", "0")
 	s.start()
@@ -247,6 +247,11 @@ func TestAuditsSurviveAKill(t *testing.T) {
 	})
 	if got := aws.ToInt64(task.AuditDetails[check].NonCompliantResourcesCount); got != 500 || task.TaskStatus != types.AuditTaskStatusInProgress {
 		t.Fatalf("got %d resources and %s before the kill, want 500 and IN_PROGRESS", got, task.TaskStatus)
+	}
+	// Meanwhile another audit waits for its turn; Ctrl-C cancels it.
+	run := s.shell(t, dir, "timeout --signal INT 1 imprint audit || true; aws iot list-audit-tasks --start-time 2020-01-01 --end-time 2100-01-01 --task-status CANCELED --query 'length(tasks)'")
+	if !strings.Contains(run.stderr, "was canceled") || strings.TrimSpace(run.stdout) != "1" {
+		t.Errorf("imprint audit and Ctrl-C: got\n%s\nwant one canceled audit", run.all())
 	}
 	s.signal(killed)
 	s.flags = []string{"--audit-rest", "0", "--api-rate", "0"}
