@@ -135,7 +135,7 @@ func (a *Auditor) sweep() {
 	for {
 		var tenants []imprint.TenantSettings
 		err := a.store.View(a.ctx, func(tx imprint.ReadTx) error {
-			found, err := tx.TenantList()
+			found, err := imprint.AllTenants(tx)
 			tenants = found
 			return err
 		})

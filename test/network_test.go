@@ -60,7 +60,7 @@ func TestASubscriberOnADeadLinkLosesNothingWhenItComesElsewhere(t *testing.T) {
 func TestCutsAtAnyByteLeaveNothingBehind(t *testing.T) {
 	need(t, "openssl")
 	t.Parallel()
-	s := newStage(t)
+	s := newStage(t, "IMPRINT_TRACE_FOLD_AFTER=0") // each cut is looked at
 	s.cutsInsidePackets(t)
 	s.cutsOfTheHandshake(t)
 	s.awaitEmpty(t)

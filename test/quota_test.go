@@ -207,7 +207,7 @@ func TestQuotasOfOneTenantAreNotThoseOfAnother(t *testing.T) {
 func TestAClientIDThatConnectsTooOftenIsRefused(t *testing.T) {
 	need(t, "openssl")
 	t.Parallel()
-	s := newStage(t, "IMPRINT_CONNECT_RATE=2")
+	s := newStage(t, "IMPRINT_CONNECT_RATE=2", "IMPRINT_TRACE_FOLD_AFTER=0")
 	for _, version := range bothVersions {
 		id := "hasty-" + short(version)
 		refused := 0

@@ -62,7 +62,7 @@ func (s *server) expect(t *testing.T, dir, arguments, says string, failures ...s
 			}
 		}
 	}
-	if !slices.Equal(codes, failures) || !said || (exit == 1) != (len(failures) > 0) {
+	if !slices.Equal(codes, failures) || !said || (exit == 3) != (len(failures) > 0) {
 		t.Errorf("imprint template %s: got exit code %d and failures %q, want %q and %q:\n%+v", arguments, exit, codes, failures, says, got)
 	}
 	return got
@@ -121,7 +121,7 @@ func TestDryRunsForetellWhatDevicesGet(t *testing.T) {
 	// The server's template against certificates that its CA signed, and another one.
 	writeFile(t, filepath.Join(dir, "country.json"), strings.Replace(template, `"Parameters":{`, `"Parameters":{"AWS::IoT::Certificate::Country":{"Type":"String"},`, 1))
 	lint, exit := s.dryRun(t, dir, "lint country.json --ca-id "+ca)
-	if exit != 1 || len(lint.Findings) != 2 || lint.Findings[1].Rule != "subject-lacks" || lint.Findings[1].Severity != "error" {
+	if exit != 3 || len(lint.Findings) != 2 || lint.Findings[1].Rule != "subject-lacks" || lint.Findings[1].Severity != "error" {
 		t.Errorf("lint: got exit code %d and %+v, want that the CA's certificates lack Country", exit, lint.Findings)
 	}
 	lint, exit = s.dryRun(t, dir, "lint --ca-id "+ca)

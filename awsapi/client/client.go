@@ -90,6 +90,17 @@ func New(config Config) (*Client, error) {
 	return c, nil
 }
 
+// With is a client that sends a further header with each request.
+func (c *Client) With(name, value string) *Client {
+	config := c.config
+	config.Header = config.Header.Clone()
+	if config.Header == nil {
+		config.Header = http.Header{}
+	}
+	config.Header.Set(name, value)
+	return &Client{config: config, http: c.http}
+}
+
 // maxAnswer bounds what is read of a response.
 const maxAnswer = 16 << 20
 

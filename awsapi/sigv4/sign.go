@@ -9,7 +9,7 @@ import (
 
 // Sign adds x-amz-date and Authorization to a client's request, for Imprint's
 // own command line. The body is what will be sent; host, all headers that begin with
-// x-amz- and, with a body, content-type are signed.
+// x-amz- or x-amzn- and, with a body, content-type are signed.
 func Sign(r *http.Request, body []byte, key AccessKey, region, service string, now time.Time) {
 	timestamp := now.UTC().Format(timeLayout)
 	r.Header.Set("X-Amz-Date", timestamp)
@@ -25,7 +25,7 @@ func Sign(r *http.Request, body []byte, key AccessKey, region, service string, n
 	}
 	for name := range r.Header {
 		// A verifier refuses headers of AWS's that aren't signed.
-		if lower := strings.ToLower(name); strings.HasPrefix(lower, "x-amz-") && lower != "x-amz-date" {
+		if lower := strings.ToLower(name); (strings.HasPrefix(lower, "x-amz-") || strings.HasPrefix(lower, "x-amzn-")) && lower != "x-amz-date" {
 			a.SignedHeaders = append(a.SignedHeaders, lower)
 		}
 	}

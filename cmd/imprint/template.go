@@ -59,8 +59,8 @@ With FILE alone no server is needed. --server, --template-name and --ca-id read
 what the template names, and the template and the CA, from the server. Functions
 (pre-provisioning hooks, certificate providers) aren't called.
 
-Exit status: 0 it works; 1 it doesn't, or lint finds an error, or with --strict
-a warning; 2 the command line is wrong. docs/template-test.md says more.`,
+Exit status: 0 it works; 3 it doesn't, or lint finds an error, or with --strict
+a warning; 1 the command failed; 2 the command line is wrong. docs/template-test.md says more.`,
 		Example: `  imprint template test template.json --type jitp --cert dev.pem --ca ca.pem
   imprint template test template.json --type fleet -p SerialNumber=SN-17
   imprint template test template.json --type bulk --input devices.jsonl
@@ -96,8 +96,8 @@ func newTemplateLint() *cobra.Command {
 With certificates of devices, by --cert or as the CA of --ca-id has them on the
 server, it tells which fields of the subject the template demands in vain.
 
-Exit status: 0 no error is found; 1 one is, or with --strict a warning; 2 the
-command line is wrong. docs/template-test.md lists the rules.`,
+Exit status: 0 no error is found; 3 one is, or with --strict a warning; 1 the
+command failed; 2 the command line is wrong. docs/template-test.md lists the rules.`,
 		Example: `  imprint template lint template.json --type jitp --cert batch.pem
   imprint template lint --ca-id CA-ID`,
 		Args: cobra.MaximumNArgs(1),
@@ -298,7 +298,7 @@ func (f *templateFlags) end(w io.Writer, r *testReport) error {
 		return err
 	}
 	if r.Verdict == imprint.VerdictFailed || f.strict && r.Verdict == provisioning.VerdictWarning {
-		return exitError(1)
+		return exitNo
 	}
 	return nil
 }
