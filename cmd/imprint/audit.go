@@ -117,10 +117,6 @@ func (c Config) lacksLogging() (reason, mitigation string) {
 	return "", ""
 }
 
-// foundNonCompliant is the exit status of `imprint audit` when it worked and found
-// something.
-const foundNonCompliant = exitError(3)
-
 func newAudit() *cobra.Command {
 	var checks []string
 	var asJSON, list bool
@@ -360,7 +356,7 @@ func (r *auditReport) verdict() error {
 		}
 	}
 	if len(r.Findings) > 0 {
-		return foundNonCompliant
+		return exitNo
 	}
 	return nil
 }

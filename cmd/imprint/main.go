@@ -26,6 +26,10 @@ type exitError int
 
 func (e exitError) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
 
+// exitNo is the status of a command whose answer is no: denied, or mistakes found.
+// What kept a command from answering is 1, and bad usage 2, as everywhere.
+const exitNo = exitError(3)
+
 // run executes one command line. Exit codes: 0 done, 1 failed, 2 bad usage, 3 the
 // answer is no.
 func run(args []string) int {
