@@ -238,7 +238,7 @@ var Table = []Section{
 		{Name: "serial not allowed", Wrong: "the serial number isn't in the claim's allow list", Seen: accessDenied,
 			Step: "claim.guard", Code: "ClaimNotAllowed", Fix: "imprint claim allow {certificate} --file serials.csv", Typed: true},
 		{Name: "network not allowed", Wrong: "the claim's guard doesn't allow the device's network", Seen: accessDenied,
-			Step: "claim.guard", Code: "ClaimNotAllowed", Fix: "imprint claim guard"},
+			Step: "claim.guard", Code: "ClaimNotAllowed", Fix: "imprint claim guard {certificate} --network 192.0.2.0/24,{address}/32", Typed: true},
 		{Name: "trusted user's claim expired", Wrong: "a trusted user's claim after its five minutes", Seen: refused,
 			Outcome: "refused", Step: "certificate", Code: "ClaimExpired", Fix: "aws iot create-provisioning-claim --template-name sensors", Typed: true},
 	}},
