@@ -122,6 +122,9 @@ func (h *handshake) run(conn net.Conn) (*tls.Conn, error) {
 		tlsConn = tls.Server(paced, &tls.Config{GetConfigForClient: h.configure, SessionTicketsDisabled: true})
 		err = tlsConn.Handshake()
 		paced.turn = nil
+		if err != nil && paced.alert != 0 && !strings.Contains(err.Error(), "remote error") {
+			err = fmt.Errorf("remote error: %w", tls.AlertError(paced.alert))
+		}
 	}
 	if err == nil {
 		err = conn.SetDeadline(time.Time{})

@@ -2,6 +2,7 @@ package test
 
 import (
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -105,7 +106,8 @@ var tlsWays = map[string]func(*ward, *testing.T, string) way{
 		conn := tls.Client(dialFrom(t, w.server(), from), &tls.Config{RootCAs: w.roots, ServerName: "localhost", MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{pair}})
 		_, err := io.ReadAll(conn)
 		var told tls.AlertError
-		if network, ok := err.(*net.OpError); !ok || !asAlert(network.Err, &told) {
+		var network *net.OpError
+		if !errors.As(err, &network) || !asAlert(network.Err, &told) {
 			t.Fatalf("got %v, want an alert", err)
 		}
 		return way{word: from, seen: fmt.Sprintf("TLS alert %d", uint8(told))}
@@ -402,12 +404,6 @@ var templateWays = map[string]func(*ward, *testing.T, string) way{
 	"template disabled": func(w *ward, t *testing.T, from string) way {
 		d := w.template(t, "off", jitpTemplate("devices", ""), false)
 		return way{word: from, seen: turnedAway(t, w.server(), d, d.name, from), names: map[string]string{"template": "off"}, retry: provisioned(w.server(), d)}
-	},
-	"template missing": func(w *ward, t *testing.T, from string) way {
-		d := w.template(t, "gone", jitpTemplate("devices", ""), true)
-		must(w.api.DeleteProvisioningTemplate(t.Context(), &iot.DeleteProvisioningTemplateInput{TemplateName: aws.String("gone")}))(t)
-		return way{word: from, seen: turnedAway(t, w.server(), d, d.name, from), names: map[string]string{"template": "gone"},
-			dir: asFile(t, "template.json", jitpTemplate("devices", "")), person: map[string]string{"ROLE": role}, retry: provisioned(w.server(), d)}
 	},
 	"policy missing": func(w *ward, t *testing.T, from string) way {
 		return w.lacking(t, from, jitpTemplate("later", ""), map[string]string{"policy": "later"}, asFile(t, "policy.json", devicePolicy))
