@@ -303,7 +303,6 @@ var claimWays = map[string]func(*ward, *testing.T, string) way{
 		a := deskOf(t, w.brief, w.brief.claim, "claim-late", "sensors")
 		defer a.leave(t)
 		request := map[string]any{"certificateOwnershipToken": w.stale.Token, "parameters": map[string]string{"SerialNumber": "late"}}
-		var out claimed
 		until(t, "the token to expire", func() bool { return time.Since(w.staleSince) > 2*time.Second })
 		out, accepted := call(t, a, registerSensor, request)
 		return way{on: w.hasty.server, word: "claim-late", seen: answered(out, accepted)}

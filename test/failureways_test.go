@@ -309,10 +309,11 @@ var caWays = map[string]func(*ward, *testing.T, string) way{
 		d := f.device(t, "stranger", "P-256")
 		return way{word: from, seen: turnedAway(t, w.server(), d, d.name, from), dir: asFile(t, "ca.pem", readFile(t, f.cert)),
 			retry: func(t *testing.T, _ string) {
-				// The CA has no template: the next attempt leads one step further.
-				const host = "localhost"
-				w.server().refused(t, d, d.name, dialing{from: from, host: host})
-				w.set(t, d, types.CertificateStatusActive)
+				// The CA has no template: the next attempt leads one step further, and so
+				// does the fix that the trace has for it.
+				w.server().refused(t, d, d.name, dialing{})
+				step := w.failed(t, d.id(t), "activate")
+				typed(t, w.server(), "", step.Fix[strings.Index(step.Fix, "aws iot"):])
 				w.registered(d)(t, "")
 			}}
 	},
@@ -352,6 +353,24 @@ func (w *ward) ofCA(t *testing.T, change func(*iot.RegisterCACertificateInput)) 
 		change(in)
 	})
 	return f.device(t, fmt.Sprintf("of-ca-%d", w.b.next()), "P-256"), certificateID(t, readFile(t, f.cert))
+}
+
+// failed waits for a failed step in what is told about a device.
+func (w *ward) failed(t *testing.T, word, name string) traceStep {
+	t.Helper()
+	var found traceStep
+	until(t, "the step "+name+" of "+word, func() bool {
+		for _, a := range w.server().explain(t, word) {
+			for _, s := range a.Steps {
+				if s.Name == name && s.Verdict == "failed" && strings.Contains(s.Fix, "aws iot") {
+					found = s
+					return true
+				}
+			}
+		}
+		return false
+	})
+	return found
 }
 
 // intermediate is a CA below another one.
