@@ -277,9 +277,27 @@ type TemplateWriter interface {
 type SettingsReader interface {
 	TenantSettings(Tenant) (TenantSettings, error)
 	TenantByPrefix(endpointPrefix string) (TenantSettings, error)
-	TenantList() ([]TenantSettings, error)
+	// TenantList gives the tenants behind another, by account and region, at most
+	// limit and 10,000 of them; behind the zero tenant are all. AllTenants gives all.
+	TenantList(after Tenant, limit int) ([]TenantSettings, error)
 	AccessKey(id string) (AccessKey, error)
 	AccessKeys(AccountID) ([]AccessKey, error)
+}
+
+// AllTenants reads the settings of every tenant, by account and region.
+func AllTenants(tx SettingsReader) ([]TenantSettings, error) {
+	const page = 10_000
+	var all []TenantSettings
+	for after := (Tenant{}); ; after = all[len(all)-1].Tenant {
+		rows, err := tx.TenantList(after, page)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, rows...)
+		if len(rows) < page {
+			return all, nil
+		}
+	}
 }
 
 // SettingsWriter writes them. Access keys are sealed by the keeper.

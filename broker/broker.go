@@ -65,6 +65,8 @@ type Options struct {
 	MaxConnectPacket          int  // bytes of a CONNECT packet [that of a PUBLISH with MaxPayload]
 	MaxTopicBytes             int  // [256]
 	MaxTopicSlashes           int  // [7]
+	MaxServiceTopicBytes      int  // of topics that begin with $aws/, unless MaxTopicBytes is more [512]
+	MaxServiceTopicSlashes    int  // of those, unless MaxTopicSlashes is more [24]
 	MaxClientIDBytes          int  // [128]
 	MaxFiltersPerSubscribe    int  // [8]
 	MaxSubscriptions          int  // of one connection [50]
@@ -106,6 +108,9 @@ type Options struct {
 	Logger *slog.Logger // [slog.Default]
 }
 
+// DefaultOptions are the options of a broker that is given none.
+func DefaultOptions() Options { return Options{}.withDefaults() }
+
 func (o Options) withDefaults() Options {
 	setDuration(&o.ConnectTimeout, 10*time.Second)
 	setDuration(&o.WriteTimeout, 30*time.Second)
@@ -115,6 +120,8 @@ func (o Options) withDefaults() Options {
 	setInt(&o.MaxConnectPacket, o.maxPacket())
 	setInt(&o.MaxTopicBytes, 256)
 	setInt(&o.MaxTopicSlashes, 7)
+	setInt(&o.MaxServiceTopicBytes, 512)
+	setInt(&o.MaxServiceTopicSlashes, 24)
 	setInt(&o.MaxClientIDBytes, 128)
 	setInt(&o.MaxFiltersPerSubscribe, 8)
 	setInt(&o.MaxSubscriptions, 50)
@@ -235,13 +242,14 @@ type background struct {
 	closed  bool
 }
 
-// Go starts fn, unless all is over.
-func (g *background) Go(fn func()) {
+// Go starts fn, unless all is over, and says whether it did.
+func (g *background) Go(fn func()) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if !g.closed {
 		g.running.Go(fn)
 	}
+	return !g.closed
 }
 
 func (g *background) close() {

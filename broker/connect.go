@@ -27,10 +27,7 @@ func (c *connection) connect(ctx context.Context, in *reader) error {
 		c.refused("mqtt.connect", err)
 		return err
 	}
-	c.version = packet.Version
 	c.peer.Rec.OK("mqtt.connect", "%s, client id %q, keep-alive %d s, clean start %t", c.version, packet.ClientID, packet.KeepAlive, packet.CleanStart)
-	c.maxPacket = int(packet.Properties.MaximumPacketSize)
-	c.reasons = packet.Version == mqtt.V5 && (packet.Properties.RequestProblemInfo == 1 || !packet.Properties.Has(mqtt.PropRequestProblemInfo))
 	c.peer.Rec.Describe(func(a *imprint.Attempt) { a.ClientID = imprint.ClientID(imprint.Excerpt(packet.ClientID)) })
 	// Admission comes before anything else of the packet is judged: it is what
 	// tells a first connection from a known device.
@@ -74,8 +71,12 @@ func (c *connection) readConnect(ctx context.Context, in *reader) (*mqtt.Connect
 	}
 	packet := &mqtt.Connect{}
 	err = packet.Decode(header, body, 0)
+	// A packet that is refused has these, too, as far as it could be read: the
+	// refusal is told as the client wants it.
+	c.version = packet.Version
+	c.maxPacket = int(packet.Properties.MaximumPacketSize)
+	c.reasons = packet.Version == mqtt.V5 && (packet.Properties.RequestProblemInfo == 1 || !packet.Properties.Has(mqtt.PropRequestProblemInfo))
 	if err != nil {
-		c.version = packet.Version
 		return nil, c.ending(err)
 	}
 	return packet, nil

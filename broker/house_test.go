@@ -129,7 +129,8 @@ func newHouseAt(t testing.TB, opts broker.Options, store imprint.Store, still ti
 	if store != registry {
 		h.must(h.broker.Restore(context.Background()))
 	}
-	h.log = trace.NewLog(h.store, h.now, trace.Options{Logger: quiet()})
+	// Tests ask for each attempt, also of those that fail alike or come in a storm.
+	h.log = trace.NewLog(h.store, h.now, trace.Options{Logger: quiet(), FoldAfter: -1, SuccessRate: -1})
 	t.Cleanup(h.close)
 	return h
 }

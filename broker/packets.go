@@ -118,19 +118,14 @@ func (c *connection) handleDisconnect(header mqtt.FixedHeader, body []byte) erro
 	return end(imprint.CodeClientDisconnect, "the client disconnected with reason %s", packet.Reason)
 }
 
-// The service's own topics may be longer and deeper than those of clients, as
-// they hold client ids; they are bounded all the same, because each level of a
-// filter costs memory.
-const (
-	maxReservedBytes   = 512
-	maxReservedSlashes = 24
-)
-
-// topicLimits gives the most bytes and slashes of a topic name or filter.
+// topicLimits gives the most bytes and slashes of a topic name or filter. The
+// service's own topics may be longer and deeper than those of clients, as they hold
+// client ids; they are bounded all the same, because each level of a filter costs
+// memory.
 func (b *Broker) topicLimits(topic string) (size, slashes int) {
 	opts := &b.opts
 	if strings.HasPrefix(topic, "$aws/") {
-		return max(opts.MaxTopicBytes, maxReservedBytes), max(opts.MaxTopicSlashes, maxReservedSlashes)
+		return max(opts.MaxTopicBytes, opts.MaxServiceTopicBytes), max(opts.MaxTopicSlashes, opts.MaxServiceTopicSlashes)
 	}
 	return opts.MaxTopicBytes, opts.MaxTopicSlashes
 }

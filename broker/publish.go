@@ -68,6 +68,7 @@ func (c *connection) handlePublish(ctx context.Context, header mqtt.FixedHeader,
 		c.scratch = takeBuffer()
 	}
 	c.scratch = c.scratch[:0]
+	retained.await()
 	stored, behind := c.broker.route(ctx, routing{realm: c.realm, from: c, now: c.now, cache: &c.route}, topic, packet)
 	if bound.policies.Timeless() {
 		c.route.publisher = bound

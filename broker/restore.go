@@ -252,7 +252,7 @@ func (r *restoration) subscribe(row imprint.SessionSubscription) {
 }
 
 func (r *restoration) readRetained(tx imprint.ReadTx) error {
-	tenants, err := tx.TenantList()
+	tenants, err := imprint.AllTenants(tx)
 	if err != nil {
 		return err
 	}

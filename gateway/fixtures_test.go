@@ -147,6 +147,8 @@ type settings struct {
 	dataAPI   http.Handler
 	// tickets are issued when set.
 	tickets *gateway.TicketKeys
+	// broker is the broker's options, but for its logger.
+	broker broker.Options
 	// linger is the trace's; 0: next to nothing.
 	linger time.Duration
 }
@@ -171,11 +173,13 @@ func newWorld(t testing.TB, s settings) *world {
 	s.options.Logger = quiet()
 	w := &world{store: store, ca: newSigner()}
 	w.put(t)
-	w.log = trace.NewLog(store, s.clock, trace.Options{Logger: quiet(), Linger: s.linger})
+	// Tests ask for each attempt, also of those that fail alike.
+	w.log = trace.NewLog(store, s.clock, trace.Options{Logger: quiet(), Linger: s.linger, FoldAfter: -1, SuccessRate: -1})
 	engine := provisioning.NewEngine(store, s.clock, provisioning.Options{Hold: s.hold, Logger: quiet()})
 	var b *broker.Broker
 	identities := identity.NewResolver(store, func(tenant imprint.Tenant, id imprint.CertificateID) { b.CertificateChanged(tenant, id) })
-	b = broker.New(broker.Options{Logger: quiet()}, store, identities, s.clock)
+	s.broker.Logger = quiet()
+	b = broker.New(s.broker, store, identities, s.clock)
 	w.endpoints, err = gateway.NewEndpoints(t.Context(), store, "", home, nil)
 	if err != nil {
 		t.Fatal(err)

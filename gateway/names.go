@@ -52,7 +52,7 @@ func plain(name string) string { return strings.ToLower(strings.TrimSuffix(name,
 func (e *Endpoints) reload(ctx context.Context, store imprint.Store) error {
 	var list []imprint.TenantSettings
 	err := store.View(ctx, func(tx imprint.ReadTx) error {
-		found, err := tx.TenantList()
+		found, err := imprint.AllTenants(tx)
 		list = found
 		return err
 	})

@@ -37,48 +37,41 @@ type keyRef struct {
 	name  string   // keyThingAttribute: the attribute; keyOther: the key in lower case
 }
 
+// keyNames are the keys that have one name. docs/policies.md tells people of each.
+var keyNames = []struct {
+	name string
+	id   keyID
+	list bool
+}{
+	{"iot:ClientId", keyClientID, false},
+	{"iot:ConnectAttributes", keyConnectAttributes, true},
+	{"iot:LastWillTopic", keyLastWillTopic, false},
+	{"iot:DomainName", keyDomainName, false},
+	{"iot:Connection.Thing.ThingName", keyThingName, false},
+	{"iot:Connection.Thing.ThingTypeName", keyThingTypeName, false},
+	{"iot:Connection.Thing.IsAttached", keyIsAttached, false},
+	{"iot:Certificate.SerialNumber", keyCertificateSerial, false},
+	{"iot:Certificate.AvailableKeys", keyCertificateAvailable, true},
+	{"iot:Certificate.AvailableKeys.List", keyCertificateAvailable, true},
+	{"iot:CertificateId", keyCertificateID, false},
+	{"aws:SourceIp", keySourceIP, false},
+	{"aws:CurrentTime", keyCurrentTime, false},
+	{"aws:EpochTime", keyEpochTime, false},
+	{"aws:SecureTransport", keySecureTransport, false},
+}
+
 // parseKey never fails: a name that this package does not know is looked up
 // among the keys that the caller gives.
 func parseKey(text string) keyRef {
 	lower := strings.ToLower(text)
 	k := keyRef{text: text, name: lower}
-	switch lower {
-	case "iot:clientid":
-		k.id = keyClientID
-	case "aws:sourceip":
-		k.id = keySourceIP
-	case "aws:currenttime":
-		k.id = keyCurrentTime
-	case "aws:epochtime":
-		k.id = keyEpochTime
-	case "aws:securetransport":
-		k.id = keySecureTransport
-	case "iot:connection.thing.thingname":
-		k.id = keyThingName
-	case "iot:connection.thing.thingtypename":
-		k.id = keyThingTypeName
-	case "iot:connection.thing.isattached":
-		k.id = keyIsAttached
-	case "iot:domainname":
-		k.id = keyDomainName
-	case "iot:certificateid":
-		k.id = keyCertificateID
-	case "iot:certificate.serialnumber":
-		k.id = keyCertificateSerial
-	case "iot:certificate.availablekeys":
-		k.id = keyCertificateAvailable
-		k.list = true
-	case "iot:certificate.availablekeys.list":
-		k.id = keyCertificateAvailable
-		k.list = true
-	case "iot:connectattributes":
-		k.id = keyConnectAttributes
-		k.list = true
-	case "iot:lastwilltopic":
-		k.id = keyLastWillTopic
-	default:
-		k.parseStructured(lower)
+	for _, known := range keyNames {
+		if strings.ToLower(known.name) == lower {
+			k.id, k.list = known.id, known.list
+			return k
+		}
 	}
+	k.parseStructured(lower)
 	return k
 }
 

@@ -273,10 +273,11 @@ func nakedVariable(s string) string {
 // KnownKeys lists the condition keys that connections have; those of attributes
 // stand for all of their form.
 func KnownKeys() []string {
-	keys := []string{
-		"iot:ClientId", "iot:Connection.Thing.ThingName", "iot:Connection.Thing.ThingTypeName", "iot:Connection.Thing.Attributes[NAME]",
-		"iot:Connection.Thing.IsAttached", "iot:DomainName", "iot:ConnectAttributes", "iot:LastWillTopic", "iot:Certificate.SerialNumber",
-		"iot:Certificate.AvailableKeys", "aws:SourceIp", "aws:CurrentTime", "aws:EpochTime", "aws:SecureTransport",
+	keys := []string{"iot:Connection.Thing.Attributes[NAME]"}
+	for _, known := range keyNames {
+		if known.id != keyCertificateID && !strings.HasSuffix(known.name, ".List") {
+			keys = append(keys, known.name)
+		}
 	}
 	for _, name := range certNames {
 		keys = append(keys, "iot:Certificate.Subject."+name, "iot:Certificate.Issuer."+name)

@@ -285,7 +285,7 @@ func (b *Bulk) sweep() {
 	for {
 		var tenants []imprint.TenantSettings
 		err := b.store.View(b.ctx, func(tx imprint.ReadTx) error {
-			found, err := tx.TenantList()
+			found, err := imprint.AllTenants(tx)
 			tenants = found
 			return err
 		})

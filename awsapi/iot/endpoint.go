@@ -136,7 +136,7 @@ const MaxRegions = 20
 
 // roomForTenant refuses one region too many before anything is stored of it.
 func roomForTenant(tx imprint.ReadTx, tenant imprint.Tenant) error {
-	all, err := tx.TenantList()
+	all, err := imprint.AllTenants(tx)
 	if err != nil {
 		return fmt.Errorf("couldn't count the regions: %w", err)
 	}

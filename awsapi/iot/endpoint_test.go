@@ -129,7 +129,7 @@ func TestRegionsAreBounded(t *testing.T) {
 	}
 	var all []imprint.TenantSettings
 	s.View(t, func(tx imprint.ReadTx) error {
-		list, err := tx.TenantList()
+		list, err := imprint.AllTenants(tx)
 		all = list
 		return err
 	})

@@ -390,7 +390,7 @@ func (d *Directory) listAccounts(ctx context.Context, caller awsapi.Caller, _ *L
 		if err != nil {
 			return err
 		}
-		tenants, err := tx.TenantList()
+		tenants, err := imprint.AllTenants(tx)
 		if err != nil {
 			return err
 		}

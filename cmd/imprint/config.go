@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/broker"
 	"github.com/imprint-iot/imprint/gateway"
 )
 
@@ -168,7 +169,7 @@ func addServeFlags(f *pflag.FlagSet) {
 	f.StringSlice("tls-key", nil, "PEM file of its key, in the same order")
 	f.String("tls-roots", "", "PEM file of the roots that clients verify it with (default: their system's)")
 	f.Duration("handshake-timeout", 10*time.Second, "bound of the TLS handshake")
-	f.Duration("connect-timeout", 10*time.Second, "bound of the wait for CONNECT")
+	f.Duration("connect-timeout", broker.DefaultOptions().ConnectTimeout, "bound of the wait for CONNECT")
 	f.Int("max-handshakes", 2048, "bound of connections that aren't admitted yet")
 	f.Int("max-pending-per-address", 512, "bound of those from one address")
 	f.Int("max-connections", 1_000_000, "bound of all device connections")

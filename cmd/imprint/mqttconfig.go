@@ -48,6 +48,12 @@ type MQTTConfig struct {
 	MaxClientIDBytes int `koanf:"max-client-id-bytes"`
 	MaxTopicBytes    int `koanf:"max-topic-bytes"`
 	MaxTopicSlashes  int `koanf:"max-topic-slashes"`
+	// MaxServiceTopicBytes and MaxServiceTopicSlashes bound those that begin with
+	// $aws/ instead, where they are more. Defaults 512 and 24.
+	MaxServiceTopicBytes   int `koanf:"max-service-topic-bytes"`
+	MaxServiceTopicSlashes int `koanf:"max-service-topic-slashes"`
+	// MaxShareNameBytes bounds the names of shared subscriptions. Default 128.
+	MaxShareNameBytes int `koanf:"max-share-name-bytes"`
 	// MaxFilters is how many topic filters one SUBSCRIBE or UNSUBSCRIBE may have.
 	// Default 8.
 	MaxFilters int `koanf:"max-filters-per-subscribe"`
@@ -72,29 +78,35 @@ type MQTTConfig struct {
 	StandardMatching bool `koanf:"standard-matching"`
 }
 
+// addMQTTFlags declares them. Their defaults are the broker's own; what docs/mqtt.md
+// tells of them is tested.
 func addMQTTFlags(f *pflag.FlagSet) {
-	f.Duration("session-expiry", time.Hour, "how long a persistent MQTT 3.1.1 session is kept")
-	f.Duration("max-session-expiry", 168*time.Hour, "longest session expiry of MQTT 5")
-	f.Int("max-sessions", 500_000, "persistent sessions of one tenant")
-	f.Int("max-session-messages", 10_000, "messages in the queue of one persistent session")
-	f.Int("max-session-bytes", 64<<20, "bytes in the queue of one persistent session")
-	f.Int("max-retained", 5000, "retained messages of one tenant")
-	f.Int("publish-rate", 100, "messages a second that one connection may publish (0: no bound)")
-	f.Int("throughput-rate", 512<<10, "bytes a second that one connection may send (0: no bound)")
-	f.Int("connect-rate", 0, "CONNECT packets a second of one client id (0: no bound)")
-	f.Int("request-rate", 20, "requests of fleet provisioning a second that one connection may make (0: no bound)")
-	f.Int("max-payload", 128<<10, "bytes of one message's payload")
-	f.Int("max-client-id-bytes", 128, "bytes of a client id")
-	f.Int("max-topic-bytes", 256, "bytes of a topic name or filter")
-	f.Int("max-topic-slashes", 7, "slashes in a topic name or filter")
-	f.Int("max-filters-per-subscribe", 8, "topic filters in one SUBSCRIBE")
-	f.Int("max-subscriptions", 50, "subscriptions of one connection")
-	f.Int("max-inflight", 100, "unacknowledged QoS 1 messages of one connection, each way")
-	f.Int("max-topic-aliases", 8, "topic aliases of one connection, each way")
-	f.Duration("min-keep-alive", 30*time.Second, "shorter keep-alive times are raised to this")
-	f.Duration("max-keep-alive", 20*time.Minute, "longer keep-alive times, and 0, are lowered to this")
-	f.Int("max-queued-bytes", 1<<20, "bytes that wait in memory for one connected client")
-	f.Int("max-queued-messages", 10_000, "QoS 1 messages that wait in memory for one connected client")
+	d := broker.DefaultOptions()
+	f.Duration("session-expiry", d.SessionExpiry, "how long a persistent MQTT 3.1.1 session is kept")
+	f.Duration("max-session-expiry", d.MaxSessionExpiry, "longest session expiry of MQTT 5")
+	f.Int("max-sessions", d.MaxSessions, "persistent sessions of one tenant")
+	f.Int("max-session-messages", d.MaxSessionMessages, "messages in the queue of one persistent session")
+	f.Int("max-session-bytes", d.MaxSessionBytes, "bytes in the queue of one persistent session")
+	f.Int("max-retained", d.MaxRetained, "retained messages of one tenant")
+	f.Int("publish-rate", d.PublishRate, "messages a second that one connection may publish (0: no bound)")
+	f.Int("throughput-rate", d.ThroughputRate, "bytes a second that one connection may send (0: no bound)")
+	f.Int("connect-rate", d.ConnectRate, "CONNECT packets a second of one client id (0: no bound)")
+	f.Int("request-rate", d.RequestRate, "requests of fleet provisioning a second that one connection may make (0: no bound)")
+	f.Int("max-payload", d.MaxPayload, "bytes of one message's payload")
+	f.Int("max-client-id-bytes", d.MaxClientIDBytes, "bytes of a client id")
+	f.Int("max-topic-bytes", d.MaxTopicBytes, "bytes of a topic name or filter")
+	f.Int("max-topic-slashes", d.MaxTopicSlashes, "slashes in a topic name or filter")
+	f.Int("max-service-topic-bytes", d.MaxServiceTopicBytes, "bytes of one that begins with $aws/, where that is more")
+	f.Int("max-service-topic-slashes", d.MaxServiceTopicSlashes, "slashes in one that begins with $aws/, where that is more")
+	f.Int("max-share-name-bytes", d.MaxShareNameBytes, "bytes of a shared subscription's name")
+	f.Int("max-filters-per-subscribe", d.MaxFiltersPerSubscribe, "topic filters in one SUBSCRIBE")
+	f.Int("max-subscriptions", d.MaxSubscriptions, "subscriptions of one connection")
+	f.Int("max-inflight", d.MaxInflight, "unacknowledged QoS 1 messages of one connection, each way")
+	f.Int("max-topic-aliases", d.MaxTopicAliases, "topic aliases of one connection, each way")
+	f.Duration("min-keep-alive", d.MinKeepAlive, "shorter keep-alive times are raised to this")
+	f.Duration("max-keep-alive", d.MaxKeepAlive, "longer keep-alive times, and 0, are lowered to this")
+	f.Int("max-queued-bytes", d.MaxQueuedBytes, "bytes that wait in memory for one connected client")
+	f.Int("max-queued-messages", d.MaxQueuedMessages, "QoS 1 messages that wait in memory for one connected client")
 	f.Bool("standard-matching", false, "match a/# with a, and wildcards with retained messages, as the MQTT standard does")
 }
 
@@ -118,6 +130,9 @@ func (c MQTTConfig) check() error {
 		{"max-client-id-bytes", c.MaxClientIDBytes, 1, 65_535},
 		{"max-topic-bytes", c.MaxTopicBytes, 1, 65_535},
 		{"max-topic-slashes", c.MaxTopicSlashes, 1, 1000},
+		{"max-service-topic-bytes", c.MaxServiceTopicBytes, 1, 65_535},
+		{"max-service-topic-slashes", c.MaxServiceTopicSlashes, 1, 1000},
+		{"max-share-name-bytes", c.MaxShareNameBytes, 1, 65_535},
 		{"max-filters-per-subscribe", c.MaxFilters, 1, 10_000},
 		{"max-subscriptions", c.MaxSubscriptions, 1, 1_000_000},
 		{"max-inflight", c.MaxInflight, 1, 65_534},
@@ -153,6 +168,7 @@ func (c MQTTConfig) options() broker.Options {
 		PublishRate: rateOption(c.PublishRate), ThroughputRate: rateOption(c.ThroughputRate), ConnectRate: rateOption(c.ConnectRate),
 		RequestRate: rateOption(c.RequestRate),
 		MaxPayload:  c.MaxPayload, MaxClientIDBytes: c.MaxClientIDBytes, MaxTopicBytes: c.MaxTopicBytes, MaxTopicSlashes: c.MaxTopicSlashes,
+		MaxServiceTopicBytes: c.MaxServiceTopicBytes, MaxServiceTopicSlashes: c.MaxServiceTopicSlashes, MaxShareNameBytes: c.MaxShareNameBytes,
 		MaxFiltersPerSubscribe: c.MaxFilters, MaxSubscriptions: c.MaxSubscriptions, MaxInflight: c.MaxInflight,
 		MaxTopicAliases: c.MaxTopicAliases, MinKeepAlive: c.MinKeepAlive, MaxKeepAlive: c.MaxKeepAlive,
 		MaxQueuedBytes: c.MaxQueuedBytes, MaxQueuedMessages: c.MaxQueuedMessages,

@@ -134,9 +134,16 @@ func checkSettingsLookups(t *testing.T, tx imprint.ReadTx) {
 		_, err = tx.TenantByPrefix(prefix)
 		wantCode(t, err, imprint.CodeNotFound)
 	}
-	all, err := tx.TenantList()
+	all, err := imprint.AllTenants(tx)
 	if err != nil || len(all) != 3 || all[0].Tenant != there || all[1].Tenant != here || all[2].Tenant != other {
-		t.Errorf("TenantList gave %v, %v", all, err)
+		t.Errorf("AllTenants gave %v, %v", all, err)
+	}
+	for n, after := range []imprint.Tenant{{}, there, here, other} {
+		some, err := tx.TenantList(after, 2)
+		want := all[n:min(n+2, len(all))]
+		if err != nil || len(some) != len(want) || len(want) > 0 && some[0] != want[0] {
+			t.Errorf("TenantList behind %s gave %v, %v, want %v", after, some, err, want)
+		}
 	}
 	keys, err := tx.AccessKeys("1")
 	if err != nil || len(keys) != 2 || keys[0].ID != "a" || keys[1].ID != "b" || keys[1].Secret != "secret" {

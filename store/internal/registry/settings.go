@@ -65,10 +65,11 @@ func (t *Tx) TenantByPrefix(endpointPrefix string) (imprint.TenantSettings, erro
 	return s, err
 }
 
-// TenantList implements imprint.SettingsReader, by account and region: at most
-// 10,000.
-func (t *Tx) TenantList() ([]imprint.TenantSettings, error) {
-	return all(t, scanSettings, "SELECT "+settingsColumns+" FROM tenant_settings ORDER BY tenant LIMIT $1", int64(maxPage))
+// TenantList implements imprint.SettingsReader.
+func (t *Tx) TenantList(after imprint.Tenant, limit int) ([]imprint.TenantSettings, error) {
+	// The zero tenant is "/", which comes before every digit of an account.
+	return all(t, scanSettings, "SELECT "+settingsColumns+" FROM tenant_settings WHERE tenant > $1 ORDER BY tenant LIMIT $2",
+		t.in(after), int64(min(limit, maxPage)))
 }
 
 // AccessKey implements imprint.SettingsReader.

@@ -1,0 +1,77 @@
+package gateway_test
+
+import (
+	"context"
+	"net/http"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"github.com/imprint-iot/imprint/gateway"
+	"github.com/imprint-iot/imprint/mqtt"
+)
+
+// A WebSocket lives for a day, or as long as the credentials of its signature if that is
+// shorter, however busy it is.
+func TestAWebSocketLivesForADayOrAsLongAsItsCredentials(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		name              string
+		credentials, life time.Duration // 0: credentials without an end
+	}{
+		{"credentials without an end", 0, 24 * time.Hour},
+		{"credentials of an hour", time.Hour, time.Hour},
+		{"credentials of two days", 48 * time.Hour, 24 * time.Hour},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			began := time.Now()
+			var ahead atomic.Int64
+			clock := func() time.Time { return began.Add(time.Duration(ahead.Load())) }
+			known := operators(t)
+			w := newWorld(t, settings{clock: clock, operators: func(r *http.Request) (gateway.Operator, error) {
+				operator, err := known(r)
+				if row.credentials > 0 {
+					operator.Until = began.Add(row.credentials)
+				}
+				return operator, err
+			}})
+			ws, _, _, err := w.openSocket(t, presigned(t, "https://"+w.https, "60"), nil, "mqtt")
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			conn := websocket.NetConn(ctx, ws, websocket.MessageBinary)
+			say := func(p mqtt.Packet) {
+				t.Helper()
+				_, err := conn.Write(p.Append(nil, mqtt.V5))
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			say(&mqtt.Connect{ClientID: "a", CleanStart: true})
+			if header, body := readPacket(t, conn); header.Type != mqtt.TypeConnack || body[1] != 0 {
+				t.Fatalf("got %s % x, want an accepting CONNACK", header.Type, body)
+			}
+			ahead.Store(int64(row.life - time.Second))
+			for range 2 { // the second answer comes when the first look at the clock is over
+				say(&mqtt.Pingreq{})
+				if header, body := readPacket(t, conn); header.Type != mqtt.TypePingresp {
+					t.Fatalf("a second before the end: got %s % x, want PINGRESP", header.Type, body)
+				}
+			}
+			ahead.Store(int64(row.life))
+			say(&mqtt.Pingreq{})
+			header, body := readPacket(t, conn)
+			if header.Type == mqtt.TypePingresp {
+				header, body = readPacket(t, conn)
+			}
+			if header.Type != mqtt.TypeDisconnect || mqtt.ReasonCode(body[0]) != mqtt.MaximumConnectTime {
+				t.Errorf("at the end: got %s % x, want a DISCONNECT for the maximum connect time", header.Type, body)
+			}
+		})
+	}
+}
