@@ -209,6 +209,10 @@ func (v *visitor) describeThing(who *identity.Identity, rec *trace.Recorder) {
 // refusal says why a registered certificate may not come in; nil when it may.
 func (v *visitor) refusal(who *identity.Identity) error {
 	refusal := who.Certificate.Refusal(v.gateway.rooms.Clock())
+	if refusal != nil && refusal.Code == imprint.CodeCertificateExpired && who.Claim != nil {
+		return imprint.Errorf(imprint.CodeClaimExpired, "the claim that %s asked for expired at %s", who.Claim.RequestedBy, who.Claim.ExpiresAt.UTC().Format(time.RFC3339)).
+			WithHint("aws iot create-provisioning-claim --template-name %s", who.Claim.Template)
+	}
 	if refusal != nil {
 		return refusal
 	}
