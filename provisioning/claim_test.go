@@ -329,6 +329,8 @@ func TestEveryRejectionHasItsCode(t *testing.T) {
 	}{
 		{name: "JSON that isn't", topic: csrTopic, payload: "{", status: 400, code: "InvalidPayload"},
 		{name: "JSON with the wrong type", topic: provision, payload: `{"parameters":{"SerialNumber":7}}`, status: 400, code: "InvalidPayload", message: "The payload isn't a valid JSON request."},
+		{name: "JSON with null for a text", topic: provision, payload: `{"parameters":{"SerialNumber":null}}`, status: 400, code: "InvalidPayload"},
+		{name: "CBOR with null for a text", topic: strings.Replace(provision, "/json", "/cbor", 1), payload: "\xa1\x6aparameters\xa1\x6cSerialNumber\xf6", status: 400, code: "InvalidPayload"},
 		{name: "JSON that is null", topic: provision, payload: "null", status: 400, code: "InvalidPayload"},
 		{name: "keys: half of JSON", topic: keysTopic, payload: "{", status: 400, code: "InvalidPayload"},
 		{name: "keys: no text", topic: keysTopic, payload: "\xff", status: 400, code: "InvalidPayload"},

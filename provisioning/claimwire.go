@@ -93,8 +93,8 @@ type (
 		CSR string `json:"certificateSigningRequest"`
 	}
 	registerRequest struct {
-		Token      string            `json:"certificateOwnershipToken"`
-		Parameters map[string]string `json:"parameters"`
+		Token      string `json:"certificateOwnershipToken"`
+		Parameters texts  `json:"parameters"`
 	}
 	createdBody struct {
 		CertificateID  string `json:"certificateId"`

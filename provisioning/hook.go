@@ -26,8 +26,8 @@ type hookEvent struct {
 
 // hookResult is its answer. A pointer tells false from absent.
 type hookResult struct {
-	Allow     *bool             `json:"allowProvisioning"`
-	Overrides map[string]string `json:"parameterOverrides"`
+	Allow     *bool `json:"allowProvisioning"`
+	Overrides texts `json:"parameterOverrides"`
 }
 
 // askHook asks the template's hook, if it has one, before anything is made, and

@@ -80,6 +80,7 @@ func TestAHookThatDoesNotSayYesSaysNo(t *testing.T) {
 		{"a text", answering(`{"allowProvisioning":"true"}`), imprint.CodeHookFailed},
 		{"no JSON", answering(`yes`), imprint.CodeHookFailed},
 		{"an override that isn't text", answering(`{"allowProvisioning":true,"parameterOverrides":{"Site":7}}`), imprint.CodeHookFailed},
+		{"an override that is null", answering(`{"allowProvisioning":true,"parameterOverrides":{"SerialNumber":null}}`), imprint.CodeHookFailed},
 		{"it crashed", failing(imprint.CodeFunctionFailed), imprint.CodeHookFailed},
 		{"it doesn't exist", failing(imprint.CodeFunctionMissing), imprint.CodeHookFailed},
 		{"it may not be invoked", failing(imprint.CodeFunctionDenied), imprint.CodeHookFailed},

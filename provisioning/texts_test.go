@@ -4,16 +4,16 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/provisioning"
 )
 
-// TestALinesNullIsNoText: docs/bulk-registration.md wants values that are texts;
-// null is taken for the empty one, so that devices whose serial number is missing
+// TestALinesNullIsNoText ensures that devices whose serial number is missing don't
 // become one thing.
 func TestALinesNullIsNoText(t *testing.T) {
 	err := provisioning.ReadBulkLines(strings.NewReader(`{"SerialNumber":null}`), func(_ int64, p map[string]string, err error) error {
-		if err == nil {
-			t.Errorf("the line was read as %q, want a refusal", p)
+		if imprint.CodeOf(err) != imprint.CodeInvalidRequest {
+			t.Errorf("the line was read as %q, %v; want a refusal", p, err)
 		}
 		return nil
 	})
