@@ -113,6 +113,14 @@ type (
 	}
 )
 
+func (r *csrRequest) UnmarshalJSON(data []byte) error {
+	return readMembers(data, map[string]any{"certificateSigningRequest": &r.CSR})
+}
+
+func (r *registerRequest) UnmarshalJSON(data []byte) error {
+	return readMembers(data, map[string]any{"certificateOwnershipToken": &r.Token, "parameters": &r.Parameters})
+}
+
 // The payload's size is bounded by the broker's; what it may make of that here.
 const (
 	maxCBORDepth = 4
@@ -123,6 +131,7 @@ var (
 	cborDecoder = mustMode(cbor.DecOptions{
 		DupMapKey: cbor.DupMapKeyEnforcedAPF, MaxNestedLevels: maxCBORDepth, MaxArrayElements: maxCBORItems, MaxMapPairs: maxCBORItems,
 		IndefLength: cbor.IndefLengthAllowed, TagsMd: cbor.TagsForbidden,
+		FieldNameMatching: cbor.FieldNameMatchingCaseSensitive,
 	}.DecMode())
 	cborEncoder = mustMode(cbor.EncOptions{Sort: cbor.SortNone}.EncMode())
 )

@@ -1,6 +1,7 @@
 package provisioning_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/x509"
 	"encoding/json"
@@ -80,6 +81,8 @@ func TestAHookThatDoesNotSayYesSaysNo(t *testing.T) {
 		{"a text", answering(`{"allowProvisioning":"true"}`), imprint.CodeHookFailed},
 		{"no JSON", answering(`yes`), imprint.CodeHookFailed},
 		{"an override that isn't text", answering(`{"allowProvisioning":true,"parameterOverrides":{"Site":7}}`), imprint.CodeHookFailed},
+		{"yes under a name in other case", answering(`{"AllowProvisioning":true,"ALLOWPROVISIONING":true}`), imprint.CodeHookDenied},
+		{"no, and yes under a name in other case", answering(`{"allowProvisioning":false,"AllowProvisioning":true}`), imprint.CodeHookDenied},
 		{"an override that is null", answering(`{"allowProvisioning":true,"parameterOverrides":{"SerialNumber":null}}`), imprint.CodeHookFailed},
 		{"it crashed", failing(imprint.CodeFunctionFailed), imprint.CodeHookFailed},
 		{"it doesn't exist", failing(imprint.CodeFunctionMissing), imprint.CodeHookFailed},
@@ -141,6 +144,11 @@ func TestACertificateProviderSigns(t *testing.T) {
 		{"a certificate for another key", signing(func(*x509.Certificate) any { return &newKey(t).PublicKey }), true},
 		{"an expired one", signing(func(c *x509.Certificate) any { c.NotAfter = instant.Add(-time.Minute); return nil }), true},
 		{"no certificate", answering(`{}`), true},
+		{"a certificate under a name in other case", function(func(ctx context.Context, call imprint.FunctionCall) (imprint.FunctionResult, error) {
+			out, err := signing(func(*x509.Certificate) any { return nil }).(function)(ctx, call)
+			out.Payload = bytes.Replace(out.Payload, []byte("certificatePem"), []byte("CertificatePem"), 1)
+			return out, err
+		}), true},
 		{"what isn't one", answering(`{"certificatePem":"x"}`), true},
 		{"nobody runs functions", nil, true},
 	} {

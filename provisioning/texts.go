@@ -7,6 +7,28 @@ import (
 	"github.com/fxamacker/cbor/v2"
 )
 
+// readMembers reads members of a JSON object into what stands beside their names.
+// Names count exactly, as AWS has them: encoding/json takes them in any case, so
+// that an AllowProvisioning would allow. Other members are ignored.
+func readMembers(data []byte, members map[string]any) error {
+	var object map[string]json.RawMessage
+	err := json.Unmarshal(data, &object)
+	if err != nil {
+		return fmt.Errorf("couldn't read a JSON object: %w", err)
+	}
+	for name, into := range members {
+		value, found := object[name]
+		if !found {
+			continue
+		}
+		err = json.Unmarshal(value, into)
+		if err != nil {
+			return fmt.Errorf("couldn't read %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
 // texts are parameters by name. A value of null is refused like a number: both
 // decoders would take it for the empty text, and make one thing of all devices
 // whose serial number is missing.
