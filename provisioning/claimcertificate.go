@@ -138,6 +138,9 @@ func (d *demand) askProvider(ctx context.Context, p imprint.CertificateProvider,
 	if !comparable || !key.Equal(cert.PublicKey) {
 		return nil, imprint.Errorf(imprint.CodeProviderFailed, "certificate provider %s answered a certificate for another key than the request's", p.Name)
 	}
+	if cert.IsCA {
+		return nil, imprint.Errorf(imprint.CodeProviderFailed, "certificate provider %s answered a CA certificate (basicConstraints CA:TRUE), which a device mustn't have: it could sign others", p.Name)
+	}
 	refusal := pki.CheckKey(cert)
 	if refusal != nil {
 		return nil, imprint.Errorf(imprint.CodeProviderFailed, "certificate provider %s answered a certificate that isn't accepted: %w", p.Name, refusal)

@@ -143,6 +143,7 @@ func TestACertificateProviderSigns(t *testing.T) {
 		{"its certificate is taken", signing(func(*x509.Certificate) any { return nil }), false},
 		{"a certificate for another key", signing(func(*x509.Certificate) any { return &newKey(t).PublicKey }), true},
 		{"an expired one", signing(func(c *x509.Certificate) any { c.NotAfter = instant.Add(-time.Minute); return nil }), true},
+		{"a CA certificate", signing(func(c *x509.Certificate) any { c.BasicConstraintsValid, c.IsCA = true, true; return nil }), true},
 		{"no certificate", answering(`{}`), true},
 		{"a certificate under a name in other case", function(func(ctx context.Context, call imprint.FunctionCall) (imprint.FunctionResult, error) {
 			out, err := signing(func(*x509.Certificate) any { return nil }).(function)(ctx, call)
