@@ -213,8 +213,8 @@ func rejection(why error) rejectedBody {
 	}
 	switch imprint.CodeOf(why) {
 	case imprint.CodeClaimNotAllowed, imprint.CodeClaimStopped, imprint.CodeClaimQuota, imprint.CodeClaimAnomaly,
-		imprint.CodeHookFailed, imprint.CodeProviderFailed:
-		// The rules of a guard and the words of a function are the operator's.
+		imprint.CodeHookDenied, imprint.CodeHookFailed, imprint.CodeProviderFailed:
+		// The rules of a guard, and a function's name and words, are the operator's.
 		body.ErrorMessage = imprint.Describe(imprint.CodeOf(why)).Meaning
 	}
 	var other told

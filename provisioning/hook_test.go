@@ -101,7 +101,14 @@ func TestAHookThatDoesNotSayYesSaysNo(t *testing.T) {
 			made := o.create(home)
 			out, ok := o.register(home, made.Token, map[string]string{"SerialNumber": "1"})
 			rejectedWith(t, out, ok, 403, "AccessDenied")
-			checkFailure(t, o.steps(), "claim.hook", tt.step)
+			if want := imprint.Describe(tt.step).Meaning; out.Message != want {
+				t.Errorf("the device is told %q, want %q", out.Message, want)
+			}
+			steps := o.steps()
+			checkFailure(t, steps, "claim.hook", tt.step)
+			if text := detail(t, steps); !strings.Contains(text, hookARN) {
+				t.Errorf("the trace says %q, and doesn't name the hook", text)
+			}
 			cert, err := o.certificate(home, made.ID)
 			if err != nil || cert.Status != imprint.CertificatePendingActivation || len(o.things(home)) > 0 {
 				t.Errorf("left behind: certificate %s (%v), things %v", cert.Status, err, o.things(home))
