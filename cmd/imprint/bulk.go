@@ -163,7 +163,7 @@ const (
 func (s *server) reportURL(tenant imprint.Tenant, task, kind string) string {
 	path := reportPath + strings.Join([]string{string(tenant.Account), string(tenant.Region), task, kind}, "/")
 	until := strconv.FormatInt(s.clock().Add(reportLifetime).Unix(), 10)
-	return s.facts.APIURL + path + "?expires=" + until + "&signature=" + s.signReport(path, until)
+	return s.linkURL() + path + "?expires=" + until + "&signature=" + s.signReport(path, until)
 }
 
 func (s *server) signReport(path, until string) string {
