@@ -1,7 +1,6 @@
 package awsapi
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -11,12 +10,16 @@ import (
 const (
 	largeBody   = 8 << 20
 	largeBodies = 2
+	// maxUnread bounds what is read of a body that is refused, and thrown away: most
+	// clients send all of it before they look at an answer, and are told nothing when
+	// the connection closes on them.
+	maxUnread = 64 << 20
 )
 
 // readBody reads at most as many bytes as the operation allows. Bodies that are
 // far larger than others are read a few at a time: nobody has checked yet who
 // sends them.
-func (m *Mux) readBody(w http.ResponseWriter, r *http.Request, op *Operation) ([]byte, error) {
+func (m *Mux) readBody(r *http.Request, op *Operation) ([]byte, error) {
 	limit := m.config.MaxBody
 	if op.MaxBody > 0 {
 		limit = op.MaxBody
@@ -24,6 +27,10 @@ func (m *Mux) readBody(w http.ResponseWriter, r *http.Request, op *Operation) ([
 	tooLarge := &APIError{Code: m.config.TooLarge, Status: http.StatusRequestEntityTooLarge,
 		Message: fmt.Sprintf("The request's body has more than %d bytes.", limit)}
 	if r.ContentLength > limit {
+		// Who asks before sending is told without.
+		if r.Header.Get("Expect") == "" {
+			discard(r.Body)
+		}
 		return nil, tooLarge
 	}
 	if limit > largeBody && (r.ContentLength > largeBody || r.ContentLength < 0) {
@@ -34,10 +41,10 @@ func (m *Mux) readBody(w http.ResponseWriter, r *http.Request, op *Operation) ([
 			return nil, fmt.Errorf("couldn't wait to read the request's body: %w", r.Context().Err())
 		}
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
-	var over *http.MaxBytesError
+	body, err := io.ReadAll(io.LimitReader(r.Body, limit+1))
 	switch {
-	case errors.As(err, &over):
+	case int64(len(body)) > limit:
+		discard(r.Body)
 		return nil, tooLarge
 	case err != nil:
 		return nil, fmt.Errorf("couldn't read the request's body: %w",
@@ -45,3 +52,7 @@ func (m *Mux) readBody(w http.ResponseWriter, r *http.Request, op *Operation) ([
 	}
 	return body, nil
 }
+
+// discard reads what is left of a refused body. When it fails, or there is more, the
+// connection closes behind the answer.
+func discard(body io.Reader) { _, _ = io.CopyN(io.Discard, body, maxUnread) }

@@ -176,7 +176,7 @@ func (m *Mux) OperationOf(method, path string) (name string, offered bool) {
 func (m *Mux) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := m.config.Now()
 	access := Access{RequestID: m.config.NewRequestID(), Method: r.Method, Path: sigv4.EscapedPath(r)}
-	answer, err := m.answer(w, r, &access)
+	answer, err := m.answer(r, &access)
 	body := answer.Body
 	if err != nil {
 		body = m.fail(w, err, &access)
@@ -224,7 +224,7 @@ type panicError struct {
 func (e *panicError) Error() string { return fmt.Sprintf("panic: %v\n%s", e.value, e.stack) }
 
 // answer gives a success. A panic on the way becomes an error.
-func (m *Mux) answer(w http.ResponseWriter, r *http.Request, access *Access) (answer Answer, err error) {
+func (m *Mux) answer(r *http.Request, access *Access) (answer Answer, err error) {
 	defer func() {
 		if value := recover(); value != nil {
 			answer, err = Answer{}, &panicError{value, debug.Stack()}
@@ -235,7 +235,7 @@ func (m *Mux) answer(w http.ResponseWriter, r *http.Request, access *Access) (an
 		return Answer{}, m.unknown(r.Method, access.Path)
 	}
 	access.Operation = op.Name
-	data, caller, err := m.authenticate(w, r, access, op)
+	data, caller, err := m.authenticate(r, access, op)
 	if err != nil {
 		return Answer{}, err
 	}
@@ -273,12 +273,12 @@ func (m *Mux) unknown(method, path string) error {
 }
 
 // authenticate reads the body and gives it with the caller.
-func (m *Mux) authenticate(w http.ResponseWriter, r *http.Request, access *Access, op *Operation) ([]byte, Caller, error) {
+func (m *Mux) authenticate(r *http.Request, access *Access, op *Operation) ([]byte, Caller, error) {
 	claim, err := m.config.Verifier.Parse(r)
 	if err != nil {
 		return nil, Caller{}, err
 	}
-	body, err := m.readBody(w, r, op)
+	body, err := m.readBody(r, op)
 	if err != nil {
 		return nil, Caller{}, err
 	}

@@ -1,6 +1,7 @@
 package awsapi_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/sha256"
@@ -9,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -319,6 +321,49 @@ func TestABodyOfUnknownLengthIsBounded(t *testing.T) {
 	w := httptest.NewRecorder()
 	mux.ServeHTTP(w, r)
 	wantError(t, w, 413, "RequestEntityTooLargeException", "524288 bytes")
+}
+
+// TestATooLargeBodyIsToldToThoseWhoSendItWhole ensures that a client which looks at
+// the answer only when it has sent all finds the refusal, and no broken connection.
+func TestATooLargeBodyIsToldToThoseWhoSendItWhole(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewServer(newMux(t, nil, awsapi.Handle(ping, echo)))
+	defer server.Close()
+	const size = 16 << 20
+	for _, known := range []bool{true, false} {
+		t.Run(fmt.Sprintf("length known %t", known), func(t *testing.T) {
+			r, err := http.NewRequestWithContext(t.Context(), "POST", server.URL+"/pings/a", io.LimitReader(endless{}, size))
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.ContentLength = -1
+			if known {
+				r.ContentLength = size
+			}
+			err = v4.NewSigner().SignHTTP(t.Context(), aws.Credentials{AccessKeyID: "AKIDEXAMPLE", SecretAccessKey: "secret"},
+				r, strings.Repeat("0", 64), "iot", "us-east-1", now)
+			if err != nil {
+				t.Fatal(err)
+			}
+			conn, err := net.Dial("tcp", server.Listener.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = conn.Close() }()
+			err = r.Write(conn)
+			if err != nil {
+				t.Fatalf("the connection broke while the body was sent: %v", err)
+			}
+			answer, err := http.ReadResponse(bufio.NewReader(conn), r)
+			if err != nil {
+				t.Fatalf("there is no answer: %v", err)
+			}
+			defer func() { _ = answer.Body.Close() }()
+			if answer.StatusCode != http.StatusRequestEntityTooLarge || answer.Header.Get("X-Amzn-ErrorType") != "RequestEntityTooLargeException" {
+				t.Errorf("got %s with %v, want 413", answer.Status, answer.Header)
+			}
+		})
+	}
 }
 
 func TestAnUnsignedRequestsBodyIsNotRead(t *testing.T) {

@@ -1,6 +1,7 @@
 package gateway_test
 
 import (
+	"bufio"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -9,6 +10,7 @@ import (
 	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"runtime"
@@ -19,6 +21,7 @@ import (
 
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/gateway"
+	"github.com/imprint-iot/imprint/mqtt"
 )
 
 const jitp = `{"Parameters":{"AWS::IoT::Certificate::CommonName":{"Type":"String"},"AWS::IoT::Certificate::Id":{"Type":"String"}},
@@ -252,6 +255,53 @@ func TestCertificatesAreDecidedOnAtConnect(t *testing.T) {
 			}
 			if row.code != "" {
 				wantRefused(t, a, row.step, row.code)
+			}
+		})
+	}
+}
+
+// TestMQTT5DevicesAreToldThatTheyAreRefused ensures that a certificate that can't be
+// taken in this way is told in a CONNACK as others are.
+func TestMQTT5DevicesAreToldThatTheyAreRefused(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		name, server string
+		code         imprint.Code
+		put          func(t *testing.T, w *world, c tls.Certificate)
+	}{
+		{"an SNI_ONLY certificate without a name", "", imprint.CodeSNIRequired, func(t *testing.T, w *world, c tls.Certificate) {
+			w.register(t, home, c, imprint.ModeSNIOnly, imprint.CertificateActive)
+		}},
+		{"a DEFAULT certificate of another account", "localhost", imprint.CodeCertificateConflict, func(t *testing.T, w *world, c tls.Certificate) {
+			w.registerCA(t, home, imprint.ModeDefault, jitp)
+			w.register(t, imprint.Tenant{Account: "111111111111", Region: home.Region}, c, imprint.ModeDefault, imprint.CertificateActive)
+		}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, settings{})
+			cert := issue(ecdsaKey(), "device", w.ca)
+			row.put(t, w, cert)
+			conn := tls.Client(w.dial(t), client(row.server, cert))
+			_, err := conn.Write((&mqtt.Connect{ClientID: "device", CleanStart: true, KeepAlive: 600}).Append(nil, mqtt.V5))
+			if err != nil {
+				t.Fatal(err)
+			}
+			// Type, length, flags, reason (MQTT 5 section 3.2).
+			answer := bufio.NewReader(conn)
+			kind, err := answer.ReadByte()
+			if err != nil {
+				t.Fatalf("no answer came: %v", err)
+			}
+			_, _ = binary.ReadUvarint(answer)
+			_, _ = answer.ReadByte()
+			reason, err := answer.ReadByte()
+			if err != nil || kind != 0x20 || mqtt.ReasonCode(reason) != mqtt.NotAuthorized {
+				t.Errorf("got type %#x, reason %#x, %v; want a CONNACK with %#x", kind, reason, err, byte(mqtt.NotAuthorized))
+			}
+			a := w.attempt(t, conn)
+			if last := a.Steps[len(a.Steps)-1]; last.Code != row.code {
+				t.Errorf("the attempt ends with %+v, want %s", last, row.code)
 			}
 		})
 	}

@@ -76,7 +76,10 @@ func startBulkWith(t *testing.T, store imprint.Store, input provisioning.BulkInp
 	if err != nil {
 		t.Fatal(err)
 	}
-	opts.Logger, opts.Retry = quiet(), time.Millisecond
+	if opts.Logger == nil {
+		opts.Logger = quiet()
+	}
+	opts.Retry = time.Millisecond
 	bulk, err := provisioning.NewBulk(t.Context(), claims, input, opts)
 	if err != nil {
 		t.Fatal(err)

@@ -1,9 +1,12 @@
 package provisioning_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -135,6 +138,55 @@ func TestATaskGoesOnWhenItsServerDoes(t *testing.T) {
 	}
 	if n := countThings(t, store, home); n != lines || asked.Load() < 5 {
 		t.Errorf("got %d things after %d requests, want %d after 5 at least", n, asked.Load(), lines)
+	}
+}
+
+// TestATaskLeavesAServerThatFallsSilent ensures that a task whose server keeps the
+// connection and sends nothing more asks it again, and says why.
+func TestATaskLeavesAServerThatFallsSilent(t *testing.T) {
+	t.Parallel()
+	const lines = 3000
+	text := names(lines)
+	for _, ranges := range []bool{true, false} {
+		t.Run(fmt.Sprintf("ranges %t", ranges), func(t *testing.T) {
+			t.Parallel()
+			var asked atomic.Int64
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("Etag", `"one"`)
+				if asked.Add(1) == 1 {
+					w.Header().Set("Content-Length", strconv.Itoa(len(text)))
+					_, _ = io.WriteString(w, text[:len(text)/2])
+					_ = http.NewResponseController(w).Flush()
+					<-r.Context().Done()
+					return
+				}
+				if !ranges {
+					r.Header.Del("Range")
+				}
+				http.ServeContent(w, r, "", time.Time{}, strings.NewReader(text))
+			}))
+			defer server.Close()
+			store := openStore(t, filepath.Join(t.TempDir(), "registry.db"), sqlite.Faults{})
+			var log bytes.Buffer
+			input := provisioning.BulkURL{Base: server.URL, Account: home.Account, Client: server.Client(), Idle: 200 * time.Millisecond}
+			bulk, end := startBulkWith(t, store, input, clock, provisioning.BulkOptions{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+			defer server.CloseClientConnections()
+			task, err := bulk.Start(t.Context(), imprint.RegistrationTask{Tenant: home, TemplateBody: thingTemplate, Bucket: "lines", Key: "in.json"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			task = ended(t, store, task.ID)
+			end()
+			if task.Status != imprint.TaskCompleted || task.Succeeded != lines || task.Failed != 0 || task.Lines != lines {
+				t.Errorf("got the task %+v", task)
+			}
+			if n := countThings(t, store, home); n != lines || asked.Load() < 2 {
+				t.Errorf("got %d things after %d requests, want %d after 2 at least", n, asked.Load(), lines)
+			}
+			if !strings.Contains(log.String(), "sent nothing for 200ms") {
+				t.Errorf("the log doesn't say why it began anew: %s", log.String())
+			}
+		})
 	}
 }
 

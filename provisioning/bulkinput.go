@@ -50,7 +50,7 @@ type bulkLine struct {
 
 // parameters gives what the line says of its device.
 func (l bulkLine) parameters() (map[string]string, error) {
-	var parameters map[string]string
+	var parameters texts
 	err := json.Unmarshal(l.text, &parameters)
 	if err != nil || parameters == nil {
 		return nil, imprint.Errorf(imprint.CodeInvalidRequest, "the line isn't a JSON object whose values are texts").

@@ -116,6 +116,38 @@ type BulkURL struct {
 	Client      *http.Client
 	Credentials *aws.Credentials
 	Region      string // that signatures are for
+	// Idle is how long the server may send nothing of a body that is waited for;
+	// then the read fails. 0: for ever.
+	Idle time.Duration
+}
+
+// lively reads a body and gives up when nothing comes for a while.
+type lively struct {
+	io.ReadCloser
+	ctx    context.Context // of the request: its end ends a read
+	cancel context.CancelCauseFunc
+	idle   time.Duration
+}
+
+func (l *lively) Read(p []byte) (int, error) {
+	if l.idle <= 0 {
+		return l.ReadCloser.Read(p)
+	}
+	alarm := time.AfterFunc(l.idle, func() {
+		l.cancel(imprint.Errorf(imprint.CodeUnavailable, "the input's server sent nothing for %s", l.idle))
+	})
+	n, err := l.ReadCloser.Read(p)
+	alarm.Stop()
+	if err != nil && !errors.Is(err, io.EOF) && context.Cause(l.ctx) != nil {
+		err = context.Cause(l.ctx)
+	}
+	return n, err
+}
+
+func (l *lively) Close() error {
+	err := l.ReadCloser.Close()
+	l.cancel(context.Canceled)
+	return err
 }
 
 // emptyBody is the SHA-256 of no body.
@@ -149,10 +181,13 @@ func (u BulkURL) Open(ctx context.Context, account imprint.AccountID, bucket, ke
 			return BulkFile{}, fmt.Errorf("couldn't sign the request for the input: %w", err)
 		}
 	}
-	response, err := u.Client.Do(request)
+	ctx, cancel := context.WithCancelCause(ctx)
+	response, err := u.Client.Do(request.WithContext(ctx))
 	if err != nil {
+		cancel(err)
 		return BulkFile{}, imprint.Errorf(imprint.CodeUnavailable, "couldn't ask for the input: %w", err)
 	}
+	response.Body = &lively{ReadCloser: response.Body, ctx: ctx, cancel: cancel, idle: u.Idle}
 	found, err := fromResponse(response, offset, version)
 	if err != nil {
 		_ = response.Body.Close()

@@ -329,6 +329,11 @@ func TestEveryRejectionHasItsCode(t *testing.T) {
 	}{
 		{name: "JSON that isn't", topic: csrTopic, payload: "{", status: 400, code: "InvalidPayload"},
 		{name: "JSON with the wrong type", topic: provision, payload: `{"parameters":{"SerialNumber":7}}`, status: 400, code: "InvalidPayload", message: "The payload isn't a valid JSON request."},
+		{name: "JSON with null for a text", topic: provision, payload: `{"parameters":{"SerialNumber":null}}`, status: 400, code: "InvalidPayload"},
+		{name: "CBOR with null for a text", topic: strings.Replace(provision, "/json", "/cbor", 1), payload: "\xa1\x6aparameters\xa1\x6cSerialNumber\xf6", status: 400, code: "InvalidPayload"},
+		{name: "a CSR under a name in other case", topic: csrTopic, payload: `{"CertificateSigningRequest":"hello"}`, status: 400, code: "InvalidPayload"},
+		{name: "a token under a name in other case", topic: provision, payload: `{"CERTIFICATEOWNERSHIPTOKEN":"x"}`, status: 400, code: "InvalidCertificateOwnershipToken", message: "Certificate ownership token cannot be empty."},
+		{name: "one in CBOR", topic: strings.Replace(provision, "/json", "/cbor", 1), payload: "\xa1\x78\x19CERTIFICATEOWNERSHIPTOKEN\x61x", status: 400, code: "InvalidCertificateOwnershipToken", message: "Certificate ownership token cannot be empty."},
 		{name: "JSON that is null", topic: provision, payload: "null", status: 400, code: "InvalidPayload"},
 		{name: "keys: half of JSON", topic: keysTopic, payload: "{", status: 400, code: "InvalidPayload"},
 		{name: "keys: no text", topic: keysTopic, payload: "\xff", status: 400, code: "InvalidPayload"},

@@ -112,12 +112,12 @@ func signingProvider(tx imprint.ReadTx, tenant imprint.Tenant) (*imprint.Certifi
 
 // askProvider has a function sign a request (developer guide, "Self-managed
 // certificate signing using AWS IoT Core certificate provider").
-func (d *demand) askProvider(ctx context.Context, p imprint.CertificateProvider, text string, csr *x509.CertificateRequest) (*x509.Certificate, error) {
+func (d *demand) askProvider(ctx context.Context, p imprint.CertificateProvider, request string, csr *x509.CertificateRequest) (*x509.Certificate, error) {
 	payload, err := json.Marshal(struct {
 		CSR       string `json:"certificateSigningRequest"`
 		Principal string `json:"principalId"`
 		ClientID  string `json:"clientId"`
-	}{text, string(d.Claim), string(d.ClientID)})
+	}{request, string(d.Claim), string(d.ClientID)})
 	if err != nil {
 		return nil, fmt.Errorf("couldn't encode the certificate provider's event: %w", err)
 	}
@@ -125,20 +125,21 @@ func (d *demand) askProvider(ctx context.Context, p imprint.CertificateProvider,
 	if err != nil {
 		return nil, wrapFunction(imprint.CodeProviderFailed, "certificate provider "+p.Name, p.FunctionARN, err)
 	}
-	var out struct {
-		PEM string `json:"certificatePem"`
-	}
-	err = json.Unmarshal(result.Payload, &out)
-	if err != nil || out.PEM == "" {
+	var text string
+	err = readMembers(result.Payload, map[string]any{"certificatePem": &text})
+	if err != nil || text == "" {
 		return nil, imprint.Errorf(imprint.CodeProviderFailed, "certificate provider %s answered no certificatePem: %s", p.Name, imprint.Excerpt(string(result.Payload)))
 	}
-	cert, err := pki.ParseCertificatePEM(out.PEM)
+	cert, err := pki.ParseCertificatePEM(text)
 	if err != nil {
 		return nil, imprint.Errorf(imprint.CodeProviderFailed, "certificate provider %s answered what isn't a certificate: %w", p.Name, err)
 	}
 	key, comparable := csr.PublicKey.(interface{ Equal(crypto.PublicKey) bool })
 	if !comparable || !key.Equal(cert.PublicKey) {
 		return nil, imprint.Errorf(imprint.CodeProviderFailed, "certificate provider %s answered a certificate for another key than the request's", p.Name)
+	}
+	if cert.IsCA {
+		return nil, imprint.Errorf(imprint.CodeProviderFailed, "certificate provider %s answered a CA certificate (basicConstraints CA:TRUE), which a device mustn't have: it could sign others", p.Name)
 	}
 	refusal := pki.CheckKey(cert)
 	if refusal != nil {

@@ -93,8 +93,8 @@ type (
 		CSR string `json:"certificateSigningRequest"`
 	}
 	registerRequest struct {
-		Token      string            `json:"certificateOwnershipToken"`
-		Parameters map[string]string `json:"parameters"`
+		Token      string `json:"certificateOwnershipToken"`
+		Parameters texts  `json:"parameters"`
 	}
 	createdBody struct {
 		CertificateID  string `json:"certificateId"`
@@ -113,6 +113,14 @@ type (
 	}
 )
 
+func (r *csrRequest) UnmarshalJSON(data []byte) error {
+	return readMembers(data, map[string]any{"certificateSigningRequest": &r.CSR})
+}
+
+func (r *registerRequest) UnmarshalJSON(data []byte) error {
+	return readMembers(data, map[string]any{"certificateOwnershipToken": &r.Token, "parameters": &r.Parameters})
+}
+
 // The payload's size is bounded by the broker's; what it may make of that here.
 const (
 	maxCBORDepth = 4
@@ -123,6 +131,7 @@ var (
 	cborDecoder = mustMode(cbor.DecOptions{
 		DupMapKey: cbor.DupMapKeyEnforcedAPF, MaxNestedLevels: maxCBORDepth, MaxArrayElements: maxCBORItems, MaxMapPairs: maxCBORItems,
 		IndefLength: cbor.IndefLengthAllowed, TagsMd: cbor.TagsForbidden,
+		FieldNameMatching: cbor.FieldNameMatchingCaseSensitive,
 	}.DecMode())
 	cborEncoder = mustMode(cbor.EncOptions{Sort: cbor.SortNone}.EncMode())
 )
@@ -204,8 +213,8 @@ func rejection(why error) rejectedBody {
 	}
 	switch imprint.CodeOf(why) {
 	case imprint.CodeClaimNotAllowed, imprint.CodeClaimStopped, imprint.CodeClaimQuota, imprint.CodeClaimAnomaly,
-		imprint.CodeHookFailed, imprint.CodeProviderFailed:
-		// The rules of a guard and the words of a function are the operator's.
+		imprint.CodeHookDenied, imprint.CodeHookFailed, imprint.CodeProviderFailed:
+		// The rules of a guard, and a function's name and words, are the operator's.
 		body.ErrorMessage = imprint.Describe(imprint.CodeOf(why)).Meaning
 	}
 	var other told

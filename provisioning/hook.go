@@ -26,8 +26,8 @@ type hookEvent struct {
 
 // hookResult is its answer. A pointer tells false from absent.
 type hookResult struct {
-	Allow     *bool             `json:"allowProvisioning"`
-	Overrides map[string]string `json:"parameterOverrides"`
+	Allow     *bool
+	Overrides texts
 }
 
 // askHook asks the template's hook, if it has one, before anything is made, and
@@ -51,7 +51,7 @@ func (d *demand) askHook(ctx context.Context, t imprint.ProvisioningTemplate, ce
 		return nil, wrapFunction(imprint.CodeHookFailed, "hook "+t.HookTargetARN, t.HookTargetARN, err)
 	}
 	var answer hookResult
-	err = json.Unmarshal(result.Payload, &answer)
+	err = readMembers(result.Payload, map[string]any{"allowProvisioning": &answer.Allow, "parameterOverrides": &answer.Overrides})
 	if err != nil {
 		return nil, imprint.Errorf(imprint.CodeHookFailed, "hook %s answered something else than it should after %s: %w: %s",
 			t.HookTargetARN, took, err, imprint.Excerpt(string(result.Payload))).

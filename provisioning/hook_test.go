@@ -1,6 +1,7 @@
 package provisioning_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/x509"
 	"encoding/json"
@@ -80,6 +81,9 @@ func TestAHookThatDoesNotSayYesSaysNo(t *testing.T) {
 		{"a text", answering(`{"allowProvisioning":"true"}`), imprint.CodeHookFailed},
 		{"no JSON", answering(`yes`), imprint.CodeHookFailed},
 		{"an override that isn't text", answering(`{"allowProvisioning":true,"parameterOverrides":{"Site":7}}`), imprint.CodeHookFailed},
+		{"yes under a name in other case", answering(`{"AllowProvisioning":true,"ALLOWPROVISIONING":true}`), imprint.CodeHookDenied},
+		{"no, and yes under a name in other case", answering(`{"allowProvisioning":false,"AllowProvisioning":true}`), imprint.CodeHookDenied},
+		{"an override that is null", answering(`{"allowProvisioning":true,"parameterOverrides":{"SerialNumber":null}}`), imprint.CodeHookFailed},
 		{"it crashed", failing(imprint.CodeFunctionFailed), imprint.CodeHookFailed},
 		{"it doesn't exist", failing(imprint.CodeFunctionMissing), imprint.CodeHookFailed},
 		{"it may not be invoked", failing(imprint.CodeFunctionDenied), imprint.CodeHookFailed},
@@ -97,7 +101,14 @@ func TestAHookThatDoesNotSayYesSaysNo(t *testing.T) {
 			made := o.create(home)
 			out, ok := o.register(home, made.Token, map[string]string{"SerialNumber": "1"})
 			rejectedWith(t, out, ok, 403, "AccessDenied")
-			checkFailure(t, o.steps(), "claim.hook", tt.step)
+			if want := imprint.Describe(tt.step).Meaning; out.Message != want {
+				t.Errorf("the device is told %q, want %q", out.Message, want)
+			}
+			steps := o.steps()
+			checkFailure(t, steps, "claim.hook", tt.step)
+			if text := detail(t, steps); !strings.Contains(text, hookARN) {
+				t.Errorf("the trace says %q, and doesn't name the hook", text)
+			}
 			cert, err := o.certificate(home, made.ID)
 			if err != nil || cert.Status != imprint.CertificatePendingActivation || len(o.things(home)) > 0 {
 				t.Errorf("left behind: certificate %s (%v), things %v", cert.Status, err, o.things(home))
@@ -139,7 +150,13 @@ func TestACertificateProviderSigns(t *testing.T) {
 		{"its certificate is taken", signing(func(*x509.Certificate) any { return nil }), false},
 		{"a certificate for another key", signing(func(*x509.Certificate) any { return &newKey(t).PublicKey }), true},
 		{"an expired one", signing(func(c *x509.Certificate) any { c.NotAfter = instant.Add(-time.Minute); return nil }), true},
+		{"a CA certificate", signing(func(c *x509.Certificate) any { c.BasicConstraintsValid, c.IsCA = true, true; return nil }), true},
 		{"no certificate", answering(`{}`), true},
+		{"a certificate under a name in other case", function(func(ctx context.Context, call imprint.FunctionCall) (imprint.FunctionResult, error) {
+			out, err := signing(func(*x509.Certificate) any { return nil }).(function)(ctx, call)
+			out.Payload = bytes.Replace(out.Payload, []byte("certificatePem"), []byte("CertificatePem"), 1)
+			return out, err
+		}), true},
 		{"what isn't one", answering(`{"certificatePem":"x"}`), true},
 		{"nobody runs functions", nil, true},
 	} {

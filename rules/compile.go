@@ -12,6 +12,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/mqtt"
 	"github.com/imprint-iot/imprint/rulesql"
 )
 
@@ -50,6 +51,16 @@ func Check(r imprint.TopicRule, offered Offered) (Filter, error) {
 	compiled, err := compile(r, offered)
 	if err != nil {
 		return Filter{}, err
+	}
+	actions := compiled.actions
+	if compiled.onError != nil {
+		actions = append(slices.Clone(actions), compiled.onError)
+	}
+	for _, a := range actions {
+		err = a.checkConstants()
+		if err != nil {
+			return Filter{}, err
+		}
 	}
 	topic, given := compiled.statement.Filter()
 	return Filter{Topic: topic, Given: given}, nil
@@ -142,6 +153,23 @@ func (r *rule) compileAction(record imprint.RuleAction, offered Offered, onError
 		}
 	}
 	return a, nil
+}
+
+// checkConstants refuses texts without substitutions that no message could be
+// handed on with. It isn't asked of rules that are stored: their other actions run.
+func (a *action) checkConstants() error {
+	if a.kind != ActionRepublish {
+		return nil
+	}
+	topic, constant := a.texts[fieldTopic].Constant()
+	if !constant {
+		return nil
+	}
+	err := mqtt.CheckTopicName(topic)
+	if err != nil {
+		return imprint.Errorf(imprint.CodeInvalidRequest, "a republish action's topic %q isn't one that can be published to: %w", imprint.Excerpt(topic), err)
+	}
+	return nil
 }
 
 func (r *rule) parseText(a *action, field imprint.RuleField, onError bool) error {

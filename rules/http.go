@@ -88,10 +88,46 @@ func covers(destination, target string) bool {
 		return false
 	}
 	above, below := strings.TrimSuffix(d.EscapedPath(), "/"), u.EscapedPath()
-	if strings.Contains(below, "/../") || strings.HasSuffix(below, "/..") {
-		return false
+	return !leadsUp(below) && (below == above || strings.HasPrefix(below, above+"/"))
+}
+
+// leadsUp says whether a server may read a step up into an escaped path. Texts of
+// devices stand in it, and servers and the proxies before them undo escapes, once or
+// more often, take \ for / and leave out what follows a semicolon. What is escaped
+// more often than anybody means is refused, too: each time costs the text's length.
+func leadsUp(path string) bool {
+	const mostEscapes = 8
+	for range mostEscapes {
+		for level := range strings.FieldsFuncSeq(path, func(r rune) bool { return r == '/' || r == '\\' }) {
+			level, _, _ = strings.Cut(level, ";")
+			if level == ".." {
+				return true
+			}
+		}
+		plain := unescape(path)
+		if plain == path {
+			return false
+		}
+		path = plain
 	}
-	return below == above || strings.HasPrefix(below, above+"/")
+	return true
+}
+
+// unescape undoes the escapes of a text and leaves what isn't one.
+func unescape(text string) string {
+	var plain strings.Builder
+	for n := 0; n < len(text); n++ {
+		if text[n] == '%' && n+3 <= len(text) {
+			one, err := url.PathUnescape(text[n : n+3])
+			if err == nil {
+				plain.WriteString(one)
+				n += 2
+				continue
+			}
+		}
+		plain.WriteByte(text[n])
+	}
+	return plain.String()
 }
 
 // poster sends requests.

@@ -132,6 +132,28 @@ func TestHTTPActionsPostToConfirmedDestinationsAlone(t *testing.T) {
 	}
 }
 
+// TestNoEscapedPathLeavesADestination ensures that devices can't choose levels that
+// a server would read as steps up.
+func TestNoEscapedPathLeavesADestination(t *testing.T) {
+	h, r := open(t, nil), receive(t)
+	h.confirm(r)
+	onError := republishTo("errors")
+	h.put(home, "post", "SELECT * FROM 'in/+'", &onError, post(r.URL+"/in/${topic(2)}", r.URL+"/in"))
+	for n, level := range []string{
+		"..", "%2e%2e", ".%2E", "%2e%2e%2fadmin", "a%2f..%2f..%2fadmin", "%252e%252e", "%25252e.", "..%5cadmin", `..\admin`, "..;a=b", "%2e%2e%3ba", "%252e%252e%2f%25", "%" + strings.Repeat("25", 40),
+	} {
+		h.offer(home, "in/"+level, `{}`)
+		h.await(t, "the error of "+level, func() bool { return len(h.on("errors")) == n+1 })
+		if got := readError(t, h.on("errors")[n].Payload).Failures; len(got) != 1 || !strings.Contains(got[0].Message, "no enabled destination") {
+			t.Errorf("%s: got %+v", level, got)
+		}
+	}
+	for n, level := range []string{"a", "...", "a..b", "a%2fb", "%2e", "50%25"} {
+		h.offer(home, "in/"+level, `{}`)
+		r.await(t, "the post to "+level, func() bool { return len(r.posts) == n+1 })
+	}
+}
+
 // TestHTTPDeliveriesAreTriedAgainOverARestart ensures that 5xx and 429 are tried
 // again, what is owed survives, and other answers go to the error action.
 func TestHTTPDeliveriesAreTriedAgainOverARestart(t *testing.T) {

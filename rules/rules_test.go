@@ -174,6 +174,11 @@ func TestCheckRefusesWhatCantRun(t *testing.T) {
 		{"version", imprint.TopicRule{SQL: "SELECT * FROM 'a'", SQLVersion: "2999-01-01"}, imprint.CodeInvalidRequest, "2999"},
 		{"substitution", imprint.TopicRule{SQL: "SELECT * FROM 'a'", Actions: []imprint.RuleAction{republishTo("${")}}, imprint.CodeSQLParse, "republish.topic"},
 		{"dollar in a topic", imprint.TopicRule{SQL: "SELECT * FROM 'a'", Actions: []imprint.RuleAction{republishTo("$aws/x")}}, imprint.CodeSQLParse, "$"},
+		{"wildcard in a topic", imprint.TopicRule{SQL: "SELECT * FROM 'a'", Actions: []imprint.RuleAction{republishTo("a/#")}}, imprint.CodeInvalidRequest, "wildcard"},
+		{"wildcard in an error's topic", imprint.TopicRule{SQL: "SELECT * FROM 'a'", ErrorAction: func() *imprint.RuleAction {
+			a := republishTo("a/+/b")
+			return &a
+		}()}, imprint.CodeInvalidRequest, "wildcard"},
 		{"function", imprint.TopicRule{SQL: "SELECT * FROM 'a'", Actions: []imprint.RuleAction{{Lambda: &imprint.LambdaRuleAction{FunctionARN: "x"}}}}, imprint.CodeInvalidRequest, "ARN"},
 		{"plain http", imprint.TopicRule{SQL: "SELECT * FROM 'a'", Actions: []imprint.RuleAction{{HTTP: &imprint.HTTPRuleAction{URL: "http://example.com/"}}}}, imprint.CodeInvalidRequest, "https"},
 		{"url without confirmation", imprint.TopicRule{SQL: "SELECT * FROM 'a'", Actions: []imprint.RuleAction{{HTTP: &imprint.HTTPRuleAction{URL: "https://example.com/${a}"}}}}, imprint.CodeInvalidRequest, "confirmationUrl"},

@@ -226,6 +226,10 @@ func (g Guards) put(ctx context.Context, caller awsapi.Caller, in *PutInput) (*G
 		}
 		in.apply(&guard)
 		guard.ModifiedAt = now
+		if (in.NotBefore != nil || in.NotAfter != nil) && !guard.NotBefore.IsZero() && !guard.NotAfter.IsZero() && !guard.NotAfter.After(guard.NotBefore) {
+			return imprint.Errorf(imprint.CodeInvalidRequest, "The claim could never be used: it ends at %s, and begins at %s.",
+				guard.NotAfter.UTC().Format(time.RFC3339), guard.NotBefore.UTC().Format(time.RFC3339))
+		}
 		if (guard.MaxRequests > 0 || guard.MaxRefusals > 0) && guard.Window <= 0 {
 			return imprint.Errorf(imprint.CodeInvalidRequest, "maxRequests and maxRefusals mean nothing without windowSeconds.")
 		}
@@ -290,9 +294,19 @@ func parseNetworks(texts []string) ([]netip.Prefix, error) {
 		if err != nil {
 			return nil, imprint.Errorf(imprint.CodeInvalidRequest, "network %q is neither an address nor a prefix such as 192.0.2.0/24.", imprint.Excerpt(text))
 		}
-		networks = append(networks, network.Masked())
+		networks = append(networks, unmapped(network.Masked()))
 	}
 	return networks, nil
+}
+
+// unmapped gives an IPv4 network that is written as IPv6 (::ffff:192.0.2.0/120) as
+// IPv4: addresses of devices are, and would match nothing else.
+func unmapped(network netip.Prefix) netip.Prefix {
+	const before = 96
+	if !network.Addr().Is4In6() || network.Bits() < before {
+		return network
+	}
+	return netip.PrefixFrom(network.Addr().Unmap(), network.Bits()-before)
 }
 
 // serialBatch bounds one transaction over serial numbers, so that it never holds

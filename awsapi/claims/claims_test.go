@@ -267,6 +267,32 @@ func TestAListMayBeSentAgain(t *testing.T) {
 	add(serials[:3], outcome{3, 3})
 }
 
+// TestATimeThatEndsBeforeItBeginsIsRefusedBesideWhatIsThere ensures that the two ends
+// are compared, too, when they are set one after the other.
+func TestATimeThatEndsBeforeItBeginsIsRefusedBesideWhatIsThere(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.must(t, home, "PUT", one(claim), object{"notBefore": 1_800_000_000}, nil)
+	wantRefusal(t, "an earlier end", w.call(t, home, imprint.OperatorUser, "PUT", one(claim), object{"notAfter": 1_700_000_000}, nil), 400, "InvalidRequestException", "never be used")
+	w.must(t, home, "PUT", one(claim), object{"notAfter": 1_900_000_000}, nil)
+	w.must(t, home, "PUT", one(claim), object{"notBefore": 0, "notAfter": 1_700_000_000}, nil)
+}
+
+// TestIPv4NetworksMayBeWrittenAsIPv6 ensures that they match the addresses that
+// devices have.
+func TestIPv4NetworksMayBeWrittenAsIPv6(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.must(t, home, "PUT", one(claim), object{"networks": []string{"::ffff:127.0.0.0/104", "::ffff:192.0.2.1", "::/0"}}, nil)
+	guard, err := w.guardOf(t, home, claim)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := fmt.Sprint(guard.Networks), "[127.0.0.0/8 192.0.2.1/32 ::/0]"; got != want {
+		t.Errorf("got the networks %s, want %s", got, want)
+	}
+}
+
 // TestWhatIsNoGuardIsRefused ensures that bad input changes nothing.
 func TestWhatIsNoGuardIsRefused(t *testing.T) {
 	t.Parallel()
@@ -280,8 +306,9 @@ func TestWhatIsNoGuardIsRefused(t *testing.T) {
 		"a negative quota": {"quota": -1}, "a network that is none": {"networks": []string{"192.0.2.0/33"}},
 		"a host name for a network": {"networks": []string{"example.com"}}, "a bound without a window": {"maxRequests": 5},
 		"refusals without a window": {"maxRefusals": 5}, "a window of years": {"maxRequests": 5, "windowSeconds": 400 * 24 * 3600},
-		"too many networks": {"networks": slices.Repeat([]string{"192.0.2.1"}, imprint.MaxClaimNetworks+1)},
-		"a long parameter":  {"serialParameter": strings.Repeat("x", imprint.MaxClaimSerial+1)},
+		"a time that ends before it begins": {"notBefore": 1_800_000_000, "notAfter": 1_700_000_000},
+		"too many networks":                 {"networks": slices.Repeat([]string{"192.0.2.1"}, imprint.MaxClaimNetworks+1)},
+		"a long parameter":                  {"serialParameter": strings.Repeat("x", imprint.MaxClaimSerial+1)},
 	} {
 		wantRefusal(t, name, w.call(t, home, imprint.OperatorUser, "PUT", one(claim), body, nil), 400, "InvalidRequestException", "")
 	}

@@ -90,6 +90,9 @@ func New(config Config) (*Client, error) {
 	return c, nil
 }
 
+// Endpoint is where the control plane is: https://host:port.
+func (c *Client) Endpoint() string { return c.config.Endpoint }
+
 // With is a client that sends a further header with each request.
 func (c *Client) With(name, value string) *Client {
 	config := c.config

@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -97,8 +98,8 @@ func (c BulkConfig) check() error {
 // bulkDir is where input files are looked for without any setting.
 const bulkDir = "bulk"
 
-// idleInput bounds the wait for the answer of an input's server. The body may take
-// as long as it needs.
+// idleInput bounds the wait for an input's server: for its connection, for its
+// answer, and for each part of the body, which may take as long as it needs.
 const idleInput = 30 * time.Second
 
 // input makes what inputs are read from; home is the server's first account.
@@ -108,14 +109,15 @@ func (c BulkConfig) input(data string, home imprint.AccountID) (provisioning.Bul
 		account = imprint.AccountID(c.BulkAccount)
 	}
 	client := &http.Client{Transport: &http.Transport{
-		Proxy: http.ProxyFromEnvironment, ResponseHeaderTimeout: idleInput, TLSHandshakeTimeout: idleInput, MaxIdleConnsPerHost: 1, IdleConnTimeout: idleInput,
+		Proxy: http.ProxyFromEnvironment, DialContext: (&net.Dialer{Timeout: idleInput}).DialContext,
+		ResponseHeaderTimeout: idleInput, TLSHandshakeTimeout: idleInput, MaxIdleConnsPerHost: 1, IdleConnTimeout: idleInput,
 	}}
 	switch {
 	case c.BulkURL != "":
-		return provisioning.BulkURL{Base: c.BulkURL, Account: account, Client: client}, nil
+		return provisioning.BulkURL{Base: c.BulkURL, Account: account, Client: client, Idle: idleInput}, nil
 	case c.BulkS3Endpoint != "":
 		return provisioning.BulkURL{
-			Base: c.BulkS3Endpoint, Account: account, Client: client, Region: c.BulkS3Region,
+			Base: c.BulkS3Endpoint, Account: account, Client: client, Idle: idleInput, Region: c.BulkS3Region,
 			Credentials: &aws.Credentials{AccessKeyID: c.BulkS3AccessKey, SecretAccessKey: c.BulkS3SecretKey},
 		}, nil
 	case c.BulkDirectory != "":
@@ -161,7 +163,7 @@ const (
 func (s *server) reportURL(tenant imprint.Tenant, task, kind string) string {
 	path := reportPath + strings.Join([]string{string(tenant.Account), string(tenant.Region), task, kind}, "/")
 	until := strconv.FormatInt(s.clock().Add(reportLifetime).Unix(), 10)
-	return s.facts.APIURL + path + "?expires=" + until + "&signature=" + s.signReport(path, until)
+	return s.linkURL() + path + "?expires=" + until + "&signature=" + s.signReport(path, until)
 }
 
 func (s *server) signReport(path, until string) string {

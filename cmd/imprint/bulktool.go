@@ -185,12 +185,31 @@ func printReport(ctx context.Context, c *client.Client, roots *x509.CertPool, w 
 	}
 	web := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots}, Proxy: http.ProxyFromEnvironment}}
 	for _, link := range found.ResourceLinks {
+		link, err = linkAt(c.Endpoint(), link)
+		if err != nil {
+			return err
+		}
 		err = download(ctx, web, link, w)
 		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// linkAt gives a link at the address under which the server was just asked: the one
+// that links have is for others, and needn't be known on this machine.
+func linkAt(endpoint, link string) (string, error) {
+	found, err := url.Parse(link)
+	if err != nil {
+		return "", fmt.Errorf("couldn't read the report's link: %w", err)
+	}
+	at, err := url.Parse(endpoint)
+	if err != nil {
+		return "", fmt.Errorf("couldn't read the server's address: %w", err)
+	}
+	found.Scheme, found.Host = at.Scheme, at.Host
+	return found.String(), nil
 }
 
 func download(ctx context.Context, web *http.Client, link string, w io.Writer) error {

@@ -356,6 +356,10 @@ func uploadSerials(ctx context.Context, c *client.Client, path string, in io.Rea
 	if err != nil {
 		return err
 	}
+	if read == 0 {
+		_, err = fmt.Fprintln(w, "no serial number was read: the allow list is as it was")
+		return err
+	}
 	_, err = fmt.Fprintf(w, "%d read, %d added, %d in the allow list\n", read, added, total)
 	return err
 }

@@ -97,7 +97,7 @@ func (s *server) openRules(context.Context) error {
 const confirmPrefix = "/confirmdestination/"
 
 func (s *server) confirmURL() string {
-	return s.facts.APIURL + strings.TrimSuffix(confirmPrefix, "/")
+	return s.linkURL() + strings.TrimSuffix(confirmPrefix, "/")
 }
 
 // opensConfirmation says whether a request is one for an enableUrl, and not the

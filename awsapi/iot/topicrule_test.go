@@ -1,0 +1,56 @@
+package iot_test
+
+import (
+	"strings"
+	"testing"
+
+	sdk "github.com/aws/aws-sdk-go-v2/service/iot"
+	"github.com/aws/aws-sdk-go-v2/service/iot/types"
+
+	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/awsapi/iot/iottest"
+	"github.com/imprint-iot/imprint/functions"
+)
+
+// TestRulesThatCantRunAreRefused ensures that no rule is taken whose action would
+// fail for each message.
+func TestRulesThatCantRunAreRefused(t *testing.T) {
+	t.Parallel()
+	create := func(action types.Action) func(o *operator) error {
+		return func(o *operator) error {
+			return refused(o.CreateTopicRule(o.ctx(), &sdk.CreateTopicRuleInput{RuleName: new("r"), TopicRulePayload: &types.TopicRulePayload{
+				Sql: new("SELECT * FROM 'in'"), Actions: []types.Action{action},
+			}}))
+		}
+	}
+	lambda := func(arn string) types.Action { return types.Action{Lambda: &types.LambdaAction{FunctionArn: &arn}} }
+	republish := func(topic string) types.Action {
+		return types.Action{Republish: &types.RepublishAction{RoleArn: new("arn:aws:iam::000000000000:role/r"), Topic: &topic}}
+	}
+	const invalid, foreign = "InvalidRequestException", "arn:aws:lambda:us-east-1:999999999999:function:f"
+	server := iottest.Start(t)
+	checkRefusals(t, server, []refusal{
+		{"a topic with #", nil, create(republish("a/#")), invalid, 400, "wildcard"},
+		{"a topic with +", nil, create(republish("+/a")), invalid, 400, "wildcard"},
+		{"a function of another account", nil, create(lambda(foreign)), invalid, 400, foreign},
+		{"a rule that is replaced", func(o *operator) { o.must(create(republish("a"))(o)) }, func(o *operator) error {
+			return refused(o.ReplaceTopicRule(o.ctx(), &sdk.ReplaceTopicRuleInput{RuleName: new("r"), TopicRulePayload: &types.TopicRulePayload{
+				Sql: new("SELECT * FROM 'in'"), Actions: []types.Action{lambda(foreign)},
+			}}))
+		}, invalid, 400, foreign},
+	})
+	checkRules(t, server, []rule{
+		{"the account's own function is taken, also before it is made", func(_ *testing.T, o *operator) {
+			o.must(create(lambda(o.tenant.FunctionARN("f")))(o))
+		}},
+		{"so is one that is chosen for each message", func(_ *testing.T, o *operator) {
+			o.must(create(lambda(strings.Replace(foreign, "999999999999", "${a}", 1)))(o))
+		}},
+		{"so is one that runs elsewhere for the account", func(_ *testing.T, o *operator) {
+			o.server.Put(o.t, func(tx imprint.Tx) error {
+				return tx.PutFunction(imprint.Function{Tenant: o.tenant, Name: "real", Version: imprint.LatestVersion, Runtime: functions.RuntimeRemote, Handler: foreign})
+			})
+			o.must(create(lambda(foreign))(o))
+		}},
+	})
+}
