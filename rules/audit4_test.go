@@ -1,0 +1,63 @@
+package rules_test
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/rules"
+)
+
+// TestAHangingDestinationOfOneTenantLeavesOthersTheirs: docs/rules.md gives one
+// tenant half of the workers, and "other tenants go on". More deliveries of one
+// tenant than a round looks at (1000), to a server that doesn't answer, hold up
+// those of all others.
+func TestAHangingDestinationOfOneTenantLeavesOthersTheirs(t *testing.T) {
+	h := open(t, func(o *rules.Options) { o.HTTPTimeout = 2 * time.Second })
+	release := make(chan struct{})
+	hangs := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		select {
+		case <-release:
+		case <-r.Context().Done():
+		}
+	}))
+	t.Cleanup(hangs.Close)
+	t.Cleanup(func() { close(release) })
+	good := receive(t)
+	h.update(func(tx imprint.Tx) error {
+		for _, d := range []imprint.RuleDestination{
+			{Tenant: home, ID: "a", URL: hangs.URL, Status: imprint.RuleDestinationEnabled, CreatedAt: time.Now()},
+			{Tenant: other, ID: "b", URL: good.URL, Status: imprint.RuleDestinationEnabled, CreatedAt: time.Now()},
+		} {
+			err := tx.PutRuleDestination(d)
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	h.put(home, "post", "SELECT * FROM 'in'", nil, post(hangs.URL+"/x", ""))
+	h.put(other, "post", "SELECT * FROM 'in'", nil, post(good.URL+"/x", ""))
+	for n := range 1200 {
+		h.offer(home, "in", fmt.Sprintf(`{"n":%d}`, n))
+	}
+	for full := 0; full < 1100; {
+		err := h.store.View(t.Context(), func(tx imprint.ReadTx) error {
+			n, err := tx.RuleDeliveryCount(home)
+			full = n
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	began := time.Now()
+	h.offer(other, "in", `{"mine":1}`)
+	good.await(t, "the other tenant's delivery", func() bool { return len(good.posts) == 1 })
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("the other tenant waited %s for its delivery", took)
+	}
+}
