@@ -11,10 +11,10 @@ import (
 	"github.com/imprint-iot/imprint/rules"
 )
 
-// TestAHangingDestinationOfOneTenantLeavesOthersTheirs: docs/rules.md gives one
-// tenant half of the workers, and "other tenants go on". More deliveries of one
-// tenant than a round looks at (1000), to a server that doesn't answer, hold up
-// those of all others.
+// TestAHangingDestinationOfOneTenantLeavesOthersTheirs ensures that more deliveries
+// of one tenant than a round looks at, to a server that doesn't answer, hold up
+// neither those of another tenant nor those to its own other destinations, the
+// questions of new ones among them.
 func TestAHangingDestinationOfOneTenantLeavesOthersTheirs(t *testing.T) {
 	h := open(t, func(o *rules.Options) { o.HTTPTimeout = 2 * time.Second })
 	release := make(chan struct{})
@@ -57,7 +57,19 @@ func TestAHangingDestinationOfOneTenantLeavesOthersTheirs(t *testing.T) {
 	began := time.Now()
 	h.offer(other, "in", `{"mine":1}`)
 	good.await(t, "the other tenant's delivery", func() bool { return len(good.posts) == 1 })
+	own := receive(t)
+	h.update(func(tx imprint.Tx) error {
+		return tx.PutRuleDestination(imprint.RuleDestination{Tenant: home, ID: "c", URL: own.URL, Status: imprint.RuleDestinationEnabled, CreatedAt: time.Now()})
+	})
+	h.put(home, "own", "SELECT * FROM 'own'", nil, post(own.URL+"/x", ""))
+	h.offer(home, "own", `{"mine":2}`)
+	own.await(t, "the delivery to the tenant's other destination", func() bool { return len(own.posts) == 1 })
+	h.update(func(tx imprint.Tx) error {
+		_, err := rules.Ask(tx, imprint.RuleDestination{Tenant: home, ID: "d", URL: own.URL, CreatedAt: time.Now()}, time.Now())
+		return err
+	})
+	own.await(t, "the confirmation of the tenant's new destination", func() bool { return len(own.asked) == 1 })
 	if took := time.Since(began); took > 5*time.Second {
-		t.Errorf("the other tenant waited %s for its delivery", took)
+		t.Errorf("the others waited %s for their deliveries", took)
 	}
 }
