@@ -16,7 +16,7 @@ import (
 // neither those of another tenant nor those to its own other destinations, the
 // questions of new ones among them.
 func TestAHangingDestinationOfOneTenantLeavesOthersTheirs(t *testing.T) {
-	h := open(t, func(o *rules.Options) { o.HTTPTimeout = 2 * time.Second })
+	h := open(t, func(o *rules.Options) { o.HTTPTimeout = 2 * patience })
 	release := make(chan struct{})
 	hangs := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		select {
@@ -54,7 +54,6 @@ func TestAHangingDestinationOfOneTenantLeavesOthersTheirs(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	began := time.Now()
 	h.offer(other, "in", `{"mine":1}`)
 	good.await(t, "the other tenant's delivery", func() bool { return len(good.posts) == 1 })
 	own := receive(t)
@@ -69,7 +68,4 @@ func TestAHangingDestinationOfOneTenantLeavesOthersTheirs(t *testing.T) {
 		return err
 	})
 	own.await(t, "the confirmation of the tenant's new destination", func() bool { return len(own.asked) == 1 })
-	if took := time.Since(began); took > 5*time.Second {
-		t.Errorf("the others waited %s for their deliveries", took)
-	}
 }
