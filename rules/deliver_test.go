@@ -165,11 +165,12 @@ func TestWaitingMessagesAreBoundedInBytes(t *testing.T) {
 // slowFunctions don't answer before they are released.
 type slowFunctions struct {
 	*outside
-	release chan struct{}
+	entered, release chan struct{}
 }
 
 // InvokeLater implements imprint.Functions.
 func (s *slowFunctions) InvokeLater(context.Context, imprint.FunctionCall) error {
+	s.entered <- struct{}{}
 	<-s.release
 	return nil
 }
@@ -177,13 +178,19 @@ func (s *slowFunctions) InvokeLater(context.Context, imprint.FunctionCall) error
 // TestOneTenantHasHalfOfTheWorkers ensures that rules of one tenant that are slow leave
 // workers to those of another.
 func TestOneTenantHasHalfOfTheWorkers(t *testing.T) {
-	slow := &slowFunctions{release: make(chan struct{})}
+	slow := &slowFunctions{entered: make(chan struct{}, 4), release: make(chan struct{})}
 	h := open(t, func(o *rules.Options) { o.Functions, o.Workers = slow, 2 })
 	t.Cleanup(func() { close(slow.release) })
 	h.put(home, "call", "SELECT * FROM 'in'", nil, invoke("f"))
 	h.put(other, "say", "SELECT * FROM 'in'", nil, republishTo("x"))
 	for range 4 {
 		h.offer(home, "in", `{}`)
+	}
+	<-slow.entered
+	select {
+	case <-slow.entered:
+		t.Error("the tenant has both workers")
+	case <-time.After(100 * time.Millisecond): // nothing tells of it: the test is for its absence
 	}
 	h.offer(other, "in", `{}`)
 	h.await(t, "the other tenant's message", func() bool { return len(h.on("x")) == 1 })
