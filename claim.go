@@ -3,6 +3,7 @@ package imprint
 import (
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -94,13 +95,27 @@ func (g ClaimGuard) Check(from netip.Addr, now time.Time) *Error {
 		return Errorf(CodeClaimStopped, "claim certificate %s was stopped at %s: %s", g.Claim, g.StoppedAt.UTC().Format(time.RFC3339), g.StopReason).
 			WithHint("Find out why; then: imprint claim guard %s --resume", g.Claim)
 	case !g.NotBefore.IsZero() && now.Before(g.NotBefore):
-		return Errorf(CodeClaimNotAllowed, "claim certificate %s may be used from %s on", g.Claim, g.NotBefore.UTC().Format(time.RFC3339))
+		return Errorf(CodeClaimNotAllowed, "claim certificate %s may be used from %s on", g.Claim, g.NotBefore.UTC().Format(time.RFC3339)).
+			WithHint("Check the server's clock; or: imprint claim guard %s --not-before none", g.Claim)
 	case !g.NotAfter.IsZero() && now.After(g.NotAfter):
-		return Errorf(CodeClaimNotAllowed, "claim certificate %s could be used until %s", g.Claim, g.NotAfter.UTC().Format(time.RFC3339))
+		return Errorf(CodeClaimNotAllowed, "claim certificate %s could be used until %s", g.Claim, g.NotAfter.UTC().Format(time.RFC3339)).
+			WithHint("Give the devices another claim, or let them use it longer: imprint claim guard %s --not-after none", g.Claim)
 	case len(g.Networks) > 0 && !slices.ContainsFunc(g.Networks, func(n netip.Prefix) bool { return n.Contains(from) }):
-		return Errorf(CodeClaimNotAllowed, "claim certificate %s may not be used from %s", g.Claim, from)
+		return Errorf(CodeClaimNotAllowed, "claim certificate %s may not be used from %s", g.Claim, from).
+			WithHint("If devices may come from there: imprint claim guard %s --network %s", g.Claim, g.networksWith(from))
 	}
 	return nil
+}
+
+// networksWith lists the guard's networks and an address, as --network takes them.
+func (g ClaimGuard) networksWith(from netip.Addr) string {
+	var b strings.Builder
+	for _, n := range g.Networks {
+		b.WriteString(n.String())
+		b.WriteByte(',')
+	}
+	b.WriteString(netip.PrefixFrom(from, from.BitLen()).String())
+	return b.String()
 }
 
 // Stop gives the guard as a reason to stop the claim leaves it. The first reason

@@ -120,6 +120,7 @@ const (
 	CodeHookFailed      Code = "HookFailed"
 	CodeProviderFailed  Code = "CertificateProviderFailed"
 	CodeReceiveDenied   Code = "ReceiveDenied"
+	CodeAnswerUnread    Code = "AnswerNotSubscribed"
 )
 
 // Description is one row of the error table.
@@ -196,7 +197,7 @@ var table = []Description{
 	{CodeNotTLS, "", 0, 0, "", "The first bytes weren't a TLS hello.", "The device must speak TLS on this port; plain MQTT is never accepted."},
 	{CodeNoClientCertificate, "", 0, 0, "", "The device sent no client certificate.", "Give the MQTT client its certificate and key (mosquitto_pub: --cert and --key)."},
 	{CodeSNIUnknown, "", 0, 0, "", "The server name in the TLS hello names no tenant.", "Connect to the address that aws iot describe-endpoint --endpoint-type iot:Data-ATS gives."},
-	{CodeSNIRequired, "", 0, 0, "", "The certificate is registered in a mode that needs a server name in the TLS hello.", "Connect by host name with SNI, not by address."},
+	{CodeSNIRequired, "", 0, 0, "", "The certificate is registered in a mode that needs a server name in the TLS hello.", "Connect by the host name that aws iot describe-endpoint --endpoint-type iot:Data-ATS gives, not by address, so that the hello carries it."},
 	{CodeALPNUnknown, "", 0, 0, "", "The device offers only application protocols that this port doesn't speak.", "Offer x-amzn-mqtt-ca, mqtt, or no ALPN at all."},
 	{CodeOverloaded, "", 0, 0, "", "The server is busy with as many handshakes as it takes.", "The device should retry with back-off; --max-handshakes raises the bound."},
 	{CodeConnectTimeout, "", 0, 0, "", "The device sent no CONNECT packet in time after the TLS handshake.", "Look at the firmware's order of steps; --connect-timeout gives it longer."},
@@ -213,7 +214,7 @@ var table = []Description{
 	{CodeCertificateNotYetValid, "", 0, 0x87, "", "The certificate's validity hasn't begun.", "Check the clock of the machine that signed it, and the server's clock."},
 	{CodeCertificateDeleted, "", 0, 0x87, "", "The certificate was deleted while the device was connected.", "Register the certificate again if the device should return."},
 	{CodeCertificateWeak, "CertificateValidationException", 400, 0x87, "InvalidCsr", "The certificate's key or signature algorithm isn't accepted.", "Use RSA of 2048 bits or more, or P-256, P-384, P-521; sign with SHA-256 or better."},
-	{CodeCANotRegistered, "", 0, 0x87, "", "No CA registered in this tenant has the certificate's issuer as its subject.", "Register the CA: aws iot register-ca-certificate --allow-auto-registration --set-as-active."},
+	{CodeCANotRegistered, "", 0, 0x87, "", "No CA registered in this tenant has the certificate's issuer as its subject.", "Register the CA that signed it, not one above it: aws iot register-ca-certificate --ca-certificate file://ca.pem --certificate-mode SNI_ONLY --set-as-active --allow-auto-registration"},
 	{CodeCASignature, "", 0, 0x87, "", "A registered CA has the issuer's name but didn't sign this certificate.", "The device's certificate was signed by another key of the same name: register that CA, or sign again."},
 	{CodeCAInactive, "", 0, 0x87, "", "The CA that signed the certificate is INACTIVE.", "aws iot update-ca-certificate --new-status ACTIVE --certificate-id CA"},
 	{CodeCAExpired, "", 0, 0x87, "", "The CA that signed the certificate is outside its validity.", "Register a renewed CA, or check the server's clock."},
@@ -274,5 +275,6 @@ var table = []Description{
 	{CodeHookDenied, "", 0, 0x87, "AccessDenied", "The template's pre-provisioning hook didn't allow the device.", "Look at the function: it must answer {\"allowProvisioning\": true}."},
 	{CodeHookFailed, "", 0, 0x87, "AccessDenied", "The template's pre-provisioning hook failed, answered something else than it should, or took over five seconds.", "The detail says which; run the function by hand with aws lambda invoke."},
 	{CodeProviderFailed, "", 0, 0x87, "AccessDenied", "The certificate provider's function failed or answered a certificate that can't be used.", "The function must answer {\"certificatePem\": ...} for the key of the signing request within five seconds."},
-	{CodeReceiveDenied, "", 0, 0x87, "", "No policy of the certificate allows iot:Receive on the topic of the service's answer.", "Allow iot:Receive on topic/TOPIC, beside iot:Subscribe on topicfilter/TOPIC."},
+	{CodeReceiveDenied, "", 0, 0x87, "", "No policy of the certificate allows iot:Receive on the topic of a message or of the service's answer: it isn't sent.", "Allow iot:Receive on topic/TOPIC, beside iot:Subscribe on topicfilter/TOPIC."},
+	{CodeAnswerUnread, "", 0, 0, "", "The device made a request and hasn't subscribed to the topic of the answer: it isn't sent.", "Subscribe to REQUEST_TOPIC/accepted and REQUEST_TOPIC/rejected before the request."},
 }

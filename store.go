@@ -92,6 +92,7 @@ type ReadTx interface {
 	UserReader
 	RegistrationTaskReader
 	ClaimReader
+	AuditReader
 }
 
 // Tx reads and writes. Put inserts or replaces the whole row; Delete of
@@ -116,6 +117,7 @@ type Tx interface {
 	UserWriter
 	RegistrationTaskWriter
 	ClaimWriter
+	AuditWriter
 	// Try runs fn, whose writes through this Tx are undone, and nothing else, when
 	// it returns an error. It can't be used inside itself.
 	Try(fn func() error) error

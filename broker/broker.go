@@ -242,13 +242,14 @@ type background struct {
 	closed  bool
 }
 
-// Go starts fn, unless all is over.
-func (g *background) Go(fn func()) {
+// Go starts fn, unless all is over, and says whether it did.
+func (g *background) Go(fn func()) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if !g.closed {
 		g.running.Go(fn)
 	}
+	return !g.closed
 }
 
 func (g *background) close() {
@@ -356,11 +357,11 @@ func (b *Broker) CertificateChanged(tenant imprint.Tenant, id imprint.Certificat
 // recheck looks at a changed certificate again and ends its sessions when it
 // may not connect any more.
 func (b *Broker) recheck(ctx context.Context, tenant imprint.Tenant, id imprint.CertificateID) error {
-	var code imprint.Code
+	var why *endError
 	who, err := b.identities.Acquire(ctx, tenant, id)
 	switch {
 	case imprint.CodeOf(err) == imprint.CodeNotFound:
-		code = imprint.CodeCertificateDeleted
+		why = end(imprint.CodeCertificateDeleted, "certificate %s was deleted", id)
 	case err != nil:
 		return err
 	default:
@@ -369,10 +370,10 @@ func (b *Broker) recheck(ctx context.Context, tenant imprint.Tenant, id imprint.
 		if refusal == nil {
 			return nil
 		}
-		code = refusal.Code
+		why = &endError{code: refusal.Code, err: refusal}
 	}
 	for _, c := range b.realm(tenant).with(id) {
-		c.kick(code)
+		c.stop(why)
 	}
 	return nil
 }

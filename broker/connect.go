@@ -112,7 +112,11 @@ func (c *connection) checkConnect(packet *mqtt.Connect, who *identity.Identity) 
 	}
 	if bound.policies.Decide(&request) != policy.Allowed {
 		why := bound.policies.Explain(&request)
-		err = identity.Denied(imprint.CodeConnectDenied, why)
+		denied := identity.Denied(imprint.CodeConnectDenied, why)
+		if why.NearMiss != nil && why.NearMiss.Kind == policy.MissNoPolicy && who.Certificate.ID != "" {
+			denied = denied.WithHint("aws iot attach-policy --policy-name NAME --target %s", who.Certificate.ARN())
+		}
+		err = denied
 		c.refused("policy.connect", err)
 		c.announceConnectFailed()
 		return err

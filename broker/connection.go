@@ -108,6 +108,9 @@ type connection struct {
 	small      [256]byte
 	requests   *requests // under way; nil: it never made one
 
+	// kept are topics of messages that its policy keeps from it; nil: none.
+	kept atomic.Pointer[kept]
+
 	// Guarded by the session's lock.
 	out      outbound
 	loading  bool // the session's queue is read for it

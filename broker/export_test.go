@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/mqtt"
@@ -216,4 +217,41 @@ func (b *Broker) RememberedClients(t imprint.Tenant, many int) int {
 		r.presence[id].idleSince = now
 	}
 	return len(r.presence)
+}
+
+// LeaveATurnAsItComes has two messages retained on one topic: the first one has its
+// turn, and nobody waits any more for the second one in the moment in which it is
+// stored. It returns when both are gone, and says whether nothing is left of them.
+func (b *Broker) LeaveATurnAsItComes(t imprint.Tenant, topic string) (clean bool) {
+	r := b.realm(t)
+	take := func(t *turn) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		t.take()
+	}
+	early, late := &turn{realm: r, topic: topic}, &turn{realm: r, topic: topic}
+	take(early)
+	var both sync.WaitGroup
+	// Both queue for a lock that they have missed once after a while: then it is
+	// handed on in order.
+	pause := func() {
+		for began := time.Now(); time.Since(began) < 2*time.Millisecond; {
+			runtime.Gosched()
+		}
+	}
+	r.mu.Lock()
+	both.Go(late.leave)
+	pause()
+	both.Go(func() { take(late) })
+	pause()
+	r.mu.Unlock()
+	r.mu.Lock()
+	pause()
+	r.mu.Unlock()
+	pause()
+	early.leave()
+	both.Wait()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.lines[topic] == nil
 }

@@ -68,6 +68,7 @@ func (c *connection) handlePublish(ctx context.Context, header mqtt.FixedHeader,
 		c.scratch = takeBuffer()
 	}
 	c.scratch = c.scratch[:0]
+	retained.await()
 	stored, behind := c.broker.route(ctx, routing{realm: c.realm, from: c, now: c.now, cache: &c.route}, topic, packet)
 	if bound.policies.Timeless() {
 		c.route.publisher = bound
@@ -340,7 +341,8 @@ func (c *connection) receivesCached(ctx context.Context, cache *route, n int, to
 	return true
 }
 
-// mayReceive decides on iot:Receive. A refusal is silent, as on AWS IoT Core.
+// mayReceive decides on iot:Receive. A refusal is silent to the client, as on AWS IoT
+// Core; the trace tells the first ones.
 func (c *connection) mayReceive(ctx context.Context, r *realm, topic string, now time.Time) bool {
 	bound := c.current(ctx)
 	return bound != nil && c.receives(bound, r, topic, now)
@@ -359,7 +361,11 @@ func (c *connection) receives(bound *binding, r *realm, topic string, now time.T
 		Action: policy.Receive, ResourcePrefix: r.topicARN, ResourceName: topic,
 		Vars: bound.vars, Now: now,
 	}
-	return bound.policies.Decide(&request) == policy.Allowed
+	if bound.policies.Decide(&request) == policy.Allowed {
+		return true
+	}
+	c.noteKept(bound, &request)
+	return false
 }
 
 // The range of message expiry intervals (AWS IoT Core developer guide, "MQTT 5

@@ -140,12 +140,15 @@ func (c *connection) respond(ctx context.Context, a Answer) {
 	}
 	qos, subscribed := c.session.listens(a.Topic)
 	if !subscribed {
-		c.peer.Rec.Info("answer", "not sent: the client hasn't subscribed to %s", a.Topic)
+		c.refused("answer", imprint.Errorf(imprint.CodeAnswerUnread, "the answer on %s isn't sent: the client hasn't subscribed to it", a.Topic).
+			WithHint("Subscribe to %s before the request.", a.Topic))
 		return
 	}
 	bound := c.bound.Load()
 	if !c.mayReceive(ctx, c.realm, a.Topic, c.broker.clock()) {
-		c.refused("answer", imprint.Errorf(imprint.CodeReceiveDenied, "the answer on %s isn't sent: no policy allows iot:Receive", a.Topic))
+		// What was decided about the topic is a step of the attempt, with the fix.
+		c.refused("answer", imprint.Errorf(imprint.CodeReceiveDenied, "the answer on %s isn't sent: no policy allows iot:Receive", a.Topic).
+			WithHint("Allow iot:Receive on %s%s", c.realm.topicARN, a.Topic))
 		return
 	}
 	m := outgoing{Publish: mqtt.Publish{QoS: min(1, qos), Topic: []byte(a.Topic), Payload: a.Payload}}

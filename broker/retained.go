@@ -45,16 +45,16 @@ func (b *Broker) sweepRetained(r *realm) {
 }
 
 // retain stores the message of a topic, or deletes it when its payload is empty,
-// and returns when that is durable and it is its turn to be routed. Who subscribes
-// after that gets it; who subscribed before gets it as any other message, which the
-// caller routes before it leaves the turn.
+// and returns when that is durable. Who subscribes after that gets it; who subscribed
+// before gets it as any other message, which the caller routes when it has awaited
+// its turn, and before it leaves that. Nothing that takes its time comes in between:
+// all that were stored on the topic later would wait for it, one after the other.
 func (b *Broker) retain(ctx context.Context, r *realm, topic string, packet *mqtt.Publish) (*turn, error) {
 	c, t, err := b.retention(r, topic, packet)
 	if err != nil {
 		return nil, err
 	}
 	err = b.ledger.wait(ctx, c)
-	t.await()
 	if err != nil {
 		t.leave()
 		return nil, err
@@ -112,20 +112,17 @@ func (b *Broker) retention(r *realm, topic string, packet *mqtt.Publish) (change
 }
 
 // line is who waits to route what was retained on one topic, in the order of the
-// store, so that subscribers get last what stays. The realm's lock guards it.
-type line struct {
-	next, now uint64
-	moved     chan struct{} // closed when now changes
-}
+// store, so that subscribers get last what stays. It is the turn of the first one. The
+// realm's lock guards it.
+type line struct{ turns []*turn }
 
 // turn is a message's place in the line of its topic. It has one from when it is
 // stored until it is left.
 type turn struct {
-	realm  *realm
-	topic  string
-	line   *line // nil: not stored, or left
-	number uint64
-	gone   bool // nobody waits for it any more
+	realm *realm
+	topic string
+	come  chan struct{} // closed when it is this one's turn; nil: not stored, or left
+	gone  bool          // nobody waits for it any more
 }
 
 // take gives the place. The realm's lock is held.
@@ -135,51 +132,60 @@ func (t *turn) take() {
 	}
 	l := t.realm.lines[t.topic]
 	if l == nil {
-		l = &line{moved: make(chan struct{})}
+		l = &line{}
 		if t.realm.lines == nil {
 			t.realm.lines = make(map[string]*line)
 		}
 		t.realm.lines[t.topic] = l
 	}
-	t.line, t.number = l, l.next
-	l.next++
+	t.come = make(chan struct{})
+	l.turns = append(l.turns, t)
+	if len(l.turns) == 1 {
+		close(t.come)
+	}
 }
 
-// await returns when all are gone that were stored before, which only have to be
-// routed.
+// await returns when all are gone that were stored before. It may be called on nil.
 func (t *turn) await() {
-	for {
-		t.realm.mu.Lock()
-		if t.line == nil || t.line.now == t.number {
-			t.realm.mu.Unlock()
-			return
-		}
-		moved := t.line.moved
-		t.realm.mu.Unlock()
-		<-moved
+	if t == nil {
+		return
+	}
+	t.realm.mu.Lock()
+	come := t.come
+	t.realm.mu.Unlock()
+	if come != nil {
+		<-come
 	}
 }
 
 // leave lets the next one go on. It may be called again, and on nil.
 func (t *turn) leave() {
-	if t == nil {
-		return
+	for t != nil && !t.left() {
+		t.await()
 	}
-	t.await()
+}
+
+// left is leave when it needn't wait; it reports false when it is another one's turn.
+func (t *turn) left() bool {
 	t.realm.mu.Lock()
 	defer t.realm.mu.Unlock()
-	t.gone = true
-	l := t.line
-	if l == nil {
-		return
+	if t.come == nil {
+		t.gone = true
+		return true
 	}
-	t.line = nil
-	l.now++
-	close(l.moved)
-	l.moved = make(chan struct{})
-	if l.now == l.next {
+	l := t.realm.lines[t.topic]
+	if l.turns[0] != t {
+		return false
+	}
+	t.come, t.gone = nil, true
+	l.turns[0] = nil
+	l.turns = l.turns[1:]
+	if len(l.turns) == 0 {
 		delete(t.realm.lines, t.topic)
+	} else {
+		close(l.turns[0].come)
 	}
+	return true
 }
 
 func (r *realm) forgetRetained(topic string) {

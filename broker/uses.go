@@ -1,6 +1,14 @@
 package broker
 
-import "github.com/imprint-iot/imprint/policy"
+import (
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/identity"
+	"github.com/imprint-iot/imprint/policy"
+)
 
 // uses are the first things that a connection was allowed, each once: what its least
 // policy is made of. The topics are those that the session keeps anyway, so that one
@@ -48,4 +56,32 @@ func (c *connection) recordUses() {
 		}
 	}
 	c.uses = nil
+}
+
+// kept are the topics of messages that a connection subscribed to and that iot:Receive
+// keeps from it. Nobody tells the device, so the trace has to.
+type kept struct {
+	mu     sync.Mutex
+	topics []string
+}
+
+// maxKept bounds them, because finding words costs far more than deciding: a
+// subscription may be wide on purpose.
+const maxKept = 4
+
+// noteKept makes the refusal of a topic's first message a step of the attempt. It may be
+// called under the session's lock and takes none but the trace's.
+func (c *connection) noteKept(bound *binding, request *policy.Request) {
+	k := c.kept.Load()
+	if k == nil {
+		c.kept.CompareAndSwap(nil, &kept{})
+		k = c.kept.Load()
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if len(k.topics) >= maxKept || slices.Contains(k.topics, request.ResourceName) {
+		return
+	}
+	k.topics = append(k.topics, strings.Clone(request.ResourceName))
+	c.peer.Rec.Fail("policy.receive", identity.Denied(imprint.CodeReceiveDenied, bound.policies.Explain(request)))
 }

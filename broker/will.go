@@ -71,11 +71,15 @@ func (b *Broker) publishWill(r *realm, w *will) {
 	c.done = func(err error) {
 		kept(err)
 		// Routing may read the registry, for which the ledger doesn't wait.
-		b.background.Go(func() {
+		started := b.background.Go(func() {
 			t.await()
 			defer t.leave()
 			b.sendWill(r, w)
 		})
+		if !started {
+			// Who waits behind it is still answered; the ledger waits for nobody.
+			go t.leave()
+		}
 	}
 	b.ledger.awaitRoom(context.Background())
 	b.ledger.add(c)

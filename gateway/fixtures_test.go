@@ -147,6 +147,8 @@ type settings struct {
 	dataAPI   http.Handler
 	// tickets are issued when set.
 	tickets *gateway.TicketKeys
+	// broker is the broker's options, but for its logger.
+	broker broker.Options
 	// linger is the trace's; 0: next to nothing.
 	linger time.Duration
 }
@@ -176,7 +178,8 @@ func newWorld(t testing.TB, s settings) *world {
 	engine := provisioning.NewEngine(store, s.clock, provisioning.Options{Hold: s.hold, Logger: quiet()})
 	var b *broker.Broker
 	identities := identity.NewResolver(store, func(tenant imprint.Tenant, id imprint.CertificateID) { b.CertificateChanged(tenant, id) })
-	b = broker.New(broker.Options{Logger: quiet()}, store, identities, s.clock)
+	s.broker.Logger = quiet()
+	b = broker.New(s.broker, store, identities, s.clock)
 	w.endpoints, err = gateway.NewEndpoints(t.Context(), store, "", home, nil)
 	if err != nil {
 		t.Fatal(err)

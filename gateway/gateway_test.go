@@ -9,8 +9,10 @@ import (
 	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
+	"fmt"
 	"io"
 	"runtime"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -419,5 +421,33 @@ func TestAPanicEndsOneConnection(t *testing.T) {
 	_, accepted, err := w.connect(t, client("localhost", cert))
 	if !accepted || err != nil {
 		t.Errorf("the next connection: accepted %t, %v", accepted, err)
+	}
+}
+
+// TestAnUnknownCertificateIsToldWhole ensures that the trace tells the validity of a
+// certificate that nobody registered, and what was sent behind it.
+func TestAnUnknownCertificateIsToldWhole(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, settings{})
+	leaf := selfSigned(ecdsaKey(), "stranger")
+	for n, want := range []string{"; sent without its CA", `; sent with "CN=ca0"`, `; sent with "CN=ca0", "CN=ca1", "CN=ca2", "CN=ca3" and 2 more`} {
+		sent := leaf
+		for i := range []int{0, 1, 6}[n] {
+			sent.Certificate = append(sent.Certificate[:i+1:i+1], selfSigned(ecdsaKey(), fmt.Sprint("ca", i)).Certificate[0])
+		}
+		conn, accepted, _ := w.connect(t, client("localhost", sent))
+		if accepted {
+			t.Fatal("a stranger was let in")
+		}
+		detail := ""
+		for _, step := range w.attempt(t, conn).Steps {
+			if step.Name == "certificate" {
+				detail = step.Detail
+			}
+		}
+		valid := "valid from " + leaf.Leaf.NotBefore.UTC().Format(time.RFC3339) + " until " + leaf.Leaf.NotAfter.UTC().Format(time.RFC3339)
+		if !strings.HasSuffix(detail, valid+want) {
+			t.Errorf("got %q, want it to end with %q", detail, valid+want)
+		}
 	}
 }

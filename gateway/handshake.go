@@ -122,6 +122,9 @@ func (h *handshake) run(conn net.Conn) (*tls.Conn, error) {
 		tlsConn = tls.Server(paced, &tls.Config{GetConfigForClient: h.configure, SessionTicketsDisabled: true})
 		err = tlsConn.Handshake()
 		paced.turn = nil
+		if err != nil && paced.alert != 0 && !strings.Contains(err.Error(), "remote error") {
+			err = fmt.Errorf("remote error: %w", tls.AlertError(paced.alert))
+		}
 	}
 	if err == nil {
 		err = conn.SetDeadline(time.Time{})
@@ -208,6 +211,15 @@ func (h *handshake) unknownProtocols(offered []string) error {
 // no certificates.
 var unrecognizedName = &tls.Config{MinVersion: tls.VersionTLS12}
 
+// The alerts by which a device says that it won't talk to this server, in the words
+// of crypto/tls.
+const (
+	alertUnknownCA          = "remote error: tls: unknown certificate authority"
+	alertBadCertificate     = "remote error: tls: bad certificate"
+	alertUnknownCertificate = "remote error: tls: unknown certificate"
+	alertExpiredCertificate = "remote error: tls: expired certificate"
+)
+
 // explain puts a failed handshake into the table's words.
 func (h *handshake) explain(err error) error {
 	var record tls.RecordHeaderError
@@ -222,6 +234,15 @@ func (h *handshake) explain(err error) error {
 		return imprint.Errorf(imprint.CodeHandshakeTimeout, "the handshake wasn't complete after %s", h.gateway.opts.HandshakeTimeout)
 	case errors.Is(err, net.ErrClosed):
 		return imprint.Errorf(imprint.CodeServerShutdown, "the server is shutting down")
+	case strings.Contains(text, alertUnknownCA):
+		return imprint.Errorf(imprint.CodeHandshakeFailed, "the device doesn't trust this server's root: %w", err).
+			WithHint("Give the device this server's roots, the file that imprint env names as IMPRINT_CA.")
+	case strings.Contains(text, alertBadCertificate), strings.Contains(text, alertUnknownCertificate):
+		return imprint.Errorf(imprint.CodeHandshakeFailed, "the device doesn't accept this server's certificate: %w", err).
+			WithHint("Set the device's clock (one that was never set is before the certificate's time), give it the roots that imprint env names as IMPRINT_CA, and an endpoint that the server's certificate names.")
+	case strings.Contains(text, alertExpiredCertificate):
+		return imprint.Errorf(imprint.CodeHandshakeFailed, "the device takes this server's certificate for one outside its validity: %w", err).
+			WithHint("Set the device's clock; if it is right, look at the server's certificate: imprint doctor --endpoint HOST:PORT")
 	case strings.Contains(text, "client didn't provide a certificate"):
 		return imprint.Errorf(imprint.CodeNoClientCertificate, "%w", err)
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):

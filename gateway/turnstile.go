@@ -121,6 +121,25 @@ type pacedConn struct {
 	// when there is nothing.
 	ahead  []byte
 	flight *flight
+	// alert is the number of one that came in the clear while the turn was set; 0: none.
+	alert uint8
+}
+
+// plainAlert finds an alert in the clear at the end of what a device sent in the
+// handshake, and gives its number; 0: there is none. A TLS 1.3 client that won't go on
+// after the server's certificate has no keys of its own in use yet: OpenSSL sends its
+// alert without encryption, which crypto/tls takes for a broken record. What is said
+// about a certificate is never close_notify, which is 0.
+func plainAlert(sent []byte) uint8 {
+	const size = 7 // type 21, a version of two bytes, a length of 2, level, number
+	if len(sent) < size {
+		return 0
+	}
+	record := sent[len(sent)-size:]
+	if record[0] != 21 || record[1] != 3 || record[3] != 0 || record[4] != 2 || record[5] != 1 && record[5] != 2 {
+		return 0
+	}
+	return record[6]
 }
 
 // flight has room for what a device sends at once in a handshake: a hello with a
@@ -146,6 +165,7 @@ func (c *pacedConn) Read(b []byte) (int, error) {
 	c.flight = flights.Get().(*flight)
 	n, err := c.Conn.Read(c.flight[:])
 	c.ahead = c.flight[:n]
+	c.alert = plainAlert(c.ahead)
 	if err == nil && begun {
 		err = t.take()
 	}

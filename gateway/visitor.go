@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/x509"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/imprint-iot/imprint"
@@ -21,7 +22,8 @@ type visitor struct {
 	serverName string
 	leaf       *x509.Certificate
 	id         imprint.CertificateID
-	settled    bool // without a server name: the certificate has selected the tenant
+	others     []*x509.Certificate // what was sent behind the leaf
+	settled    bool                // without a server name: the certificate has selected the tenant
 }
 
 // newVisitor makes the visitor of a handshake. Only on a listener that speaks
@@ -29,7 +31,7 @@ type visitor struct {
 func newVisitor(g *Gateway, h *handshake, chain []*x509.Certificate) *visitor {
 	v := &visitor{gateway: g, tenant: h.tenant, serverName: h.serverName}
 	if len(chain) > 0 {
-		v.leaf, v.id = chain[0], pki.CertificateID(chain[0].Raw)
+		v.leaf, v.id, v.others = chain[0], pki.CertificateID(chain[0].Raw), chain[1:]
 	}
 	return v
 }
@@ -53,8 +55,7 @@ func (v *visitor) admit(ctx context.Context, rec *trace.Recorder) (*identity.Ide
 	rec.Describe(func(a *imprint.Attempt) { a.Tenant = v.tenant })
 	switch {
 	case imprint.CodeOf(err) == imprint.CodeNotFound:
-		rec.Info("certificate", "%s isn't registered in %s: subject %q, issuer %q", id, v.tenant,
-			pki.SubjectText(v.leaf.RawSubject), pki.SubjectText(v.leaf.RawIssuer))
+		rec.Info("certificate", "%s", v.unknown())
 		return v.provision(ctx, id, rec)
 	case err != nil:
 		rec.Fail("certificate", err)
@@ -66,6 +67,32 @@ func (v *visitor) admit(ctx context.Context, rec *trace.Recorder) (*identity.Ide
 		return v.provision(ctx, id, rec)
 	}
 	return v.check(who, rec)
+}
+
+// maxShown bounds the certificates behind the leaf that unknown tells of.
+const maxShown = 4
+
+// unknown says whose certificate isn't registered, with what was sent behind it.
+func (v *visitor) unknown() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s isn't registered in %s: subject %q, issuer %q, valid from %s until %s", v.id, v.tenant,
+		pki.SubjectText(v.leaf.RawSubject), pki.SubjectText(v.leaf.RawIssuer),
+		v.leaf.NotBefore.UTC().Format(time.RFC3339), v.leaf.NotAfter.UTC().Format(time.RFC3339))
+	if len(v.others) == 0 {
+		b.WriteString("; sent without its CA")
+	}
+	for i, other := range v.others {
+		if i == maxShown {
+			fmt.Fprintf(&b, " and %d more", len(v.others)-maxShown)
+			break
+		}
+		sep := ", "
+		if i == 0 {
+			sep = "; sent with "
+		}
+		fmt.Fprintf(&b, "%s%q", sep, pki.SubjectText(other.RawSubject))
+	}
+	return b.String()
 }
 
 // find looks the certificate up in the tenant that the server name selected.
@@ -138,8 +165,7 @@ func (v *visitor) provision(ctx context.Context, id imprint.CertificateID, rec *
 func (v *visitor) known(ctx context.Context, rec *trace.Recorder) (*identity.Identity, error) {
 	who, err := v.find(ctx, v.id, rec)
 	if imprint.CodeOf(err) == imprint.CodeNotFound {
-		return nil, imprint.Errorf(imprint.CodeCertificateUnknown, "%s isn't registered in %s: subject %q, issuer %q", v.id, v.tenant,
-			pki.SubjectText(v.leaf.RawSubject), pki.SubjectText(v.leaf.RawIssuer)).
+		return nil, imprint.Errorf(imprint.CodeCertificateUnknown, "%s", v.unknown()).
 			WithHint("HTTP registers no certificate: let the device connect with MQTT once, where its CA is registered, or register the certificate with aws iot register-certificate.")
 	}
 	if err != nil {
@@ -183,6 +209,10 @@ func (v *visitor) describeThing(who *identity.Identity, rec *trace.Recorder) {
 // refusal says why a registered certificate may not come in; nil when it may.
 func (v *visitor) refusal(who *identity.Identity) error {
 	refusal := who.Certificate.Refusal(v.gateway.rooms.Clock())
+	if refusal != nil && refusal.Code == imprint.CodeCertificateExpired && who.Claim != nil {
+		return imprint.Errorf(imprint.CodeClaimExpired, "the claim that %s asked for expired at %s", who.Claim.RequestedBy, who.Claim.ExpiresAt.UTC().Format(time.RFC3339)).
+			WithHint("aws iot create-provisioning-claim --template-name %s", who.Claim.Template)
+	}
 	if refusal != nil {
 		return refusal
 	}

@@ -248,6 +248,34 @@ type socket struct {
 	ws       *websocket.Conn
 	message  io.Reader // of which a part is read; nil between two
 	closing  sync.Once
+
+	// The connection below has the write deadline only while Write runs: an answer
+	// to a ping, which the library bounds itself, may come long after it has passed.
+	mu       sync.Mutex
+	deadline time.Time
+	writing  bool
+}
+
+// SetWriteDeadline implements net.Conn. It also holds for a Write that runs.
+func (s *socket) SetWriteDeadline(deadline time.Time) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.deadline = deadline
+	if s.writing {
+		return s.Conn.SetWriteDeadline(deadline)
+	}
+	return nil
+}
+
+// bound puts the write deadline into force, or out of it.
+func (s *socket) bound(writing bool) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.writing = writing
+	if writing {
+		return s.Conn.SetWriteDeadline(s.deadline)
+	}
+	return s.Conn.SetWriteDeadline(time.Time{})
 }
 
 // Read implements net.Conn. It is called by one goroutine at a time.
@@ -296,9 +324,14 @@ func explainWebSocket(err error) error {
 	return err
 }
 
-// Write implements net.Conn: each write is a message.
+// Write implements net.Conn: each write is a message. It is called by one goroutine
+// at a time.
 func (s *socket) Write(p []byte) (int, error) {
-	err := s.ws.Write(context.Background(), websocket.MessageBinary, p)
+	err := s.bound(true)
+	if err == nil {
+		err = s.ws.Write(context.Background(), websocket.MessageBinary, p)
+	}
+	err = errors.Join(err, s.bound(false))
 	if err != nil {
 		return 0, err
 	}

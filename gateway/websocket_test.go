@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -22,6 +23,7 @@ import (
 
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/awsapi/sigv4"
+	"github.com/imprint-iot/imprint/broker"
 	"github.com/imprint-iot/imprint/gateway"
 	"github.com/imprint-iot/imprint/identity"
 	"github.com/imprint-iot/imprint/mqtt"
@@ -173,6 +175,47 @@ func TestAnOperatorConnectsOverWebSocket(t *testing.T) {
 	}
 }
 
+// A client may ask by WebSocket pings whether the server is there, for longer than
+// the broker has had nothing to write.
+func TestWebSocketPingsAreAnsweredLongAfterTheLastWrite(t *testing.T) {
+	t.Parallel()
+	const writeTimeout = 100 * time.Millisecond
+	w := newWorld(t, settings{operators: operators(t), broker: broker.Options{WriteTimeout: writeTimeout}})
+	ws, _, _, err := w.openSocket(t, presigned(t, "https://"+w.https, "60"), nil, "mqtt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	err = ws.Write(ctx, websocket.MessageBinary, (&mqtt.Connect{ClientID: "pings", CleanStart: true, KeepAlive: 60}).Append(nil, mqtt.V5))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, connack, err := ws.Read(ctx)
+	if err != nil || len(connack) < 4 || connack[3] != 0 {
+		t.Fatalf("got % x, %v, want an accepting CONNACK", connack, err)
+	}
+	answers := make(chan error, 1)
+	go func() { // pongs are seen by who reads
+		_, _, err := ws.Read(ctx)
+		answers <- err
+	}()
+	for began := time.Now(); time.Since(began) < 5*writeTimeout; {
+		err = ws.Ping(ctx)
+		if err != nil {
+			t.Fatalf("a ping %s after the last write isn't answered: %v", time.Since(began), err)
+		}
+	}
+	// The broker's next write has the whole of its own time.
+	err = ws.Write(ctx, websocket.MessageBinary, (&mqtt.Pingreq{}).Append(nil, mqtt.V5))
+	if err == nil {
+		err = <-answers
+	}
+	if err != nil {
+		t.Errorf("PINGREQ isn't answered: %v", err)
+	}
+}
+
 func TestWebSocketsThatAreRefused(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, settings{operators: operators(t)})
@@ -221,9 +264,9 @@ func TestWebSocketsOfAnotherListenerCountAndEndWithTheGateway(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = ws.CloseNow() }()
-	for w.gateway.Counters().Open != 1 && ctx.Err() == nil {
-		// The server counts it before it answers, and the client may read the
-		// answer a moment before.
+	// The server counts it beside its answer, which the client may read before.
+	for c := w.gateway.Counters(); (c.Open != 1 || c.WebSockets != 1) && ctx.Err() == nil; c = w.gateway.Counters() {
+		runtime.Gosched()
 	}
 	if c := w.gateway.Counters(); c.Pending != 1 || c.Open != 1 || c.WebSockets != 1 {
 		t.Errorf("before CONNECT: %+v, want one pending and open", c)

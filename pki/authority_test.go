@@ -484,7 +484,7 @@ func TestNewProfileRefuses(t *testing.T) {
 		"invalid UTF-8":            {CommonName: "\xff"},
 		"negative backdate":        {Backdate: -time.Second},
 		"long backdate":            {Backdate: 25 * time.Hour},
-		"short lifetime":           {Lifetime: time.Second},
+		"short lifetime":           {Lifetime: time.Second - 1},
 		"negative lifetime":        {Lifetime: -time.Hour},
 		"lifetime and fixed end":   {Lifetime: time.Hour, NotAfter: start},
 		"end with a broken second": {NotAfter: start.Add(time.Millisecond)},

@@ -100,8 +100,8 @@ func (p *Profile) checkTimes(config ProfileConfig) error {
 	if config.Lifetime != 0 && !config.NotAfter.IsZero() {
 		return imprint.Errorf(imprint.CodeInvalidRequest, "profile %s has both a lifetime and a fixed end", p.name)
 	}
-	if config.Lifetime != 0 && config.Lifetime < time.Minute {
-		return imprint.Errorf(imprint.CodeInvalidRequest, "lifetime %s of profile %s is under a minute", config.Lifetime, p.name)
+	if config.Lifetime != 0 && config.Lifetime < time.Second {
+		return imprint.Errorf(imprint.CodeInvalidRequest, "lifetime %s of profile %s is under a second", config.Lifetime, p.name)
 	}
 	if config.NotAfter.IsZero() {
 		p.notAfter = defaultNotAfter()

@@ -121,7 +121,7 @@ func newOffice(tb testing.TB, functions imprint.Functions, opts provisioning.Cla
 		tb.Fatal(err)
 	}
 	tb.Cleanup(o.claims.Close)
-	o.log = trace.NewLog(o.store, o.now, trace.Options{Logger: quiet(), Linger: time.Microsecond})
+	o.log = trace.NewLog(o.store, o.now, trace.Options{Logger: quiet(), Linger: time.Microsecond, FoldAfter: -1, SuccessRate: -1})
 	tb.Cleanup(o.log.Close)
 	for _, tenant := range []imprint.Tenant{home, another} {
 		o.template(tenant, fleetBody(ownPolicy), "")

@@ -123,7 +123,7 @@ func (d *demand) askProvider(ctx context.Context, p imprint.CertificateProvider,
 	}
 	result, took, err := d.invoke(ctx, p.FunctionARN, p.ARN(), payload)
 	if err != nil {
-		return nil, wrapFunction(imprint.CodeProviderFailed, "certificate provider "+p.Name, err)
+		return nil, wrapFunction(imprint.CodeProviderFailed, "certificate provider "+p.Name, p.FunctionARN, err)
 	}
 	var out struct {
 		PEM string `json:"certificatePem"`

@@ -269,7 +269,8 @@ func (f *fleetTemplates) find(ctx context.Context, e *Engine, tenant imprint.Ten
 func (f *fleetTemplate) load(tx imprint.ReadTx, tenant imprint.Tenant, name imprint.TemplateName) error {
 	row, err := tx.Template(tenant, name)
 	if imprint.CodeOf(err) == imprint.CodeNotFound {
-		return imprint.Errorf(imprint.CodeTemplateMissing, "provisioning template %q doesn't exist", name)
+		return imprint.Errorf(imprint.CodeTemplateMissing, "provisioning template %q doesn't exist", name).
+			WithHint("Publish to a template that exists (aws iot list-provisioning-templates), or make it: aws iot create-provisioning-template --template-name %s --enabled --provisioning-role-arn ROLE --template-body file://template.json", name)
 	}
 	if err != nil {
 		return fmt.Errorf("couldn't read template %s: %w", name, err)

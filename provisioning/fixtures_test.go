@@ -179,7 +179,7 @@ func newWorld(tb testing.TB, body string, opts provisioning.Options) *world {
 	opts.Logger = quiet()
 	w.engine = provisioning.NewEngine(w.store, clock, opts)
 	tb.Cleanup(w.engine.Close)
-	w.log = trace.NewLog(w.store, clock, trace.Options{Logger: quiet(), Linger: time.Microsecond})
+	w.log = trace.NewLog(w.store, clock, trace.Options{Logger: quiet(), Linger: time.Microsecond, FoldAfter: -1, SuccessRate: -1})
 	tb.Cleanup(w.log.Close)
 	update(tb, w.store, func(tx imprint.Tx) error { return tx.PutCA(w.ca.registered(home, body)) })
 	return w

@@ -48,20 +48,22 @@ func (d *demand) askHook(ctx context.Context, t imprint.ProvisioningTemplate, ce
 	}
 	result, took, err := d.invoke(ctx, t.HookTargetARN, t.ARN(), payload)
 	if err != nil {
-		return nil, wrapFunction(imprint.CodeHookFailed, "hook "+t.HookTargetARN, err)
+		return nil, wrapFunction(imprint.CodeHookFailed, "hook "+t.HookTargetARN, t.HookTargetARN, err)
 	}
 	var answer hookResult
 	err = json.Unmarshal(result.Payload, &answer)
 	if err != nil {
 		return nil, imprint.Errorf(imprint.CodeHookFailed, "hook %s answered something else than it should after %s: %w: %s",
-			t.HookTargetARN, took, err, imprint.Excerpt(string(result.Payload)))
+			t.HookTargetARN, took, err, imprint.Excerpt(string(result.Payload))).
+			WithHint(`The function must answer {"allowProvisioning": true or false} with texts as parameterOverrides; look at %s`, byHand(t.HookTargetARN))
 	}
 	if answer.Allow == nil || !*answer.Allow {
 		said := "allowProvisioning false"
 		if answer.Allow == nil {
 			said = "no allowProvisioning"
 		}
-		return nil, imprint.Errorf(imprint.CodeHookDenied, "hook %s answered %s after %s", t.HookTargetARN, said, took)
+		return nil, imprint.Errorf(imprint.CodeHookDenied, "hook %s answered %s after %s", t.HookTargetARN, said, took).
+			WithHint(`If the device may come, the function must answer {"allowProvisioning": true}; look at %s`, byHand(t.HookTargetARN))
 	}
 	start := "warm"
 	if result.Cold {
@@ -101,6 +103,15 @@ func (d *demand) invoke(ctx context.Context, arn, source string, payload []byte)
 
 // wrapFunction gives a function's failure the code of what it was asked for,
 // with the hint of the failure itself.
-func wrapFunction(code imprint.Code, what string, err error) error {
-	return &imprint.Error{Code: code, Op: what, Err: err, Hint: imprint.HintOf(err)}
+func wrapFunction(code imprint.Code, what, arn string, err error) error {
+	hint := imprint.HintOf(err)
+	if imprint.CodeOf(err) == imprint.CodeFunctionFailed {
+		hint = "The detail has the end of its log; run it by hand: " + byHand(arn)
+	}
+	return &imprint.Error{Code: code, Op: what, Err: err, Hint: hint}
+}
+
+// byHand is the command that runs a function as a person would.
+func byHand(arn string) string {
+	return "aws lambda invoke --function-name " + arn + " --cli-binary-format raw-in-base64-out --payload file://event.json answer.json"
 }

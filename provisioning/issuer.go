@@ -1,6 +1,7 @@
 package provisioning
 
 import (
+	"bytes"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -138,7 +139,8 @@ func registrationTemplate(tx imprint.ReadTx, ca imprint.CACertificate) (body, so
 	name := ca.Registration.TemplateName
 	tmpl, err := tx.Template(ca.Tenant, name)
 	if imprint.CodeOf(err) == imprint.CodeNotFound {
-		return "", "", imprint.Errorf(imprint.CodeTemplateMissing, "template %q, which CA %s names, doesn't exist", name, ca.ID)
+		return "", "", imprint.Errorf(imprint.CodeTemplateMissing, "template %q, which CA %s names, doesn't exist", name, ca.ID).
+			WithHint("aws iot create-provisioning-template --template-name %s --type JITP --enabled --provisioning-role-arn ROLE --template-body file://template.json", name)
 	}
 	if err != nil {
 		return "", "", fmt.Errorf("couldn't read template %s: %w", name, err)
@@ -184,10 +186,23 @@ func (is *issuers) find(v *visit) (*issuer, error) {
 	case "":
 		return nil, refusals[i]
 	case imprint.CodeCANotRegistered:
-		return nil, imprint.Errorf(imprint.CodeCANotRegistered,
-			"no CA registered in %s has the certificate's issuer %q as its subject", v.Tenant, pki.SubjectText(v.Leaf.RawIssuer))
+		return nil, unknownIssuer(v)
 	}
 	return nil, err
+}
+
+// unknownIssuer refuses a certificate that no registered CA can have signed. Only the
+// CA that signed it counts, be it an intermediate one: what the device sends behind
+// its certificate isn't looked at.
+func unknownIssuer(v *visit) error {
+	refusal := imprint.Errorf(imprint.CodeCANotRegistered,
+		"no CA registered in %s has the certificate's issuer %q as its subject", v.Tenant, pki.SubjectText(v.Leaf.RawIssuer))
+	if bytes.Equal(v.Leaf.RawIssuer, v.Leaf.RawSubject) {
+		return refusal.WithHint("It signed itself, so register it alone: aws iot register-certificate-without-ca --status ACTIVE --certificate-pem file://device.pem")
+	}
+	return refusal.WithHint("Register the CA with that subject, not one above it: " +
+		"aws iot register-ca-certificate --ca-certificate file://ca.pem --certificate-mode SNI_ONLY --set-as-active --allow-auto-registration; " +
+		"or the device's certificate alone: aws iot register-certificate-without-ca --status ACTIVE --certificate-pem file://device.pem")
 }
 
 // mayRegister says whether a CA lets the visit's certificate in now.

@@ -175,6 +175,9 @@ func planError(err error, one *issuer) error {
 	var te *template.Error
 	if errors.As(err, &te) {
 		hint = te.Hint
+		if te.Parameter != "" {
+			hint = fmt.Sprintf("Change the template, or what the device's certificate has for %s.", te.Parameter)
+		}
 		if te.Code == template.CodeMissingParameter {
 			code = imprint.CodeParameterMissing
 			field := strings.TrimPrefix(te.Parameter, "AWS::IoT::Certificate::")

@@ -50,6 +50,8 @@ keyUsage = critical,digitalSignature
 basicConstraints = critical,CA:TRUE
 keyUsage = critical,keyCertSign,cRLSign
 subjectKeyIdentifier = hash
+[list]
+authorityKeyIdentifier = keyid:always
 [ca]
 default_ca = line
 [line]

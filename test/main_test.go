@@ -8,8 +8,11 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"github.com/imprint-iot/imprint/internal/awscli"
 )
 
 // program is the built imprint, and serving the same with the race detector
@@ -106,13 +109,20 @@ func mustHaveAll() bool {
 	return false
 }
 
+// host runs the commands of the AWS CLI. It ends with the test program.
+var host = sync.OnceValues(awscli.Start)
+
 // toolPath finds a program. Of several AWS CLIs, the system's is meant: others
 // in the PATH may be shims without one behind them.
 func toolPath(name string) (string, error) {
 	if name == "aws" {
 		info, err := os.Stat("/usr/bin/aws")
 		if err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
-			return "/usr/bin/aws", nil
+			cli, err := host()
+			if err != nil {
+				return "", err
+			}
+			return cli.Path(), nil
 		}
 	}
 	path, err := exec.LookPath(name)

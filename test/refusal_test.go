@@ -3,6 +3,7 @@ package test
 import (
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -76,7 +77,7 @@ type refusal struct {
 type bench struct {
 	*server
 	good *factory // auto-registration with a template that works
-	rows int
+	rows atomic.Int64
 }
 
 func (b *bench) factoryWith(t *testing.T, change func(*iot.RegisterCACertificateInput)) *factory {
@@ -86,8 +87,7 @@ func (b *bench) factoryWith(t *testing.T, change func(*iot.RegisterCACertificate
 }
 
 func (b *bench) next() int {
-	b.rows++
-	return b.rows
+	return int(b.rows.Add(1))
 }
 
 // joined makes a device that was provisioned, then has its certificate changed.

@@ -12,6 +12,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/audit"
 	"github.com/imprint-iot/imprint/awsapi"
 	"github.com/imprint-iot/imprint/pki"
 	"github.com/imprint-iot/imprint/provisioning"
@@ -37,6 +38,8 @@ type Rooms struct {
 	// read.
 	Bulk      *provisioning.Bulk
 	ReportURL func(tenant imprint.Tenant, task, kind string) string
+	// Audit runs audits.
+	Audit *audit.Auditor
 	// TenantMade is told of each tenant that a caller's first request made.
 	TenantMade func(imprint.TenantSettings)
 	// RuleActions are the actions that topic rules may have here.
@@ -75,6 +78,7 @@ func (s *Service) Routes() []awsapi.Route {
 		s.thingTypeRoutes(), s.billingGroupRoutes(), s.eventConfigurationRoutes(),
 		s.claimRoutes(), s.certificateProviderRoutes(),
 		s.registrationTaskRoutes(),
+		s.auditConfigurationRoutes(), s.auditTaskRoutes(), s.auditFindingRoutes(), s.scheduledAuditRoutes(),
 	} {
 		routes = append(routes, resource...)
 	}

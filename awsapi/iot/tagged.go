@@ -9,8 +9,8 @@ import (
 )
 
 // tagged is a resource that can have tags: a policy, a CA certificate, a thing
-// group, a thing type, a billing group, a provisioning template or a topic rule.
-// One of the last seven members is set.
+// group, a thing type, a billing group, a provisioning template, a topic rule or a
+// scheduled audit. One of the last eight members is set.
 type tagged struct {
 	tenant   imprint.Tenant
 	arn      string // in the form that the resource's own ARN method gives
@@ -21,6 +21,7 @@ type tagged struct {
 	billing  imprint.BillingGroupName
 	template imprint.TemplateName
 	rule     imprint.RuleName
+	audit    string
 }
 
 // parseTagged reads the ARN of a resource that can have tags and must belong to
@@ -59,9 +60,11 @@ func parseTagged(tenant imprint.Tenant, arn string) (tagged, error) {
 	case "rule":
 		target.rule, err = imprint.ParseRuleName(name)
 		target.arn = tenant.RuleARN(target.rule)
+	case "scheduledaudit":
+		target.audit, target.arn = name, imprint.ScheduledAudit{Tenant: tenant, Name: name}.ARN()
 	case "thing", "cert":
 		return tagged{}, imprint.Errorf(imprint.CodeInvalidRequest, "things and device certificates can't have tags").
-			WithHint("Policies, CA certificates, thing groups, thing types, billing groups, provisioning templates and topic rules can.")
+			WithHint("Policies, CA certificates, thing groups, thing types, billing groups, provisioning templates, topic rules and scheduled audits can.")
 	default:
 		return tagged{}, notFound("Resource", imprint.Excerpt(resource))
 	}
@@ -110,6 +113,10 @@ func (r tagged) exists(tx imprint.ReadTx) error {
 	if r.rule != "" {
 		_, err := tx.TopicRule(r.tenant, r.rule)
 		return explainNotFound(err, "Rule", string(r.rule))
+	}
+	if r.audit != "" {
+		_, err := tx.ScheduledAudit(r.tenant, r.audit)
+		return explainNotFound(err, "Scheduled audit", r.audit)
 	}
 	_, err := tx.Template(r.tenant, r.template)
 	return explainNotFound(err, "Provisioning template", string(r.template))

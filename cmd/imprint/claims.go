@@ -64,7 +64,7 @@ func (c ClaimConfig) check() error {
 		value, least, most time.Duration
 	}{
 		{"claim-token-lifetime", c.ClaimTokenLifetime, time.Second, 30 * 24 * time.Hour},
-		{"provisioning-claim-lifetime", c.ProvisioningClaimLifetime, time.Minute, 24 * time.Hour},
+		{"provisioning-claim-lifetime", c.ProvisioningClaimLifetime, time.Second, 24 * time.Hour},
 		{"claim-sweep", c.ClaimSweep, time.Second, 24 * time.Hour},
 		{"hook-timeout", c.HookTimeout, time.Millisecond, 25 * time.Second},
 	} {

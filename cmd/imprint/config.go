@@ -99,6 +99,8 @@ type Config struct {
 	ClaimConfig `koanf:",squash"`
 	// BulkConfig are those of bulk registration.
 	BulkConfig `koanf:",squash"`
+	// AuditConfig are those of audits.
+	AuditConfig `koanf:",squash"`
 	// MaxConnectionsPerAddress bounds those from one address, or one /64 network
 	// of IPv6. Default 0: no bound of its own.
 	MaxConnectionsPerAddress int `koanf:"max-connections-per-address"`
@@ -178,6 +180,7 @@ func addServeFlags(f *pflag.FlagSet) {
 	addRuleFlags(f)
 	addClaimFlags(f)
 	addBulkFlags(f)
+	addAuditFlags(f)
 	f.Int("max-connections-per-address", 0, "bound of those from one address (0: none)")
 	f.Int("connection-rate-per-address", 0, "connections that one address begins in a second (0: no bound)")
 	f.Int("concurrent-handshakes", 0, "TLS handshakes that compute at once (0: processors less one)")
@@ -346,6 +349,10 @@ func (c Config) checkNumbers() error {
 		return err
 	}
 	err = c.BulkConfig.check()
+	if err != nil {
+		return err
+	}
+	err = c.AuditConfig.check()
 	if err != nil {
 		return err
 	}

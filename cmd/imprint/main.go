@@ -26,6 +26,10 @@ type exitError int
 
 func (e exitError) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
 
+// exitNo is the status of a command whose answer is no: denied, or mistakes found.
+// What kept a command from answering is 1, and bad usage 2, as everywhere.
+const exitNo = exitError(3)
+
 // run executes one command line. Exit codes: 0 done, 1 failed, 2 bad usage, 3 the
 // answer is no.
 func run(args []string) int {
@@ -68,6 +72,6 @@ func newRoot() *cobra.Command {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w (try: %s --help)", err, cmd.CommandPath())}
 	})
-	root.AddCommand(newServe(), newEnv(), newExplain(), newAttempts(), newDoctor(), newUser(), newAccount(), newClaim(), newBulk(), newPolicy(), newBench(), newTemplate(), newAdvise(), newVersion())
+	root.AddCommand(newServe(), newEnv(), newExplain(), newAttempts(), newDoctor(), newUser(), newAccount(), newClaim(), newBulk(), newAudit(), newPolicy(), newBench(), newTemplate(), newAdvise(), newVersion())
 	return root
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/audit"
 	"github.com/imprint-iot/imprint/awsapi"
 	"github.com/imprint-iot/imprint/awsapi/access"
 	"github.com/imprint-iot/imprint/awsapi/attempts"
@@ -45,6 +46,7 @@ type metered struct {
 	reloads      *reloads
 	guard        *access.Guard
 	bulk         *provisioning.Bulk
+	audit        *audit.Auditor
 }
 
 func newMetrics() *metrics {
@@ -113,6 +115,7 @@ func (m *metrics) watch(rooms metered) {
 		Name: "imprint_handshake_wait_seconds_total", Help: "Time that TLS handshakes waited for their turn, in all.",
 	}, func() float64 { return g().HandshakeWait.Seconds() }))
 	counter("imprint_access_denied_total", "Requests of users that no identity policy allows, or that one denies.", rooms.guard.Denied)
+	m.watchAudits(rooms.audit)
 	counter("imprint_bulk_registered_total", "Lines of bulk registrations whose device was registered.", func() uint64 { return rooms.bulk.Counters().Registered })
 	counter("imprint_bulk_failed_total", "Lines of bulk registrations that failed.", func() uint64 { return rooms.bulk.Counters().Failed })
 	counter("imprint_certificate_reloads_total", "Times that given server certificates were replaced.", rooms.reloads.done.Load)
@@ -190,4 +193,26 @@ func (m *metrics) watch(rooms metered) {
 	gauge("imprint_function_processes", "Processes of functions.", func() int64 { return int64(f().Processes) })
 	gauge("imprint_function_waiting", "Calls of functions that wait for a process.", func() int64 { return int64(f().Waiting) })
 	gauge("imprint_rsa_keys_ready", "RSA keys ready for CreateKeysAndCertificate.", func() int64 { return int64(rooms.keys.Ready()) })
+}
+
+// watchAudits exposes what audits did and found.
+func (m *metrics) watchAudits(a *audit.Auditor) {
+	tasks := func(outcome string, read func(audit.Counters) uint64) {
+		m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "imprint_audits_total", Help: "Audits that are over, by outcome.", ConstLabels: prometheus.Labels{"outcome": outcome},
+		}, func() float64 { return float64(read(a.Counters())) }))
+	}
+	tasks("completed", func(c audit.Counters) uint64 { return c.Completed })
+	tasks("failed", func(c audit.Counters) uint64 { return c.Failed })
+	tasks("canceled", func(c audit.Counters) uint64 { return c.Canceled })
+	for _, severity := range []imprint.AuditSeverity{imprint.AuditCritical, imprint.AuditHigh, imprint.AuditMedium, imprint.AuditLow} {
+		m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "imprint_audit_findings_total", Help: "Resources that audits found, by the severity of the check.", ConstLabels: prometheus.Labels{"severity": string(severity)},
+		}, func() float64 { return float64(a.Counters().Findings[severity]) }))
+	}
+	for _, check := range audit.Offered() {
+		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "imprint_audit_noncompliant_resources", Help: "Resources that the last audit of each account found, by check.", ConstLabels: prometheus.Labels{"check": string(check)},
+		}, func() float64 { return float64(a.Counters().NonCompliant[check]) }))
+	}
 }

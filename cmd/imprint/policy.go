@@ -19,10 +19,6 @@ import (
 	"github.com/imprint-iot/imprint/policy"
 )
 
-// exitNo is the status of a command whose answer is no: denied, or mistakes found.
-// What kept a command from answering is 1, and bad usage 2, as everywhere.
-const exitNo = exitError(3)
-
 func newPolicy() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "policy",

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/audit"
 	"github.com/imprint-iot/imprint/awsapi/access"
 	"github.com/imprint-iot/imprint/awsapi/attempts"
 	"github.com/imprint-iot/imprint/awsapi/iot"
@@ -55,6 +56,7 @@ type server struct {
 	provisioning *provisioning.Engine
 	claims       *provisioning.Claims
 	bulk         *provisioning.Bulk
+	audit        *audit.Auditor
 	broker       *broker.Broker
 	announcer    *attempts.Announcer
 	events       *events.Dispatcher
@@ -93,7 +95,7 @@ func newServer(ctx context.Context, config Config, logger *slog.Logger) (*server
 		home: imprint.Tenant{Account: imprint.AccountID(config.Account), Region: imprint.Region(config.Region)},
 	}
 	for _, step := range []func(context.Context) error{
-		s.openData, s.openPKI, s.openTrace, s.openFunctions, s.openRules, s.openClaims, s.openBulk, s.openTenant, s.wire, s.listen, s.writeFacts,
+		s.openData, s.openPKI, s.openTrace, s.openFunctions, s.openRules, s.openClaims, s.openBulk, s.openAudit, s.openTenant, s.wire, s.listen, s.writeFacts,
 	} {
 		err := step(ctx)
 		if err != nil {
@@ -178,7 +180,7 @@ func (s *server) openTenant(ctx context.Context) error {
 	}
 	s.service = iot.NewService(iot.Rooms{
 		Store: s.store, Clock: s.clock, Authority: s.authority, Profile: s.profile, Keys: s.keys,
-		Claims: s.claims, Bulk: s.bulk, ReportURL: s.reportURL, Endpoint: s.endpoints.Address, TenantMade: s.tenantMade, RuleActions: s.rules.Offered(), Logger: s.logger,
+		Claims: s.claims, Bulk: s.bulk, ReportURL: s.reportURL, Audit: s.audit, Endpoint: s.endpoints.Address, TenantMade: s.tenantMade, RuleActions: s.rules.Offered(), Logger: s.logger,
 		ThingTypeDeletionDelay: orNoDelay(s.config.ThingTypeDeletionDelay),
 	})
 	settings, err := s.service.EnsureTenant(ctx, s.home)
@@ -277,7 +279,7 @@ func (s *server) wire(ctx context.Context) error {
 	s.metrics.watch(metered{
 		announcer: s.announcer,
 		gateway:   s.gateway, broker: s.broker, provisioning: s.provisioning, claims: s.claims, trace: s.trace, events: s.events, identities: s.identities, keys: s.keys,
-		functions: s.functions, rules: s.rules, certificates: s.certificates, reloads: &s.reloads, guard: s.guard, bulk: s.bulk,
+		functions: s.functions, rules: s.rules, certificates: s.certificates, reloads: &s.reloads, guard: s.guard, bulk: s.bulk, audit: s.audit,
 	})
 	return nil
 }

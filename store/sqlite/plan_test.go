@@ -181,6 +181,7 @@ func everyRead(tx imprint.Tx) error {
 	keep(err)
 	_, err = tx.DeleteRegistrationTask(tenant, "a", 1)
 	keep(err)
+	auditStatements(tx, tenant, keep)
 	keep(tx.DeleteUser("1", "a"))
 	keep(tx.DeleteUserPolicy("1", "a", "a"))
 	_, err = tx.Events(1)
@@ -300,6 +301,31 @@ func deliveryStatements(tx imprint.Tx, tenant imprint.Tenant, keep func(error)) 
 	keep(tx.DeleteRuleDelivery("a"))
 }
 
+// auditStatements runs all statements of audits but the paged lists.
+func auditStatements(tx imprint.Tx, tenant imprint.Tenant, keep func(error)) {
+	_, err := tx.AuditConfiguration(tenant)
+	keep(err)
+	_, err = tx.AuditTask(tenant, "a")
+	keep(err)
+	_, err = tx.RunningAuditTasks()
+	keep(err)
+	_, err = tx.AuditFinding(tenant, "a")
+	keep(err)
+	_, err = tx.ScheduledAudit(tenant, "a")
+	keep(err)
+	_, err = tx.ScheduledAuditsDue(time.Unix(1, 0), 1)
+	keep(err)
+	_, err = tx.NextScheduledAudit()
+	keep(err)
+	for _, check := range []imprint.AuditCheck{"", "a"} {
+		_, err = tx.DeleteAuditFindings(tenant, "a", check, 1)
+		keep(err)
+	}
+	keep(tx.DeleteAuditTask(tenant, "a"))
+	keep(tx.DeleteAuditConfiguration(tenant))
+	keep(tx.DeleteScheduledAudit(tenant, "a"))
+}
+
 // putFunctions makes two of each of what functions have.
 func putFunctions(tx imprint.Tx, tenant imprint.Tenant, keep func(error)) {
 	for n, id := range []string{"a", "b"} {
@@ -339,6 +365,9 @@ func putSome(tx imprint.Tx, tenant imprint.Tenant, keep func(error)) {
 		keep(tx.PutTemplate(imprint.ProvisioningTemplate{Tenant: tenant, Name: imprint.TemplateName(id)}))
 		keep(tx.PutTemplateVersion(imprint.TemplateVersion{Tenant: tenant, Template: "a", Version: len(id)}))
 		keep(tx.PutIssuance(imprint.Issuance{ID: id, Tenant: tenant}))
+		keep(tx.PutAuditTask(imprint.AuditTask{Tenant: tenant, ID: id}))
+		keep(tx.PutAuditFinding(imprint.AuditFinding{Tenant: tenant, ID: id, Task: "a"}))
+		keep(tx.PutScheduledAudit(imprint.ScheduledAudit{Tenant: tenant, Name: id}))
 		keep(tx.PutAttempt(imprint.Attempt{ID: id, Tenant: tenant, Thing: "x", Outcome: imprint.OutcomeRefused}))
 	}
 	keep(tx.PutTemplateVersion(imprint.TemplateVersion{Tenant: tenant, Template: "a", Version: 2}))
@@ -369,6 +398,13 @@ func lists(tx imprint.Tx, tenant imprint.Tenant, paged func(func(imprint.Page) (
 			return c, err
 		})
 	}
+	for _, f := range []imprint.AuditTaskFilter{{}, {To: time.Unix(1, 0)}} {
+		paged(func(p imprint.Page) (string, error) { _, c, err := tx.AuditTasks(tenant, f, p); return c, err })
+	}
+	for _, f := range []imprint.AuditFindingFilter{{Task: "a"}, {}} {
+		paged(func(p imprint.Page) (string, error) { _, c, err := tx.AuditFindings(tenant, f, p); return c, err })
+	}
+	paged(func(p imprint.Page) (string, error) { _, c, err := tx.ScheduledAudits(tenant, p); return c, err })
 	paged(func(p imprint.Page) (string, error) { _, c, err := tx.Users(tenant.Account, p); return c, err })
 	paged(func(p imprint.Page) (string, error) { _, c, err := tx.ThingPrincipals(tenant, "a", p); return c, err })
 	paged(func(p imprint.Page) (string, error) { _, c, err := tx.CertificateThings(tenant, "a", p); return c, err })

@@ -86,6 +86,7 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 		{"calls come when they are due", testQueuedCalls},
 		{"users have policies and access keys", testUsers},
 		{"registration tasks and their reports are found", testTasks},
+		{"audits and their findings are found", testAudits},
 		{"a part of a change undoes itself", testTry},
 		{"what has ended is listed", testDue},
 		{"allow lists grow and shrink", testSerials},

@@ -5,9 +5,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/internal/awscli"
 )
 
 // Tool finds a foreign program that a test needs. Without it the test is
@@ -27,6 +29,23 @@ func Tool(t testing.TB, names ...string) string {
 	return ""
 }
 
+// host runs all commands of a test program. It ends with it.
+var host = sync.OnceValues(awscli.Start)
+
+// hostedCLI gives what runs the system's AWS CLI; one that is elsewhere runs as it is.
+func hostedCLI(t testing.TB) string {
+	t.Helper()
+	path := Tool(t, "/usr/bin/aws", "aws")
+	if path != "/usr/bin/aws" {
+		return path
+	}
+	cli, err := host()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cli.Path()
+}
+
 // CLI is the AWS CLI of the machine, asking a server for one tenant. It sees no
 // configuration but its own.
 type CLI struct {
@@ -38,7 +57,7 @@ type CLI struct {
 func (s *Server) CLI(t testing.TB, tenant imprint.Tenant, dir string) *CLI {
 	t.Helper()
 	id, secret := s.Key(tenant.Account)
-	return &CLI{path: Tool(t, "/usr/bin/aws", "aws"), dir: dir, url: s.URL, env: []string{
+	return &CLI{path: hostedCLI(t), dir: dir, url: s.URL, env: []string{
 		"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "AWS_CONFIG_FILE=" + filepath.Join(dir, "none"),
 		"AWS_SHARED_CREDENTIALS_FILE=" + filepath.Join(dir, "none"), "AWS_EC2_METADATA_DISABLED=true",
 		"AWS_ACCESS_KEY_ID=" + id, "AWS_SECRET_ACCESS_KEY=" + secret, "AWS_DEFAULT_REGION=" + string(tenant.Region),

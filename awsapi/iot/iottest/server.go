@@ -32,6 +32,7 @@ import (
 	sdk "github.com/aws/aws-sdk-go-v2/service/iot"
 
 	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/audit"
 	"github.com/imprint-iot/imprint/awsapi"
 	"github.com/imprint-iot/imprint/awsapi/iot"
 	"github.com/imprint-iot/imprint/awsapi/sigv4"
@@ -94,7 +95,7 @@ func Start(t testing.TB, options ...Option) *Server {
 	}
 	profile, keys := newProfile(t), newKeys(t)
 	rooms := iot.Rooms{Store: store, Clock: s.Clock.Now, Authority: s.Authority, Profile: profile, Keys: keys, Claims: newClaims(t, s, profile, keys),
-		Endpoint: endpoint, TenantMade: s.tenantMade}
+		Endpoint: endpoint, TenantMade: s.tenantMade, Audit: newAuditor(t, s)}
 	for _, option := range options {
 		option(&rooms)
 	}
@@ -229,6 +230,16 @@ func newClaims(t testing.TB, s *Server, profile *pki.Profile, keys *pki.KeyPool)
 	}
 	t.Cleanup(claims.Close)
 	return claims
+}
+
+func newAuditor(t testing.TB, s *Server) *audit.Auditor {
+	t.Helper()
+	auditor, err := audit.New(t.Context(), s.Store, s.Clock.Now, audit.Options{})
+	if err != nil {
+		t.Fatalf("couldn't make an auditor: %v", err)
+	}
+	t.Cleanup(auditor.Close)
+	return auditor
 }
 
 func newKeys(t testing.TB) *pki.KeyPool {

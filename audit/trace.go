@@ -1,0 +1,180 @@
+package audit
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/imprint-iot/imprint"
+)
+
+const (
+	// maxClients bounds the client ids, and the certificates, that are kept of the
+	// trace in memory.
+	maxClients = 100_000
+	// attemptsOfOne is how many attempts of one client id, the newest, are looked at.
+	attemptsOfOne = 200
+	// rivals is how often two connections must have ended each other before they count
+	// as two devices' and not as one that came again.
+	rivals = 3
+	// shortly is how long a connection may have lived for that.
+	shortly = 5 * time.Minute
+)
+
+// trace looks at the attempts of the last day: client ids and certificates that
+// several devices have, and revoked certificates whose devices still come.
+func (w *walk) trace() error {
+	if flush := w.auditor.opts.Flush; flush != nil {
+		err := flush(w.ctx)
+		if err != nil {
+			return fmt.Errorf("couldn't wait for the trace: %w", err)
+		}
+	}
+	since := w.now.Add(-w.auditor.opts.Window)
+	clients := map[imprint.ClientID]bool{} // true: some connection was taken over
+	revoked := map[imprint.CertificateID]imprint.Attempt{}
+	err := w.pages(func(tx imprint.ReadTx, p imprint.Page) (string, error) {
+		p.Ascending = false
+		page, next, err := tx.Attempts(imprint.AttemptFilter{Tenant: w.tenant, Since: since}, p)
+		for _, a := range page {
+			_, known := clients[a.ClientID]
+			if a.ClientID != "" && a.Outcome != imprint.OutcomeRefused && (known || len(clients) < maxClients) {
+				clients[a.ClientID] = clients[a.ClientID] || a.Code == imprint.CodeTakenOver
+			}
+			_, known = revoked[a.CertificateID]
+			if a.Code == imprint.CodeCertificateRevoked && !known && len(revoked) < maxClients {
+				a.Steps = nil
+				revoked[a.CertificateID] = a
+			}
+		}
+		return next, err
+	})
+	if err != nil {
+		return err
+	}
+	var contested []string
+	for client, taken := range clients {
+		w.seen(ConflictingClientIDs)
+		if taken {
+			contested = append(contested, string(client))
+		}
+	}
+	slices.Sort(contested)
+	err = w.each(contested, func(tx imprint.ReadTx, client string) error {
+		attempts, _, err := tx.Attempts(imprint.AttemptFilter{Tenant: w.tenant, Match: client, Since: since}, imprint.Page{Limit: attemptsOfOne})
+		if err == nil {
+			w.contest(imprint.ClientID(client), attempts)
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	var ids []string
+	for id := range revoked {
+		ids = append(ids, string(id))
+	}
+	slices.Sort(ids)
+	return w.each(ids, func(tx imprint.ReadTx, id string) error {
+		c, err := tx.Certificate(w.tenant, imprint.CertificateID(id))
+		if err != nil || c.Status != imprint.CertificateRevoked {
+			return ignoreMissing(err)
+		}
+		last := revoked[c.ID]
+		w.find(RevokedDeviceCertificate, flaw{
+			resource: described(c), severity: imprint.AuditLow, code: "CERTIFICATE_REVOKED_STILL_USED",
+			reason:     fmt.Sprintf("The certificate is REVOKED, and a device still comes with it: last at %s, from %s. It is refused.", stamp(last.At), last.Host()),
+			mitigation: fmt.Sprintf("imprint explain %s shows the device: take it out of use, or give it a new certificate.", id),
+		})
+		return nil
+	})
+}
+
+// contest judges the connections of one client id.
+func (w *walk) contest(client imprint.ClientID, attempts []imprint.Attempt) {
+	attempts = slices.DeleteFunc(attempts, func(a imprint.Attempt) bool { return a.ClientID != client || a.Outcome == imprint.OutcomeRefused })
+	slices.SortFunc(attempts, func(a, b imprint.Attempt) int { return cmp.Or(a.At.Compare(b.At), cmp.Compare(a.ID, b.ID)) })
+	var strangers, returns, things int
+	var certificates []imprint.CertificateID
+	var hosts []string
+	for i := range attempts {
+		a := &attempts[i]
+		b := successor(attempts, i)
+		if b == nil {
+			continue
+		}
+		if b.CertificateID != a.CertificateID {
+			strangers++
+			if a.Thing != b.Thing {
+				things++
+			}
+			certificates = append(certificates, a.CertificateID, b.CertificateID)
+			continue
+		}
+		if a.Host() != b.Host() && a.EndedAt.Sub(a.At) < shortly {
+			returns++
+			hosts = append(hosts, a.Host(), b.Host())
+			certificates = append(certificates, a.CertificateID)
+		}
+	}
+	if strangers < rivals && things == 0 && returns < rivals {
+		return
+	}
+	slices.Sort(certificates)
+	certificates = slices.Compact(certificates)
+	slices.Sort(hosts)
+	hosts = slices.Compact(hosts)
+	f := flaw{
+		resource: imprint.AuditResource{Kind: imprint.AuditClientID, ID: string(client)}, code: "DUPLICATE_CLIENT_ID_ACROSS_CONNECTIONS",
+		mitigation: fmt.Sprintf("imprint explain %s shows who ended whom. Give each device a client id of its own, and let the policy demand it: client/${iot:Connection.Thing.ThingName}", typed(string(client))),
+	}
+	for _, id := range certificates[:min(len(certificates), maxRelated)] {
+		f.related = append(f.related, deviceCertificate(id))
+	}
+	if strangers > 0 {
+		f.reason = fmt.Sprintf("Devices with %d certificates ended each other's connections, because they have one client id: %d times.", len(certificates), strangers)
+	} else {
+		f.reason = fmt.Sprintf("Devices at %s ended each other's connections, because they have one client id: %d times.", strings.Join(hosts, ", "), returns)
+	}
+	w.find(ConflictingClientIDs, f)
+	if returns < rivals || len(certificates) != 1 {
+		return
+	}
+	w.find(DeviceCertificateShared, flaw{
+		resource: deviceCertificate(certificates[0]), related: []imprint.AuditResource{f.resource}, code: "CERTIFICATE_SHARED_BY_MULTIPLE_DEVICES",
+		reason: fmt.Sprintf("Devices at %s come with this certificate and end each other's connections: %d times.", strings.Join(hosts, ", "), returns),
+		mitigation: fmt.Sprintf("imprint explain %s shows the devices. Give each a certificate of its own. Then: %s",
+			certificates[0], deactivate(certificates[0])),
+	})
+}
+
+// successor gives the attempt that took the place of another: the next one. The end of
+// a connection is seen a moment after it was taken over, when others may have come.
+func successor(attempts []imprint.Attempt, i int) *imprint.Attempt {
+	a := &attempts[i]
+	if a.Code != imprint.CodeTakenOver {
+		return nil
+	}
+	if i+1 == len(attempts) || attempts[i+1].At.After(a.EndedAt) {
+		return nil
+	}
+	return &attempts[i+1]
+}
+
+// typed gives a word as a shell takes it. Devices choose client ids: what a person
+// types because a finding says so must not be a command of theirs.
+func typed(word string) string {
+	if word != "" && strings.Trim(word, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.:/@%+=,") == "" && word[0] != '-' {
+		return word
+	}
+	visible := strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return unicode.ReplacementChar
+	}, word)
+	return "'" + strings.ReplaceAll(visible, "'", `'\''`) + "'"
+}

@@ -1,0 +1,178 @@
+package audit_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/audit"
+)
+
+// visit is one connection: when it began, in minutes after the first, how long it
+// lived, who it was and how it ended.
+type visit struct {
+	at, lived   time.Duration
+	certificate imprint.CertificateID
+	thing       imprint.ThingName
+	host        string
+	code        imprint.Code
+}
+
+// visits records connections of one client id, half an hour ago.
+func (h *house) visits(client imprint.ClientID, visits ...visit) {
+	h.t.Helper()
+	h.put(func(tx imprint.Tx) error {
+		for n, v := range visits {
+			a := imprint.Attempt{ID: fmt.Sprintf("%012d-%s-%02d", instant.Add(v.at).Unix(), client, n), Tenant: home, At: instant.Add(v.at - 30*time.Minute), EndedAt: instant.Add(v.at - 30*time.Minute + v.lived),
+				Address: v.host + ":1", CertificateID: v.certificate, Thing: v.thing, ClientID: client, Outcome: imprint.OutcomeClosed, Code: v.code}
+			if v.code == imprint.CodeCertificateRevoked {
+				a.Outcome = imprint.OutcomeRefused
+			}
+			err := tx.PutAttempt(a)
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// turns makes connections that end each other.
+func turns(count int, each func(n int) visit) []visit {
+	var all []visit
+	for n := range count {
+		v := each(n)
+		// Each end is seen late: when two others have begun.
+		v.at, v.lived, v.code = time.Duration(n)*time.Minute, 125*time.Second, imprint.CodeTakenOver
+		if n == count-1 {
+			v.code = imprint.CodeClientDisconnect
+		}
+		all = append(all, v)
+	}
+	return all
+}
+
+func between(n int, a, b visit) visit {
+	if n%2 == 0 {
+		return a
+	}
+	return b
+}
+
+func TestClientIDsOfSeveralDevicesAreFound(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	flushed := 0
+	h.opts.Flush = func(context.Context) error { flushed++; return nil }
+	one, two := visit{certificate: "01", thing: "a", host: "192.0.2.1"}, visit{certificate: "02", thing: "b", host: "192.0.2.2"}
+	// A device that came again before its connection was seen to be dead; one that got
+	// a new certificate; one that roams; connections that don't overlap.
+	h.visits("again", turns(9, func(int) visit { return one })...)
+	h.visits("renewed", turns(2, func(n int) visit { return between(n, one, visit{certificate: "03", thing: "a", host: "192.0.2.1"}) })...)
+	h.visits("roams", turns(3, func(n int) visit { return between(n, one, visit{certificate: "01", thing: "a", host: "192.0.2.3"}) })...)
+	h.visits("apart", visit{0, time.Minute, "01", "a", "192.0.2.1", imprint.CodeClientDisconnect}, visit{2 * time.Minute, time.Minute, "02", "b", "192.0.2.2", imprint.CodeClientDisconnect})
+	h.finds(audit.ConflictingClientIDs, 4)
+	if flushed != 1 {
+		t.Errorf("the trace was flushed %d times, want once", flushed)
+	}
+	h.visits("strangers", turns(2, func(n int) visit { return between(n, one, two) })...)
+	h.visits("unknown", turns(4, func(n int) visit {
+		return between(n, visit{certificate: "04", host: "192.0.2.4"}, visit{certificate: "05", host: "192.0.2.4"})
+	})...)
+	h.visits("copies", turns(4, func(n int) visit { return between(n, one, visit{certificate: "01", thing: "a", host: "192.0.2.3"}) })...)
+	const code = " DUPLICATE_CLIENT_ID_ACROSS_CONNECTIONS"
+	found := h.finds(audit.ConflictingClientIDs, 7, "CLIENT_ID/strangers"+code, "CLIENT_ID/unknown"+code, "CLIENT_ID/copies"+code)
+	for _, f := range found {
+		if f.Resource.ID == "strangers" && (len(f.Related) != 2 || !strings.Contains(f.Mitigation, "imprint explain strangers")) {
+			t.Errorf("got %+v", f)
+		}
+	}
+}
+
+func TestCertificatesThatDevicesTakeTurnsWithAreFound(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	one, copied := visit{certificate: "01", host: "192.0.2.1"}, visit{certificate: "01", host: "192.0.2.2"}
+	h.visits("again", turns(9, func(int) visit { return one })...)
+	h.visits("roams", turns(3, func(n int) visit { return between(n, one, copied) })...)
+	h.finds(audit.DeviceCertificateShared, 0)
+	h.visits("copies", turns(5, func(n int) visit { return between(n, one, copied) })...)
+	found := h.finds(audit.DeviceCertificateShared, 0, "DEVICE_CERTIFICATE/01 CERTIFICATE_SHARED_BY_MULTIPLE_DEVICES")
+	if !strings.Contains(found[0].Reason, "192.0.2.1, 192.0.2.2") || found[0].Related[0].Key() != "CLIENT_ID/copies" {
+		t.Errorf("got %+v", found[0])
+	}
+}
+
+func TestRevokedCertificatesWhoseDevicesStillComeAreFound(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	line := newAuthority(t, "Line", nil)
+	quietly, loudly := with(line.leaf("quietly"), status(imprint.CertificateRevoked)), with(line.leaf("loudly"), status(imprint.CertificateRevoked))
+	h.certificates(quietly, loudly)
+	h.visits("old", visit{-48 * time.Hour, 0, loudly.ID, "", "192.0.2.1", imprint.CodeCertificateRevoked})
+	h.visits("gone", visit{0, 0, "0123", "", "192.0.2.1", imprint.CodeCertificateRevoked})
+	h.finds(audit.RevokedDeviceCertificate, 0)
+	h.visits("new", visit{0, 0, loudly.ID, "", "192.0.2.7", imprint.CodeCertificateRevoked})
+	found := h.finds(audit.RevokedDeviceCertificate, 0, device(loudly, "CERTIFICATE_REVOKED_STILL_USED"))
+	if !strings.Contains(found[0].Reason, "192.0.2.7") {
+		t.Errorf("got %q, want the address in it", found[0].Reason)
+	}
+}
+
+func TestATraceThatIsOffIsFound(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	h.finds(audit.LoggingDisabled, 1)
+	h.opts.Logging = func() (string, string) { return "", "" }
+	h.finds(audit.LoggingDisabled, 1)
+	h.opts.Logging = func() (string, string) { return "it is off", "turn it on" }
+	found := h.finds(audit.LoggingDisabled, 1, "ACCOUNT_SETTINGS/000000000000 LOGGING_DISABLED")
+	if found[0].Reason != "it is off" || found[0].Mitigation != "turn it on" || found[0].Severity != imprint.AuditLow {
+		t.Errorf("got %+v", found[0])
+	}
+}
+
+// What can't be looked at is no compliance, and the other checks are done.
+func TestAStageThatFailsFailsItsChecksAlone(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	h.opts.Flush = func(context.Context) error { return errors.New("no trace") }
+	a := h.auditor()
+	task := h.await(h.start(a, audit.ConflictingClientIDs, audit.LoggingDisabled).ID)
+	if run := task.Run(audit.ConflictingClientIDs); task.Status != imprint.AuditCompleted || run.Status != imprint.AuditRunFailed || run.Code != "Internal" || run.Message == "" {
+		t.Errorf("got %s and %+v, want a failed check", task.Status, *run)
+	}
+	if run := task.Run(audit.LoggingDisabled); run.Status != imprint.AuditRunCompliant {
+		t.Errorf("got %+v, want it to be compliant", *run)
+	}
+	h.opts.Flush = func(context.Context) error { panic("no trace") }
+	b := h.auditor()
+	task = h.await(h.start(b, audit.ConflictingClientIDs).ID)
+	b.Close()
+	if task.Status != imprint.AuditFailed || b.Counters().Failed != 1 {
+		t.Errorf("got %s and counters %+v of an audit all of whose checks failed, want FAILED", task.Status, b.Counters())
+	}
+}
+
+// A device that chooses its client id doesn't choose what an operator types.
+func TestMitigationsHoldNoCommandsOfDevices(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	one, two := visit{certificate: "01", thing: "a", host: "192.0.2.1"}, visit{certificate: "02", thing: "b", host: "192.0.2.2"}
+	for client, want := range map[imprint.ClientID]string{"x; reboot": "explain 'x; reboot' ", "it's $(id)": `explain 'it'\''s $(id)' `, "a\x1b[2J": "explain 'a\uFFFD[2J' ", "--help": "explain '--help' ", "sensor-1": "explain sensor-1 "} {
+		h.visits(client, turns(2, func(n int) visit { return between(n, one, two) })...)
+		a := h.auditor()
+		task := h.await(h.start(a, audit.ConflictingClientIDs).ID)
+		found := false
+		for _, f := range h.findings(task.ID) {
+			found = found || f.Resource.ID == string(client) && strings.Contains(f.Mitigation, want)
+		}
+		if !found {
+			t.Errorf("client id %q: got %+v, want %q in a mitigation", client, h.findings(task.ID), want)
+		}
+	}
+}
