@@ -165,6 +165,12 @@ type QueuedCall struct {
 	CreatedAt time.Time
 }
 
+// DueQueue is one queue of a tenant's owed work, with when the first of it is due.
+type DueQueue struct {
+	Name  string
+	DueAt time.Time
+}
+
 // FunctionReader reads functions and what belongs to them.
 type FunctionReader interface {
 	Function(t Tenant, name FunctionName, version string) (Function, error)
@@ -183,9 +189,14 @@ type FunctionReader interface {
 	// FunctionPermissions lists the statements about one qualifier by id, at most
 	// 100.
 	FunctionPermissions(t Tenant, name FunctionName, qualifier string) ([]FunctionPermission, error)
-	// QueuedCalls lists those that are due at a time, the most overdue first,
-	// without their payloads.
-	QueuedCalls(due time.Time, limit int) ([]QueuedCall, error)
+	// CallTenants lists the tenants that have calls.
+	CallTenants() ([]Tenant, error)
+	// CallQueues lists by name the functions of a tenant that have calls, those
+	// after a name.
+	CallQueues(t Tenant, after string, limit int) ([]DueQueue, error)
+	// QueuedCalls lists those of a function that are due at a time, the most
+	// overdue first, without their payloads.
+	QueuedCalls(t Tenant, name FunctionName, due time.Time, limit int) ([]QueuedCall, error)
 	QueuedCall(id string) (QueuedCall, error)
 	// NextCall is when the next call is due after a time; zero: there is none.
 	NextCall(after time.Time) (time.Time, error)

@@ -150,7 +150,9 @@ type RuleDelivery struct {
 	// Rule is whose action it is; empty for the confirmation of a destination.
 	Rule RuleName
 	// Kind is the action's, such as http.
-	Kind      string
+	Kind string
+	// Queue says where it goes: deliveries of one queue wait for one another.
+	Queue     string
 	AttemptID string // of the first connection that caused it; may be empty
 	Failures  int
 	DueAt     time.Time
@@ -170,9 +172,14 @@ type TopicRuleReader interface {
 	RuleDestinations(Tenant, Page) ([]RuleDestination, string, error) // by id
 	// RuleDestinationByToken finds the one, of any tenant, with a TokenHash.
 	RuleDestinationByToken(hash string) (RuleDestination, error)
-	// RuleDeliveries lists those that are due at a time, the most overdue first,
-	// without Request and Origin.
-	RuleDeliveries(due time.Time, limit int) ([]RuleDelivery, error)
+	// DeliveryTenants lists the tenants that have deliveries.
+	DeliveryTenants() ([]Tenant, error)
+	// DeliveryQueues lists by name the queues of a tenant's deliveries, those after
+	// a name.
+	DeliveryQueues(t Tenant, after string, limit int) ([]DueQueue, error)
+	// RuleDeliveries lists those of a queue that are due at a time, the most
+	// overdue first, without Request and Origin.
+	RuleDeliveries(t Tenant, queue string, due time.Time, limit int) ([]RuleDelivery, error)
 	RuleDelivery(id string) (RuleDelivery, error)
 	// NextRuleDelivery is when the next one is due after a time; zero: there is
 	// none.

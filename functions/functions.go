@@ -97,7 +97,9 @@ type Options struct {
 	InitTimeout    time.Duration // of a process [10 s, as AWS Lambda]
 	Idle           time.Duration // until an unused process ends [5 min]
 	MaxQueued      int           // asynchronous calls of one tenant [100,000]
-	QueueWorkers   int           // asynchronous calls under way [16]
+	// QueueWorkers are the asynchronous calls under way: of one account never more
+	// than are left to others, half at most, of one function a third [48].
+	QueueWorkers int
 	// RetryAfter are the pauses after the failures of an asynchronous call [1 and
 	// 2 min]; it is given up after one failure more.
 	RetryAfter []time.Duration
@@ -110,7 +112,7 @@ func (o Options) withDefaults() Options {
 	for _, n := range []struct {
 		value    *int
 		fallback int
-	}{{&o.UIDs, 30_000}, {&o.MaxProcesses, 64}, {&o.MaxConcurrency, 16}, {&o.MaxWaiting, 1000}, {&o.MaxQueued, 100_000}, {&o.QueueWorkers, 16}} {
+	}{{&o.UIDs, 30_000}, {&o.MaxProcesses, 64}, {&o.MaxConcurrency, 16}, {&o.MaxWaiting, 1000}, {&o.MaxQueued, 100_000}, {&o.QueueWorkers, 48}} {
 		if *n.value <= 0 {
 			*n.value = n.fallback
 		}

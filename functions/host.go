@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/internal/fair"
 )
 
 // functionKey names a function, of all its versions.
@@ -62,10 +63,14 @@ type host struct {
 	interpretersMu sync.Mutex
 	interpreters   map[string]string // paths by name
 
-	mu      sync.Mutex
-	pools   map[poolKey]*pool
-	counts  map[functionKey]int // processes
-	total   int
+	mu     sync.Mutex
+	pools  map[poolKey]*pool
+	counts map[functionKey]int // processes
+	total  int
+	// used counts the processes of an account that aren't idle, which nobody can
+	// take back; inUse those of all accounts.
+	used    map[imprint.AccountID]int
+	inUse   int
 	waiting int
 	closed  bool
 	all     map[*process]struct{}
@@ -84,7 +89,7 @@ func newHost(clock imprint.Clock, opts Options, code *codeStore) (*host, error) 
 	}
 	h := &host{
 		clock: clock, opts: opts, code: code, start: start, walls: walls,
-		pools: map[poolKey]*pool{}, counts: map[functionKey]int{}, all: map[*process]struct{}{},
+		pools: map[poolKey]*pool{}, counts: map[functionKey]int{}, all: map[*process]struct{}{}, used: map[imprint.AccountID]int{},
 		interpreters: map[string]string{}, stop: make(chan struct{}), watching: make(chan struct{}),
 	}
 	go h.watchMemory()
@@ -135,12 +140,10 @@ func (h *host) acquire(ctx context.Context, found target) (grant, error) {
 		h.mu.Unlock()
 		return grant{}, imprint.Errorf(imprint.CodeFunctionThrottled, "the function's reserved concurrency is 0")
 	}
-	if n := len(p.idle); n > 0 && len(p.waiters) == 0 {
-		process := p.idle[n-1]
-		p.idle = p.idle[:n-1]
-		process.state = stateBusy
+	if len(p.idle) > 0 && len(p.waiters) == 0 && h.mayUse(p) {
+		g := h.rouse(p)
 		h.mu.Unlock()
-		return grant{process: process}, nil
+		return g, nil
 	}
 	if len(p.waiters) >= h.opts.MaxWaiting {
 		h.mu.Unlock()
@@ -218,9 +221,52 @@ func (h *host) forget(p *pool) {
 	}
 }
 
-// schedule starts processes for those who wait, as far as the limits allow.
+// mayUse says whether the account of a pool may use one process more: it never has
+// more in use than it leaves to others. What is idle is left to others, as it can
+// make room.
+func (h *host) mayUse(p *pool) bool {
+	return fair.MayTake(h.used[p.key.tenant.Account], h.opts.MaxProcesses-h.inUse)
+}
+
+// use counts a process as in use, unuse as no longer so.
+func (h *host) use(p *pool) {
+	h.used[p.key.tenant.Account]++
+	h.inUse++
+}
+
+func (h *host) unuse(p *pool) {
+	account := p.key.tenant.Account
+	h.used[account]--
+	if h.used[account] == 0 {
+		delete(h.used, account)
+	}
+	h.inUse--
+}
+
+// rouse grants the process of a pool that became idle last.
+func (h *host) rouse(p *pool) grant {
+	process := p.idle[len(p.idle)-1]
+	h.leaveIdle(process)
+	process.state = stateBusy
+	return grant{process: process}
+}
+
+// leaveIdle takes a process from the idle ones, if it is one.
+func (h *host) leaveIdle(process *process) {
+	p := process.pool
+	if i := slices.Index(p.idle, process); i >= 0 {
+		p.idle = slices.Delete(p.idle, i, i+1)
+		h.use(p)
+	}
+}
+
+// schedule finds processes for those who wait, or starts them, as far as the
+// limits allow.
 func (h *host) schedule(p *pool) {
-	for len(p.waiters) > p.starting+p.returning && h.counts[p.key.functionKey] < p.limit && !h.closed {
+	for len(p.waiters) > 0 && len(p.idle) > 0 && h.mayUse(p) {
+		h.grant(p, h.rouse(p))
+	}
+	for len(p.waiters) > p.starting+p.returning && h.counts[p.key.functionKey] < p.limit && !h.closed && h.mayUse(p) {
 		if h.total >= h.opts.MaxProcesses {
 			// An idle process of another pool makes room when it has ended.
 			h.evict()
@@ -228,19 +274,42 @@ func (h *host) schedule(p *pool) {
 		}
 		p.starting++
 		p.size++
+		h.use(p)
 		h.total++
 		h.counts[p.key.functionKey]++
 		h.work.Go(func() { h.run(p) })
 	}
 }
 
-// evict ends the process that is idle for longest.
-func (h *host) evict() {
-	var oldest *process
+// scheduleAll looks after everybody who waits, when something came free.
+func (h *host) scheduleAll() {
 	for _, p := range h.pools {
+		h.schedule(p)
+	}
+}
+
+// grant gives something to who waits for longest.
+func (h *host) grant(p *pool, g grant) {
+	p.waiters[0].granted <- g
+	p.waiters = p.waiters[1:]
+	h.waiting--
+}
+
+// evict ends an idle process of the account that has most processes, and of those
+// the one that is idle for longest: who runs much doesn't cost others their warm
+// functions.
+func (h *host) evict() {
+	held := map[imprint.AccountID]int{}
+	for _, p := range h.pools {
+		held[p.key.tenant.Account] += p.size
+	}
+	var oldest *process
+	most := 0
+	for _, p := range h.pools {
+		n := held[p.key.tenant.Account]
 		for _, process := range p.idle {
-			if oldest == nil || process.idleSince.Before(oldest.idleSince) {
-				oldest = process
+			if n > most || n == most && process.idleSince.Before(oldest.idleSince) {
+				oldest, most = process, n
 			}
 		}
 	}
@@ -250,18 +319,19 @@ func (h *host) evict() {
 }
 
 // offer gives a process that is ready to who waits for longest, or keeps it
-// warm.
+// warm: also when its account has more in use than it may by now, as others want
+// some, too.
 func (h *host) offer(process *process, cold bool) {
 	p := process.pool
-	if len(p.waiters) > 0 {
-		w := p.waiters[0]
-		p.waiters = p.waiters[1:]
-		h.waiting--
+	h.unuse(p)
+	switch {
+	case len(p.waiters) > 0 && h.mayUse(p):
+		h.use(p)
 		process.state = stateBusy
-		w.granted <- grant{process: process, cold: cold}
+		h.grant(p, grant{process: process, cold: cold})
 		return
-	}
-	if p.stale || h.closed {
+	case p.stale || h.closed:
+		h.use(p) // until it has ended
 		process.endLocked(endedIdle)
 		return
 	}
@@ -269,8 +339,8 @@ func (h *host) offer(process *process, cold bool) {
 	process.idleSince = h.clock()
 	process.idleTimer.Reset(h.opts.Idle)
 	p.idle = append(p.idle, process)
-	if h.total >= h.opts.MaxProcesses && h.waiting > 0 {
-		h.evict()
+	if h.waiting > 0 {
+		h.scheduleAll()
 	}
 }
 
@@ -286,23 +356,20 @@ func (h *host) run(p *pool) {
 		// It ended before it was ready: who waits for longest hears of it.
 		p.starting--
 		if len(p.waiters) > 0 {
-			p.waiters[0].granted <- grant{failed: failed, cold: true}
-			p.waiters = p.waiters[1:]
-			h.waiting--
+			h.grant(p, grant{failed: failed, cold: true})
 		}
 	}
 	if process != nil {
 		delete(h.all, process)
 	}
 	p.size--
+	h.unuse(p)
 	h.total--
 	h.counts[p.key.functionKey]--
 	if h.counts[p.key.functionKey] == 0 {
 		delete(h.counts, p.key.functionKey)
 	}
-	for _, other := range h.pools {
-		h.schedule(other)
-	}
+	h.scheduleAll()
 	h.forget(p)
 }
 

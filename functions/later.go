@@ -9,20 +9,22 @@ import (
 	"time"
 
 	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/internal/fair"
 	"github.com/imprint-iot/imprint/trace"
 )
 
 const (
 	// maxLater bounds the event of an asynchronous call, as at AWS Lambda.
 	maxLater = 1 << 20
-	// dueAtOnce is how many calls that are due are looked at in one round.
-	dueAtOnce = 1000
 	// firstRefusal and longestRefusal are the pauses after a call that couldn't be
 	// run: it waits without being counted as a failure of the function.
 	firstRefusal   = time.Second
 	longestRefusal = 5 * time.Minute
-	// storePause is the pause after a failure of the store.
+	// storePause is the pause after a failure of the store, and after a round that
+	// couldn't look at all queues.
 	storePause = time.Second
+	// longestPause is how long nothing is looked at when nothing happens.
+	longestPause = time.Hour
 )
 
 // queue runs asynchronous calls. They are rows of the store until they have
@@ -35,18 +37,20 @@ type queue struct {
 	cancel context.CancelFunc
 	work   sync.WaitGroup
 
-	mu      sync.Mutex
-	running map[string]struct{}
-	busy    map[functionKey]int    // runs under way
-	counts  map[imprint.Tenant]int // rows, as far as they were counted
+	places *fair.Places // of runs under way
+	rounds *fair.Rounds[imprint.QueuedCall]
+
+	mu     sync.Mutex
+	counts map[imprint.Tenant]int // rows, as far as they were counted
 
 	accepted, retried, givenUp atomic.Uint64
 }
 
 func newQueue(s *Service) *queue {
+	places := fair.New(s.opts.QueueWorkers)
 	q := &queue{
-		s: s, wake: make(chan struct{}, 1),
-		running: map[string]struct{}{}, busy: map[functionKey]int{}, counts: map[imprint.Tenant]int{},
+		s: s, wake: make(chan struct{}, 1), places: places, rounds: fair.NewRounds[imprint.QueuedCall](places),
+		counts: map[imprint.Tenant]int{},
 	}
 	q.ctx, q.cancel = context.WithCancel(context.Background())
 	return q
@@ -187,62 +191,60 @@ func (q *queue) loop(ctx context.Context) {
 // round starts what is due and has a place, and says when to look again.
 func (q *queue) round(ctx context.Context) (time.Duration, error) {
 	now := q.s.clock()
-	var due []imprint.QueuedCall
+	var due []fair.Work[imprint.QueuedCall]
+	var all bool
 	var next time.Time
 	err := q.s.store.View(ctx, func(tx imprint.ReadTx) error {
-		list, err := tx.QueuedCalls(now, dueAtOnce)
+		var err error
+		due, all, err = q.rounds.Next(owedCalls{tx, now}, now)
 		if err != nil {
 			return err
 		}
-		due = list
 		next, err = tx.NextCall(now)
 		return err
 	})
 	if err != nil {
 		return 0, err
 	}
-	for _, call := range due {
-		if !q.claim(call) {
-			continue
+	for _, w := range due {
+		if q.places.Take(w.Item.ID, w.Queue, q.s.opts.MaxConcurrency) {
+			q.work.Go(func() { q.one(ctx, w) })
 		}
-		q.work.Go(func() { q.one(ctx, call) })
 	}
-	if next.IsZero() {
-		return time.Hour, nil
+	pause := longestPause
+	if !next.IsZero() {
+		pause = min(max(next.Sub(now), time.Millisecond), pause)
 	}
-	return max(next.Sub(now), time.Millisecond), nil
+	if !all {
+		pause = min(pause, storePause)
+	}
+	return pause, nil
 }
 
-// claim takes a call to be run now, if it isn't, and its function and the queue
-// have a place.
-func (q *queue) claim(call imprint.QueuedCall) bool {
-	key := functionKey{call.Tenant, call.Function}
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	_, under := q.running[call.ID]
-	if under || len(q.running) >= q.s.opts.QueueWorkers || q.busy[key] >= q.s.opts.MaxConcurrency {
-		return false
-	}
-	q.running[call.ID] = struct{}{}
-	q.busy[key]++
-	return true
+// owedCalls are the calls of the store, a queue each function.
+type owedCalls struct {
+	imprint.ReadTx
+	now time.Time
 }
 
-func (q *queue) release(call imprint.QueuedCall) {
-	key := functionKey{call.Tenant, call.Function}
-	q.mu.Lock()
-	delete(q.running, call.ID)
-	q.busy[key]--
-	if q.busy[key] == 0 {
-		delete(q.busy, key)
-	}
-	q.mu.Unlock()
-	q.poke()
+// Tenants implements fair.Source.
+func (o owedCalls) Tenants() ([]imprint.Tenant, error) { return o.CallTenants() }
+
+// Queues implements fair.Source.
+func (o owedCalls) Queues(t imprint.Tenant, after string, limit int) ([]imprint.DueQueue, error) {
+	return o.CallQueues(t, after, limit)
+}
+
+// Due implements fair.Source.
+func (o owedCalls) Due(q fair.Queue, limit int) ([]imprint.QueuedCall, error) {
+	return o.QueuedCalls(q.Tenant, imprint.FunctionName(q.Name), o.now, limit)
 }
 
 // one runs one call and writes down what became of it.
-func (q *queue) one(ctx context.Context, call imprint.QueuedCall) {
-	defer q.release(call)
+func (q *queue) one(ctx context.Context, w fair.Work[imprint.QueuedCall]) {
+	call := w.Item
+	defer q.poke()
+	defer q.places.Give(call.ID, w.Queue)
 	err := q.try(ctx, call)
 	if err == nil || ctx.Err() != nil {
 		return

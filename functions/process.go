@@ -12,7 +12,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -282,7 +281,7 @@ func (p *process) wait() *outcome {
 	_ = p.cmd.Wait()
 	h.mu.Lock()
 	p.stopTimers()
-	p.pool.idle = slices.DeleteFunc(p.pool.idle, func(other *process) bool { return other == p })
+	h.leaveIdle(p)
 	var failed *outcome
 	switch {
 	case !p.ready:
@@ -427,7 +426,7 @@ func (p *process) endLocked(reason ending) {
 		return
 	}
 	if p.state == stateIdle {
-		p.pool.idle = slices.DeleteFunc(p.pool.idle, func(other *process) bool { return other == p })
+		p.host.leaveIdle(p)
 	}
 	p.returnedLocked()
 	p.state, p.reason = stateEnding, reason

@@ -8,12 +8,11 @@ import (
 	"time"
 
 	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/internal/fair"
 	"github.com/imprint-iot/imprint/trace"
 )
 
 const (
-	// dueAtOnce is how many deliveries that are due are looked at in one round.
-	dueAtOnce = 1000
 	// firstRetry doubles after each failure up to longestRetry.
 	firstRetry   = time.Second
 	longestRetry = 5 * time.Minute
@@ -33,16 +32,18 @@ type outbox struct {
 	work   sync.WaitGroup
 	http   *poster
 
-	mu      sync.Mutex
-	running map[string]struct{}
-	busy    map[imprint.Tenant]int
-	counts  map[imprint.Tenant]int // rows, as far as they were counted
+	places *fair.Places // of tries under way
+	rounds *fair.Rounds[imprint.RuleDelivery]
+
+	mu     sync.Mutex
+	counts map[imprint.Tenant]int // rows, as far as they were counted
 }
 
 func newOutbox(e *Engine) *outbox {
+	places := fair.New(e.opts.DeliveryWorkers)
 	o := &outbox{
 		engine: e, wake: make(chan struct{}, 1), http: newPoster(e.opts),
-		running: map[string]struct{}{}, busy: map[imprint.Tenant]int{}, counts: map[imprint.Tenant]int{},
+		places: places, rounds: fair.NewRounds[imprint.RuleDelivery](places), counts: map[imprint.Tenant]int{},
 	}
 	o.ctx, o.cancel = context.WithCancel(context.Background())
 	return o
@@ -66,11 +67,7 @@ func (o *outbox) poke() {
 	}
 }
 
-func (o *outbox) underWay() int {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return len(o.running)
-}
+func (o *outbox) underWay() int { return o.places.Held() }
 
 // origin is the message behind a delivery, for the error action.
 type origin struct {
@@ -84,17 +81,20 @@ type origin struct {
 	Depth      int                           `json:"depth,omitempty"`
 }
 
-// owe puts a delivery into the store, to be tried at once. Errors:
+// queueOf names the queue of what goes to one place by one kind of action.
+func queueOf(kind, place string) string { return kind + " " + place }
+
+// owe puts a delivery to a place into the store, to be tried at once. Errors:
 // CodeRulesBusy when the tenant owes as many as it may, and the store's.
-func (o *outbox) owe(ctx context.Context, u *run, kind ActionKind, request any) error {
+func (o *outbox) owe(ctx context.Context, u *run, kind ActionKind, place string, request any) error {
 	body, err := json.Marshal(request)
 	if err != nil {
 		return imprint.Errorf(imprint.CodeRuleAction, "couldn't encode a delivery: %w", err)
 	}
 	now := o.engine.clock()
 	d := imprint.RuleDelivery{
-		ID: trace.NewID(now), Tenant: u.tenant.name, Rule: u.rule.record.Name, Kind: string(kind), AttemptID: u.message.AttemptID,
-		DueAt: now, CreatedAt: now, Request: body,
+		ID: trace.NewID(now), Tenant: u.tenant.name, Rule: u.rule.record.Name, Kind: string(kind), Queue: queueOf(string(kind), place),
+		AttemptID: u.message.AttemptID, DueAt: now, CreatedAt: now, Request: body,
 	}
 	if u.rule.onError != nil && !u.again {
 		m := u.message
@@ -181,59 +181,59 @@ func (o *outbox) loop() {
 
 func (o *outbox) round() (time.Duration, error) {
 	now := o.engine.clock()
-	var due []imprint.RuleDelivery
+	var due []fair.Work[imprint.RuleDelivery]
+	var all bool
 	var next time.Time
 	err := o.engine.store.View(o.ctx, func(tx imprint.ReadTx) error {
-		list, err := tx.RuleDeliveries(now, dueAtOnce)
+		var err error
+		due, all, err = o.rounds.Next(owedDeliveries{tx, now}, now)
 		if err != nil {
 			return err
 		}
-		due = list
 		next, err = tx.NextRuleDelivery(now)
 		return err
 	})
 	if err != nil {
 		return 0, err
 	}
-	for _, d := range due {
-		if o.claim(d) {
-			o.work.Go(func() { o.one(d) })
+	for _, w := range due {
+		if o.places.Take(w.Item.ID, w.Queue, 0) {
+			o.work.Go(func() { o.one(w) })
 		}
 	}
-	if next.IsZero() {
-		return lookAgain, nil
+	pause := lookAgain
+	if !next.IsZero() {
+		pause = min(max(next.Sub(now), time.Millisecond), pause)
 	}
-	return min(max(next.Sub(now), time.Millisecond), lookAgain), nil
+	if !all {
+		pause = min(pause, time.Second)
+	}
+	return pause, nil
 }
 
-// claim takes a delivery to be tried now, if it isn't and there is a worker: one
-// tenant may have half of them.
-func (o *outbox) claim(d imprint.RuleDelivery) bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	_, under := o.running[d.ID]
-	most := o.engine.opts.DeliveryWorkers
-	if under || len(o.running) >= most || o.busy[d.Tenant] >= max(1, most/2) {
-		return false
-	}
-	o.running[d.ID] = struct{}{}
-	o.busy[d.Tenant]++
-	return true
+// owedDeliveries are the deliveries of the store.
+type owedDeliveries struct {
+	imprint.ReadTx
+	now time.Time
 }
 
-func (o *outbox) release(d imprint.RuleDelivery) {
-	o.mu.Lock()
-	delete(o.running, d.ID)
-	o.busy[d.Tenant]--
-	if o.busy[d.Tenant] == 0 {
-		delete(o.busy, d.Tenant)
-	}
-	o.mu.Unlock()
-	o.poke()
+// Tenants implements fair.Source.
+func (o owedDeliveries) Tenants() ([]imprint.Tenant, error) { return o.DeliveryTenants() }
+
+// Queues implements fair.Source.
+func (o owedDeliveries) Queues(t imprint.Tenant, after string, limit int) ([]imprint.DueQueue, error) {
+	return o.DeliveryQueues(t, after, limit)
 }
 
-func (o *outbox) one(listed imprint.RuleDelivery) {
-	defer o.release(listed)
+// Due implements fair.Source.
+func (o owedDeliveries) Due(q fair.Queue, limit int) ([]imprint.RuleDelivery, error) {
+	return o.RuleDeliveries(q.Tenant, q.Name, o.now, limit)
+}
+
+func (o *outbox) one(w fair.Work[imprint.RuleDelivery]) {
+	listed := w.Item
+	defer o.poke()
+	defer o.places.Give(listed.ID, w.Queue)
 	err := o.try(listed)
 	if err == nil || o.ctx.Err() != nil {
 		return

@@ -52,7 +52,9 @@ func Ask(tx imprint.Tx, d imprint.RuleDestination, now time.Time) (imprint.RuleD
 	if err != nil {
 		return d, fmt.Errorf("couldn't store destination %s: %w", d.ID, err)
 	}
-	err = tx.PutRuleDelivery(imprint.RuleDelivery{ID: trace.NewID(now), Tenant: d.Tenant, Kind: kindConfirm, DueAt: now, CreatedAt: now, Request: request})
+	err = tx.PutRuleDelivery(imprint.RuleDelivery{
+		ID: trace.NewID(now), Tenant: d.Tenant, Kind: kindConfirm, Queue: queueOf(kindConfirm, hostOf(d.URL)), DueAt: now, CreatedAt: now, Request: request,
+	})
 	if err != nil {
 		return d, fmt.Errorf("couldn't store the confirmation of destination %s: %w", d.ID, err)
 	}

@@ -61,7 +61,7 @@ func (e *Engine) postLater(ctx context.Context, u *run, a *action) (string, erro
 			return target, imprint.Errorf(imprint.CodeRuleAction, "header %q has a name or a value that HTTP doesn't allow", imprint.Excerpt(h.Key))
 		}
 	}
-	err = e.outbox.owe(ctx, u, ActionHTTP, posting{URL: target, Headers: headers, JSON: !u.unchanged || json.Valid(u.payload), Body: u.payload})
+	err = e.outbox.owe(ctx, u, ActionHTTP, hostOf(target), posting{URL: target, Headers: headers, JSON: !u.unchanged || json.Valid(u.payload), Body: u.payload})
 	return target, err
 }
 
@@ -74,6 +74,16 @@ func (s *snapshot) mayPost(target string) error {
 	}
 	return imprint.Errorf(imprint.CodeRuleAction, "no enabled destination covers %s", imprint.Excerpt(target)).
 		WithHint("aws iot create-topic-rule-destination, and let the URL's owner confirm it; aws iot list-topic-rule-destinations shows the states.")
+}
+
+// hostOf gives the host of a valid URL, with its port: what is slow for one URL
+// is slow for all of it.
+func hostOf(target string) string {
+	u, err := url.Parse(target)
+	if err != nil {
+		return ""
+	}
+	return strings.ToLower(u.Host)
 }
 
 // covers says whether a URL is a destination's, or below it: of the same scheme

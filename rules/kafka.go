@@ -94,7 +94,7 @@ func (e *Engine) produceLater(ctx context.Context, u *run, a *action) (string, e
 	if err != nil {
 		return a.record.Kafka.Topic, err
 	}
-	return p.Topic, e.outbox.owe(ctx, u, ActionKafka, p)
+	return p.Topic, e.outbox.owe(ctx, u, ActionKafka, p.Sink, p)
 }
 
 func (e *Engine) production(ctx context.Context, u *run, a *action) (production, error) {

@@ -61,13 +61,15 @@ type Options struct {
 	// Roots verify the servers of http actions; nil: the system's.
 	Roots *x509.CertPool
 
-	Workers         int           // messages that are evaluated at once [64]
-	MaxQueued       int           // messages that wait, of all tenants [50,000]
-	MaxQueuedBytes  int           // bytes of theirs [256 MiB]
-	RoomPatience    time.Duration // how long a publisher waits for room [5 s]
-	MaxDepth        int           // rules that may republish a message, one after another [8]
-	MaxDeliveries   int           // deliveries of one tenant that wait [100,000]
-	DeliveryWorkers int           // deliveries under way [32]
+	Workers        int           // messages that are evaluated at once [64]
+	MaxQueued      int           // messages that wait, of all tenants [50,000]
+	MaxQueuedBytes int           // bytes of theirs [256 MiB]
+	RoomPatience   time.Duration // how long a publisher waits for room [5 s]
+	MaxDepth       int           // rules that may republish a message, one after another [8]
+	MaxDeliveries  int           // deliveries of one tenant that wait [100,000]
+	// DeliveryWorkers are the deliveries under way: of one account never more than
+	// are left to others, half at most, to one of its destinations a third [48].
+	DeliveryWorkers int
 	DeliveryAge     time.Duration // how long one is tried [6 h]
 	HTTPTimeout     time.Duration // of one request [3 s, as AWS]
 	Logger          *slog.Logger  // [slog.Default]
@@ -79,7 +81,7 @@ func (o Options) withDefaults() Options {
 		fallback int
 	}{
 		{&o.Workers, 64}, {&o.MaxQueued, 50_000}, {&o.MaxQueuedBytes, 256 << 20}, {&o.MaxDepth, 8},
-		{&o.MaxDeliveries, 100_000}, {&o.DeliveryWorkers, 32},
+		{&o.MaxDeliveries, 100_000}, {&o.DeliveryWorkers, 48},
 	} {
 		if *n.value <= 0 {
 			*n.value = n.fallback

@@ -37,7 +37,7 @@ type recording struct {
 func (e *Engine) recordLater(ctx context.Context, u *run, a *action) (string, error) {
 	record := a.record.Firehose
 	data := append(append(make([]byte, 0, len(u.payload)+len(record.Separator)), u.payload...), record.Separator...)
-	return record.Stream, e.outbox.owe(ctx, u, ActionFirehose, recording{Stream: record.Stream, Data: data})
+	return record.Stream, e.outbox.owe(ctx, u, ActionFirehose, record.Stream, recording{Stream: record.Stream, Data: data})
 }
 
 // record tries a firehose delivery.

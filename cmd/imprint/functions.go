@@ -43,7 +43,8 @@ type FunctionConfig struct {
 	// FunctionDir is where code is unpacked and processes have their directories; it
 	// is emptied at each start. Empty: a directory of the system's temporary one.
 	FunctionDir string `koanf:"function-dir"`
-	// FunctionProcesses bounds the processes of all functions. Default 64.
+	// FunctionProcesses bounds the processes of all functions; one account may use
+	// half of them at once. Default 64.
 	FunctionProcesses int `koanf:"function-processes"`
 	// FunctionConcurrency bounds the runs of one function at once. Default 16.
 	FunctionConcurrency int `koanf:"function-concurrency"`
@@ -66,7 +67,7 @@ func addFunctionFlags(f *pflag.FlagSet) {
 	f.Int64("function-uid-base", defaultFunctionUID, "first of the 30,000 user ids that functions get from a server that is root")
 	f.Bool("function-share-user", false, "run other accounts' functions although all share one user and can read each other's keys")
 	f.String("function-dir", "", "where functions are unpacked (default: below the system's temporary directory)")
-	f.Int("function-processes", 64, "bound of the processes of all functions")
+	f.Int("function-processes", 64, "bound of the processes of all functions, of which an account may use half at once")
 	f.Int("function-concurrency", 16, "bound of the runs of one function at once")
 	f.Duration("function-idle", 5*time.Minute, "how long an unused process of a function is kept")
 	f.Int("function-queue", 100_000, "bound of the asynchronous calls of one tenant that wait")

@@ -200,6 +200,7 @@ func everyRead(tx imprint.Tx) error {
 	keep(tx.DeletePolicyAttachment(imprint.PolicyAttachment{Tenant: tenant, Policy: "a", Target: "a"}))
 	sessions(tx, tenant, keep)
 	functionStatements(tx, tenant, keep)
+	deliveryStatements(tx, tenant, keep)
 	if len(all) > 0 {
 		return all[0]
 	}
@@ -259,7 +260,11 @@ func functionStatements(tx imprint.Tx, tenant imprint.Tenant, keep func(error)) 
 	keep(err)
 	_, err = tx.FunctionPermissions(tenant, "a", "")
 	keep(err)
-	_, err = tx.QueuedCalls(time.Unix(1, 0), 1)
+	_, err = tx.CallTenants()
+	keep(err)
+	_, err = tx.CallQueues(tenant, "", 10)
+	keep(err)
+	_, err = tx.QueuedCalls(tenant, "a", time.Unix(1, 0), 1)
 	keep(err)
 	_, err = tx.QueuedCall("a")
 	keep(err)
@@ -272,6 +277,28 @@ func functionStatements(tx imprint.Tx, tenant imprint.Tenant, keep func(error)) 
 	keep(tx.DeleteFunctionAlias(tenant, "a", "a"))
 	keep(tx.DeleteFunction(tenant, "a", "1"))
 	keep(tx.DeleteFunction(tenant, "a", imprint.LatestVersion))
+}
+
+// deliveryStatements runs all statements of what rules owe.
+func deliveryStatements(tx imprint.Tx, tenant imprint.Tenant, keep func(error)) {
+	for _, id := range []string{"a", "b"} {
+		keep(tx.PutRuleDelivery(imprint.RuleDelivery{ID: id, Tenant: tenant, Kind: "http", Queue: id}))
+	}
+	_, err := tx.DeliveryTenants()
+	keep(err)
+	_, err = tx.DeliveryQueues(tenant, "", 10)
+	keep(err)
+	_, err = tx.RuleDeliveries(tenant, "a", time.Unix(1, 0), 1)
+	keep(err)
+	_, err = tx.RuleDelivery("a")
+	keep(err)
+	_, err = tx.NextRuleDelivery(time.Unix(1, 0))
+	keep(err)
+	_, err = tx.RuleDeliveryCount(tenant)
+	keep(err)
+	_, err = tx.RuleDestinationByToken("a")
+	keep(err)
+	keep(tx.DeleteRuleDelivery("a"))
 }
 
 // auditStatements runs all statements of audits but the paged lists.

@@ -230,9 +230,27 @@ func testQueuedCalls(t *testing.T, h Harness) {
 				return err
 			}
 		}
+		for id, of := range map[string]imprint.QueuedCall{"d": fullCall(there, "d"), "e": fullCall(here, "e"), "g": fullCall(here, "g")} {
+			if of.Tenant == here {
+				of.Function = imprint.FunctionName(id)
+			}
+			of.DueAt = instant
+			err := tx.PutQueuedCall(of)
+			if err != nil {
+				return err
+			}
+		}
 		return nil
 	})
 	view(t, store, func(tx imprint.ReadTx) error {
+		tenants, err := tx.CallTenants()
+		if err == nil {
+			err = wantQueues(t, tenants, func(after string, limit int) ([]imprint.DueQueue, error) { return tx.CallQueues(here, after, limit) },
+				[]imprint.DueQueue{{Name: "e", DueAt: instant}, {Name: "f", DueAt: instant}, {Name: "g", DueAt: instant}})
+		}
+		if err != nil {
+			return err
+		}
 		for _, test := range []struct {
 			at    time.Time
 			limit int
@@ -245,7 +263,7 @@ func testQueuedCalls(t *testing.T, h Harness) {
 			{instant, 0, "", instant.Add(time.Minute)},
 			{instant.Add(time.Minute), 10, "acb", time.Time{}},
 		} {
-			list, err := tx.QueuedCalls(test.at, test.limit)
+			list, err := tx.QueuedCalls(here, "f", test.at, test.limit)
 			if err != nil {
 				return err
 			}

@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -49,7 +50,7 @@ func ruleRows() []row {
 	}, {
 		name: "rule delivery",
 		full: func(t imprint.Tenant) any {
-			return imprint.RuleDelivery{ID: id(t), Tenant: t, Rule: "r", Kind: "http", AttemptID: "a", Failures: 3, DueAt: instant.Add(time.Minute),
+			return imprint.RuleDelivery{ID: id(t), Tenant: t, Rule: "r", Kind: "http", Queue: unusual, AttemptID: "a", Failures: 3, DueAt: instant.Add(time.Minute),
 				CreatedAt: instant, Request: []byte("\x00request of " + t.String()), Origin: []byte("\x00origin")}
 		},
 		bare:   func(t imprint.Tenant) any { return imprint.RuleDelivery{ID: id(t), Tenant: t} },
@@ -86,18 +87,42 @@ func ruleLists() []pagedList {
 	}
 }
 
+// wantQueues checks the tenants, which must be here and there, and the pages of
+// the queues of here.
+func wantQueues(t *testing.T, tenants []imprint.Tenant, list func(after string, limit int) ([]imprint.DueQueue, error), want []imprint.DueQueue) error {
+	t.Helper()
+	if len(tenants) != 2 || !slices.Contains(tenants, here) || !slices.Contains(tenants, there) {
+		t.Errorf("the tenants: got %v, want %s and %s", tenants, here, there)
+	}
+	for _, test := range []struct {
+		after string
+		limit int
+		want  []imprint.DueQueue
+	}{{"", 10, want}, {"", 2, want[:2]}, {want[1].Name, 10, want[2:]}, {want[2].Name, 10, nil}, {"", 0, nil}} {
+		got, err := list(test.after, test.limit)
+		if err != nil {
+			return err
+		}
+		same(t, "the queues after "+test.after, got, test.want)
+	}
+	return nil
+}
+
 func testRuleDeliveries(t *testing.T, h Harness) {
 	store := mustOpen(t, h)
-	put := func(id string, tenant imprint.Tenant, due time.Duration) imprint.RuleDelivery {
-		d := imprint.RuleDelivery{ID: id, Tenant: tenant, Rule: "r", Kind: "http", DueAt: instant.Add(due), CreatedAt: instant,
+	put := func(id string, tenant imprint.Tenant, queue string, due time.Duration) imprint.RuleDelivery {
+		d := imprint.RuleDelivery{ID: id, Tenant: tenant, Rule: "r", Kind: "http", Queue: queue, DueAt: instant.Add(due), CreatedAt: instant,
 			Request: []byte("request"), Origin: []byte("origin")}
 		update(t, store, func(tx imprint.Tx) error { return tx.PutRuleDelivery(d) })
 		d.Request, d.Origin = nil, nil
 		return d
 	}
-	late, early, later := put("1", here, time.Second), put("2", there, 0), put("3", here, time.Hour)
+	late, early, later := put("1", here, "q", time.Second), put("2", here, "q", 0), put("3", here, "q", time.Hour)
+	put("4", there, "q", 0)
+	put("5", here, "p", time.Hour)
+	put("6", here, "", 0)
 	view(t, store, func(tx imprint.ReadTx) error {
-		due, err := tx.RuleDeliveries(instant.Add(time.Second), 10)
+		due, err := tx.RuleDeliveries(here, "q", instant.Add(time.Second), 10)
 		same(t, "what is due", due, []imprint.RuleDelivery{early, late})
 		if err != nil {
 			return err
@@ -113,8 +138,18 @@ func testRuleDeliveries(t *testing.T, h Harness) {
 			return err
 		}
 		count, err := tx.RuleDeliveryCount(here)
-		same(t, "the count of a tenant", count, 2)
-		return err
+		same(t, "the count of a tenant", count, 5)
+		if err != nil {
+			return err
+		}
+		tenants, err := tx.DeliveryTenants()
+		if err != nil {
+			return err
+		}
+		return wantQueues(t, tenants, func(after string, limit int) ([]imprint.DueQueue, error) {
+			return tx.DeliveryQueues(here, after, limit)
+		},
+			[]imprint.DueQueue{{Name: "", DueAt: instant}, {Name: "p", DueAt: instant.Add(time.Hour)}, {Name: "q", DueAt: instant}})
 	})
 	d := imprint.RuleDestination{Tenant: there, ID: "d", TokenHash: "h"}
 	update(t, store, func(tx imprint.Tx) error { return tx.PutRuleDestination(d) })

@@ -25,6 +25,8 @@ var (
 	putCall = upsert("queued_calls", 1, "id", "tenant", "function_name", "qualifier", "source_arn", "attempt_id", "failures",
 		"refusals", "due_at", "created_at", "payload")
 
+	callQueues = newDueQueues("queued_calls", "function_name")
+
 	latestFunctions = newList("fs", functionColumns, "functions WHERE tenant = $1 AND version = $2", 2, []string{"name"}, scanFunction,
 		func(f *imprint.Function) []any { return []any{string(f.Name)} })
 	allFunctions = newList("gss", functionColumns, "functions WHERE tenant = $1", 1, []string{"name", "version"}, scanFunction,
@@ -162,8 +164,17 @@ func (t *Tx) FunctionPermissions(tenant imprint.Tenant, name imprint.FunctionNam
 }
 
 // QueuedCalls implements imprint.FunctionReader.
-func (t *Tx) QueuedCalls(due time.Time, limit int) ([]imprint.QueuedCall, error) {
-	return some(t, limit, scanCall, "SELECT "+callColumns+" FROM queued_calls WHERE due_at <= $1 ORDER BY due_at, id LIMIT $2", millis(due))
+func (t *Tx) QueuedCalls(tenant imprint.Tenant, name imprint.FunctionName, due time.Time, limit int) ([]imprint.QueuedCall, error) {
+	return some(t, limit, scanCall, "SELECT "+callColumns+" FROM queued_calls WHERE tenant = $1 AND function_name = $2 AND due_at <= $3"+
+		" ORDER BY due_at, id LIMIT $4", t.in(tenant), string(name), millis(due))
+}
+
+// CallTenants implements imprint.FunctionReader.
+func (t *Tx) CallTenants() ([]imprint.Tenant, error) { return callQueues.tenants(t) }
+
+// CallQueues implements imprint.FunctionReader.
+func (t *Tx) CallQueues(tenant imprint.Tenant, after string, limit int) ([]imprint.DueQueue, error) {
+	return callQueues.list(t, tenant, after, limit)
 }
 
 // QueuedCall implements imprint.FunctionReader.

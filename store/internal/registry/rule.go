@@ -11,15 +11,17 @@ import (
 const (
 	ruleColumns        = "tenant, name, statement, sql_version, filter, description, disabled, actions, revision, created_at, modified_at"
 	destinationColumns = "tenant, id, url, status, status_reason, token_hash, created_at, modified_at"
-	deliveryColumns    = "id, tenant, rule, kind, attempt_id, failures, due_at, created_at"
+	deliveryColumns    = "id, tenant, rule, kind, queue, attempt_id, failures, due_at, created_at"
 )
 
 var (
 	putRule = upsert("topic_rules", 2, "tenant", "name", "statement", "sql_version", "filter", "description", "disabled", "actions",
 		"revision", "created_at", "modified_at")
 	putDestination = upsert("rule_destinations", 2, "tenant", "id", "url", "status", "status_reason", "token_hash", "created_at", "modified_at")
-	putDelivery    = upsert("rule_deliveries", 1, "id", "tenant", "rule", "kind", "attempt_id", "failures", "due_at", "created_at",
+	putDelivery    = upsert("rule_deliveries", 1, "id", "tenant", "rule", "kind", "queue", "attempt_id", "failures", "due_at", "created_at",
 		"request", "origin")
+
+	deliveryQueues = newDueQueues("rule_deliveries", "queue")
 
 	topicRules = newList("ys", ruleColumns, "topic_rules WHERE tenant = $1", 1, []string{"name"}, scanRule,
 		func(r *imprint.TopicRule) []any { return []any{string(r.Name)} })
@@ -80,7 +82,7 @@ func scanWholeDelivery(t *Tx, r Rows, d *imprint.RuleDelivery) error {
 func scanDeliveryAnd(t *Tx, r Rows, d *imprint.RuleDelivery, more ...any) error {
 	var tenant string
 	var due, created int64
-	err := r.Scan(append([]any{&d.ID, &tenant, (*string)(&d.Rule), &d.Kind, &d.AttemptID, &d.Failures, &due, &created}, more...)...)
+	err := r.Scan(append([]any{&d.ID, &tenant, (*string)(&d.Rule), &d.Kind, &d.Queue, &d.AttemptID, &d.Failures, &due, &created}, more...)...)
 	d.Tenant = t.readTenant(tenant)
 	d.DueAt, d.CreatedAt = readTime(due), readTime(created)
 	return err
@@ -129,8 +131,17 @@ func (t *Tx) RuleDestinationByToken(hash string) (imprint.RuleDestination, error
 }
 
 // RuleDeliveries implements imprint.TopicRuleReader.
-func (t *Tx) RuleDeliveries(due time.Time, limit int) ([]imprint.RuleDelivery, error) {
-	return some(t, limit, scanDelivery, "SELECT "+deliveryColumns+" FROM rule_deliveries WHERE due_at <= $1 ORDER BY due_at, id LIMIT $2", millis(due))
+func (t *Tx) RuleDeliveries(tenant imprint.Tenant, queue string, due time.Time, limit int) ([]imprint.RuleDelivery, error) {
+	return some(t, limit, scanDelivery, "SELECT "+deliveryColumns+" FROM rule_deliveries WHERE tenant = $1 AND queue = $2 AND due_at <= $3"+
+		" ORDER BY due_at, id LIMIT $4", t.in(tenant), queue, millis(due))
+}
+
+// DeliveryTenants implements imprint.TopicRuleReader.
+func (t *Tx) DeliveryTenants() ([]imprint.Tenant, error) { return deliveryQueues.tenants(t) }
+
+// DeliveryQueues implements imprint.TopicRuleReader.
+func (t *Tx) DeliveryQueues(tenant imprint.Tenant, after string, limit int) ([]imprint.DueQueue, error) {
+	return deliveryQueues.list(t, tenant, after, limit)
 }
 
 // RuleDelivery implements imprint.TopicRuleReader.
@@ -205,7 +216,7 @@ func (t *Tx) PutRuleDelivery(d imprint.RuleDelivery) error {
 			return fmt.Errorf("couldn't seal the request of delivery %s: %w", d.ID, err)
 		}
 	}
-	_, err := t.exec(putDelivery, d.ID, t.in(d.Tenant), string(d.Rule), d.Kind, d.AttemptID, int64(d.Failures), millis(d.DueAt),
+	_, err := t.exec(putDelivery, d.ID, t.in(d.Tenant), string(d.Rule), d.Kind, d.Queue, d.AttemptID, int64(d.Failures), millis(d.DueAt),
 		millis(d.CreatedAt), sealed, blob(d.Origin))
 	return err
 }

@@ -1,0 +1,101 @@
+package functions_test
+
+import (
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/functions"
+)
+
+// ofOther is a call of a function of the other tenant.
+func ofOther(name, event string) imprint.FunctionCall {
+	c := call(name, event)
+	c.Tenant, c.ARN = other, other.FunctionARN(imprint.FunctionName(name))
+	return c
+}
+
+var other = imprint.Tenant{Account: "111111111111", Region: "us-east-1"}
+
+// TestTheQueueOfOneTenantLeavesOthersTheirs ensures that more queued calls of one slow
+// function than a round looks at hold up neither those of another tenant, such as its
+// just-in-time registration, nor the other functions of its own.
+func TestTheQueueOfOneTenantLeavesOthersTheirs(t *testing.T) {
+	h := open(t, nil)
+	h.put("slow", nil)
+	h.put("quick", nil)
+	h.put("quick", func(f *imprint.Function) { f.Tenant = other })
+	for range 1100 {
+		h.later(call("slow", do("hang", "")))
+	}
+	eventually(t, "sixteen processes", func() bool { return h.Counters().Processes == 16 })
+	for whose, c := range map[string]func(name, event string) imprint.FunctionCall{"the other tenant's": ofOther, "its own": call} {
+		path := filepath.Join(outside(t), "lines")
+		h.later(c("quick", do("append", path)))
+		eventually(t, whose+" call", func() bool { return lines(t, path) == 1 })
+	}
+}
+
+func (h *house) later(c imprint.FunctionCall) {
+	h.t.Helper()
+	err := h.InvokeLater(h.t.Context(), c)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+// TestTheProcessesOfOneTenantLeaveOthersTheirs ensures that slow functions of one
+// account, called for more often than there are processes, leave one to another
+// account's hook, also while that has one that is idle.
+func TestTheProcessesOfOneTenantLeaveOthersTheirs(t *testing.T) {
+	h := open(t, func(o *functions.Options) { o.MaxProcesses, o.MaxConcurrency = 4, 2 })
+	for _, name := range []string{"a", "b", "c"} {
+		h.put(name, nil)
+		h.echo(name)
+	}
+	h.put("quick", func(f *imprint.Function) { f.Tenant = other })
+	path := filepath.Join(outside(t), "go")
+	var calls sync.WaitGroup
+	for _, name := range []string{"a", "a", "b", "b", "c", "c"} {
+		calls.Go(func() {
+			_, err := h.Invoke(t.Context(), call(name, do("wait", path)))
+			if err != nil {
+				t.Errorf("invoke %s: %v", name, err)
+			}
+		})
+	}
+	eventually(t, "two runs and four that wait", func() bool { return running(t, path) == 2 && h.Counters().Waiting == 4 })
+	for i, cold := range []bool{true, false} {
+		hook := ofOther("quick", do("echo", "x"))
+		hook.Timeout = patience
+		result, err := h.Invoke(t.Context(), hook)
+		if err != nil || result.Cold != cold {
+			t.Errorf("hook %d of the other tenant: got cold %v, %v; want %v", i, result.Cold, err, cold)
+		}
+	}
+	if got := running(t, path); got != 2 {
+		t.Errorf("%d runs of the slow functions, want 2 until one ends", got)
+	}
+	release(t, path)
+	calls.Wait()
+}
+
+// TestAWarmFunctionOfAnotherAccountStaysWarm ensures that room is made by the account
+// that has most processes, though another's is idle for longer.
+func TestAWarmFunctionOfAnotherAccountStaysWarm(t *testing.T) {
+	h := open(t, func(o *functions.Options) { o.MaxProcesses = 4 })
+	h.put("quick", func(f *imprint.Function) { f.Tenant = other })
+	_, err := h.Invoke(t.Context(), ofOther("quick", do("echo", "x")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"a", "b", "c", "d", "e"} {
+		h.put(name, nil)
+		h.echo(name)
+	}
+	result, err := h.Invoke(t.Context(), ofOther("quick", do("echo", "x")))
+	if err != nil || result.Cold || h.Counters().Processes != 4 {
+		t.Errorf("the other tenant's call: got cold %v, %v, of %d processes; want a warm one of 4", result.Cold, err, h.Counters().Processes)
+	}
+}
