@@ -114,7 +114,7 @@ var Table = []Section{
 			Outcome: "refused", Step: "certificate", Code: "CertificateRevoked", Fix: "Give the device a new certificate"},
 		{Name: "pending activation", Wrong: "just-in-time registration left it PENDING_ACTIVATION", Seen: refused,
 			Outcome: "refused", Step: "activate", Code: "RegisteredPendingActivation", Fix: activate, Typed: true},
-		{Name: "no server name, two tenants", Wrong: "no server name (SNI), and the certificate is registered in two tenants", Seen: "closed without CONNACK",
+		{Name: "no server name, two tenants", Wrong: "no server name (SNI), and the certificate is registered in two tenants", Seen: "CONNACK 0x87",
 			Outcome: "refused", Step: "certificate", Code: "SNIRequired", Fix: "aws iot describe-endpoint --endpoint-type iot:Data-ATS", Typed: true},
 	}},
 	{"The CA", []Row{
