@@ -48,14 +48,15 @@ type Authority struct {
 	// signature one of a linted, recorded certificate.
 	signer    crypto.Signer
 	algorithm x509.SignatureAlgorithm
-	// throwaway signs what is only linted. One for the life of the process is
-	// enough: its signatures never leave Prepare, nobody trusts its key, and
-	// neither the linter nor the bytes to be signed depend on it. An RSA one is
-	// of 1024 bits, because all that it must give is the right kind.
-	throwaway crypto.Signer
-	linter    *linter
-	journal   Journal
-	clock     imprint.Clock
+	// filler stands where a draft's signature would. The linter wants one of the
+	// CA's kind and doesn't verify it; nobody could, and the bytes to be signed don't
+	// depend on it. So one for the life of the process is enough, made by a key that
+	// is thrown away. An RSA key for it is of 1024 bits, because all that it must give
+	// is the right kind.
+	filler  filler
+	linter  *linter
+	journal Journal
+	clock   imprint.Clock
 }
 
 const deviceCAName = "device-ca"
@@ -103,19 +104,24 @@ func openAuthority(ctx context.Context, dir string, config AuthorityConfig, file
 
 func newAuthority(p *pair, config AuthorityConfig) (*Authority, error) {
 	a := &Authority{cert: p.cert, signer: p.key, journal: config.Journal, clock: config.Clock}
+	var throwaway crypto.Signer
 	var err error
 	switch p.key.(type) {
 	case *rsa.PrivateKey:
 		a.algorithm = x509.SHA256WithRSA
-		a.throwaway, err = rsa.GenerateKey(rand.Reader, 1024)
+		throwaway, err = rsa.GenerateKey(rand.Reader, 1024)
 	case *ecdsa.PrivateKey:
 		a.algorithm = x509.ECDSAWithSHA256
-		a.throwaway, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		throwaway, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	default:
 		return nil, fmt.Errorf("couldn't use a device CA with a %T", p.key)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("couldn't make the throwaway key: %w", err)
+	}
+	a.filler, err = newFiller(throwaway, a.algorithm)
+	if err != nil {
+		return nil, err
 	}
 	refusal := notCA(p.cert)
 	if refusal != nil {
@@ -135,10 +141,9 @@ type Token struct{ state *tokenState }
 type tokenState struct {
 	authority *Authority
 	used      atomic.Bool
-	// tbs is what was linted and what will be signed; algorithm is the
-	// AlgorithmIdentifier that stands in it and again behind it.
-	tbs, algorithm []byte
-	issuance       imprint.Issuance
+	// tbs is what was linted and what will be signed.
+	tbs      []byte
+	issuance imprint.Issuance
 }
 
 // Issued is a signed certificate.
@@ -148,8 +153,8 @@ type Issued struct {
 	Certificate *x509.Certificate
 }
 
-// Prepare builds the certificate for a request, signs it with a throwaway key,
-// lints it and records the intent. The tenant stands in the record.
+// Prepare builds the certificate for a request, with a throwaway key's signature in
+// the place of its own, lints it and records the intent. The tenant stands in the record.
 //
 // Errors: CodeCertificateWeak for the key, CodeCertificateValidation for a
 // subject that can't stand in a certificate, CodeInternal when the CA or the
@@ -230,10 +235,10 @@ func (a *Authority) Sign(ctx context.Context, token *Token) (*Issued, error) {
 // assemble puts the signature behind the bytes that were signed and checks the
 // result as a stranger would.
 func (a *Authority) assemble(state *tokenState, signature []byte) (*x509.Certificate, error) {
-	b := cryptobyte.NewBuilder(make([]byte, 0, len(state.tbs)+len(state.algorithm)+len(signature)+16))
+	b := cryptobyte.NewBuilder(make([]byte, 0, len(state.tbs)+len(a.filler.algorithm)+len(signature)+16))
 	b.AddASN1(cryptobyte_asn1.SEQUENCE, func(b *cryptobyte.Builder) {
 		b.AddBytes(state.tbs)
-		b.AddBytes(state.algorithm)
+		b.AddBytes(a.filler.algorithm)
 		b.AddASN1BitString(signature)
 	})
 	der, err := b.Bytes()

@@ -209,6 +209,68 @@ func oids(cert *x509.Certificate) []string {
 	return list
 }
 
+// What is signed is written by hand; crypto/x509 says what it must be.
+func TestBytesToBeSignedAreThoseOfCreateCertificate(t *testing.T) {
+	t.Parallel()
+	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p384, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, ed, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	long := rawSubject(t, pkix.Name{CommonName: "sensor-17", Organization: []string{strings.Repeat("o", 60)}, OrganizationalUnit: []string{strings.Repeat("ü", 100)}})
+	profiles := []*pki.Profile{
+		profile(t, pki.ProfileConfig{}), profile(t, pki.ProfileConfig{Lifetime: time.Hour}), profile(t, pki.ProfileConfig{NotAfter: start.AddDate(24, 6, 0)}),
+	}
+	for _, kind := range []pki.KeyKind{pki.KeyRSA2048, pki.KeyP256} {
+		a, _ := authority(t, kind)
+		for _, key := range []crypto.Signer{rsaKey, p256(t), p384, ed} {
+			for n, prof := range profiles {
+				for _, subject := range [][]byte{nil, long} {
+					cert := issue(t, a, prof, pki.Request{PublicKey: key.Public(), RawSubject: subject}).Certificate
+					template := &x509.Certificate{
+						SerialNumber: cert.SerialNumber, RawSubject: cert.RawSubject, NotBefore: cert.NotBefore, NotAfter: cert.NotAfter,
+						ExtraExtensions: cert.Extensions,
+					}
+					der, err := x509.CreateCertificate(rand.Reader, template, a.Certificate(), key.Public(), a.Signer())
+					if err != nil {
+						t.Fatal(err)
+					}
+					want, err := x509.ParseCertificate(der)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if !bytes.Equal(cert.RawTBSCertificate, want.RawTBSCertificate) {
+						t.Errorf("%s CA, %T, profile %d: got\n%x, want\n%x", kind, key, n, cert.RawTBSCertificate, want.RawTBSCertificate)
+					}
+				}
+			}
+		}
+	}
+}
+
+// A draft is no certificate: nothing verifies what stands behind it.
+func TestADraftIsSignedByNobody(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []pki.KeyKind{pki.KeyRSA2048, pki.KeyP256} {
+		a, _ := authority(t, kind)
+		key := p256(t)
+		draft := a.Draft(t, profile(t, pki.ProfileConfig{}), pki.Request{PublicKey: key.Public()})
+		if got, want := draft.SignatureAlgorithm, a.Certificate().SignatureAlgorithm; got != want {
+			t.Errorf("%s: algorithm: got %v, want %v", kind, got, want)
+		}
+		if a.Certificate().CheckSignature(draft.SignatureAlgorithm, draft.RawTBSCertificate, draft.Signature) == nil {
+			t.Errorf("%s: the CA's key verifies the draft's signature", kind)
+		}
+	}
+}
+
 func TestSubjectOfTheRequestIsCopiedOctetForOctet(t *testing.T) {
 	t.Parallel()
 	a, journal := authority(t, pki.KeyP256)

@@ -15,7 +15,7 @@
 //	token, err := authority.Prepare(ctx, tenant, profile, pki.Request{PublicKey: csr.PublicKey, RawSubject: csr.RawSubject})
 //	issued, err := authority.Sign(ctx, token)
 //
-// Prepare builds the certificate, signs it with a throwaway key, lints it and
+// Prepare builds the certificate, with a signature that is none, lints it and
 // records the intent. Sign alone reaches the CA key, takes nothing but a token
 // of Prepare, takes it once, and signs exactly the bytes that were linted. It
 // returns only after the journal has the certificate's id.
