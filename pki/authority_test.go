@@ -64,6 +64,11 @@ func (m *memory) Record(_ context.Context, i imprint.Issuance) error {
 	return nil
 }
 
+// Put needs no transaction: a memory is never rolled back.
+func (m *memory) Put(_ imprint.Tx, i imprint.Issuance) error {
+	return m.Record(context.Background(), i)
+}
+
 func authority(t testing.TB, kind pki.KeyKind) (*pki.Authority, *memory) {
 	t.Helper()
 	journal := &memory{}
@@ -627,5 +632,61 @@ func TestLintsAreThoseDocumented(t *testing.T) {
 	err := a.Lint(a.Certificate().Raw)
 	if err != nil {
 		t.Errorf("the CA: %v", err)
+	}
+}
+
+func TestSignIntoRecordsWithWhatItsCallerStores(t *testing.T) {
+	t.Parallel()
+	a, journal := authority(t, pki.KeyP256)
+	prepare := func() *pki.Token {
+		token, err := a.Prepare(t.Context(), tenant, profile(t, pki.ProfileConfig{}), pki.Request{PublicKey: p256(t).Public()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return token
+	}
+	token := prepare()
+	var stored imprint.CertificateID
+	issued, err := a.SignInto(t.Context(), token, func(signed *pki.Issued, record func(imprint.Tx) error) error {
+		stored = signed.ID
+		return record(nil)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := journal.all[len(journal.all)-1].CertificateID, issued.ID; got != want || stored != want {
+		t.Errorf("recorded %s, stored %s, want %s", got, stored, want)
+	}
+	_, err = a.Sign(t.Context(), token)
+	if got, want := imprint.CodeOf(err), imprint.CodeInternal; got != want {
+		t.Errorf("the token again: got %q, want %q", got, want)
+	}
+
+	before := len(journal.all)
+	full := errors.New("disk full")
+	for _, c := range []struct {
+		what  string
+		store func(*pki.Issued, func(imprint.Tx) error) error
+		check func(error) bool
+	}{
+		{"a caller that doesn't record", func(*pki.Issued, func(imprint.Tx) error) error { return nil },
+			func(err error) bool { return imprint.CodeOf(err) == imprint.CodeInternal }},
+		{"a caller that fails", func(*pki.Issued, func(imprint.Tx) error) error { return full },
+			func(err error) bool { return errors.Is(err, full) }},
+		{"a journal that fails", func(_ *pki.Issued, record func(imprint.Tx) error) error {
+			journal.fail = full
+			defer func() { journal.fail = nil }()
+			return record(nil)
+		}, func(err error) bool { return errors.Is(err, full) }},
+	} {
+		token := prepare()
+		before++ // its intent
+		issued, err := a.SignInto(t.Context(), token, c.store)
+		if issued != nil || !c.check(err) {
+			t.Errorf("%s: got %v, %v, want an error alone", c.what, issued, err)
+		}
+		if len(journal.all) != before {
+			t.Errorf("%s: it was recorded as signed", c.what)
+		}
 	}
 }
