@@ -58,6 +58,24 @@ type office struct {
 	failing *fault
 	keys    *pki.KeyPool
 	rec     *trace.Recorder // of the last request
+	// afterGlance, when not nil, runs once, after something was read and before the
+	// claims hear of it.
+	afterGlance func()
+}
+
+// glances is the office's store as its claims read it.
+type glances struct {
+	imprint.Store
+	o *office
+}
+
+func (g glances) Glance(ctx context.Context, fn func(imprint.ReadTx) error) error {
+	err := g.Store.Glance(ctx, fn)
+	if after := g.o.afterGlance; after != nil {
+		g.o.afterGlance = nil
+		after()
+	}
+	return err
 }
 
 func (o *office) now() time.Time { return instant.Add(time.Duration(o.ahead.Load())) }
@@ -109,7 +127,7 @@ func newOffice(tb testing.TB, functions imprint.Functions, opts provisioning.Cla
 	if err != nil {
 		tb.Fatal(err)
 	}
-	engine := provisioning.NewEngine(o.store, o.now, provisioning.Options{Logger: quiet()})
+	engine := provisioning.NewEngine(glances{o.store, o}, o.now, provisioning.Options{Logger: quiet()})
 	tb.Cleanup(engine.Close)
 	opts.Logger = quiet()
 	if opts.CreateRate == 0 {
