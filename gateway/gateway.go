@@ -48,6 +48,7 @@ import (
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/broker"
 	"github.com/imprint-iot/imprint/identity"
+	"github.com/imprint-iot/imprint/internal/stackroom"
 	"github.com/imprint-iot/imprint/policy"
 	"github.com/imprint-iot/imprint/provisioning"
 	"github.com/imprint-iot/imprint/trace"
@@ -282,6 +283,7 @@ func (g *Gateway) Shutdown(ctx context.Context) error {
 // serve takes one socket through its life; one that speaks HTTP goes on to live
 // with the HTTP server.
 func (g *Gateway) serve(ctx context.Context, a *arrival, both bool) {
+	stackroom.Reserve()
 	kept := false
 	defer func() {
 		if !kept {
