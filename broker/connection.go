@@ -69,6 +69,7 @@ type connection struct {
 	aliasMaximum    int           // topic aliases that the client takes
 	id              string        // session identifier of the lifecycle events
 	presenceVersion int64
+	place           int // in the realm's byCert, guarded by the realm's lock
 
 	// own is the session that ends with this connection, unless session is a
 	// stored one.
