@@ -124,7 +124,7 @@ func (c *connection) resolveTopic(packet *mqtt.Publish) (string, error) {
 	}
 	topic := c.intern(packet.Topic)
 	c.aliases[alias-1] = topic
-	if len(topic) > c.broker.opts.MaxTopicBytes {
+	if c.broker.tooLong(topic) {
 		// It is refused below; it isn't worth keeping.
 		c.aliases[alias-1] = ""
 	}
