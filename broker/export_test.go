@@ -282,3 +282,10 @@ func (c *Kept) Knows(topic string) bool {
 	defer k.mu.Unlock()
 	return slices.Contains(k.topics, topic)
 }
+
+// AwaitLedger returns when the ledger has written what it was given, and what came of that.
+func (b *Broker) AwaitLedger() {
+	for range 2 {
+		_ = b.ledger.wait(context.Background(), change{write: func(imprint.Tx) error { return nil }})
+	}
+}
