@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/internal/pause"
 )
 
 // errStopped says that the audit was canceled.
@@ -331,7 +332,7 @@ func (w *walk) pages(fn func(tx imprint.ReadTx, p imprint.Page) (next string, er
 			return nil
 		}
 		p.Cursor = next
-		if !w.auditor.wait(w.ctx, time.Duration(w.auditor.opts.Rest*float64(time.Since(began)))) {
+		if !pause.For(w.ctx, time.Duration(w.auditor.opts.Rest*float64(time.Since(began)))) {
 			return errStopped
 		}
 	}
@@ -342,16 +343,16 @@ const tries = 5
 
 // patiently tries again while the store can't answer.
 func (w *walk) patiently(fn func() error) error {
-	pause := w.auditor.opts.Retry
+	again := w.auditor.opts.Retry
 	for n := 1; ; n++ {
 		err := fn()
 		if err == nil || errors.Is(err, errStopped) || w.ctx.Err() != nil || n == tries || imprint.CodeOf(err) != imprint.CodeUnavailable {
 			return err
 		}
-		if !w.auditor.wait(w.ctx, pause) {
+		if !pause.For(w.ctx, again) {
 			return errStopped
 		}
-		pause *= 2
+		again *= 2
 	}
 }
 
@@ -391,17 +392,5 @@ func (w *walk) flush() error {
 			w.pending, w.stored = nil, time.Now()
 			return nil
 		}
-	}
-}
-
-// wait says whether a pause went by without an end of the context.
-func (a *Auditor) wait(ctx context.Context, pause time.Duration) bool {
-	timer := time.NewTimer(pause)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
 	}
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/internal/fair"
+	"github.com/imprint-iot/imprint/internal/pause"
 	"github.com/imprint-iot/imprint/trace"
 )
 
@@ -211,14 +212,14 @@ func (q *queue) round(ctx context.Context) (time.Duration, error) {
 			q.work.Go(func() { q.one(ctx, w) })
 		}
 	}
-	pause := longestPause
+	wait := longestPause
 	if !next.IsZero() {
-		pause = min(max(next.Sub(now), time.Millisecond), pause)
+		wait = min(max(next.Sub(now), time.Millisecond), wait)
 	}
 	if !all {
-		pause = min(pause, storePause)
+		wait = min(wait, storePause)
 	}
-	return pause, nil
+	return wait, nil
 }
 
 // owedCalls are the calls of the store, a queue each function.
@@ -250,12 +251,7 @@ func (q *queue) one(ctx context.Context, w fair.Work[imprint.QueuedCall]) {
 		return
 	}
 	q.s.opts.Logger.Error("couldn't run an asynchronous call", "call", call.ID, "function", call.Function, "error", err)
-	timer := time.NewTimer(storePause)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-	}
+	pause.For(ctx, storePause)
 }
 
 // load reads a call whole, with its function or the reason why that can't be

@@ -13,6 +13,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/internal/pause"
 	"github.com/imprint-iot/imprint/template"
 )
 
@@ -197,7 +198,7 @@ func (b *Bulk) launch(task imprint.RegistrationTask) {
 
 // see sees a task to its end, unless the server stops before.
 func (b *Bulk) see(ctx context.Context, task imprint.RegistrationTask) {
-	pause := b.opts.Retry
+	again := b.opts.Retry
 	for {
 		done, err := b.attempt(ctx, task)
 		status, message := imprint.TaskCompleted, ""
@@ -212,10 +213,10 @@ func (b *Bulk) see(ctx context.Context, task imprint.RegistrationTask) {
 			status, message = imprint.TaskFailed, fatal.Error()
 		case err != nil:
 			b.opts.Logger.Warn("couldn't go on with a bulk registration", "task", task.ID, "tenant", task.Tenant.String(), "error", err)
-			if !b.wait(ctx, pause) {
+			if !pause.For(ctx, again) {
 				continue // to see why
 			}
-			pause = min(2*pause, 30*time.Second)
+			again = min(2*again, 30*time.Second)
 			continue
 		}
 		err = b.finish(task, status, message)
@@ -224,21 +225,9 @@ func (b *Bulk) see(ctx context.Context, task imprint.RegistrationTask) {
 			return
 		}
 		b.opts.Logger.Error("couldn't end a bulk registration", "task", task.ID, "tenant", task.Tenant.String(), "error", err)
-		if !b.wait(b.ctx, pause) {
+		if !pause.For(b.ctx, again) {
 			return
 		}
-	}
-}
-
-// wait says whether a pause went by without an end of the context.
-func (b *Bulk) wait(ctx context.Context, pause time.Duration) bool {
-	timer := time.NewTimer(pause)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
 	}
 }
 
@@ -295,7 +284,7 @@ func (b *Bulk) sweep() {
 		for _, settings := range tenants {
 			b.forgetOld(settings.Tenant)
 		}
-		if !b.wait(b.ctx, b.opts.SweepEvery) {
+		if !pause.For(b.ctx, b.opts.SweepEvery) {
 			return
 		}
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/internal/fair"
+	"github.com/imprint-iot/imprint/internal/pause"
 	"github.com/imprint-iot/imprint/trace"
 )
 
@@ -201,14 +202,14 @@ func (o *outbox) round() (time.Duration, error) {
 			o.work.Go(func() { o.one(w) })
 		}
 	}
-	pause := lookAgain
+	wait := lookAgain
 	if !next.IsZero() {
-		pause = min(max(next.Sub(now), time.Millisecond), pause)
+		wait = min(max(next.Sub(now), time.Millisecond), wait)
 	}
 	if !all {
-		pause = min(pause, time.Second)
+		wait = min(wait, time.Second)
 	}
-	return pause, nil
+	return wait, nil
 }
 
 // owedDeliveries are the deliveries of the store.
@@ -239,12 +240,7 @@ func (o *outbox) one(w fair.Work[imprint.RuleDelivery]) {
 		return
 	}
 	o.engine.opts.Logger.Error("couldn't look after a delivery of a topic rule", "delivery", listed.ID, "error", err)
-	timer := time.NewTimer(time.Second)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-o.ctx.Done():
-	}
+	pause.For(o.ctx, time.Second)
 }
 
 // permanent is a failure that another try can't mend.
