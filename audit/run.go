@@ -40,24 +40,12 @@ var stages = []stage{
 
 // launch runs a task that is stored as being in progress.
 func (a *Auditor) launch(task imprint.AuditTask) {
-	key := taskKey{task.Tenant, task.ID}
-	ctx, cancel := context.WithCancel(a.ctx)
-	a.mu.Lock()
-	a.running[key] = cancel
-	a.mu.Unlock()
-	a.ended.Go(func() {
-		defer func() {
-			cancel()
-			a.mu.Lock()
-			delete(a.running, key)
-			a.mu.Unlock()
-		}()
-		select {
-		case a.slots <- struct{}{}:
-			defer func() { <-a.slots }()
-		case <-ctx.Done():
+	a.tasks.Go(task.Tenant, task.ID, func(ctx context.Context) {
+		done, err := a.tasks.Turn(ctx)
+		if err != nil {
 			return
 		}
+		defer done()
 		w := &walk{ctx: ctx, auditor: a, tenant: task.Tenant, task: task, now: a.clock(), found: map[string]struct{}{}}
 		w.all()
 		a.forgetOld(task.Tenant)
