@@ -7,6 +7,7 @@ import (
 
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/identity"
+	"github.com/imprint-iot/imprint/internal/registrytest"
 )
 
 // foresee makes device 1 anew and foresees its identity, as a flow does; before it
@@ -29,7 +30,7 @@ func foresee(t *testing.T, store imprint.Store, r *identity.Resolver, between fu
 // warmed is a resolver that knows the policies and groups of device 1 from device 2.
 func warmed(t *testing.T) (imprint.Store, *hooked, *identity.Resolver) {
 	t.Helper()
-	store := openStore(t)
+	store := registrytest.New(t)
 	putOne(t, store)
 	update(t, store, func(tx imprint.Tx) error { return putDevice(tx, 2, "one", "p") })
 	h, r := newHooked(t, store, true)
@@ -101,7 +102,7 @@ func TestWhatDidNotCommitIsNotForeseen(t *testing.T) {
 // A resolver that doesn't know a policy leaves the identity to the connection.
 func TestAnIdentityThatNeedsMoreThanOneLookUpIsNotForeseen(t *testing.T) {
 	t.Parallel()
-	store := openStore(t)
+	store := registrytest.New(t)
 	putOne(t, store)
 	h, r := newHooked(t, store, false)
 	defer r.Close()
