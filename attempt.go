@@ -67,10 +67,27 @@ type Attempt struct {
 	Code    Code // the reason of a refusal or of the end of a connection
 	Steps   []Step
 
-	// Repeats is how many later attempts ended in the same way and are counted here
-	// instead of being kept, and LastAt when the last of them began.
+	// Repeats is how many earlier attempts ended in the same way and are counted here
+	// instead of being kept, and FirstAt when the first of them began. Fold names
+	// them together, whichever of them is the latest and so the one that is kept;
+	// empty: none are counted here.
 	Repeats int
-	LastAt  time.Time
+	FirstAt time.Time
+	Fold    string
+	// Devices, where the attempts that are counted are of many devices, is how many of
+	// these were told apart, and Sample names the latest few: by the certificate, or by
+	// the address where none is known.
+	Devices int
+	Sample  []string
+}
+
+// AttemptAlias is a word that finds an attempt by its Fold: the id of an attempt that is
+// counted there, or what its device is known by. One word leads to one fold of a tenant,
+// the latest.
+type AttemptAlias struct {
+	Tenant Tenant
+	Word   string
+	Fold   string
 }
 
 // Host is the peer's address without port and brackets.
@@ -88,7 +105,8 @@ func HostOf(address string) string {
 // AttemptFilter selects attempts. Empty members select all; Match selects those
 // whose own id, certificate id, serial, thing, client id, or peer address (with or
 // without port) equals it. Of devices that were let in without a failure, thing and
-// serial number find those whose certificate they lead to in the tenant's registry.
+// serial number find those whose certificate they lead to in the tenant's registry. What
+// is an AttemptAlias also finds the attempt that it leads to.
 type AttemptFilter struct {
 	Tenant Tenant // zero: all tenants
 	// Unassigned also selects attempts that died before a tenant was known,

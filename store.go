@@ -322,9 +322,15 @@ type TraceReader interface {
 // TraceWriter writes attempts and events.
 type TraceWriter interface {
 	PutAttempt(Attempt) error
+	DeleteAttempt(id string) error
+	PutAttemptAlias(AttemptAlias) error
 	// TrimAttempts deletes attempts before a time, then the oldest beyond a
 	// number to keep, at most limit rows in one call, and returns how many.
 	TrimAttempts(before time.Time, keep, limit int) (int, error)
+	// TrimAttemptAliases deletes aliases that lead to folds older than the oldest
+	// attempt, then the oldest beyond a number to keep, at most limit in one call, and
+	// returns how many.
+	TrimAttemptAliases(keep, limit int) (int, error)
 	PutEvent(Event) error
 	DeleteEvents(ids []string) error
 }

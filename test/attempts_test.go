@@ -38,7 +38,7 @@ func TestAStormOfOneDevicesFailuresIsFolded(t *testing.T) {
 	var entries []struct {
 		Code, Next string
 		Repeats    int
-		LastAt     float64
+		FirstAt    float64
 	}
 	err := json.Unmarshal([]byte(run.stdout), &entries)
 	if err != nil {
@@ -51,11 +51,11 @@ func TestAStormOfOneDevicesFailuresIsFolded(t *testing.T) {
 	if diff := cmp.Diff([]string{"CANotRegistered 1", "CANotRegistered 1", "CANotRegistered 28"}, told); diff != "" {
 		t.Errorf("the entries differ:\n%s", diff)
 	}
-	if last := entries[len(entries)-1]; last.LastAt == 0 || last.Next == "" {
+	if last := entries[len(entries)-1]; last.FirstAt == 0 || last.Next == "" {
 		t.Errorf("the last entry has no time or no next move: %+v", last)
 	}
 	text := s.imprint(t, "explain", stranger.cert).stdout
-	if !strings.Contains(text, "in the same way 27 times more, the last at 20") || !strings.Contains(text, "next: The device comes again") {
+	if !strings.Contains(text, "in the same way 27 times before, since 20") || !strings.Contains(text, "next: The device comes again") {
 		t.Errorf("explain says\n%s", text)
 	}
 	groups := s.imprint(t, "attempts", "--failed", "--since", "1h", "--group-by", "reason").stdout

@@ -1,4 +1,4 @@
 package trace
 
-// MaxFolds is how many failures are remembered.
-const MaxFolds = maxFolds
+// MaxApart is how many devices of one entry are told apart.
+const MaxApart = maxApart

@@ -2,157 +2,284 @@ package trace
 
 import (
 	"container/list"
+	"fmt"
+	"slices"
 	"time"
 
 	"github.com/imprint-iot/imprint"
 )
 
 // A device that is refused comes again, and again: firmware retries every few
-// seconds for weeks. Its first attempts are kept whole; further ones that fail in
-// the same way are counted with the last of them, for foldFor; then the next one is
-// kept whole again, so that whoever asks for what failed lately finds it.
+// seconds for weeks; and what is wrong with one is often wrong with a fleet. The first
+// attempts that fail in one way are kept whole; further ones are counted in one entry,
+// which is that of the latest: who looks for what is wrong wants the newest. After
+// foldFor it begins anew, so that whoever asks for what failed lately finds it.
 const (
 	// foldFor is how long attempts are counted with one.
 	foldFor = 5 * time.Minute
-	// maxFolds bounds the devices whose failures are remembered; the one that
-	// failed longest ago is forgotten.
-	maxFolds = 16384
+	// maxOwn is how many entries of their own, each of one device that failed in one
+	// way, a kind of failure may have in foldFor. All others are counted in the kind's.
+	maxOwn = 64
+	// maxKinds bounds the kinds that are told apart in foldFor; what fails in further
+	// ways is told apart by its code alone.
+	maxKinds = 256
+	// maxApart is how many devices of one entry are told apart, and maxSample how many
+	// of them it names.
+	maxApart  = 1000
+	maxSample = 10
 )
 
-// failure is what makes two attempts alike.
-type failure struct {
+// kindKey is what the attempts of a kind have in common.
+type kindKey struct {
 	tenant imprint.Tenant
 	code   imprint.Code
-	step   string // the last one that failed
-	// who is the certificate, or the address where none is known.
-	who string
+	way    uint64 // see fingerprints.kind; 0 where only the code tells
 }
 
-func failureOf(a *imprint.Attempt) failure {
-	f := failure{tenant: a.Tenant, code: a.Code, who: string(a.CertificateID)}
-	if f.who == "" {
-		f.who = a.Host()
-	}
-	for i := range a.Steps {
-		if a.Steps[i].Verdict == imprint.VerdictFailed {
-			f.step = a.Steps[i].Name
-		}
-	}
-	return f
+// kind is what is known of one kind of failure, in foldFor.
+type kind struct {
+	key   kindKey
+	began time.Time
+	own   map[uint64]*fold // by fingerprints.exact
+	all   *fold            // of the devices that have none of their own
+	// devices are fingerprints of who is counted in all, and sample names the latest.
+	devices map[uint64]struct{}
+	sample  []string
 }
 
-// fold is what is known of the attempts of one failure.
+// fold is one entry that attempts are counted in.
 type fold struct {
-	failure failure
-	began   time.Time // of the first
-	kept    int       // how many are kept whole
-	id      string    // the last of those
-}
-
-// repeated are attempts that are counted with one that was stored in an earlier
-// batch.
-type repeated struct {
-	id      string
-	count   int
-	last    time.Time
-	attempt *imprint.Attempt // the latest of them
+	id   string // of the first
+	row  string // the id of the attempt that is stored for all
+	kept int    // how many were kept whole
+	many *kind  // not nil: it counts those of many devices
 }
 
 // folds remembers failures. It is the writer's.
 type folds struct {
-	after  int // how many are kept whole; below 1: all
-	byKind map[failure]*list.Element
-	recent list.List // of *fold, the latest first
+	after int // how many are kept whole; below 1: all
+	kinds map[kindKey]*list.Element
+	age   list.List // of *kind, the one that began first in front
+	fingerprints
 }
 
 func newFolds(after int) *folds {
-	return &folds{after: after, byKind: make(map[failure]*list.Element)}
+	return &folds{after: after, kinds: make(map[kindKey]*list.Element), fingerprints: newFingerprints()}
 }
 
-// take says with which attempt's id a refused attempt is to be counted; empty: it
-// is kept whole.
-func (f *folds) take(a *imprint.Attempt) string {
-	if f.after < 1 || a.Outcome != imprint.OutcomeRefused {
-		return ""
+// foldable says whether an attempt may be counted with others: one that failed. Which
+// connection took whose place is kept, however often it happens.
+func foldable(a *imprint.Attempt) bool {
+	switch a.Outcome {
+	case imprint.OutcomeRefused:
+		return true
+	case imprint.OutcomeClosed:
+		return a.Code != imprint.CodeTakenOver && anyFailed(a.Steps)
 	}
-	kind := failureOf(a)
-	element := f.byKind[kind]
-	if element == nil {
-		if f.recent.Len() >= maxFolds {
-			oldest := f.recent.Remove(f.recent.Back()).(*fold)
-			delete(f.byKind, oldest.failure)
+	return false
+}
+
+func anyFailed(steps []imprint.Step) bool {
+	return slices.ContainsFunc(steps, func(s imprint.Step) bool { return s.Verdict == imprint.VerdictFailed })
+}
+
+// take says which entry an attempt is to be counted in; nil: it is kept whole.
+func (f *folds) take(a *imprint.Attempt) *fold {
+	if f.after < 1 || !foldable(a) {
+		return nil
+	}
+	k := f.kindOf(a)
+	exact := f.exact(a)
+	into, after := k.own[exact], f.after
+	if into == nil && len(k.own) < maxOwn && k.key.way != 0 {
+		into = &fold{}
+		k.own[exact] = into
+	}
+	if into == nil {
+		if k.all == nil {
+			k.all = &fold{many: k}
 		}
-		element = f.recent.PushFront(&fold{failure: kind, began: a.At})
-		f.byKind[kind] = element
+		into, after = k.all, 1
+		f.meet(k, a)
 	}
-	f.recent.MoveToFront(element)
-	known := element.Value.(*fold)
-	if age := a.At.Sub(known.began); age >= foldFor || age < -foldFor {
-		known.began, known.kept = a.At, 0
+	if into.kept < after {
+		into.kept++
+		into.id, into.row = a.ID, a.ID
+		if into.many != nil {
+			a.Fold = a.ID
+		}
+		return nil
 	}
-	if known.kept >= f.after {
-		return known.id
-	}
-	known.kept++
-	known.id = a.ID
-	return ""
+	return into
 }
 
-// renew makes an attempt the one that others of its kind are counted with.
-func (f *folds) renew(a *imprint.Attempt) {
-	element := f.byKind[failureOf(a)]
-	if element != nil {
-		element.Value.(*fold).id = a.ID
+// kindOf gives the kind of an attempt's failure.
+func (f *folds) kindOf(a *imprint.Attempt) *kind {
+	for oldest := f.age.Front(); oldest != nil; oldest = f.age.Front() {
+		k := oldest.Value.(*kind)
+		if age := a.At.Sub(k.began); age < foldFor && age > -foldFor {
+			break
+		}
+		f.forget(oldest)
 	}
+	key := kindKey{a.Tenant, a.Code, f.kind(a)}
+	known := f.kinds[key]
+	if known == nil && len(f.kinds) >= maxKinds {
+		key.way = 0
+		known = f.kinds[key]
+		if known == nil && len(f.kinds) >= 2*maxKinds {
+			f.forget(f.age.Front()) // more codes and tenants than are remembered
+		}
+	}
+	if known != nil {
+		return known.Value.(*kind)
+	}
+	k := &kind{key: key, began: a.At, own: make(map[uint64]*fold)}
+	f.kinds[key] = f.age.PushBack(k)
+	return k
 }
 
-// fold takes attempts out of a batch that are counted with others: with those that
-// are in the batch at once, the others are given by the id of what they count with.
-func (l *Log) fold(order []*imprint.Attempt, attempts map[string]*imprint.Attempt) (kept []*imprint.Attempt, again map[string]*repeated) {
+func (f *folds) forget(element *list.Element) {
+	delete(f.kinds, f.age.Remove(element).(*kind).key)
+}
+
+// meet notes whose attempt is counted with those of other devices.
+func (f *folds) meet(k *kind, a *imprint.Attempt) {
+	who := whoOf(a)
+	if len(k.devices) < maxApart {
+		if k.devices == nil {
+			k.devices = make(map[uint64]struct{})
+		}
+		k.devices[f.text(who)] = struct{}{}
+	}
+	k.sample = slices.DeleteFunc(k.sample, func(known string) bool { return known == who })
+	if len(k.sample) == maxSample {
+		k.sample = slices.Delete(k.sample, 0, 1)
+	}
+	k.sample = append(k.sample, who)
+}
+
+// whoOf names the device of an attempt: by its certificate, or by its address where
+// none is known.
+func whoOf(a *imprint.Attempt) string {
+	if a.CertificateID != "" {
+		return string(a.CertificateID)
+	}
+	return a.Host()
+}
+
+// repeated are the attempts of one batch that are counted in one entry.
+type repeated struct {
+	fold   *fold
+	row    string           // the attempt that was stored for it
+	before *imprint.Attempt // that attempt, where it is in the same batch
+	first  time.Time        // when the first of them began
+	count  int
+	latest *imprint.Attempt
+	// aliases find the entry for those who know the id of an attempt that is no longer
+	// there, or its device.
+	aliases []imprint.AttemptAlias
+}
+
+// fold takes attempts out of a batch that are counted with others.
+func (l *Log) fold(order []*imprint.Attempt, attempts map[string]*imprint.Attempt, told map[string]bool) (kept []*imprint.Attempt, again []*repeated) {
 	kept = order[:0]
+	var byFold map[*fold]*repeated
 	for _, a := range order {
-		id := l.folds.take(a)
-		if id == "" {
+		into := l.folds.take(a)
+		if into == nil {
 			kept = append(kept, a)
 			continue
 		}
 		l.folded.Add(1)
-		delete(attempts, a.ID)
-		if with := attempts[id]; with != nil {
-			with.Repeats++
-			with.LastAt = a.At
-			continue
-		}
-		if again == nil {
-			again = make(map[string]*repeated)
-		}
-		r := again[id]
+		r := byFold[into]
 		if r == nil {
-			r = &repeated{id: id}
-			again[id] = r
+			r = &repeated{fold: into, row: into.row, before: attempts[into.row], first: a.At}
+			if byFold == nil {
+				byFold = make(map[*fold]*repeated)
+			}
+			byFold[into] = r
+			again = append(again, r)
+			r.gone(r.before, told)
 		}
+		r.gone(r.latest, told)
+		r.latest = a
 		r.count++
-		r.last, r.attempt = a.At, a
 	}
-	return kept, again
+	if len(again) == 0 {
+		return kept, nil
+	}
+	return slices.DeleteFunc(kept, func(a *imprint.Attempt) bool {
+		return slices.ContainsFunc(again, func(r *repeated) bool { return r.before == a })
+	}), again
 }
 
-// store counts with the stored attempt, or stores the latest when that is gone; it
-// gives what it stored.
+// gone makes an attempt of this batch that another takes the place of findable.
+func (r *repeated) gone(a *imprint.Attempt, told map[string]bool) {
+	if a == nil {
+		return
+	}
+	if told[a.ID] {
+		r.alias(a, a.ID)
+	}
+	r.devices(a)
+}
+
+func (r *repeated) alias(a *imprint.Attempt, word string) {
+	if word != "" {
+		r.aliases = append(r.aliases, imprint.AttemptAlias{Tenant: a.Tenant, Word: word, Fold: r.fold.id})
+	}
+}
+
+// devices makes a device findable that is counted with others.
+func (r *repeated) devices(a *imprint.Attempt) {
+	if r.fold.many == nil {
+		return
+	}
+	r.alias(a, whoOf(a))
+	r.alias(a, string(a.ClientID))
+	r.alias(a, a.Serial)
+}
+
+// store puts the latest attempt in the place of the one that was stored, with the
+// count of both; it gives what it stored.
 func (r *repeated) store(tx imprint.Tx) (imprint.Attempt, error) {
-	a, err := tx.Attempt(r.id)
-	switch {
-	case err == nil:
-		a.Repeats += r.count
-		a.LastAt = r.last
-	case imprint.CodeOf(err) == imprint.CodeNotFound:
-		a = *r.attempt
-		a.Repeats = r.count - 1
-		if a.Repeats > 0 {
-			a.LastAt = r.last
+	a := *r.latest
+	a.Fold = r.fold.id
+	aliases := r.aliases
+	if r.before != nil {
+		a.Repeats, a.FirstAt = r.count, r.before.At
+	} else {
+		old, err := tx.Attempt(r.row)
+		switch {
+		case err == nil:
+			a.Repeats, a.FirstAt = old.Repeats+r.count, old.FirstAt
+			if old.Repeats == 0 {
+				a.FirstAt = old.At
+			}
+			err = tx.DeleteAttempt(old.ID)
+			if err != nil {
+				return a, err
+			}
+			displaced := repeated{fold: r.fold}
+			displaced.gone(&old, map[string]bool{old.ID: true})
+			aliases = append(displaced.aliases, aliases...)
+		case imprint.CodeOf(err) == imprint.CodeNotFound: // trimmed, or never stored
+			if r.count > 1 {
+				a.Repeats, a.FirstAt = r.count-1, r.first
+			}
+		default:
+			return a, err
 		}
-	default:
-		return a, err
+	}
+	if k := r.fold.many; k != nil {
+		a.Devices, a.Sample = len(k.devices), slices.Clone(k.sample)
+	}
+	for _, alias := range aliases {
+		err := tx.PutAttemptAlias(alias)
+		if err != nil {
+			return a, fmt.Errorf("couldn't make %q find it: %w", alias.Word, err)
+		}
 	}
 	return a, tx.PutAttempt(a)
 }

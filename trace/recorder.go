@@ -3,9 +3,11 @@ package trace
 import (
 	"errors"
 	"fmt"
+	"reflect"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/imprint-iot/imprint"
@@ -25,18 +27,27 @@ const (
 type Recorder struct {
 	log *Log
 	id  string // constant
+	// told is set once the id was given to somebody, who may ask for it: the device, a
+	// function, an event.
+	told atomic.Bool
 
 	mu sync.Mutex // guards what follows
-	// attempt is nil once Connected handed it over: an idle connection then
-	// holds its id alone.
+	// attempt is nil once it was handed to the writer: of an idle connection its id
+	// alone is held.
 	attempt *imprint.Attempt
-	// unsampled, when not nil, is the attempt of a device that was let in and isn't
-	// kept, without its steps: it is when a later one fails.
-	unsampled *imprint.Attempt
-	late      []imprint.Step    // steps after Connected
-	thing     imprint.ThingName // that came of it after Connected
+	// args are what the details of the attempt's steps are made of, where nobody has
+	// read them yet: of most devices that are let in nobody does.
+	args [][]any
+	// unsampled is what the attempt of a device that was let in is made of again, when
+	// it isn't kept: it is when a later step fails.
+	unsampled string
+	late      []imprint.Step    // steps after Connected that weren't handed over
+	lateSteps int               // all of them
+	thing     imprint.ThingName // that came of it after Connected, and wasn't handed over
 	skipped   int               // steps that there was no room for
-	failed    bool              // a late step failed
+	connected bool
+	failed    bool // one of late failed
+	waiting   bool // the log hands over what there is in a moment
 	ended     bool
 }
 
@@ -49,15 +60,19 @@ func (l *Log) Begin(address string) *Recorder {
 	now := l.clock()
 	id := NewID(now)
 	return &Recorder{log: l, id: id, attempt: &imprint.Attempt{
-		ID: id, At: now, Address: address, Steps: make([]imprint.Step, 0, 12),
+		ID: id, At: now, Address: address, Steps: make([]imprint.Step, 0, usualSteps),
 	}}
 }
+
+// usualSteps is how many steps most connections have.
+const usualSteps = 8
 
 // ID names the attempt; empty on a nil Recorder.
 func (r *Recorder) ID() string {
 	if r == nil {
 		return ""
 	}
+	r.told.Store(true)
 	return r.id
 }
 
@@ -69,7 +84,7 @@ func (r *Recorder) Describe(fn func(*imprint.Attempt)) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.attempt != nil {
+	if r.attempt != nil && !r.connected {
 		fn(r.attempt)
 	}
 }
@@ -83,16 +98,19 @@ func (r *Recorder) Provisioned(thing imprint.ThingName) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.thing = thing
+	if r.connected && !r.ended {
+		r.handOverSoon()
+	}
 }
 
 // OK adds a step that went well.
 func (r *Recorder) OK(step, format string, args ...any) {
-	r.add(imprint.Step{Name: step, Verdict: imprint.VerdictOK, Detail: sprintf(format, args)})
+	r.add(imprint.Step{Name: step, Verdict: imprint.VerdictOK, Detail: format}, args)
 }
 
 // Info adds a step that is neither good nor bad.
 func (r *Recorder) Info(step, format string, args ...any) {
-	r.add(imprint.Step{Name: step, Verdict: imprint.VerdictInfo, Detail: sprintf(format, args)})
+	r.add(imprint.Step{Name: step, Verdict: imprint.VerdictInfo, Detail: format}, args)
 }
 
 // Fail adds the step that failed, with the code and the fix of the error, and what a
@@ -108,7 +126,7 @@ func (r *Recorder) Fail(step string, err error) {
 	if errors.As(err, &denial) {
 		s.Action, s.Resource = denial.Asked()
 	}
-	r.add(s)
+	r.add(s, nil)
 }
 
 // Allowed adds what a policy allowed, unless that would take the place of other
@@ -117,30 +135,31 @@ func (r *Recorder) Allowed(step, action, resource string) {
 	if r == nil || r.full() {
 		return
 	}
-	r.add(imprint.Step{Name: step, Verdict: imprint.VerdictOK, Detail: "allowed", Action: action, Resource: resource})
+	r.add(imprint.Step{Name: step, Verdict: imprint.VerdictOK, Detail: "allowed", Action: action, Resource: resource}, nil)
 }
 
 // full tells that there is no room but for the end.
 func (r *Recorder) full() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	steps := len(r.late)
-	if r.attempt != nil {
+	steps := r.lateSteps
+	if !r.connected && r.attempt != nil {
 		steps = len(r.attempt.Steps)
 	}
 	return steps >= maxSteps-2
 }
 
-func sprintf(format string, args []any) string {
-	if len(args) == 0 {
-		return format
-	}
-	return fmt.Sprintf(format, args...)
-}
-
-func (r *Recorder) add(s imprint.Step) {
+// add adds a step. Its detail is the format of args, if there are any.
+func (r *Recorder) add(s imprint.Step, args []any) {
 	if r == nil {
 		return
+	}
+	if len(args) > 0 && !constant(args) {
+		s.Detail, args = fmt.Sprintf(s.Detail, args...), nil
+	}
+	s.Fix, s.Resource = bounded(s.Fix), bounded(s.Resource)
+	if len(args) == 0 {
+		s.Detail = bounded(s.Detail)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -148,23 +167,110 @@ func (r *Recorder) add(s imprint.Step) {
 		return
 	}
 	s.At = r.log.clock()
-	s.Detail, s.Fix, s.Resource = bounded(s.Detail), bounded(s.Fix), bounded(s.Resource)
-	steps := &r.late
-	if r.attempt != nil {
-		steps = &r.attempt.Steps
-	} else if s.Verdict == imprint.VerdictFailed {
-		r.failed = true
+	if r.connected {
+		s.Detail = formatted(s.Detail, args)
+		r.addLate(s)
+		return
 	}
-	if len(*steps) < maxSteps {
-		*steps = append(*steps, s)
+	a := r.attempt
+	if len(a.Steps) < maxSteps {
+		if len(args) > 0 {
+			if r.args == nil {
+				r.args = make([][]any, 0, usualSteps)
+			}
+			for len(r.args) < len(a.Steps) {
+				r.args = append(r.args, nil)
+			}
+			r.args = append(r.args, args)
+		}
+		a.Steps = append(a.Steps, s)
 		return
 	}
 	// The last step tells how it ended: it takes the place of the one before.
-	r.skipped++
-	(*steps)[maxSteps-1] = s
-	(*steps)[maxSteps-2] = imprint.Step{
-		At: s.At, Name: "trace", Verdict: imprint.VerdictInfo, Detail: strconv.Itoa(r.skipped+1) + " steps before the last weren't kept",
+	r.write()
+	s.Detail = formatted(s.Detail, args)
+	r.skipped = max(r.skipped+1, 2)
+	a.Steps[maxSteps-2], a.Steps[maxSteps-1] = r.left(s.At), s
+}
+
+// addLate adds a step of a device that was let in. One that failed is handed over within
+// a second, while there is room: who wonders why a device that is on doesn't do what it
+// should can't wait for its end. The lock is held.
+func (r *Recorder) addLate(s imprint.Step) {
+	if s.Verdict == imprint.VerdictFailed {
+		r.failed = true
 	}
+	if r.lateSteps < maxSteps {
+		r.late = append(r.late, s)
+		r.lateSteps++
+		if r.failed {
+			r.handOverSoon()
+		}
+		return
+	}
+	n := len(r.late)
+	switch {
+	case n == 0: // what stood there before was handed over
+		r.late = append(r.late, s)
+		return
+	case n == 1:
+		r.skipped++
+	default:
+		if r.late[n-2].Name == leftName {
+			r.skipped++
+		} else {
+			r.skipped += 2
+		}
+		n = n - 1
+	}
+	r.late = append(r.late[:n-1], r.left(s.At), s)
+}
+
+// leftName is that of the step that tells of steps that there was no room for.
+const leftName = "trace"
+
+// left tells of the steps that there was no room for.
+func (r *Recorder) left(at time.Time) imprint.Step {
+	return imprint.Step{
+		At: at, Name: leftName, Verdict: imprint.VerdictInfo, Detail: strconv.Itoa(r.skipped) + " steps before the last weren't kept",
+	}
+}
+
+// constant says whether values can be formatted later: none of them is of a kind that
+// its owner may change meanwhile.
+func constant(args []any) bool {
+	for _, arg := range args {
+		switch arg.(type) {
+		case nil, string, int, imprint.Tenant, time.Time:
+			continue
+		}
+		switch reflect.TypeOf(arg).Kind() {
+		case reflect.String, reflect.Bool, reflect.Float64,
+			reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64,
+			reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+// write formats the details that weren't. The lock is held.
+func (r *Recorder) write() {
+	for i, args := range r.args {
+		if args != nil {
+			s := &r.attempt.Steps[i]
+			s.Detail = formatted(s.Detail, args)
+		}
+	}
+	r.args = nil
+}
+
+func formatted(format string, args []any) string {
+	if len(args) == 0 {
+		return format
+	}
+	return bounded(fmt.Sprintf(format, args...))
 }
 
 func bounded(s string) string {
@@ -174,25 +280,81 @@ func bounded(s string) string {
 	return strings.ToValidUTF8(s[:maxDetail], "") + "..."
 }
 
-// Connected records that the device was let in and hands the attempt to the
-// writer; later steps are kept for End.
+// Connected records that the device was let in. The attempt is handed to the writer
+// within a second, or when the connection ends before.
 func (r *Recorder) Connected() {
 	if r == nil {
 		return
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.attempt == nil || r.ended {
+	if r.connected || r.ended {
 		return
 	}
+	r.connected, r.skipped = true, 0
 	r.attempt.Outcome = imprint.OutcomeConnected
 	if r.log.samples(r.attempt) {
-		r.log.put(entry{attempt: r.attempt}, false)
-	} else {
-		r.attempt.Steps = nil
-		r.unsampled = r.attempt
+		r.write()
+		r.handOverSoon()
+		return
 	}
-	r.attempt, r.skipped = nil, 0
+	r.unsampled = pack(r.attempt)
+	r.attempt, r.args = nil, nil
+}
+
+// handOverSoon asks the log to call handOver. The lock is held.
+func (r *Recorder) handOverSoon() {
+	if !r.waiting {
+		r.waiting = true
+		r.log.soon(r)
+	}
+}
+
+// handOver gives the writer what it doesn't have yet of a device that is on.
+func (r *Recorder) handOver() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.waiting = false
+	if r.ended {
+		return
+	}
+	a := r.take()
+	switch {
+	case a != nil:
+		if !r.log.put(entry{attempt: a, told: r.told.Load(), urgent: r.failed}, r.failed || r.thing != "") {
+			// As if it hadn't been sampled: what fails later is told yet.
+			r.unsampled = pack(a)
+		}
+	case r.unsampled == "" && (len(r.late) > 0 || r.thing != ""):
+		r.log.put(entry{end: &ending{id: r.id, steps: r.late, thing: r.thing}, urgent: r.failed}, r.failed || r.thing != "")
+	default:
+		return
+	}
+	r.late, r.thing, r.failed = nil, "", false
+}
+
+// take gives the attempt of a device that was let in with its later steps, unless the
+// writer has it or nothing of it is to be kept. The lock is held.
+func (r *Recorder) take() *imprint.Attempt {
+	a := r.attempt
+	switch {
+	case a != nil:
+		r.attempt = nil
+	case r.unsampled != "" && (r.failed || r.thing != ""):
+		a = unpack(r.unsampled)
+		r.unsampled = ""
+		a.ID, a.Outcome = r.id, imprint.OutcomeConnected
+		a.Steps = []imprint.Step{{
+			At: a.At, Name: "trace", Verdict: imprint.VerdictInfo, Detail: "the steps before CONNACK weren't kept: many devices were let in at that time",
+		}}
+	default:
+		return nil
+	}
+	a.Steps = append(a.Steps, r.late...)
+	if r.thing != "" {
+		a.Thing = r.thing
+	}
+	return a
 }
 
 // End records how the attempt ended. For a connection that Connected was
@@ -218,57 +380,65 @@ func (r *Recorder) end(outcome imprint.Outcome, code imprint.Code) (e entry, mus
 	}
 	r.ended = true
 	now := r.log.clock()
-	if r.unsampled != nil {
-		r.endUnsampled(now, code)
-		return entry{}, false
-	}
-	if r.attempt == nil {
-		return entry{end: &ending{id: r.id, at: now, outcome: imprint.OutcomeClosed, code: code, steps: r.late, thing: r.thing}}, r.failed
-	}
+	mustKeep = (outcome == imprint.OutcomeRefused && code != imprint.CodeOverloaded) || outcome == imprint.OutcomeProvisioned
 	a := r.attempt
-	r.attempt = nil
-	a.Outcome, a.Code, a.EndedAt = outcome, code, now
-	return entry{attempt: a}, (outcome == imprint.OutcomeRefused && code != imprint.CodeOverloaded) || outcome == imprint.OutcomeProvisioned
+	if r.connected {
+		outcome, mustKeep = imprint.OutcomeClosed, r.failed || r.thing != ""
+		a = r.take()
+	} else {
+		r.write()
+	}
+	switch {
+	case a != nil:
+		a.Outcome, a.Code, a.EndedAt = outcome, code, now
+		e = entry{attempt: a, told: r.told.Load(), urgent: r.failed || outcome == imprint.OutcomeRefused}
+	case r.unsampled != "":
+		r.log.unsampled.Add(1)
+	default:
+		e = entry{end: &ending{id: r.id, at: now, outcome: outcome, code: code, steps: r.late, thing: r.thing}, urgent: r.failed}
+	}
+	r.attempt, r.late, r.unsampled = nil, nil, ""
+	return e, mustKeep
 }
 
 // samples says whether the attempt of a device that is let in is kept: always when a
 // step failed.
 func (l *Log) samples(a *imprint.Attempt) bool {
-	for i := range a.Steps {
-		if a.Steps[i].Verdict == imprint.VerdictFailed {
-			return true
-		}
-	}
-	return l.successes == nil || l.successes.AllowN(l.clock(), 1)
+	return anyFailed(a.Steps) || l.successes == nil || l.successes.AllowN(l.clock(), 1)
 }
 
-// endUnsampled forgets an attempt of which nothing is kept, unless a step failed or a
-// device was provisioned. The lock is held.
-func (r *Recorder) endUnsampled(now time.Time, code imprint.Code) {
-	a := r.unsampled
-	r.unsampled = nil
-	if !r.failed && r.thing == "" {
-		r.log.unsampled.Add(1)
-		return
-	}
-	a.Steps = append([]imprint.Step{{
-		At: a.At, Name: "trace", Verdict: imprint.VerdictInfo, Detail: "the steps before CONNACK weren't kept: many devices were let in at that time",
-	}}, r.late...)
-	a.Outcome, a.Code, a.EndedAt = imprint.OutcomeClosed, code, now
-	if r.thing != "" {
-		a.Thing = r.thing
-	}
-	r.log.put(entry{attempt: a}, true)
+// pack holds what is known of a device's attempt, without steps, in few bytes: there is
+// one for each idle connection that isn't sampled.
+func pack(a *imprint.Attempt) string {
+	return strings.Join([]string{
+		strconv.FormatInt(a.At.UnixNano(), 36), string(a.Tenant.Account), string(a.Tenant.Region), a.Address, a.SNI, a.ALPN, a.TLSVersion,
+		string(a.CertificateID), a.Serial, string(a.Thing), string(a.ClientID), a.Subject,
+	}, "\x00")
 }
 
-// Began is when the connection was accepted; zero after Connected.
+// unpack is the reverse of pack.
+func unpack(packed string) *imprint.Attempt {
+	// None but a subject may have a zero byte in it.
+	parts := append(strings.SplitN(packed, "\x00", packedParts), make([]string, packedParts)...)
+	at, _ := strconv.ParseInt(parts[0], 36, 64)
+	return &imprint.Attempt{
+		At: time.Unix(0, at).UTC(), Tenant: imprint.Tenant{Account: imprint.AccountID(parts[1]), Region: imprint.Region(parts[2])},
+		Address: parts[3], SNI: parts[4], ALPN: parts[5], TLSVersion: parts[6],
+		CertificateID: imprint.CertificateID(parts[7]), Serial: parts[8], Thing: imprint.ThingName(parts[9]), ClientID: imprint.ClientID(parts[10]), Subject: parts[11],
+	}
+}
+
+// packedParts is how many pack joins.
+const packedParts = 12
+
+// Began is when the connection was accepted; zero once Connected was called.
 func (r *Recorder) Began() time.Time {
 	if r == nil {
 		return time.Time{}
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.attempt == nil {
+	if r.attempt == nil || r.connected {
 		return time.Time{}
 	}
 	return r.attempt.At

@@ -18,7 +18,7 @@ func TestStormsOfSuccessesAreSampled(t *testing.T) {
 	t.Parallel()
 	store := openStore(t)
 	now := &hands{instant}
-	l := trace.NewLog(store, now.clock, trace.Options{Logger: quiet(), SuccessRate: 5})
+	l := trace.NewLog(store, now.clock, trace.Options{Logger: quiet(), SuccessRate: 10})
 	open := func(name string) *trace.Recorder {
 		rec := l.Begin("192.0.2.1:1")
 		rec.Describe(func(a *imprint.Attempt) {

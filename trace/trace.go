@@ -12,28 +12,33 @@
 //	rec.End(imprint.OutcomeRefused, imprint.CodeOf(err))
 //
 // What it promises: recording never waits for the disk; a refused attempt, and
-// the end of a connection with a failed step, are never dropped (the connection
+// a failed step of a connection, are never dropped (the connection
 // waits while the queue is full); others, and those that were refused because
 // the server is overloaded, are dropped, and counted, when the queue is full.
 // Of devices that are let in, so many attempts are kept in a second
 // (Options.SuccessRate), and the others counted; one with a failed step is kept always.
-// Of a device that fails in the same way again and again, the first attempts are
-// kept, and the others counted (Options.FoldAfter): no failure goes unseen.
+// Of a device that fails in the same way again and again, the first attempts and the
+// latest are kept, and the others counted with that (Options.FoldAfter); so are those of
+// many devices that fail in the same way: no failure goes unseen.
 // Attempts are kept for Options.Retention and up to Options.Keep in number. Of
 // one attempt at most 64 steps are kept before and 64 after it was let in, and
 // 2 KiB of a detail.
 //
+// A refused attempt is written at once, a device that was let in, and what it is refused
+// while it is on, within a second: what happens meanwhile is one write.
+//
 // What it does not do: it holds no secrets (no keys, no passwords, no
 // payloads), and it isn't durable before the device is answered: a server that
-// is killed forgets the attempts of its last fraction of a second, and a store
+// is killed forgets the attempts of its last moments, and a store
 // that fails loses those that it fails for, which is logged and counted.
 package trace
 
 import (
 	"context"
-	"crypto/rand"
+	"encoding/binary"
 	"encoding/hex"
 	"log/slog"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -48,15 +53,15 @@ type Options struct {
 	Off       bool          // nothing is recorded; for measuring what recording costs
 	Queue     int           // attempts waiting to be written [4096]
 	Batch     int           // attempts written in one store update [256]
-	Linger    time.Duration // how long a batch waits for company [100 ms]
+	Linger    time.Duration // how long what failed waits for company; the rest ten times as long [100 ms]
 	Retention time.Duration // how long attempts are kept [168 h]
 	Keep      int           // how many attempts are kept at most [1,000,000]
 	// FoldAfter is how many attempts of a device that fail in the same way are kept
-	// whole in five minutes; further ones are counted with the last [3]. Below 0 all
-	// are kept.
+	// whole in five minutes; further ones take the place of the last, which counts them
+	// [3]. Below 0 all are kept.
 	FoldAfter int
 	// SuccessRate is how many attempts of devices that were let in are kept in a second
-	// [100], and twice as many at once. Of others nothing is kept, unless a step fails
+	// [50], and as many at once. Of others nothing is kept, unless a step fails
 	// later. Below 0 all are kept.
 	SuccessRate int
 	Logger      *slog.Logger // [slog.Default]
@@ -82,7 +87,7 @@ func (o Options) withDefaults() Options {
 		o.FoldAfter = 3
 	}
 	if o.SuccessRate == 0 {
-		o.SuccessRate = 100
+		o.SuccessRate = 50
 	}
 	if o.Logger == nil {
 		o.Logger = slog.Default()
@@ -102,6 +107,8 @@ type Counters struct {
 // before, or steps that are added to one.
 type entry struct {
 	attempt *imprint.Attempt
+	told    bool // others know the attempt's id
+	urgent  bool // something failed: somebody may be waiting to hear of it
 	end     *ending
 	added   *addition
 }
@@ -112,6 +119,8 @@ type addition struct {
 	steps []imprint.Step
 }
 
+// ending is what came of a device that was let in: more steps, and the end if outcome
+// isn't empty.
 type ending struct {
 	id      string
 	at      time.Time
@@ -141,6 +150,11 @@ type Log struct {
 
 	successes *rate.Limiter // nil: all are kept
 
+	// lateMu guards late: those who have something for the writer. handing is held while
+	// it is handed over, so that whoever waits for that waits for all.
+	handing, lateMu sync.Mutex
+	late            []*Recorder
+
 	written, dropped, failed, trimmed, folded, unsampled atomic.Uint64
 }
 
@@ -153,11 +167,12 @@ func NewLog(store imprint.Store, clock imprint.Clock, opts Options) *Log {
 	l.queue = make(chan entry, l.opts.Queue)
 	l.folds = newFolds(l.opts.FoldAfter)
 	if l.opts.SuccessRate > 0 {
-		l.successes = rate.NewLimiter(rate.Limit(l.opts.SuccessRate), 2*l.opts.SuccessRate)
+		l.successes = rate.NewLimiter(rate.Limit(l.opts.SuccessRate), l.opts.SuccessRate)
 	}
 	var work sync.WaitGroup
 	work.Go(l.run)
 	work.Go(l.trimmer)
+	work.Go(l.hander)
 	go func() {
 		work.Wait()
 		close(l.done)
@@ -200,6 +215,7 @@ func (l *Log) Append(attemptID string, steps ...imprint.Step) {
 // Flush returns when everything recorded before the call is in the store, or
 // the context ends.
 func (l *Log) Flush(ctx context.Context) error {
+	l.handOver()
 	reply := make(chan struct{})
 	select {
 	case l.flush <- reply:
@@ -219,25 +235,66 @@ func (l *Log) Flush(ctx context.Context) error {
 // Close writes what waits and ends the writer. Recorders may still be used
 // after it; what they record is lost.
 func (l *Log) Close() {
-	l.closeOnce.Do(func() { close(l.closing) })
+	l.closeOnce.Do(func() {
+		l.handOver()
+		close(l.closing)
+	})
 	<-l.done
 }
 
-// put queues an entry. One that must not be lost waits for room.
-func (l *Log) put(e entry, mustKeep bool) {
+// put queues an entry, and says whether it did. One that must not be lost waits for room.
+func (l *Log) put(e entry, mustKeep bool) bool {
 	select {
 	case l.queue <- e:
-		return
+		return true
 	default:
 	}
 	if !mustKeep {
 		l.dropped.Add(1)
-		return
+		return false
 	}
 	select {
 	case l.queue <- e:
+		return true
 	case <-l.closing:
 		l.dropped.Add(1)
+		return false
+	}
+}
+
+// handOverEvery is how long what happens on a live connection waits for company.
+const handOverEvery = time.Second
+
+// soon has a recorder's handOver called within handOverEvery.
+func (l *Log) soon(r *Recorder) {
+	l.lateMu.Lock()
+	defer l.lateMu.Unlock()
+	l.late = append(l.late, r)
+}
+
+// handOver gives the writer what recorders have for it.
+func (l *Log) handOver() {
+	l.handing.Lock()
+	defer l.handing.Unlock()
+	l.lateMu.Lock()
+	late := l.late
+	l.late = nil
+	l.lateMu.Unlock()
+	for _, r := range late {
+		r.handOver()
+	}
+}
+
+func (l *Log) hander() {
+	ticker := time.NewTicker(handOverEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+			l.handOver()
+		case <-l.closing:
+			return
+		}
 	}
 }
 
@@ -249,7 +306,8 @@ func NewID(now time.Time) string {
 	for i := range 6 {
 		raw[i] = byte(ms >> (40 - 8*i))
 	}
-	// crypto/rand.Read never fails; it ends the program instead.
-	_, _ = rand.Read(raw[6:])
+	// Nobody needs to be kept from guessing an id: it opens nothing.
+	binary.LittleEndian.PutUint64(raw[6:], rand.Uint64())
+	binary.LittleEndian.PutUint16(raw[14:], uint16(rand.Uint32()))
 	return hex.EncodeToString(raw[:])
 }

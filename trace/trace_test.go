@@ -192,12 +192,12 @@ func TestEndingsJoinTheirAttempts(t *testing.T) {
 	t.Parallel()
 	inner := openStore(t)
 	store := &counting{Store: inner}
-	l := trace.NewLog(store, clock, trace.Options{Logger: quiet(), Linger: time.Hour, Batch: 2})
+	l := trace.NewLog(store, clock, trace.Options{Logger: quiet(), Linger: time.Hour, Batch: 1})
 	short := l.Begin("192.0.2.1:1")
 	short.OK("connected", "yes")
 	short.Connected()
 	short.Info("session", "over")
-	short.End(imprint.OutcomeClosed, imprint.CodeClientDisconnect) // fills the batch
+	short.End(imprint.OutcomeClosed, imprint.CodeClientDisconnect)
 	flush(t, l)
 	a, _ := attempt(t, inner, short.ID())
 	if a.Outcome != imprint.OutcomeClosed || a.Code != imprint.CodeClientDisconnect || len(a.Steps) != 2 || a.EndedAt.IsZero() || store.updates != 1 {
@@ -259,6 +259,176 @@ func TestAttemptsAreBounded(t *testing.T) {
 	}
 }
 
+// What a device is refused while it is on is in the store within a second, and told to
+// those who listen, also where the attempt wasn't sampled, in few writes; its end
+// completes it, and nothing is there twice.
+func TestWhatFailsOnALiveConnectionIsToldMeanwhile(t *testing.T) {
+	t.Parallel()
+	for _, sampled := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			store := newKept()
+			rate := -1
+			if !sampled {
+				rate = 1
+			}
+			l := trace.NewLog(store, time.Now, trace.Options{Logger: quiet(), SuccessRate: rate})
+			defer l.Close()
+			var told []imprint.Attempt
+			l.Watch(func(list []imprint.Attempt) { told = append(told, list...) })
+			other := l.Begin("192.0.2.2:2") // as many as a rate of 1 keeps at once
+			other.Connected()
+			other.End(imprint.OutcomeClosed, imprint.CodeClientDisconnect)
+			rec := l.Begin("192.0.2.1:1")
+			rec.Describe(func(a *imprint.Attempt) {
+				a.Tenant, a.CertificateID, a.ClientID, a.Subject = home, "c", "sensor", "CN=a\x00b"
+			})
+			rec.OK("tls", "%s", "fine")
+			rec.Connected()
+			time.Sleep(time.Minute)
+			synctest.Wait()
+			before := store.updates
+			for range 100 {
+				rec.Fail("policy.subscribe", imprint.Errorf(imprint.CodeSubscribeDenied, "no"))
+				time.Sleep(25 * time.Millisecond)
+			}
+			time.Sleep(1100 * time.Millisecond)
+			synctest.Wait()
+			if writes := store.updates - before; writes < 1 || writes > 5 {
+				t.Errorf("sampled %t: %d writes in four seconds", sampled, writes)
+			}
+			live := store.attempts[rec.ID()]
+			if live.Outcome != imprint.OutcomeConnected || !live.EndedAt.IsZero() || live.ClientID != "sensor" || live.Subject != "CN=a\x00b" || live.Tenant != home || failures(live) < 60 {
+				t.Errorf("sampled %t: while the device is on, its attempt is %+v", sampled, live)
+			}
+			if last := told[len(told)-1]; last.ID != rec.ID() || last.Outcome != imprint.OutcomeConnected || failures(last) != failures(live) {
+				t.Errorf("sampled %t: those who listen heard %+v", sampled, last)
+			}
+			rec.Info("session", "over")
+			rec.End(imprint.OutcomeClosed, imprint.CodeClientDisconnect)
+			time.Sleep(1100 * time.Millisecond)
+			synctest.Wait()
+			a := store.attempts[rec.ID()]
+			if n := failures(a); a.Outcome != imprint.OutcomeClosed || a.EndedAt.IsZero() || n > 64 || n < 60 || a.Steps[len(a.Steps)-1].Name != "session" || len(a.Steps) > 1+64+2 {
+				t.Errorf("sampled %t: after its end, its attempt is %+v", sampled, a)
+			}
+			want := "tls fine"
+			if !sampled {
+				want = "trace the steps before CONNACK weren't kept: many devices were let in at that time"
+			}
+			if got := a.Steps[0].Name + " " + a.Steps[0].Detail; got != want {
+				t.Errorf("got first %q, want %q", got, want)
+			}
+		})
+	}
+}
+
+func failures(a imprint.Attempt) int {
+	n := 0
+	for _, s := range a.Steps {
+		if s.Verdict == imprint.VerdictFailed {
+			n++
+		}
+	}
+	return n
+}
+
+// kept is a store of which attempts are asked, in memory, so that time can be made to
+// pass.
+type kept struct {
+	imprint.Store
+	attempts map[string]imprint.Attempt
+	updates  int
+}
+
+func newKept() *kept { return &kept{attempts: map[string]imprint.Attempt{}} }
+
+func (k *kept) Update(_ context.Context, fn func(imprint.Tx) error) error {
+	k.updates++
+	return fn(keptTx{kept: k})
+}
+
+type keptTx struct {
+	imprint.Tx
+	kept *kept
+}
+
+func (tx keptTx) PutAttempt(a imprint.Attempt) error {
+	a.Steps = slices.Clone(a.Steps)
+	tx.kept.attempts[a.ID] = a
+	return nil
+}
+
+func (tx keptTx) Attempt(id string) (imprint.Attempt, error) {
+	a, found := tx.kept.attempts[id]
+	if !found {
+		return a, imprint.Errorf(imprint.CodeNotFound, "no")
+	}
+	return a, nil
+}
+
+func (tx keptTx) TrimAttempts(time.Time, int, int) (int, error) { return 0, nil }
+
+func (tx keptTx) TrimAttemptAliases(int, int) (int, error) { return 0, nil }
+
+// TestStepsAreInTheOrderOfTime ensures that what a function says, which is heard of
+// after or before what its connection says, stands where it happened.
+func TestStepsAreInTheOrderOfTime(t *testing.T) {
+	t.Parallel()
+	store := openStore(t)
+	now := &hands{instant}
+	l := trace.NewLog(store, now.clock, trace.Options{Logger: quiet()})
+	defer l.Close()
+	at := func(ms int) time.Time { return instant.Add(time.Duration(ms) * time.Millisecond) }
+	rec := l.Begin("192.0.2.1:1")
+	rec.Connected()
+	l.Append(rec.ID(), imprint.Step{At: at(20), Name: "hook"})
+	flush(t, l)
+	for _, ms := range []int{10, 30} {
+		now.now = at(ms)
+		rec.OK(fmt.Sprint("step", ms), "")
+	}
+	rec.End(imprint.OutcomeClosed, imprint.CodeClientDisconnect)
+	l.Append(rec.ID(), imprint.Step{At: at(25), Name: "log"})
+	flush(t, l)
+	l.Append(rec.ID(), imprint.Step{At: at(5), Name: "first"})
+	flush(t, l)
+	a, _ := attempt(t, store, rec.ID())
+	var names []string
+	for _, s := range a.Steps {
+		names = append(names, s.Name)
+	}
+	if want := []string{"first", "step10", "hook", "log", "step30"}; !slices.Equal(names, want) {
+		t.Errorf("got %q, want %q", names, want)
+	}
+}
+
+// TestDetailsAreAsTheyWere ensures that what a step tells is what was so when it was
+// told, however late it is written down.
+func TestDetailsAreAsTheyWere(t *testing.T) {
+	t.Parallel()
+	store := openStore(t)
+	l := trace.NewLog(store, clock, trace.Options{Logger: quiet()})
+	defer l.Close()
+	changing := []byte("before")
+	names := map[string]int{"before": 1}
+	rec := l.Begin("192.0.2.1:1")
+	rec.OK("bytes", "%s %v", changing, names)
+	rec.OK("plain", "no args, 100%")
+	rec.OK("values", "%s %d %t %s %v %v", imprint.ClientID("c"), 7, true, time.Second, home, nil)
+	copy(changing, "behind")
+	names["behind"] = 2
+	rec.End(imprint.OutcomeRefused, imprint.CodeNotTLS)
+	flush(t, l)
+	a, _ := attempt(t, store, rec.ID())
+	var told []string
+	for _, s := range a.Steps {
+		told = append(told, s.Detail)
+	}
+	if want := []string{"before map[before:1]", "no args, 100%", "c 7 true 1s 000000000000/us-east-1 <nil>"}; !slices.Equal(told, want) {
+		t.Errorf("got %q, want %q", told, want)
+	}
+}
+
 // While the store stands still, successes and overload are dropped and counted;
 // refusals, and ends with a failed step, wait.
 func TestOverloadDropsSuccessesButNoRefusal(t *testing.T) {
@@ -271,8 +441,12 @@ func TestOverloadDropsSuccessesButNoRefusal(t *testing.T) {
 	<-store.entered // the writer holds one and stands still
 	late := begin()
 	late.Connected()
-	begin().Connected() // the queue is full
-	begin().Connected()
+	for range 2 {
+		begin().End(imprint.OutcomeProvisioned, "") // the queue is full
+	}
+	success := begin()
+	success.Connected()
+	success.End(imprint.OutcomeClosed, imprint.CodeClientDisconnect)
 	begin().End(imprint.OutcomeRefused, imprint.CodeOverloaded)
 	if got := l.Counters().Dropped; got != 2 {
 		t.Errorf("dropped %d, want 2", got)
@@ -385,7 +559,9 @@ func TestFlushEndsWithItsContext(t *testing.T) {
 type trimmed struct {
 	imprint.Store
 	calls []trimCall
-	left  int
+	// aliases sums up how many were to be kept.
+	aliases int
+	left    int
 }
 
 type trimCall struct {
@@ -400,6 +576,11 @@ type trimTx struct {
 
 func (t *trimmed) Update(_ context.Context, fn func(imprint.Tx) error) error {
 	return fn(trimTx{store: t})
+}
+
+func (tx trimTx) TrimAttemptAliases(keep, limit int) (int, error) {
+	tx.store.aliases += keep
+	return 0, nil
 }
 
 func (tx trimTx) TrimAttempts(before time.Time, keep, limit int) (int, error) {
@@ -419,7 +600,7 @@ func TestRetentionIsEnforcedEachMinute(t *testing.T) {
 		synctest.Wait()
 		l.Close()
 		want := trimCall{time.Now().Add(-time.Hour - time.Second), 7}
-		if len(store.calls) != 3 || store.calls[0] != want || l.Counters().Trimmed != 4500 {
+		if len(store.calls) != 3 || store.aliases != 3*7 || store.calls[0] != want || l.Counters().Trimmed != 4500 {
 			t.Errorf("got calls %v and %d trimmed, want three like %v and 4500", store.calls, l.Counters().Trimmed, want)
 		}
 	})

@@ -20,7 +20,10 @@ func (l *Log) run() {
 	for {
 		select {
 		case first := <-l.queue:
-			l.write(l.collect(first))
+			batch := l.collect(first)
+			if len(batch) > 0 {
+				l.write(batch)
+			}
 		case reply := <-l.flush:
 			l.drain()
 			close(reply)
@@ -46,17 +49,36 @@ func (l *Log) trimmer() {
 	}
 }
 
-// collect waits up to Linger for company for the first entry.
+// calm is how many times as long a batch waits in which nothing failed. Each commit
+// costs as much as many attempts, and most devices are let in.
+const calm = 10
+
+// collect waits up to Linger for company for the first entry that failed, and longer
+// while none did.
 func (l *Log) collect(first entry) []entry {
-	batch := append(make([]entry, 0, l.opts.Batch), first)
-	timer := time.NewTimer(l.opts.Linger)
+	batch := append(make([]entry, 0, min(l.opts.Batch, 16)), first)
+	timer := time.NewTimer(calm * l.opts.Linger)
 	defer timer.Stop()
+	urgent := first.urgent
+	if urgent {
+		timer.Reset(l.opts.Linger)
+	}
 	for len(batch) < l.opts.Batch {
 		select {
 		case e := <-l.queue:
 			batch = append(batch, e)
+			if e.urgent && !urgent {
+				urgent = true
+				timer.Reset(l.opts.Linger)
+			}
 		case <-timer.C:
 			return batch
+		case reply := <-l.flush:
+			// Whoever asks for what happened doesn't wait for company.
+			l.write(batch)
+			l.drain()
+			close(reply)
+			return nil
 		case <-l.closing:
 			return l.fill(batch)
 		}
@@ -94,12 +116,16 @@ func (l *Log) drain() {
 // merged first, so that a short connection costs one row written once.
 func (l *Log) write(batch []entry) {
 	attempts := make(map[string]*imprint.Attempt, len(batch))
+	told := make(map[string]bool)
 	var order []*imprint.Attempt
 	var endings []*ending
 	var additions []*addition
 	for _, e := range batch {
 		if e.attempt != nil {
 			attempts[e.attempt.ID] = e.attempt
+			if e.told {
+				told[e.attempt.ID] = true
+			}
 			order = append(order, e.attempt)
 			continue
 		}
@@ -114,12 +140,11 @@ func (l *Log) write(batch []entry) {
 		endings = append(endings, e.end)
 	}
 	additions = l.merge(attempts, additions)
-	order, again := l.fold(order, attempts)
+	order, again := l.fold(order, attempts, told)
 	var early []*addition
-	var renewed []*imprint.Attempt
 	var changed []imprint.Attempt // rows that were there before
 	err := l.store.Update(context.Background(), func(tx imprint.Tx) error {
-		early, renewed, changed = nil, nil, nil
+		early, changed = nil, nil
 		for _, a := range order {
 			err := tx.PutAttempt(*a)
 			if err != nil {
@@ -138,12 +163,9 @@ func (l *Log) write(batch []entry) {
 		for _, r := range again {
 			a, err := r.store(tx)
 			if err != nil {
-				return fmt.Errorf("couldn't count with attempt %s: %w", r.id, err)
+				return fmt.Errorf("couldn't count attempt %s with others: %w", r.latest.ID, err)
 			}
 			changed = append(changed, a)
-			if a.ID != r.id {
-				renewed = append(renewed, r.attempt)
-			}
 		}
 		for _, added := range additions {
 			found, err := added.store(tx)
@@ -157,13 +179,13 @@ func (l *Log) write(batch []entry) {
 		return nil
 	})
 	l.keepEarly(early)
-	for _, a := range renewed {
-		l.folds.renew(a)
-	}
 	if err != nil {
 		l.failed.Add(uint64(len(batch)))
 		l.opts.Logger.Error("couldn't store attempts", "count", len(batch), "error", err)
 		return
+	}
+	for _, r := range again {
+		r.fold.row = r.latest.ID
 	}
 	l.written.Add(uint64(len(batch)))
 	if tell := l.told.Load(); tell != nil {
@@ -206,8 +228,15 @@ func (l *Log) keepEarly(early []*addition) {
 
 func (d *addition) apply(a *imprint.Attempt) {
 	if room := maxAdded - len(a.Steps); room > 0 {
-		a.Steps = append(a.Steps, d.steps[:min(room, len(d.steps))]...)
+		a.Steps = inOrder(append(a.Steps, d.steps[:min(room, len(d.steps))]...))
 	}
+}
+
+// inOrder puts steps into the order in which they happened: what ran beside a connection
+// tells when it began, and is heard of later.
+func inOrder(steps []imprint.Step) []imprint.Step {
+	slices.SortStableFunc(steps, func(a, b imprint.Step) int { return a.At.Compare(b.At) })
+	return steps
 }
 
 // store adds to a stored attempt, if it is there.
@@ -228,8 +257,10 @@ func (d *addition) store(tx imprint.Tx) (bool, error) {
 }
 
 func (e *ending) apply(a *imprint.Attempt) {
-	a.Steps = append(a.Steps, e.steps...)
-	a.Outcome, a.Code, a.EndedAt = e.outcome, e.code, e.at
+	a.Steps = inOrder(append(a.Steps, e.steps...))
+	if e.outcome != "" {
+		a.Outcome, a.Code, a.EndedAt = e.outcome, e.code, e.at
+	}
 	if e.thing != "" {
 		a.Thing = e.thing
 	}
@@ -256,10 +287,14 @@ func (e *ending) store(tx imprint.Tx) (imprint.Attempt, error) {
 func (l *Log) trim() {
 	before := l.clock().Add(-l.opts.Retention)
 	for {
-		removed := 0
+		removed, aliases := 0, 0
 		err := l.store.Update(context.Background(), func(tx imprint.Tx) error {
 			n, err := tx.TrimAttempts(before, l.opts.Keep, trimStep)
 			removed = n
+			if err != nil {
+				return err
+			}
+			aliases, err = tx.TrimAttemptAliases(l.opts.Keep, trimStep)
 			return err
 		})
 		if err != nil {
@@ -267,7 +302,7 @@ func (l *Log) trim() {
 			return
 		}
 		l.trimmed.Add(uint64(removed))
-		if removed < trimStep {
+		if removed < trimStep && aliases < trimStep {
 			return
 		}
 		select {

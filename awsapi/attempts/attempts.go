@@ -62,10 +62,14 @@ type Attempt struct {
 	Outcome       string    `api:"body outcome String"`
 	Code          string    `api:"body code String"`
 	Steps         []Step    `api:"body steps Steps"`
-	// Repeats is how many later attempts ended in the same way and are counted here
-	// instead of being kept; LastAt is when the last of them began.
+	// Repeats is how many earlier attempts ended in the same way and are counted here
+	// instead of being kept; FirstAt is when the first of them began. Devices is how many
+	// devices were told apart, up to 1,000, where they are of many, and Sample names the
+	// latest of these, by certificate or address.
 	Repeats *int      `api:"body repeats Integer"` // absent: none
-	LastAt  time.Time `api:"body lastAt Time"`
+	FirstAt time.Time `api:"body firstAt Time"`
+	Devices *int      `api:"body devices Integer"` // absent: all are of one
+	Sample  []string  `api:"body sample Names"`
 	// Next is what the device is expected to do next.
 	Next string `api:"body next String"`
 }
@@ -242,10 +246,13 @@ func present(a imprint.Attempt) Attempt {
 		Began: a.At, Ended: a.EndedAt, Address: a.Address, ServerName: a.SNI, ALPN: a.ALPN, TLSVersion: a.TLSVersion,
 		CertificateID: string(a.CertificateID), Serial: a.Serial, Subject: a.Subject, ThingName: string(a.Thing),
 		ClientID: string(a.ClientID), Outcome: string(a.Outcome), Code: string(a.Code), Steps: make([]Step, 0, len(a.Steps)),
-		LastAt: a.LastAt, Next: trace.Next(a.Outcome, a.Code),
+		FirstAt: a.FirstAt, Sample: a.Sample, Next: trace.Next(a.Outcome, a.Code),
 	}
 	if a.Repeats > 0 {
 		out.Repeats = &a.Repeats
+	}
+	if a.Devices > 0 {
+		out.Devices = &a.Devices
 	}
 	for _, s := range a.Steps {
 		out.Steps = append(out.Steps, Step{

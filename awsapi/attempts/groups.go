@@ -37,7 +37,7 @@ type Group struct {
 	Key string `api:"body key String"`
 	// Attempts counts those that were folded into others, too, and Devices the
 	// certificates, or addresses where none is known; up to maxDevices of a group are
-	// told apart.
+	// told apart, and of one entry that counts many devices as many as it tells apart.
 	Attempts int       `api:"body attempts Integer"`
 	Devices  int       `api:"body devices Integer"`
 	First    time.Time `api:"body first Time"`
@@ -76,6 +76,7 @@ var GroupAttempts = awsapi.Define[GroupAttemptsInput, GroupAttemptsOutput](codec
 type grouping struct {
 	Group
 	devices map[string]struct{}
+	apart   int // the most devices that are counted in one entry
 }
 
 func (r Recorded) group(ctx context.Context, caller awsapi.Caller, in *GroupAttemptsInput) (*GroupAttemptsOutput, error) {
@@ -112,7 +113,7 @@ func (r Recorded) group(ctx context.Context, caller awsapi.Caller, in *GroupAtte
 	}
 	out.Groups = make([]Group, 0, len(groups))
 	for _, g := range groups {
-		g.Devices = len(g.devices)
+		g.Devices = max(len(g.devices), g.apart)
 		out.Groups = append(out.Groups, g.Group)
 	}
 	slices.SortFunc(out.Groups, func(a, b Group) int {
@@ -134,9 +135,9 @@ func (r Recorded) group(ctx context.Context, caller awsapi.Caller, in *GroupAtte
 func add(groups map[string]*grouping, by string, a *imprint.Attempt) {
 	step := lastFailed(a)
 	key := keyOf(a, by, step.Name)
-	last := a.At
+	first := a.At
 	if a.Repeats > 0 {
-		last = a.LastAt
+		first = a.FirstAt
 	}
 	g := groups[key]
 	if g == nil {
@@ -145,22 +146,26 @@ func add(groups map[string]*grouping, by string, a *imprint.Attempt) {
 			code = step.Code
 		}
 		g = &grouping{Group: Group{
-			Key: key, Last: last, AttemptID: a.ID, Code: string(code), Step: step.Name, Detail: step.Detail, Fix: step.Fix,
+			Key: key, First: first, Last: a.At, AttemptID: a.ID, Code: string(code), Step: step.Name, Detail: step.Detail, Fix: step.Fix,
 		}, devices: make(map[string]struct{})}
 		groups[key] = g
 	}
 	g.Attempts += 1 + a.Repeats
-	g.First = a.At
-	if last.After(g.Last) {
-		g.Last = last
+	if first.Before(g.First) {
+		g.First = first
 	}
 	device := string(a.CertificateID)
 	if device == "" {
 		device = a.Host()
 	}
-	if len(g.devices) < maxDevices {
-		g.devices[device] = struct{}{}
+	for _, device := range append([]string{device}, a.Sample...) {
+		if len(g.devices) < maxDevices {
+			g.devices[device] = struct{}{}
+		}
 	}
+	// Which devices are counted in one entry isn't kept of all: of two entries the
+	// larger number tells.
+	g.apart = max(g.apart, a.Devices)
 }
 
 // lastFailed gives the step that decided; empty when none failed.
@@ -192,6 +197,9 @@ func keyOf(a *imprint.Attempt, by, step string) string {
 		key = string(a.CertificateID)
 	case ByClient:
 		key = string(a.ClientID)
+	}
+	if a.Devices > 1 && by != ByReason {
+		return "(many devices)"
 	}
 	if key == "" {
 		return "(none)"

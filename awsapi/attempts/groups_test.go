@@ -42,18 +42,20 @@ func (w *world) group(t *testing.T, tenant imprint.Tenant, query url.Values) (co
 // those that were folded too, and devices, the caller's own alone.
 func TestAttemptsAreCountedByWhatTheyHaveInCommon(t *testing.T) {
 	t.Parallel()
-	refused := func(tenant imprint.Tenant, certificate imprint.CertificateID, step string, repeats int, last time.Time) imprint.Attempt {
+	refused := func(tenant imprint.Tenant, certificate imprint.CertificateID, step string, repeats int, first time.Time) imprint.Attempt {
 		return imprint.Attempt{
 			Tenant: tenant, CertificateID: certificate, Address: "192.0.2.1:1", Thing: imprint.ThingName(certificate), Outcome: imprint.OutcomeRefused, Code: imprint.CodeCAInactive,
-			Steps: []imprint.Step{{At: instant, Name: step, Verdict: imprint.VerdictFailed, Code: imprint.CodeCAInactive, Fix: "do " + step}}, Repeats: repeats, LastAt: last,
+			Steps: []imprint.Step{{At: instant, Name: step, Verdict: imprint.VerdictFailed, Code: imprint.CodeCAInactive, Fix: "do " + step}}, Repeats: repeats, FirstAt: first,
 		}
 	}
+	many := refused(another, "c", "ca", 99, instant)
+	many.Devices, many.Sample = 70, []string{"e", "c"}
 	w := newWorld(t,
 		refused(home, "a", "ca", 0, time.Time{}),
-		refused(home, "a", "ca", 40, instant.Add(time.Hour)),
+		refused(home, "a", "ca", 40, instant.Add(-time.Hour)),
 		refused(home, "b", "ca", 0, time.Time{}),
 		refused(home, "b", "template", 0, time.Time{}),
-		refused(another, "c", "ca", 99, instant),
+		many,
 		imprint.Attempt{Tenant: home, CertificateID: "d", Address: "[2001:db8::1]:5", Outcome: imprint.OutcomeConnected},
 	)
 	type row struct {
@@ -72,7 +74,8 @@ func TestAttemptsAreCountedByWhatTheyHaveInCommon(t *testing.T) {
 		{home, url.Values{"by": {"address"}}, []row{{"192.0.2.1", 44, 2, "0003", "do template"}, {"2001:db8::1", 1, 1, "0005", ""}}},
 		{home, url.Values{"by": {"thing"}, "match": {"b"}}, []row{{"b", 2, 1, "0003", "do template"}}},
 		{home, url.Values{"by": {"client"}, "since": {instant.Add(5 * time.Minute).Format(time.RFC3339)}}, []row{{"(none)", 1, 1, "0005", ""}}},
-		{another, url.Values{"by": {"reason"}}, []row{{"CAInactive at ca", 100, 1, "0004", "do ca"}}},
+		{another, url.Values{"by": {"reason"}}, []row{{"CAInactive at ca", 100, 70, "0004", "do ca"}}},
+		{another, url.Values{"by": {"certificate"}}, []row{{"(many devices)", 100, 70, "0004", "do ca"}}},
 		{abroad, url.Values{"by": {"reason"}}, nil},
 	} {
 		got, err := w.group(t, want.tenant, want.query)
@@ -88,7 +91,7 @@ func TestAttemptsAreCountedByWhatTheyHaveInCommon(t *testing.T) {
 		}
 	}
 	got, err := w.group(t, home, url.Values{"by": {"certificate"}, "match": {"a"}})
-	if err != nil || got.Groups[0].First != float64(instant.Unix()) || got.Groups[0].Last != float64(instant.Add(time.Hour).Unix()) {
+	if err != nil || got.Groups[0].First != float64(instant.Add(-time.Hour).Unix()) || got.Groups[0].Last != float64(instant.Add(time.Minute).Unix()) {
 		t.Errorf("the times: got %+v, %v", got, err)
 	}
 	for _, query := range []url.Values{{}, {"by": {"colour"}}} {
@@ -129,7 +132,7 @@ func TestAttemptsAreToldToThoseWhoListen(t *testing.T) {
 	a := attempts.NewAnnouncer(heard, home, slog.New(slog.NewTextHandler(io.Discard, nil)))
 	defer a.Close()
 	a.Tell([]imprint.Attempt{
-		{ID: "1", Tenant: home, ClientID: "a/b+#", Outcome: imprint.OutcomeRefused, Code: imprint.CodeCAInactive, Repeats: 3, LastAt: instant},
+		{ID: "1", Tenant: home, ClientID: "a/b+#", Outcome: imprint.OutcomeRefused, Code: imprint.CodeCAInactive, Repeats: 3, FirstAt: instant, Devices: 2, Sample: []string{"x"}},
 		{ID: "2", Tenant: another, ClientID: "c", Outcome: imprint.OutcomeRefused},
 		{ID: "3", Address: "[2001:db8::1]:5", Outcome: imprint.OutcomeRefused, Code: imprint.CodeNotTLS},
 		{ID: "4", Tenant: home, CertificateID: certificate, Outcome: imprint.OutcomeConnected},
@@ -155,10 +158,12 @@ func TestAttemptsAreToldToThoseWhoListen(t *testing.T) {
 	var told struct {
 		AttemptID, Code, Next string
 		Repeats               int
-		LastAt                float64
+		FirstAt               float64
+		Devices               int
+		Sample                []string
 	}
 	err := json.Unmarshal(heard.events[0].Payload, &told)
-	if err != nil || told.AttemptID != "1" || told.Code != "CAInactive" || told.Repeats != 3 || told.LastAt == 0 || !strings.Contains(told.Next, "fix") {
+	if err != nil || told.AttemptID != "1" || told.Code != "CAInactive" || told.Repeats != 3 || told.FirstAt == 0 || told.Devices != 2 || len(told.Sample) != 1 || !strings.Contains(told.Next, "fix") {
 		t.Errorf("got the payload %s, %v", heard.events[0].Payload, err)
 	}
 	if _, dropped := a.Counts(); dropped < flood-5000 {

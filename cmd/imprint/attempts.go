@@ -15,6 +15,7 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -27,26 +28,28 @@ import (
 // attempt is an attempt as the command line shows it; times are seconds since
 // 1970, as the control plane sends them.
 type attempt struct {
-	ID            string  `json:"attemptId"`
-	Account       string  `json:"account,omitempty"`
-	Region        string  `json:"region,omitempty"`
-	Began         float64 `json:"began"`
-	Ended         float64 `json:"ended,omitempty"`
-	Address       string  `json:"address,omitempty"`
-	ServerName    string  `json:"serverName,omitempty"`
-	ALPN          string  `json:"alpn,omitempty"`
-	TLSVersion    string  `json:"tlsVersion,omitempty"`
-	CertificateID string  `json:"certificateId,omitempty"`
-	Serial        string  `json:"serialNumber,omitempty"`
-	Subject       string  `json:"subject,omitempty"`
-	Thing         string  `json:"thingName,omitempty"`
-	ClientID      string  `json:"clientId,omitempty"`
-	Outcome       string  `json:"outcome"`
-	Code          string  `json:"code,omitempty"`
-	Steps         []step  `json:"steps"`
-	Repeats       int     `json:"repeats,omitempty"`
-	LastAt        float64 `json:"lastAt,omitempty"`
-	Next          string  `json:"next,omitempty"`
+	ID            string   `json:"attemptId"`
+	Account       string   `json:"account,omitempty"`
+	Region        string   `json:"region,omitempty"`
+	Began         float64  `json:"began"`
+	Ended         float64  `json:"ended,omitempty"`
+	Address       string   `json:"address,omitempty"`
+	ServerName    string   `json:"serverName,omitempty"`
+	ALPN          string   `json:"alpn,omitempty"`
+	TLSVersion    string   `json:"tlsVersion,omitempty"`
+	CertificateID string   `json:"certificateId,omitempty"`
+	Serial        string   `json:"serialNumber,omitempty"`
+	Subject       string   `json:"subject,omitempty"`
+	Thing         string   `json:"thingName,omitempty"`
+	ClientID      string   `json:"clientId,omitempty"`
+	Outcome       string   `json:"outcome"`
+	Code          string   `json:"code,omitempty"`
+	Steps         []step   `json:"steps"`
+	Repeats       int      `json:"repeats,omitempty"`
+	FirstAt       float64  `json:"firstAt,omitempty"`
+	Devices       int      `json:"devices,omitempty"`
+	Sample        []string `json:"sample,omitempty"`
+	Next          string   `json:"next,omitempty"`
 }
 
 // group is attempts that have something in common.
@@ -289,9 +292,26 @@ func matchOf(word string) (string, error) {
 // followEvery is how often the server is asked for what is new.
 const followEvery = 500 * time.Millisecond
 
-// followAttempts prints attempts as they appear or end, until the context ends.
+// state is what of an attempt changes: one is shown again when it does.
+type state struct {
+	outcome         string
+	repeats, failed int
+}
+
+func stateOf(a attempt) state {
+	s := state{outcome: a.Outcome, repeats: a.Repeats}
+	for i := range a.Steps {
+		if a.Steps[i].Verdict == string(imprint.VerdictFailed) {
+			s.failed++
+		}
+	}
+	return s
+}
+
+// followAttempts prints attempts as they appear, are counted with a new one, are refused
+// something, or end, until the context ends.
 func followAttempts(ctx context.Context, c *client.Client, q query, show func(attempt) error) error {
-	shown := map[string]string{} // id to outcome
+	shown := map[string]state{}
 	if q.since.IsZero() {
 		q.since = time.Now().Add(-time.Minute)
 	}
@@ -306,16 +326,18 @@ func followAttempts(ctx context.Context, c *client.Client, q query, show func(at
 		if err != nil {
 			return err
 		}
-		for n := len(list) - 1; n >= 0; n-- {
-			if shown[list[n].ID] == list[n].Outcome {
+		now := make(map[string]state, len(list))
+		for _, a := range slices.Backward(list) {
+			now[a.ID] = stateOf(a)
+			if shown[a.ID] == now[a.ID] {
 				continue
 			}
-			shown[list[n].ID] = list[n].Outcome
-			err = show(list[n])
+			err = show(a)
 			if err != nil {
 				return err
 			}
 		}
+		shown = now
 		select {
 		case <-ctx.Done():
 			return nil
@@ -356,12 +378,55 @@ func printTable(w io.Writer, list []attempt) error {
 			who = a.Subject
 		}
 		code := a.Code
+		if failed := lastFailed(a); failed != "" && a.Outcome != string(imprint.OutcomeRefused) && failed != code {
+			code = strings.TrimSpace(code + " " + failed)
+		}
 		if a.Repeats > 0 {
 			code += fmt.Sprintf(" (+%d)", a.Repeats)
 		}
 		_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%.12s\n", clockTime(a.Began), a.Outcome, code, a.Address, who, a.CertificateID)
 	}
 	return table.Flush()
+}
+
+// lastFailed gives the code of what a device that was let in was refused last.
+func lastFailed(a attempt) string {
+	for _, s := range slices.Backward(a.Steps) {
+		if s.Verdict == string(imprint.VerdictFailed) {
+			return s.Code
+		}
+	}
+	return ""
+}
+
+// byMany tells of whom the attempts are that are counted with one.
+func byMany(a attempt) string {
+	if a.Devices < 2 {
+		return ""
+	}
+	some := a.Sample
+	if len(some) > 3 {
+		some = some[len(some)-3:]
+	}
+	return fmt.Sprintf(", by at least %d devices; the latest: %s", a.Devices, strings.Join(some, ", "))
+}
+
+// cells makes lines of a text that stand in one column of a table: what a function
+// logged has line ends and tabs of its own.
+func cells(text string) []string {
+	lines := strings.Split(strings.TrimRight(text, "\r\n"), "\n")
+	for n, line := range lines {
+		lines[n] = strings.Map(func(r rune) rune {
+			switch {
+			case r == '\t':
+				return ' '
+			case unicode.IsControl(r):
+				return -1
+			}
+			return r
+		}, line)
+	}
+	return lines
 }
 
 // printAttempt shows one attempt with its steps.
@@ -390,14 +455,20 @@ func printAttempt(w io.Writer, a attempt) error {
 		if s.Action != "" && !strings.Contains(detail, s.Action) {
 			detail = fmt.Sprintf("%s on %s is %s", s.Action, s.Resource, detail)
 		}
-		_, _ = fmt.Fprintf(table, "  %+.1f ms\t%s\t%s\t%s\n", (s.At-a.Began)*1000, s.Name, mark, detail)
+		lines := cells(detail)
+		_, _ = fmt.Fprintf(table, "  %+.1f ms\t%s\t%s\t%s\n", (s.At-a.Began)*1000, s.Name, mark, lines[0])
+		for _, line := range lines[1:] {
+			_, _ = fmt.Fprintf(table, "\t\t%s\t%s\n", paint(plain, ""), line)
+		}
 		if s.Fix != "" {
-			_, _ = fmt.Fprintf(table, "\t\t%s\t%s\n", paint(plain, ""), paint(bold, "-> "+s.Fix))
+			for _, line := range cells("-> " + s.Fix) {
+				_, _ = fmt.Fprintf(table, "\t\t%s\t%s\n", paint(plain, ""), paint(bold, line))
+			}
 		}
 	}
 	err = table.Flush()
 	if err == nil && a.Repeats > 0 {
-		_, err = fmt.Fprintf(w, "  and in the same way %d times more, the last at %s\n", a.Repeats, clockTime(a.LastAt))
+		_, err = fmt.Fprintf(w, "  and in the same way %d times before, since %s%s\n", a.Repeats, clockTime(a.FirstAt), byMany(a))
 	}
 	if err == nil && a.Next != "" {
 		_, err = fmt.Fprintf(w, "  next: %s\n", a.Next)

@@ -127,11 +127,11 @@ type Config struct {
 	// TraceKeep is how many attempts are kept at most. Default 1000000.
 	TraceKeep int `koanf:"trace-keep"`
 	// TraceFoldAfter is how many attempts of a device that fail in the same way are
-	// kept whole in five minutes; further ones are counted with the last. Default 3;
-	// 0: all are kept.
+	// kept whole in five minutes; further ones take the place of the last, which
+	// counts them. Default 3; 0: all are kept.
 	TraceFoldAfter int `koanf:"trace-fold-after"`
 	// TraceSuccessRate is how many attempts per second of devices that were let in
-	// are kept; of others only the number, unless a step fails later. Default 100; 0:
+	// are kept; of others only the number, unless a step fails later. Default 50; 0:
 	// all are kept.
 	TraceSuccessRate int `koanf:"trace-success-rate"`
 	// RSAKeyPool is how many RSA keys are kept ready for
@@ -190,7 +190,7 @@ func addServeFlags(f *pflag.FlagSet) {
 	f.Bool("trace", true, "record devices' attempts; off only to measure what that costs")
 	f.Duration("trace-retention", 168*time.Hour, "how long attempts are kept")
 	f.Int("trace-keep", 1_000_000, "how many attempts are kept")
-	f.Int("trace-success-rate", 100, "attempts per second of devices that are let in that are kept (0: all)")
+	f.Int("trace-success-rate", 50, "attempts per second of devices that are let in that are kept (0: all)")
 	f.Int("trace-fold-after", 3, "attempts of a device that fail alike kept whole in five minutes, before they are only counted (0: all)")
 	f.Int("rsa-key-pool", 16, "RSA keys kept ready for CreateKeysAndCertificate")
 	f.String("log-format", "text", "text or json")

@@ -210,11 +210,12 @@ func otherRows() []row {
 				Thing: "thing", ClientID: unusual, Outcome: imprint.OutcomeRefused, Code: imprint.CodeCAInactive,
 				Steps: []imprint.Step{{At: instant.Add(123), Name: "ca", Verdict: imprint.VerdictFailed, Code: imprint.CodeCAInactive,
 					Detail: unusual, Fix: "fix"}, {At: instant.Add(124), Name: "close", Verdict: imprint.VerdictInfo}},
-				Repeats: 1 << 40, LastAt: instant.Add(time.Hour)}
+				Repeats: 1 << 40, FirstAt: instant.Add(-time.Hour), Fold: "fold", Devices: 3, Sample: []string{unusual, "b"}}
 		},
-		bare: func(t imprint.Tenant) any { return imprint.Attempt{ID: id(t)} },
-		put:  func(tx imprint.Tx, v any) error { return tx.PutAttempt(v.(imprint.Attempt)) },
-		get:  func(tx imprint.ReadTx, t imprint.Tenant) (any, error) { return tx.Attempt(id(t)) },
+		bare:   func(t imprint.Tenant) any { return imprint.Attempt{ID: id(t)} },
+		put:    func(tx imprint.Tx, v any) error { return tx.PutAttempt(v.(imprint.Attempt)) },
+		get:    func(tx imprint.ReadTx, t imprint.Tenant) (any, error) { return tx.Attempt(id(t)) },
+		remove: func(tx imprint.Tx, t imprint.Tenant) error { return tx.DeleteAttempt(id(t)) },
 	}, {
 		name: "issuance",
 		full: func(t imprint.Tenant) any {

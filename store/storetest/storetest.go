@@ -73,6 +73,7 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 		{"attempts are found by what a person knows", testAttemptFilter},
 		{"attempts are found by what leads to their certificate", testAttemptsByWhatIsKnown},
 		{"attempts are trimmed", testTrim},
+		{"attempts that are counted with another are found", testAttemptAliases},
 		{"events come oldest first", testEvents},
 		{"deletes take what belongs along", testDeletes},
 		{"sessions are listed with what is theirs", testSessions},

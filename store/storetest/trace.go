@@ -222,6 +222,87 @@ func testTrim(t *testing.T, h Harness) {
 	}
 }
 
+// testAttemptAliases ensures that words lead to the row that a fold has now, in their own
+// tenant, that the latest fold of a word is the one that is found, and that aliases are
+// bounded and go with what they lead to.
+func testAttemptAliases(t *testing.T, h Harness) {
+	store := mustOpen(t, h)
+	update(t, store, func(tx imprint.Tx) error {
+		for n, a := range []imprint.Attempt{
+			{Tenant: here, Fold: attemptID(0)},
+			{Tenant: there, Fold: attemptID(1)},
+			{Fold: attemptID(2)},
+			{Tenant: here, Fold: attemptID(3), ClientID: "d"},
+		} {
+			a.ID, a.At, a.Outcome = attemptID(n), instant, imprint.OutcomeRefused
+			err := tx.PutAttempt(a)
+			if err != nil {
+				return err
+			}
+		}
+		for _, a := range []imprint.AttemptAlias{
+			{Tenant: here, Word: "a", Fold: attemptID(0)}, {Tenant: there, Word: "a", Fold: attemptID(1)}, {Word: "a", Fold: attemptID(2)},
+			{Tenant: here, Word: "b", Fold: attemptID(0)}, {Tenant: here, Word: "b", Fold: attemptID(3)}, {Tenant: here, Word: "b", Fold: attemptID(3)},
+			{Tenant: here, Word: "d", Fold: attemptID(0)},
+		} {
+			err := tx.PutAttemptAlias(a)
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	expect := func(f imprint.AttemptFilter, want string) {
+		t.Helper()
+		for _, limit := range []int{1, 7} {
+			got := walkAttempts(t, store, f, imprint.Page{Limit: limit})
+			if got != want {
+				t.Errorf("%+v, by pages of %d: got %q, want %q", f, limit, got, want)
+			}
+		}
+	}
+	type filter = imprint.AttemptFilter
+	expect(filter{Match: "a"}, "210")
+	expect(filter{Match: "a", Tenant: here}, "0")
+	expect(filter{Match: "a", Tenant: here, Unassigned: true}, "20")
+	expect(filter{Match: "b", Tenant: here}, "3")
+	expect(filter{Match: "b", Tenant: there}, "")
+	expect(filter{Match: "d", Tenant: here}, "30")
+	expect(filter{Match: "d", Tenant: here, FailedOnly: true}, "30")
+	// The row of a fold is replaced by that of its latest attempt.
+	update(t, store, func(tx imprint.Tx) error {
+		err := tx.DeleteAttempt(attemptID(0))
+		if err != nil {
+			return err
+		}
+		return tx.PutAttempt(imprint.Attempt{ID: attemptID(5), At: instant, Tenant: here, Fold: attemptID(0), Outcome: imprint.OutcomeRefused})
+	})
+	expect(filter{Match: "a", Tenant: here}, "5")
+	expect(filter{Match: "d", Tenant: here}, "53")
+	trim := func(keep, limit, want int) {
+		t.Helper()
+		update(t, store, func(tx imprint.Tx) error {
+			got, err := tx.TrimAttemptAliases(keep, limit)
+			if got != want {
+				t.Errorf("keeping %d, by %d: trimmed %d aliases, want %d", keep, limit, got, want)
+			}
+			return err
+		})
+	}
+	trim(-1, 10, 2) // those of the fold that is older than any attempt
+	trim(2, 0, 0)
+	trim(2, 10, 1)
+	expect(filter{Match: "a"}, "2")
+	trim(-1, 10, 0)
+	update(t, store, func(tx imprint.Tx) error {
+		_, err := tx.TrimAttempts(instant.Add(time.Hour), 0, 10)
+		return err
+	})
+	trim(100, 1, 1)
+	trim(100, 10, 1)
+	trim(0, 10, 0)
+}
+
 func testEvents(t *testing.T, h Harness) {
 	store := mustOpen(t, h)
 	event := func(id string) imprint.Event {

@@ -11,12 +11,14 @@ import (
 	"github.com/imprint-iot/imprint"
 )
 
-const attemptColumns = "id, tenant, at, certificate_id, serial, thing, client_id, address, body"
+const attemptColumns = "id, tenant, at, certificate_id, serial, thing, client_id, address, fold, body"
 
 const attemptKind keyKind = "Ns"
 
 var putAttempt = upsert("attempts", 1,
-	"id", "tenant", "at", "certificate_id", "serial", "thing", "client_id", "address", "ip", "failed", "known", "body")
+	"id", "tenant", "at", "certificate_id", "serial", "thing", "client_id", "address", "ip", "failed", "known", "fold", "body")
+
+var putAttemptAlias = upsert("attempt_aliases", 2, "word", "tenant", "fold") + " WHERE attempt_aliases.fold <> excluded.fold"
 
 // updateAttempt replaces what is in no index.
 const updateAttempt = "UPDATE attempts SET at = $2, body = $3 WHERE id = $1"
@@ -32,17 +34,18 @@ type attemptIndex struct {
 	address     string
 	failed      bool
 	known       bool // see attemptKnown
+	fold        string
 }
 
 func indexOfAttempt(a *imprint.Attempt) attemptIndex {
-	return attemptIndex{a.ID, a.Tenant, a.CertificateID, a.Serial, a.Thing, a.ClientID, a.Address, attemptFailed(a), attemptKnown(a)}
+	return attemptIndex{a.ID, a.Tenant, a.CertificateID, a.Serial, a.Thing, a.ClientID, a.Address, attemptFailed(a), attemptKnown(a), a.Fold}
 }
 
 func scanAttempt(t *Tx, r Rows, a *imprint.Attempt) error {
 	var tenant, text string
 	var at int64
 	err := r.Scan(&a.ID, &tenant, &at, (*string)(&a.CertificateID), &a.Serial, (*string)(&a.Thing),
-		(*string)(&a.ClientID), &a.Address, &text)
+		(*string)(&a.ClientID), &a.Address, &a.Fold, &text)
 	if err != nil {
 		return err
 	}
@@ -59,8 +62,9 @@ func scanAttempt(t *Tx, r Rows, a *imprint.Attempt) error {
 	a.SNI, a.ALPN, a.TLSVersion, a.Subject = body.SNI, body.ALPN, body.TLS, body.Subject
 	a.Outcome, a.Code, a.Steps = body.Outcome, body.Code, body.readSteps(a.At)
 	if body.Repeats != 0 {
-		a.Repeats, a.LastAt = body.Repeats, readTime(body.LastAt)
+		a.Repeats, a.FirstAt = body.Repeats, readTime(body.FirstAt)
 	}
+	a.Devices, a.Sample = body.Devices, body.Sample
 	return nil
 }
 
@@ -79,9 +83,9 @@ func (t *Tx) Attempt(id string) (imprint.Attempt, error) {
 // PutAttempt implements imprint.TraceWriter.
 func (t *Tx) PutAttempt(a imprint.Attempt) error {
 	body := attemptBody{SNI: a.SNI, ALPN: a.ALPN, TLS: a.TLSVersion, Subject: a.Subject,
-		Outcome: a.Outcome, Code: a.Code}
+		Outcome: a.Outcome, Code: a.Code, Devices: a.Devices, Sample: a.Sample}
 	if a.Repeats != 0 {
-		body.Repeats, body.LastAt = a.Repeats, millis(a.LastAt)
+		body.Repeats, body.FirstAt = a.Repeats, millis(a.FirstAt)
 	}
 	body.writeSteps(readTime(millis(a.At)), a.Steps)
 	if !a.EndedAt.IsZero() {
@@ -99,12 +103,24 @@ func (t *Tx) PutAttempt(a imprint.Attempt) error {
 		}
 	}
 	_, err = t.exec(putAttempt, a.ID, t.in(a.Tenant), millis(a.At), string(a.CertificateID), a.Serial, string(a.Thing),
-		string(a.ClientID), a.Address, a.Host(), flag(index.failed), flag(index.known), string(text))
+		string(a.ClientID), a.Address, a.Host(), flag(index.failed), flag(index.known), a.Fold, string(text))
 	if err != nil {
 		return err
 	}
 	t.lastAttempt = index
 	return nil
+}
+
+// DeleteAttempt implements imprint.TraceWriter.
+func (t *Tx) DeleteAttempt(id string) error {
+	_, err := t.exec("DELETE FROM attempts WHERE id = $1", id)
+	return err
+}
+
+// PutAttemptAlias implements imprint.TraceWriter.
+func (t *Tx) PutAttemptAlias(a imprint.AttemptAlias) error {
+	_, err := t.exec(putAttemptAlias, a.Word, t.in(a.Tenant), a.Fold)
+	return err
 }
 
 // attemptFailed says what AttemptFilter.FailedOnly selects: a refused device,
@@ -150,6 +166,9 @@ func (t *Tx) Attempts(f imprint.AttemptFilter, p imprint.Page) ([]imprint.Attemp
 	}
 	if f.Match != "" {
 		q.certificates, err = t.behind(f)
+		if err == nil {
+			q.folds, err = t.folds(f)
+		}
 		if err != nil {
 			return nil, "", err
 		}
@@ -181,6 +200,8 @@ type attemptQuery struct {
 	from      string
 	// certificates are those whose thing or serial number the match is.
 	certificates []imprint.CertificateID
+	// folds are those that the match is an alias of.
+	folds []string
 
 	args []any
 }
@@ -200,6 +221,24 @@ func (t *Tx) behind(f imprint.AttemptFilter) ([]imprint.CertificateID, error) {
 	serials, err := all(t, scan, "SELECT id FROM certificates WHERE serial = $1 AND serial <> '' AND tenant = $2 LIMIT $3",
 		f.Match, t.in(f.Tenant), int64(maxBehind))
 	return append(things, serials...), err
+}
+
+// maxAliased bounds the tenants in which one word leads to a fold.
+const maxAliased = 10
+
+// folds gives the folds that the match is an alias of.
+func (t *Tx) folds(f imprint.AttemptFilter) ([]string, error) {
+	scan := func(_ *Tx, r Rows, fold *string) error { return r.Scan(fold) }
+	if f.Tenant == (imprint.Tenant{}) {
+		return all(t, scan, "SELECT fold FROM attempt_aliases WHERE word = $1 LIMIT $2", f.Match, int64(maxAliased))
+	}
+	const inTenant = "SELECT fold FROM attempt_aliases WHERE word = $1 AND tenant = $2"
+	found, err := all(t, scan, inTenant, f.Match, t.in(f.Tenant))
+	if err != nil || !f.Unassigned {
+		return found, err
+	}
+	more, err := all(t, scan, inTenant, f.Match, t.in(imprint.Tenant{}))
+	return append(found, more...), err
 }
 
 func (q *attemptQuery) arg(value any) string {
@@ -247,7 +286,7 @@ func (q *attemptQuery) build(t *Tx, limit int) (string, []any) {
 // matches gives a condition for each column that the match may stand in.
 func (q *attemptQuery) matches() []string {
 	match := q.arg(q.filter.Match)
-	selections := make([]string, 0, 7)
+	selections := make([]string, 0, 8)
 	selections = append(selections, "id = "+match)
 	for _, column := range []string{"certificate_id", "serial", "thing", "client_id"} {
 		selections = append(selections, column+" = "+match+" AND "+column+" <> ''")
@@ -258,6 +297,9 @@ func (q *attemptQuery) matches() []string {
 	selections[4] += " AND client_id <> thing"
 	for _, id := range q.certificates {
 		selections = append(selections, "certificate_id = "+q.arg(string(id))+" AND certificate_id <> '' AND known = 1 AND "+match+" IN (thing, serial)")
+	}
+	for _, fold := range q.folds {
+		selections = append(selections, "fold = "+q.arg(fold)+" AND fold <> ''")
 	}
 	address := "ip = " + q.arg(imprint.HostOf(q.filter.Match)) + " AND ip <> ''"
 	_, _, err := net.SplitHostPort(q.filter.Match)
@@ -322,5 +364,39 @@ func (t *Tx) TrimAttempts(before time.Time, keep, limit int) (int, error) {
 		return int(old), nil
 	}
 	over, err := t.exec("DELETE FROM attempts WHERE id IN (SELECT id FROM attempts ORDER BY id LIMIT $1)", excess)
+	return int(old + over), err
+}
+
+// TrimAttemptAliases implements imprint.TraceWriter. A fold has the id of its first
+// attempt and sorts as that; the aliases of one that is about to be trimmed go a few
+// minutes before it.
+func (t *Tx) TrimAttemptAliases(keep, limit int) (int, error) {
+	if limit < 1 {
+		return 0, nil
+	}
+	limit = min(limit, maxPage)
+	const remove = "DELETE FROM attempt_aliases WHERE (word, tenant) IN (SELECT word, tenant FROM attempt_aliases "
+	oldest, found, err := first(t, func(_ *Tx, r Rows, id *string) error { return r.Scan(id) }, "SELECT id FROM attempts ORDER BY id LIMIT 1")
+	if err != nil {
+		return 0, err
+	}
+	var old int64
+	if found {
+		old, err = t.exec(remove+"WHERE fold < $1 ORDER BY fold LIMIT $2)", oldest, int64(limit))
+	} else {
+		old, err = t.exec(remove+"ORDER BY fold LIMIT $1)", int64(limit))
+	}
+	if err != nil || keep < 0 || int(old) >= limit {
+		return int(old), err
+	}
+	count, _, err := first(t, func(_ *Tx, r Rows, n *int64) error { return r.Scan(n) }, "SELECT count(*) FROM (SELECT fold FROM attempt_aliases ORDER BY fold LIMIT $1) AS oldest", int64(keep)+int64(limit))
+	if err != nil {
+		return int(old), err
+	}
+	excess := min(count-int64(keep), int64(limit)-old)
+	if excess <= 0 {
+		return int(old), nil
+	}
+	over, err := t.exec(remove+"ORDER BY fold LIMIT $1)", excess)
 	return int(old + over), err
 }

@@ -17,7 +17,9 @@ type attemptBody struct {
 	Code    imprint.Code    `json:"code,omitempty"`
 	Log     []loggedStep    `json:"log,omitempty"`
 	Repeats int             `json:"again,omitempty"`
-	LastAt  int64           `json:"last,omitempty"` // milliseconds, when Repeats isn't 0
+	FirstAt int64           `json:"first,omitempty"` // milliseconds, when Repeats isn't 0
+	Devices int             `json:"devices,omitempty"`
+	Sample  []string        `json:"sample,omitempty"`
 	// Steps hold them instead where one isn't near the attempt's time.
 	Steps []imprint.Step `json:"steps,omitempty"`
 }

@@ -1,0 +1,98 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/imprint-iot/imprint/awsapi/client"
+)
+
+// TestFollowShowsWhateverIsNew ensures that who watches a device sees each time that it
+// comes, also where its attempts are counted together, what it is refused while it is
+// on, and its end; and nothing twice.
+func TestFollowShowsWhateverIsNew(t *testing.T) {
+	t.Parallel()
+	failed := step{Name: "policy.subscribe", Verdict: "failed", Code: "SubscribeDenied"}
+	refused := func(id string, repeats int) attempt {
+		return attempt{ID: id, Outcome: "refused", Code: "CAInactive", Repeats: repeats}
+	}
+	// What the server has each time it is asked, newest first.
+	answers := [][]attempt{
+		{refused("1", 0)},
+		{refused("1", 0)},
+		{refused("2", 0), refused("1", 0)},
+		{refused("3", 1), refused("1", 0)},
+		{refused("6", 4), refused("1", 0)},
+		{refused("6", 5), refused("1", 0)}, // counted with one that is the latest yet
+		{{ID: "7", Outcome: "connected"}, refused("6", 5)},
+		{{ID: "7", Outcome: "connected", Steps: []step{failed}}, refused("6", 5)},
+		{{ID: "7", Outcome: "connected", Steps: []step{failed, failed}}, refused("6", 5)},
+		{{ID: "7", Outcome: "closed", Code: "ClientDisconnect", Steps: []step{failed, failed}}, refused("6", 5)},
+		nil,
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	asked := 0
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		list := answers[min(asked, len(answers)-1)]
+		asked++
+		if asked > len(answers) {
+			cancel()
+		}
+		_ = json.NewEncoder(w).Encode(map[string]any{"attempts": list})
+	}))
+	defer server.Close()
+	c, err := client.New(client.Config{Endpoint: server.URL, KeyID: "a", Secret: "b", Region: "us-east-1", HTTPClient: http.DefaultClient})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	err = followAttempts(ctx, c, query{match: "device"}, printerFor(&out, false, false))
+	if err != nil && ctx.Err() == nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for line := range strings.Lines(out.String()) {
+		got = append(got, strings.Join(strings.Fields(line)[2:], " "))
+	}
+	want := []string{
+		"refused CAInactive", "refused CAInactive", "refused CAInactive (+1)", "refused CAInactive (+4)", "refused CAInactive (+5)",
+		"connected", "connected SubscribeDenied", "connected SubscribeDenied", "closed ClientDisconnect SubscribeDenied",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+// TestWhatAFunctionLogsStaysInItsColumn ensures that line ends, tabs and escapes in a
+// step's words neither end the table's columns nor reach the terminal.
+func TestWhatAFunctionLogsStaysInItsColumn(t *testing.T) {
+	t.Parallel()
+	var out strings.Builder
+	err := printAttempt(&out, attempt{ID: "1", Began: 1, Outcome: "refused", Steps: []step{
+		{At: 1.001, Name: "claim.request", Verdict: "ok", Detail: "a"},
+		{At: 1.002, Name: "function.log", Verdict: "info", Detail: "START\n\x1b[2Jone\ttwo\r\nEND\n"},
+		{At: 1.003, Name: "claim.hook", Verdict: "failed", Detail: "denied", Fix: "type\nthis"},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{
+		"  +1.0 ms  claim.request  ok      a",
+		"  +2.0 ms  function.log           START",
+		"                                  [2Jone two",
+		"                                  END",
+		"  +3.0 ms  claim.hook     FAILED  denied",
+		"                                  -> type",
+		"                                  this",
+	}
+	got := strings.Split(strings.TrimRight(out.String(), "\n"), "\n")[1:]
+	if !slices.Equal(got, want) {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
