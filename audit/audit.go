@@ -38,6 +38,11 @@ type Options struct {
 	Revocations string
 	// Flush writes what of the trace isn't in the store yet; nil: all is.
 	Flush func(context.Context) error
+	// Sharing gives the clients that are connected at this moment with a certificate
+	// that others of the tenant are connected with, too, those of one certificate one
+	// after another: of at most a number of certificates, and of each at most as many
+	// clients. Nil: nobody is connected.
+	Sharing func(ctx context.Context, tenant imprint.Tenant, certificates, clients int) []imprint.LiveClient
 	// Logging says why attempts aren't recorded as they should be, and what to type;
 	// nil, and empty: they are.
 	Logging func() (reason, mitigation string)

@@ -70,6 +70,10 @@ func (b *Broker) enter(a arrival) (before departure, err error) {
 		r.byCert[c.certificate] = make(map[*connection]struct{}, 1)
 	}
 	r.byCert[c.certificate][c] = struct{}{}
+	c.since = now.UnixNano()
+	if len(r.byCert[c.certificate]) == 2 {
+		r.crowded[c.certificate] = struct{}{}
+	}
 	b.count.connected.Add(1)
 	c.entered = true
 	return before, nil

@@ -69,6 +69,7 @@ type connection struct {
 	reasons         bool          // the client wants reason strings
 	id              string        // session identifier of the lifecycle events
 	presenceVersion int64
+	since           int64 // when it entered the realm, in nanoseconds of Unix time
 
 	// own is the session that ends with this connection, unless session is a
 	// stored one.

@@ -3,6 +3,8 @@ package broker_test
 import (
 	"context"
 	"encoding/json"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -246,4 +248,28 @@ func TestClientsThatAreGoneAreRememberedUpToABound(t *testing.T) {
 	if got := h.broker.RememberedClients(first, most+most/10); got > most+1 {
 		t.Errorf("remembered clients: got %d, want %d at most", got, most+1)
 	}
+}
+
+// Who shares a certificate with others is told at once, and no longer than that.
+func TestSharingNamesClientsOfOneCertificate(t *testing.T) {
+	bothVersions(t, broker.Options{}, func(h *house, v mqtt.Version) {
+		shared, alone := h.register(first, allowAll), h.register(first, allowAll)
+		h.on(first, alone, v, connectAs("alone"))
+		one := h.on(first, shared, v, connectAs("one"))
+		if got := h.broker.Sharing(first, 10, 10); len(got) != 0 {
+			t.Errorf("got %+v, want nobody", got)
+		}
+		h.on(first, shared, v, connectAs("two"))
+		got := h.broker.Sharing(first, 10, 10)
+		slices.SortFunc(got, func(a, b imprint.LiveClient) int { return strings.Compare(string(a.ClientID), string(b.ClientID)) })
+		if len(got) != 2 || got[0].ClientID != "one" || got[1].ClientID != "two" || got[0].Certificate != shared || got[0].KeepAlive == 0 || got[0].Since.IsZero() || got[0].Host == "" {
+			t.Errorf("got %+v, want one and two", got)
+		}
+		if few, others := h.broker.Sharing(first, 10, 1), h.broker.Sharing(second, 10, 10); len(few) != 1 || len(others) != 0 {
+			t.Errorf("got %+v of at most one, and %+v of another tenant", few, others)
+		}
+		one.send(&mqtt.Disconnect{})
+		one.closed()
+		h.eventually("nobody shares a certificate", func() bool { return len(h.broker.Sharing(first, 10, 10)) == 0 })
+	})
 }

@@ -26,6 +26,7 @@ type realm struct {
 	ending    map[imprint.ClientID][]*session
 	endings   int // the number of those
 	byCert    map[imprint.CertificateID]map[*connection]struct{}
+	crowded   map[imprint.CertificateID]struct{} // those of byCert with several connections
 	presence  map[imprint.ClientID]*presence
 	stored    int                  // sessions that outlive their connections
 	retained  map[string]time.Time // topics with a retained message, and when it expires; zero: never
@@ -76,7 +77,7 @@ func (b *Broker) realm(t imprint.Tenant) *realm {
 	r = &realm{
 		tenant: t, clientARN: t.ARN("client/"), topicARN: t.ARN("topic/"), filterARN: t.ARN("topicfilter/"),
 		sessions: map[imprint.ClientID]*session{}, ending: map[imprint.ClientID][]*session{},
-		byCert:   map[imprint.CertificateID]map[*connection]struct{}{},
+		byCert: map[imprint.CertificateID]map[*connection]struct{}{}, crowded: map[imprint.CertificateID]struct{}{},
 		presence: map[imprint.ClientID]*presence{}, retained: map[string]time.Time{}, restored: map[string]queue{}, groups: map[int64]*shareGroup{},
 	}
 	r.topics.parents = b.opts.StandardParentMatch
@@ -124,8 +125,11 @@ func (b *Broker) leave(c *connection) {
 		p.idleSince = now // the session ended with the connection
 	}
 	delete(r.byCert[c.certificate], c)
-	if len(r.byCert[c.certificate]) == 0 {
+	switch len(r.byCert[c.certificate]) {
+	case 0:
 		delete(r.byCert, c.certificate)
+	case 1:
+		delete(r.crowded, c.certificate)
 	}
 	b.count.connected.Add(-1)
 }

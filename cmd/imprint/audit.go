@@ -87,7 +87,7 @@ func (s *server) openAudit(ctx context.Context) error {
 	}
 	auditor, err := audit.New(ctx, s.store, s.clock, audit.Options{
 		Concurrent: s.config.AuditConcurrency, Rest: rest, MaxFindings: s.config.AuditFindings, Keep: s.config.AuditRetention,
-		Pending: s.config.AuditPending, Revocations: dir, Flush: s.trace.Flush, Logging: s.config.lacksLogging, Logger: s.logger,
+		Pending: s.config.AuditPending, Revocations: dir, Flush: s.trace.Flush, Sharing: s.sharing, Logging: s.config.lacksLogging, Logger: s.logger,
 	})
 	if err != nil {
 		return err
@@ -95,6 +95,17 @@ func (s *server) openAudit(ctx context.Context) error {
 	s.audit = auditor
 	s.closeLater(auditor.Close)
 	return nil
+}
+
+// sharing asks the broker who is connected. An interrupted audit goes on before there
+// is one.
+func (s *server) sharing(ctx context.Context, tenant imprint.Tenant, certificates, clients int) []imprint.LiveClient {
+	select {
+	case <-s.wired:
+		return s.broker.Sharing(tenant, certificates, clients)
+	case <-ctx.Done():
+		return nil
+	}
 }
 
 // leastTrace is how long, and leastAttempts how many, attempts must be kept for a
