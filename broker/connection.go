@@ -137,6 +137,11 @@ func (b *Broker) Serve(ctx context.Context, conn net.Conn, peer Peer) {
 	// of the connection may stay behind then.
 	defer c.forget()
 	defer c.payOwed()
+	if in.goodbyeFirst(ctx) {
+		c.peer.Rec.Info("mqtt.connect", "the client said DISCONNECT instead of CONNECT: it came to look at the handshake alone, as imprint doctor does")
+		c.peer.Rec.End(imprint.OutcomeClosed, imprint.CodeClientDisconnect)
+		return
+	}
 	err := c.connect(ctx, in)
 	if err != nil {
 		b.count.refused.Add(1)

@@ -273,3 +273,30 @@ func TestSharingNamesClientsOfOneCertificate(t *testing.T) {
 		h.eventually("nobody shares a certificate", func() bool { return len(h.broker.Sharing(first, 10, 10)) == 0 })
 	})
 }
+
+// Who says DISCONNECT before CONNECT came for the handshake alone: no attempt failed.
+// What else comes first is refused as ever, in the time that there is for CONNECT.
+func TestAGoodbyeBeforeCONNECTIsNoFailure(t *testing.T) {
+	h := newHouse(t, broker.Options{ConnectTimeout: 200 * time.Millisecond})
+	id := h.register(first, allowAll)
+	c := h.door(first, id, mqtt.V311)
+	c.send(&mqtt.Disconnect{})
+	c.closed()
+	if a := c.ended(imprint.CodeClientDisconnect); a.Outcome != imprint.OutcomeClosed || len(a.Steps) == 0 || a.Steps[len(a.Steps)-1].Verdict == imprint.VerdictFailed {
+		t.Errorf("got %+v, want an attempt that didn't fail", a)
+	}
+	if n := h.broker.Refusals()[imprint.CodeClientDisconnect]; n != 0 {
+		t.Errorf("got %d refusals, want none", n)
+	}
+	for bytes, code := range map[string]imprint.Code{"": imprint.CodeConnectTimeout, "\xe0": imprint.CodeConnectTimeout, "\xe0\x01\x00": imprint.CodeProtocolViolation, "\xc0\x00": imprint.CodeProtocolViolation} {
+		c = h.door(first, id, mqtt.V311)
+		if bytes != "" {
+			c.write([]byte(bytes))
+		}
+		c.closed()
+		c.ended(code)
+	}
+	c = h.door(first, id, mqtt.V311)
+	_ = c.conn.Close()
+	c.ended(imprint.CodeConnectionLost)
+}
