@@ -92,8 +92,8 @@ func (w *walk) policy(tx imprint.ReadTx, p imprint.Policy) error {
 		requests = everyone[1:]
 	}
 	wide := w.reaches(policy.Compile(policy.Named{Name: string(p.Name), Doc: doc}), requests)
-	if len(wide) == 0 || !w.wants(PolicyOverlyPermissive) {
-		return nil
+	if len(wide) == 0 || !w.wants(PolicyOverlyPermissive) || w.foundOf(ClaimPolicyTooWide, policyVersion(version)) {
+		return nil // or it was found as the policy of a claim, which says more
 	}
 	related, err := w.targets(tx, p.Name)
 	if err != nil {

@@ -284,6 +284,12 @@ func (w *walk) find(check imprint.AuditCheck, f flaw) {
 	})
 }
 
+// foundOf says whether a check has a finding about a resource.
+func (w *walk) foundOf(check imprint.AuditCheck, resource imprint.AuditResource) bool {
+	_, found := w.found[findingID(w.task.ID, check, resource)]
+	return found
+}
+
 func findingID(task string, check imprint.AuditCheck, r imprint.AuditResource) string {
 	sum := sha256.Sum256([]byte(task + "\n" + string(check) + "\n" + r.Key()))
 	return hex.EncodeToString(sum[:16])
