@@ -82,6 +82,10 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
+// MaxSuppressions is how many suppressions a tenant may have: an audit has them in
+// memory.
+const MaxSuppressions = 10_000
+
 // MaxRunning is how many audits of one tenant may be in progress.
 const MaxRunning = 10
 
@@ -322,6 +326,6 @@ func (t *tally) ran(tenant imprint.Tenant, run imprint.AuditRun) {
 	if t.last[tenant] == nil {
 		t.last[tenant] = map[imprint.AuditCheck]int64{}
 	}
-	t.last[tenant][run.Check] = run.NonCompliant
-	t.findings[d.Severity] += uint64(run.NonCompliant)
+	t.last[tenant][run.Check] = run.NonCompliant - run.Suppressed
+	t.findings[d.Severity] += uint64(run.NonCompliant - run.Suppressed)
 }

@@ -209,6 +209,7 @@ type auditRun struct {
 	Status       string `json:"checkRunStatus"`
 	Resources    int64  `json:"totalResourcesCount"`
 	NonCompliant int64  `json:"nonCompliantResourcesCount"`
+	Suppressed   int64  `json:"suppressedNonCompliantResourcesCount"`
 	ErrorCode    string `json:"errorCode,omitempty"`
 	Message      string `json:"message,omitempty"`
 }
@@ -304,7 +305,7 @@ func runAudit(ctx context.Context, c *client.Client, checks []string) (*auditRep
 // fetchFindings gives what an audit found, the gravest first.
 func fetchFindings(ctx context.Context, c *client.Client, task string) ([]auditFindingReport, error) {
 	all := []auditFindingReport{}
-	body := map[string]any{"taskId": task, "maxResults": 250}
+	body := map[string]any{"taskId": task, "maxResults": 250, "listSuppressedFindings": false}
 	for {
 		var page struct {
 			Findings  []auditFindingReport `json:"findings"`
@@ -355,7 +356,14 @@ func (r *auditReport) print(w io.Writer) error {
 			}
 		}
 	}
-	_, err := fmt.Fprintf(w, "audit %s %s: %d check(s), %d finding(s)\n", r.TaskID, r.Status, len(r.Checks), len(r.Findings))
+	known, suppressed := "", int64(0)
+	for _, run := range r.Checks {
+		suppressed += run.Suppressed
+	}
+	if suppressed > 0 {
+		known = fmt.Sprintf(", %d suppressed", suppressed)
+	}
+	_, err := fmt.Fprintf(w, "audit %s %s: %d check(s), %d finding(s)%s\n", r.TaskID, r.Status, len(r.Checks), len(r.Findings), known)
 	return err
 }
 
