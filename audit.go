@@ -54,7 +54,9 @@ type AuditRun struct {
 	ThresholdDays int   `json:"days,omitempty"`
 	Resources     int64 `json:"resources,omitempty"`    // looked at
 	NonCompliant  int64 `json:"nonCompliant,omitempty"` // of these
-	// Findings is how many of those are kept as findings: no more than the server
+	// Suppressed is how many of those somebody said are known.
+	Suppressed int64 `json:"suppressed,omitempty"`
+	// Findings is how many of NonCompliant are kept as findings: no more than the server
 	// keeps of one check.
 	Findings int64  `json:"findings,omitempty"`
 	Code     string `json:"code,omitempty"` // of a failed one
@@ -149,6 +151,24 @@ type AuditFinding struct {
 	Related       []AuditResource
 	Code, Reason  string
 	Mitigation    string
+	Suppressed    bool
+}
+
+// AuditSuppression says that what a check finds about a resource is known, and no
+// longer to be told.
+type AuditSuppression struct {
+	Tenant      Tenant
+	Check       AuditCheck
+	Resource    AuditResource // its Info is nobody's
+	ExpiresAt   time.Time     // zero: never
+	Description string
+	Token       string // of the request that made it
+	CreatedAt   time.Time
+}
+
+// Holds says whether the suppression is in force.
+func (s AuditSuppression) Holds(now time.Time) bool {
+	return s.ExpiresAt.IsZero() || now.Before(s.ExpiresAt)
 }
 
 // AuditCheckSetting is what a tenant set for a check.
@@ -282,6 +302,14 @@ type AuditFindingFilter struct {
 	From, To time.Time
 	Check    AuditCheck // empty: all
 	Resource string     // the Key of one; empty: all
+	// Suppressed selects those that are suppressed, or those that aren't; nil: all.
+	Suppressed *bool
+}
+
+// AuditSuppressionFilter selects suppressions; empty members select all.
+type AuditSuppressionFilter struct {
+	Check    AuditCheck
+	Resource string // the Key of one
 }
 
 // AuditReader reads audits. A limit under 1 gives no rows; one over 10,000 is
@@ -297,6 +325,9 @@ type AuditReader interface {
 	RunningAuditTasks() ([]AuditTask, error)
 	AuditFinding(t Tenant, id string) (AuditFinding, error)
 	AuditFindings(Tenant, AuditFindingFilter, Page) ([]AuditFinding, string, error)
+	AuditSuppression(t Tenant, check AuditCheck, resource string) (AuditSuppression, error)
+	// AuditSuppressions lists by expiration, those that don't expire last.
+	AuditSuppressions(Tenant, AuditSuppressionFilter, Page) ([]AuditSuppression, string, error)
 	ScheduledAudit(t Tenant, name string) (ScheduledAudit, error)
 	ScheduledAudits(Tenant, Page) ([]ScheduledAudit, string, error) // by name
 	// ScheduledAuditsDue lists those of all tenants whose NextAt isn't after a time,
@@ -317,6 +348,8 @@ type AuditWriter interface {
 	// DeleteAuditFindings deletes findings of a task, of one check or, when that is
 	// empty, of all, at most limit, and says how many.
 	DeleteAuditFindings(t Tenant, task string, check AuditCheck, limit int) (int, error)
+	PutAuditSuppression(AuditSuppression) error
+	DeleteAuditSuppression(t Tenant, check AuditCheck, resource string) error
 	PutScheduledAudit(ScheduledAudit) error
 	DeleteScheduledAudit(t Tenant, name string) error
 }

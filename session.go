@@ -30,6 +30,17 @@ type Session struct {
 	CreatedAt time.Time
 }
 
+// LiveClient is a client that is connected.
+type LiveClient struct {
+	ClientID    ClientID
+	Certificate CertificateID
+	Host        string    // the peer's address
+	Since       time.Time // when it came in
+	// KeepAlive is how often it says at least that it is there: the server ends its
+	// connection after one and a half of it without a word.
+	KeepAlive time.Duration
+}
+
 // SessionSubscription is one topic filter of a Session.
 type SessionSubscription struct {
 	Session int64 // Session.Key

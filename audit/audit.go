@@ -39,6 +39,11 @@ type Options struct {
 	Revocations string
 	// Flush writes what of the trace isn't in the store yet; nil: all is.
 	Flush func(context.Context) error
+	// Sharing gives the clients that are connected at this moment with a certificate
+	// that others of the tenant are connected with, too, those of one certificate one
+	// after another: of at most a number of certificates, and of each at most as many
+	// clients. Nil: nobody is connected.
+	Sharing func(ctx context.Context, tenant imprint.Tenant, certificates, clients int) []imprint.LiveClient
 	// Logging says why attempts aren't recorded as they should be, and what to type;
 	// nil, and empty: they are.
 	Logging func() (reason, mitigation string)
@@ -77,6 +82,10 @@ func (o Options) withDefaults() Options {
 	}
 	return o
 }
+
+// MaxSuppressions is how many suppressions a tenant may have: an audit has them in
+// memory.
+const MaxSuppressions = 10_000
 
 // MaxRunning is how many audits of one tenant may be in progress.
 const MaxRunning = 10
@@ -300,6 +309,6 @@ func (t *tally) ran(tenant imprint.Tenant, run imprint.AuditRun) {
 	if t.last[tenant] == nil {
 		t.last[tenant] = map[imprint.AuditCheck]int64{}
 	}
-	t.last[tenant][run.Check] = run.NonCompliant
-	t.findings[d.Severity] += uint64(run.NonCompliant)
+	t.last[tenant][run.Check] = run.NonCompliant - run.Suppressed
+	t.findings[d.Severity] += uint64(run.NonCompliant - run.Suppressed)
 }

@@ -92,8 +92,8 @@ func (w *walk) policy(tx imprint.ReadTx, p imprint.Policy) error {
 		requests = everyone[1:]
 	}
 	wide := w.reaches(policy.Compile(policy.Named{Name: string(p.Name), Doc: doc}), requests)
-	if len(wide) == 0 || !w.wants(PolicyOverlyPermissive) {
-		return nil
+	if len(wide) == 0 || !w.wants(PolicyOverlyPermissive) || w.foundOf(ClaimPolicyTooWide, policyVersion(version)) {
+		return nil // or it was found as the policy of a claim, which says more
 	}
 	related, err := w.targets(tx, p.Name)
 	if err != nil {
@@ -123,12 +123,9 @@ func sentence(words []string) string {
 func (w *walk) narrower(v imprint.PolicyVersion) string {
 	var fixes []string
 	for _, f := range policy.Lint([]byte(v.Document), policy.LintOptions{Region: string(w.tenant.Region), Account: string(w.tenant.Account)}) {
-		switch f.Code {
-		case policy.LintAllowsEverything, policy.LintAllowsAllBut, policy.LintClientForEveryone, policy.LintTopicForEveryone:
-			fix := fmt.Sprintf("%s: %s", f.Member, f.Fix)
-			if len(fixes) < 3 && !slices.Contains(fixes, fix) {
-				fixes = append(fixes, fix)
-			}
+		fix := fmt.Sprintf("%s: %s", f.Member, f.Fix)
+		if f.Code.Wide() && len(fixes) < 3 && !slices.Contains(fixes, fix) {
+			fixes = append(fixes, fix)
 		}
 	}
 	text := fmt.Sprintf("aws iot create-policy-version --policy-name %s --set-as-default --policy-document file://narrower.json", v.Policy)

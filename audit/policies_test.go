@@ -1,6 +1,7 @@
 package audit_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -77,6 +78,35 @@ func TestClaimPoliciesThatAreTooWideAreFound(t *testing.T) {
 		if f.Resource.ID == "news" && (len(f.Related) != 1 || f.Related[0].ID != string(claim.ID)) {
 			t.Errorf("got %+v, want the claim as related resource", f)
 		}
+	}
+}
+
+// What is found as the policy of a claim isn't found once more as that of devices.
+func TestPoliciesAreFoundOnce(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	line := newAuthority(t, "Line", nil)
+	claim := line.leaf("claim")
+	h.certificates(claim)
+	h.put(func(tx imprint.Tx) error { return tx.PutClaimGuard(imprint.ClaimGuard{Tenant: home, Claim: claim.ID}) })
+	h.policyNamed("wide-claim", statements(`"iot:Publish"`, narrow+"topic/$aws/provisioning-templates/line/provision/json", `"iot:Publish"`, narrow+"topic/*"))
+	h.policyNamed("news", statements(`"iot:Subscribe"`, narrow+"topicfilter/*"), claim.ARN())
+	h.policyNamed("device", statements(`"iot:*"`, "*"))
+	a := h.auditor()
+	task := h.await(h.start(a, audit.ClaimPolicyTooWide, audit.PolicyOverlyPermissive).ID)
+	var got []string
+	for _, f := range h.findings(task.ID) {
+		got = append(got, string(f.Check)+" "+f.Resource.ID)
+	}
+	slices.Sort(got)
+	want := []string{string(audit.ClaimPolicyTooWide) + " news", string(audit.ClaimPolicyTooWide) + " wide-claim", string(audit.PolicyOverlyPermissive) + " device"}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	// Without the check of claims they are found all the same.
+	task = h.await(h.start(a, audit.PolicyOverlyPermissive).ID)
+	if n := len(h.findings(task.ID)); n != 3 {
+		t.Errorf("got %d findings of the other check alone, want 3", n)
 	}
 }
 

@@ -65,12 +65,17 @@ type walk struct {
 	// audit that are or will be.
 	pending []imprint.AuditFinding
 	found   map[string]struct{}
+	// suppressed are the tenant's suppressions that hold, by check and resource.
+	suppressed map[string]struct{}
 }
 
 // all runs the stages one after another. A stop of the server leaves the task as it
 // is stored.
 func (w *walk) all() {
 	err := w.reset()
+	if err == nil {
+		err = w.readSuppressions()
+	}
 	for i := range stages {
 		if err != nil {
 			break
@@ -146,7 +151,7 @@ func (w *walk) stage(i int) error {
 // conclude ends a check. What couldn't be looked at must not pass for compliant.
 func (w *walk) conclude(run *imprint.AuditRun) {
 	switch {
-	case run.NonCompliant > 0:
+	case run.NonCompliant > run.Suppressed:
 		run.Status = imprint.AuditRunNonCompliant
 	case run.Code != "":
 		run.Status = imprint.AuditRunFailed
@@ -255,6 +260,10 @@ func (w *walk) find(check imprint.AuditCheck, f flaw) {
 		return
 	}
 	run.NonCompliant++
+	_, suppressed := w.suppressed[string(check)+"\n"+f.resource.Key()]
+	if suppressed {
+		run.Suppressed++
+	}
 	if run.Findings >= int64(w.auditor.opts.MaxFindings) {
 		return
 	}
@@ -270,7 +279,28 @@ func (w *walk) find(check imprint.AuditCheck, f flaw) {
 	w.pending = append(w.pending, imprint.AuditFinding{
 		Tenant: w.tenant, ID: id, Task: w.task.ID, TaskStartedAt: w.task.CreatedAt, Check: check, FoundAt: w.auditor.clock(), Severity: severity,
 		Resource: f.resource, Related: f.related, Code: f.code, Reason: f.reason, Mitigation: f.mitigation,
+		Suppressed: suppressed,
 	})
+}
+
+// readSuppressions takes those that hold when the audit begins.
+func (w *walk) readSuppressions() error {
+	w.suppressed = map[string]struct{}{}
+	return w.pages(func(tx imprint.ReadTx, p imprint.Page) (string, error) {
+		page, next, err := tx.AuditSuppressions(w.tenant, imprint.AuditSuppressionFilter{}, p)
+		for _, s := range page {
+			if s.Holds(w.now) {
+				w.suppressed[string(s.Check)+"\n"+s.Resource.Key()] = struct{}{}
+			}
+		}
+		return next, err
+	})
+}
+
+// foundOf says whether a check has a finding about a resource.
+func (w *walk) foundOf(check imprint.AuditCheck, resource imprint.AuditResource) bool {
+	_, found := w.found[findingID(w.task.ID, check, resource)]
+	return found
 }
 
 func findingID(task string, check imprint.AuditCheck, r imprint.AuditResource) string {

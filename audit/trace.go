@@ -35,6 +35,7 @@ func (w *walk) trace() error {
 	}
 	since := w.now.Add(-w.auditor.opts.Window)
 	clients := map[imprint.ClientID]bool{} // true: some connection was taken over
+	together := newTogether(w.now)
 	revoked := map[imprint.CertificateID]imprint.Attempt{}
 	err := w.pages(func(tx imprint.ReadTx, p imprint.Page) (string, error) {
 		p.Ascending = false
@@ -49,9 +50,16 @@ func (w *walk) trace() error {
 				a.Steps = nil
 				revoked[a.CertificateID] = a
 			}
+			if w.wants(DeviceCertificateShared) {
+				together.visit(a)
+			}
 		}
 		return next, err
 	})
+	if err != nil {
+		return err
+	}
+	err = w.concurrent(together)
 	if err != nil {
 		return err
 	}

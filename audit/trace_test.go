@@ -107,6 +107,86 @@ func TestCertificatesThatDevicesTakeTurnsWithAreFound(t *testing.T) {
 	}
 }
 
+// AWS's own criterion: connections of one certificate that were there at the same
+// time, as the trace has them.
+func TestCertificatesOfConcurrentConnectionsAreFound(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	line := newAuthority(t, "Line", nil)
+	shared, gateway, comesBack, claim, guarded, off := line.leaf("shared"), line.leaf("gateway"), line.leaf("back"), line.leaf("claim"), line.leaf("guarded"), with(line.leaf("off"), status(imprint.CertificateInactive))
+	h.certificates(shared, gateway, comesBack, claim, guarded, off)
+	h.policyNamed("claiming", `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"iot:Publish","Resource":"arn:aws:iot:*:*:topic/$aws/certificates/create/json"}}`, claim.ARN())
+	h.put(func(tx imprint.Tx) error {
+		return tx.PutClaimGuard(imprint.ClaimGuard{Tenant: home, Claim: guarded.ID})
+	})
+	const first, second = "192.0.2.1", "192.0.2.2"
+	on := func(client imprint.ClientID, at, lived time.Duration, c imprint.Certificate, host string, code imprint.Code) {
+		h.visits(client, visit{at, lived, c.ID, "", host, code})
+	}
+	const said, lost = imprint.CodeClientDisconnect, imprint.CodeConnectionLost
+	// One after another; one that was dead when its device came back as another client;
+	// two at once from one address, once; claims, which devices share; a certificate
+	// that is off.
+	on("a-1", 0, time.Minute, shared, first, said)
+	on("a-2", 2*time.Minute, time.Minute, shared, second, said)
+	on("b-1", 0, 5*time.Minute, comesBack, first, lost)
+	on("b-2", time.Minute, 5*time.Minute, comesBack, second, imprint.CodeKeepAliveTimeout)
+	on("c-1", 0, 5*time.Minute, gateway, first, said)
+	on("c-2", time.Minute, 5*time.Minute, gateway, first, said)
+	for n, c := range []imprint.Certificate{claim, guarded, off} {
+		on(imprint.ClientID(fmt.Sprintf("d-%d", n)), 0, 5*time.Minute, c, first, said)
+		on(imprint.ClientID(fmt.Sprintf("e-%d", n)), time.Minute, 5*time.Minute, c, second, said)
+	}
+	h.finds(audit.DeviceCertificateShared, 5)
+
+	const code = "CERTIFICATE_SHARED_BY_MULTIPLE_DEVICES"
+	h.put(func(tx imprint.Tx) error { // it is still on
+		return tx.PutAttempt(imprint.Attempt{ID: fmt.Sprintf("%012d", instant.Add(150*time.Second).Unix()), Tenant: home, At: instant.Add(-30*time.Minute + 150*time.Second), Address: first + ":1",
+			CertificateID: shared.ID, ClientID: "a-3", Outcome: imprint.OutcomeConnected})
+	})
+	found := h.finds(audit.DeviceCertificateShared, 5, device(shared, code))
+	if f := found[0]; len(f.Related) != 2 || f.Related[0].Key() != "CLIENT_ID/a-2" || f.Related[1].Key() != "CLIENT_ID/a-3" ||
+		!strings.Contains(f.Reason, "192.0.2.1") || !strings.Contains(f.Reason, "192.0.2.2") || !strings.Contains(f.Mitigation, "imprint explain "+string(shared.ID)) {
+		t.Errorf("got %+v", f)
+	}
+	// From one address again and again; and a connection that was lost, but too late to
+	// have been dead when the other came.
+	for n := range 2 {
+		on(imprint.ClientID(fmt.Sprintf("c-%d", n+3)), time.Duration(n+2)*time.Minute, 5*time.Minute, gateway, first, said)
+	}
+	on("b-3", -2*time.Hour, 90*time.Minute, comesBack, first, lost)
+	on("b-4", -100*time.Minute, 5*time.Minute, comesBack, second, lost)
+	h.finds(audit.DeviceCertificateShared, 5, device(shared, code), device(gateway, code), device(comesBack, code))
+}
+
+// Who is connected now counts, too, once the older connection can't be a dead one.
+func TestCertificatesOfConnectedClientsAreFound(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	line := newAuthority(t, "Line", nil)
+	shared, comesBack, takenOver := line.leaf("shared"), line.leaf("back"), line.leaf("taken over")
+	h.certificates(shared, comesBack, takenOver)
+	live := func(client imprint.ClientID, c imprint.Certificate, host string, age, keepAlive time.Duration) imprint.LiveClient {
+		return imprint.LiveClient{ClientID: client, Certificate: c.ID, Host: host, Since: instant.Add(-age), KeepAlive: keepAlive}
+	}
+	clients := []imprint.LiveClient{
+		live("b-2", comesBack, "192.0.2.2", time.Minute, time.Second), live("b-1", comesBack, "192.0.2.1", time.Hour, time.Minute),
+		live("c", takenOver, "192.0.2.1", time.Hour, time.Minute), live("c", takenOver, "192.0.2.2", 30*time.Minute, time.Minute),
+	}
+	h.opts.Sharing = func(_ context.Context, tenant imprint.Tenant, certificates, each int) []imprint.LiveClient {
+		if tenant != home || certificates < 1 || each < 2 {
+			t.Errorf("asked for %d clients of %d certificates of %s", each, certificates, tenant)
+		}
+		return clients
+	}
+	h.finds(audit.DeviceCertificateShared, 3)
+	clients = append(clients, live("a-1", shared, "192.0.2.1", time.Hour, time.Minute), live("a-2", shared, "192.0.2.1", 2*time.Minute, time.Hour))
+	found := h.finds(audit.DeviceCertificateShared, 3, device(shared, "CERTIFICATE_SHARED_BY_MULTIPLE_DEVICES"))
+	if !strings.Contains(found[0].Reason, "a-1 and as a-2") {
+		t.Errorf("got %q, want both clients in it", found[0].Reason)
+	}
+}
+
 func TestRevokedCertificatesWhoseDevicesStillComeAreFound(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t)

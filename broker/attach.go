@@ -66,8 +66,12 @@ func (b *Broker) enter(a arrival) (before departure, err error) {
 	before.ending = slices.Clone(r.ending[c.clientID])
 	r.sessions[c.clientID] = s
 	c.presenceVersion = r.nextVersion(c.clientID, now)
-	c.place = len(r.byCert[c.certificate])
+	c.place = int32(len(r.byCert[c.certificate]))
 	r.byCert[c.certificate] = append(r.byCert[c.certificate], c)
+	c.since = now.UnixNano()
+	if len(r.byCert[c.certificate]) == 2 {
+		r.crowded[c.certificate] = struct{}{}
+	}
 	b.count.connected.Add(1)
 	c.entered = true
 	return before, nil

@@ -252,7 +252,7 @@ func (c *connection) accept(ctx context.Context, packet *mqtt.Connect) error {
 		if most := int(packet.Properties.ReceiveMaximum); most > 0 {
 			c.window = min(c.window, most)
 		}
-		c.aliasMaximum = min(int(packet.Properties.TopicAliasMaximum), c.broker.opts.MaxTopicAliases)
+		c.aliasMaximum = int32(min(int(packet.Properties.TopicAliasMaximum), c.broker.opts.MaxTopicAliases))
 		c.describeServer(packet, a.expiry, &connack)
 	}
 	err := c.enter(ctx, a)

@@ -66,10 +66,11 @@ type connection struct {
 	keepAlive       time.Duration // 0 before CONNECT
 	window          int           // QoS 1 messages that the client takes at once
 	maxPacket       int           // largest packet that the client takes; 0: any
-	aliasMaximum    int           // topic aliases that the client takes
+	aliasMaximum    int32         // topic aliases that the client takes
+	place           int32         // in the realm's byCert, guarded by the realm's lock
 	id              string        // session identifier of the lifecycle events
 	presenceVersion int64
-	place           int // in the realm's byCert, guarded by the realm's lock
+	since           int64 // when it entered the realm, in nanoseconds of Unix time
 
 	// own is the session that ends with this connection, unless session is a
 	// stored one.
@@ -158,6 +159,11 @@ func (b *Broker) Serve(ctx context.Context, conn net.Conn, peer Peer) {
 	// of the connection may stay behind then.
 	defer c.forget()
 	defer c.payOwed()
+	if in.goodbyeFirst(ctx) {
+		c.peer.Rec.Info("mqtt.connect", "the client said DISCONNECT instead of CONNECT: it came to look at the handshake alone, as imprint doctor does")
+		c.peer.Rec.End(imprint.OutcomeClosed, imprint.CodeClientDisconnect)
+		return
+	}
 	err := c.connect(ctx, in)
 	if err != nil {
 		b.count.refused.Add(1)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/mqtt"
@@ -133,6 +134,36 @@ func (b *Broker) Disconnect(ctx context.Context, tenant imprint.Tenant, id impri
 		return err
 	}
 	return b.ledger.wait(ctx, change{write: func(imprint.Tx) error { return nil }})
+}
+
+// Sharing gives the clients of certificates that several connections of a tenant have
+// at this moment, the clients of one certificate one after another: of at most a
+// number of certificates, and of each at most as many clients.
+func (b *Broker) Sharing(tenant imprint.Tenant, certificates, clients int) []imprint.LiveClient {
+	b.mu.RLock()
+	r := b.realms[tenant]
+	b.mu.RUnlock()
+	if r == nil {
+		return nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var all []imprint.LiveClient
+	for id := range r.crowded {
+		if certificates--; certificates < 0 {
+			break
+		}
+		left := clients
+		for _, c := range r.byCert[id] {
+			if left--; left < 0 {
+				break
+			}
+			all = append(all, imprint.LiveClient{
+				ClientID: c.clientID, Certificate: id, Host: c.peer.Address.String(), Since: time.Unix(0, c.since), KeepAlive: c.keepAlive,
+			})
+		}
+	}
+	return all
 }
 
 // dismiss ends a connection for an operator and returns when it is gone.

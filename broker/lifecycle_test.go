@@ -3,6 +3,8 @@ package broker_test
 import (
 	"context"
 	"encoding/json"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -246,4 +248,55 @@ func TestClientsThatAreGoneAreRememberedUpToABound(t *testing.T) {
 	if got := h.broker.RememberedClients(first, most+most/10); got > most+1 {
 		t.Errorf("remembered clients: got %d, want %d at most", got, most+1)
 	}
+}
+
+// Who shares a certificate with others is told at once, and no longer than that.
+func TestSharingNamesClientsOfOneCertificate(t *testing.T) {
+	bothVersions(t, broker.Options{}, func(h *house, v mqtt.Version) {
+		shared, alone := h.register(first, allowAll), h.register(first, allowAll)
+		h.on(first, alone, v, connectAs("alone"))
+		one := h.on(first, shared, v, connectAs("one"))
+		if got := h.broker.Sharing(first, 10, 10); len(got) != 0 {
+			t.Errorf("got %+v, want nobody", got)
+		}
+		h.on(first, shared, v, connectAs("two"))
+		got := h.broker.Sharing(first, 10, 10)
+		slices.SortFunc(got, func(a, b imprint.LiveClient) int { return strings.Compare(string(a.ClientID), string(b.ClientID)) })
+		if len(got) != 2 || got[0].ClientID != "one" || got[1].ClientID != "two" || got[0].Certificate != shared || got[0].KeepAlive == 0 || got[0].Since.IsZero() || got[0].Host == "" {
+			t.Errorf("got %+v, want one and two", got)
+		}
+		if few, others := h.broker.Sharing(first, 10, 1), h.broker.Sharing(second, 10, 10); len(few) != 1 || len(others) != 0 {
+			t.Errorf("got %+v of at most one, and %+v of another tenant", few, others)
+		}
+		one.send(&mqtt.Disconnect{})
+		one.closed()
+		h.eventually("nobody shares a certificate", func() bool { return len(h.broker.Sharing(first, 10, 10)) == 0 })
+	})
+}
+
+// Who says DISCONNECT before CONNECT came for the handshake alone: no attempt failed.
+// What else comes first is refused as ever, in the time that there is for CONNECT.
+func TestAGoodbyeBeforeCONNECTIsNoFailure(t *testing.T) {
+	h := newHouse(t, broker.Options{ConnectTimeout: 200 * time.Millisecond})
+	id := h.register(first, allowAll)
+	c := h.door(first, id, mqtt.V311)
+	c.send(&mqtt.Disconnect{})
+	c.closed()
+	if a := c.ended(imprint.CodeClientDisconnect); a.Outcome != imprint.OutcomeClosed || len(a.Steps) == 0 || a.Steps[len(a.Steps)-1].Verdict == imprint.VerdictFailed {
+		t.Errorf("got %+v, want an attempt that didn't fail", a)
+	}
+	if n := h.broker.Refusals()[imprint.CodeClientDisconnect]; n != 0 {
+		t.Errorf("got %d refusals, want none", n)
+	}
+	for bytes, code := range map[string]imprint.Code{"": imprint.CodeConnectTimeout, "\xe0": imprint.CodeConnectTimeout, "\xe0\x01\x00": imprint.CodeProtocolViolation, "\xc0\x00": imprint.CodeProtocolViolation} {
+		c = h.door(first, id, mqtt.V311)
+		if bytes != "" {
+			c.write([]byte(bytes))
+		}
+		c.closed()
+		c.ended(code)
+	}
+	c = h.door(first, id, mqtt.V311)
+	_ = c.conn.Close()
+	c.ended(imprint.CodeConnectionLost)
 }

@@ -146,7 +146,7 @@ func (c *connection) putAliased(p *mqtt.Publish) {
 		return
 	case known:
 		p.Topic = nil
-	case len(c.out.aliases) < c.aliasMaximum:
+	case len(c.out.aliases) < int(c.aliasMaximum):
 		alias = uint16(len(c.out.aliases) + 1)
 		if c.out.aliases == nil {
 			c.out.aliases = make(map[string]uint16, 1)

@@ -16,6 +16,10 @@ type reader struct {
 	buf        []byte // connection.small, or a larger one while it is needed
 	start      int
 	end        int
+	// until is when the packet that goodbyeFirst began to read has to be there, failed
+	// why no more of it could be read.
+	until  time.Time
+	failed error
 }
 
 const largeRead = 16 << 10
@@ -40,12 +44,16 @@ func (r *reader) next(ctx context.Context, limit int, idle time.Duration) (mqtt.
 			if r.end-r.start >= need {
 				body := r.buf[r.start+header.Size : r.start+need]
 				r.start += need
+				r.until = time.Time{}
 				return header, body, nil
 			}
 		}
 		r.connection.settleBatch()
 		if deadline.IsZero() {
 			deadline = time.Now().Add(idle)
+			if !r.until.IsZero() {
+				deadline = r.until
+			}
 		}
 		r.connection.wakeBy(deadline, min(deadlineSlack, idle/8))
 		err = r.fill(ctx, need)
@@ -53,6 +61,28 @@ func (r *reader) next(ctx context.Context, limit int, idle time.Duration) (mqtt.
 			return header, nil, err
 		}
 	}
+}
+
+// goodbyeFirst says whether the first packet is DISCONNECT and nothing else. MQTT wants
+// CONNECT there, so that no client of it does this by mistake: it says that whoever
+// came wanted no more than the handshake, and is gone. Whatever else comes is left to
+// be read.
+func (r *reader) goodbyeFirst(ctx context.Context) bool {
+	bye := [...]byte{byte(mqtt.TypeDisconnect) << 4, 0}
+	timeout := r.connection.broker.opts.ConnectTimeout
+	r.until = time.Now().Add(timeout)
+	r.connection.wakeBy(r.until, min(deadlineSlack, timeout/8))
+	for r.end-r.start < len(bye) {
+		if r.end > r.start && r.buf[r.start] != bye[0] {
+			return false
+		}
+		err := r.fill(ctx, 0)
+		if err != nil {
+			r.failed = err
+			return false
+		}
+	}
+	return [...]byte{r.buf[r.start], r.buf[r.start+1]} == bye
 }
 
 // settleBatch sends what came of the packets that were read so far.
@@ -91,6 +121,9 @@ func (c *connection) wakeBy(deadline time.Time, slack time.Duration) {
 // fill reads more bytes of a packet of need bytes.
 func (r *reader) fill(ctx context.Context, need int) error {
 	c := r.connection
+	if r.failed != nil {
+		return r.failed
+	}
 	r.makeRoom(need)
 	// Who ends the session sets the reason first and the deadline then: one of
 	// the two is seen here.

@@ -26,6 +26,7 @@ type realm struct {
 	ending    map[imprint.ClientID][]*session
 	endings   int // the number of those
 	byCert    map[imprint.CertificateID][]*connection
+	crowded   map[imprint.CertificateID]struct{} // those of byCert with several connections
 	presence  map[imprint.ClientID]*presence
 	stored    int                  // sessions that outlive their connections
 	retained  map[string]time.Time // topics with a retained message, and when it expires; zero: never
@@ -76,7 +77,7 @@ func (b *Broker) realm(t imprint.Tenant) *realm {
 	r = &realm{
 		tenant: t, clientARN: t.ARN("client/"), topicARN: t.ARN("topic/"), filterARN: t.ARN("topicfilter/"),
 		sessions: map[imprint.ClientID]*session{}, ending: map[imprint.ClientID][]*session{},
-		byCert:   map[imprint.CertificateID][]*connection{},
+		byCert: map[imprint.CertificateID][]*connection{}, crowded: map[imprint.CertificateID]struct{}{},
 		presence: map[imprint.ClientID]*presence{}, retained: map[string]time.Time{}, restored: map[string]queue{}, groups: map[int64]*shareGroup{},
 	}
 	r.topics.parents = b.opts.StandardParentMatch
@@ -128,9 +129,13 @@ func (b *Broker) leave(c *connection) {
 	last := len(others) - 1
 	others[c.place], others[last].place = others[last], c.place
 	others[last] = nil
-	if last == 0 {
+	switch last {
+	case 0:
 		delete(r.byCert, c.certificate)
-	} else {
+	case 1:
+		delete(r.crowded, c.certificate)
+		fallthrough
+	default:
 		r.byCert[c.certificate] = others[:last]
 	}
 	b.count.connected.Add(-1)

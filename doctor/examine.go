@@ -58,6 +58,9 @@ type Options struct {
 	Pace time.Duration
 	// Clock is this machine's [time.Now].
 	Clock func() time.Time
+	// ClockAt is host:port of another door of the same server by HTTPS, whose clock is
+	// read instead; empty: none is known.
+	ClockAt string
 	// Getenv reads the environment, for hints about proxies [none is given].
 	Getenv func(string) string
 	// Tell hears of each check when it is made. Nil: nobody.
@@ -174,6 +177,9 @@ type examination struct {
 	protocols  []string
 	main       *outcome // the handshake as the device does it
 	afterwards *finding // what the server said about the certificate behind it
+	// waiting are connections by address that nothing was sent on yet: those of the
+	// check of TCP, of which handshakes are made.
+	waiting map[string]*boundedConn
 
 	// of MQTT
 	lastConnect map[string]time.Time // by client id
@@ -202,6 +208,7 @@ func Examine(ctx context.Context, opts Options) (*Report, error) {
 	if x.network(ctx) && x.tls(ctx) {
 		x.mqtt(ctx)
 	}
+	x.waitNoMore()
 	x.skipRest("", "not reached")
 	x.report.CertificateID, x.report.ClientID = x.id, x.clientID
 	x.report.Healthy = x.report.Count(Failed) == 0

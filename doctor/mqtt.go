@@ -257,7 +257,7 @@ func (x *examination) whyFix() string {
 
 // imprint says whether the server's certificate is one that Imprint made.
 func (x *examination) imprint() bool {
-	return len(x.main.peers) > 0 && strings.HasPrefix(x.main.peers[0].Issuer.CommonName, "Imprint server root")
+	return x.main != nil && len(x.main.peers) > 0 && strings.HasPrefix(x.main.peers[0].Issuer.CommonName, "Imprint server root")
 }
 
 // converse makes the checks of a connection that was accepted.

@@ -160,7 +160,10 @@ func (x *examination) connect(ctx context.Context, four, six []string) {
 				troubles = append(troubles, dialTrouble(address, err))
 				continue
 			}
-			_ = conn.Close()
+			if x.waiting == nil {
+				x.waiting = map[string]*boundedConn{}
+			}
+			x.waiting[address] = conn
 			if x.address == "" {
 				x.address = address
 			}

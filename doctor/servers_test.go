@@ -80,6 +80,13 @@ func TestServersThatAreNone(t *testing.T) {
 		{"HTTP", func(conn net.Conn) { _, _ = io.WriteString(conn, "HTTP/1.1 400 Bad Request\r\n\r\n"); drain(conn) }, false, "tls", doctor.NotTLS, "HTTP"},
 		{"SSH", func(conn net.Conn) { _, _ = io.WriteString(conn, "SSH-2.0-OpenSSH_9.2\r\n"); drain(conn) }, false, "tls", doctor.NotTLS, "SSH"},
 		{"MQTT in the clear", func(conn net.Conn) { _, _ = conn.Write([]byte{0x20, 2, 0, 5}); drain(conn) }, false, "tls", doctor.NotTLS, "MQTT without TLS"},
+		{"MQTT in the clear, which says nothing about TLS", func(conn net.Conn) {
+			first := make([]byte, 16)
+			n, _ := conn.Read(first)
+			if n > 0 && first[0] == 0x10 {
+				_, _ = conn.Write([]byte{0x20, 2, 0, 5})
+			}
+		}, false, "tls", doctor.NotTLS, "port speaks MQTT without TLS"},
 		{"TLS records of rubbish", func(conn net.Conn) {
 			_, _ = conn.Write([]byte{0x16, 3, 3, 0, 4, 2, 0, 0, 0})
 			drain(conn)
@@ -448,7 +455,7 @@ func TestAServerThatGetsSlowIsToldAsSlow(t *testing.T) {
 	d.options.Endpoint = listen(t, func(conn net.Conn) {
 		mu.Lock()
 		n++
-		first := n <= 2 // the check of the port comes before
+		first := n == 1 // that of the check of the port
 		mu.Unlock()
 		if first {
 			conn = tls.Server(conn, config)

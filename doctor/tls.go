@@ -5,8 +5,13 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"io"
+	"net"
+	"strconv"
 	"strings"
 	"time"
+
+	"github.com/imprint-iot/imprint/mqtt"
 )
 
 // hello is what a handshake offers.
@@ -36,6 +41,18 @@ func (o *outcome) close() {
 	}
 }
 
+// leave ends a handshake after which nothing is to be said. To Imprint it says so, by
+// MQTT's DISCONNECT: a connection that ends without a word before CONNECT is a failure
+// there, and the doctor's visits would be the fleet's most frequent ones.
+func (x *examination) leave(o *outcome) {
+	mqttDoor := !x.at.alpnPort() || strings.Contains(o.state.NegotiatedProtocol, "mqtt")
+	if o.conn != nil && mqttDoor && (x.opts.Explain != "" || x.imprint()) {
+		_ = o.conn.SetWriteDeadline(time.Now().Add(x.opts.Timeout))
+		_, _ = o.conn.Write((&mqtt.Disconnect{}).Append(nil, mqtt.V311))
+	}
+	o.close()
+}
+
 // suites are those that devices offer: what crypto/tls takes for secure, and the
 // RSA key exchange that AWS IoT Core still has.
 func suites() []uint16 {
@@ -52,11 +69,17 @@ func suites() []uint16 {
 func (x *examination) handshake(ctx context.Context, address string, h hello) *outcome {
 	o := &outcome{}
 	begun := time.Now()
-	raw, err := x.dial(ctx, address)
-	if err != nil {
-		o.err = err
-		return o
+	raw := x.waiting[address]
+	delete(x.waiting, address)
+	if raw == nil {
+		fresh, err := x.dial(ctx, address)
+		if err != nil {
+			o.err = err
+			return o
+		}
+		raw = fresh
 	}
+	_ = raw.SetDeadline(begun.Add(x.opts.Timeout))
 	o.dialed = true
 	stop := context.AfterFunc(ctx, func() { _ = raw.Close() })
 	defer stop()
@@ -91,6 +114,14 @@ func (x *examination) handshake(ctx context.Context, address string, h hello) *o
 	return o
 }
 
+// waitNoMore closes what nothing was sent on.
+func (x *examination) waitNoMore() {
+	for _, conn := range x.waiting {
+		_ = conn.Close()
+	}
+	clear(x.waiting)
+}
+
 // asDevice is the hello of the device.
 func (x *examination) asDevice() hello {
 	return hello{serverName: x.serverName, protocols: x.protocols, min: tls.VersionTLS12, max: tls.VersionTLS13}
@@ -106,9 +137,10 @@ func (x *examination) tls(ctx context.Context) bool {
 			x.afterwards = x.late()
 		}
 		// Some servers take one connection at a time, or one of a device.
-		o.close()
+		x.leave(o)
 		x.ok(name, "%s, %s, in %.1f ms", tls.VersionName(o.state.Version), tls.CipherSuiteName(o.state.CipherSuite), float64(o.took.Microseconds())/1000)
 	} else {
+		x.waitNoMore()
 		trouble := x.explainMain(ctx, x.tlsTrouble(o))
 		x.tell(trouble.as(name, Failed))
 		if len(o.peers) == 0 {
@@ -120,6 +152,11 @@ func (x *examination) tls(ctx context.Context) bool {
 				x.skipRest("", "the TLS handshake failed")
 				return false
 			}
+		}
+	}
+	if o.err == nil {
+		for address := range x.waiting { // of the other kind of addresses
+			x.leave(x.handshake(ctx, address, x.asDevice()))
 		}
 	}
 	x.checkServer()
@@ -142,20 +179,54 @@ func (x *examination) tls(ctx context.Context) bool {
 	return false
 }
 
-// explainMain offers old versions to a server that takes none of the new ones.
+// explainMain asks a server that says nothing about TLS whether it speaks MQTT
+// without, and offers old versions to one that takes none of the new ones.
 func (x *examination) explainMain(ctx context.Context, trouble *finding) *finding {
+	silent := len(x.main.head) == 0 && (trouble.code == TLSClosed || trouble.code == TLSTimeout)
+	if silent && x.plainMQTT(ctx) {
+		return found(NotTLS, "this port speaks MQTT without TLS: it answered a CONNECT that wasn't encrypted").
+			with("--endpoint %s, or wherever the server speaks MQTT over TLS; with mosquitto: cafile, certfile and keyfile below its listener", net.JoinHostPort(x.at.host, strconv.Itoa(defaultPort)))
+	}
 	if trouble.code != TLSVersionRefused && trouble.code != TLSClosed {
 		return trouble
 	}
 	h := x.asDevice()
 	h.min, h.max = tls.VersionTLS10, tls.VersionTLS11
 	old := x.handshake(ctx, x.address, h)
-	defer old.close()
+	defer x.leave(old)
 	if len(old.peers) > 0 {
 		return found(TLSVersionRefused, "the server speaks nothing newer than TLS 1.1").
 			with("Let the server speak TLS 1.2 or 1.3: with OpenSSL MinProtocol = TLSv1.2")
 	}
 	return trouble
+}
+
+// plainPatience is how long is waited for an answer to a CONNECT without TLS.
+const plainPatience = 3 * time.Second
+
+// plainMQTT says whether the port answers MQTT without TLS. The client id is empty, so
+// that the server makes one up: the device's own is told nobody in the clear, and its
+// connection isn't ended.
+func (x *examination) plainMQTT(ctx context.Context) bool {
+	conn, err := x.dial(ctx, x.address)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = conn.Close() }()
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	defer stop()
+	_ = conn.SetDeadline(time.Now().Add(min(plainPatience, x.opts.Timeout)))
+	_, err = conn.Write((&mqtt.Connect{CleanStart: true, KeepAlive: keepAlive}).Append(nil, mqtt.V311))
+	if err != nil {
+		return false
+	}
+	answer := make([]byte, 4)
+	_, err = io.ReadFull(conn, answer)
+	if err != nil || answer[0] != byte(mqtt.TypeConnack)<<4 || answer[1] != 2 {
+		return false
+	}
+	_, _ = conn.Write((&mqtt.Disconnect{}).Append(nil, mqtt.V311))
+	return true
 }
 
 // lookElsewhere shakes hands without what was refused, to know the server's
@@ -171,7 +242,7 @@ func (x *examination) lookElsewhere(ctx context.Context, refused Code) {
 		h.protocols = nil
 	}
 	o := x.handshake(ctx, x.address, h)
-	defer o.close()
+	defer x.leave(o)
 	x.main.peers = o.peers
 }
 
@@ -199,7 +270,7 @@ func (x *examination) checkServerName(ctx context.Context) {
 	h := x.asDevice()
 	h.serverName = ""
 	o := x.handshake(ctx, x.address, h)
-	defer o.close()
+	defer x.leave(o)
 	switch {
 	case len(o.peers) == 0:
 		x.tell(x.blame(o, ServerNameNeeded, "without the server name the handshake fails").as(name, Warning))
@@ -238,7 +309,7 @@ func (x *examination) checkVersions(ctx context.Context) *finding {
 	h := x.asDevice()
 	h.min, h.max = other, other
 	o := x.handshake(ctx, x.address, h)
-	defer o.close()
+	defer x.leave(o)
 	if o.err == nil {
 		x.ok(name, "TLS 1.2 and TLS 1.3")
 		return nil
@@ -358,7 +429,7 @@ func (x *examination) offerALPN(ctx context.Context) {
 	h := x.asDevice()
 	h.protocols = []string{mqttALPN}
 	o := x.handshake(ctx, x.address, h)
-	defer o.close()
+	defer x.leave(o)
 	if o.err != nil && len(o.peers) == 0 {
 		f := x.blame(o, ALPNRefused, fmt.Sprintf("none is needed on port %d; a device that offers %s, as AWS's SDKs may, is refused", x.at.port, mqttALPN))
 		if f.code == ALPNRefused {

@@ -57,6 +57,21 @@ type FailedCondition struct {
 	Got      []string `json:"got"` // empty when the key is absent
 }
 
+// MetCondition is a condition of the statement that denies, all of which are met.
+type MetCondition struct {
+	Operator string   `json:"operator"`
+	Key      string   `json:"key"`
+	Want     []string `json:"want"`
+	Got      []string `json:"got"` // empty when the key is absent
+}
+
+func (c MetCondition) String() string {
+	if len(c.Got) == 0 {
+		return fmt.Sprintf("%s with %s, which has no value, for %q", c.Operator, c.Key, c.Want)
+	}
+	return fmt.Sprintf("%s with %s, which is %q, for %q", c.Operator, c.Key, c.Got, c.Want)
+}
+
 // Explanation is a decision with its reason. Deciding is nil for an implicit deny.
 // Statement is the deciding statement, else the one that came nearest; nil when
 // none names the action.
@@ -70,8 +85,9 @@ type Explanation struct {
 	DeniedBy   []StatementRef    `json:"deniedBy,omitempty"`
 	Variables  []VariableValue   `json:"variables,omitempty"`
 	Conditions []FailedCondition `json:"failedConditions,omitempty"`
-	Missing    []string          `json:"missingKeys,omitempty"` // keys without a value, sorted
-	NearMiss   *NearMiss         `json:"nearMiss,omitempty"`    // for implicit denials
+	Met        []MetCondition    `json:"metConditions,omitempty"` // of an explicit deny
+	Missing    []string          `json:"missingKeys,omitempty"`   // keys without a value, sorted
+	NearMiss   *NearMiss         `json:"nearMiss,omitempty"`      // for implicit denials
 	Dropped    []DroppedDeny     `json:"droppedDenies,omitempty"`
 	Sentence   string            `json:"sentence"`
 	Hint       string            `json:"hint,omitempty"`
@@ -164,6 +180,17 @@ func (x *Explanation) explainDecided(e *eval, deciding, allowing *entry) {
 		x.Sentence += "denies it."
 	}
 	x.Hint = "an explicit deny wins over every allow; narrow or remove that statement"
+	var met []string
+	for _, c := range deciding.conditions {
+		var one [1]string
+		m := MetCondition{Operator: c.name, Key: c.key.text, Want: c.sources(), Got: slices.Clone(e.values(&c.key, &one, true))}
+		x.Met = append(x.Met, m)
+		met = append(met, m.String())
+	}
+	if len(met) > 0 {
+		x.Sentence += " Its condition is met: " + strings.Join(met, ", and ") + "."
+		x.Hint = "an explicit deny wins over every allow; change what the condition asks for, or narrow or remove that statement"
+	}
 }
 
 // noteDropped finds the Deny statements that a variable without a value keeps from

@@ -47,6 +47,11 @@ func TestNearMisses(t *testing.T) {
 		{"condition without a value", doc(`{"Effect":"Allow","Action":"*","Resource":"*","Condition":{"StringEquals":{"x:y":"dev2"}}}`), ask(policy.Publish, "topic/", "a"), policy.MissCondition, "has no value"},
 		{"excluded", doc(`{"Effect":"Allow","Action":"*","NotResource":"` + arn + `topic/a"}`), ask(policy.Publish, "topic/", "a"), policy.MissExcluded, "NotResource"},
 		{"excluded by an unresolved variable", doc(`{"Effect":"Allow","Action":"*","NotResource":"` + arn + `topic/${x:y}"}`), ask(policy.Publish, "topic/", "a"), policy.MissVariable, "x:y"},
+		{"another account, and case", doc(allow("iot:Publish", "arn:aws:iot:us-east-1:111111111111:topic/Abc")), ask(policy.Publish, "topic/", "abc"), policy.MissTwice, `write "` + arn + `topic/Abc"; and resources are case-sensitive`},
+		{"another region, and a wildcard of MQTT", doc(allow("iot:Publish", "arn:aws:iot:eu-west-1:000000000000:topic/a/+")), ask(policy.Publish, "topic/", "a/b"), policy.MissTwice, `write "` + arn + `topic/a/*"`},
+		{"the wrong type, and the level above", doc(allow("iot:Subscribe", arn+"topic/a/*")), ask(policy.Subscribe, "topicfilter/", "a"), policy.MissTwice, `add "` + arn + `topicfilter/a"`},
+		{"another account, and a variable without a value", doc(allow("iot:Publish", "arn:aws:iot:us-east-1:111111111111:topic/${iot:Connection.Thing.Attributes[floor]}")), ask(policy.Publish, "topic/", "3"), policy.MissTwice, `give the thing the attribute "floor"`},
+		{"one that is wrong in one way is nearer", doc(allow("iot:Publish", "arn:aws:iot:us-east-1:111111111111:topic/Abc"), allow("iot:Publish", arn+"topic/ABC")), ask(policy.Publish, "topic/", "abc"), policy.MissCase, ""},
 		{"the closest kind wins", doc(allow("iot:Publish", arn+"topic/zzz"), allow("iot:Publish", arn+"topic/A")), ask(policy.Publish, "topic/", "a"), policy.MissCase, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -125,6 +130,19 @@ func TestExplanationNamesTheDecidingStatement(t *testing.T) {
 	allowed := set.Explain(ask(policy.Publish, "topic/", "x"))
 	if allowed.Deciding == nil || allowed.Deciding.Statement != 1 {
 		t.Errorf("allowed by %v, want statement 1", allowed.Deciding)
+	}
+}
+
+func TestADenyByConditionShowsIt(t *testing.T) {
+	t.Parallel()
+	set := compile(t, doc(allow("iot:*", "*"), `{"Effect":"Deny","Action":"*","Resource":"*","Condition":{"StringLike":{"iot:ClientId":"dev*"},"Null":{"x:y":"true"}}}`))
+	x := set.Explain(ask(policy.Publish, "topic/", "a"))
+	want := []policy.MetCondition{{Operator: "StringLike", Key: "iot:ClientId", Want: []string{"dev*"}, Got: []string{"dev1"}}, {Operator: "Null", Key: "x:y", Want: []string{"true"}}}
+	if diff := cmp.Diff(want, x.Met); x.Decision != policy.ExplicitDeny || diff != "" {
+		t.Errorf("%s (-want +got):\n%s", x.Decision, diff)
+	}
+	if part := `StringLike with iot:ClientId, which is ["dev1"], for ["dev*"], and Null with x:y, which has no value`; !strings.Contains(x.Sentence, part) || !strings.Contains(x.Hint, "condition") {
+		t.Errorf("got %q and %q, want %q", x.Sentence, x.Hint, part)
 	}
 }
 

@@ -80,14 +80,8 @@ func grantsOf(u Use) []grant {
 	if shared, found := strings.CutPrefix(name, "$share/"); found {
 		_, name, _ = strings.Cut(shared, "/")
 	}
-	receive := func(name string) {
-		grants = append(grants, grant{Receive, head + "topic/" + variables.levels(name, true)})
-	}
-	if above, found := strings.CutSuffix(name, "/#"); found {
-		receive(above) // which a/# matches, too
-	}
-	receive(name)
-	return grants
+	// At AWS IoT Core a/# doesn't match a.
+	return append(grants, grant{Receive, head + "topic/" + variables.levels(name, true)})
 }
 
 // candidate is a variable with its value.

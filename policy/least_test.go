@@ -92,7 +92,6 @@ func TestLeastPolicyNamesWhatCoincides(t *testing.T) {
       ],
       "Resource": [
         "ARNtopic/a/*/b",
-        "ARNtopic/d/${iot:Connection.Thing.ThingName}",
         "ARNtopic/d/${iot:Connection.Thing.ThingName}/*"
       ]
     }

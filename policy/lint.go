@@ -51,14 +51,16 @@ func Lint(text []byte, options LintOptions) []Finding {
 	}
 	l.doc, l.mode, l.claim = doc, patternMode{variables: doc.version == Version2012, wildcards: true}, doc.forClaims()
 	list := root.member("Statement")
+	paths := make([]string, len(doc.statements))
 	for i, st := range doc.statements {
-		n, path := list, "Statement"
+		n := list
+		paths[i] = "Statement"
 		if list.kind == nodeArray {
-			n, path = &list.items[i], fmt.Sprintf("Statement[%d]", i)
+			n, paths[i] = &list.items[i], fmt.Sprintf("Statement[%d]", i)
 		}
-		l.statement(&linted{statement: st, node: n, path: path})
+		l.statement(&linted{statement: st, node: n, path: paths[i]})
 	}
-	l.whole()
+	l.whole(paths)
 	slices.SortStableFunc(l.findings, func(a, b Finding) int {
 		if a.Line != b.Line {
 			return a.Line - b.Line

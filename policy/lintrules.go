@@ -79,6 +79,15 @@ func LintRules() []LintRule {
 	}
 }
 
+// Wide tells the rules about policies that give devices more than their own.
+func (c LintCode) Wide() bool {
+	switch c {
+	case LintAllowsEverything, LintAllowsAllBut, LintClientForEveryone, LintConnectNotBound, LintTopicForEveryone:
+		return true
+	}
+	return false
+}
+
 func severityOf(code LintCode) Severity {
 	for _, rule := range LintRules() {
 		if rule.Code == code {

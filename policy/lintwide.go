@@ -96,8 +96,8 @@ func anyResource(written string) bool {
 // maxFilters bounds the filters that are compared with all topics.
 const maxFilters = 200
 
-// whole looks at what the document as a whole lacks.
-func (l *linter) whole() {
+// whole looks at what the document as a whole lacks; paths are those of its statements.
+func (l *linter) whole(paths []string) {
 	connects, subscribes := false, []*pattern(nil)
 	var places []*entry
 	for i, st := range l.doc.statements {
@@ -128,7 +128,7 @@ func (l *linter) whole() {
 			moved = outsideVariables(moved, l.mode, func(s string) string { return strings.NewReplacer("+", "*", "#", "*").Replace(s) })
 			fix = fmt.Sprintf("allow iot:Receive on %q", moved)
 		}
-		l.findings = append(l.findings, Finding{Code: LintReceiveMissing, Severity: severityOf(LintReceiveMissing), Line: en.source.Line, Column: en.source.Column,
+		l.findings = append(l.findings, Finding{Code: LintReceiveMissing, Severity: severityOf(LintReceiveMissing), Line: en.source.Line, Column: en.source.Column, Member: paths[en.index],
 			Message: fmt.Sprintf("iot:Subscribe on %q without iot:Receive: messages are dropped in silence", p.source), Fix: fix})
 	}
 }

@@ -22,6 +22,7 @@ const (
 	MissCase         NearMissKind = "case"          // differs only in upper and lower case
 	MissSlash        NearMissKind = "slash"         // differs only in a slash at an end, or two in a row
 	MissLevel        NearMissKind = "level"         // ends one level too high or begins one too low
+	MissTwice        NearMissKind = "two"           // two of those at once
 	MissExcluded     NearMissKind = "excluded"      // NotResource leaves the resource out
 	MissOtherAction  NearMissKind = "other-action"  // a related action is allowed on it, such as iot:Publish for iot:RetainPublish
 	MissResource     NearMissKind = "resource"      // another resource
@@ -147,7 +148,7 @@ func withKind(arn, kind string) (string, bool) {
 
 func missOrder() []NearMissKind {
 	return []NearMissKind{MissCondition, MissVariable, MissVersion, MissResourceKind, MissLocation,
-		MissMQTTWildcard, MissShare, MissCase, MissSlash, MissLevel, MissExcluded, MissOtherAction, MissResource, MissAction, MissNoPolicy}
+		MissMQTTWildcard, MissShare, MissCase, MissSlash, MissLevel, MissTwice, MissExcluded, MissOtherAction, MissResource, MissAction, MissNoPolicy}
 }
 
 // NearMissKinds lists the kinds, from the closest miss to the farthest.
@@ -274,8 +275,57 @@ func (p *pattern) rendered(e *eval) string {
 	return source
 }
 
-// examinePattern tries one change after another and tells the one that would have made the pattern match.
+// examinePattern tells the change that would have made the pattern match, or the two.
 func examinePattern(x *Explanation, e *eval, en *entry, p *pattern, text *subject) *NearMiss {
+	miss := examineOne(x, e, en, p, text)
+	if miss == nil {
+		miss = examineTwo(x, e, en, p, text)
+	}
+	return miss
+}
+
+// examineTwo makes one of the changes that can be made whatever else is wrong, and
+// looks for the other in what comes of it.
+func examineTwo(x *Explanation, e *eval, en *entry, p *pattern, text *subject) *NearMiss {
+	mode := patternMode{variables: en.doc.version == Version2012, wildcards: true}
+	located, differs := relocate(p.source, x.Resource)
+	starred := outsideVariables(p.source, mode, strings.NewReplacer("+", "*", "#", "*").Replace)
+	moved, known := p.source, false
+	if want := x.Action.ResourceKind(); want != "*" {
+		moved, known = withKind(p.source, want)
+	}
+	for _, first := range []struct {
+		changed bool
+		source  string
+		what    string
+	}{
+		{known, moved, fmt.Sprintf("%s is checked against %s/, but %q doesn't name that.", x.Action, x.Action.ResourceKind(), p.source)},
+		{differs != "", located, fmt.Sprintf("%q is for another %s.", p.source, differs)},
+		{true, starred, fmt.Sprintf("+ and # are ordinary characters in a policy, so %q matches only itself.", p.source)},
+	} {
+		if !first.changed || first.source == p.source {
+			continue
+		}
+		changed, err := parsePattern(first.source, mode)
+		if err != nil {
+			continue
+		}
+		second := examineOne(x, e, en, changed, text)
+		if second == nil {
+			continue
+		}
+		hint := second.Hint
+		if !strings.Contains(hint, `"arn:`) {
+			hint = fmt.Sprintf("write %q; and %s", first.source, hint)
+		}
+		return &NearMiss{Kind: MissTwice, Pattern: p.source, Variable: second.Variable,
+			Sentence: first.what + " Two things are wrong; changed so, " + second.Sentence, Hint: hint}
+	}
+	return nil
+}
+
+// examineOne tries one change after another and tells the one that would have made the pattern match.
+func examineOne(x *Explanation, e *eval, en *entry, p *pattern, text *subject) *NearMiss {
 	mode := patternMode{variables: en.doc.version == Version2012, wildcards: true}
 	matches := func(source string, m patternMode) bool {
 		changed, err := parsePattern(source, m)

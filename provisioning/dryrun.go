@@ -211,6 +211,10 @@ func (r *dryRun) signature(leaf *x509.Certificate) {
 		return
 	}
 	cert := r.CAs[at]
+	if cert.Equal(leaf) {
+		r.fail("certificate", "", errOwnCA(r.id))
+		return
+	}
 	ca := imprint.CACertificate{ID: pki.CertificateID(cert.Raw), Status: imprint.CAActive, AutoRegistration: true, NotBefore: cert.NotBefore, NotAfter: cert.NotAfter}
 	if r.RegisteredCA != nil {
 		ca = *r.RegisteredCA

@@ -321,7 +321,8 @@ func TestLintOfTemplatesKnowsPoliciesAndSubjects(t *testing.T) {
 	text := func(document string) string {
 		return templateOf("}}", "}", policyResource("p", "\n"+`"PolicyDocument":`+quoted(document)))
 	}
-	demanding := strings.Replace(object(`{"Effect":"Allow","Action":"iot:Connect","Resource":"*"}`), `"Parameters":{`, `"Parameters":{`+"\n"+`"AWS::IoT::Certificate::Country":{"Type":"String"},`, 1)
+	// The client id is each device's own, whatever stands in for it.
+	demanding := strings.Replace(object(`{"Effect":"Allow","Action":"iot:Connect","Resource":{"Fn::Join":["",["arn:aws:iot:*:*:client/",{"Ref":"AWS::IoT::Certificate::CommonName"}]]}}`), `"Parameters":{`, `"Parameters":{`+"\n"+`"AWS::IoT::Certificate::Country":{"Type":"String"},`, 1)
 	for _, row := range []struct {
 		name, body string
 		certs      []*x509.Certificate
@@ -330,9 +331,19 @@ func TestLintOfTemplatesKnowsPoliciesAndSubjects(t *testing.T) {
 		at         string // the text at the place
 	}{
 		{"everything allowed", object(`[{"Effect":"Deny","Action":"iot:*","Resource":"*"},{"Effect":"Allow","Action":["iot:*"],"Resource":["*"]}]`), nil,
-			provisioning.RulePolicyTooWide, template.Warning, `{"Effect":"Allow"`},
+			provisioning.RulePolicyTooWide, template.Warning, `"*"]}]`},
 		{"everything allowed in a text", text(`{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"*","Resource":"*"}}`), nil,
-			provisioning.RulePolicyTooWide, template.Warning, `{\"Effect\":\"Allow\"`},
+			provisioning.RulePolicyTooWide, template.Warning, `\"*\"}}`},
+		{"every data plane action on everything", object(`{"Effect":"Allow","Action":["iot:Connect","iot:Publish","iot:Subscribe","iot:Receive"],"Resource":"*"}`), nil,
+			provisioning.RulePolicyTooWide, template.Warning, `"*"}`},
+		{"any client id", object(`[{"Effect":"Allow","Action":"iot:Connect","Resource":"arn:aws:iot:*:*:client/*"}]`), nil,
+			provisioning.RulePolicyTooWide, template.Warning, `"arn:aws:iot:*:*:client/*"`},
+		{"any topic", object(`[{"Effect":"Allow","Action":"iot:Publish","Resource":["arn:aws:iot:*:*:topic/a","arn:aws:iot:*:*:topic/*"]}]`), nil,
+			provisioning.RulePolicyTooWide, template.Warning, `"arn:aws:iot:*:*:topic/*"`},
+		{"all resources by an ARN", object(`{"Effect":"Allow","Action":"*","Resource":"arn:aws:iot:*:*:*"}`), nil,
+			provisioning.RulePolicyTooWide, template.Warning, `"arn:aws:iot:*:*:*"`},
+		{"a subscription without iot:Receive", object(`[{"Effect":"Allow","Action":"iot:Subscribe","Resource":"arn:aws:iot:*:*:topicfilter/x"}]`), nil,
+			provisioning.RulePolicyMistake, template.Warning, `{"Effect":"Allow","Action":"iot:Subscribe"`},
 		{"no policy", object(`[{"Effect":"Permit","Action":"iot:Connect","Resource":"*"}]`), nil, provisioning.RulePolicyInvalid, template.Mistake, `"Permit"`},
 		{"no policy in a text", text("{\"Version\":\"2012-10-17\",\n\"Statement\":[{\"Effect\":\"Permit\",\"Action\":\"iot:Connect\",\"Resource\":\"*\"}]}"), nil,
 			provisioning.RulePolicyInvalid, template.Mistake, `\"Permit\"`},

@@ -118,6 +118,11 @@ func (e *Engine) admit(ctx context.Context, v *visit) error {
 		v.Rec.Fail("certificate.key", refusal)
 		return refusal
 	}
+	err := e.refuseCA(ctx, v)
+	if err != nil {
+		v.Rec.Fail("certificate", err)
+		return err
+	}
 	found, err := e.issuersOf(ctx, v.Tenant, v.Leaf)
 	if err == nil {
 		v.generation = found.generation
@@ -129,6 +134,30 @@ func (e *Engine) admit(ctx context.Context, v *visit) error {
 	}
 	v.Rec.OK("ca", "signed by registered CA %s (%s)", v.one.ca.ID, v.one.ca.Subject)
 	return nil
+}
+
+// refuseCA refuses a registered CA's own certificate: a self-signed one would be
+// registered as a device that its own key signed.
+func (e *Engine) refuseCA(ctx context.Context, v *visit) error {
+	if !v.Leaf.IsCA {
+		return nil
+	}
+	err := e.store.View(ctx, func(tx imprint.ReadTx) error {
+		_, err := tx.CA(v.Tenant, v.ID)
+		return err
+	})
+	switch imprint.CodeOf(err) {
+	case "":
+		return errOwnCA(v.ID)
+	case imprint.CodeNotFound:
+		return nil
+	}
+	return fmt.Errorf("couldn't look for a CA: %w", err)
+}
+
+func errOwnCA(id imprint.CertificateID) error {
+	return imprint.Errorf(imprint.CodeCertificateValidation, "the certificate is registered CA %s itself, not one of its devices", id).
+		WithHint("Give the device a certificate that the CA signed, with a key of its own, and take the CA's key off the device.")
 }
 
 func (e *Engine) holds(ca imprint.CACertificate) bool {

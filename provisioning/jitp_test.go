@@ -258,6 +258,7 @@ func TestWhoIsRefusedBeforeRegistration(t *testing.T) {
 			}
 			return sign(t, &x509.Certificate{SerialNumber: big.NewInt(7), NotAfter: instant.Add(1e12)}, w.ca.cert, &key.PublicKey, w.ca.key)
 		}},
+		{name: "the certificate is the CA's own", code: imprint.CodeCertificateValidation, leaf: func(_ *testing.T, w *world) *x509.Certificate { return w.ca.cert }},
 		{name: "the certificate is huge", code: imprint.CodeCertificateValidation, leaf: func(t *testing.T, w *world) *x509.Certificate {
 			return w.ca.device(t, pkix.Name{CommonName: strings.Repeat("x", 40_000)}, nil)
 		}},

@@ -17,13 +17,15 @@ import (
 const (
 	RulePolicyInvalid    = "policy-invalid"
 	RulePolicyTooWide    = "policy-too-wide"
+	RulePolicyMistake    = "policy-mistake"
 	RulePolicyNeedsThing = "policy-needs-thing"
 	RulePackageVersions  = "package-versions"
 	RuleSubjectLacks     = "subject-lacks"
 )
 
 // LintTemplate is template.Lint and what else can be seen without provisioning a
-// device: the policies in the template, what this build refuses, and, given
+// device: what the linter of policies finds in the documents, what this build
+// refuses, and, given
 // certificates of devices, fields of the subject that a JITP template demands and
 // they lack.
 func LintTemplate(t *template.Template, certs ...*x509.Certificate) []template.Finding {
@@ -63,18 +65,24 @@ func lintDocument(document template.Document, thing bool) []template.Finding {
 	if document.Err != nil {
 		return []template.Finding{finding(RulePolicyInvalid, severity, "", 1, 1, document.Err.Hint, document.Err.Msg+sampled)}
 	}
-	parsed, err := policy.Parse([]byte(document.Text))
+	_, err := policy.Parse([]byte(document.Text))
 	var syntax *policy.SyntaxError
 	if errors.As(err, &syntax) {
 		return []template.Finding{finding(RulePolicyInvalid, severity, syntax.Member, syntax.Line, syntax.Column, syntax.Hint,
 			"the PolicyDocument isn't a policy"+sampled+": "+syntax.Msg)}
 	}
+	if err != nil {
+		return []template.Finding{finding(RulePolicyInvalid, severity, "", 1, 1, "", "the PolicyDocument isn't a policy"+sampled+": "+err.Error())}
+	}
 	var findings []template.Finding
-	for n, s := range parsed.Statements() {
-		if allowsEverything(s) {
-			findings = append(findings, finding(RulePolicyTooWide, template.Warning, fmt.Sprintf("Statement[%d]", n), s.Line, s.Column,
-				"name the actions and resources that a device needs, with ${iot:Connection.Thing.ThingName} in them",
-				"the statement allows every device everything: another's topics and client id, too"))
+	for _, f := range policy.Lint([]byte(document.Text), policy.LintOptions{}) {
+		// What is said of a stand-in isn't said of the value that a device has there.
+		if document.Sampled && f.Code != policy.LintReceiveMissing && strings.Contains(f.Message, template.Sample) {
+			continue
+		}
+		rule, severity, told := policyRule(f)
+		if told {
+			findings = append(findings, finding(rule, severity, f.Member, f.Line, f.Column, f.Fix, fmt.Sprintf("%s (%s)", f.Message, f.Code)))
 		}
 	}
 	if !thing && strings.Contains(document.Text, "${iot:Connection.Thing.") {
@@ -84,11 +92,42 @@ func lintDocument(document template.Document, thing bool) []template.Finding {
 	return findings
 }
 
-// allowsEverything is the one width that is certainly a mistake. What else a
-// policy is better without is package policy's to say.
-func allowsEverything(s policy.Statement) bool {
-	action := slices.ContainsFunc(s.Actions, func(a string) bool { return a == "*" || strings.EqualFold(a, "iot:*") })
-	return s.Effect == policy.Allow && !s.NotAction && !s.NotResource && len(s.Conditions) == 0 && action && slices.Contains(s.Resources, "*")
+// policyRule says what a finding of the linter of policies is in a template. None is
+// an error there: devices are provisioned with such a policy. That a document has no
+// iot:Connect isn't told, as another policy of the template may have it.
+func policyRule(f policy.Finding) (rule string, severity template.Severity, told bool) {
+	switch {
+	case f.Code == policy.LintConnectMissing:
+		return "", "", false
+	case f.Code.Wide():
+		return RulePolicyTooWide, template.Warning, true
+	case f.Severity == policy.SeverityNote:
+		return RulePolicyMistake, template.Note, true
+	}
+	return RulePolicyMistake, template.Warning, true
+}
+
+// LintNamedPolicy is LintTemplate for a policy that a template names, whose text is
+// elsewhere: on a server, in a file. The findings' place is that of the name, and
+// where they are in the document they say themselves.
+func LintNamedPolicy(t *template.Template, logicalName, name, document string) []template.Finding {
+	var findings []template.Finding
+	member := "Resources." + logicalName + ".Properties.PolicyName"
+	line, column := t.Locate(member)
+	for _, f := range policy.Lint([]byte(document), policy.LintOptions{}) {
+		rule, severity, told := policyRule(f)
+		if !told {
+			continue
+		}
+		if f.Code == policy.LintSyntax || f.Code == policy.LintVariableUnbalanced {
+			rule = RulePolicyInvalid
+		}
+		findings = append(findings, template.Finding{
+			Rule: rule, Severity: severity, Line: line, Column: column, Member: member,
+			Msg: fmt.Sprintf("policy %q, line %d, column %d: %s (%s)", name, f.Line, f.Column, f.Message, f.Code), Hint: f.Fix,
+		})
+	}
+	return findings
 }
 
 func lintSubjects(t *template.Template, certs []*x509.Certificate) []template.Finding {

@@ -68,6 +68,28 @@ func (t *Template) PackageVersions() (Reference, bool) {
 	return at, true
 }
 
+// NamedPolicy is a policy that a template names, and whose document is elsewhere.
+type NamedPolicy struct {
+	LogicalName string
+	Name        string // empty: it depends on parameters
+}
+
+// NamedPolicies lists the policies whose documents the template doesn't have.
+func (t *Template) NamedPolicies() []NamedPolicy {
+	var all []NamedPolicy
+	for _, s := range t.policies {
+		if s.name == nil {
+			continue
+		}
+		named := NamedPolicy{LogicalName: s.logical}
+		if s.name.value.op == opLiteral {
+			named.Name = s.name.value.text
+		}
+		all = append(all, named)
+	}
+	return all
+}
+
 // Document is a policy document of a template, for checks that know the policy language.
 type Document struct {
 	LogicalName string

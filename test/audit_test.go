@@ -13,6 +13,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/iot"
 	"github.com/aws/aws-sdk-go-v2/service/iot/types"
+	"github.com/eclipse/paho.golang/paho"
 )
 
 // auditReport is what `imprint audit --json` prints.
@@ -285,5 +286,51 @@ func TestAuditsFindThatTheTraceIsOff(t *testing.T) {
 		if exit != 3 || len(report.Findings) != 1 || report.Findings[0].Code != "LOGGING_DISABLED" || !strings.Contains(report.Findings[0].Reason, want) {
 			t.Errorf("with %s: got exit code %d and %+v, want LOGGING_DISABLED", settings, exit, report.Findings)
 		}
+	}
+}
+
+// Two devices with one certificate are told while both are on, and when they were.
+func TestAuditsSeeWhoSharesACertificateNow(t *testing.T) {
+	need(t, "bash", "aws", "openssl")
+	t.Parallel()
+	s := startServer(t, "--min-keep-alive", "1s")
+	dir := t.TempDir()
+	writeFile(t, filepath.Join(dir, "policy.json"), watcherPolicy)
+	s.aws(t, dir, "iot create-policy --policy-name all --policy-document file://policy.json")
+	copied, alone := selfSigned(t, "copied"), selfSigned(t, "alone")
+	for _, d := range []*device{copied, alone} {
+		s.aws(t, dir, "iot attach-policy --policy-name all --target "+
+			s.aws(t, dir, "iot register-certificate-without-ca --status ACTIVE --certificate-pem file://"+d.cert+" --query certificateArn --output text"))
+	}
+	const check = "DEVICE_CERTIFICATE_SHARED_CHECK"
+	await := func(want ...string) auditReport {
+		t.Helper()
+		deadline := time.Now().Add(patience)
+		for {
+			report, _ := s.audit(t, check)
+			if slices.Equal(report.lines(), want) {
+				return report
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("got %q, want %q", report.lines(), want)
+			}
+		}
+	}
+	s.connect(t, alone, "alone", dialing{keepAlive: 1})
+	one := s.connect(t, copied, "one", dialing{keepAlive: 1, from: "127.0.0.2"})
+	await()
+	two := s.connect(t, copied, "two", dialing{keepAlive: 1, from: "127.0.0.3"})
+	shared := check + " " + copied.id(t) + " CERTIFICATE_SHARED_BY_MULTIPLE_DEVICES"
+	report := await(shared)
+	if reason := report.Findings[0].Reason; !strings.Contains(reason, "127.0.0.2") || !strings.Contains(reason, "127.0.0.3") {
+		t.Errorf("got %q, want both addresses in it", reason)
+	}
+	// The one that came first is the one that says good-bye later than the other came.
+	for _, c := range []*mqtt5{one, two} {
+		err := c.Disconnect(&paho.Disconnect{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		await(shared)
 	}
 }

@@ -431,7 +431,8 @@ func (c *clinic) foreign(t *testing.T) []complaint {
 			acl := c.file(t, "acl", "topic read never\n")
 			return append(broker(d, "acl_file "+acl)(t), "--publish", "d/x")
 		}, "mqtt.publish", "failed", "PublishRefused", "iot:Publish", false},
-		{"mosquitto without TLS", func(t *testing.T) []string { return to(c.startTLSMosquitto(t, "allow_anonymous true")) }, "tls", "failed", "TLSClosed", "Look at the port", false},
+		{"mosquitto without TLS", func(t *testing.T) []string { return to(c.startTLSMosquitto(t, "allow_anonymous true")) }, "tls", "failed", "NotTLS", "--endpoint localhost:8883", false},
+		{"mosquitto without TLS that wants a password", func(t *testing.T) []string { return to(c.startTLSMosquitto(t, "allow_anonymous false")) }, "tls", "failed", "NotTLS", "mosquitto: cafile", false},
 	}
 }
 
@@ -504,6 +505,32 @@ func TestTheDoctorChangesNothing(t *testing.T) {
 	// The message is still there, for the device itself.
 	again := s.trySubscribe(t, d, d.name, []string{"-c", "-C", "1"}, "d/stays/#")
 	again.said.wait(t, "the message that waited", func(text string) bool { return len(messages(text, "d/stays/waits")) == 1 })
+}
+
+// A healthy device that is examined has no failed attempt afterwards: the doctor's
+// visits must not lead the reasons of the fleet. The explicit endpoint is that of a
+// machine without the data directory, which has no other clock than the devices' door.
+func TestTheDoctorLeavesNoFailedAttempts(t *testing.T) {
+	need(t, "openssl", "mosquitto_pub")
+	t.Parallel()
+	s := startServer(t)
+	d := s.line(t, "Good").device(t, "healthy", "P-256")
+	s.join(t, d)
+	for _, args := range [][]string{s.clinicArgs(), {"--endpoint", "localhost:" + s.port(), "--ca", s.at().CABundle}} {
+		for _, more := range [][]string{nil, {"--no-mqtt"}} {
+			if got := doctor(t, append(append(args, d.files()...), more...)...); !got.Healthy {
+				t.Fatalf("%q: failed %s", args, got.failing())
+			}
+		}
+	}
+	run := s.imprint(t, "attempts", "--failed", "--json")
+	if run.exit != 0 || strings.Contains(run.stdout, `"outcome"`) {
+		t.Errorf("got failed attempts after the doctor's visits, want none:\n%s", run.all())
+	}
+	all := s.imprint(t, "attempts", "--json")
+	if !strings.Contains(all.stdout, "DISCONNECT instead of CONNECT") {
+		t.Errorf("the visits aren't recorded:\n%s", all.all())
+	}
 }
 
 func (s *server) clinicArgs() []string { return []string{"--data", s.dir} }

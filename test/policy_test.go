@@ -117,6 +117,10 @@ func TestTheLeastPolicyOfATraceIsEnough(t *testing.T) {
 	denied.said.wait(t, "a second CONNECT", func(text string) bool { return strings.Count(text, "sending CONNECT") > 1 })
 	denied.kill()
 	run := s.policyTool(t, "least", d.name)
+	if run.exit != 0 || !strings.Contains(run.stderr, "2 were denied each time and are left out") || strings.Contains(run.stdout, "commands") {
+		t.Fatalf("imprint policy least: exit code %d\n%s", run.exit, run.all())
+	}
+	run = s.policyTool(t, "least", d.name, "--denied")
 	if run.exit != 0 || !strings.Contains(run.stderr, "2 of which the present policies deny") {
 		t.Fatalf("imprint policy least: exit code %d\n%s", run.exit, run.all())
 	}

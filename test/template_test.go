@@ -121,12 +121,13 @@ func TestDryRunsForetellWhatDevicesGet(t *testing.T) {
 	// The server's template against certificates that its CA signed, and another one.
 	writeFile(t, filepath.Join(dir, "country.json"), strings.Replace(template, `"Parameters":{`, `"Parameters":{"AWS::IoT::Certificate::Country":{"Type":"String"},`, 1))
 	lint, exit := s.dryRun(t, dir, "lint country.json --ca-id "+ca)
-	if exit != 3 || len(lint.Findings) != 2 || lint.Findings[1].Rule != "subject-lacks" || lint.Findings[1].Severity != "error" {
+	// Of devicePolicy there is one warning: it lets devices subscribe to what they can't receive.
+	if exit != 3 || len(lint.Findings) != 3 || lint.Findings[2].Rule != "policy-mistake" || lint.Findings[1].Rule != "subject-lacks" || lint.Findings[1].Severity != "error" {
 		t.Errorf("lint: got exit code %d and %+v, want that the CA's certificates lack Country", exit, lint.Findings)
 	}
 	lint, exit = s.dryRun(t, dir, "lint --ca-id "+ca)
-	if exit != 0 || len(lint.Findings) != 0 {
-		t.Errorf("lint: got exit code %d and %+v, want no findings", exit, lint.Findings)
+	if exit != 0 || len(lint.Findings) != 1 || lint.Findings[0].Rule != "policy-mistake" {
+		t.Errorf("lint: got exit code %d and %+v, want that of the policy alone", exit, lint.Findings)
 	}
 
 	next := f.device(t, "dry-2", "P-256")
@@ -179,10 +180,25 @@ func TestDryRunsOfFleetTemplatesOfAServer(t *testing.T) {
 		}
 	}
 
+	// A policy that the template names is judged by the document that the server has.
+	clean, exit := s.dryRun(t, dir, "lint --template-name fleet")
+	writeFile(t, filepath.Join(dir, "wide.json"), `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"iot:Connect","Resource":"arn:aws:iot:*:*:client/*"}}`)
+	s.aws(t, dir, "iot create-policy-version --policy-name device --policy-document file://wide.json --set-as-default")
+	for _, arguments := range []string{"lint --template-name fleet", "test --template-name fleet -p SerialNumber=SN-2", "lint template.json --type fleet --server"} {
+		got, status := s.dryRun(t, dir, arguments)
+		if exit != 0 || status != 0 || len(clean.Findings) != 1 || clean.Findings[0].Rule == "policy-too-wide" || len(got.Findings) != 1 || got.Findings[0].Rule != "policy-too-wide" || got.Findings[0].Line != 4 {
+			t.Errorf("%s: got %+v, before %+v, want that the policy became too wide, in line 4", arguments, got.Findings, clean.Findings)
+		}
+	}
+
 	// Who may not look is told so; it isn't the template's fault.
 	looker := s.addUser(t, "looker", `{"Effect":"Allow","Action":"iot:DescribeProvisioningTemplate","Resource":"*"}`)
 	run := s.shell(t, dir, as(looker)+"imprint template test --template-name fleet -p SerialNumber=SN-2")
 	if run.exit != 1 || !strings.Contains(run.stderr, "couldn't look on the server") || !strings.Contains(run.stderr, "AccessDenied") {
 		t.Errorf("got exit code %d, want that access is denied\n%s", run.exit, run.all())
+	}
+	run = s.shell(t, dir, as(looker)+"imprint template lint --template-name fleet")
+	if run.exit != 0 || !strings.Contains(run.stdout, "whether policy device is too wide: the access key may not read it (iot:GetPolicy)") {
+		t.Errorf("got exit code %d, want that the policy may not be read\n%s", run.exit, run.all())
 	}
 }

@@ -52,6 +52,8 @@ type Input struct {
 type LeastInput struct {
 	Match string     `api:"query match Match required"`
 	Since *time.Time `api:"query since Since"`
+	// Denied also takes in what was denied, and would be now.
+	Denied *bool `api:"query denied Denied"`
 }
 
 // Answer is what ExplainPolicy gives.

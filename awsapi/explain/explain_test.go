@@ -222,10 +222,10 @@ func TestQuestionsThatAreRefused(t *testing.T) {
 	}
 }
 
-func (w *world) least(tenant imprint.Tenant, match string) (explain.Least, error) {
+func (w *world) least(tenant imprint.Tenant, match string, more ...string) (explain.Least, error) {
 	w.Helper()
 	var out explain.Least
-	err := w.call(tenant, "GET", explain.LeastPath+"?"+url.Values{"match": {match}, "since": {instant.Add(-time.Hour).Format(time.RFC3339)}}.Encode(), nil, &out)
+	err := w.call(tenant, "GET", explain.LeastPath+"?"+url.Values{"match": {match}, "since": {instant.Add(-time.Hour).Format(time.RFC3339)}}.Encode()+strings.Join(more, ""), nil, &out)
 	return out, err
 }
 
@@ -241,6 +241,9 @@ func TestTheLeastPolicyOfATrace(t *testing.T) {
 			step("policy.publish", imprint.VerdictOK, policy.Publish, "topic/lab/cn-7"),
 			step("publish", imprint.VerdictFailed, policy.Publish, "topic/d/sensor/state"),
 			step("policy.subscribe", imprint.VerdictFailed, policy.Subscribe, "topicfilter/d/sensor/#"),
+			// Denied, and allowed later; what the policies that were are gone allowed.
+			step("publish", imprint.VerdictFailed, policy.Publish, "topic/mended/sensor"),
+			step("policy.publish", imprint.VerdictOK, policy.Publish, "topic/mended/sensor"),
 		}},
 		{Tenant: home, CertificateID: w.cert.ID, ClientID: "sensor", Thing: "sensor", Outcome: imprint.OutcomeConnected, Steps: []imprint.Step{
 			{At: instant, Name: "policy.connect", Verdict: imprint.VerdictOK},
@@ -264,7 +267,7 @@ func TestTheLeastPolicyOfATrace(t *testing.T) {
 		}
 		return nil
 	})
-	got, err := w.least(home, "sensor")
+	got, err := w.least(home, "sensor", "&denied=true")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -274,6 +277,7 @@ func TestTheLeastPolicyOfATrace(t *testing.T) {
 		{Action: "iot:Publish", Resource: arn + "topic/lab/cn-7", ClientID: "sensor", Allowed: true},
 		{Action: "iot:Publish", Resource: arn + "topic/d/sensor/state", ClientID: "sensor"},
 		{Action: "iot:Subscribe", Resource: arn + "topicfilter/d/sensor/#", ClientID: "sensor"},
+		{Action: "iot:Publish", Resource: arn + "topic/mended/sensor", ClientID: "sensor"},
 		{Action: "iot:Publish", Resource: arn + "topic/web/sensor/cn-7"},
 	}
 	if diff := cmp.Diff(want, got.Uses); diff != "" || got.Attempts != 3 {
@@ -285,31 +289,61 @@ func TestTheLeastPolicyOfATrace(t *testing.T) {
 	if len(got.Policies) != 1 {
 		t.Fatalf("got %d policies", len(got.Policies))
 	}
-	var document struct {
-		Statement []struct{ Action, Resource []string }
-	}
-	err = json.Unmarshal(got.Policies[0], &document)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var lines []string
-	for _, st := range document.Statement {
-		for _, resource := range st.Resource {
-			lines = append(lines, strings.Join(st.Action, ",")+" "+strings.TrimPrefix(resource, arn))
+	allowed := func(text json.RawMessage) (lines []string) {
+		var document struct {
+			Statement []struct{ Action, Resource []string }
 		}
+		err := json.Unmarshal(text, &document)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, st := range document.Statement {
+			for _, resource := range st.Resource {
+				lines = append(lines, strings.Join(st.Action, ",")+" "+strings.TrimPrefix(resource, arn))
+			}
+		}
+		return lines
 	}
+	lines := allowed(got.Policies[0])
 	if diff := cmp.Diff([]string{
 		"iot:Connect client/${iot:Connection.Thing.ThingName}",
 		"iot:Publish topic/d/${iot:Connection.Thing.ThingName}/state",
 		"iot:Publish topic/lab/${iot:Certificate.Subject.CommonName}",
+		"iot:Publish topic/mended/${iot:Connection.Thing.ThingName}",
 		"iot:Publish topic/web/sensor/${iot:Certificate.Subject.CommonName}",
 		"iot:Subscribe topicfilter/d/${iot:Connection.Thing.ThingName}/#",
-		"iot:Receive topic/d/${iot:Connection.Thing.ThingName}",
 		"iot:Receive topic/d/${iot:Connection.Thing.ThingName}/*",
 	}, lines); diff != "" {
 		t.Errorf("the policy (-want +got):\n%s", diff)
 	}
-	gone, err := w.least(home, "gone")
+	// Unless they are asked for, what was denied each time, and would be now, is left
+	// out and said to be.
+	got, err = w.least(home, "sensor")
+	if err != nil || len(got.Policies) != 1 {
+		t.Fatalf("got %+v, %v", got, err)
+	}
+	if diff := cmp.Diff([]string{
+		"iot:Connect client/${iot:Connection.Thing.ThingName}",
+		"iot:Publish topic/lab/${iot:Certificate.Subject.CommonName}",
+		"iot:Publish topic/mended/${iot:Connection.Thing.ThingName}",
+	}, allowed(got.Policies[0])); diff != "" {
+		t.Errorf("the policy without what was denied (-want +got):\n%s", diff)
+	}
+	left := 0
+	for _, use := range got.Uses {
+		if use.LeftOut {
+			left++
+		}
+	}
+	if left != 3 {
+		t.Errorf("got %d of %+v left out, want 3", left, got.Uses)
+	}
+	_, err = w.least(home, "gone")
+	var denied *client.Error
+	if !errors.As(err, &denied) || denied.Status != 404 || !strings.Contains(denied.Error(), "were denied") {
+		t.Errorf("all was denied: got %v, want 404 with that", err)
+	}
+	gone, err := w.least(home, "gone", "&denied=true")
 	if err != nil || len(gone.Policies) != 1 || !strings.Contains(string(gone.Policies[0]), arn+"client/gone") {
 		t.Errorf("a deleted certificate: got %s, %v", gone.Policies, err)
 	}

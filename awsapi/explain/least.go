@@ -30,6 +30,9 @@ type Used struct {
 	Resource string `json:"resource"`
 	ClientID string `json:"clientId,omitempty"`
 	Allowed  bool   `json:"allowed"`
+	// LeftOut says that the policies don't allow it: it was denied each time, and would
+	// be now.
+	LeftOut bool `json:"leftOut,omitempty"`
 }
 
 // deviceKey is a connection whose values are known.
@@ -66,9 +69,13 @@ func (e Explainer) least(ctx context.Context, tenant imprint.Tenant, in *LeastIn
 	if next != "" {
 		out.Notes = append(out.Notes, fmt.Sprintf("There are more attempts than the newest %d, which this is made of.", maxAttempts))
 	}
-	uses, err := e.uses(ctx, found, out)
+	uses, err := e.uses(ctx, found, in.Denied != nil && *in.Denied, out)
 	if err != nil {
 		return nil, err
+	}
+	if len(uses) == 0 && len(out.Uses) > 0 {
+		return nil, imprint.Errorf(imprint.CodeNotFound, "All %d requests of %s were denied, and would be now.", len(out.Uses), imprint.Excerpt(in.Match)).
+			WithHint("If they aren't mistakes, take them in: imprint policy least --denied; `imprint explain` shows them.")
 	}
 	if len(uses) == 0 {
 		return nil, imprint.Errorf(imprint.CodeNotFound, "No decision of a policy is recorded for %s.", imprint.Excerpt(in.Match)).
@@ -84,10 +91,18 @@ func (e Explainer) least(ctx context.Context, tenant imprint.Tenant, in *LeastIn
 	return out, nil
 }
 
-// uses takes what policies were asked out of attempts, each once.
-func (e Explainer) uses(ctx context.Context, found []imprint.Attempt, out *Least) ([]policy.Use, error) {
+// uses takes what policies were asked out of attempts, each once. What was denied each
+// time, and would be now, is left out unless denied is set: it may be a mistake of the
+// device's, which no policy should allow.
+func (e Explainer) uses(ctx context.Context, found []imprint.Attempt, denied bool, out *Least) ([]policy.Use, error) {
 	devices := map[deviceKey]*device{}
 	seen := map[Used]bool{}
+	granted := map[Used]bool{}
+	for n := range found {
+		for _, asked := range askedIn(&found[n]) {
+			granted[asked.Used] = granted[asked.Used] || asked.granted
+		}
+	}
 	var uses []policy.Use
 	on := 0
 	// Oldest first, as it happened.
@@ -96,8 +111,8 @@ func (e Explainer) uses(ctx context.Context, found []imprint.Attempt, out *Least
 		if a.Outcome == imprint.OutcomeConnected {
 			on++
 		}
-		for _, asked := range askedIn(a) {
-			asked.ClientID = string(a.ClientID)
+		for _, one := range askedIn(a) {
+			asked := one.Used
 			if seen[asked] {
 				continue
 			}
@@ -107,9 +122,13 @@ func (e Explainer) uses(ctx context.Context, found []imprint.Attempt, out *Least
 				return nil, err
 			}
 			use := policy.Use{Action: policy.Action(asked.Action), Resource: asked.Resource, Vars: d.vars}
-			uses = append(uses, use)
+			once := granted[asked]
 			if d.set != nil {
 				asked.Allowed = d.set.Decide(&policy.Request{Action: use.Action, ResourceName: use.Resource, Vars: d.vars, Now: e.Clock()}) == policy.Allowed
+			}
+			asked.LeftOut = !denied && !once && !asked.Allowed
+			if !asked.LeftOut {
+				uses = append(uses, use)
 			}
 			out.Uses = append(out.Uses, asked)
 		}
@@ -120,17 +139,26 @@ func (e Explainer) uses(ctx context.Context, found []imprint.Attempt, out *Least
 	return uses, nil
 }
 
+// request is what a policy was asked in an attempt, and how it answered.
+type request struct {
+	Used
+	granted bool
+}
+
 // askedIn lists what policies were asked in an attempt. That a CONNECT was allowed
 // is a step without its resource, which the client id tells.
-func askedIn(a *imprint.Attempt) []Used {
-	var all []Used
+func askedIn(a *imprint.Attempt) []request {
+	var all []request
 	for _, s := range a.Steps {
+		used := Used{Action: s.Action, Resource: s.Resource, ClientID: string(a.ClientID)}
 		switch {
 		case s.Action != "":
-			all = append(all, Used{Action: s.Action, Resource: s.Resource})
 		case s.Name == "policy.connect":
-			all = append(all, Used{Action: string(policy.Connect), Resource: a.Tenant.ARN("client/" + string(a.ClientID))})
+			used.Action, used.Resource = string(policy.Connect), a.Tenant.ARN("client/"+string(a.ClientID))
+		default:
+			continue
 		}
+		all = append(all, request{used, s.Verdict != imprint.VerdictFailed})
 	}
 	return all
 }

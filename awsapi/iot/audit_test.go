@@ -316,3 +316,95 @@ func TestTheAWSCLISchedulesAudits(t *testing.T) {
 	refused("ResourceNotFoundException", "list-tags-for-resource", "--resource-arn", arn)
 	refused("ResourceNotFoundException", "delete-scheduled-audit", "--scheduled-audit-name", "monthly")
 }
+
+// What a person types with the AWS CLI about what is known: it is found and said to be
+// suppressed, doesn't make the check non-compliant, and is told again afterwards.
+func TestTheAWSCLISuppressesFindings(t *testing.T) {
+	t.Parallel()
+	server := iottest.Start(t)
+	tenant := server.NewTenant()
+	client := server.Client(tenant)
+	cli := server.CLI(t, tenant, t.TempDir())
+	const check = "IOT_POLICY_OVERLY_PERMISSIVE_CHECK"
+	resource := `{"policyVersionIdentifier":{"policyName":"known","policyVersionId":"1"}}`
+	about := func(command string, more ...string) []string {
+		return append([]string{command, "--check-name", check, "--resource-identifier", resource}, more...)
+	}
+	refused := func(want string, args ...string) {
+		t.Helper()
+		_, stderr, ok := cli.IoT(t, args...)
+		if ok || !strings.Contains(stderr, want) {
+			t.Errorf("aws iot %q: got %q, want %s", args, stderr, want)
+		}
+	}
+	cli.MustIoT(t, "create-policy", "--policy-name", "known", "--policy-document", `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"iot:*","Resource":"*"}]}`)
+	cli.MustIoT(t, "update-account-audit-configuration", "--role-arn", auditRole, "--audit-check-configurations", `{"`+check+`":{"enabled":true}}`)
+	// audit gives the counts of all and of suppressed resources, and the check's status.
+	audit := func() (all, suppressed int64, status types.AuditCheckRunStatus, id string) {
+		t.Helper()
+		started, err := client.StartOnDemandAuditTask(t.Context(), &sdk.StartOnDemandAuditTaskInput{TargetCheckNames: []string{check}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		details := auditOver(t, client, started.TaskId).AuditDetails[check]
+		return *details.NonCompliantResourcesCount, *details.SuppressedNonCompliantResourcesCount, details.CheckRunStatus, *started.TaskId
+	}
+	expect := func(what string, suppressed int64, status types.AuditCheckRunStatus) {
+		t.Helper()
+		all, got, run, id := audit()
+		if all != 1 || got != suppressed || run != status {
+			t.Errorf("%s: got %d findings, %d suppressed, %s; want 1, %d, %s", what, all, got, run, suppressed, status)
+		}
+		for flag, want := range map[string]int64{"--list-suppressed-findings": suppressed, "--no-list-suppressed-findings": 1 - suppressed} {
+			if n := int64(strings.Count(cli.MustIoT(t, "list-audit-findings", "--task-id", id, flag), "findingId")); n != want {
+				t.Errorf("%s: got %d findings by %s, want %d", what, n, flag, want)
+			}
+		}
+		told := cli.MustIoT(t, "list-audit-findings", "--task-id", id)
+		if strings.Count(told, "findingId") != 1 || strings.Contains(told, `"isSuppressed": true`) != (suppressed == 1) {
+			t.Errorf("%s: got %s", what, told)
+		}
+	}
+	expect("before", 0, types.AuditCheckRunStatusCompletedNonCompliant)
+	refused("suppressIndefinitely", about("create-audit-suppression")...)
+	refused("in the past", about("create-audit-suppression", "--expiration-date", "2001-01-01")...)
+	refused("no audit check", "create-audit-suppression", "--check-name", "NONE", "--resource-identifier", resource, "--suppress-indefinitely")
+	refused("must name one resource", "create-audit-suppression", "--check-name", check, "--resource-identifier", "{}", "--suppress-indefinitely")
+	cli.MustIoT(t, about("create-audit-suppression", "--suppress-indefinitely", "--description", "a lab", "--client-request-token", "once")...)
+	cli.MustIoT(t, about("create-audit-suppression", "--suppress-indefinitely", "--client-request-token", "once")...)
+	refused("ResourceAlreadyExistsException", about("create-audit-suppression", "--suppress-indefinitely")...)
+	expect("suppressed", 1, types.AuditCheckRunStatusCompletedCompliant)
+	if told := cli.MustIoT(t, about("describe-audit-suppression")...); !strings.Contains(told, `"suppressIndefinitely": true`) || !strings.Contains(told, "a lab") || !strings.Contains(told, `"known"`) || strings.Contains(told, "expirationDate") {
+		t.Errorf("got %s", told)
+	}
+	// Another version of the policy is another resource.
+	cli.MustIoT(t, "create-policy-version", "--policy-name", "known", "--set-as-default", "--policy-document", `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"*","Resource":"*"}]}`)
+	expect("of another version", 0, types.AuditCheckRunStatusCompletedNonCompliant)
+	cli.MustIoT(t, "set-default-policy-version", "--policy-name", "known", "--policy-version-id", "1")
+	end := server.Clock.Now().Add(time.Hour)
+	cli.MustIoT(t, about("update-audit-suppression", "--expiration-date", end.Format(time.RFC3339))...)
+	other := `{"clientId":"sensor"}`
+	cli.MustIoT(t, "create-audit-suppression", "--check-name", "CONFLICTING_CLIENT_IDS_CHECK", "--resource-identifier", other, "--suppress-indefinitely")
+	for _, row := range []struct {
+		args []string
+		want string
+	}{
+		{nil, check + " CONFLICTING_CLIENT_IDS_CHECK"}, {[]string{"--no-ascending-order"}, "CONFLICTING_CLIENT_IDS_CHECK " + check},
+		{[]string{"--check-name", check}, check}, {[]string{"--resource-identifier", other}, "CONFLICTING_CLIENT_IDS_CHECK"},
+	} {
+		got := strings.Fields(cli.MustIoT(t, append([]string{"list-audit-suppressions", "--query", "suppressions[].checkName", "--output", "text"}, row.args...)...))
+		if strings.Join(got, " ") != row.want {
+			t.Errorf("list-audit-suppressions %q: got %q, want %q", row.args, got, row.want)
+		}
+	}
+	expect("until then", 1, types.AuditCheckRunStatusCompletedCompliant)
+	cli.MustIoT(t, about("delete-audit-suppression")...)
+	refused("ResourceNotFoundException", about("describe-audit-suppression")...)
+	refused("ResourceNotFoundException", about("update-audit-suppression", "--description", "x")...)
+	cli.MustIoT(t, about("delete-audit-suppression")...)
+	expect("after", 0, types.AuditCheckRunStatusCompletedNonCompliant)
+	stranger := server.CLI(t, server.NewTenant(), t.TempDir())
+	if told := stranger.MustIoT(t, "list-audit-suppressions"); strings.Contains(told, "sensor") {
+		t.Errorf("another account sees %s", told)
+	}
+}

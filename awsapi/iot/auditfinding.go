@@ -21,7 +21,7 @@ func (s *Service) auditFindingRoutes() []awsapi.Route {
 	}
 }
 
-// listAuditFindings lists those of one task or of a time. None is ever suppressed.
+// listAuditFindings lists those of one task or of a time.
 func (s *Service) listAuditFindings(ctx context.Context, caller awsapi.Caller, in *ListAuditFindingsInput) (*ListAuditFindingsOutput, error) {
 	filter := imprint.AuditFindingFilter{Task: text(in.TaskId), Check: imprint.AuditCheck(text(in.CheckName))}
 	switch {
@@ -42,10 +42,7 @@ func (s *Service) listAuditFindings(ctx context.Context, caller awsapi.Caller, i
 	if err != nil {
 		return nil, err
 	}
-	out := &ListAuditFindingsOutput{Findings: []AuditFinding{}}
-	if in.ListSuppressedFindings != nil && *in.ListSuppressedFindings {
-		return out, nil
-	}
+	filter.Suppressed = in.ListSuppressedFindings
 	return view(ctx, s, func(tx imprint.ReadTx) (*ListAuditFindingsOutput, error) {
 		ascending := filter.Task != ""
 		found, next, err := tx.AuditFindings(tenantOf(caller), filter, page(in.MaxResults, in.NextToken, &ascending))
@@ -108,7 +105,7 @@ func auditFinding(f imprint.AuditFinding) AuditFinding {
 		FindingId: f.ID, TaskId: f.Task, CheckName: string(f.Check), TaskStartTime: f.TaskStartedAt, FindingTime: f.FoundAt, Severity: AuditFindingSeverity(f.Severity),
 		NonCompliantResource:   &NonCompliantResource{ResourceType: ResourceType(f.Resource.Kind), ResourceIdentifier: auditResource(f.Tenant, f.Resource), AdditionalInfo: info},
 		RelatedResources:       relatedResources(f),
-		ReasonForNonCompliance: f.Reason, ReasonForNonComplianceCode: f.Code, IsSuppressed: new(false),
+		ReasonForNonCompliance: f.Reason, ReasonForNonComplianceCode: f.Code, IsSuppressed: new(f.Suppressed),
 	}
 }
 
@@ -136,8 +133,15 @@ func auditResource(tenant imprint.Tenant, r imprint.AuditResource) *ResourceIden
 	return &ResourceIdentifier{Account: new(string(tenant.Account))}
 }
 
-// auditResourceKey is the inverse, for what can be asked for.
+// auditResourceKey is the key of auditResourceOf.
 func auditResourceKey(id ResourceIdentifier) (string, error) {
+	resource, err := auditResourceOf(id)
+	return resource.Key(), err
+}
+
+// auditResourceOf is the inverse of auditResource, for what can be asked for.
+func auditResourceOf(id ResourceIdentifier) (imprint.AuditResource, error) {
+	var none imprint.AuditResource
 	var wanted []imprint.AuditResource
 	add := func(kind string, member *string) {
 		if member != nil {
@@ -154,23 +158,23 @@ func auditResourceKey(id ResourceIdentifier) (string, error) {
 	if id.DeviceCertificateArn != nil && id.DeviceCertificateId == nil {
 		owner, resource, err := imprint.ParseARN(*id.DeviceCertificateArn)
 		if err != nil {
-			return "", err
+			return none, err
 		}
 		certificate, err := owner.ParseCertificateARN(owner.ARN(resource))
 		if err != nil {
-			return "", err
+			return none, err
 		}
 		wanted = append(wanted, imprint.AuditResource{Kind: imprint.AuditDeviceCertificate, ID: string(certificate)})
 	}
 	if policy := id.PolicyVersionIdentifier; policy != nil {
 		version, err := strconv.Atoi(text(policy.PolicyVersionId))
 		if err != nil || version < 1 || policy.PolicyName == nil {
-			return "", imprint.Errorf(imprint.CodeInvalidRequest, "policyVersionIdentifier needs policyName and policyVersionId.")
+			return none, imprint.Errorf(imprint.CodeInvalidRequest, "policyVersionIdentifier needs policyName and policyVersionId.")
 		}
 		wanted = append(wanted, imprint.AuditResource{Kind: imprint.AuditPolicy, ID: *policy.PolicyName, Version: version})
 	}
 	if len(wanted) != 1 {
-		return "", imprint.Errorf(imprint.CodeInvalidRequest, "resourceIdentifier must name one resource.")
+		return none, imprint.Errorf(imprint.CodeInvalidRequest, "resourceIdentifier must name one resource.")
 	}
-	return wanted[0].Key(), nil
+	return wanted[0], nil
 }

@@ -67,7 +67,7 @@ func (s *Service) describeAuditTask(ctx context.Context, caller awsapi.Caller, i
 func auditDetails(task imprint.AuditTask, run imprint.AuditRun) AuditCheckDetails {
 	details := AuditCheckDetails{
 		CheckRunStatus: AuditCheckRunStatus(run.Status), TotalResourcesCount: new(run.Resources), NonCompliantResourcesCount: new(run.NonCompliant),
-		SuppressedNonCompliantResourcesCount: new(int64(0)), ErrorCode: run.Code, Message: run.Message,
+		SuppressedNonCompliantResourcesCount: new(run.Suppressed), ErrorCode: run.Code, Message: run.Message,
 	}
 	if details.Message == "" {
 		details.Message = task.Message

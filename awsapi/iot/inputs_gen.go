@@ -1025,3 +1025,43 @@ type ListScheduledAuditsInput struct {
 	NextToken  *string `api:"query nextToken NextToken"`
 	MaxResults *int    `api:"query maxResults MaxResults"`
 }
+
+// CreateAuditSuppressionInput is the request of CreateAuditSuppression.
+type CreateAuditSuppressionInput struct {
+	CheckName            string              `api:"body checkName AuditCheckName required"`
+	ResourceIdentifier   *ResourceIdentifier `api:"body resourceIdentifier ResourceIdentifier required"`
+	ExpirationDate       *time.Time          `api:"body expirationDate Timestamp"`
+	SuppressIndefinitely *bool               `api:"body suppressIndefinitely SuppressIndefinitely"`
+	Description          *string             `api:"body description AuditDescription"`
+	ClientRequestToken   string              `api:"body clientRequestToken ClientRequestToken required"`
+}
+
+// DescribeAuditSuppressionInput is the request of DescribeAuditSuppression.
+type DescribeAuditSuppressionInput struct {
+	CheckName          string              `api:"body checkName AuditCheckName required"`
+	ResourceIdentifier *ResourceIdentifier `api:"body resourceIdentifier ResourceIdentifier required"`
+}
+
+// UpdateAuditSuppressionInput is the request of UpdateAuditSuppression.
+type UpdateAuditSuppressionInput struct {
+	CheckName            string              `api:"body checkName AuditCheckName required"`
+	ResourceIdentifier   *ResourceIdentifier `api:"body resourceIdentifier ResourceIdentifier required"`
+	ExpirationDate       *time.Time          `api:"body expirationDate Timestamp"`
+	SuppressIndefinitely *bool               `api:"body suppressIndefinitely SuppressIndefinitely"`
+	Description          *string             `api:"body description AuditDescription"`
+}
+
+// DeleteAuditSuppressionInput is the request of DeleteAuditSuppression.
+type DeleteAuditSuppressionInput struct {
+	CheckName          string              `api:"body checkName AuditCheckName required"`
+	ResourceIdentifier *ResourceIdentifier `api:"body resourceIdentifier ResourceIdentifier required"`
+}
+
+// ListAuditSuppressionsInput is the request of ListAuditSuppressions.
+type ListAuditSuppressionsInput struct {
+	CheckName          *string             `api:"body checkName AuditCheckName"`
+	ResourceIdentifier *ResourceIdentifier `api:"body resourceIdentifier ResourceIdentifier"`
+	AscendingOrder     *bool               `api:"body ascendingOrder AscendingOrder"`
+	NextToken          *string             `api:"body nextToken NextToken"`
+	MaxResults         *int                `api:"body maxResults MaxResults"`
+}

@@ -320,6 +320,16 @@ var (
 	DeleteScheduledAudit = awsapi.Define[DeleteScheduledAuditInput, DeleteScheduledAuditOutput](codec, awsapi.Operation{Name: "DeleteScheduledAudit", Method: "DELETE", Path: "/audit/scheduledaudits/{scheduledAuditName}", Action: "iot:DeleteScheduledAudit", Resource: "arn:{partition}:iot:{region}:{account}:scheduledaudit/{scheduledAuditName}"})
 	// ListScheduledAudits is GET /audit/scheduledaudits.
 	ListScheduledAudits = awsapi.Define[ListScheduledAuditsInput, ListScheduledAuditsOutput](codec, awsapi.Operation{Name: "ListScheduledAudits", Method: "GET", Path: "/audit/scheduledaudits", Action: "iot:ListScheduledAudits", Resource: "*"})
+	// CreateAuditSuppression is POST /audit/suppressions/create.
+	CreateAuditSuppression = awsapi.Define[CreateAuditSuppressionInput, CreateAuditSuppressionOutput](codec, awsapi.Operation{Name: "CreateAuditSuppression", Method: "POST", Path: "/audit/suppressions/create", Action: "iot:CreateAuditSuppression", Resource: "*"})
+	// DescribeAuditSuppression is POST /audit/suppressions/describe.
+	DescribeAuditSuppression = awsapi.Define[DescribeAuditSuppressionInput, DescribeAuditSuppressionOutput](codec, awsapi.Operation{Name: "DescribeAuditSuppression", Method: "POST", Path: "/audit/suppressions/describe", Action: "iot:DescribeAuditSuppression", Resource: "*"})
+	// UpdateAuditSuppression is PATCH /audit/suppressions/update.
+	UpdateAuditSuppression = awsapi.Define[UpdateAuditSuppressionInput, UpdateAuditSuppressionOutput](codec, awsapi.Operation{Name: "UpdateAuditSuppression", Method: "PATCH", Path: "/audit/suppressions/update", Action: "iot:UpdateAuditSuppression", Resource: "*"})
+	// DeleteAuditSuppression is POST /audit/suppressions/delete.
+	DeleteAuditSuppression = awsapi.Define[DeleteAuditSuppressionInput, DeleteAuditSuppressionOutput](codec, awsapi.Operation{Name: "DeleteAuditSuppression", Method: "POST", Path: "/audit/suppressions/delete", Action: "iot:DeleteAuditSuppression", Resource: "*"})
+	// ListAuditSuppressions is POST /audit/suppressions/list.
+	ListAuditSuppressions = awsapi.Define[ListAuditSuppressionsInput, ListAuditSuppressionsOutput](codec, awsapi.Operation{Name: "ListAuditSuppressions", Method: "POST", Path: "/audit/suppressions/list", Action: "iot:ListAuditSuppressions", Resource: "*"})
 )
 
 // Operations lists every operation of the API, offered or not.
@@ -480,5 +490,10 @@ func Operations() []awsapi.Operation {
 		UpdateScheduledAudit.Operation,
 		DeleteScheduledAudit.Operation,
 		ListScheduledAudits.Operation,
+		CreateAuditSuppression.Operation,
+		DescribeAuditSuppression.Operation,
+		UpdateAuditSuppression.Operation,
+		DeleteAuditSuppression.Operation,
+		ListAuditSuppressions.Operation,
 	}
 }

@@ -848,3 +848,27 @@ type ListScheduledAuditsOutput struct {
 	ScheduledAudits []ScheduledAuditMetadata `api:"body scheduledAudits ScheduledAuditMetadataList"`
 	NextToken       string                   `api:"body nextToken NextToken"`
 }
+
+// CreateAuditSuppressionOutput is the response of CreateAuditSuppression.
+type CreateAuditSuppressionOutput struct{}
+
+// DescribeAuditSuppressionOutput is the response of DescribeAuditSuppression.
+type DescribeAuditSuppressionOutput struct {
+	CheckName            string              `api:"body checkName AuditCheckName"`
+	ResourceIdentifier   *ResourceIdentifier `api:"body resourceIdentifier ResourceIdentifier"`
+	ExpirationDate       time.Time           `api:"body expirationDate Timestamp"`
+	SuppressIndefinitely *bool               `api:"body suppressIndefinitely SuppressIndefinitely"`
+	Description          string              `api:"body description AuditDescription"`
+}
+
+// UpdateAuditSuppressionOutput is the response of UpdateAuditSuppression.
+type UpdateAuditSuppressionOutput struct{}
+
+// DeleteAuditSuppressionOutput is the response of DeleteAuditSuppression.
+type DeleteAuditSuppressionOutput struct{}
+
+// ListAuditSuppressionsOutput is the response of ListAuditSuppressions.
+type ListAuditSuppressionsOutput struct {
+	Suppressions []AuditSuppression `api:"body suppressions AuditSuppressionList"`
+	NextToken    string             `api:"body nextToken NextToken"`
+}

@@ -78,7 +78,7 @@ func (s *Service) Routes() []awsapi.Route {
 		s.thingTypeRoutes(), s.billingGroupRoutes(), s.eventConfigurationRoutes(),
 		s.claimRoutes(), s.certificateProviderRoutes(),
 		s.registrationTaskRoutes(),
-		s.auditConfigurationRoutes(), s.auditTaskRoutes(), s.auditFindingRoutes(), s.scheduledAuditRoutes(),
+		s.auditConfigurationRoutes(), s.auditTaskRoutes(), s.auditFindingRoutes(), s.auditSuppressionRoutes(), s.scheduledAuditRoutes(),
 	} {
 		routes = append(routes, resource...)
 	}

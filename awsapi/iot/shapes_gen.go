@@ -946,3 +946,12 @@ type ScheduledAuditMetadata struct {
 	DayOfMonth         string         `api:"body dayOfMonth DayOfMonth"`
 	DayOfWeek          DayOfWeek      `api:"body dayOfWeek DayOfWeek"`
 }
+
+// AuditSuppression is a structure of the API model.
+type AuditSuppression struct {
+	CheckName            string              `api:"body checkName AuditCheckName"`
+	ResourceIdentifier   *ResourceIdentifier `api:"body resourceIdentifier ResourceIdentifier"`
+	ExpirationDate       time.Time           `api:"body expirationDate Timestamp"`
+	SuppressIndefinitely *bool               `api:"body suppressIndefinitely SuppressIndefinitely"`
+	Description          string              `api:"body description AuditDescription"`
+}

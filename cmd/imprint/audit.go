@@ -87,7 +87,7 @@ func (s *server) openAudit(ctx context.Context) error {
 	}
 	auditor, err := audit.New(ctx, s.store, s.clock, audit.Options{
 		Concurrent: s.config.AuditConcurrency, Rest: rest, MaxFindings: s.config.AuditFindings, Keep: s.config.AuditRetention,
-		Pending: s.config.AuditPending, Revocations: dir, Flush: s.trace.Flush, Logging: s.config.lacksLogging, Logger: s.logger,
+		Pending: s.config.AuditPending, Revocations: dir, Flush: s.trace.Flush, Sharing: s.sharing, Logging: s.config.lacksLogging, Logger: s.logger,
 	})
 	if err != nil {
 		return err
@@ -95,6 +95,17 @@ func (s *server) openAudit(ctx context.Context) error {
 	s.audit = auditor
 	s.closeLater(auditor.Close)
 	return nil
+}
+
+// sharing asks the broker who is connected. An interrupted audit goes on before there
+// is one.
+func (s *server) sharing(ctx context.Context, tenant imprint.Tenant, certificates, clients int) []imprint.LiveClient {
+	select {
+	case <-s.wired:
+		return s.broker.Sharing(tenant, certificates, clients)
+	case <-ctx.Done():
+		return nil
+	}
 }
 
 // leastTrace is how long, and leastAttempts how many, attempts must be kept for a
@@ -198,6 +209,7 @@ type auditRun struct {
 	Status       string `json:"checkRunStatus"`
 	Resources    int64  `json:"totalResourcesCount"`
 	NonCompliant int64  `json:"nonCompliantResourcesCount"`
+	Suppressed   int64  `json:"suppressedNonCompliantResourcesCount"`
 	ErrorCode    string `json:"errorCode,omitempty"`
 	Message      string `json:"message,omitempty"`
 }
@@ -293,7 +305,7 @@ func runAudit(ctx context.Context, c *client.Client, checks []string) (*auditRep
 // fetchFindings gives what an audit found, the gravest first.
 func fetchFindings(ctx context.Context, c *client.Client, task string) ([]auditFindingReport, error) {
 	all, err := allPages(func(token string) ([]auditFindingReport, string, error) {
-		body := map[string]any{"taskId": task, "maxResults": 250}
+		body := map[string]any{"taskId": task, "maxResults": 250, "listSuppressedFindings": false}
 		if token != "" {
 			body["nextToken"] = token
 		}
@@ -342,7 +354,14 @@ func (r *auditReport) print(w io.Writer) error {
 			}
 		}
 	}
-	_, err := fmt.Fprintf(w, "audit %s %s: %d check(s), %d finding(s)\n", r.TaskID, r.Status, len(r.Checks), len(r.Findings))
+	known, suppressed := "", int64(0)
+	for _, run := range r.Checks {
+		suppressed += run.Suppressed
+	}
+	if suppressed > 0 {
+		known = fmt.Sprintf(", %d suppressed", suppressed)
+	}
+	_, err := fmt.Fprintf(w, "audit %s %s: %d check(s), %d finding(s)%s\n", r.TaskID, r.Status, len(r.Checks), len(r.Findings), known)
 	return err
 }
 

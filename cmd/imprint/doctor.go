@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/url"
 	"os"
 	"strings"
 	"time"
@@ -147,7 +148,8 @@ func ownEndpoint(opts *doctor.Options, dir string) (facts serverFacts, own bool,
 		opts.CA = facts.CABundle
 	}
 	if opts.HTTPS == "" {
-		opts.HTTPS = facts.HTTPSAddress
+		// The operators' door tells the time, too, and records no attempt of a device.
+		opts.HTTPS, opts.ClockAt = facts.HTTPSAddress, facts.apiAddress()
 	}
 	opts.Explain = "imprint explain"
 	if dir != defaultData && dir != os.Getenv("IMPRINT_DATA") {
@@ -173,6 +175,15 @@ func thingOf(ctx context.Context, cmd *cobra.Command, facts serverFacts, certifi
 		return ""
 	}
 	return out.Things[0]
+}
+
+// apiAddress is host:port of the operators' door.
+func (f serverFacts) apiAddress() string {
+	at, err := url.Parse(f.APIURL)
+	if err != nil || at.Port() == "" {
+		return ""
+	}
+	return at.Host
 }
 
 // serves says whether host:port is a device endpoint of the server: of its first

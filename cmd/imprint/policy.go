@@ -318,6 +318,9 @@ func printExplanation(w io.Writer, x policy.Explanation) error {
 			row("overrides", "%s, which allows it", ref)
 		}
 	}
+	for _, c := range x.Met {
+		row("condition", "met: %s", c)
+	}
 	if x.NearMiss != nil {
 		row("why", "%s", x.NearMiss.Sentence)
 	}
@@ -429,13 +432,13 @@ func printRules(w io.Writer, asJSON bool) error {
 }
 
 func newPolicyLeast() *cobra.Command {
-	var asJSON bool
+	var asJSON, denied bool
 	var since time.Duration
 	cmd := &cobra.Command{
 		Use:   "least CERTIFICATE-ID | SERIAL | THING | CLIENT-ID | ADDRESS | ARN | FILE.pem | ATTEMPT-ID",
-		Short: "Write the least policy that allows what a device did and tried",
-		Long: `Write the least policy that allows what the recorded attempts of a device did and
-tried. Where a level of a topic is the thing's name, a name of the certificate or
+		Short: "Write the least policy that allows what a device did",
+		Long: `Write the least policy that allows what the recorded attempts of a device were
+allowed, with --denied also what they tried in vain. Where a level of a topic is the thing's name, a name of the certificate or
 the client id, it becomes a variable. The policy is printed as CreatePolicy takes it;
 what is to be known of it goes to standard error.
 
@@ -448,6 +451,9 @@ what is to be known of it goes to standard error.
 				return err
 			}
 			values := url.Values{"match": {match}}
+			if denied {
+				values.Set("denied", "true")
+			}
 			if since > 0 {
 				values.Set("since", time.Now().Add(-since).UTC().Format(time.RFC3339))
 			}
@@ -468,6 +474,7 @@ what is to be known of it goes to standard error.
 	}
 	addDataFlag(cmd)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON, with what was used")
+	cmd.Flags().BoolVar(&denied, "denied", false, "take in what was denied, too")
 	cmd.Flags().DurationVar(&since, "since", 0, "only attempts that began in the last such time, such as 1h")
 	return cmd
 }
@@ -482,13 +489,19 @@ func printLeast(w, notes io.Writer, found explain.Least) error {
 			return err
 		}
 	}
-	denied := 0
+	denied, left := 0, 0
 	for _, use := range found.Uses {
 		if !use.Allowed {
 			denied++
 		}
+		if use.LeftOut {
+			left++
+		}
 	}
 	_, _ = fmt.Fprintf(notes, "note: from %d attempts with %d different requests, %d of which the present policies deny\n", found.Attempts, len(found.Uses), denied)
+	if left > 0 {
+		_, _ = fmt.Fprintf(notes, "note: %d were denied each time and are left out; --denied takes them in, --json shows them\n", left)
+	}
 	if len(found.Policies) > 1 {
 		_, _ = fmt.Fprintf(notes, "note: these are %d policies: one has at most %d characters\n", len(found.Policies), policy.MaxCharacters)
 	}

@@ -85,6 +85,7 @@ type server struct {
 	// files are given server certificates, in whose place the server makes none.
 	files   *pki.ServerFiles
 	reloads reloads
+	wired   chan struct{} // closed when there is a broker
 	cleanup []func()
 }
 
@@ -92,7 +93,7 @@ type server struct {
 // an error everything is closed again.
 func newServer(ctx context.Context, config Config, logger *slog.Logger) (*server, error) {
 	s := &server{
-		config: config, logger: logger, clock: time.Now, metrics: newMetrics(),
+		config: config, logger: logger, clock: time.Now, metrics: newMetrics(), wired: make(chan struct{}),
 		home: imprint.Tenant{Account: imprint.AccountID(config.Account), Region: imprint.Region(config.Region)},
 	}
 	for _, step := range []func(context.Context) error{
@@ -262,6 +263,7 @@ func (s *server) wire(ctx context.Context) error {
 	options.Reserved = claimDoor{s.claims}
 	options.RefusedConnectGetsReason, options.DeniedSubscribeGetsReason = s.config.RefusalReasons, s.config.RefusalReasons
 	s.broker = broker.New(options, s.store, s.identities, s.clock)
+	close(s.wired)
 	s.closeLater(s.closeBroker)
 	err = s.broker.Restore(ctx)
 	if err != nil {

@@ -28,6 +28,7 @@ func newTemplate() *cobra.Command {
 type templateFlags struct {
 	kind, templateName, caID       string
 	certs, csrs, cas, assignments  []string
+	policies                       []string // NAME=FILE
 	parameters, input, at          string
 	server, strict, noLint, asJSON bool
 
@@ -40,6 +41,8 @@ func (f *templateFlags) common(cmd *cobra.Command) {
 	addDataFlag(cmd)
 	cmd.Flags().StringVar(&f.kind, "type", "", "what FILE is for: jitp, fleet or bulk (bulk is RegisterThing's, too)")
 	cmd.Flags().StringArrayVar(&f.certs, "cert", nil, "PEM file of a device's certificate, or of several (may be repeated)")
+	cmd.Flags().StringArrayVar(&f.policies, "policy", nil, "NAME=FILE: the document of a policy that the template names (may be repeated)")
+	cmd.Flags().BoolVar(&f.server, "server", false, "look on the server for what the template names")
 	cmd.Flags().StringVar(&f.templateName, "template-name", "", "take the template of this name from the server")
 	cmd.Flags().StringVar(&f.caID, "ca-id", "", "take the CA of this id, and its template unless there is a FILE, from the server")
 	cmd.Flags().BoolVar(&f.strict, "strict", false, "let warnings fail, too")
@@ -81,7 +84,6 @@ a warning; 1 the command failed; 2 the command line is wrong. docs/template-test
 	cmd.Flags().StringArrayVarP(&f.assignments, "parameter", "p", nil, "a parameter, NAME=VALUE (may be repeated)")
 	cmd.Flags().StringVar(&f.input, "input", "", "input file of a bulk registration, a JSON object a line (- is standard input)")
 	cmd.Flags().StringVar(&f.at, "at", "", "instant that validity is asked for, such as 2027-01-31T00:00:00Z (default: now)")
-	cmd.Flags().BoolVar(&f.server, "server", false, "look on the server for what the template names")
 	cmd.Flags().BoolVar(&f.noLint, "no-lint", false, "don't lint the template")
 	return cmd
 }
@@ -95,6 +97,9 @@ func newTemplateLint() *cobra.Command {
 
 With certificates of devices, by --cert or as the CA of --ca-id has them on the
 server, it tells which fields of the subject the template demands in vain.
+
+Policies are judged as by imprint policy lint: the documents of the template, and
+those of policies that it names, from --policy NAME=FILE or from the server.
 
 Exit status: 0 no error is found; 3 one is, or with --strict a warning; 1 the
 command failed; 2 the command line is wrong. docs/template-test.md lists the rules.`,
@@ -250,8 +255,11 @@ type testReport struct {
 	Tested   int           `json:"tested,omitempty"`
 	Failed   int           `json:"failed,omitempty"`
 	NotShown int           `json:"notShown,omitempty"`
+	// Unchecked is what lint couldn't look at.
+	Unchecked []string `json:"unchecked,omitempty"`
 
-	kind template.Kind
+	kind  template.Kind
+	named namedPolicies // of the devices
 }
 
 // batch is how many devices are all shown; of more than that those are that don't
@@ -263,6 +271,10 @@ const maxShown = 100
 
 func newReport(s *templateSubject) *testReport {
 	return &testReport{Template: s.source, Type: kindWords[s.kind], Verdict: imprint.VerdictOK, Findings: []findingShown{}, kind: s.kind}
+}
+
+func (r *testReport) unchecked(format string, args ...any) {
+	r.Unchecked = append(r.Unchecked, fmt.Sprintf(format, args...))
 }
 
 // worsen takes a verdict into the whole.
@@ -319,6 +331,14 @@ func (f *templateFlags) lint(ctx context.Context, w io.Writer) error {
 		return err
 	}
 	r.addFindings(provisioning.LintTemplate(parsed, certs...))
+	var named namedPolicies
+	for _, p := range parsed.NamedPolicies() {
+		named.add(p)
+	}
+	err = f.lintPolicies(ctx, s, parsed, &named, r)
+	if err != nil {
+		return err
+	}
 	return f.end(w, r)
 }
 
@@ -356,6 +376,12 @@ func (f *templateFlags) test(ctx context.Context, w io.Writer) error {
 	}
 	if f.input != "" {
 		err = f.testInput(ctx, s, given, r)
+		if err != nil {
+			return err
+		}
+	}
+	if !f.noLint {
+		err = f.lintPolicies(ctx, s, parsed, &r.named, r)
 		if err != nil {
 			return err
 		}

@@ -135,7 +135,11 @@ func (f *templateFlags) sampleCertificates(ctx context.Context, s *templateSubje
 	if len(all) > 0 || f.caID == "" || !connected {
 		return all, nil
 	}
-	return registry.certificatesOf(ctx, s.run.RegisteredCA.ID)
+	certs, err := registry.certificatesOf(ctx, s.run.RegisteredCA.ID)
+	if err != nil || len(certs) == 0 {
+		return nil, err
+	}
+	return devicesOf(certs), nil
 }
 
 // givenParameters are those of --parameters, and over them those of -p.

@@ -84,6 +84,7 @@ func resourcesOf(plan *template.Plan) *resourcesShown {
 // addDevice takes a device's dry run into the report; briefly: one that works is
 // only counted.
 func (r *testReport) addDevice(one testDevice, result *provisioning.DryRunResult, brief bool) {
+	r.named.addPlanned(result.Plan)
 	verdict := result.Worst()
 	r.worsen(verdict)
 	r.Tested++
@@ -107,6 +108,12 @@ func (r *testReport) print(w io.Writer) error {
 	var b strings.Builder
 	for _, f := range r.Findings {
 		f.print(&b, r.Template)
+	}
+	if len(r.Unchecked) > 0 {
+		b.WriteString("not checked\n")
+	}
+	for _, text := range r.Unchecked {
+		fmt.Fprintf(&b, "  %s\n", text)
 	}
 	for n := range r.Devices {
 		if b.Len() > 0 {

@@ -259,3 +259,12 @@ func (t templateRegistry) BillingGroup(ctx context.Context, name imprint.Billing
 func (t templateRegistry) Policy(ctx context.Context, name imprint.PolicyName) (imprint.Policy, error) {
 	return imprint.Policy{Name: name}, t.get(ctx, nil, "/policies/", string(name), "")
 }
+
+// policyDocument reads the default version of a policy.
+func (t templateRegistry) policyDocument(ctx context.Context, name imprint.PolicyName) (string, error) {
+	var found struct {
+		Document string `json:"policyDocument"`
+	}
+	err := t.get(ctx, &found, "/policies/", string(name), "")
+	return found.Document, err
+}

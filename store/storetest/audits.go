@@ -35,11 +35,27 @@ func auditRows() []row {
 		full: func(t imprint.Tenant) any {
 			return imprint.AuditFinding{Tenant: t, ID: "finding", Task: "other", TaskStartedAt: instant, Check: "A", FoundAt: instant.Add(time.Second), Severity: imprint.AuditHigh,
 				Resource: imprint.AuditResource{Kind: imprint.AuditPolicy, ID: unusual, Version: 3, Info: map[string]string{"k": unusual}},
-				Related:  []imprint.AuditResource{{Kind: imprint.AuditThing, ID: "thing " + string(t.Region)}}, Code: "c", Reason: unusual, Mitigation: unusual}
+				Related:  []imprint.AuditResource{{Kind: imprint.AuditThing, ID: "thing " + string(t.Region)}}, Code: "c", Reason: unusual, Mitigation: unusual, Suppressed: true}
 		},
 		bare: func(t imprint.Tenant) any { return imprint.AuditFinding{Tenant: t, ID: "finding"} },
 		put:  func(tx imprint.Tx, v any) error { return tx.PutAuditFinding(v.(imprint.AuditFinding)) },
 		get:  func(tx imprint.ReadTx, t imprint.Tenant) (any, error) { return tx.AuditFinding(t, "finding") },
+	}, {
+		name: "audit suppression",
+		full: func(t imprint.Tenant) any {
+			return imprint.AuditSuppression{Tenant: t, Check: "A", Resource: imprint.AuditResource{Kind: imprint.AuditPolicy, ID: unusual, Version: 3}, ExpiresAt: instant, Description: unusual + string(t.Region),
+				Token: "t", CreatedAt: instant.Add(time.Second)}
+		},
+		bare: func(t imprint.Tenant) any {
+			return imprint.AuditSuppression{Tenant: t, Check: "A", Resource: imprint.AuditResource{Kind: imprint.AuditPolicy, ID: unusual, Version: 3}}
+		},
+		put: func(tx imprint.Tx, v any) error { return tx.PutAuditSuppression(v.(imprint.AuditSuppression)) },
+		get: func(tx imprint.ReadTx, t imprint.Tenant) (any, error) {
+			return tx.AuditSuppression(t, "A", imprint.AuditPolicy+"/"+unusual+":3")
+		},
+		remove: func(tx imprint.Tx, t imprint.Tenant) error {
+			return tx.DeleteAuditSuppression(t, "A", imprint.AuditPolicy+"/"+unusual+":3")
+		},
 	}, {
 		name: "scheduled audit",
 		full: func(t imprint.Tenant) any {
@@ -92,6 +108,16 @@ func auditLists() []pagedList {
 			tasks(imprint.AuditTaskFilter{From: at(0), To: at(10_000), Type: imprint.AuditScheduled})},
 		{"findings of a task", addFinding("one", "A"), findings(imprint.AuditFindingFilter{Task: "one"})},
 		{"findings of a time and check", addFinding("two", "B"), findings(imprint.AuditFindingFilter{From: at(0), To: at(10_000), Check: "B"})},
+		{"audit suppressions", func(tx imprint.Tx, t imprint.Tenant, n int) error {
+			return tx.PutAuditSuppression(imprint.AuditSuppression{Tenant: t, Check: "A", Resource: imprint.AuditResource{Kind: "k", ID: "same", Version: n + 1}, ExpiresAt: at(n)})
+		}, func(tx imprint.ReadTx, t imprint.Tenant, p imprint.Page) ([]int, string, error) {
+			found, next, err := tx.AuditSuppressions(t, imprint.AuditSuppressionFilter{Check: "A"}, p)
+			var all []int
+			for _, one := range found {
+				all = append(all, one.Resource.Version-1)
+			}
+			return all, next, err
+		}},
 		{"scheduled audits", func(tx imprint.Tx, t imprint.Tenant, n int) error {
 			return tx.PutScheduledAudit(imprint.ScheduledAudit{Tenant: t, Name: name(n), Minute: n})
 		}, func(tx imprint.ReadTx, t imprint.Tenant, p imprint.Page) ([]int, string, error) {

@@ -19,8 +19,9 @@ var (
 	putAuditConfiguration = upsert("audit_configurations", 1, "tenant", "role_arn", "checks", "targets", "created_at", "modified_at")
 	putAuditTask          = upsert("audit_tasks", 2, "tenant", "id", "type", "schedule_name", "started_by", "status", "message", "runs", "restarts",
 		"created_at", "ended_at", "modified_at")
-	putFinding   = upsert("audit_findings", 2, "tenant", "id", "task_id", "check_name", "found_at", "body")
-	putScheduled = upsert("scheduled_audits", 2, "tenant", "name", "frequency", "day_of_month", "day_of_week", "checks", "day_minute", "next_at",
+	putFinding     = upsert("audit_findings", 2, "tenant", "id", "task_id", "check_name", "found_at", "body")
+	putSuppression = upsert("audit_suppressions", 3, "tenant", "check_name", "resource", "expires_at", "body")
+	putScheduled   = upsert("scheduled_audits", 2, "tenant", "name", "frequency", "day_of_month", "day_of_week", "checks", "day_minute", "next_at",
 		"created_at", "modified_at")
 
 	auditTasks   = newList("kis", auditTaskColumns, "audit_tasks WHERE tenant = $1", 1, []string{"created_at", "id"}, scanAuditTask, auditTaskKey)
@@ -30,6 +31,11 @@ var (
 		func(f *imprint.AuditFinding) []any { return []any{string(f.Check), f.ID} })
 	findingsIn = slowly(newList("nis", findingColumns, "audit_findings WHERE tenant = $1 AND found_at >= $2 AND found_at <= $3", 3,
 		[]string{"found_at", "id"}, scanFinding, func(f *imprint.AuditFinding) []any { return []any{millis(f.FoundAt), f.ID} }))
+	auditSuppressions = newList("Piss", "tenant, check_name, resource, expires_at, body", "audit_suppressions WHERE tenant = $1", 1,
+		[]string{"expires_at", "check_name", "resource"}, scanSuppression,
+		func(s *imprint.AuditSuppression) []any {
+			return []any{expiry(s.ExpiresAt), string(s.Check), s.Resource.Key()}
+		})
 	scheduledAudits = newList("os", scheduledColumns, "scheduled_audits WHERE tenant = $1", 1, []string{"name"}, scanScheduled,
 		func(a *imprint.ScheduledAudit) []any { return []any{a.Name} })
 )
@@ -43,6 +49,25 @@ type findingBody struct {
 	Code          string                  `json:"code"`
 	Reason        string                  `json:"reason"`
 	Mitigation    string                  `json:"mitigation"`
+	Suppressed    bool                    `json:"suppressed,omitempty"`
+}
+
+// suppressionBody is what stands in the column of that name.
+type suppressionBody struct {
+	Resource    imprint.AuditResource `json:"resource"`
+	Description string                `json:"description,omitempty"`
+	Token       string                `json:"token,omitempty"`
+	CreatedAt   int64                 `json:"created"`
+}
+
+// never is the column expires_at of a suppression that doesn't expire.
+var never = time.Date(10_000, 1, 1, 0, 0, 0, 0, time.UTC).UnixMilli()
+
+func expiry(at time.Time) int64 {
+	if at.IsZero() {
+		return never
+	}
+	return min(millis(at), never-1)
 }
 
 func auditTaskKey(k *imprint.AuditTask) []any { return []any{millis(k.CreatedAt), k.ID} }
@@ -77,6 +102,26 @@ func scanFinding(t *Tx, r Rows, f *imprint.AuditFinding) error {
 	}
 	f.Tenant, f.FoundAt, f.TaskStartedAt = t.readTenant(tenant), readTime(found), readTime(body.TaskStartedAt)
 	f.Severity, f.Resource, f.Related, f.Code, f.Reason, f.Mitigation = body.Severity, body.Resource, body.Related, body.Code, body.Reason, body.Mitigation
+	f.Suppressed = body.Suppressed
+	return nil
+}
+
+func scanSuppression(t *Tx, r Rows, s *imprint.AuditSuppression) error {
+	var tenant, resource, text string
+	var expires int64
+	err := r.Scan(&tenant, (*string)(&s.Check), &resource, &expires, &text)
+	if err != nil {
+		return err
+	}
+	var body suppressionBody
+	err = json.Unmarshal([]byte(text), &body)
+	if err != nil {
+		return fmt.Errorf("couldn't read the suppression of %s for %s: %w", s.Check, resource, err)
+	}
+	if expires != never {
+		s.ExpiresAt = readTime(expires)
+	}
+	s.Tenant, s.Resource, s.Description, s.Token, s.CreatedAt = t.readTenant(tenant), body.Resource, body.Description, body.Token, readTime(body.CreatedAt)
 	return nil
 }
 
@@ -152,12 +197,29 @@ func (t *Tx) AuditFinding(tenant imprint.Tenant, id string) (imprint.AuditFindin
 // AuditFindings implements imprint.AuditReader.
 func (t *Tx) AuditFindings(tenant imprint.Tenant, f imprint.AuditFindingFilter, p imprint.Page) ([]imprint.AuditFinding, string, error) {
 	keep := func(one *imprint.AuditFinding) bool {
-		return (f.Check == "" || one.Check == f.Check) && (f.Resource == "" || one.Resource.Key() == f.Resource)
+		return (f.Suppressed == nil || one.Suppressed == *f.Suppressed) && (f.Check == "" || one.Check == f.Check) && (f.Resource == "" || one.Resource.Key() == f.Resource)
 	}
 	if f.Task != "" {
 		return findingsOfTask.page(t, p, keep, t.in(tenant), f.Task)
 	}
 	return findingsIn.page(t, p, keep, t.in(tenant), millis(f.From), millis(f.To))
+}
+
+// AuditSuppression implements imprint.AuditReader.
+func (t *Tx) AuditSuppression(tenant imprint.Tenant, check imprint.AuditCheck, resource string) (imprint.AuditSuppression, error) {
+	s, found, err := first(t, scanSuppression, "SELECT tenant, check_name, resource, expires_at, body FROM audit_suppressions WHERE tenant = $1 AND check_name = $2 AND resource = $3",
+		t.in(tenant), string(check), resource)
+	if err == nil && !found {
+		err = imprint.Errorf(imprint.CodeNotFound, "%s isn't suppressed for %s", check, imprint.Excerpt(resource))
+	}
+	return s, err
+}
+
+// AuditSuppressions implements imprint.AuditReader.
+func (t *Tx) AuditSuppressions(tenant imprint.Tenant, f imprint.AuditSuppressionFilter, p imprint.Page) ([]imprint.AuditSuppression, string, error) {
+	return auditSuppressions.page(t, p, func(s *imprint.AuditSuppression) bool {
+		return (f.Check == "" || s.Check == f.Check) && (f.Resource == "" || s.Resource.Key() == f.Resource)
+	}, t.in(tenant))
 }
 
 // ScheduledAudit implements imprint.AuditReader.
@@ -230,7 +292,7 @@ func (t *Tx) DeleteAuditTask(tenant imprint.Tenant, id string) error {
 
 // PutAuditFinding implements imprint.AuditWriter.
 func (t *Tx) PutAuditFinding(f imprint.AuditFinding) error {
-	text, err := json.Marshal(findingBody{millis(f.TaskStartedAt), f.Severity, f.Resource, f.Related, f.Code, f.Reason, f.Mitigation})
+	text, err := json.Marshal(findingBody{millis(f.TaskStartedAt), f.Severity, f.Resource, f.Related, f.Code, f.Reason, f.Mitigation, f.Suppressed})
 	if err != nil {
 		return fmt.Errorf("couldn't encode finding %s: %w", f.ID, err)
 	}
@@ -249,6 +311,22 @@ func (t *Tx) DeleteAuditFindings(tenant imprint.Tenant, task string, check impri
 	}
 	n, err := t.exec("DELETE FROM audit_findings WHERE (tenant, id) IN (SELECT tenant, id FROM audit_findings WHERE "+selection+" ORDER BY check_name, id LIMIT $3)", args...)
 	return int(n), err
+}
+
+// PutAuditSuppression implements imprint.AuditWriter.
+func (t *Tx) PutAuditSuppression(s imprint.AuditSuppression) error {
+	text, err := json.Marshal(suppressionBody{s.Resource, s.Description, s.Token, millis(s.CreatedAt)})
+	if err != nil {
+		return fmt.Errorf("couldn't encode the suppression of %s: %w", s.Check, err)
+	}
+	_, err = t.exec(putSuppression, t.in(s.Tenant), string(s.Check), s.Resource.Key(), expiry(s.ExpiresAt), string(text))
+	return err
+}
+
+// DeleteAuditSuppression implements imprint.AuditWriter.
+func (t *Tx) DeleteAuditSuppression(tenant imprint.Tenant, check imprint.AuditCheck, resource string) error {
+	_, err := t.exec("DELETE FROM audit_suppressions WHERE tenant = $1 AND check_name = $2 AND resource = $3", t.in(tenant), string(check), resource)
+	return err
 }
 
 // PutScheduledAudit implements imprint.AuditWriter.
