@@ -100,11 +100,12 @@ type connection struct {
 	wakeAt     time.Time     // the socket's read deadline
 	publishes  bucket
 	throughput bucket
-	explained  int  // denials that were put into words
-	uses       uses // what the trace is told at the end that it was allowed
-	throttled  bool // the trace knows that it publishes too often
-	entered    bool // known to the realm
-	withdrawn  bool // out of the topics and the realm
+	explained  int             // denials that were put into words
+	uses       uses            // what the trace is told at the end that it was allowed
+	throttled  bool            // the trace knows that it publishes too often
+	entered    bool            // known to the realm
+	withdrawn  bool            // out of the topics and the realm
+	unanswered mqtt.PacketType // the packet that a refused one of MQTT 3.1.1 isn't answered by; 0: none
 	small      [256]byte
 	requests   *requests // under way; nil: it never made one
 
@@ -271,10 +272,10 @@ func (c *connection) recordEnd(why *endError) {
 		c.broker.count.protocolErrors.Add(1)
 	}
 	if why.code == imprint.CodeClientDisconnect || why.code == imprint.CodeServerShutdown {
-		c.peer.Rec.Info("session", "%s", why.Error())
+		c.peer.Rec.InfoWith("session", c.goodbye(why), "%s", why.Error())
 		return
 	}
-	c.refused("session", why.err)
+	c.refusedWith("session", why.err, c.farewell(why))
 }
 
 // awaitGoodbye lets a writer that is sending the reason finish, for a second.

@@ -91,7 +91,7 @@ func (w *web) identify(ctx context.Context, conn *webConn) (*identity.Identity, 
 			WithHint("Send less often, or use MQTT; --https-publish-rate raises the bound.")
 	}
 	if !conn.connected {
-		conn.rec.OK("certificate", "%s is ACTIVE, %d thing(s) attached", who.Certificate.ID, len(who.Things))
+		conn.rec.OK("certificate", "%s is ACTIVE, %d thing(s) attached; %s", who.Certificate.ID, len(who.Things), shownBy(conn.visitor.chain))
 	}
 	return who, "", nil
 }

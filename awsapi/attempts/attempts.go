@@ -61,7 +61,10 @@ type Attempt struct {
 	ClientID      string    `api:"body clientId String"`
 	Outcome       string    `api:"body outcome String"`
 	Code          string    `api:"body code String"`
-	Steps         []Step    `api:"body steps Steps"`
+	// Reason is the code and the name of the step that somebody has to mend; empty when
+	// none failed.
+	Reason string `api:"body reason String"`
+	Steps  []Step `api:"body steps Steps"`
 	// Repeats is how many later attempts ended in the same way and are counted here
 	// instead of being kept; LastAt is when the last of them began.
 	Repeats *int      `api:"body repeats Integer"` // absent: none
@@ -81,6 +84,10 @@ type Step struct {
 	// What a policy was asked, where the step is its decision.
 	Action   string `api:"body action String"`
 	Resource string `api:"body resource String"`
+	// Wire is what the device's own log has of it, by name and number.
+	Wire string `api:"body wire String"`
+	// CertificateID is what the step made.
+	CertificateID string `api:"body certificateId String"`
 }
 
 var codec = restjson.New(restjson.Shapes{
@@ -241,7 +248,7 @@ func present(a imprint.Attempt) Attempt {
 		AttemptID: a.ID, Account: string(a.Tenant.Account), Region: string(a.Tenant.Region),
 		Began: a.At, Ended: a.EndedAt, Address: a.Address, ServerName: a.SNI, ALPN: a.ALPN, TLSVersion: a.TLSVersion,
 		CertificateID: string(a.CertificateID), Serial: a.Serial, Subject: a.Subject, ThingName: string(a.Thing),
-		ClientID: string(a.ClientID), Outcome: string(a.Outcome), Code: string(a.Code), Steps: make([]Step, 0, len(a.Steps)),
+		ClientID: string(a.ClientID), Outcome: string(a.Outcome), Code: string(a.Code), Reason: a.Reason(), Steps: make([]Step, 0, len(a.Steps)),
 		LastAt: a.LastAt, Next: trace.Next(a.Outcome, a.Code),
 	}
 	if a.Repeats > 0 {
@@ -250,7 +257,7 @@ func present(a imprint.Attempt) Attempt {
 	for _, s := range a.Steps {
 		out.Steps = append(out.Steps, Step{
 			At: s.At, Name: s.Name, Verdict: string(s.Verdict), Code: string(s.Code), Detail: s.Detail, Fix: s.Fix,
-			Action: s.Action, Resource: s.Resource,
+			Action: s.Action, Resource: s.Resource, Wire: s.Wire, CertificateID: string(s.Certificate),
 		})
 	}
 	return out
