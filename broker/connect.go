@@ -110,7 +110,8 @@ func (c *connection) checkConnect(packet *mqtt.Connect, who *identity.Identity) 
 	if packet.Will != nil {
 		request.LastWillTopic = c.realm.topicARN + packet.Will.Topic
 	}
-	if bound.policies.Decide(&request) != policy.Allowed {
+	decision, by := bound.policies.Judge(&request)
+	if decision != policy.Allowed {
 		why := bound.policies.Explain(&request)
 		denied := identity.Denied(imprint.CodeConnectDenied, why)
 		if why.NearMiss != nil && why.NearMiss.Kind == policy.MissNoPolicy && who.Certificate.ID != "" {
@@ -121,7 +122,7 @@ func (c *connection) checkConnect(packet *mqtt.Connect, who *identity.Identity) 
 		c.announceConnectFailed()
 		return err
 	}
-	c.peer.Rec.OK("policy.connect", "iot:Connect on client/%s is allowed", c.clientID)
+	c.peer.Rec.OK("policy.connect", "%s", "iot:Connect on client/"+string(c.clientID)+" is allowed by "+by.String())
 	err = c.checkWill(packet.Will, bound)
 	if err != nil {
 		c.refused("mqtt.will", err)

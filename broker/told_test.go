@@ -91,3 +91,28 @@ func TestTheTraceHasTheCodesOfTheClientsOwnLog(t *testing.T) {
 		})
 	}
 }
+
+// TestTheTraceNamesTheStatementThatAllowed ensures that a decision of a device that got
+// on is told with the policy and the statement that made it.
+func TestTheTraceNamesTheStatementThatAllowed(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, broker.Options{})
+	id := h.register(first, `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["iot:Publish","iot:Subscribe"],"Resource":"*"},`+
+		`{"Sid":"In","Effect":"Allow","Action":"iot:Connect","Resource":"*"}]}`)
+	c := h.on(first, id, mqtt.V5, connectAs("dev"))
+	c.subscribe(0, "a")
+	c.publish(1, 1, "b", "x")
+	expect[*mqtt.Ack](c)
+	c.goodbye()
+	said := map[string]string{}
+	for _, s := range c.ended(imprint.CodeClientDisconnect).Steps {
+		said[s.Name] = s.Detail
+	}
+	for step, want := range map[string]string{
+		"policy.connect": `iot:Connect on client/dev is allowed by statement 2 ("In") of policy`, "policy.publish": "allowed by statement 1 of policy", "policy.subscribe": "allowed by statement 1 of policy",
+	} {
+		if !strings.HasPrefix(said[step], want) {
+			t.Errorf("%s: got %q, want %q", step, said[step], want)
+		}
+	}
+}

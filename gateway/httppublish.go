@@ -139,11 +139,12 @@ func (w *web) authorize(conn *webConn, who *identity.Identity, m *broker.Message
 			Address: conn.arrival.address, ServerName: v.serverName, Certificate: policy.NewCertificateVariables(v.leaf), NoConnection: true,
 		}), Now: w.gateway.rooms.Clock(),
 	}
-	if who.Policies.Decide(&request) != policy.Allowed {
+	decision, by := who.Policies.Judge(&request)
+	if decision != policy.Allowed {
 		return "policy.publish", identity.Denied(imprint.CodePublishDenied, who.Policies.Explain(&request))
 	}
 	if !conn.connected {
-		conn.rec.Allowed("policy.publish", string(request.Action), request.Resource())
+		conn.rec.AllowedBy("policy.publish", string(request.Action), request.Resource(), by.String())
 	}
 	if !m.Retain {
 		return "", nil

@@ -57,3 +57,15 @@ func (r *Recorder) InfoWith(step, wire, format string, args ...any) {
 func (r *Recorder) Made(step string, certificate imprint.CertificateID, format string, args ...any) {
 	r.add(imprint.Step{Name: step, Verdict: imprint.VerdictOK, Detail: sprintf(format, args), Certificate: certificate})
 }
+
+// AllowedBy is Allowed with the statement that decided, in words; empty: not known.
+func (r *Recorder) AllowedBy(step, action, resource, by string) {
+	if by == "" {
+		r.Allowed(step, action, resource)
+		return
+	}
+	if r == nil || r.full() {
+		return
+	}
+	r.add(imprint.Step{Name: step, Verdict: imprint.VerdictOK, Detail: "allowed by " + by, Action: action, Resource: resource})
+}

@@ -43,6 +43,7 @@ type attempt struct {
 	ClientID      string  `json:"clientId,omitempty"`
 	Outcome       string  `json:"outcome"`
 	Code          string  `json:"code,omitempty"`
+	Reason        string  `json:"reason,omitempty"`
 	Steps         []step  `json:"steps"`
 	Repeats       int     `json:"repeats,omitempty"`
 	LastAt        float64 `json:"lastAt,omitempty"`
@@ -82,6 +83,9 @@ type step struct {
 	// What a policy was asked, where the step is its decision.
 	Action   string `json:"action,omitempty"`
 	Resource string `json:"resource,omitempty"`
+	// Wire is what the device's own log has of it, and CertificateID what it made.
+	Wire          string `json:"wire,omitempty"`
+	CertificateID string `json:"certificateId,omitempty"`
 }
 
 // query is what to ask ListAttempts for.
