@@ -280,7 +280,7 @@ func present(a imprint.Attempt) Attempt {
 		Began: a.At, Ended: a.EndedAt, Address: a.Address, ServerName: a.SNI, ALPN: a.ALPN, TLSVersion: a.TLSVersion,
 		CertificateID: string(a.CertificateID), Serial: a.Serial, Subject: a.Subject, ThingName: string(a.Thing),
 		ClientID: string(a.ClientID), Outcome: string(a.Outcome), Code: string(a.Code), Reason: a.Reason(), Steps: make([]Step, 0, len(a.Steps)),
-		LastAt: a.LastAt, Next: trace.Next(a.Outcome, a.Code),
+		LastAt: a.LastAt, Next: trace.NextOf(&a),
 	}
 	if a.Repeats > 0 {
 		out.Repeats = &a.Repeats

@@ -3,25 +3,18 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"net/url"
-	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/awsapi/attempts"
 	"github.com/imprint-iot/imprint/awsapi/client"
-	"github.com/imprint-iot/imprint/pki"
 )
 
 // attempt is an attempt as the command line shows it; times are seconds since
@@ -113,7 +106,13 @@ func (q query) values() url.Values {
 
 // fetchAttempts gives up to limit attempts, newest first.
 func fetchAttempts(ctx context.Context, c *client.Client, q query) ([]attempt, error) {
-	all := []attempt{}
+	all, _, err := askAttempts(ctx, c, q)
+	return all, err
+}
+
+// askAttempts is fetchAttempts with what the server says about the match.
+func askAttempts(ctx context.Context, c *client.Client, q query) (all []attempt, notes []string, err error) {
+	all = []attempt{}
 	token := ""
 	for len(all) < q.limit {
 		values := q.values()
@@ -124,18 +123,19 @@ func fetchAttempts(ctx context.Context, c *client.Client, q query) ([]attempt, e
 		var page struct {
 			Attempts  []attempt `json:"attempts"`
 			NextToken string    `json:"nextToken"`
+			Notes     []string  `json:"notes"`
 		}
-		err := c.Call(ctx, "GET", attempts.Path+"?"+values.Encode(), nil, &page)
+		err = c.Call(ctx, "GET", attempts.Path+"?"+values.Encode(), nil, &page)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		all = append(all, page.Attempts...)
+		all, notes = append(all, page.Attempts...), append(notes, page.Notes...)
 		token = page.NextToken
 		if token == "" {
 			break
 		}
 	}
-	return all, nil
+	return all, notes, nil
 }
 
 func newAttempts() *cobra.Command {
@@ -155,7 +155,10 @@ imprint attempts --failed --follow`,
 				return err
 			}
 			q := query{failed: failed, limit: limit}
-			if since > 0 {
+			switch {
+			case cmd.Flags().Changed("since") && since <= 0:
+				return usageError{fmt.Errorf("--since is how far to look back, such as 1h; %s isn't", since)}
+			case since > 0:
 				q.since = time.Now().Add(-since)
 			}
 			switch {
@@ -173,11 +176,11 @@ imprint attempts --failed --follow`,
 			if asJSON {
 				return printJSON(cmd.OutOrStdout(), list)
 			}
-			return printTable(cmd.OutOrStdout(), list)
+			return printTable(cmd.OutOrStdout(), true, list...)
 		},
 	}
 	addDataFlag(cmd)
-	cmd.Flags().BoolVar(&failed, "failed", false, "only attempts that were refused")
+	cmd.Flags().BoolVar(&failed, "failed", false, "only attempts that were refused, or in which a step failed")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.Flags().BoolVar(&follow, "follow", false, "go on printing attempts as they end")
 	cmd.Flags().DurationVar(&since, "since", 0, "only attempts that began in the last such time, such as 1h")
@@ -206,25 +209,6 @@ func showGroups(cmd *cobra.Command, c *client.Client, by string, q query, asJSON
 	return printGroups(cmd.OutOrStdout(), by, found)
 }
 
-func printGroups(w io.Writer, by string, found groups) error {
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintf(table, "ATTEMPTS\tDEVICES\tLAST\t%s\tEXAMPLE\n", strings.ToUpper(by))
-	for _, g := range found.Groups {
-		_, _ = fmt.Fprintf(table, "%d\t%d\t%s\t%s\timprint explain %s\n", g.Attempts, g.Devices, clockTime(g.Last), g.Key, g.AttemptID)
-		if g.Fix != "" {
-			_, _ = fmt.Fprintf(table, "\t\t\t-> %s\t\n", g.Fix)
-		}
-	}
-	err := table.Flush()
-	if err == nil && found.Others > 0 {
-		_, err = fmt.Fprintf(w, "%d further attempts are in groups that aren't shown: --limit.\n", found.Others)
-	}
-	if err == nil && !found.Complete {
-		_, err = fmt.Fprintf(w, "The newest %d entries of the trace were counted; there are older ones: --since makes it shorter.\n", found.Read)
-	}
-	return err
-}
-
 func newExplain() *cobra.Command {
 	var asJSON, follow bool
 	var limit int
@@ -245,7 +229,7 @@ func newExplain() *cobra.Command {
 			if follow {
 				return followAttempts(cmd.Context(), c, q, printerFor(cmd.OutOrStdout(), asJSON, true))
 			}
-			list, err := fetchAttempts(cmd.Context(), c, q)
+			list, notes, err := askAttempts(cmd.Context(), c, q)
 			if err != nil {
 				return err
 			}
@@ -255,8 +239,10 @@ func newExplain() *cobra.Command {
 				return printJSON(cmd.OutOrStdout(), list)
 			}
 			if len(list) == 0 {
-				return imprint.Errorf(imprint.CodeNotFound, "no attempt by %s is recorded", args[0]).
-					WithHint("It never reached this server's device port, or was forgotten. `imprint attempts --failed` shows who came.")
+				return nothingFound(args[0], notes)
+			}
+			for _, note := range notes {
+				_, _ = fmt.Fprintln(cmd.OutOrStdout(), note)
 			}
 			for _, a := range list {
 				err = printAttempt(cmd.OutOrStdout(), a)
@@ -264,7 +250,7 @@ func newExplain() *cobra.Command {
 					return err
 				}
 			}
-			return nil
+			return printMade(cmd.Context(), cmd.OutOrStdout(), c, list)
 		},
 	}
 	addDataFlag(cmd)
@@ -272,22 +258,6 @@ func newExplain() *cobra.Command {
 	cmd.Flags().BoolVar(&follow, "follow", false, "go on printing attempts as they end")
 	cmd.Flags().IntVar(&limit, "limit", 10, "how many attempts at most")
 	return cmd
-}
-
-// matchOf turns a certificate file into its id and leaves other words alone.
-func matchOf(word string) (string, error) {
-	data, err := os.ReadFile(word)
-	if err != nil {
-		if strings.ContainsRune(word, filepath.Separator) && !strings.HasPrefix(word, "arn:") || slices.Contains([]string{".pem", ".crt", ".cer"}, filepath.Ext(word)) {
-			return "", usageError{fmt.Errorf("couldn't read the certificate: %w", err)}
-		}
-		return word, nil // no file of that name: the word itself is meant
-	}
-	block, _ := pem.Decode(data)
-	if block == nil || block.Type != "CERTIFICATE" {
-		return "", usageError{fmt.Errorf("%s holds no PEM certificate", word)}
-	}
-	return string(pki.CertificateID(block.Bytes)), nil
 }
 
 // followEvery is how often the server is asked for what is new.
@@ -335,7 +305,7 @@ func printerFor(w io.Writer, asJSON, whole bool) func(attempt) error {
 	case whole:
 		return func(a attempt) error { return printAttempt(w, a) }
 	default:
-		return func(a attempt) error { return printTable(w, []attempt{a}) }
+		return func(a attempt) error { return printTable(w, false, a) }
 	}
 }
 
@@ -347,64 +317,4 @@ func printJSON(w io.Writer, value any) error {
 
 func clockTime(seconds float64) string {
 	return time.UnixMilli(int64(seconds * 1000)).Format("2006-01-02 15:04:05.000")
-}
-
-func printTable(w io.Writer, list []attempt) error {
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	for _, a := range list {
-		who := a.Thing
-		if who == "" {
-			who = a.ClientID
-		}
-		if who == "" {
-			who = a.Subject
-		}
-		code := a.Code
-		if a.Repeats > 0 {
-			code += fmt.Sprintf(" (+%d)", a.Repeats)
-		}
-		_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%.12s\n", clockTime(a.Began), a.Outcome, code, a.Address, who, a.CertificateID)
-	}
-	return table.Flush()
-}
-
-// printAttempt shows one attempt with its steps.
-func printAttempt(w io.Writer, a attempt) error {
-	paint := painterFor(w)
-	outcome := a.Outcome + " " + a.Code
-	if a.Outcome == string(imprint.OutcomeRefused) {
-		outcome = paint(bad, outcome)
-	}
-	_, err := fmt.Fprintf(w, "%s  %s", clockTime(a.Began), outcome)
-	if err != nil {
-		return err
-	}
-	if a.Address != "" {
-		_, _ = fmt.Fprintf(w, "  from %s", a.Address)
-	}
-	_, _ = fmt.Fprintf(w, "  (attempt %s)\n", a.ID)
-	if a.CertificateID != "" {
-		_, _ = fmt.Fprintf(w, "  certificate %s, serial %s, subject %q\n", a.CertificateID, a.Serial, a.Subject)
-	}
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	for _, s := range a.Steps {
-		// Every mark is painted, so that all are as long for the table.
-		mark := map[string]string{"ok": paint(good, "ok"), "failed": paint(bad, "FAILED"), "info": paint(plain, "")}[s.Verdict]
-		detail := s.Detail
-		if s.Action != "" && !strings.Contains(detail, s.Action) {
-			detail = fmt.Sprintf("%s on %s is %s", s.Action, s.Resource, detail)
-		}
-		_, _ = fmt.Fprintf(table, "  %+.1f ms\t%s\t%s\t%s\n", (s.At-a.Began)*1000, s.Name, mark, detail)
-		if s.Fix != "" {
-			_, _ = fmt.Fprintf(table, "\t\t%s\t%s\n", paint(plain, ""), paint(bold, "-> "+s.Fix))
-		}
-	}
-	err = table.Flush()
-	if err == nil && a.Repeats > 0 {
-		_, err = fmt.Fprintf(w, "  and in the same way %d times more, the last at %s\n", a.Repeats, clockTime(a.LastAt))
-	}
-	if err == nil && a.Next != "" {
-		_, err = fmt.Fprintf(w, "  next: %s\n", a.Next)
-	}
-	return err
 }
