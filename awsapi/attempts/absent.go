@@ -193,5 +193,9 @@ func (q *quest) strangers(ctx context.Context, now time.Time) ([]string, error) 
 		named = append(named, fmt.Sprintf("%d from %s", counts[key], key))
 	}
 	host, _, _ := strings.Cut(order[0], " ")
-	return []string{fmt.Sprintf("In the last hour %d attempts ended before a certificate was shown, and may be this device's: %s. `imprint explain %s`", total, strings.Join(named, ", "), host)}, nil
+	attempts := "attempts"
+	if total == 1 {
+		attempts = "attempt"
+	}
+	return []string{fmt.Sprintf("In the last hour %d %s ended before a certificate was shown, and may be this device's: %s. `imprint explain %s`", total, attempts, strings.Join(named, ", "), host)}, nil
 }
