@@ -44,6 +44,13 @@ type Step struct {
 	// are no decision of a policy.
 	Action   string `json:"action,omitempty"`
 	Resource string `json:"resource,omitempty"`
+
+	// Wire is what the device's own log has of the step, by name and number: what it was
+	// sent, such as "sent CONNACK 0x87 (Not authorized)", or what it sent, such as
+	// "received TLS alert 48 (unknown_ca)"; empty: nothing that tells.
+	Wire string `json:"wire,omitempty"`
+	// Certificate is what the step made; empty in all others.
+	Certificate CertificateID `json:"certificate,omitempty"`
 }
 
 // Attempt is one connection by a device, from its first byte on, with every
@@ -92,6 +99,41 @@ type AttemptAlias struct {
 
 // Host is the peer's address without port and brackets.
 func (a *Attempt) Host() string { return HostOf(a.Address) }
+
+// Failure gives the step that somebody has to mend: the last that failed, unless that
+// only tells that the link broke after something else had failed. Its verdict is empty
+// when none failed.
+func (a *Attempt) Failure() Step {
+	var failure, broken Step
+	for _, s := range a.Steps {
+		switch {
+		case s.Verdict != VerdictFailed:
+		case s.Code == CodeConnectionLost || s.Code == CodeKeepAliveTimeout:
+			broken = s
+		default:
+			failure = s
+		}
+	}
+	if failure.Verdict == "" {
+		return broken
+	}
+	return failure
+}
+
+// Reason names in a few words why an attempt failed, by the step's code: what failures
+// are counted by; empty when nothing did.
+func (a *Attempt) Reason() string {
+	s := a.Failure()
+	switch {
+	case s.Verdict == "" && a.Outcome == OutcomeRefused:
+		return string(a.Code)
+	case s.Verdict == "":
+		return ""
+	case s.Code == "":
+		return string(a.Code) + " at " + s.Name
+	}
+	return string(s.Code) + " at " + s.Name
+}
 
 // HostOf gives an address without its port and brackets.
 func HostOf(address string) string {

@@ -34,6 +34,15 @@ const (
 // of. They appear in traces and metrics.
 const (
 	CodeHandshakeFailed        Code = "HandshakeFailed"
+	CodeServerNotTrusted       Code = "ServerNotTrusted"
+	CodeServerCertRefused      Code = "ServerCertificateRefused"
+	CodeServerCertInvalid      Code = "ServerCertificateNotValid"
+	CodeDeviceClock            Code = "DeviceClockWrong"
+	CodeClosedInHandshake      Code = "ClosedInHandshake"
+	CodeTLSVersion             Code = "TLSVersionRefused"
+	CodeCipherSuite            Code = "NoSharedCipherSuite"
+	CodeClientKey              Code = "ClientKeyMismatch"
+	CodeClientCertificate      Code = "ClientCertificateUnusable"
 	CodeHandshakeTimeout       Code = "HandshakeTimeout"
 	CodeNotTLS                 Code = "NotTLS"
 	CodeNoClientCertificate    Code = "NoClientCertificate"
@@ -192,7 +201,16 @@ var table = []Description{
 	{CodeUnavailable, "ServiceUnavailableException", 503, 0x88, "InternalError", "Imprint can't answer just now.", "Retry with back-off; look at /readyz for the reason."},
 	{CodeNotOffered, "NotImplementedException", 501, 0, "", "This build of Imprint doesn't offer the operation.", "docs/compatibility.md lists what is offered."},
 
-	{CodeHandshakeFailed, "", 0, 0, "", "The TLS handshake failed.", "The detail names the TLS alert; a device that sends bad_certificate or unknown_ca doesn't trust this server's root: give it the file that `imprint env` names."},
+	{CodeHandshakeFailed, "", 0, 0, "", "The TLS handshake failed in a way that has no code of its own.", "The detail names the TLS alert, or what was wrong; imprint doctor --cert FILE --key FILE tries the device's files step by step."},
+	{CodeServerNotTrusted, "", 0, 0, "", "The device doesn't trust this server's root (TLS alert 48).", "Give the device this server's roots, the file that imprint env names as IMPRINT_CA."},
+	{CodeServerCertRefused, "", 0, 0, "", "The device doesn't accept this server's certificate, and its alert leaves open why.", "Set the device's clock (one that was never set is before the certificate's time), give it the roots that imprint env names as IMPRINT_CA, and an endpoint that the server's certificate names."},
+	{CodeServerCertInvalid, "", 0, 0, "", "This server's certificate is outside its validity, and the device doesn't accept it.", "Give the server a certificate that is valid (--tls-certificate; the server's own are renewed at its start), and look at the server's clock."},
+	{CodeDeviceClock, "", 0, 0, "", "The device takes this server's certificate, which is valid now, for an expired one (TLS alert 45).", "Set the device's clock: it is ahead."},
+	{CodeClosedInHandshake, "", 0, 0, "", "The device closed the connection in the middle of the TLS handshake, without an alert.", "The device may not trust this server's root and say nothing about it: give it the file that imprint env names as IMPRINT_CA."},
+	{CodeTLSVersion, "", 0, 0, "", "The device speaks only TLS versions that the server's security policy doesn't take.", "Let the device speak TLS 1.2 or 1.3; --security-policy chooses what the server takes."},
+	{CodeCipherSuite, "", 0, 0, "", "The device offers only cipher suites that the server's security policy doesn't have.", "Let the device offer one of the policy's suites, such as ECDHE-ECDSA-AES128-GCM-SHA256; --security-policy chooses what the server takes."},
+	{CodeClientKey, "", 0, 0, "", "The device signed with another key than that of its certificate.", "The device's key doesn't belong to its certificate: compare openssl x509 -pubkey with openssl pkey -pubout."},
+	{CodeClientCertificate, "", 0, 0, "", "The device's certificate can't be read or used.", "Look at it: openssl x509 -in FILE -noout -text."},
 	{CodeHandshakeTimeout, "", 0, 0, "", "The device didn't finish the TLS handshake in time.", "Look for a device that stops half-way, a middlebox, or a very slow link; --handshake-timeout gives it longer."},
 	{CodeNotTLS, "", 0, 0, "", "The first bytes weren't a TLS hello.", "The device must speak TLS on this port; plain MQTT is never accepted."},
 	{CodeNoClientCertificate, "", 0, 0, "", "The device sent no client certificate.", "Give the MQTT client its certificate and key (mosquitto_pub: --cert and --key)."},

@@ -315,6 +315,13 @@ type SettingsWriter interface {
 type TraceReader interface {
 	Attempt(id string) (Attempt, error)
 	Attempts(AttemptFilter, Page) ([]Attempt, string, error) // newest first
+	// AttemptsMaking lists the attempts that made a certificate, newest first: those of
+	// the claim that asked for it.
+	AttemptsMaking(tenant Tenant, id CertificateID, limit int) ([]Attempt, error)
+	// AttemptWords lists the ids of attempts and of certificates, registered or shown in
+	// an attempt, that begin with hex digits in lower case; unassigned: also of attempts
+	// that died before a tenant was known.
+	AttemptWords(tenant Tenant, unassigned bool, prefix string, limit int) ([]string, error)
 	// Events lists events that wait for publication, oldest first.
 	Events(limit int) ([]Event, error)
 }

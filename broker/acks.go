@@ -42,7 +42,7 @@ func (c *connection) admitID(id uint16) (bool, error) {
 		if c.version == mqtt.V5 {
 			c.session.mu.Unlock()
 			err := imprint.Errorf(imprint.CodePacketIDInUse, "packet identifier %d came again before its PUBACK", id)
-			c.refused("publish", err)
+			c.refusedWith("publish", err, sent(mqtt.TypePuback, c.version, mqtt.PacketIdentifierInUse))
 			c.acknowledge(id, mqtt.PacketIdentifierInUse, err)
 			return false, nil
 		}
@@ -150,11 +150,16 @@ func (c *connection) overRate(packet *mqtt.Publish) error {
 	c.broker.count.publishThrottled.Add(1)
 	err := imprint.Errorf(imprint.CodePublishRate, "a PUBLISH is more than the %d a second that one connection may send: it is discarded", c.broker.opts.PublishRate)
 	c.broker.count.refuse(imprint.CodePublishRate)
+	told := c.version == mqtt.V5 && packet.QoS == 1
 	if !c.publishing.throttled {
 		c.publishing.throttled = true
-		c.peer.Rec.Fail("publish", err)
+		wire := ""
+		if told {
+			wire = sent(mqtt.TypePuback, c.version, mqtt.QuotaExceeded)
+		}
+		c.peer.Rec.FailWith("publish", err, wire)
 	}
-	if c.version == mqtt.V5 && packet.QoS == 1 {
+	if told {
 		c.acknowledge(packet.PacketID, mqtt.QuotaExceeded, err)
 	}
 	return nil

@@ -110,7 +110,8 @@ func (c *connection) checkConnect(packet *mqtt.Connect, who *identity.Identity) 
 	if packet.Will != nil {
 		request.LastWillTopic = c.realm.topicARN + packet.Will.Topic
 	}
-	if bound.policies.Decide(&request) != policy.Allowed {
+	decision, by := bound.policies.Judge(&request)
+	if decision != policy.Allowed {
 		why := bound.policies.Explain(&request)
 		denied := identity.Denied(imprint.CodeConnectDenied, why)
 		if why.NearMiss != nil && why.NearMiss.Kind == policy.MissNoPolicy && who.Certificate.ID != "" {
@@ -121,7 +122,7 @@ func (c *connection) checkConnect(packet *mqtt.Connect, who *identity.Identity) 
 		c.announceConnectFailed()
 		return err
 	}
-	c.peer.Rec.OK("policy.connect", "iot:Connect on client/%s is allowed", c.clientID)
+	c.peer.Rec.OK("policy.connect", "%s", "iot:Connect on client/"+string(c.clientID)+" is allowed by "+by.String())
 	err = c.checkWill(packet.Will, bound)
 	if err != nil {
 		c.refused("mqtt.will", err)
@@ -268,11 +269,11 @@ func (c *connection) accept(ctx context.Context, packet *mqtt.Connect) error {
 	c.flush()
 	switch {
 	case connack.SessionPresent:
-		c.peer.Rec.OK("connected", "CONNACK sent, the session is resumed; keep-alive %s, session kept for %s", c.keepAlive, a.expiry)
+		c.peer.Rec.OK("connected", "CONNACK 0 sent, the session is resumed; keep-alive %s, session kept for %s", c.keepAlive, a.expiry)
 	case a.expiry > 0:
-		c.peer.Rec.OK("connected", "CONNACK sent; keep-alive %s, session kept for %s", c.keepAlive, a.expiry)
+		c.peer.Rec.OK("connected", "CONNACK 0 sent; keep-alive %s, session kept for %s", c.keepAlive, a.expiry)
 	default:
-		c.peer.Rec.OK("connected", "CONNACK sent; keep-alive %s", c.keepAlive)
+		c.peer.Rec.OK("connected", "CONNACK 0 sent; keep-alive %s", c.keepAlive)
 	}
 	c.peer.Rec.Connected()
 	c.announceConnected()
@@ -353,7 +354,10 @@ func (c *connection) refuse(why *endError) {
 	if misuse(why.code) {
 		c.broker.count.protocolErrors.Add(1)
 	}
-	reply := c.refusal(why)
+	reply, wire := c.refusal(why)
+	if c.version != 0 {
+		c.peer.Rec.Sent(wire)
+	}
 	if reply != nil {
 		_ = c.conn.SetWriteDeadline(time.Now().Add(goodbyeTimeout))
 		_, err := c.conn.Write(reply)
@@ -365,30 +369,32 @@ func (c *connection) refuse(why *endError) {
 }
 
 // refusal is the CONNACK for a refused connection: a reason for MQTT 5, mostly
-// nothing for 3.1.1, where AWS IoT Core closes without a word.
-func (c *connection) refusal(why *endError) []byte {
+// nothing for 3.1.1, where AWS IoT Core closes without a word. Wire says it in words.
+func (c *connection) refusal(why *endError) (reply []byte, wire string) {
 	reason := why.reason(mqtt.TypeConnack)
+	form := c.version
 	switch {
 	case why.code == imprint.CodeUnsupportedVersion:
 		// The level isn't known here; both forms are understood by what speaks
 		// them: 3.1.1 clients read return code 1, later ones the reason.
-		form := mqtt.V311
+		reason, form = mqtt.UnsupportedProtocolVersion, mqtt.V311
 		if c.version > mqtt.V5 {
 			form = mqtt.V5
 		}
-		return (&mqtt.Connack{Reason: mqtt.UnsupportedProtocolVersion}).Append(nil, form)
 	case reason == 0 || c.version == 0:
-		return nil
+		return nil, closedWithout(mqtt.TypeConnack)
 	case c.version == mqtt.V5:
 		connack := &mqtt.Connack{Reason: reason}
 		c.tell(&connack.Properties, why.err)
-		return connack.Append(nil, mqtt.V5)
+		return connack.Append(nil, mqtt.V5), sent(mqtt.TypeConnack, mqtt.V5, reason)
 	case !c.broker.opts.RefusedConnectGetsReason || why.code == imprint.CodeProtocolViolation:
-		return nil
+		return nil, closedWithout(mqtt.TypeConnack)
+	default:
+		_, fits := mqtt.ConnackReturnCode(reason)
+		if !fits {
+			reason = mqtt.NotAuthorized
+		}
+		form = mqtt.V311
 	}
-	_, fits := mqtt.ConnackReturnCode(reason)
-	if !fits {
-		reason = mqtt.NotAuthorized
-	}
-	return (&mqtt.Connack{Reason: reason}).Append(nil, mqtt.V311)
+	return (&mqtt.Connack{Reason: reason}).Append(nil, form), sent(mqtt.TypeConnack, form, reason)
 }

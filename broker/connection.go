@@ -102,10 +102,11 @@ type connection struct {
 	arrived    uint64        // messages that aren't in the broker's count
 	wakeAt     time.Duration // the socket's read deadline, since the broker began; 0: none
 	throughput bucket
-	uses       uses // what the trace is told at the end that it was allowed
-	explained  int8 // denials that were put into words
-	entered    bool // known to the realm
-	withdrawn  bool // out of the topics and the realm
+	uses       uses            // what the trace is told at the end that it was allowed
+	explained  int8            // denials that were put into words
+	entered    bool            // known to the realm
+	withdrawn  bool            // out of the topics and the realm
+	unanswered mqtt.PacketType // the packet that a refused one of MQTT 3.1.1 isn't answered by; 0: none
 	small      [256]byte
 	requests   *requests // under way; nil: it never made one
 
@@ -302,10 +303,10 @@ func (c *connection) recordEnd(why *endError) {
 		c.broker.count.protocolErrors.Add(1)
 	}
 	if why.code == imprint.CodeClientDisconnect || why.code == imprint.CodeServerShutdown {
-		c.peer.Rec.Info("session", "%s", why.Error())
+		c.peer.Rec.InfoWith("session", c.goodbye(why), "%s", why.Error())
 		return
 	}
-	c.refused("session", why.err)
+	c.refusedWith("session", why.err, c.farewell(why))
 }
 
 // awaitGoodbye lets a writer that is sending the reason finish, for a second.

@@ -17,7 +17,10 @@ type endError struct {
 	// wire is what an MQTT 5 client is told where that is more exact than the
 	// error table's reason for the code; else 0.
 	wire mqtt.ReasonCode
-	err  error
+	// heard is the reason with which an MQTT 5 client said that it goes, where that isn't
+	// the normal one.
+	heard mqtt.ReasonCode
+	err   error
 }
 
 func (e *endError) Error() string { return e.err.Error() }
@@ -143,9 +146,12 @@ func saidGoodbye(err error) bool {
 
 // refused counts what a client isn't given, by its code, and makes it a step of the
 // attempt.
-func (c *connection) refused(step string, err error) {
+func (c *connection) refused(step string, err error) { c.refusedWith(step, err, "") }
+
+// refusedWith is refused with what the client was sent.
+func (c *connection) refusedWith(step string, err error, wire string) {
 	c.broker.count.refuse(imprint.CodeOf(err))
-	c.peer.Rec.Fail(step, err)
+	c.peer.Rec.FailWith(step, err, wire)
 }
 
 // refuse counts a refusal. Codes are those of the error table.

@@ -115,7 +115,9 @@ func (c *connection) handleDisconnect(header mqtt.FixedHeader, body []byte) erro
 		c.will = nil
 		return end(imprint.CodeClientDisconnect, "the client disconnected")
 	}
-	return end(imprint.CodeClientDisconnect, "the client disconnected with reason %s", packet.Reason)
+	why := end(imprint.CodeClientDisconnect, "the client disconnected with reason %s", packet.Reason)
+	why.heard = packet.Reason
+	return why
 }
 
 // topicLimits gives the most bytes and slashes of a topic name or filter. The
@@ -255,10 +257,12 @@ func (c *connection) subscribe(bound *binding, f mqtt.Subscription, fresh []*sub
 // answer 0x80.
 func (c *connection) denySubscribe(step string, err error) (*subscription, mqtt.ReasonCode, error) {
 	if c.version != mqtt.V5 && !c.broker.opts.DeniedSubscribeGetsReason {
+		c.unanswered = mqtt.TypeSuback
 		return nil, 0, err
 	}
-	c.refused(step, err)
-	return nil, 0, &refusedFilter{reasonFor(imprint.CodeOf(err), mqtt.TypeSuback), err}
+	reason := reasonFor(imprint.CodeOf(err), mqtt.TypeSuback)
+	c.refusedWith(step, err, sent(mqtt.TypeSuback, c.version, reason))
+	return nil, 0, &refusedFilter{reason, err}
 }
 
 // serviceFilters are the trees of reserved topics that clients may subscribe to

@@ -189,13 +189,16 @@ func (c *connection) mayPublish(ctx context.Context, topic string, packet *mqtt.
 // at QoS 1 and stay; otherwise the connection ends, as AWS IoT Core ends it.
 func (c *connection) denyPublish(packet *mqtt.Publish, refusal error) error {
 	if c.version != mqtt.V5 || packet.QoS != 1 || c.ended.Load() != nil {
+		if packet.QoS == 1 {
+			c.unanswered = mqtt.TypePuback
+		}
 		return refusal
 	}
 	reason := reasonFor(imprint.CodeOf(refusal), mqtt.TypePuback)
 	if reason == 0 || reason == mqtt.UnspecifiedError && imprint.CodeOf(refusal) != imprint.CodeUnavailable {
 		return refusal
 	}
-	c.refused("publish", refusal)
+	c.refusedWith("publish", refusal, sent(mqtt.TypePuback, c.version, reason))
 	c.acknowledge(packet.PacketID, reason, refusal)
 	return nil
 }

@@ -45,6 +45,7 @@ type Answer struct {
 	Topic   string
 	Payload []byte
 	Refused imprint.Code // why the request was refused, for the counts; empty: it wasn't
+	Says    string       // the refusal as the client reads it, for the trace
 }
 
 // requests are those of one connection.
@@ -154,8 +155,11 @@ func (c *connection) respond(ctx context.Context, a Answer) {
 	m := outgoing{Publish: mqtt.Publish{QoS: min(1, qos), Topic: []byte(a.Topic), Payload: a.Payload}}
 	_, taken := c.session.deliver(c, &m, delivery{qos: m.QoS, bound: bound})
 	clear(m.scratch)
-	if !taken {
+	switch {
+	case !taken:
 		c.peer.Rec.Info("answer", "not sent: the connection is over, or takes no more")
+	case a.Refused != "":
+		c.peer.Rec.InfoWith("answer", "sent "+a.Says, "the refusal was sent on %s", a.Topic)
 	}
 }
 

@@ -43,17 +43,30 @@ func (u *uses) note(action useAction, name string) {
 	*u = append(*u, use{action, name})
 }
 
-// recordUses tells the trace what the connection was allowed.
+// recordUses tells the trace what the connection was allowed, and by which statement of
+// the policies that it has now.
 func (c *connection) recordUses() {
+	bound := c.bound.Load()
 	for _, u := range c.uses {
+		request := policy.Request{Now: c.broker.clock(), ResourceName: u.name}
+		step := ""
 		switch u.action {
 		case usePublish:
-			c.peer.Rec.Allowed("policy.publish", string(policy.Publish), c.realm.topicARN+u.name)
+			step, request.Action, request.ResourcePrefix = "policy.publish", policy.Publish, c.realm.topicARN
 		case useRetain:
-			c.peer.Rec.Allowed("policy.retain", string(policy.RetainPublish), c.realm.topicARN+u.name)
+			step, request.Action, request.ResourcePrefix = "policy.retain", policy.RetainPublish, c.realm.topicARN
 		case useSubscribe:
-			c.peer.Rec.Allowed("policy.subscribe", string(policy.Subscribe), c.realm.filterARN+u.name)
+			step, request.Action, request.ResourcePrefix = "policy.subscribe", policy.Subscribe, c.realm.filterARN
 		}
+		statement := ""
+		if bound != nil {
+			request.Vars = bound.vars
+			decision, by := bound.policies.Judge(&request)
+			if decision == policy.Allowed {
+				statement = by.String()
+			}
+		}
+		c.peer.Rec.AllowedBy(step, string(request.Action), request.Resource(), statement)
 	}
 	c.uses = nil
 }

@@ -3,6 +3,7 @@ package gateway
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"sync"
 
@@ -97,7 +98,7 @@ func (w *web) refuse(rw http.ResponseWriter, conn *webConn, step string, err err
 	w.count(outcomeOf(status))
 	conn.refused++
 	conn.last = imprint.CodeOf(err)
-	conn.rec.Fail(step, err)
+	conn.rec.FailWith(step, err, fmt.Sprintf("sent HTTP %d (%s)", status, http.StatusText(status)))
 	if status != http.StatusTooManyRequests && status != http.StatusServiceUnavailable {
 		rw.Header().Set("Connection", "close")
 	}

@@ -13,7 +13,9 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"net"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -22,6 +24,7 @@ import (
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/gateway"
 	"github.com/imprint-iot/imprint/mqtt"
+	"github.com/imprint-iot/imprint/pki"
 )
 
 const jitp = `{"Parameters":{"AWS::IoT::Certificate::CommonName":{"Type":"String"},"AWS::IoT::Certificate::Id":{"Type":"String"}},
@@ -34,8 +37,9 @@ const otherName = "bbbbbbbbbbbbbb-ats.iot.eu-west-1.localhost"
 func TestHandshakesThatDieLeaveAStepWithAFix(t *testing.T) {
 	t.Parallel()
 	device := selfSigned(ecdsaKey(), "device")
-	wrongKey := device
-	wrongKey.PrivateKey = ecdsaKey()
+	// crypto/tls looks whether key and certificate fit, unless it isn't told of the leaf.
+	wrongKey := tls.Certificate{Certificate: device.Certificate, PrivateKey: ecdsaKey()}
+	unreadable := tls.Certificate{Certificate: [][]byte{[]byte("no DER")}, PrivateKey: ecdsaKey(), Leaf: device.Leaf}
 	w := newWorld(t, settings{options: gateway.Options{HandshakeTimeout: 100 * time.Millisecond}})
 	patient := newWorld(t, settings{})
 	for _, row := range []struct {
@@ -45,18 +49,30 @@ func TestHandshakesThatDieLeaveAStepWithAFix(t *testing.T) {
 		tls   *tls.Config // or a handshake
 		code  imprint.Code
 		alert string
-		hang  bool // the client stays silent after its bytes
+		hang  bool  // the client stays silent after its bytes
+		ends  uint8 // the client ends the handshake with this alert, in the clear as OpenSSL does
+		mute  bool  // the client closes instead of its second flight
+		wire  string
+		says  string // part of the detail
 	}{
-		{name: "an unknown server name", tls: client("elsewhere.example.com", device), code: imprint.CodeSNIUnknown, alert: "unrecognized name"},
-		{name: "no client certificate", tls: client("localhost"), code: imprint.CodeNoClientCertificate, alert: "certificate required"},
-		{name: "no client certificate, TLS 1.2", tls: &tls.Config{ServerName: "localhost", InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12}, code: imprint.CodeNoClientCertificate, alert: "handshake failure"},
-		{name: "only other protocols", tls: &tls.Config{ServerName: "localhost", InsecureSkipVerify: true, NextProtos: []string{"h2", "x"}}, code: imprint.CodeALPNUnknown, alert: "no application protocol"},
-		{name: "a client that doesn't trust the server", tls: &tls.Config{ServerName: "localhost", Certificates: []tls.Certificate{device}}, code: imprint.CodeHandshakeFailed, alert: "unknown authority"},
-		{name: "TLS 1.1", tls: &tls.Config{ServerName: "localhost", InsecureSkipVerify: true, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}, code: imprint.CodeHandshakeFailed, alert: "protocol version"},
+		{name: "an unknown server name", tls: client("elsewhere.example.com", device), code: imprint.CodeSNIUnknown, alert: "unrecognized name", wire: "sent TLS alert 112 (unrecognized_name)"},
+		{name: "no client certificate", tls: client("localhost"), code: imprint.CodeNoClientCertificate, alert: "certificate required", wire: "sent TLS alert 116 (certificate_required)"},
+		{name: "no client certificate, TLS 1.2", tls: &tls.Config{ServerName: "localhost", InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12}, code: imprint.CodeNoClientCertificate, alert: "handshake failure", wire: "sent TLS alert 40 (handshake_failure)"},
+		{name: "only other protocols", tls: &tls.Config{ServerName: "localhost", InsecureSkipVerify: true, NextProtos: []string{"h2", "x"}}, code: imprint.CodeALPNUnknown, alert: "no application protocol", wire: "sent TLS alert 120 (no_application_protocol)"},
+		{name: "a client that doesn't trust the server", tls: &tls.Config{ServerName: "localhost", Certificates: []tls.Certificate{device}}, code: imprint.CodeServerCertRefused, alert: "unknown authority", wire: "received TLS alert 42 (bad_certificate)"},
+		{name: "a client whose clock is ahead", tls: &tls.Config{ServerName: "localhost", InsecureSkipVerify: true, Certificates: []tls.Certificate{device}}, ends: 45, code: imprint.CodeDeviceClock, wire: "received TLS alert 45 (certificate_expired)"},
+		{name: "a client without the root", ends: 48, tls: client("localhost", device), code: imprint.CodeServerNotTrusted, wire: "received TLS alert 48 (unknown_ca)"},
+		{name: "a client that tells something else", ends: 80, tls: client("localhost", device), code: imprint.CodeHandshakeFailed, wire: "received TLS alert 80 (internal_error)"},
+		{name: "another key", tls: client("localhost", wrongKey), code: imprint.CodeClientKey, alert: "error decrypting message", wire: "sent TLS alert 51 (decrypt_error)", says: "CN=device"},
+		{name: "another key, TLS 1.2", tls: &tls.Config{ServerName: "localhost", InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12, Certificates: []tls.Certificate{wrongKey}}, code: imprint.CodeClientKey, alert: "error decrypting message", wire: "sent TLS alert 51 (decrypt_error)"},
+		{name: "what is no certificate", tls: client("localhost", unreadable), code: imprint.CodeClientCertificate, alert: "error decoding message", wire: "sent TLS alert 50 (decode_error)"},
+		{name: "no shared cipher suite", tls: &tls.Config{ServerName: "localhost", InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{tls.TLS_RSA_WITH_3DES_EDE_CBC_SHA}}, code: imprint.CodeCipherSuite, alert: "handshake failure", wire: "sent TLS alert 40 (handshake_failure)", says: "TLS_RSA_WITH_3DES_EDE_CBC_SHA"},
+		{name: "TLS 1.1", tls: &tls.Config{ServerName: "localhost", InsecureSkipVerify: true, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}, code: imprint.CodeTLSVersion, alert: "protocol version", wire: "sent TLS alert 70 (protocol_version)", says: "the device speaks TLS 1.1, TLS 1.0 alone"},
 		{name: "plain MQTT", say: connectPacket, code: imprint.CodeNotTLS},
 		{name: "HTTP", say: []byte("GET / HTTP/1.1\r\n\r\n"), code: imprint.CodeNotTLS},
-		{name: "nothing but a close", say: []byte{}, code: imprint.CodeHandshakeFailed},
-		{name: "half a hello and a close", say: []byte{22, 3, 1, 0, 200, 1}, code: imprint.CodeHandshakeFailed},
+		{name: "nothing but a close", say: []byte{}, code: imprint.CodeClosedInHandshake, says: "before its TLS hello"},
+		{name: "half a hello and a close", say: []byte{22, 3, 1, 0, 200, 1}, code: imprint.CodeClosedInHandshake, says: "before its TLS hello"},
+		{name: "a close when the server's certificate came", tls: client("localhost", device), mute: true, code: imprint.CodeClosedInHandshake, says: "after the server's certificate"},
 		{name: "half a hello and silence", world: w, say: []byte{22, 3, 1, 0, 200, 1}, hang: true, code: imprint.CodeHandshakeTimeout},
 		{name: "silence", world: w, hang: true, code: imprint.CodeHandshakeTimeout},
 	} {
@@ -67,6 +83,11 @@ func TestHandshakesThatDieLeaveAStepWithAFix(t *testing.T) {
 			}
 			conn := row.world.dial(t)
 			switch {
+			case row.ends != 0 || row.mute:
+				err := tls.Client(&curtConn{Conn: conn, alert: row.ends}, row.tls).Handshake()
+				if err == nil {
+					t.Error("the client's handshake was completed")
+				}
 			case row.tls != nil:
 				secure := tls.Client(conn, row.tls)
 				err := secure.Handshake()
@@ -90,6 +111,98 @@ func TestHandshakesThatDieLeaveAStepWithAFix(t *testing.T) {
 			wantRefused(t, a, "tls", row.code)
 			if a.Outcome != imprint.OutcomeRefused {
 				t.Errorf("got outcome %s, want %s", a.Outcome, imprint.OutcomeRefused)
+			}
+			last := a.Steps[len(a.Steps)-1]
+			if last.Wire != row.wire || !strings.Contains(last.Detail, row.says) {
+				t.Errorf("got wire %q and detail %q, want %q and %q", last.Wire, last.Detail, row.wire, row.says)
+			}
+		})
+	}
+}
+
+// curtConn sends a client's hello, and an alert, if any, or nothing instead of what comes
+// then.
+type curtConn struct {
+	net.Conn
+	alert uint8
+	said  bool
+}
+
+func (c *curtConn) Write(b []byte) (int, error) {
+	if !c.said {
+		c.said = true
+		return c.Conn.Write(b)
+	}
+	if c.alert != 0 {
+		_, _ = c.Conn.Write([]byte{21, 3, 3, 0, 2, 2, c.alert})
+		c.alert = 0
+	}
+	return 0, net.ErrClosed
+}
+
+// TestADeviceWithAnotherKeyIsFoundByItsCertificate ensures that what a device showed
+// leads to its attempt, though it didn't prove that it holds the key, and that a chain
+// that is the wrong way round is told as such.
+func TestADeviceWithAnotherKeyIsFoundByItsCertificate(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, settings{})
+	cert := issue(ecdsaKey(), "device", w.ca)
+	ca := w.ca.cert.Raw
+	for _, row := range []struct {
+		name  string
+		chain [][]byte
+		fix   string
+	}{
+		{"leaf first", [][]byte{cert.Certificate[0], ca}, "openssl pkey -pubout"},
+		{"CA first", [][]byte{ca, cert.Certificate[0]}, "must stand first"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			conn := w.dial(t)
+			key := cert.PrivateKey
+			if row.name == "leaf first" {
+				key = ecdsaKey()
+			}
+			secure := tls.Client(conn, client("localhost", tls.Certificate{Certificate: row.chain, PrivateKey: key}))
+			_ = secure.Handshake()
+			_, err := secure.Read(make([]byte, 1))
+			if err == nil {
+				t.Fatal("the connection was taken")
+			}
+			a := w.attempt(t, conn)
+			wantRefused(t, a, "tls", imprint.CodeClientKey)
+			if a.CertificateID != pki.CertificateID(row.chain[0]) || a.TLSVersion != "TLS 1.3" || a.Serial == "" || a.Subject == "" {
+				t.Errorf("got %+v", a)
+			}
+			if last := a.Steps[len(a.Steps)-1]; !strings.Contains(last.Fix, row.fix) || !strings.Contains(last.Detail, "valid from") {
+				t.Errorf("got detail %q, fix %q, want %q", last.Detail, last.Fix, row.fix)
+			}
+		})
+	}
+}
+
+// TestTheTraceSaysWhatARegisteredDeviceShowed ensures that issuer, validity and chain of
+// a registered certificate are told, also when it may not come in.
+func TestTheTraceSaysWhatARegisteredDeviceShowed(t *testing.T) {
+	t.Parallel()
+	for _, status := range []imprint.CertificateStatus{imprint.CertificateActive, imprint.CertificateRevoked} {
+		t.Run(string(status), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, settings{})
+			cert := issue(ecdsaKey(), "device", w.ca)
+			w.register(t, home, cert, imprint.ModeDefault, status)
+			cert.Certificate = append(cert.Certificate, w.ca.cert.Raw)
+			conn, _, _ := w.connect(t, client("localhost", cert))
+			var told string
+			for _, s := range w.attempt(t, conn).Steps {
+				if s.Name == "certificate" {
+					told = s.Detail
+				}
+			}
+			ca := strconv.Quote(pki.SubjectText(w.ca.cert.RawSubject))
+			want := "issuer " + ca + ", valid from " + cert.Leaf.NotBefore.UTC().Format(time.RFC3339) + " until " + cert.Leaf.NotAfter.UTC().Format(time.RFC3339) + "; sent with " + ca
+			if !strings.Contains(told, want) {
+				t.Errorf("got %q, want %q in it", told, want)
 			}
 		})
 	}

@@ -6,15 +6,12 @@ import (
 	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
-	"io"
 	"net"
 	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/imprint-iot/imprint"
@@ -102,6 +99,10 @@ type handshake struct {
 	session    *tlsSession // borrowed once the hello is accepted
 	tenant     imprint.Tenant
 	serverName string
+	// hello is set once a whole one was read; versions and suites are what it offers.
+	hello    bool
+	versions []uint16
+	suites   []uint16
 	// refusal is set when the hello itself is refused.
 	refusal error
 }
@@ -114,25 +115,25 @@ func (h *handshake) run(conn net.Conn) (*tls.Conn, error) {
 	deadline := time.Now().Add(h.gateway.opts.HandshakeTimeout)
 	err := conn.SetDeadline(deadline)
 	var tlsConn *tls.Conn
+	var paced *pacedConn
 	if err == nil {
 		h.turn = turn{turnstile: h.gateway.turnstile, deadline: deadline}
-		paced := &pacedConn{Conn: conn, turn: &h.turn}
+		paced = &pacedConn{Conn: conn, turn: &h.turn}
 		// Tickets are the business of what configure gives; crypto/tls would make
 		// keys for them here.
 		tlsConn = tls.Server(paced, &tls.Config{GetConfigForClient: h.configure, SessionTicketsDisabled: true})
 		err = tlsConn.Handshake()
 		paced.turn = nil
-		if err != nil && paced.alert != 0 && !strings.Contains(err.Error(), "remote error") {
-			err = fmt.Errorf("remote error: %w", tls.AlertError(paced.alert))
-		}
 	}
 	if err == nil {
 		err = conn.SetDeadline(time.Time{})
 	}
 	if err != nil {
-		err = h.explain(err)
-		h.rec.Fail("tls", err)
-		return nil, err
+		failed := h.failure(err, tlsConn, paced)
+		h.describeFailed(failed)
+		refusal := failed.explain()
+		h.rec.FailWith("tls", refusal, failed.wire())
+		return nil, refusal
 	}
 	h.record(tlsConn.ConnectionState())
 	return tlsConn, nil
@@ -167,6 +168,7 @@ func (h *handshake) record(state tls.ConnectionState) {
 // here on the handshake computes.
 func (h *handshake) configure(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 	h.serverName = hello.ServerName
+	h.hello, h.versions, h.suites = true, hello.SupportedVersions, hello.CipherSuites
 	h.rec.Describe(func(a *imprint.Attempt) { a.SNI = imprint.Excerpt(hello.ServerName) })
 	tenant, err := h.gateway.rooms.Endpoints.Tenant(hello.ServerName)
 	if err != nil {
@@ -210,59 +212,6 @@ func (h *handshake) unknownProtocols(offered []string) error {
 // unrecognizedName makes crypto/tls send the alert of that name, because it has
 // no certificates.
 var unrecognizedName = &tls.Config{MinVersion: tls.VersionTLS12}
-
-// The alerts by which a device says that it won't talk to this server, in the words
-// of crypto/tls.
-const (
-	alertUnknownCA          = "remote error: tls: unknown certificate authority"
-	alertBadCertificate     = "remote error: tls: bad certificate"
-	alertUnknownCertificate = "remote error: tls: unknown certificate"
-	alertExpiredCertificate = "remote error: tls: expired certificate"
-)
-
-// explain puts a failed handshake into the table's words.
-func (h *handshake) explain(err error) error {
-	var record tls.RecordHeaderError
-	var network net.Error
-	text := err.Error()
-	switch {
-	case h.refusal != nil:
-		return h.refusal
-	case errors.As(err, &record):
-		return imprint.Errorf(imprint.CodeNotTLS, "the first bytes were %x: %w", record.RecordHeader, err)
-	case errors.As(err, &network) && network.Timeout():
-		return imprint.Errorf(imprint.CodeHandshakeTimeout, "the handshake wasn't complete after %s", h.gateway.opts.HandshakeTimeout)
-	case errors.Is(err, net.ErrClosed):
-		return imprint.Errorf(imprint.CodeServerShutdown, "the server is shutting down")
-	case strings.Contains(text, alertUnknownCA):
-		return imprint.Errorf(imprint.CodeHandshakeFailed, "the device doesn't trust this server's root: %w", err).
-			WithHint("Give the device this server's roots, the file that imprint env names as IMPRINT_CA.")
-	case strings.Contains(text, alertBadCertificate), strings.Contains(text, alertUnknownCertificate):
-		return imprint.Errorf(imprint.CodeHandshakeFailed, "the device doesn't accept this server's certificate: %w", err).
-			WithHint("Set the device's clock (one that was never set is before the certificate's time), give it the roots that imprint env names as IMPRINT_CA, and an endpoint that the server's certificate names.")
-	case strings.Contains(text, alertExpiredCertificate):
-		return imprint.Errorf(imprint.CodeHandshakeFailed, "the device takes this server's certificate for one outside its validity: %w", err).
-			WithHint("Set the device's clock; if it is right, look at the server's certificate: imprint doctor --endpoint HOST:PORT")
-	case strings.Contains(text, "client didn't provide a certificate"):
-		return imprint.Errorf(imprint.CodeNoClientCertificate, "%w", err)
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
-		return imprint.Errorf(imprint.CodeHandshakeFailed, "the device closed the connection during the handshake").
-			WithHint("The device may not trust this server's root and say nothing about it; or something that isn't a device looked at the port.")
-	case strings.Contains(text, "unsupported versions"), strings.Contains(text, "no cipher suite supported"):
-		return imprint.Errorf(imprint.CodeHandshakeFailed, "%w", err).WithHint("%s", h.gateway.opts.SecurityPolicy.hint())
-	case errors.Is(err, errChainTooLong):
-		return imprint.Errorf(imprint.CodeHandshakeFailed, "%w", err).
-			WithHint("Only the first certificate counts: let the device send it alone, or with the CA certificate that signed it.")
-	case strings.Contains(text, "invalid signature by the client certificate"):
-		return imprint.Errorf(imprint.CodeHandshakeFailed, "%w", err).
-			WithHint("The device's key doesn't belong to its certificate: compare openssl x509 -pubkey with openssl pkey -pubout.")
-	case strings.Contains(text, "failed to parse"), strings.Contains(text, "client certificate"):
-		return imprint.Errorf(imprint.CodeHandshakeFailed, "%w", err).
-			WithHint("The device's certificate can't be read or used: openssl x509 -in FILE -noout -text.")
-	default:
-		return imprint.Errorf(imprint.CodeHandshakeFailed, "%w", err)
-	}
-}
 
 // describeClient names the kind of a client's key.
 func describeClient(chain []*x509.Certificate) string {

@@ -91,7 +91,7 @@ func (w *web) identify(ctx context.Context, conn *webConn) (*identity.Identity, 
 			WithHint("Send less often, or use MQTT; --https-publish-rate raises the bound.")
 	}
 	if !conn.connected {
-		conn.rec.OK("certificate", "%s is ACTIVE, %d thing(s) attached", who.Certificate.ID, len(who.Things))
+		conn.rec.OK("certificate", "%s is ACTIVE, %d thing(s) attached; %s", who.Certificate.ID, len(who.Things), shownBy(conn.visitor.chain))
 	}
 	return who, "", nil
 }
@@ -139,18 +139,20 @@ func (w *web) authorize(conn *webConn, who *identity.Identity, m *broker.Message
 			Address: conn.arrival.address, ServerName: v.serverName, Certificate: policy.NewCertificateVariables(v.leaf), NoConnection: true,
 		}), Now: w.gateway.rooms.Clock(),
 	}
-	if who.Policies.Decide(&request) != policy.Allowed {
+	decision, by := who.Policies.Judge(&request)
+	if decision != policy.Allowed {
 		return "policy.publish", identity.Denied(imprint.CodePublishDenied, who.Policies.Explain(&request))
 	}
-	conn.allowed("policy.publish", &request)
+	conn.allowed("policy.publish", &request, by.String())
 	if !m.Retain {
 		return "", nil
 	}
 	request.Action = policy.RetainPublish
-	if who.Policies.Decide(&request) != policy.Allowed {
+	decision, by = who.Policies.Judge(&request)
+	if decision != policy.Allowed {
 		return "policy.retain", identity.Denied(imprint.CodeRetainDenied, who.Policies.Explain(&request))
 	}
-	conn.allowed("policy.retain", &request)
+	conn.allowed("policy.retain", &request, by.String())
 	return "", nil
 }
 

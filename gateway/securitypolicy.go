@@ -107,6 +107,17 @@ func (p SecurityPolicy) suites(port443 bool) []uint16 {
 	return slices.DeleteFunc(suites12(), func(id uint16) bool { return slices.Contains(p.only443, id) })
 }
 
+// versions names what is spoken.
+func (p SecurityPolicy) versions() string {
+	switch {
+	case p.no12:
+		return "TLS 1.3"
+	case p.no13:
+		return "TLS 1.2"
+	}
+	return "TLS 1.2 and 1.3"
+}
+
 // hint says what a device has to offer.
 func (p SecurityPolicy) hint() string {
 	switch {

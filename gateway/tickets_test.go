@@ -303,7 +303,7 @@ func TestAChainThatDoesNotFitIntoATicketIsRefused(t *testing.T) {
 			t.Errorf("accepted %t, %v", accepted, err)
 		}
 		a := w.attempt(t, conn)
-		wantRefused(t, a, "tls", imprint.CodeHandshakeFailed)
+		wantRefused(t, a, "tls", imprint.CodeClientCertificate)
 		if detail := a.Steps[len(a.Steps)-1].Detail; !strings.Contains(detail, "too long client certificates") {
 			t.Errorf("got %q", detail)
 		}

@@ -121,11 +121,20 @@ type pacedConn struct {
 	// when there is nothing.
 	ahead  []byte
 	flight *flight
-	// alert is the number of one that came in the clear while the turn was set; 0: none.
-	alert uint8
+	// alert is the number of one that came in the clear while the turn was set, and sent
+	// of one that went; 0: none.
+	alert, sent uint8
 }
 
-// plainAlert finds an alert in the clear at the end of what a device sent in the
+// Write notes an alert in the clear, which crypto/tls doesn't tell of.
+func (c *pacedConn) Write(b []byte) (int, error) {
+	if c.turn != nil {
+		c.sent = plainAlert(b)
+	}
+	return c.Conn.Write(b)
+}
+
+// plainAlert finds an alert in the clear at the end of what one side sent in the
 // handshake, and gives its number; 0: there is none. A TLS 1.3 client that won't go on
 // after the server's certificate has no keys of its own in use yet: OpenSSL sends its
 // alert without encryption, which crypto/tls takes for a broken record. What is said

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/x509"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/imprint-iot/imprint"
@@ -22,7 +21,7 @@ type visitor struct {
 	serverName string
 	leaf       *x509.Certificate
 	id         imprint.CertificateID
-	others     []*x509.Certificate // what was sent behind the leaf
+	chain      []*x509.Certificate // the leaf, and what was sent behind it
 	settled    bool                // without a server name: the certificate has selected the tenant
 }
 
@@ -31,7 +30,7 @@ type visitor struct {
 func newVisitor(g *Gateway, h *handshake, chain []*x509.Certificate) *visitor {
 	v := &visitor{gateway: g, tenant: h.tenant, serverName: h.serverName}
 	if len(chain) > 0 {
-		v.leaf, v.id, v.others = chain[0], pki.CertificateID(chain[0].Raw), chain[1:]
+		v.leaf, v.id, v.chain = chain[0], pki.CertificateID(chain[0].Raw), chain
 	}
 	return v
 }
@@ -63,36 +62,15 @@ func (v *visitor) admit(ctx context.Context, rec *trace.Recorder) (*identity.Ide
 	}
 	if who.Certificate.Status == imprint.CertificatePendingActivation {
 		v.gateway.rooms.Identities.Release(who)
-		rec.Info("certificate", "%s is registered PENDING_ACTIVATION", id)
+		rec.Info("certificate", "%s is registered PENDING_ACTIVATION; %s", id, shownBy(v.chain))
 		return v.provision(ctx, id, rec)
 	}
 	return v.check(who, rec)
 }
 
-// maxShown bounds the certificates behind the leaf that unknown tells of.
-const maxShown = 4
-
 // unknown says whose certificate isn't registered, with what was sent behind it.
 func (v *visitor) unknown() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "%s isn't registered in %s: subject %q, issuer %q, valid from %s until %s", v.id, v.tenant,
-		pki.SubjectText(v.leaf.RawSubject), pki.SubjectText(v.leaf.RawIssuer),
-		v.leaf.NotBefore.UTC().Format(time.RFC3339), v.leaf.NotAfter.UTC().Format(time.RFC3339))
-	if len(v.others) == 0 {
-		b.WriteString("; sent without its CA")
-	}
-	for i, other := range v.others {
-		if i == maxShown {
-			fmt.Fprintf(&b, " and %d more", len(v.others)-maxShown)
-			break
-		}
-		sep := ", "
-		if i == 0 {
-			sep = "; sent with "
-		}
-		fmt.Fprintf(&b, "%s%q", sep, pki.SubjectText(other.RawSubject))
-	}
-	return b.String()
+	return fmt.Sprintf("%s isn't registered in %s: subject %q, %s", v.id, v.tenant, pki.SubjectText(v.leaf.RawSubject), shownBy(v.chain))
 }
 
 // find looks the certificate up in the tenant that the server name selected.
@@ -185,16 +163,16 @@ func (v *visitor) check(who *identity.Identity, rec *trace.Recorder) (*identity.
 	v.describeThing(who, rec)
 	err := v.refusal(who)
 	if err != nil {
-		rec.Fail("certificate", err)
+		rec.Fail("certificate", fmt.Errorf("%w; %s", err, shownBy(v.chain)))
 		v.gateway.rooms.Identities.Release(who)
 		return nil, err
 	}
 	if claim := who.Claim; claim != nil {
-		rec.OK("certificate", "%s is a claim for template %s that %s asked for, good until %s", claim.Certificate, claim.Template,
-			claim.RequestedBy, claim.ExpiresAt.UTC().Format(time.RFC3339))
+		rec.OK("certificate", "%s is a claim for template %s that %s asked for, good until %s; %s", claim.Certificate, claim.Template,
+			claim.RequestedBy, claim.ExpiresAt.UTC().Format(time.RFC3339), shownBy(v.chain))
 		return who, nil
 	}
-	rec.OK("certificate", "%s is ACTIVE, %d thing(s) attached", who.Certificate.ID, len(who.Things))
+	rec.OK("certificate", "%s is ACTIVE, %d thing(s) attached; %s", who.Certificate.ID, len(who.Things), shownBy(v.chain))
 	return who, nil
 }
 

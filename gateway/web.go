@@ -188,13 +188,13 @@ const maxUses = 16
 
 // allowed tells the trace what a policy allowed, once for each action and topic: the
 // device's least policy is made of that.
-func (c *webConn) allowed(step string, request *policy.Request) {
+func (c *webConn) allowed(step string, request *policy.Request, by string) {
 	u := use{request.Action, request.Resource()}
 	if len(c.uses) >= maxUses || slices.Contains(c.uses, u) {
 		return
 	}
 	c.uses = append(c.uses, u)
-	c.rec.Allowed(step, string(u.action), u.resource)
+	c.rec.AllowedBy(step, string(u.action), u.resource, by)
 }
 
 // Close closes the connection and counts it out.

@@ -3,26 +3,28 @@ package policy
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 )
 
-// StatementRef names a statement: its policy, its place from 0, its Sid.
+// StatementRef names a statement: its policy, its place counted from 1, its Sid.
 type StatementRef struct {
 	Policy    string `json:"policy"`
 	Statement int    `json:"statement"`
 	Sid       string `json:"sid,omitempty"`
 }
 
-// String gives `statement 0 ("Sid") of policy "name"`.
+// String gives `statement 1 ("Sid") of policy "name"`.
 func (r StatementRef) String() string {
-	if r.Sid == "" {
-		return fmt.Sprintf("statement %d of policy %q", r.Statement, r.Policy)
+	text := "statement " + strconv.Itoa(r.Statement)
+	if r.Sid != "" {
+		text += " (" + strconv.Quote(r.Sid) + ")"
 	}
-	return fmt.Sprintf("statement %d (%q) of policy %q", r.Statement, r.Sid, r.Policy)
+	return text + " of policy " + strconv.Quote(r.Policy)
 }
 
 func (en *entry) ref() StatementRef {
-	return StatementRef{Policy: en.policy, Statement: en.index, Sid: en.source.Sid}
+	return StatementRef{Policy: en.policy, Statement: en.index + 1, Sid: en.source.Sid}
 }
 
 // StatementText is a statement as its author wrote it, and where it begins in the
@@ -134,6 +136,9 @@ func (x Explanation) Paragraph() string {
 		if v.Resolved {
 			fmt.Fprintf(&b, " ${%s} is %q.", v.Name, v.Value)
 			continue
+		}
+		if x.NearMiss != nil && x.NearMiss.Variable == v.Name {
+			continue // the sentence says it
 		}
 		fmt.Fprintf(&b, " ${%s} has no value: %s.", v.Name, v.Reason)
 	}
@@ -272,11 +277,50 @@ func (x *Explanation) noteConditions(e *eval, en *entry) {
 
 func (x *Explanation) explainNothing(s *Set, e *eval) {
 	x.NearMiss = s.nearMiss(x, e)
-	x.Sentence = fmt.Sprintf("%s on %s: no statement allows it. %s", x.Action, x.Resource, x.NearMiss.Sentence)
-	x.Hint = x.NearMiss.Hint
+	miss := x.NearMiss
+	x.Sentence = fmt.Sprintf("%s on %s: no statement allows it", x.Action, x.Resource)
+	if len(s.names) > 0 {
+		x.Sentence += ", of " + s.looked()
+	}
+	x.Sentence += ". "
+	x.Hint = miss.Hint
+	if miss.Statement != nil {
+		ref := miss.Statement.String()
+		if !strings.Contains(miss.Sentence, ref) {
+			x.Sentence += "Nearest is " + ref + ": "
+		}
+		if miss.Kind.edits() && !strings.Contains(miss.Hint, ref) {
+			x.Hint += " (" + ref + ")"
+		}
+	}
+	x.Sentence += miss.Sentence
 	if en := x.NearMiss.entry; en != nil {
 		x.Variables, x.Statement = variablesOf(e, en), en.written()
 	}
+}
+
+// maxLooked bounds the policies that a denial names.
+const maxLooked = 8
+
+// looked names the policies that were looked at.
+func (s *Set) looked() string {
+	var b strings.Builder
+	b.WriteString("policy ")
+	if len(s.names) > 1 {
+		b.Reset()
+		b.WriteString("policies ")
+	}
+	for i, name := range s.names {
+		if i == maxLooked {
+			fmt.Fprintf(&b, " and %d more", len(s.names)-maxLooked)
+			break
+		}
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		fmt.Fprintf(&b, "%q", name)
+	}
+	return b.String()
 }
 
 // variablesOf lists the variables of a statement, each once, in their order.

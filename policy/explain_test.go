@@ -104,12 +104,12 @@ func TestExplanationNamesTheDecidingStatement(t *testing.T) {
 	x := set.Explain(ask(policy.Publish, "topic/", "dev1/secret"))
 	want := policy.Explanation{
 		Decision: policy.ExplicitDeny, Action: policy.Publish, Resource: arn + "topic/dev1/secret",
-		Deciding:  &policy.StatementRef{Policy: "guard", Sid: "NoSecrets"},
-		Statement: &policy.StatementText{StatementRef: policy.StatementRef{Policy: "guard", Sid: "NoSecrets"}, Line: 1, Column: 38, Text: guard},
-		AllowedBy: []policy.StatementRef{{Policy: "open", Statement: 1}},
-		DeniedBy:  []policy.StatementRef{{Policy: "guard", Sid: "NoSecrets"}},
+		Deciding:  &policy.StatementRef{Policy: "guard", Statement: 1, Sid: "NoSecrets"},
+		Statement: &policy.StatementText{StatementRef: policy.StatementRef{Policy: "guard", Statement: 1, Sid: "NoSecrets"}, Line: 1, Column: 38, Text: guard},
+		AllowedBy: []policy.StatementRef{{Policy: "open", Statement: 2}},
+		DeniedBy:  []policy.StatementRef{{Policy: "guard", Statement: 1, Sid: "NoSecrets"}},
 		Variables: []policy.VariableValue{{Name: "iot:ClientId", Value: "dev1", Resolved: true}},
-		Sentence:  `iot:Publish on ` + arn + `topic/dev1/secret: statement 0 ("NoSecrets") of policy "guard" denies it, and wins over statement 1 of policy "open", which allows it.`,
+		Sentence:  `iot:Publish on ` + arn + `topic/dev1/secret: statement 1 ("NoSecrets") of policy "guard" denies it, and wins over statement 2 of policy "open", which allows it.`,
 		Hint:      "an explicit deny wins over every allow; narrow or remove that statement",
 	}
 	if diff := cmp.Diff(want, x); diff != "" {
@@ -128,8 +128,8 @@ func TestExplanationNamesTheDecidingStatement(t *testing.T) {
 		t.Errorf("Names (-want +got):\n%s", diff)
 	}
 	allowed := set.Explain(ask(policy.Publish, "topic/", "x"))
-	if allowed.Deciding == nil || allowed.Deciding.Statement != 1 {
-		t.Errorf("allowed by %v, want statement 1", allowed.Deciding)
+	if allowed.Deciding == nil || allowed.Deciding.Statement != 2 {
+		t.Errorf("allowed by %v, want statement 2", allowed.Deciding)
 	}
 }
 
@@ -163,7 +163,7 @@ func TestExplanationShowsTheNearestStatement(t *testing.T) {
 	const second = `{ "Sid": "Own", "Effect": "Allow", "Action": "iot:Publish", "Resource": "` + arn + `topic/${iot:Connection.Thing.Attributes[floor]}/x" }`
 	set := compile(t, "{\"Version\":\"2012-10-17\",\n\"Statement\":["+allow("iot:Publish", arn+"topic/q")+",\n  "+second+"]}")
 	x := set.Explain(ask(policy.Publish, "topic/", "3/x"))
-	want := &policy.StatementText{StatementRef: policy.StatementRef{Policy: "p", Statement: 1, Sid: "Own"}, Line: 3, Column: 3, Text: second}
+	want := &policy.StatementText{StatementRef: policy.StatementRef{Policy: "p", Statement: 2, Sid: "Own"}, Line: 3, Column: 3, Text: second}
 	if diff := cmp.Diff(want, x.Statement); diff != "" {
 		t.Errorf("Statement (-want +got):\n%s", diff)
 	}
@@ -181,12 +181,74 @@ func TestExplanationTellsOfDeniesThatAreDropped(t *testing.T) {
 	t.Parallel()
 	set := compile(t, doc(allow("iot:*", "*"), deny("iot:Publish", arn+"topic/${iot:Connection.Thing.Attributes[floor]}/x"), deny("iot:Publish", arn+"topic/${x:y}/other")))
 	x := set.Explain(ask(policy.Publish, "topic/", "3/x"))
-	want := []policy.DroppedDeny{{StatementRef: policy.StatementRef{Policy: "p", Statement: 1}, Pattern: arn + "topic/${iot:Connection.Thing.Attributes[floor]}/x",
+	want := []policy.DroppedDeny{{StatementRef: policy.StatementRef{Policy: "p", Statement: 2}, Pattern: arn + "topic/${iot:Connection.Thing.Attributes[floor]}/x",
 		Variable: "${iot:Connection.Thing.Attributes[floor]}", Reason: `the thing has no attribute "floor"`}}
 	if diff := cmp.Diff(want, x.Dropped); diff != "" {
 		t.Errorf("Dropped (-want +got):\n%s", diff)
 	}
 	if x.Decision != policy.Allowed || !strings.Contains(x.String(), "denies nothing here") {
 		t.Errorf("got %s: %s", x.Decision, x)
+	}
+}
+
+// TestADenialSaysWhichPoliciesWereLookedAt ensures that an implicit denial names the
+// policies, the statement that came nearest, what to change in which, and each reason
+// once.
+func TestADenialSaysWhichPoliciesWereLookedAt(t *testing.T) {
+	t.Parallel()
+	set := policy.Compile(
+		policy.Named{Name: "first", Doc: mustParse(t, doc(allow("iot:Connect", "*")))},
+		policy.Named{Name: "second", Doc: mustParse(t, doc(allow("iot:Connect", "*"), allow("iot:Publish", arn+"topic/d/a")))},
+		policy.Named{Name: "third", Doc: mustParse(t, doc(allow("iot:Subscribe", arn+"topicfilter/${iot:Connection.Thing.ThingName}")))},
+	)
+	for _, row := range []struct {
+		request *policy.Request
+		says    []string
+		hint    string
+	}{
+		{ask(policy.Publish, "topic/", "d/b"), []string{`no statement allows it, of policies "first", "second", "third".`, `Nearest is statement 2 of policy "second"`}, `(statement 2 of policy "second")`},
+		{ask(policy.Subscribe, "topicfilter/", "x"), []string{`Nearest is statement 1 of policy "third"`, "has no value: "}, "connect with the thing's name as client id"},
+		{ask(policy.Receive, "topic/", "q/r"), []string{`policies "first", "second", "third"`, "no Allow statement names the action"}, "first, second, third"},
+	} {
+		row.request.Vars = policy.NewVariables(policy.Binding{ClientID: "dev"})
+		x := set.Explain(row.request)
+		paragraph := x.Paragraph()
+		for _, part := range row.says {
+			if strings.Count(paragraph, part) != 1 {
+				t.Errorf("got %q, want %q in it once", paragraph, part)
+			}
+		}
+		if !strings.Contains(x.Hint, row.hint) {
+			t.Errorf("got hint %q, want %q in it", x.Hint, row.hint)
+		}
+	}
+}
+
+// TestJudgeNamesTheStatementThatDecided ensures that deciding tells by which statement,
+// as explaining does.
+func TestJudgeNamesTheStatementThatDecided(t *testing.T) {
+	t.Parallel()
+	set := policy.Compile(
+		policy.Named{Name: "open", Doc: mustParse(t, doc(allow("iot:Publish", arn+"topic/a"), allow("iot:*", "*")))},
+		policy.Named{Name: "guard", Doc: mustParse(t, doc(`{"Sid":"No","Effect":"Deny","Action":"iot:Publish","Resource":"`+arn+`topic/secret"}`))},
+	)
+	for _, row := range []struct {
+		topic    string
+		decision policy.Decision
+		by       string
+	}{
+		{"a", policy.Allowed, `statement 1 of policy "open"`},
+		{"b", policy.Allowed, `statement 2 of policy "open"`},
+		{"secret", policy.ExplicitDeny, `statement 1 ("No") of policy "guard"`},
+	} {
+		r := ask(policy.Publish, "topic/", row.topic)
+		decision, by := set.Judge(r)
+		if x := set.Explain(r); decision != row.decision || by.String() != row.by || x.Decision != decision || *x.Deciding != by {
+			t.Errorf("%s: got %s by %s, Explain says %s by %v; want %s by %s", row.topic, decision, by, x.Decision, x.Deciding, row.decision, row.by)
+		}
+	}
+	decision, by := policy.Compile().Judge(ask(policy.Publish, "topic/", "a"))
+	if decision != policy.ImplicitDeny || by != (policy.StatementRef{}) {
+		t.Errorf("no policy: got %s by %s", decision, by)
 	}
 }

@@ -76,6 +76,15 @@ func (s *Set) nearMiss(x *Explanation, e *eval) *NearMiss {
 	return best
 }
 
+// edits tells whether the hint for a kind changes the statement that came nearest.
+func (k NearMissKind) edits() bool {
+	switch k {
+	case MissVersion, MissResourceKind, MissLocation, MissMQTTWildcard, MissShare, MissCase, MissSlash, MissLevel, MissExcluded, MissResource, MissCondition:
+		return true
+	}
+	return false
+}
+
 // siblings are the actions that are taken for one another.
 func (a Action) siblings() []Action {
 	switch a {

@@ -111,33 +111,49 @@ func withAction(entries []entry, a Action) []entry {
 // Decide answers a request: an explicit deny wins, then an allow, else the
 // answer is an implicit deny. It is safe for concurrent use.
 func (s *Set) Decide(r *Request) Decision {
+	decision, _ := s.decide(r)
+	return decision
+}
+
+// Judge is Decide with the statement that decided: the first that denies, else the first
+// that allows; the zero value for an implicit deny. It costs no more.
+func (s *Set) Judge(r *Request) (Decision, StatementRef) {
+	decision, by := s.decide(r)
+	if by == nil {
+		return decision, StatementRef{}
+	}
+	return decision, by.ref()
+}
+
+func (s *Set) decide(r *Request) (Decision, *entry) {
 	e := newEval(r)
 	text := subject{a: r.ResourcePrefix, b: r.ResourceName}
 	deny, allow, indexed := s.deny, s.allow, false
 	if i := r.Action.hot(); i >= 0 {
 		deny, allow, indexed = s.hot[i].deny, s.hot[i].allow, true
 	}
-	if applies(&e, &text, deny, indexed) {
-		return ExplicitDeny
+	if by := applies(&e, &text, deny, indexed); by != nil {
+		return ExplicitDeny, by
 	}
-	if applies(&e, &text, allow, indexed) {
-		return Allowed
+	if by := applies(&e, &text, allow, indexed); by != nil {
+		return Allowed, by
 	}
-	return ImplicitDeny
+	return ImplicitDeny, nil
 }
 
-// applies reports whether a statement applies; indexed entries were chosen by action already.
-func applies(e *eval, text *subject, entries []entry, indexed bool) bool {
+// applies gives the first statement that applies; indexed entries were chosen by action
+// already.
+func applies(e *eval, text *subject, entries []entry, indexed bool) *entry {
 	for i := range entries {
 		en := &entries[i]
 		if !indexed && !en.matchesAction(e.req.Action) {
 			continue
 		}
 		if en.matchesResource(e, text) && en.matchesConditions(e) {
-			return true
+			return en
 		}
 	}
-	return false
+	return nil
 }
 
 // timed tells whether a statement looks at the time, in a condition's key or in

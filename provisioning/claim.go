@@ -2,6 +2,7 @@ package provisioning
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"sync"
@@ -170,6 +171,8 @@ type ClaimAnswer struct {
 	Topic   string
 	Payload []byte
 	Refused imprint.Code // why it is a rejection; empty: it is none
+	// Says is the rejection's status and name, such as "400 InvalidParameters".
+	Says string
 }
 
 // requestTimeout bounds the whole of a request: a key that must be made, a hook,
@@ -218,11 +221,12 @@ func (c *Claims) reject(topic string, why error) ClaimAnswer {
 	if imprint.CodeOf(why) == imprint.CodeInternal {
 		c.opts.Logger.Error("a fleet provisioning request failed", "topic", topic, "error", why)
 	}
-	payload, err := format.encode(rejection(why))
+	body := rejection(why)
+	payload, err := format.encode(body)
 	if err != nil {
 		c.opts.Logger.Error("couldn't encode a rejection", "topic", topic, "error", err)
 	}
-	return ClaimAnswer{Topic: topic + "/rejected", Payload: payload, Refused: imprint.CodeOf(why)}
+	return ClaimAnswer{Topic: topic + "/rejected", Payload: payload, Refused: imprint.CodeOf(why), Says: fmt.Sprintf("%d %s", body.StatusCode, body.ErrorCode)}
 }
 
 // serve admits a request, and has it done. The claim's own rate is looked at first

@@ -208,7 +208,7 @@ func (d *demand) give(ctx context.Context, cert *x509.Certificate, text string, 
 		return nil, err
 	}
 	d.count.created.Add(1)
-	d.Rec.OK("claim.certificate", "certificate %s is registered PENDING_ACTIVATION; its token is good until %s", id, pending.ExpiresAt.UTC().Format(time.RFC3339))
+	d.Rec.Made("claim.certificate", id, "certificate %s is registered PENDING_ACTIVATION; its token is good until %s", id, pending.ExpiresAt.UTC().Format(time.RFC3339))
 	return &createdBody{CertificateID: string(id), CertificatePEM: text, Token: token}, nil
 }
 

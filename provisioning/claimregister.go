@@ -81,7 +81,7 @@ func (r *registration) look(ctx context.Context) (any, error) {
 	}
 	r.count.registered.Add(1)
 	result.record(r.Rec)
-	r.Rec.OK("claim.registered", "claim certificate %s made certificate %s and thing %q", r.Claim, r.id, result.thing)
+	r.Rec.Made("claim.registered", r.id, "claim certificate %s made certificate %s and thing %q", r.Claim, r.id, result.thing)
 	r.Rec.Provisioned(result.thing)
 	return &registeredBody{DeviceConfiguration: plan.DeviceConfiguration, ThingName: string(result.thing)}, nil
 }
@@ -126,13 +126,13 @@ func (r *registration) plan() (*template.Plan, error) {
 	parameters := make(map[string]string, len(r.given)+1)
 	maps.Copy(parameters, r.given)
 	parameters[template.CertificateIDParameter] = string(r.id) // whatever the device says
+	from := requestOrigin(r.in.Parameters, r.given)
 	plan, err := r.tmpl.tmpl.Plan(parameters)
 	if err != nil {
+		recordParameters(r.Rec, r.tmpl.tmpl.Values(parameters), from)
 		return nil, r.step("template.plan", requestPlanError(err, r.tmpl.source))
 	}
-	for _, use := range plan.Used {
-		r.Rec.Info("template.parameter", "%s = %q (%s)", use.Name, use.Value, use.Source)
-	}
+	recordParameters(r.Rec, plan.Used, from)
 	err = refuseWhatIsNotKept(plan.Thing)
 	if err != nil {
 		return nil, r.step("template.plan", err)

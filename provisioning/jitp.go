@@ -176,15 +176,15 @@ func (e *Engine) plan(v *visit) (*template.Plan, error) {
 		return nil, one.unusable
 	}
 	v.Rec.OK("template", "%s", one.source)
-	plan, err := one.tmpl.Plan(template.SubjectParameters(v.Leaf, string(v.ID)))
+	parameters := template.SubjectParameters(v.Leaf, string(v.ID))
+	plan, err := one.tmpl.Plan(parameters)
 	if err != nil {
+		recordParameters(v.Rec, one.tmpl.Values(parameters), subjectOrigin)
 		err = planError(err, one)
 		v.Rec.Fail("template.plan", err)
 		return nil, err
 	}
-	for _, use := range plan.Used {
-		v.Rec.Info("template.parameter", "%s = %q (%s)", use.Name, use.Value, use.Source)
-	}
+	recordParameters(v.Rec, plan.Used, subjectOrigin)
 	err = refuseWhatIsNotKept(plan.Thing)
 	if err != nil {
 		v.Rec.Fail("template.plan", err)

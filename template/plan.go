@@ -97,9 +97,11 @@ type ValueSource string
 const (
 	FromValue   ValueSource = "value"
 	FromDefault ValueSource = "default"
+	// FromNowhere: there is none.
+	FromNowhere ValueSource = "missing"
 )
 
-// ParameterUse is a parameter with the value that went into a plan.
+// ParameterUse is a parameter with the value that went, or would go, into a plan.
 type ParameterUse struct {
 	Name   string
 	Value  string
@@ -141,6 +143,29 @@ func (t *Template) Plan(params map[string]string) (*Plan, error) {
 	}
 	plan.Used = ev.used()
 	return plan, nil
+}
+
+// Values lists the parameters that a plan with params depends on, in the order of
+// Parameters, with what each would have, also where Plan fails: those that the template
+// refers to, and in JITP those that it declares. Values are as given, unchecked.
+func (t *Template) Values(params map[string]string) []ParameterUse {
+	var values []ParameterUse
+	for i := range t.params {
+		param := &t.params[i]
+		if len(param.References) == 0 && t.kind != JITP {
+			continue
+		}
+		use := ParameterUse{Name: param.Name, Source: FromNowhere}
+		value, given := params[param.Name]
+		switch {
+		case given:
+			use.Value, use.Source = value, FromValue
+		case param.HasDefault:
+			use.Value, use.Source = param.Default, FromDefault
+		}
+		values = append(values, use)
+	}
+	return values
 }
 
 // Missing lists, in the order of the text, every parameter for which Plan would find neither a value

@@ -51,6 +51,10 @@ func subjectName(parameter string) string {
 	return ""
 }
 
+// SubjectField names the field of a certificate's subject that a JITP parameter comes
+// from, such as "country (C, 2.5.4.6)"; empty for others.
+func SubjectField(parameter string) string { return subjectName(parameter) }
+
 // The types of a subject on the wire (RFC 5280, section 4.1.2.4). encoding/asn1 reads a slice type
 // whose name ends in SET as a SET.
 type attributeTypeAndValue struct {

@@ -60,7 +60,7 @@ func TestAStormOfOneDevicesFailuresIsFolded(t *testing.T) {
 	}
 	groups := s.imprint(t, "attempts", "--failed", "--since", "1h", "--group-by", "reason").stdout
 	lines := strings.Split(groups, "\n")
-	if len(lines) < 3 || !strings.HasPrefix(lines[1], "30 ") || !strings.Contains(lines[1], "CANotRegistered at ca") || !strings.Contains(lines[1], "imprint explain ") || !strings.Contains(lines[2], "-> ") {
+	if len(lines) < 3 || !strings.HasPrefix(strings.TrimSpace(lines[1]), "30 ") || !strings.Contains(lines[1], "CANotRegistered at ca") || !strings.Contains(lines[1], "imprint explain ") || !strings.Contains(lines[2], "-> ") {
 		t.Errorf("attempts --group-by reason says\n%s", groups)
 	}
 	run = s.imprint(t, "attempts", "--group-by", "colour")

@@ -187,6 +187,7 @@ func (w *ward) check(t *testing.T, row failures.Row, gone way) {
 		return value
 	})
 	checkTold(t, gone, row, fix)
+	checkWire(t, gone, row)
 	if row.Typed != (gone.retry != nil) {
 		t.Fatalf("the row says typed %t, and there is a next try: %t", row.Typed, gone.retry != nil)
 	}
@@ -248,6 +249,27 @@ func checkTold(t *testing.T, gone way, row failures.Row, fix string) {
 		case <-deadline.C:
 			t.Fatalf("imprint explain %s: no attempt has outcome %q and the failed step %s with code %s and a fix with %q:\n%s",
 				gone.word, row.Outcome, row.Step, row.Code, fix, failedSteps(list))
+		}
+	}
+}
+
+// onWire finds what a device saw that its own log has by name and number.
+var onWire = regexp.MustCompile(`TLS alert \d+|(CONNACK|PUBACK|SUBACK|DISCONNECT) (0x)?[0-9a-f]+|closed without [A-Z]+|\d{3} [A-Z][A-Za-z]+$`)
+
+// checkWire ensures that what the device saw stands in the trace as the device's own
+// log has it.
+func checkWire(t *testing.T, gone way, row failures.Row) {
+	t.Helper()
+	list := gone.on.explain(t, gone.word)
+	for _, part := range onWire.FindAllString(row.Seen, -1) {
+		found := slices.ContainsFunc(list, func(a attempt) bool {
+			return slices.ContainsFunc(a.Steps, func(s traceStep) bool {
+				rest, found := strings.CutPrefix(s.Wire, "sent ")
+				return strings.HasPrefix(rest, part) || !found && strings.HasPrefix(s.Wire, part)
+			})
+		})
+		if !found {
+			t.Errorf("imprint explain %s: no step says that the device was sent %q", gone.word, part)
 		}
 	}
 }

@@ -2,6 +2,7 @@ package test
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -61,6 +62,15 @@ var tlsWays = map[string]func(*ward, *testing.T, string) way{
 	},
 	"hangs up in silence": func(w *ward, t *testing.T, from string) way {
 		conn := dialFrom(t, w.server(), from)
+		err := tls.Client(&mutedConn{Conn: conn}, &tls.Config{RootCAs: x509.NewCertPool(), ServerName: "localhost"}).Handshake()
+		if err == nil {
+			t.Fatal("a client without roots took the server's certificate")
+		}
+		_ = conn.Close()
+		return way{word: from, seen: "it hangs up"}
+	},
+	"hangs up at once": func(w *ward, t *testing.T, from string) way {
+		conn := dialFrom(t, w.server(), from)
 		// The begin of a TLS record that holds a hello of 512 bytes.
 		_, err := conn.Write([]byte("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"))
 		if err != nil {
@@ -112,6 +122,20 @@ var tlsWays = map[string]func(*ward, *testing.T, string) way{
 		}
 		return way{word: from, seen: fmt.Sprintf("TLS alert %d", uint8(told))}
 	},
+}
+
+// mutedConn lets a client's hello through, and nothing after it.
+type mutedConn struct {
+	net.Conn
+	said bool
+}
+
+func (c *mutedConn) Write(b []byte) (int, error) {
+	if c.said {
+		return len(b), nil
+	}
+	c.said = true
+	return c.Conn.Write(b)
 }
 
 // asAlert finds the number of the alert that the server sent; crypto/tls keeps its

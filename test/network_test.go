@@ -160,8 +160,8 @@ func (s *stage) cutsOfTheHandshake(t *testing.T) {
 		})
 	}
 	list := s.imprint(t, "attempts", "--failed", "--json", "--limit", "20")
-	if !strings.Contains(list.stdout, `"HandshakeFailed"`) {
-		t.Errorf("imprint attempts: got no HandshakeFailed in\n%s", list.stdout)
+	if !strings.Contains(list.stdout, `"ClosedInHandshake"`) {
+		t.Errorf("imprint attempts: got no ClosedInHandshake in\n%s", list.stdout)
 	}
 }
 

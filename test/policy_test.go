@@ -32,8 +32,8 @@ func TestThePolicyExplainerSaysWhatDevicesMeet(t *testing.T) {
 		allowed       bool
 		said          string // by the explainer
 	}{
-		{"d/meter-1/x", "", true, `statement 1 of policy "devices"`},
-		{"d/meter-1/x", "-r", false, `add "iot:RetainPublish" to Action of statement 1 of policy "devices"`},
+		{"d/meter-1/x", "", true, `statement 2 of policy "devices"`},
+		{"d/meter-1/x", "-r", false, `add "iot:RetainPublish" to Action of statement 2 of policy "devices"`},
 		{"d/meter-2/x", "", false, `which stands for "` + arn + `topic/d/meter-1/*" here and does not match`},
 		{"D/meter-1/x", "", false, "differs from the resource only in upper and lower case"},
 	} {

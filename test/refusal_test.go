@@ -244,7 +244,7 @@ func TestPeersThatDoNotGetThroughTLSAreRefusedAndTheOperatorIsToldWhy(t *testing
 		{"no client certificate, TLS 1.2", "NoClientCertificate", "SSL alert number 4", func(t *testing.T, from string) toolRun {
 			return s.sClient(t, from, "", "-servername", "localhost", "-tls1_2")
 		}},
-		{"a TLS version that is too old", "HandshakeFailed", "SSL alert number 70", func(t *testing.T, from string) toolRun {
+		{"a TLS version that is too old", "TLSVersionRefused", "SSL alert number 70", func(t *testing.T, from string) toolRun {
 			return s.sClient(t, from, "", append(known, "-servername", "localhost", "-tls1_1", "-cipher", "ALL:@SECLEVEL=0")...)
 		}},
 		{"MQTT without TLS", "NotTLS", "", func(t *testing.T, from string) toolRun {

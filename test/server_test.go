@@ -349,6 +349,7 @@ type traceStep struct {
 	Code    string `json:"code"`
 	Detail  string `json:"detail"`
 	Fix     string `json:"fix"`
+	Wire    string `json:"wire"`
 }
 
 // explain gives the attempts of a device, newest first.

@@ -47,3 +47,22 @@ func Next(outcome imprint.Outcome, code imprint.Code) string {
 	}
 	return "The device connects again by itself."
 }
+
+// NextOf is Next with what the steps tell: a claim's device goes on with its new
+// certificate, and what a device was thrown out for throws it out again.
+func NextOf(a *imprint.Attempt) string {
+	if a.Outcome != imprint.OutcomeClosed {
+		return Next(a.Outcome, a.Code)
+	}
+	for i := range a.Steps {
+		if a.Steps[i].Name == "claim.registered" && a.Steps[i].Certificate != "" {
+			return "The device connects with its new certificate and is let in; with the claim it comes again only for another device."
+		}
+	}
+	switch a.Code {
+	case imprint.CodePublishDenied, imprint.CodeSubscribeDenied, imprint.CodeRetainDenied, imprint.CodeReservedTopic, imprint.CodeTopicInvalid,
+		imprint.CodeFilterInvalid, imprint.CodeQoSNotSupported, imprint.CodePacketTooLarge, imprint.CodeProtocolViolation, imprint.CodeQuotaExceeded, imprint.CodeReceiveMaximum:
+		return "The device connects again by itself, and is closed again by the same packet until the fix is done."
+	}
+	return Next(a.Outcome, a.Code)
+}

@@ -1,7 +1,6 @@
 package trace
 
 import (
-	"errors"
 	"fmt"
 	"reflect"
 	"strconv"
@@ -111,22 +110,6 @@ func (r *Recorder) OK(step, format string, args ...any) {
 // Info adds a step that is neither good nor bad.
 func (r *Recorder) Info(step, format string, args ...any) {
 	r.add(imprint.Step{Name: step, Verdict: imprint.VerdictInfo, Detail: format}, args)
-}
-
-// Fail adds the step that failed, with the code and the fix of the error, and what a
-// policy was asked if the error tells that.
-func (r *Recorder) Fail(step string, err error) {
-	s := imprint.Step{
-		Name: step, Verdict: imprint.VerdictFailed, Code: imprint.CodeOf(err),
-		Detail: err.Error(), Fix: imprint.HintOf(err),
-	}
-	var denial interface {
-		Asked() (action, resource string)
-	}
-	if errors.As(err, &denial) {
-		s.Action, s.Resource = denial.Asked()
-	}
-	r.add(s, nil)
 }
 
 // Allowed adds what a policy allowed, unless that would take the place of other

@@ -9,7 +9,10 @@
 // reason, address, thing, certificate or client. Match is a certificate id, an X.509 serial number, a
 // thing name, a client id or a peer address, as a person pastes it: what is
 // recorded under exactly that text goes first, then an ARN's last part, then the
-// ways in which openssl and others print a serial number. Since is a time; the
+// ways in which openssl and others print a serial number, then the first digits of an
+// id, then the serial number on a device's label, and what the attempts of many devices
+// tell of: a CA, a template, a policy. The connection of the claim that made a
+// certificate belongs to the certificate. Since is a time; the
 // answer lists attempts of the caller's tenant, newest first. Operators of the
 // server's home tenant also see attempts that died before a tenant was known.
 package attempts
@@ -41,6 +44,9 @@ type ListAttemptsInput struct {
 type ListAttemptsOutput struct {
 	Attempts  []Attempt `api:"body attempts Attempts"`
 	NextToken string    `api:"body nextToken NextToken"`
+	// Notes say what the match was taken for, or, where nothing is recorded under it,
+	// what is known of it and which attempts may be its.
+	Notes []string `api:"body notes Notes"`
 }
 
 // Attempt is one connection by a device. Times are epoch seconds.
@@ -61,7 +67,10 @@ type Attempt struct {
 	ClientID      string    `api:"body clientId String"`
 	Outcome       string    `api:"body outcome String"`
 	Code          string    `api:"body code String"`
-	Steps         []Step    `api:"body steps Steps"`
+	// Reason is the code and the name of the step that somebody has to mend; empty when
+	// none failed.
+	Reason string `api:"body reason String"`
+	Steps  []Step `api:"body steps Steps"`
 	// Repeats is how many earlier attempts ended in the same way and are counted here
 	// instead of being kept; FirstAt is when the first of them began. Devices is how many
 	// devices were told apart, up to 1,000, where they are of many, and Sample names the
@@ -85,6 +94,10 @@ type Step struct {
 	// What a policy was asked, where the step is its decision.
 	Action   string `api:"body action String"`
 	Resource string `api:"body resource String"`
+	// Wire is what the device's own log has of it, by name and number.
+	Wire string `api:"body wire String"`
+	// CertificateID is what the step made.
+	CertificateID string `api:"body certificateId String"`
 }
 
 var codec = restjson.New(restjson.Shapes{
@@ -113,6 +126,12 @@ type Recorded struct {
 	// Home is the tenant whose operators also see attempts that died before a
 	// tenant was known.
 	Home imprint.Tenant
+	// Clock tells the time; nil: time.Now.
+	Clock imprint.Clock
+	// Keeping tells which attempts are kept, and Connected who is on, by client id and by
+	// certificate, either of which may be empty. Either may be nil: it isn't known.
+	Keeping   func() Keeping
+	Connected func(imprint.Tenant, imprint.ClientID, imprint.CertificateID) []Live
 }
 
 const defaultPage = 50
@@ -150,7 +169,12 @@ func (r Recorded) page(tx imprint.ReadTx, filter imprint.AttemptFilter, page imp
 	if err != nil {
 		return nil, "", err
 	}
-	return firstForm(tx, filter, page, append(slices.Clone(forms), others...))
+	found, next, err := firstForm(tx, filter, page, append(slices.Clone(forms), others...))
+	if err != nil || next != "" || forms[0] == "" {
+		return found, next, err
+	}
+	found, err = withMakers(tx, filter, forms, found)
+	return found, "", err
 }
 
 func (r Recorded) list(ctx context.Context, caller awsapi.Caller, in *ListAttemptsInput) (*ListAttemptsOutput, error) {
@@ -165,19 +189,26 @@ func (r Recorded) list(ctx context.Context, caller awsapi.Caller, in *ListAttemp
 	if in.NextToken != nil {
 		page.Cursor = *in.NextToken
 	}
-	out := &ListAttemptsOutput{}
-	err = r.Store.View(ctx, func(tx imprint.ReadTx) error {
-		*out = ListAttemptsOutput{Attempts: []Attempt{}}
-		found, next, err := r.page(tx, filter, page, forms)
-		if err != nil {
-			return err
-		}
-		out.NextToken = next
-		for _, a := range found {
-			out.Attempts = append(out.Attempts, present(a))
-		}
-		return nil
-	})
+	q := &quest{Recorded: r, filter: filter, forms: forms}
+	if in.Match != nil {
+		q.word = *in.Match
+	}
+	found, next, err := q.find(ctx, page)
+	if err != nil {
+		return nil, err
+	}
+	out := &ListAttemptsOutput{Attempts: make([]Attempt, 0, len(found)), NextToken: next, Notes: q.notes}
+	for _, a := range found {
+		out.Attempts = append(out.Attempts, present(a))
+	}
+	if len(found) > 0 || q.word == "" || page.Cursor != "" || in.Since != nil {
+		return out, nil
+	}
+	now := time.Now
+	if r.Clock != nil {
+		now = r.Clock
+	}
+	out.Notes, err = q.absent(ctx, now())
 	return out, err
 }
 
@@ -229,6 +260,13 @@ func behindCertificate(tx imprint.ReadTx, tenant imprint.Tenant, forms []string)
 		for _, attachment := range things {
 			others = append(others, string(attachment.Thing))
 		}
+		making, err := tx.AttemptsMaking(tenant, id, 1)
+		if err != nil {
+			return nil, err
+		}
+		if len(making) > 0 {
+			continue // they are found by that
+		}
 		pending, err := tx.PendingCertificate(tenant, id)
 		switch {
 		case err == nil && len(things) == 0:
@@ -245,8 +283,8 @@ func present(a imprint.Attempt) Attempt {
 		AttemptID: a.ID, Account: string(a.Tenant.Account), Region: string(a.Tenant.Region),
 		Began: a.At, Ended: a.EndedAt, Address: a.Address, ServerName: a.SNI, ALPN: a.ALPN, TLSVersion: a.TLSVersion,
 		CertificateID: string(a.CertificateID), Serial: a.Serial, Subject: a.Subject, ThingName: string(a.Thing),
-		ClientID: string(a.ClientID), Outcome: string(a.Outcome), Code: string(a.Code), Steps: make([]Step, 0, len(a.Steps)),
-		FirstAt: a.FirstAt, Sample: a.Sample, Next: trace.Next(a.Outcome, a.Code),
+		ClientID: string(a.ClientID), Outcome: string(a.Outcome), Code: string(a.Code), Reason: a.Reason(), Steps: make([]Step, 0, len(a.Steps)),
+		FirstAt: a.FirstAt, Sample: a.Sample, Next: trace.NextOf(&a),
 	}
 	if a.Repeats > 0 {
 		out.Repeats = &a.Repeats
@@ -257,7 +295,7 @@ func present(a imprint.Attempt) Attempt {
 	for _, s := range a.Steps {
 		out.Steps = append(out.Steps, Step{
 			At: s.At, Name: s.Name, Verdict: string(s.Verdict), Code: string(s.Code), Detail: s.Detail, Fix: s.Fix,
-			Action: s.Action, Resource: s.Resource,
+			Action: s.Action, Resource: s.Resource, Wire: s.Wire, CertificateID: string(s.Certificate),
 		})
 	}
 	return out

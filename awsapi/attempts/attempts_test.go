@@ -37,6 +37,9 @@ type world struct {
 	store   imprint.Store
 	flushed atomic.Int64
 	failing error
+	// recorded may be changed before the first request, and now is its clock's time.
+	recorded *attempts.Recorded
+	now      time.Time
 }
 
 func newWorld(t *testing.T, list ...imprint.Attempt) *world {
@@ -59,7 +62,16 @@ func newWorld(t *testing.T, list ...imprint.Attempt) *world {
 	recorded := attempts.Recorded{Store: store, Home: home, Flush: func(context.Context) error {
 		w.flushed.Add(1)
 		return w.failing
-	}}
+	}, Clock: func() time.Time { return w.now },
+		Keeping: func() attempts.Keeping { return w.recorded.Keeping() },
+		Connected: func(tenant imprint.Tenant, client imprint.ClientID, id imprint.CertificateID) []attempts.Live {
+			return w.recorded.Connected(tenant, client, id)
+		},
+	}
+	w.recorded = &attempts.Recorded{
+		Keeping:   func() attempts.Keeping { return attempts.Keeping{} },
+		Connected: func(imprint.Tenant, imprint.ClientID, imprint.CertificateID) []attempts.Live { return nil },
+	}
 	w.api = apitest.Serve(t, nil, awsapi.Config{}, attempts.Operations(), recorded.Routes())
 	return w
 }
@@ -73,7 +85,8 @@ type page struct {
 			Step, Verdict, Code, Fix string
 		} `json:"steps"`
 	} `json:"attempts"`
-	NextToken string `json:"nextToken"`
+	NextToken string   `json:"nextToken"`
+	Notes     []string `json:"notes"`
 }
 
 func (w *world) list(t *testing.T, tenant imprint.Tenant, query url.Values) (page, error) {

@@ -52,7 +52,7 @@ type Group struct {
 
 // What attempts can be grouped by.
 const (
-	ByReason  = "reason" // code, and the step that failed
+	ByReason  = "reason" // the failed step and its code: imprint.Attempt.Reason
 	ByAddress = "address"
 	ByThing   = "thing"
 	ByCert    = "certificate"
@@ -133,8 +133,8 @@ func (r Recorded) group(ctx context.Context, caller awsapi.Caller, in *GroupAtte
 
 // add counts an attempt. They come newest first.
 func add(groups map[string]*grouping, by string, a *imprint.Attempt) {
-	step := lastFailed(a)
-	key := keyOf(a, by, step.Name)
+	step := a.Failure()
+	key := keyOf(a, by)
 	first := a.At
 	if a.Repeats > 0 {
 		first = a.FirstAt
@@ -168,25 +168,15 @@ func add(groups map[string]*grouping, by string, a *imprint.Attempt) {
 	g.apart = max(g.apart, a.Devices)
 }
 
-// lastFailed gives the step that decided; empty when none failed.
-func lastFailed(a *imprint.Attempt) imprint.Step {
-	for i := len(a.Steps) - 1; i >= 0; i-- {
-		if a.Steps[i].Verdict == imprint.VerdictFailed {
-			return a.Steps[i]
-		}
-	}
-	return imprint.Step{}
-}
-
-func keyOf(a *imprint.Attempt, by, step string) string {
+func keyOf(a *imprint.Attempt, by string) string {
 	key := ""
 	switch by {
 	case ByReason:
-		key = string(a.Code)
-		if step != "" {
-			key += " at " + step
+		key = a.Reason()
+		if key == "" {
+			key = string(a.Code)
 		}
-		if a.Code == "" {
+		if key == "" {
 			key = string(a.Outcome)
 		}
 	case ByAddress:

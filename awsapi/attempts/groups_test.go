@@ -103,6 +103,42 @@ func TestAttemptsAreCountedByWhatTheyHaveInCommon(t *testing.T) {
 	}
 }
 
+// TestReasonsAreThoseOfTheStepThatFailed ensures that a device that stayed on, and was
+// refused something, is counted by that and not by how its connection ended, and that
+// handshakes that died of different things are apart.
+func TestReasonsAreThoseOfTheStepThatFailed(t *testing.T) {
+	t.Parallel()
+	failed := func(name string, code imprint.Code) imprint.Step {
+		return imprint.Step{At: instant, Name: name, Verdict: imprint.VerdictFailed, Code: code, Fix: "mend " + string(code)}
+	}
+	attempt := func(outcome imprint.Outcome, code imprint.Code, steps ...imprint.Step) imprint.Attempt {
+		return imprint.Attempt{Tenant: home, CertificateID: certificate, Outcome: outcome, Code: code, Steps: steps}
+	}
+	w := newWorld(t,
+		attempt(imprint.OutcomeClosed, imprint.CodeClientDisconnect, failed("publish", imprint.CodePublishDenied)),
+		attempt(imprint.OutcomeClosed, imprint.CodeConnectionLost, failed("policy.subscribe", imprint.CodeSubscribeDenied), failed("session", imprint.CodeConnectionLost)),
+		attempt(imprint.OutcomeClosed, imprint.CodeConnectionLost, failed("session", imprint.CodeConnectionLost)),
+		attempt(imprint.OutcomeRefused, imprint.CodeServerNotTrusted, failed("tls", imprint.CodeServerNotTrusted)),
+		attempt(imprint.OutcomeRefused, imprint.CodeTLSVersion, failed("tls", imprint.CodeTLSVersion)),
+		attempt(imprint.OutcomeClosed, imprint.CodeClientDisconnect),
+	)
+	got, err := w.group(t, home, url.Values{"by": {"reason"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	told := map[string]string{}
+	for _, g := range got.Groups {
+		told[g.Key] = g.Fix
+	}
+	want := map[string]string{
+		"PublishDenied at publish": "mend PublishDenied", "SubscribeDenied at policy.subscribe": "mend SubscribeDenied", "ConnectionLost at session": "mend ConnectionLost",
+		"ServerNotTrusted at tls": "mend ServerNotTrusted", "TLSVersionRefused at tls": "mend TLSVersionRefused", "ClientDisconnect": "",
+	}
+	if diff := cmp.Diff(want, told); diff != "" {
+		t.Errorf("the groups differ:\n%s", diff)
+	}
+}
+
 // subscribers stand for a broker.
 type subscribers struct {
 	tenants map[imprint.Tenant]bool

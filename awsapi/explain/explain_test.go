@@ -128,7 +128,7 @@ func TestAnswersAreThoseOfTheConnection(t *testing.T) {
 		thing   string
 		said    string // in sentences and notes
 	}{
-		{"the thing's certificate and client id", []any{"thingName", "sensor", "action", "connect"}, policy.Allowed, "sensor", `statement 0 of policy "own" allows it`},
+		{"the thing's certificate and client id", []any{"thingName", "sensor", "action", "connect"}, policy.Allowed, "sensor", `statement 1 of policy "own" allows it`},
 		{"the certificate's thing", []any{"certificateId", id, "action", "connect"}, policy.Allowed, "sensor", `client id is taken to be "sensor"`},
 		{"another client id", []any{"certificateId", id, "clientId", "x", "action", "connect"}, policy.ImplicitDeny, "", `attached to "sensor", and the client id must be a thing's name`},
 		{"variables of thing and certificate", []any{"thingName", "sensor", "action", "publish", "topic", "lab/cn-7"}, policy.Allowed, "sensor", `"Site"`},

@@ -36,7 +36,7 @@ func (s *server) newAPI() (*http.Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	recorded := attempts.Recorded{Store: s.store, Flush: s.trace.Flush, Home: s.home}
+	recorded := attempts.Recorded{Store: s.store, Flush: s.trace.Flush, Home: s.home, Clock: s.clock, Keeping: s.keeping, Connected: s.connected}
 	explainer := explain.Explainer{Store: s.store, Identities: s.identities, Clock: s.clock, Flush: s.trace.Flush}
 	guards := claims.Guards{Store: s.store, Clock: s.clock, Resumed: s.claims.Resume}
 	mux, err := awsapi.NewMux(awsapi.Config{
@@ -225,4 +225,18 @@ func (a *addressLimit) allow(remote string) bool {
 		host = remote
 	}
 	return a.take(host)
+}
+
+// keeping tells which attempts the trace keeps.
+func (s *server) keeping() attempts.Keeping {
+	return attempts.Keeping{Off: !s.config.Trace, SuccessRate: s.config.TraceSuccessRate, Unsampled: s.trace.Counters().Unsampled}
+}
+
+// connected gives the connections of a client id and of a certificate.
+func (s *server) connected(tenant imprint.Tenant, client imprint.ClientID, certificate imprint.CertificateID) []attempts.Live {
+	var live []attempts.Live
+	for _, one := range s.broker.Connected(tenant, client, certificate) {
+		live = append(live, attempts.Live{ClientID: one.ClientID, Certificate: one.Certificate, Address: one.Address})
+	}
+	return live
 }

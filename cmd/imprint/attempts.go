@@ -3,26 +3,20 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"net/url"
-	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
-	"unicode"
 
 	"github.com/spf13/cobra"
 
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/awsapi/attempts"
 	"github.com/imprint-iot/imprint/awsapi/client"
-	"github.com/imprint-iot/imprint/pki"
 )
 
 // attempt is an attempt as the command line shows it; times are seconds since
@@ -44,6 +38,7 @@ type attempt struct {
 	ClientID      string   `json:"clientId,omitempty"`
 	Outcome       string   `json:"outcome"`
 	Code          string   `json:"code,omitempty"`
+	Reason        string   `json:"reason,omitempty"`
 	Steps         []step   `json:"steps"`
 	Repeats       int      `json:"repeats,omitempty"`
 	FirstAt       float64  `json:"firstAt,omitempty"`
@@ -85,6 +80,9 @@ type step struct {
 	// What a policy was asked, where the step is its decision.
 	Action   string `json:"action,omitempty"`
 	Resource string `json:"resource,omitempty"`
+	// Wire is what the device's own log has of it, and CertificateID what it made.
+	Wire          string `json:"wire,omitempty"`
+	CertificateID string `json:"certificateId,omitempty"`
 }
 
 // query is what to ask ListAttempts for.
@@ -112,7 +110,13 @@ func (q query) values() url.Values {
 
 // fetchAttempts gives up to limit attempts, newest first.
 func fetchAttempts(ctx context.Context, c *client.Client, q query) ([]attempt, error) {
-	all := []attempt{}
+	all, _, err := askAttempts(ctx, c, q)
+	return all, err
+}
+
+// askAttempts is fetchAttempts with what the server says about the match.
+func askAttempts(ctx context.Context, c *client.Client, q query) (all []attempt, notes []string, err error) {
+	all = []attempt{}
 	token := ""
 	for len(all) < q.limit {
 		values := q.values()
@@ -123,18 +127,19 @@ func fetchAttempts(ctx context.Context, c *client.Client, q query) ([]attempt, e
 		var page struct {
 			Attempts  []attempt `json:"attempts"`
 			NextToken string    `json:"nextToken"`
+			Notes     []string  `json:"notes"`
 		}
-		err := c.Call(ctx, "GET", attempts.Path+"?"+values.Encode(), nil, &page)
+		err = c.Call(ctx, "GET", attempts.Path+"?"+values.Encode(), nil, &page)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		all = append(all, page.Attempts...)
+		all, notes = append(all, page.Attempts...), append(notes, page.Notes...)
 		token = page.NextToken
 		if token == "" {
 			break
 		}
 	}
-	return all, nil
+	return all, notes, nil
 }
 
 func newAttempts() *cobra.Command {
@@ -154,7 +159,10 @@ imprint attempts --failed --follow`,
 				return err
 			}
 			q := query{failed: failed, limit: limit}
-			if since > 0 {
+			switch {
+			case cmd.Flags().Changed("since") && since <= 0:
+				return usageError{fmt.Errorf("--since is how far to look back, such as 1h; %s isn't", since)}
+			case since > 0:
 				q.since = time.Now().Add(-since)
 			}
 			switch {
@@ -172,11 +180,11 @@ imprint attempts --failed --follow`,
 			if asJSON {
 				return printJSON(cmd.OutOrStdout(), list)
 			}
-			return printTable(cmd.OutOrStdout(), list)
+			return printTable(cmd.OutOrStdout(), true, list...)
 		},
 	}
 	addDataFlag(cmd)
-	cmd.Flags().BoolVar(&failed, "failed", false, "only attempts that were refused")
+	cmd.Flags().BoolVar(&failed, "failed", false, "only attempts that were refused, or in which a step failed")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.Flags().BoolVar(&follow, "follow", false, "go on printing attempts as they end")
 	cmd.Flags().DurationVar(&since, "since", 0, "only attempts that began in the last such time, such as 1h")
@@ -205,25 +213,6 @@ func showGroups(cmd *cobra.Command, c *client.Client, by string, q query, asJSON
 	return printGroups(cmd.OutOrStdout(), by, found)
 }
 
-func printGroups(w io.Writer, by string, found groups) error {
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintf(table, "ATTEMPTS\tDEVICES\tLAST\t%s\tEXAMPLE\n", strings.ToUpper(by))
-	for _, g := range found.Groups {
-		_, _ = fmt.Fprintf(table, "%d\t%d\t%s\t%s\timprint explain %s\n", g.Attempts, g.Devices, clockTime(g.Last), g.Key, g.AttemptID)
-		if g.Fix != "" {
-			_, _ = fmt.Fprintf(table, "\t\t\t-> %s\t\n", g.Fix)
-		}
-	}
-	err := table.Flush()
-	if err == nil && found.Others > 0 {
-		_, err = fmt.Fprintf(w, "%d further attempts are in groups that aren't shown: --limit.\n", found.Others)
-	}
-	if err == nil && !found.Complete {
-		_, err = fmt.Fprintf(w, "The newest %d entries of the trace were counted; there are older ones: --since makes it shorter.\n", found.Read)
-	}
-	return err
-}
-
 func newExplain() *cobra.Command {
 	var asJSON, follow bool
 	var limit int
@@ -244,7 +233,7 @@ func newExplain() *cobra.Command {
 			if follow {
 				return followAttempts(cmd.Context(), c, q, printerFor(cmd.OutOrStdout(), asJSON, true))
 			}
-			list, err := fetchAttempts(cmd.Context(), c, q)
+			list, notes, err := askAttempts(cmd.Context(), c, q)
 			if err != nil {
 				return err
 			}
@@ -254,8 +243,10 @@ func newExplain() *cobra.Command {
 				return printJSON(cmd.OutOrStdout(), list)
 			}
 			if len(list) == 0 {
-				return imprint.Errorf(imprint.CodeNotFound, "no attempt by %s is recorded", args[0]).
-					WithHint("It never reached this server's device port, or was forgotten. `imprint attempts --failed` shows who came.")
+				return nothingFound(args[0], notes)
+			}
+			for _, note := range notes {
+				_, _ = fmt.Fprintln(cmd.OutOrStdout(), note)
 			}
 			for _, a := range list {
 				err = printAttempt(cmd.OutOrStdout(), a)
@@ -263,7 +254,7 @@ func newExplain() *cobra.Command {
 					return err
 				}
 			}
-			return nil
+			return printMade(cmd.Context(), cmd.OutOrStdout(), c, list)
 		},
 	}
 	addDataFlag(cmd)
@@ -271,22 +262,6 @@ func newExplain() *cobra.Command {
 	cmd.Flags().BoolVar(&follow, "follow", false, "go on printing attempts as they end")
 	cmd.Flags().IntVar(&limit, "limit", 10, "how many attempts at most")
 	return cmd
-}
-
-// matchOf turns a certificate file into its id and leaves other words alone.
-func matchOf(word string) (string, error) {
-	data, err := os.ReadFile(word)
-	if err != nil {
-		if strings.ContainsRune(word, filepath.Separator) && !strings.HasPrefix(word, "arn:") || slices.Contains([]string{".pem", ".crt", ".cer"}, filepath.Ext(word)) {
-			return "", usageError{fmt.Errorf("couldn't read the certificate: %w", err)}
-		}
-		return word, nil // no file of that name: the word itself is meant
-	}
-	block, _ := pem.Decode(data)
-	if block == nil || block.Type != "CERTIFICATE" {
-		return "", usageError{fmt.Errorf("%s holds no PEM certificate", word)}
-	}
-	return string(pki.CertificateID(block.Bytes)), nil
 }
 
 // followEvery is how often the server is asked for what is new.
@@ -353,7 +328,7 @@ func printerFor(w io.Writer, asJSON, whole bool) func(attempt) error {
 	case whole:
 		return func(a attempt) error { return printAttempt(w, a) }
 	default:
-		return func(a attempt) error { return printTable(w, []attempt{a}) }
+		return func(a attempt) error { return printTable(w, false, a) }
 	}
 }
 
@@ -367,38 +342,6 @@ func clockTime(seconds float64) string {
 	return time.UnixMilli(int64(seconds * 1000)).Format("2006-01-02 15:04:05.000")
 }
 
-func printTable(w io.Writer, list []attempt) error {
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	for _, a := range list {
-		who := a.Thing
-		if who == "" {
-			who = a.ClientID
-		}
-		if who == "" {
-			who = a.Subject
-		}
-		code := a.Code
-		if failed := lastFailed(a); failed != "" && a.Outcome != string(imprint.OutcomeRefused) && failed != code {
-			code = strings.TrimSpace(code + " " + failed)
-		}
-		if a.Repeats > 0 {
-			code += fmt.Sprintf(" (+%d)", a.Repeats)
-		}
-		_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%.12s\n", clockTime(a.Began), a.Outcome, code, a.Address, who, a.CertificateID)
-	}
-	return table.Flush()
-}
-
-// lastFailed gives the code of what a device that was let in was refused last.
-func lastFailed(a attempt) string {
-	for _, s := range slices.Backward(a.Steps) {
-		if s.Verdict == string(imprint.VerdictFailed) {
-			return s.Code
-		}
-	}
-	return ""
-}
-
 // byMany tells of whom the attempts are that are counted with one.
 func byMany(a attempt) string {
 	if a.Devices < 2 {
@@ -409,69 +352,4 @@ func byMany(a attempt) string {
 		some = some[len(some)-3:]
 	}
 	return fmt.Sprintf(", by at least %d devices; the latest: %s", a.Devices, strings.Join(some, ", "))
-}
-
-// cells makes lines of a text that stand in one column of a table: what a function
-// logged has line ends and tabs of its own.
-func cells(text string) []string {
-	lines := strings.Split(strings.TrimRight(text, "\r\n"), "\n")
-	for n, line := range lines {
-		lines[n] = strings.Map(func(r rune) rune {
-			switch {
-			case r == '\t':
-				return ' '
-			case unicode.IsControl(r):
-				return -1
-			}
-			return r
-		}, line)
-	}
-	return lines
-}
-
-// printAttempt shows one attempt with its steps.
-func printAttempt(w io.Writer, a attempt) error {
-	paint := painterFor(w)
-	outcome := a.Outcome + " " + a.Code
-	if a.Outcome == string(imprint.OutcomeRefused) {
-		outcome = paint(bad, outcome)
-	}
-	_, err := fmt.Fprintf(w, "%s  %s", clockTime(a.Began), outcome)
-	if err != nil {
-		return err
-	}
-	if a.Address != "" {
-		_, _ = fmt.Fprintf(w, "  from %s", a.Address)
-	}
-	_, _ = fmt.Fprintf(w, "  (attempt %s)\n", a.ID)
-	if a.CertificateID != "" {
-		_, _ = fmt.Fprintf(w, "  certificate %s, serial %s, subject %q\n", a.CertificateID, a.Serial, a.Subject)
-	}
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	for _, s := range a.Steps {
-		// Every mark is painted, so that all are as long for the table.
-		mark := map[string]string{"ok": paint(good, "ok"), "failed": paint(bad, "FAILED"), "info": paint(plain, "")}[s.Verdict]
-		detail := s.Detail
-		if s.Action != "" && !strings.Contains(detail, s.Action) {
-			detail = fmt.Sprintf("%s on %s is %s", s.Action, s.Resource, detail)
-		}
-		lines := cells(detail)
-		_, _ = fmt.Fprintf(table, "  %+.1f ms\t%s\t%s\t%s\n", (s.At-a.Began)*1000, s.Name, mark, lines[0])
-		for _, line := range lines[1:] {
-			_, _ = fmt.Fprintf(table, "\t\t%s\t%s\n", paint(plain, ""), line)
-		}
-		if s.Fix != "" {
-			for _, line := range cells("-> " + s.Fix) {
-				_, _ = fmt.Fprintf(table, "\t\t%s\t%s\n", paint(plain, ""), paint(bold, line))
-			}
-		}
-	}
-	err = table.Flush()
-	if err == nil && a.Repeats > 0 {
-		_, err = fmt.Fprintf(w, "  and in the same way %d times before, since %s%s\n", a.Repeats, clockTime(a.FirstAt), byMany(a))
-	}
-	if err == nil && a.Next != "" {
-		_, err = fmt.Fprintf(w, "  next: %s\n", a.Next)
-	}
-	return err
 }

@@ -19,7 +19,7 @@ func TestFollowShowsWhateverIsNew(t *testing.T) {
 	t.Parallel()
 	failed := step{Name: "policy.subscribe", Verdict: "failed", Code: "SubscribeDenied"}
 	refused := func(id string, repeats int) attempt {
-		return attempt{ID: id, Outcome: "refused", Code: "CAInactive", Repeats: repeats}
+		return attempt{ID: id, Outcome: "refused", Code: "CAInactive", Reason: "CAInactive at ca", Repeats: repeats}
 	}
 	// What the server has each time it is asked, newest first.
 	answers := [][]attempt{
@@ -30,9 +30,9 @@ func TestFollowShowsWhateverIsNew(t *testing.T) {
 		{refused("6", 4), refused("1", 0)},
 		{refused("6", 5), refused("1", 0)}, // counted with one that is the latest yet
 		{{ID: "7", Outcome: "connected"}, refused("6", 5)},
-		{{ID: "7", Outcome: "connected", Steps: []step{failed}}, refused("6", 5)},
-		{{ID: "7", Outcome: "connected", Steps: []step{failed, failed}}, refused("6", 5)},
-		{{ID: "7", Outcome: "closed", Code: "ClientDisconnect", Steps: []step{failed, failed}}, refused("6", 5)},
+		{{ID: "7", Outcome: "connected", Reason: "SubscribeDenied", Steps: []step{failed}}, refused("6", 5)},
+		{{ID: "7", Outcome: "connected", Reason: "SubscribeDenied", Steps: []step{failed, failed}}, refused("6", 5)},
+		{{ID: "7", Outcome: "closed", Code: "ClientDisconnect", Reason: "SubscribeDenied", Steps: []step{failed, failed}}, refused("6", 5)},
 		nil,
 	}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -61,8 +61,8 @@ func TestFollowShowsWhateverIsNew(t *testing.T) {
 		got = append(got, strings.Join(strings.Fields(line)[2:], " "))
 	}
 	want := []string{
-		"refused CAInactive", "refused CAInactive", "refused CAInactive (+1)", "refused CAInactive (+4)", "refused CAInactive (+5)",
-		"connected", "connected SubscribeDenied", "connected SubscribeDenied", "closed ClientDisconnect SubscribeDenied",
+		"refused CAInactive at ca 1", "refused CAInactive at ca 2", "(+1) refused CAInactive at ca 3", "(+4) refused CAInactive at ca 6", "(+5) refused CAInactive at ca 6",
+		"connected 7", "connected SubscribeDenied 7", "connected SubscribeDenied 7", "closed SubscribeDenied 7",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
@@ -74,7 +74,7 @@ func TestFollowShowsWhateverIsNew(t *testing.T) {
 func TestWhatAFunctionLogsStaysInItsColumn(t *testing.T) {
 	t.Parallel()
 	var out strings.Builder
-	err := printAttempt(&out, attempt{ID: "1", Began: 1, Outcome: "refused", Steps: []step{
+	err := printAttempt(tame(&out), attempt{ID: "1", Began: 1, Outcome: "refused", Steps: []step{
 		{At: 1.001, Name: "claim.request", Verdict: "ok", Detail: "a"},
 		{At: 1.002, Name: "function.log", Verdict: "info", Detail: "START\n\x1b[2Jone\ttwo\r\nEND\n"},
 		{At: 1.003, Name: "claim.hook", Verdict: "failed", Detail: "denied", Fix: "type\nthis"},
@@ -85,13 +85,13 @@ func TestWhatAFunctionLogsStaysInItsColumn(t *testing.T) {
 	want := []string{
 		"  +1.0 ms  claim.request  ok      a",
 		"  +2.0 ms  function.log           START",
-		"                                  [2Jone two",
+		`                                  \u001b[2Jone	two`,
 		"                                  END",
 		"  +3.0 ms  claim.hook     FAILED  denied",
 		"                                  -> type",
-		"                                  this",
+		"                                     this",
 	}
-	got := strings.Split(strings.TrimRight(out.String(), "\n"), "\n")[1:]
+	got := strings.Split(strings.TrimRight(strings.ReplaceAll(out.String(), "\r\n", "\n"), "\n"), "\n")[1:]
 	if !slices.Equal(got, want) {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}

@@ -33,6 +33,9 @@ func pad(p paint) string {
 }
 
 func onTerminal(w io.Writer) bool {
+	if tame, ok := w.(*tamed); ok {
+		w = tame.to
+	}
 	file, ok := w.(*os.File)
 	if !ok {
 		return false

@@ -37,6 +37,9 @@ func run(args []string) int {
 	defer stop()
 	root := newRoot()
 	root.SetArgs(args)
+	said := tame(os.Stderr)
+	root.SetOut(tame(os.Stdout))
+	root.SetErr(said)
 	err := root.ExecuteContext(ctx)
 	var exit exitError
 	switch {
@@ -45,10 +48,10 @@ func run(args []string) int {
 	case errors.As(err, &exit):
 		return int(exit)
 	}
-	fmt.Fprintln(os.Stderr, "imprint:", err)
+	_, _ = fmt.Fprintln(said, "imprint:", err)
 	var told *imprint.Error
 	if errors.As(err, &told) && told.Hint != "" {
-		fmt.Fprintln(os.Stderr, "hint:", told.Hint)
+		_, _ = fmt.Fprintln(said, "hint:", told.Hint)
 	}
 	var usage usageError
 	if errors.As(err, &usage) {

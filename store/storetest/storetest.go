@@ -72,6 +72,7 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 		{"things are found by billing group", testBillingGroups},
 		{"attempts are found by what a person knows", testAttemptFilter},
 		{"attempts are found by what leads to their certificate", testAttemptsByWhatIsKnown},
+		{"a certificate leads to the attempts that made it", testAttemptsThatMade},
 		{"attempts are trimmed", testTrim},
 		{"attempts that are counted with another are found", testAttemptAliases},
 		{"events come oldest first", testEvents},

@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -143,6 +144,105 @@ func testAttemptsByWhatIsKnown(t *testing.T, h Harness) {
 		return tx.PutThingAttachment(imprint.ThingAttachment{Tenant: here, Thing: "one", Certificate: certID(2)})
 	})
 	expect(here, "one", "531")
+}
+
+// testAttemptsThatMade ensures that a certificate leads to the attempts that made it, in
+// its own tenant, as long as they are kept, and the first digits of an id to what has it.
+func testAttemptsThatMade(t *testing.T, h Harness) {
+	store := mustOpen(t, h)
+	making := func(n ...int) []imprint.Step {
+		steps := []imprint.Step{{At: instant, Name: "claim.request", Verdict: imprint.VerdictInfo}}
+		for _, one := range n {
+			steps = append(steps, imprint.Step{At: instant, Name: "claim.registered", Verdict: imprint.VerdictOK, Certificate: certID(one)},
+				imprint.Step{At: instant, Name: "claim.registered", Verdict: imprint.VerdictOK, Certificate: certID(one)})
+		}
+		return steps
+	}
+	update(t, store, func(tx imprint.Tx) error {
+		for i, a := range []imprint.Attempt{
+			{Tenant: here, CertificateID: certID(9), Outcome: imprint.OutcomeClosed, Steps: making(1, 2)},
+			{Tenant: here, CertificateID: certID(9), Outcome: imprint.OutcomeClosed, Steps: making(2)},
+			{Tenant: there, CertificateID: certID(9), Outcome: imprint.OutcomeClosed, Steps: making(1)},
+			{Tenant: here, CertificateID: certID(1), Outcome: imprint.OutcomeClosed, Steps: making()},
+			{CertificateID: certID(8), Outcome: imprint.OutcomeRefused},
+		} {
+			a.ID, a.At = attemptID(i), instant.Add(time.Duration(i)*time.Minute)
+			err := tx.PutAttempt(a)
+			if err == nil {
+				err = tx.PutAttempt(a) // again, as it is when it ends
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return tx.PutCertificate(imprint.Certificate{Tenant: here, ID: certID(3), PEM: "PEM"})
+	})
+	expect := func(tenant imprint.Tenant, n int, want string) {
+		t.Helper()
+		got := ""
+		view(t, store, func(tx imprint.ReadTx) error {
+			list, err := tx.AttemptsMaking(tenant, certID(n), 10)
+			got = ""
+			for _, a := range list {
+				got += a.ID[len(a.ID)-1:]
+			}
+			return err
+		})
+		if got != want {
+			t.Errorf("certificate %d in %s: got %q, want %q", n, tenant, got, want)
+		}
+	}
+	expect(here, 1, "0")
+	expect(here, 2, "10")
+	expect(there, 1, "2")
+	expect(here, 9, "")
+	words := func(tenant imprint.Tenant, unassigned bool, prefix string) (found []string) {
+		t.Helper()
+		view(t, store, func(tx imprint.ReadTx) error {
+			var err error
+			found, err = tx.AttemptWords(tenant, unassigned, prefix, 10)
+			return err
+		})
+		return found
+	}
+	for _, row := range []struct {
+		tenant     imprint.Tenant
+		unassigned bool
+		prefix     string
+		want       []string
+	}{
+		{here, false, attemptID(0), []string{attemptID(0)}},
+		{here, false, attemptID(2), nil},
+		{here, false, attemptID(4), nil},
+		{here, true, attemptID(4), []string{attemptID(4)}},
+		{here, false, string(certID(9)[:20]), []string{string(certID(9))}},
+		{here, false, string(certID(3)[:20]), []string{string(certID(3))}},
+		{there, false, string(certID(3)[:20]), nil},
+		{here, false, "%", nil},
+		{here, false, "", nil},
+	} {
+		got := words(row.tenant, row.unassigned, row.prefix)
+		// What an id of another kind begins with is found, too.
+		for _, want := range row.want {
+			if !slices.Contains(got, want) {
+				t.Errorf("%s of %s: got %q, want %q in it", row.prefix, row.tenant, got, want)
+			}
+		}
+		if row.want == nil && slices.ContainsFunc(got, func(word string) bool { return word == row.prefix }) {
+			t.Errorf("%s of %s: got %q", row.prefix, row.tenant, got)
+		}
+	}
+	update(t, store, func(tx imprint.Tx) error {
+		for range 2 {
+			_, err := tx.TrimAttempts(instant.Add(time.Minute), -1, 100)
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	expect(here, 1, "")
+	expect(here, 2, "1")
 }
 
 func backwards(s string) string {

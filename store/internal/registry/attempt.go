@@ -95,6 +95,10 @@ func (t *Tx) PutAttempt(a imprint.Attempt) error {
 	if err != nil {
 		return fmt.Errorf("couldn't encode attempt %s: %w", a.ID, err)
 	}
+	err = t.putMade(&a)
+	if err != nil {
+		return err
+	}
 	index := indexOfAttempt(&a)
 	if t.lastAttempt == index {
 		n, err := t.exec(updateAttempt, a.ID, millis(a.At), string(text))
@@ -349,6 +353,10 @@ func (t *Tx) TrimAttempts(before time.Time, keep, limit int) (int, error) {
 		return 0, nil
 	}
 	limit = min(limit, maxPage)
+	err := t.trimMade(limit)
+	if err != nil {
+		return 0, err
+	}
 	// The inner list is bounded whatever its times are; the oldest stand first.
 	old, err := t.exec("DELETE FROM attempts WHERE id IN (SELECT id FROM "+
 		"(SELECT id, at FROM attempts ORDER BY id LIMIT $1) AS oldest WHERE at < $2)", int64(limit), millis(before))

@@ -36,6 +36,9 @@ type loggedStep struct {
 
 	Action   string `json:"a,omitempty"`
 	Resource string `json:"r,omitempty"`
+
+	Wire        string                `json:"w,omitempty"`
+	Certificate imprint.CertificateID `json:"m,omitempty"`
 }
 
 // near bounds After.
@@ -53,7 +56,10 @@ func (b *attemptBody) writeSteps(at time.Time, steps []imprint.Step) {
 			b.Steps = steps
 			return
 		}
-		log[i] = loggedStep{After: int64(after), Name: s.Name, Verdict: s.Verdict, Code: s.Code, Detail: s.Detail, Fix: s.Fix, Action: s.Action, Resource: s.Resource}
+		log[i] = loggedStep{
+			After: int64(after), Name: s.Name, Verdict: s.Verdict, Code: s.Code, Detail: s.Detail, Fix: s.Fix,
+			Action: s.Action, Resource: s.Resource, Wire: s.Wire, Certificate: s.Certificate,
+		}
 	}
 	b.Log = log
 }
@@ -70,7 +76,7 @@ func (b *attemptBody) readSteps(at time.Time) []imprint.Step {
 		s := &b.Log[i]
 		steps[i] = imprint.Step{
 			At: at.Add(time.Duration(s.After)), Name: s.Name, Verdict: s.Verdict, Code: s.Code, Detail: s.Detail, Fix: s.Fix,
-			Action: s.Action, Resource: s.Resource,
+			Action: s.Action, Resource: s.Resource, Wire: s.Wire, Certificate: s.Certificate,
 		}
 	}
 	return steps

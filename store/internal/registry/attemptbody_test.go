@@ -22,6 +22,7 @@ func TestStepsComeBackWhole(t *testing.T) {
 			{At: first, Name: "tls", Verdict: imprint.VerdictOK, Detail: "a"},
 			{At: at.Add(2), Name: "ca", Verdict: imprint.VerdictFailed, Code: imprint.CodeCAInactive, Detail: "b", Fix: "c"},
 			{At: at.Add(3), Name: "policy.publish", Verdict: imprint.VerdictOK, Detail: "allowed", Action: "iot:Publish", Resource: "arn:aws:iot:us-east-1:000000000000:topic/a"},
+			{At: at.Add(4), Name: "claim.registered", Verdict: imprint.VerdictOK, Detail: "d", Wire: "sent PUBACK 0x87", Certificate: "ab"},
 		}
 		var body attemptBody
 		body.writeSteps(at, steps)

@@ -1,0 +1,161 @@
+package attempts_test
+
+import (
+	"fmt"
+	"net/netip"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/awsapi/attempts"
+)
+
+func digits(n int) imprint.CertificateID {
+	return imprint.CertificateID(fmt.Sprintf("%02x", n) + strings.Repeat("ab", 31))
+}
+
+// told is a step that went well.
+func told(name, detail string) imprint.Step {
+	return imprint.Step{At: instant, Name: name, Verdict: imprint.VerdictOK, Detail: detail}
+}
+
+func made(id imprint.CertificateID) imprint.Step {
+	s := told("claim.registered", "a device")
+	s.Certificate = id
+	return s
+}
+
+// TestAWordLeadsToADevicesWholeTimeline ensures that a certificate is shown with the
+// connection of the claim that made it, and that its device's label, the first digits of
+// an id, a CA, a template and a policy find what they should.
+func TestAWordLeadsToADevicesWholeTimeline(t *testing.T) {
+	t.Parallel()
+	const ca = "ca00000000000000000000000000000000000000000000000000000000000000"
+	parameter := func(value string) imprint.Step {
+		return told("template.parameter", fmt.Sprintf("SerialNumber = %q (the device's request)", value))
+	}
+	w := newWorld(t,
+		// A claim makes two devices on one connection.
+		imprint.Attempt{Tenant: home, CertificateID: digits(9), ClientID: "line", Outcome: imprint.OutcomeClosed, Steps: []imprint.Step{
+			told("claim.request", "x"), parameter("77"), made(digits(1)), told("claim.request", "x"), parameter("78"), made(digits(2)),
+		}},
+		imprint.Attempt{Tenant: home, CertificateID: digits(1), Thing: "sensor-77", Outcome: imprint.OutcomeClosed},
+		imprint.Attempt{Tenant: home, CertificateID: digits(2), Thing: "sensor-78", Outcome: imprint.OutcomeConnected},
+		imprint.Attempt{Tenant: home, CertificateID: digits(3), Subject: "SERIALNUMBER=SN-5,CN=x", Outcome: imprint.OutcomeProvisioned,
+			Steps: []imprint.Step{told("ca", "signed by registered CA "+ca), told("template", "template line, version 2"), told("policy", "policy wide attached")}},
+		imprint.Attempt{Tenant: home, CertificateID: digits(3), Subject: "SERIALNUMBER=SN-5,CN=x", Outcome: imprint.OutcomeConnected,
+			Steps: []imprint.Step{told("policy.connect", `iot:Connect on client/x is allowed by statement 1 of policy "wide"`)}},
+		imprint.Attempt{Tenant: another, CertificateID: digits(4), Subject: "SERIALNUMBER=SN-5", Outcome: imprint.OutcomeConnected},
+	)
+	err := w.store.Update(t.Context(), func(tx imprint.Tx) error {
+		err := tx.PutCA(imprint.CACertificate{Tenant: home, ID: ca, PEM: "PEM"})
+		if err == nil {
+			err = tx.PutThing(imprint.Thing{Tenant: home, Name: "sensor-78"})
+		}
+		if err == nil {
+			err = tx.PutThingAttachment(imprint.ThingAttachment{Tenant: home, Thing: "sensor-78", Certificate: digits(2)})
+		}
+		if err != nil {
+			return err
+		}
+		return tx.PutAttempt(imprint.Attempt{ID: "0190abcdef1234567890", Tenant: home, At: instant, Address: "192.0.2.77:1", Outcome: imprint.OutcomeRefused, Code: imprint.CodeNotTLS})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []struct{ name, match, want, note string }{
+		{"a certificate, with the claim's connection", string(digits(1)), "1 0", ""},
+		{"the other device of that connection", string(digits(2)), "2 0", ""},
+		{"its thing", "sensor-78", "2 0", ""},
+		{"the claim", string(digits(9)), "0", ""},
+		{"a parameter of a claim's request", "77", "1 0", "leads to certificate " + string(digits(1))},
+		{"the other one", "78", "2 0", "serial number of a device"},
+		{"a subject's serial number", "SN-5", "4 3", "leads to certificate " + string(digits(3))},
+		{"no part of one", "SN", "", ""},
+		{"the first digits of a certificate", string(digits(3)[:12]), "4 3", ""},
+		{"the same in upper case", strings.ToUpper(string(digits(3)[:12])), "4 3", ""},
+		{"the first digits of an attempt", "0190abcdef12", "190abcdef1234567890", ""},
+		{"too few digits", "0190a", "", ""},
+		{"a CA", ca, "3", "is a CA"},
+		{"a CA's ARN", home.CACertificateARN(ca), "3", "is a CA"},
+		{"a template", home.TemplateARN("line"), "3", "provisioning template"},
+		{"a policy", home.PolicyARN("wide"), "4 3", "is a policy"},
+		{"another policy", home.PolicyARN("wid"), "", ""},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			got, err := w.list(t, home, url.Values{"match": {row.match}})
+			if err != nil || ids(got) != row.want || !strings.Contains(strings.Join(got.Notes, " "), row.note) {
+				t.Errorf("got %q with notes %q, %v, want %q with %q", ids(got), got.Notes, err, row.want, row.note)
+			}
+		})
+	}
+	err = w.store.Update(t.Context(), func(tx imprint.Tx) error {
+		return tx.PutAttempt(imprint.Attempt{ID: "0190abcdef12ffffffff", Tenant: home, At: instant, Outcome: imprint.OutcomeRefused})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := w.list(t, home, url.Values{"match": {"0190abcdef12"}})
+	if err != nil || len(got.Attempts) > 0 || !strings.Contains(got.Notes[0], "Several ids begin with 0190abcdef12: 0190abcdef1234567890, 0190abcdef12ffffffff") {
+		t.Errorf("digits of two attempts: got %q with notes %q, %v", ids(got), got.Notes, err)
+	}
+}
+
+// TestWhatIsNotFoundIsSaidTruly ensures that of a word without attempts is told what the
+// server knows: that no trace is kept, what is registered, who is on, that not all
+// attempts are kept, and which handshakes died before a certificate was shown.
+func TestWhatIsNotFoundIsSaidTruly(t *testing.T) {
+	t.Parallel()
+	failed := []imprint.Step{{At: instant, Name: "tls", Verdict: imprint.VerdictFailed, Code: imprint.CodeServerNotTrusted, Detail: "x", Fix: "y"}}
+	w := newWorld(t,
+		imprint.Attempt{Tenant: home, Address: "192.0.2.8:1", Outcome: imprint.OutcomeRefused, Code: imprint.CodeServerNotTrusted, Steps: failed, Repeats: 3, FirstAt: instant},
+		imprint.Attempt{Tenant: another, Address: "192.0.2.9:1", Outcome: imprint.OutcomeRefused, Code: imprint.CodeServerNotTrusted, Steps: failed},
+	)
+	err := w.store.Update(t.Context(), func(tx imprint.Tx) error {
+		err := tx.PutCertificate(imprint.Certificate{Tenant: home, ID: certificate, Status: imprint.CertificateActive, Subject: "CN=x", PEM: "PEM"})
+		if err == nil {
+			err = tx.PutThing(imprint.Thing{Tenant: home, Name: "sensor"})
+		}
+		if err == nil {
+			err = tx.PutThingAttachment(imprint.ThingAttachment{Tenant: home, Thing: "sensor", Certificate: certificate})
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const stranger = "In the last hour 4 attempts ended before a certificate was shown, and may be this device's: 4 from 192.0.2.8 (ServerNotTrusted at tls). `imprint explain 192.0.2.8`"
+	keeping := attempts.Keeping{}
+	live := []attempts.Live{}
+	w.recorded.Keeping = func() attempts.Keeping { return keeping }
+	w.recorded.Connected = func(_ imprint.Tenant, client imprint.ClientID, id imprint.CertificateID) []attempts.Live {
+		if client == "sensor" || id == certificate {
+			return live
+		}
+		return nil
+	}
+	for _, step := range []struct {
+		match string
+		set   func()
+		want  []string
+	}{
+		{"nobody", func() {}, []string{stranger}},
+		{certificate, func() {}, []string{"Certificate " + certificate + ` is registered and ACTIVE, subject "CN=x".`, stranger}},
+		{"sensor", func() {}, []string{"Thing sensor is registered, with certificate " + certificate + ".", stranger}},
+		{"sensor", func() {
+			live = []attempts.Live{{ClientID: "sensor", Certificate: certificate, Address: netip.MustParseAddr("192.0.2.5")}}
+			keeping = attempts.Keeping{SuccessRate: 100, Unsampled: 7}
+		}, []string{"Thing sensor is registered, with certificate " + certificate + ".", `It is connected now: client id "sensor" from 192.0.2.5.`,
+			"Of devices that are let in without a failure, 100 attempts a second are kept (--trace-success-rate), and 7 weren't kept since the server began: it may be one of those.", stranger}},
+		{"sensor", func() { keeping.Off = true }, []string{"This server records no attempts: it runs with --trace=false."}},
+	} {
+		step.set()
+		w.now = instant.Add(time.Minute)
+		got, err := w.list(t, home, url.Values{"match": {step.match}})
+		if err != nil || len(got.Attempts) > 0 || strings.Join(got.Notes, "\n") != strings.Join(step.want, "\n") {
+			t.Errorf("%s: got %q, %v, want %q", step.match, got.Notes, err, step.want)
+		}
+	}
+}

@@ -1,0 +1,64 @@
+package registry
+
+import (
+	"strings"
+
+	"github.com/imprint-iot/imprint"
+)
+
+var putAttemptMade = upsert("attempt_made", 2, "certificate_id", "attempt")
+
+// putMade remembers which certificates an attempt made.
+func (t *Tx) putMade(a *imprint.Attempt) error {
+	for i := range a.Steps {
+		made := a.Steps[i].Certificate
+		if made == "" {
+			continue
+		}
+		_, err := t.exec(putAttemptMade, string(made), a.ID)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// trimMade forgets what attempts made that are older than the oldest one, at most limit
+// rows.
+func (t *Tx) trimMade(limit int) error {
+	oldest, found, err := first(t, func(_ *Tx, r Rows, id *string) error { return r.Scan(id) }, "SELECT id FROM attempts ORDER BY id LIMIT 1")
+	if err != nil {
+		return err
+	}
+	if !found {
+		oldest = "g" // ids are hex digits
+	}
+	_, err = t.exec("DELETE FROM attempt_made WHERE (certificate_id, attempt) IN (SELECT certificate_id, attempt FROM attempt_made WHERE attempt < $1 ORDER BY attempt LIMIT $2)",
+		oldest, int64(limit))
+	return err
+}
+
+// AttemptsMaking implements imprint.TraceReader.
+func (t *Tx) AttemptsMaking(tenant imprint.Tenant, id imprint.CertificateID, limit int) ([]imprint.Attempt, error) {
+	return all(t, scanAttempt, "SELECT "+attemptColumns+" FROM attempts WHERE id IN (SELECT attempt FROM attempt_made WHERE certificate_id = $1) AND tenant = $2 ORDER BY id DESC LIMIT $3",
+		string(id), t.in(tenant), int64(min(max(limit, 0), maxPage)))
+}
+
+// AttemptWords implements imprint.TraceReader.
+func (t *Tx) AttemptWords(tenant imprint.Tenant, unassigned bool, prefix string, limit int) ([]string, error) {
+	if prefix == "" || strings.Trim(prefix, "0123456789abcdef") != "" {
+		return nil, nil
+	}
+	tenants := []any{t.in(tenant), t.in(tenant)}
+	if unassigned {
+		tenants[1] = t.in(imprint.Tenant{})
+	}
+	// No hex digit is behind f.
+	args := append([]any{prefix, prefix + "g", int64(min(max(limit, 0), maxPage))}, tenants...)
+	scan := func(_ *Tx, r Rows, word *string) error { return r.Scan(word) }
+	return all(t, scan, "SELECT word FROM ("+
+		"SELECT word FROM (SELECT id AS word FROM certificates WHERE tenant = $4 AND id >= $1 AND id < $2 ORDER BY id LIMIT $3) AS known UNION "+
+		"SELECT word FROM (SELECT DISTINCT certificate_id AS word FROM attempts WHERE certificate_id >= $1 AND certificate_id < $2 AND certificate_id <> '' AND tenant IN ($4, $5) LIMIT $3) AS shown UNION "+
+		"SELECT word FROM (SELECT id AS word FROM attempts WHERE id >= $1 AND id < $2 AND tenant IN ($4, $5) ORDER BY id LIMIT $3) AS began"+
+		") AS words ORDER BY word LIMIT $3", args...)
+}
