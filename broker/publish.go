@@ -69,7 +69,7 @@ func (c *connection) handlePublish(ctx context.Context, header mqtt.FixedHeader,
 		p.scratch = takeBuffer()
 	}
 	p.scratch = p.scratch[:0]
-	retained.await()
+	retained.begin()
 	stored, behind := c.broker.route(ctx, routing{realm: c.realm, from: c, now: c.now, cache: &p.route}, topic, packet)
 	if bound.policies.Timeless() {
 		p.route.publisher = bound

@@ -72,7 +72,7 @@ func (b *Broker) publishWill(r *realm, w *will) {
 		kept(err)
 		// Routing may read the registry, for which the ledger doesn't wait.
 		started := b.background.Go(func() {
-			t.await()
+			t.begin()
 			defer t.leave()
 			b.sendWill(r, w)
 		})
