@@ -51,7 +51,7 @@ func (b *Broker) sweepRetained(r *realm) {
 // its turn, and before it leaves that. Nothing that takes its time comes in between:
 // all that were stored on the topic later would wait for it, one after the other.
 func (b *Broker) retain(ctx context.Context, r *realm, topic string, packet *mqtt.Publish) (*turn, error) {
-	c, t, err := b.retention(r, topic, packet)
+	c, t, err := b.retention(r, topic, packet, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -63,9 +63,9 @@ func (b *Broker) retain(ctx context.Context, r *realm, topic string, packet *mqt
 	return t, nil
 }
 
-// retention is the change that retains a message, and its turn to be routed. Errors:
-// CodeRetainedQuota.
-func (b *Broker) retention(r *realm, topic string, packet *mqtt.Publish) (change, *turn, error) {
+// retention is the change that retains a message, of whose expiry some may have gone, and
+// its turn to be routed. Errors: CodeRetainedQuota.
+func (b *Broker) retention(r *realm, topic string, packet *mqtt.Publish, waited time.Duration) (change, *turn, error) {
 	fresh, err := b.checkRetain(r, topic, len(packet.Payload))
 	if err != nil {
 		return change{}, nil, err
@@ -85,7 +85,7 @@ func (b *Broker) retention(r *realm, topic string, packet *mqtt.Publish) (change
 		}, t, nil
 	}
 	now := b.clock()
-	message := forwarded(packet, topic, now)
+	message := forwarded(packet, topic, now, waited)
 	kept := clonePublish(&message.Publish)
 	kept.Retain, kept.Dup, kept.PacketID = true, false, 0
 	if kept.QoS > 0 {
