@@ -105,6 +105,12 @@ func (c *connection) handleDisconnect(header mqtt.FixedHeader, body []byte) erro
 	if err != nil {
 		return err
 	}
+	switch {
+	case packet.Reason.FromServerOnly():
+		return end(imprint.CodeProtocolViolation, "a client's DISCONNECT has the reason %s, which only a server may give (MQTT 5 section 3.14.2.1)", packet.Reason)
+	case packet.Properties.Has(mqtt.PropServerReference):
+		return end(imprint.CodeProtocolViolation, "a client's DISCONNECT has a Server Reference (MQTT 5 section 3.14.2.2.5)")
+	}
 	if packet.Properties.Has(mqtt.PropSessionExpiry) {
 		err = c.session.setExpiry(c, min(time.Duration(packet.Properties.SessionExpiry)*time.Second, c.broker.opts.MaxSessionExpiry))
 		if err != nil {
@@ -130,12 +136,19 @@ func (b *Broker) topicLimits(topic string) (size, slashes int) {
 	return opts.MaxTopicBytes, opts.MaxTopicSlashes
 }
 
+// tooLong tells that a topic name has more bytes than any may have.
+func (b *Broker) tooLong(topic string) bool {
+	part := counted(topic)
+	size, _ := b.topicLimits(part)
+	return len(part) > size || len(topic)-len(part) > maxIngestPrefix
+}
+
 // checkTopic applies AWS IoT Core's limits on topic names.
 func (b *Broker) checkTopic(topic string) error {
 	part := counted(topic)
 	size, slashes := b.topicLimits(part)
 	switch {
-	case len(part) > size || len(topic)-len(part) > maxIngestPrefix:
+	case b.tooLong(topic):
 		return imprint.Errorf(imprint.CodeTopicInvalid, "the topic name is %d bytes long, at most %d are allowed", len(topic), size)
 	case !mqtt.ValidTopicName(topic):
 		return imprint.Errorf(imprint.CodeTopicInvalid, "topic name %q is not valid", topic)
