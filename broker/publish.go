@@ -127,7 +127,7 @@ func (c *connection) resolveTopic(packet *mqtt.Publish) (string, error) {
 	}
 	topic := c.intern(packet.Topic)
 	aliases[alias-1] = topic
-	if len(topic) > c.broker.opts.MaxTopicBytes {
+	if c.broker.tooLong(topic) {
 		// It is refused below; it isn't worth keeping.
 		aliases[alias-1] = ""
 	}
