@@ -263,7 +263,7 @@ var table = []Description{
 	{CodeTopicInvalid, "", 0, 0x90, "", "The topic name isn't acceptable.", "At most 256 bytes, 7 slashes, no wildcards."},
 	{CodeFilterInvalid, "", 0, 0x8f, "", "The topic filter isn't acceptable.", "At most 256 bytes and 7 slashes; # stands last, + fills a whole level."},
 	{CodeQoSNotSupported, "", 0, 0x9b, "", "AWS IoT Core and Imprint speak QoS 0 and 1 only.", "Use QoS 1."},
-	{CodeQuotaExceeded, "", 0, 0x97, "", "The device went over a limit of its connection.", "The detail names the limit."},
+	{CodeQuotaExceeded, "", 0, 0x97, "", "A limit of the connection or of the tenant is reached.", "The detail names the limit."},
 	{CodeTakenOver, "", 0, 0x8e, "", "Another connection came with the same client id.", "Give every device its own client id; look for two devices with one."},
 	{CodeKeepAliveTimeout, "", 0, 0x8d, "", "Nothing came from the device for one and a half keep-alive intervals.", "Check the link and that the client sends PINGREQ."},
 	{CodeConnectionLost, "", 0, 0, "", "The connection broke without a DISCONNECT packet.", "Check the link and the device's power."},

@@ -23,7 +23,8 @@ type Session struct {
 	SentThrough int64
 	// Will is the will, as an MQTT 5 PUBLISH packet; empty when there is none. It is
 	// due at WillAt; while the session is connected that is zero, and the will is
-	// due WillDelay after the connection is found to be lost.
+	// due WillDelay after the connection is found to be lost. One that waits does so
+	// since WillDelay before WillAt.
 	Will      []byte
 	WillAt    time.Time
 	WillDelay time.Duration

@@ -287,6 +287,7 @@ func (s *session) detach(c *connection, w *will) {
 	d.expiresAt, d.live = now.Add(d.expiry), nil
 	due := d.expiresAt
 	if w != nil && w.delay > 0 {
+		w.since = now
 		d.will, d.willAt = w, now.Add(w.delay)
 		if d.willAt.Before(due) {
 			due = d.willAt

@@ -32,7 +32,7 @@
 // Locks are taken in this order, and none is held while a socket is written or a
 // client is waited for; only connection.rebinding is held while the store is
 // read: connection.rebinding, session.changing, tree.mu, shareGroup.mu, Broker.mu,
-// realm.mu, session.mu (one session's at a time), ledger.mu. Nothing else is taken
+// realm.mu, glance.mu, session.mu (one session's at a time), ledger.mu. Nothing else is taken
 // under timers.mu, background.mu and recheckQueue.mu. The functions of a change run on the
 // ledger's goroutine with none of them held.
 //

@@ -366,6 +366,9 @@ func (c *connection) refuse(why *endError) {
 		}
 	}
 	c.peer.Rec.End(outcome, why.code)
+	if reply != nil && halfClose(c.conn) {
+		farewell(c.conn)
+	}
 }
 
 // refusal is the CONNACK for a refused connection: a reason for MQTT 5, mostly

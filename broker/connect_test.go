@@ -1,6 +1,7 @@
 package broker_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -332,4 +333,41 @@ func TestConnectionsEndWithTheirCredentials(t *testing.T) {
 		}
 		busy.ended(imprint.CodeConnectionExpired)
 	})
+}
+
+// TestDisconnectsThatOnlyAServerMaySend ensures that a client may end its connection with
+// the reasons of a client alone, and can't send the server elsewhere.
+func TestDisconnectsThatOnlyAServerMaySend(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, broker.Options{})
+	id := h.register(first, allowAll)
+	of := []mqtt.ReasonCode{
+		mqtt.Success, mqtt.DisconnectWithWill, mqtt.UnspecifiedError, mqtt.MalformedPacket, mqtt.ProtocolError,
+		mqtt.ImplementationSpecificError, mqtt.TopicNameInvalid, mqtt.ReceiveMaximumExceeded, mqtt.TopicAliasInvalid, mqtt.PacketTooLarge,
+		mqtt.MessageRateTooHigh, mqtt.QuotaExceeded, mqtt.AdministrativeAction, mqtt.PayloadFormatInvalid,
+	}
+	for code := range 256 {
+		reason := mqtt.ReasonCode(code)
+		if !reason.AllowedIn(mqtt.TypeDisconnect) {
+			continue
+		}
+		c := h.on(first, id, mqtt.V5, connectAs("dev"))
+		c.send(&mqtt.Disconnect{Reason: reason})
+		if slices.Contains(of, reason) {
+			c.closed()
+			c.ended(imprint.CodeClientDisconnect)
+			continue
+		}
+		c.told(mqtt.ProtocolError)
+		c.ended(imprint.CodeProtocolViolation)
+	}
+	for _, reason := range []mqtt.ReasonCode{mqtt.Success, mqtt.UnspecifiedError} {
+		c := h.on(first, id, mqtt.V5, connectAs("dev"))
+		packet := &mqtt.Disconnect{Reason: reason}
+		packet.Properties.ServerReference = "elsewhere"
+		packet.Properties.Mark(mqtt.PropServerReference)
+		c.send(packet)
+		c.told(mqtt.ProtocolError)
+		c.ended(imprint.CodeProtocolViolation)
+	}
 }

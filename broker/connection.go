@@ -2,7 +2,6 @@ package broker
 
 import (
 	"context"
-	"io"
 	"net"
 	"net/netip"
 	"sync"
@@ -265,9 +264,9 @@ func (c *connection) finish(why *endError) {
 	c.recordEnd(why)
 	c.withdraw()
 	c.announceDisconnected(why.code)
-	c.awaitGoodbye()
 	c.unbind()
 	c.peer.Rec.End(imprint.OutcomeClosed, why.code)
+	c.awaitGoodbye()
 }
 
 // withdraw takes the connection from its session and out of the realm, once. Its
@@ -309,15 +308,14 @@ func (c *connection) recordEnd(why *endError) {
 	c.refusedWith("session", why.err, c.farewell(why))
 }
 
-// awaitGoodbye lets a writer that is sending the reason finish, for a second.
+// awaitGoodbye lets a writer that is sending the last packets finish, and the client
+// read the reason, for a second.
 func (c *connection) awaitGoodbye() {
 	c.session.mu.Lock()
-	writing := c.out.writing
+	wait := c.out.writing || c.out.told
 	c.session.mu.Unlock()
-	if !writing {
-		return
+	if wait {
+		// Where the writer closes the socket when it is done, reading notices that.
+		farewell(c.conn)
 	}
-	// The writer closes the socket when it is done; reading notices that.
-	_ = c.conn.SetReadDeadline(time.Now().Add(goodbyeTimeout))
-	_, _ = io.Copy(io.Discard, c.conn)
 }

@@ -63,7 +63,7 @@ func (b *Broker) Publish(ctx context.Context, m Message) error {
 	if ingest {
 		return nil
 	}
-	retained.await()
+	retained.begin()
 	stored, _ := b.route(ctx, routing{realm: r, now: b.clock()}, m.Topic, &packet)
 	if stored == nil {
 		return nil

@@ -116,6 +116,12 @@ func TestTopicsThatAreTooLongAreNotKeptAsAliases(t *testing.T) {
 	pub := h.on(first, id, mqtt.V5, connectAs("pub"))
 	pub.answer(aliased("short"), mqtt.Success)
 	pub.answer(aliased(""), mqtt.Success)
+	// A topic that is refused for another reason stands, also one of the service's that
+	// is longer than others may be.
+	for _, refused := range []string{"a" + strings.Repeat("/x", 8), "$aws/" + strings.Repeat("x", 507)} {
+		pub.answer(aliased(refused), mqtt.TopicNameInvalid)
+		pub.answer(aliased(""), mqtt.TopicNameInvalid)
+	}
 	pub.answer(aliased(strings.Repeat("x", 257)), mqtt.TopicNameInvalid)
 	pub.send(aliased(""))
 	pub.told(mqtt.ProtocolError)

@@ -1,6 +1,8 @@
 package broker
 
 import (
+	"io"
+	"net"
 	"sync"
 	"time"
 
@@ -24,8 +26,10 @@ type outbound struct {
 	writing bool
 	// corked: CONNACK stands in pending, but may not be sent yet.
 	corked bool
-	// closing: nothing more is taken; the writer closes the socket at the end.
+	// closing: nothing more is taken; the writer closes the socket at the end, or its
+	// own side of it where the client is told why: see farewell.
 	closing bool
+	told    bool
 
 	// aliases are the topic aliases that the client was told, by topic.
 	aliases map[string]uint16
@@ -210,7 +214,7 @@ func (c *connection) write(once bool) {
 			giveBuffer(buf)
 			giveBuffer(spare)
 			if closing {
-				_ = c.conn.Close()
+				c.hangUp()
 			}
 			return
 		}
@@ -321,6 +325,7 @@ func (c *connection) stopLocked(why *endError) {
 		packet := mqtt.Disconnect{Reason: reason}
 		c.tell(&packet.Properties, why.err)
 		c.out.pending = packet.Append(c.out.pending, c.version)
+		c.out.told = true
 	}
 	// A writer that is stuck in a dead peer's socket, and the goodbye itself,
 	// get a second; the reader stops waiting at once.
@@ -331,8 +336,56 @@ func (c *connection) stopLocked(why *endError) {
 	c.startWriter()
 }
 
-// goodbyeTimeout bounds how long a device that is disconnected is waited for.
-const goodbyeTimeout = time.Second
+// goodbyeTimeout bounds how long a device that is disconnected is waited for, and
+// goodbyeBytes what it may send until then.
+const (
+	goodbyeTimeout = time.Second
+	goodbyeBytes   = 4 << 20
+)
+
+// hangUp ends the writer's side.
+func (c *connection) hangUp() {
+	c.session.mu.Lock()
+	told := c.out.told
+	c.session.mu.Unlock()
+	if !told || !halfClose(c.conn) {
+		_ = c.conn.Close()
+	}
+}
+
+// halfClose tells the client that nothing more comes, and leaves the socket open to
+// read. It reports false where that can't be done: a WebSocket says goodbye as it is
+// closed.
+func halfClose(conn net.Conn) bool {
+	half, ok := conn.(interface{ CloseWrite() error })
+	if !ok {
+		return false
+	}
+	_ = half.CloseWrite()
+	if below := netConn(conn); below != conn { // of TLS, that was its own goodbye
+		if half, ok := below.(interface{ CloseWrite() error }); ok {
+			_ = half.CloseWrite()
+		}
+	}
+	return true
+}
+
+// netConn gives the connection below TLS.
+func netConn(conn net.Conn) net.Conn {
+	if over, ok := conn.(interface{ NetConn() net.Conn }); ok {
+		return over.NetConn()
+	}
+	return conn
+}
+
+// farewell reads, and throws away, what a client sends that was told why it is
+// disconnected, until it hangs up. A socket that is closed with bytes unread resets the
+// connection, and what the client was told may be lost then. What it sends isn't
+// deciphered: it is to cost little.
+func farewell(conn net.Conn) {
+	_ = conn.SetReadDeadline(time.Now().Add(goodbyeTimeout))
+	_, _ = io.CopyN(io.Discard, netConn(conn), goodbyeBytes)
+}
 
 // slow records that the client doesn't keep up, unless it ends for another
 // reason already.

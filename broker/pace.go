@@ -23,9 +23,12 @@ func (c *connection) backlog() int {
 	return max(waits, c.broker.ledger.fullness(c.broker, &s.durable.queue))
 }
 
+// lowBacklog is what backlog is below while nobody need wait for the client.
+const lowBacklog = 128
+
 // backlogHigh says that publishers should wait. The lock is held.
 func (c *connection) backlogHigh() bool {
-	return !c.out.behind && c.backlog() >= 128
+	return !c.out.behind && c.backlog() >= lowBacklog
 }
 
 // signalRoom wakes publishers, and shared subscriptions whose message had no room,

@@ -105,6 +105,12 @@ func (c *connection) handleDisconnect(header mqtt.FixedHeader, body []byte) erro
 	if err != nil {
 		return err
 	}
+	switch {
+	case packet.Reason.FromServerOnly():
+		return end(imprint.CodeProtocolViolation, "a client's DISCONNECT has the reason %s, which only a server may give (MQTT 5 section 3.14.2.1)", packet.Reason)
+	case packet.Properties.Has(mqtt.PropServerReference):
+		return end(imprint.CodeProtocolViolation, "a client's DISCONNECT has a Server Reference (MQTT 5 section 3.14.2.2.5)")
+	}
 	if packet.Properties.Has(mqtt.PropSessionExpiry) {
 		err = c.session.setExpiry(c, min(time.Duration(packet.Properties.SessionExpiry)*time.Second, c.broker.opts.MaxSessionExpiry))
 		if err != nil {
@@ -132,7 +138,7 @@ func (b *Broker) topicLimits(topic string) (size, slashes int) {
 	return opts.MaxTopicBytes, opts.MaxTopicSlashes
 }
 
-// tooLong tells that a topic name has more bytes than are allowed.
+// tooLong tells that a topic name has more bytes than any may have.
 func (b *Broker) tooLong(topic string) bool {
 	part := counted(topic)
 	size, _ := b.topicLimits(part)

@@ -69,7 +69,7 @@ func (c *connection) handlePublish(ctx context.Context, header mqtt.FixedHeader,
 		p.scratch = takeBuffer()
 	}
 	p.scratch = p.scratch[:0]
-	retained.await()
+	retained.begin()
 	stored, behind := c.broker.route(ctx, routing{realm: c.realm, from: c, now: c.now, cache: &p.route}, topic, packet)
 	if bound.policies.Timeless() {
 		p.route.publisher = bound
@@ -249,6 +249,8 @@ type routing struct {
 	realm *realm
 	from  *connection // publishing; nil: the service
 	now   time.Time
+	// waited is how much of the message's expiry has gone.
+	waited time.Duration
 	// cache is what the publisher found last; nil: it keeps nothing.
 	cache *route
 }
@@ -266,7 +268,7 @@ func (b *Broker) route(ctx context.Context, from routing, topic string, packet *
 	if found.len() == 0 {
 		return nil, nil
 	}
-	message := forwarded(packet, topic, from.now)
+	message := forwarded(packet, topic, from.now, from.waited)
 	if from.from != nil {
 		message.scratch = from.from.publishing.scratch
 	}
@@ -384,8 +386,9 @@ const (
 )
 
 // forwarded is the message as subscribers get it: without what concerns the
-// publisher's connection alone (alias, DUP), and the time when it expires.
-func forwarded(packet *mqtt.Publish, topic string, now time.Time) outgoing {
+// publisher's connection alone (alias, DUP), and the time when it expires, of which some
+// may have gone.
+func forwarded(packet *mqtt.Publish, topic string, now time.Time, waited time.Duration) outgoing {
 	out := outgoing{Publish: *packet}
 	out.Dup = false
 	if len(out.Topic) == 0 {
@@ -397,9 +400,15 @@ func forwarded(packet *mqtt.Publish, topic string, now time.Time) outgoing {
 	if !p.Has(mqtt.PropMessageExpiry) {
 		return out
 	}
-	p.MessageExpiry = min(max(p.MessageExpiry, minExpiry), maxExpiry)
-	out.expires = now.Add(time.Duration(p.MessageExpiry) * time.Second)
+	expiry := expiryOf(p)
+	out.expires = now.Add(expiry - waited)
+	p.MessageExpiry = uint32(max(0, expiry/time.Second-waited/time.Second))
 	return out
+}
+
+// expiryOf gives the message expiry interval that a message is given.
+func expiryOf(p *mqtt.Properties) time.Duration {
+	return time.Duration(min(max(p.MessageExpiry, minExpiry), maxExpiry)) * time.Second
 }
 
 // refreshExpiry sets the time that a message has left; false when none.

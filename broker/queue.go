@@ -80,7 +80,7 @@ func (s *session) row(sentThrough int64) imprint.Session {
 		Expiry: d.expiry, ExpiresAt: d.expiresAt, SentThrough: sentThrough, CreatedAt: d.createdAt,
 	}
 	if d.will != nil {
-		row.Will, row.WillAt = d.will.encode(), d.willAt
+		row.Will, row.WillAt, row.WillDelay = d.will.encode(), d.willAt, d.will.delay
 	} else if d.live != nil {
 		row.Will, row.WillDelay = d.live.encode(), d.live.delay
 	}

@@ -111,6 +111,8 @@ func (r *restoration) take(row imprint.Session) {
 		d.will, err = b.decodeWill(row.Will, row.ClientID)
 		if err != nil {
 			r.lose("a will", err, "tenant", row.Tenant.String(), "client", string(row.ClientID))
+		} else {
+			d.will.delay, d.will.since = row.WillDelay, d.willAt.Add(-row.WillDelay)
 		}
 	}
 	s := &session{broker: b, realm: rm, clientID: row.ClientID, version: mqtt.Version(row.Level), durable: d}

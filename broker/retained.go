@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/imprint-iot/imprint"
@@ -50,7 +51,7 @@ func (b *Broker) sweepRetained(r *realm) {
 // its turn, and before it leaves that. Nothing that takes its time comes in between:
 // all that were stored on the topic later would wait for it, one after the other.
 func (b *Broker) retain(ctx context.Context, r *realm, topic string, packet *mqtt.Publish) (*turn, error) {
-	c, t, err := b.retention(r, topic, packet)
+	c, t, err := b.retention(r, topic, packet, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -62,9 +63,9 @@ func (b *Broker) retain(ctx context.Context, r *realm, topic string, packet *mqt
 	return t, nil
 }
 
-// retention is the change that retains a message, and its turn to be routed. Errors:
-// CodeRetainedQuota.
-func (b *Broker) retention(r *realm, topic string, packet *mqtt.Publish) (change, *turn, error) {
+// retention is the change that retains a message, of whose expiry some may have gone, and
+// its turn to be routed. Errors: CodeRetainedQuota.
+func (b *Broker) retention(r *realm, topic string, packet *mqtt.Publish, waited time.Duration) (change, *turn, error) {
 	fresh, err := b.checkRetain(r, topic, len(packet.Payload))
 	if err != nil {
 		return change{}, nil, err
@@ -86,7 +87,7 @@ func (b *Broker) retention(r *realm, topic string, packet *mqtt.Publish) (change
 		}, t, nil
 	}
 	now := b.clock()
-	message := forwarded(packet, topic, now)
+	message := forwarded(packet, topic, now, waited)
 	kept := clonePublish(&message.Publish)
 	kept.Retain, kept.Dup, kept.PacketID = true, false, 0
 	if kept.QoS > 0 {
@@ -179,11 +180,26 @@ func (t *turn) take() {
 	}
 }
 
-// await returns when all are gone that were stored before. It may be called on nil.
-func (t *turn) await() {
+// begin returns when all are gone that were stored before, and when whoever still has
+// an older message of the topic in hand for a new subscription has either sent it or
+// won't. The caller routes the message then. It may be called on nil.
+func (t *turn) begin() {
 	if t == nil {
 		return
 	}
+	t.await()
+	t.realm.mu.Lock()
+	g := t.realm.glances[t.topic]
+	t.realm.mu.Unlock()
+	if g != nil {
+		g.mu.Lock()
+		g.routed++
+		g.mu.Unlock()
+	}
+}
+
+// await returns when all are gone that were stored before.
+func (t *turn) await() {
 	t.realm.mu.Lock()
 	come := t.come
 	t.realm.mu.Unlock()
@@ -222,6 +238,55 @@ func (t *turn) left() bool {
 	return true
 }
 
+// glance is one topic whose retained message is being read for new subscriptions.
+//
+// Such a subscription is in the topic tree before its retained message is read. So a
+// message that is routed after the reading began reaches it as any other message
+// does, and what was read may be older: were that sent after it, the client would be
+// left with the wrong state until the next publish, and with a ghost after a deletion.
+// What was read is therefore sent only while nothing retained on the topic has begun to
+// be routed since, and routing begins only when it is in the session, at its place
+// before the newer one. Otherwise it is let go, as the newer one is on its way: nothing
+// that the client would end with is lost. A message that is stored and whose turn
+// hasn't come is read, and comes once more when it is routed.
+//
+// Messages that aren't retained don't count: what is read outlives them, and who
+// subscribes later gets just that.
+type glance struct {
+	readers int // guarded by the realm's lock
+	mu      sync.RWMutex
+	routed  uint64 // retained messages that began to be routed, since somebody looks
+}
+
+// look begins to read the retained message of a topic, and gives what decides
+// whether it was overtaken.
+func (r *realm) look(topic string) (g *glance, routed uint64) {
+	r.mu.Lock()
+	g = r.glances[topic]
+	if g == nil {
+		g = &glance{}
+		if r.glances == nil {
+			r.glances = make(map[string]*glance)
+		}
+		r.glances[topic] = g
+	}
+	g.readers++
+	r.mu.Unlock()
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	return g, g.routed
+}
+
+// lookAway ends what look began.
+func (r *realm) lookAway(topic string, g *glance) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	g.readers--
+	if g.readers == 0 {
+		delete(r.glances, topic)
+	}
+}
+
 func (r *realm) forgetRetained(topic string) {
 	r.mu.Lock()
 	delete(r.retained, topic)
@@ -250,14 +315,18 @@ func (b *Broker) retainedTopics(r *realm, filter string) []string {
 }
 
 // sendRetained gives a new subscription the retained message of its topic, or, where
-// wildcards get them all, has them sent at the client's pace.
+// wildcards get them all, those of all that match. One goes at once, unless the client
+// has much to read already; others are sent at its pace.
 func (c *connection) sendRetained(ctx context.Context, sub *subscription) error {
 	topics := c.broker.retainedTopics(c.realm, sub.filter)
-	if len(topics) == 1 {
-		return c.sendRetainedOf(ctx, sub, topics[0])
-	}
 	if len(topics) == 0 {
 		return nil
+	}
+	if len(topics) == 1 && c.takesRetained() {
+		lacking, err := c.sendRetainedOf(ctx, sub, topics[0])
+		if err != nil || lacking == 0 {
+			return err
+		}
 	}
 	s := c.session
 	s.mu.Lock()
@@ -270,6 +339,13 @@ func (c *connection) sendRetained(ctx context.Context, sub *subscription) error 
 	return nil
 }
 
+// takesRetained tells that a retained message may go at once.
+func (c *connection) takesRetained() bool {
+	c.session.mu.Lock()
+	defer c.session.mu.Unlock()
+	return !c.sendingRetained && c.backlog() < lowBacklog
+}
+
 // sendAllRetained sends all retained messages of the subscriptions that are to have
 // them. The client's acknowledgements are read meanwhile.
 func (c *connection) sendAllRetained() {
@@ -280,17 +356,29 @@ func (c *connection) sendAllRetained() {
 			return
 		}
 		for _, topic := range c.broker.retainedTopics(c.realm, sub.filter) {
-			if !c.awaitLow() {
-				return
-			}
-			if c.unsubscribed(sub) {
-				break
-			}
-			err := c.sendRetainedOf(ctx, sub, topic)
+			more, err := c.sendRetainedInTime(ctx, sub, topic)
 			if err != nil {
 				c.stop(c.ending(err))
 				return
 			}
+			if !more {
+				break
+			}
+		}
+	}
+}
+
+// sendRetainedInTime sends a retained message as soon as the client has room for it.
+// It reports false when there is nothing more to send for the subscription.
+func (c *connection) sendRetainedInTime(ctx context.Context, sub *subscription, topic string) (bool, error) {
+	for lacking := 0; ; {
+		if !c.awaitLow(lacking) || c.unsubscribed(sub) {
+			return false, nil
+		}
+		var err error
+		lacking, err = c.sendRetainedOf(ctx, sub, topic)
+		if err != nil || lacking == 0 {
+			return true, err
 		}
 	}
 }
@@ -316,13 +404,13 @@ func (c *connection) nextRetained() *subscription {
 	return sub
 }
 
-// awaitLow returns when the client's backlog isn't high, however long that takes. It
-// reports false when the connection ends.
-func (c *connection) awaitLow() bool {
+// awaitLow returns when the client's backlog isn't high and has room for so many bytes
+// more, however long that takes. It reports false when the connection ends.
+func (c *connection) awaitLow(bytes int) bool {
 	for {
 		c.session.mu.Lock()
 		over := c.out.closing || c.session.conn.Load() != c
-		if over || c.backlog() < 128 {
+		if over || c.backlog() < lowBacklog && c.session.fits(c, bytes) {
 			c.session.mu.Unlock()
 			return !over
 		}
@@ -335,46 +423,70 @@ func (c *connection) awaitLow() bool {
 	}
 }
 
-func (c *connection) sendRetainedOf(ctx context.Context, sub *subscription, topic string) error {
+// sendRetainedOf sends the retained message of a topic, if there is one. Lacking are the
+// bytes that the client has no room for now; 0: it needn't be tried again.
+func (c *connection) sendRetainedOf(ctx context.Context, sub *subscription, topic string) (lacking int, err error) {
+	g, routed := c.realm.look(topic)
+	defer c.realm.lookAway(topic, g)
 	row, err := c.broker.Retained(ctx, c.realm.tenant, topic)
-	switch {
-	case err == nil:
-		c.sendRetainedMessage(ctx, sub, &row)
-		return nil
-	case imprint.CodeOf(err) == imprint.CodeNotFound:
-		return nil
-	default:
-		return err
+	if imprint.CodeOf(err) == imprint.CodeNotFound {
+		return 0, nil
 	}
+	if err != nil {
+		return 0, err
+	}
+	send := c.retainedMessage(ctx, sub, &row)
+	if send == nil {
+		return 0, nil
+	}
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	if g.routed != routed {
+		return 0, nil
+	}
+	return send(), nil
 }
 
-func (c *connection) sendRetainedMessage(ctx context.Context, sub *subscription, row *imprint.RetainedMessage) {
+// retainedMessage prepares a retained message for a subscription: the function sends it
+// without waiting for anything, and gives what sendRetainedOf does. Nil: the client
+// doesn't get it.
+func (c *connection) retainedMessage(ctx context.Context, sub *subscription, row *imprint.RetainedMessage) (send func() (lacking int)) {
 	now := c.broker.clock()
 	packet, err := decodeStored(row.Packet)
 	if err != nil {
 		c.broker.opts.Logger.Error("a retained message can't be sent", "tenant", c.realm.tenant.String(), "topic", imprint.Excerpt(row.Topic), "error", err)
-		return
+		return nil
 	}
 	bound := c.bound.Load()
 	if !c.mayReceive(ctx, c.realm, row.Topic, now) {
-		return
+		return nil
 	}
 	if !row.ExpiresAt.IsZero() && !refreshExpiry(packet, row.ExpiresAt, now) {
-		return
+		return nil
 	}
-	m := outgoing{Publish: *packet, expires: row.ExpiresAt, kept: packet}
+	s := c.session
 	qos := min(packet.QoS, sub.qos)
-	if qos == 0 || c.session.durable == nil {
-		c.session.deliver(c, &m, delivery{qos: qos, retain: true, only: sub, bound: bound})
-		return
+	if qos == 0 || s.durable == nil {
+		m := outgoing{Publish: *packet, expires: row.ExpiresAt, kept: packet}
+		size := len(m.form(s.version, qos).raw)
+		return func() int {
+			_, taken := s.deliver(c, &m, delivery{qos: qos, retain: true, patient: true, only: sub, bound: bound})
+			if taken {
+				return 0
+			}
+			return size
+		}
 	}
-	p := &parcel{kept: packet, expires: row.ExpiresAt, targets: []target{{session: c.session, retain: true, decided: c, bound: bound}}}
+	p := &parcel{kept: packet, expires: row.ExpiresAt, targets: []target{{session: s, retain: true, decided: c, bound: bound}}}
 	c.broker.ledger.awaitRoom(ctx)
-	c.session.mu.Lock()
-	defer c.session.mu.Unlock()
-	if !sub.ended {
-		// Under the lock: nothing is added after UNSUBSCRIBE [MQTT-3.10.4-2].
-		c.broker.ledger.post(c.broker, p, nil)
+	return func() int {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if !sub.ended {
+			// Under the lock: nothing is added after UNSUBSCRIBE [MQTT-3.10.4-2].
+			c.broker.ledger.post(c.broker, p, nil)
+		}
+		return 0
 	}
 }
 

@@ -79,17 +79,19 @@ type delivery struct {
 	// chosen: a shared subscription has chosen the client, and chooses another one,
 	// or waits, when there is no room.
 	chosen bool
-	shared *lease        // not nil: what the client has of a shared subscription then
-	only   *subscription // not nil: it is sent as long as that one holds
-	by     *connection   // whose writer is started later; nil: it starts now
-	bound  *binding      // by which the client may receive it, as in held
+	// patient: whoever sends it waits until there is room, and tries again.
+	patient bool
+	shared  *lease        // not nil: what the client has of a shared subscription then
+	only    *subscription // not nil: it is sent as long as that one holds
+	by      *connection   // whose writer is started later; nil: it starts now
+	bound   *binding      // by which the client may receive it, as in held
 }
 
 // deliver sends a message to the session's client, if it is still on with the
 // connection that may receive it, or keeps it in memory until the client's window
 // has room. It never blocks on the client. Behind is a connection whose backlog is
-// high, for the publisher to wait for; taken is false when nobody is connected, or a
-// message of a shared subscription has no room.
+// high, for the publisher to wait for; taken is false when nobody is connected, or there
+// is no room for a message that isn't dropped then.
 func (s *session) deliver(to *connection, m *outgoing, d delivery) (behind *connection, taken bool) {
 	f := m.form(s.version, d.qos)
 	size := len(f.raw)
@@ -105,16 +107,15 @@ func (s *session) deliver(to *connection, m *outgoing, d delivery) (behind *conn
 		s.broker.count.publishDropped.Add(1)
 		return nil, true
 	}
-	queued := len(c.out.pending) + s.waitingBytes
-	full := queued > 0 && queued+size > s.broker.opts.MaxQueuedBytes
-	if d.chosen && (full || d.qos > 0 && s.waiting.len() >= s.broker.opts.MaxQueuedMessages) {
-		c.out.declined = true
+	full := !s.fits(c, size)
+	if (d.chosen || d.patient) && (full || d.qos > 0 && s.waiting.len() >= s.broker.opts.MaxQueuedMessages) {
+		c.out.declined = c.out.declined || d.chosen
 		return nil, false
 	}
 	if full {
 		s.broker.count.publishDropped.Add(1)
 		if d.qos > 0 {
-			c.tooSlow("%d bytes of messages wait for the client", queued)
+			c.tooSlow("%d bytes of messages wait for the client", len(c.out.pending)+s.waitingBytes)
 		}
 		return nil, d.qos == 0
 	}
@@ -134,6 +135,13 @@ func (s *session) deliver(to *connection, m *outgoing, d delivery) (behind *conn
 		return c, true
 	}
 	return nil, true
+}
+
+// fits tells that so many bytes more may wait for the client; anything may where
+// nothing waits. The lock is held.
+func (s *session) fits(c *connection, bytes int) bool {
+	queued := len(c.out.pending) + s.waitingBytes
+	return queued == 0 || queued+bytes <= s.broker.opts.MaxQueuedBytes
 }
 
 // takeOff makes a place in flight for a message that isn't stored. The lock is

@@ -16,6 +16,9 @@ type will struct {
 	topic  string
 	packet mqtt.Publish
 	delay  time.Duration
+	// since is when the connection ended, of a will that waits: its message expiry
+	// counts from then, as on AWS IoT Core. Zero: it is published at once.
+	since time.Time
 	// Who left it, as topic rules see it. Of a will that a server has restored the
 	// principal isn't known.
 	clientID  imprint.ClientID
@@ -52,14 +55,29 @@ func (b *Broker) decodeWill(raw []byte, id imprint.ClientID) (*will, error) {
 	return &will{topic: string(packet.Topic), packet: *packet, clientID: id}, nil
 }
 
-// publishWill publishes a will; nobody waits for it. It is called with no lock held,
+// waited is how long a will has waited.
+func (w *will) waited(now time.Time) time.Duration {
+	if w.since.IsZero() {
+		return 0
+	}
+	return max(0, now.Sub(w.since))
+}
+
+// expired tells that a will has waited longer than its message lives.
+func (w *will) expired(now time.Time) bool {
+	p := &w.packet.Properties
+	return p.Has(mqtt.PropMessageExpiry) && w.waited(now) >= expiryOf(p)
+}
+
+// publishWill publishes a will, unless it has expired; nobody waits for it. It is called with no lock held,
 // as it may wait for the store to catch up.
 func (b *Broker) publishWill(r *realm, w *will) {
-	if !w.packet.Retain {
+	now := b.clock()
+	if !w.packet.Retain || w.expired(now) {
 		b.sendWill(r, w)
 		return
 	}
-	c, t, err := b.retention(r, w.topic, &w.packet)
+	c, t, err := b.retention(r, w.topic, &w.packet, w.waited(now))
 	if err != nil {
 		// It is only delivered. Whoever connects with such wills may do so for ever:
 		// that is a figure, not a line in the log for each.
@@ -73,7 +91,7 @@ func (b *Broker) publishWill(r *realm, w *will) {
 		kept(err)
 		// Routing may read the registry, for which the ledger doesn't wait.
 		started := b.background.Go(func() {
-			t.await()
+			t.begin()
 			defer t.leave()
 			b.sendWill(r, w)
 		})
@@ -86,9 +104,13 @@ func (b *Broker) publishWill(r *realm, w *will) {
 	b.ledger.add(c)
 }
 
-// sendWill hands a will to its subscribers.
+// sendWill hands a will to its subscribers, unless it has expired.
 func (b *Broker) sendWill(r *realm, w *will) {
-	packet := w.packet
+	packet, now := w.packet, b.clock()
+	if w.expired(now) {
+		b.count.publishDropped.Add(1)
+		return
+	}
 	if r.rules != nil && !r.rules.Idle() {
 		// Nobody waits for a will: rules that have no room for it count it.
 		_ = r.rules.Offer(context.Background(), &imprint.RuleMessage{
@@ -96,7 +118,7 @@ func (b *Broker) sendWill(r *realm, w *will) {
 			ClientID: w.clientID, Principal: w.principal, MQTT: true,
 		})
 	}
-	p, _ := b.route(context.Background(), routing{realm: r, now: b.clock()}, w.topic, &packet)
+	p, _ := b.route(context.Background(), routing{realm: r, now: now, waited: w.waited(now)}, w.topic, &packet)
 	if p != nil {
 		b.ledger.awaitRoom(context.Background())
 		b.ledger.post(b, p, nil)

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
+	"strings"
 	"sync"
 
 	"golang.org/x/time/rate"
@@ -108,18 +110,46 @@ func (w *web) refuse(rw http.ResponseWriter, conn *webConn, step string, err err
 // answer writes the JSON body that AWS IoT Core's HTTPS endpoint writes. The
 // trace id is the attempt's id in the form of a UUID.
 func (w *web) answer(rw http.ResponseWriter, attempt string, status int, message string) {
+	rw.Header().Set("Content-Type", "application/json")
+	rw.WriteHeader(status)
+	// The client may be gone; nobody is left to tell.
+	_, _ = rw.Write(w.answerBody(attempt, message))
+}
+
+func (w *web) answerBody(attempt, message string) []byte {
 	body, err := json.Marshal(struct {
 		Message string `json:"message"`
 		TraceID string `json:"traceId"`
 	}{message, traceID(attempt)})
 	if err != nil {
 		w.gateway.opts.Logger.Error("couldn't encode an answer", "error", err)
-		body = []byte("{}")
+		return []byte("{}")
 	}
-	rw.Header().Set("Content-Type", "application/json")
-	rw.WriteHeader(status)
-	// The client may be gone; nobody is left to tell.
-	_, _ = rw.Write(body)
+	return body
+}
+
+// refuseUnreadable is refuse for what net/http can't read as a request, and answers
+// itself. Its status stays.
+func (w *web) refuseUnreadable(conn *webConn, answer []byte) error {
+	line, _, _ := strings.Cut(string(answer), "\r\n")
+	_, line, _ = strings.Cut(line, " ")
+	number, _, _ := strings.Cut(line, " ")
+	status, err := strconv.Atoi(number)
+	if err != nil {
+		status = http.StatusBadRequest
+	}
+	refusal := imprint.Errorf(imprint.CodeHTTPRequest, "what came can't be read as an HTTP request (%s)", line)
+	if status == http.StatusBadRequest {
+		refusal = refusal.WithHint("Look for a %% in the path that no two hexadecimal digits follow (%%25 is a %%), and for the Host header; docs/http.md has the whole form.")
+	}
+	w.count(outcomeInvalid)
+	conn.refused++
+	conn.last = imprint.CodeHTTPRequest
+	conn.rec.Fail("http.request", refusal)
+	body := w.answerBody(conn.rec.ID(), messageOf(refusal, status))
+	_, err = fmt.Fprintf(conn.Conn, "HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s",
+		status, http.StatusText(status), len(body), body)
+	return err
 }
 
 // traceID puts an attempt's id into the form of a UUID.

@@ -90,7 +90,11 @@ func newWeb(g *Gateway) *web {
 		},
 		ConnState: func(c net.Conn, state http.ConnState) {
 			conn, ok := c.(*webConn)
-			if ok && state == http.StateClosed {
+			switch {
+			case !ok:
+			case state == http.StateIdle:
+				conn.answering = false
+			case state == http.StateClosed:
 				conn.finish()
 			}
 		},
@@ -123,6 +127,7 @@ func (w *web) stop(ctx context.Context) {
 
 // take hands a connection to the HTTP server.
 func (w *web) take(c *webConn) {
+	c.web = w
 	select {
 	case w.feed.conns <- c:
 	case <-w.feed.closed:
@@ -166,10 +171,13 @@ type webConnKey struct{}
 // fields are used by the goroutine that serves it.
 type webConn struct {
 	*tls.Conn
+	web     *web
 	arrival *arrival
 	visitor *visitor
 	rec     *trace.Recorder
 
+	answering         bool // a request was read, and its answer isn't complete
+	unreadable        bool // what came can't be read as a request
 	connected         bool // a request succeeded
 	ended             bool // the attempt is over, or is the broker's
 	answered, refused int
@@ -202,6 +210,23 @@ func (c *webConn) Close() error {
 	err := c.Conn.Close()
 	c.arrival.leave()
 	return err
+}
+
+// Write implements net.Conn. What comes while no request is answered is net/http's own
+// answer to something that it can't read as one, in plain text, and the last one: the
+// device gets ours, with the trace id, in its place.
+func (c *webConn) Write(p []byte) (int, error) {
+	if c.answering {
+		return c.Conn.Write(p)
+	}
+	if !c.unreadable {
+		c.unreadable = true
+		err := c.web.refuseUnreadable(c, p)
+		if err != nil {
+			return 0, err
+		}
+	}
+	return len(p), nil
 }
 
 // connOf gives the connection that a request came on, nil on another listener.
@@ -246,6 +271,7 @@ func (c *webConn) finish() {
 // clean paths, and topics may have empty levels.
 func (w *web) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	conn := connOf(r)
+	conn.answering = true
 	defer w.survive(rw, conn)
 	switch {
 	case r.URL.Path == webSocketPath:

@@ -501,6 +501,51 @@ func TestSlowRequestsAreEnded(t *testing.T) {
 	}
 }
 
+// TestWhatCantBeReadAsARequestIsAnsweredLikeOthers ensures that what net/http answers by
+// itself is told, traced and counted as any other refusal, also after a good request.
+func TestWhatCantBeReadAsARequestIsAnsweredLikeOthers(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, settings{})
+	device := w.device(t, home)
+	for _, row := range []struct {
+		name, say string
+		status    int
+	}{
+		{"percent", "POST /topics/a/%zz?qos=1 HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n", http.StatusBadRequest},
+		{"no host", "POST /topics/a HTTP/1.1\r\nContent-Length: 0\r\n\r\n", http.StatusBadRequest},
+		{"no HTTP", "\x10\x0c\x00\x04MQTT\x04\x02\x00\x1e\x00\x00\r\n\r\n", http.StatusBadRequest},
+		{"encoding", "POST /topics/a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: odd\r\n\r\n", http.StatusNotImplemented},
+		{"expectation", "POST /topics/a HTTP/1.1\r\nHost: a\r\nExpect: much\r\nContent-Length: 0\r\n\r\n", http.StatusExpectationFailed},
+	} {
+		for _, good := range []int{0, 1} {
+			t.Run(fmt.Sprintf("%s after %d", row.name, good), func(t *testing.T) {
+				conn := w.dialHTTPS(t, client("localhost", device))
+				for range good {
+					if got := ask(t, conn, post("/topics/a", "")); got.status != http.StatusOK {
+						t.Fatalf("got %+v, want 200", got)
+					}
+				}
+				before := w.gateway.Counters().Requests[1]
+				got := ask(t, conn, row.say)
+				if got.status != row.status || got.message == "" {
+					t.Errorf("got %+v, want %d and a message", got, row.status)
+				}
+				_, _ = io.Copy(io.Discard, conn) // ends when the server closes
+				a := w.attempt(t, conn)
+				for a.EndedAt.IsZero() && t.Context().Err() == nil {
+					a = w.attempt(t, conn)
+				}
+				if a.Code != imprint.CodeHTTPRequest || strings.ReplaceAll(got.traceID, "-", "") != a.ID {
+					t.Errorf("the attempt is %s, ended with %s; want %s, with %s", a.ID, a.Code, got.traceID, imprint.CodeHTTPRequest)
+				}
+				if n := w.gateway.Counters().Requests[1] - before; n != 1 {
+					t.Errorf("%d requests are counted as invalid, want 1", n)
+				}
+			})
+		}
+	}
+}
+
 func TestHeadersAreBounded(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, settings{})

@@ -141,6 +141,19 @@ func (c ReasonCode) Failure() bool {
 	return c >= 0x80
 }
 
+// FromServerOnly reports whether a DISCONNECT with the code can only be a server's (MQTT
+// 5 section 3.14.2.1).
+func (c ReasonCode) FromServerOnly() bool {
+	switch c {
+	case NotAuthorized, ServerBusy, ServerShuttingDown, BadAuthenticationMethod, KeepAliveTimeout, SessionTakenOver,
+		TopicFilterInvalid, RetainNotSupported, QoSNotSupported, UseAnotherServer, ServerMoved,
+		SharedSubscriptionsNotSupported, ConnectionRateExceeded, MaximumConnectTime,
+		SubscriptionIdentifiersNotSupported, WildcardSubscriptionsNotSupported:
+		return true
+	}
+	return false
+}
+
 // AllowedIn reports whether an MQTT 5 packet of type t may carry the code.
 func (c ReasonCode) AllowedIn(t PacketType) bool {
 	return t <= TypeAuth && reasons[c].in&(1<<t) != 0
