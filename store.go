@@ -86,6 +86,7 @@ type ReadTx interface {
 	SettingsReader
 	TraceReader
 	IssuanceReader
+	AuthorityReader
 	SessionReader
 	FunctionReader
 	TopicRuleReader
@@ -111,6 +112,7 @@ type Tx interface {
 	SettingsWriter
 	TraceWriter
 	IssuanceWriter
+	AuthorityWriter
 	SessionWriter
 	FunctionWriter
 	TopicRuleWriter

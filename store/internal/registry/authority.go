@@ -1,0 +1,128 @@
+package registry
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"github.com/imprint-iot/imprint"
+)
+
+const authorityColumns = "tenant, id, name, type, status, key_uri, sealed_key, key_algorithm, signing_algorithm, subject, csr, certificate, chain, " +
+	"certificate_id, serial, subject_key_id, not_before, not_after, parent, profiles, signing_ends, revocation, short_lived, tags, idempotency_token, " +
+	"created_at, changed_at, restorable_until, revoked_at, revocation_reason, crl_number"
+
+var (
+	putAuthority = upsert("authorities", 2, "tenant", "id", "name", "type", "status", "key_uri", "sealed_key", "key_algorithm", "signing_algorithm",
+		"subject", "csr", "certificate", "chain", "certificate_id", "serial", "subject_key_id", "not_before", "not_after", "parent", "profiles",
+		"signing_ends", "revocation", "short_lived", "tags", "idempotency_token", "created_at", "changed_at", "restorable_until", "revoked_at",
+		"revocation_reason", "crl_number")
+
+	authorities = newList("Ps", authorityColumns, "authorities WHERE tenant = $1", 1, []string{"id"}, scanAuthority,
+		func(a *imprint.CertificateAuthority) []any { return []any{string(a.ID)} })
+)
+
+func scanAuthority(t *Tx, r Rows, a *imprint.CertificateAuthority) error {
+	var tenant, profiles, revocation, tags string
+	var notBefore, notAfter, signingEnds, created, changed, restorable, revoked, short int64
+	err := r.Scan(&tenant, (*string)(&a.ID), &a.Name, (*string)(&a.Type), (*string)(&a.Status), &a.Key, &a.SealedKey, &a.KeyAlgorithm, &a.SigningAlgorithm,
+		&a.Subject, &a.CSR, &a.Certificate, &a.Chain, (*string)(&a.CertificateID), &a.Serial, &a.SubjectKeyID, &notBefore, &notAfter, (*string)(&a.Parent),
+		&profiles, &signingEnds, &revocation, &short, &tags, &a.IdempotencyToken, &created, &changed, &restorable, &revoked,
+		(*string)(&a.RevocationReason), &a.CRLNumber)
+	if err != nil {
+		return err
+	}
+	a.Tenant, a.ShortLived = t.readTenant(tenant), short != 0
+	a.NotBefore, a.NotAfter, a.SigningEnds = readTime(notBefore), readTime(notAfter), readTime(signingEnds)
+	a.CreatedAt, a.ChangedAt, a.RestorableUntil, a.RevokedAt = readTime(created), readTime(changed), readTime(restorable), readTime(revoked)
+	if len(a.SealedKey) == 0 {
+		a.SealedKey = nil
+	}
+	if len(a.Subject) == 0 {
+		a.Subject = nil
+	}
+	for _, part := range []struct {
+		text string
+		into any
+	}{{profiles, &a.Profiles}, {revocation, &a.Revocation}, {tags, &a.Tags}} {
+		err = json.Unmarshal([]byte(part.text), part.into)
+		if err != nil {
+			return fmt.Errorf("couldn't read certificate authority %s: %w", a.ID, err)
+		}
+	}
+	return nil
+}
+
+// Authority implements imprint.AuthorityReader.
+func (t *Tx) Authority(tenant imprint.Tenant, id imprint.AuthorityID) (imprint.CertificateAuthority, error) {
+	a, found, err := first(t, scanAuthority, "SELECT "+authorityColumns+" FROM authorities WHERE tenant = $1 AND id = $2", t.in(tenant), string(id))
+	if err == nil && !found {
+		err = imprint.NotFoundAuthority(id)
+	}
+	return a, err
+}
+
+// AuthorityNamed implements imprint.AuthorityReader.
+func (t *Tx) AuthorityNamed(tenant imprint.Tenant, name string) (imprint.CertificateAuthority, error) {
+	a, found, err := first(t, scanAuthority, "SELECT "+authorityColumns+" FROM authorities WHERE tenant = $1 AND name = $2 AND name <> '' AND status <> 'DELETED'",
+		t.in(tenant), name)
+	if err == nil && !found {
+		err = imprint.Errorf(imprint.CodeNotFound, "no certificate authority is called %q in this account and region", imprint.Excerpt(name)).
+			WithHint("imprint ca list shows them.")
+	}
+	return a, err
+}
+
+// AuthorityOf implements imprint.AuthorityReader.
+func (t *Tx) AuthorityOf(tenant imprint.Tenant, id imprint.CertificateID) (imprint.CertificateAuthority, error) {
+	a, found, err := first(t, scanAuthority, "SELECT "+authorityColumns+" FROM authorities WHERE tenant = $1 AND certificate_id = $2 AND certificate_id <> ''",
+		t.in(tenant), string(id))
+	if err == nil && !found {
+		err = imprint.Errorf(imprint.CodeNotFound, "no certificate authority of this account and region has the certificate %s", imprint.Excerpt(string(id)))
+	}
+	return a, err
+}
+
+// Authorities implements imprint.AuthorityReader.
+func (t *Tx) Authorities(tenant imprint.Tenant, p imprint.Page) ([]imprint.CertificateAuthority, string, error) {
+	return authorities.page(t, p, nil, t.in(tenant))
+}
+
+// AuthorityTenants implements imprint.AuthorityReader.
+func (t *Tx) AuthorityTenants() ([]imprint.Tenant, error) {
+	return all(t, func(t *Tx, r Rows, tenant *imprint.Tenant) error {
+		var text string
+		err := r.Scan(&text)
+		*tenant = t.readTenant(text)
+		return err
+	}, "SELECT DISTINCT tenant FROM authorities ORDER BY tenant LIMIT $1", int64(10_000))
+}
+
+// PutAuthority implements imprint.AuthorityWriter.
+func (t *Tx) PutAuthority(a imprint.CertificateAuthority) error {
+	var parts [3]string
+	for n, part := range []any{a.Profiles, a.Revocation, a.Tags} {
+		text, err := json.Marshal(part)
+		if err != nil {
+			return fmt.Errorf("couldn't encode certificate authority %s: %w", a.ID, err)
+		}
+		parts[n] = string(text)
+	}
+	short := int64(0)
+	if a.ShortLived {
+		short = 1
+	}
+	_, err := t.exec(putAuthority, t.in(a.Tenant), string(a.ID), a.Name, string(a.Type), string(a.Status), a.Key, blob(a.SealedKey), a.KeyAlgorithm,
+		a.SigningAlgorithm, blob(a.Subject), a.CSR, a.Certificate, a.Chain, string(a.CertificateID), a.Serial, a.SubjectKeyID, millis(a.NotBefore),
+		millis(a.NotAfter), string(a.Parent), parts[0], millis(a.SigningEnds), parts[1], short, parts[2], a.IdempotencyToken, millis(a.CreatedAt),
+		millis(a.ChangedAt), millis(a.RestorableUntil), millis(a.RevokedAt), string(a.RevocationReason), a.CRLNumber)
+	if err != nil {
+		return err
+	}
+	t.changed(imprint.ChangeAuthority, a.Tenant, string(a.ID))
+	return nil
+}
+
+// DeleteAuthority implements imprint.AuthorityWriter.
+func (t *Tx) DeleteAuthority(tenant imprint.Tenant, id imprint.AuthorityID) error {
+	return t.remove(imprint.ChangeAuthority, tenant, string(id), "DELETE FROM authorities WHERE tenant = $1 AND id = $2", t.in(tenant), string(id))
+}
