@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"math/big"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -161,9 +162,18 @@ type world struct {
 	failing *fault
 }
 
-type fault struct{ left chan struct{} }
+// fault is asked before each commit.
+type fault struct {
+	left    chan struct{}
+	commits atomic.Int64 // those before, whether they failed or not
+	spared  atomic.Int64 // commits that don't fail yet
+}
 
 func (f *fault) strike() error {
+	f.commits.Add(1)
+	if f.spared.Add(-1) >= 0 {
+		return nil
+	}
 	select {
 	case <-f.left:
 		return errors.New("the disk broke")
