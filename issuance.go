@@ -20,6 +20,8 @@ type Issuance struct {
 	KeyHash string
 	// RequestedBy is who asked, such as a user's ARN or a certificate's id.
 	RequestedBy string
+	// Renews is the certificate whose place it takes, and whose key it may have.
+	Renews CertificateID
 	// RequestToken makes a repeated request one: AWS Private CA's IdempotencyToken.
 	RequestToken        string
 	At                  time.Time

@@ -2,6 +2,7 @@ package identity
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -67,7 +68,7 @@ type Resolver struct {
 	// and groups count their changes instead of knowing who shows them: a group may
 	// have millions of things.
 	mu       sync.Mutex
-	things   map[thingKey]map[certKey]struct{}
+	things   map[thingKey][]*Identity
 	policies map[resource]*watched
 	groups   map[resource]*watched
 	recent   recent
@@ -92,7 +93,7 @@ type watched struct {
 func NewResolver(store imprint.Store, changed func(imprint.Tenant, imprint.CertificateID)) *Resolver {
 	r := &Resolver{
 		store: store, changed: changed,
-		things:   map[thingKey]map[certKey]struct{}{},
+		things:   map[thingKey][]*Identity{},
 		policies: map[resource]*watched{},
 		groups:   map[resource]*watched{},
 		sets:     setCache{sets: map[setKey]*policy.Set{}},
@@ -225,10 +226,7 @@ func (r *Resolver) changedSince(key certKey, i *Identity, began uint64) bool {
 func (r *Resolver) link(key certKey, i *Identity) {
 	for _, name := range i.names {
 		tk := thingKey{key.tenant, name}
-		if r.things[tk] == nil {
-			r.things[tk] = make(map[certKey]struct{}, 1)
-		}
-		r.things[tk][key] = struct{}{}
+		r.things[tk] = append(r.things[tk], i)
 	}
 	for n := range i.marks {
 		m := &i.marks[n]
@@ -249,10 +247,12 @@ func (r *Resolver) unlink(key certKey, i *Identity) {
 	i.stale.Store(true)
 	for _, name := range i.names {
 		tk := thingKey{key.tenant, name}
-		delete(r.things[tk], key)
-		if len(r.things[tk]) == 0 {
+		shown := slices.DeleteFunc(r.things[tk], func(other *Identity) bool { return other == i })
+		if len(shown) == 0 {
 			delete(r.things, tk)
+			continue
 		}
+		r.things[tk] = shown
 	}
 	for n := range i.marks {
 		m := &i.marks[n]
@@ -355,8 +355,8 @@ func (r *Resolver) mark(changes []imprint.Change) {
 		case imprint.ChangeCertificate:
 			r.touch(certKey{c.Tenant, imprint.CertificateID(c.Key)})
 		case imprint.ChangeThing:
-			for key := range r.things[thingKey{c.Tenant, imprint.ThingName(c.Key)}] {
-				r.touch(key)
+			for _, i := range r.things[thingKey{c.Tenant, imprint.ThingName(c.Key)}] {
+				i.stale.Store(true)
 			}
 		case imprint.ChangePolicy, imprint.ChangeThingGroup:
 			if w := r.watchedOf(c.Kind)[resource{c.Tenant, c.Key}]; w != nil {

@@ -371,22 +371,25 @@ func TestPrepareRefuses(t *testing.T) {
 func TestFermatFactorableKeyIsRefusedByTheLinter(t *testing.T) {
 	t.Parallel()
 	a, _ := authority(t, pki.KeyP256)
-	p, err := rand.Prime(rand.Reader, 1024)
-	if err != nil {
-		t.Fatal(err)
+	// From 1.5 * 2^1023, so that the product has all its 2048 bits.
+	p := nextPrime(new(bigInt).Lsh(newBig(3), 1022))
+	n := new(bigInt).Mul(p, nextPrime(p))
+	if got, want := n.BitLen(), 2048; got != want {
+		t.Fatalf("the product: got %d bits, want %d", got, want)
 	}
-	q := new(bigInt).Add(p, newBig(2))
-	for !q.ProbablyPrime(20) {
-		q.Add(q, newBig(2))
-	}
-	n := new(bigInt).Mul(p, q)
-	if n.BitLen() < 2048 {
-		t.Skip("the product is a bit short this time")
-	}
-	_, err = a.Prepare(t.Context(), tenant, profile(t, pki.ProfileConfig{}), pki.Request{PublicKey: &rsa.PublicKey{N: n, E: 65537}})
+	_, err := a.Prepare(t.Context(), tenant, profile(t, pki.ProfileConfig{}), pki.Request{PublicKey: &rsa.PublicKey{N: n, E: 65537}})
 	if got, want := imprint.CodeOf(err), imprint.CodeCertificateWeak; got != want {
 		t.Errorf("got %q (%v), want %q", got, err, want)
 	}
+}
+
+// nextPrime is the first prime above n.
+func nextPrime(n *bigInt) *bigInt {
+	p := new(bigInt).Add(n, newBig(1))
+	for !p.ProbablyPrime(20) {
+		p.Add(p, newBig(1))
+	}
+	return p
 }
 
 func TestTokenMisuse(t *testing.T) {
@@ -514,6 +517,7 @@ func TestJournalStandsBeforeAndAfterEachSignature(t *testing.T) {
 	want := imprint.Issuance{
 		ID: intent.ID, Tenant: tenant, Profile: "claim", Serial: pki.SerialHex(issued.Certificate.SerialNumber),
 		Subject: "CN=AWS IoT Certificate", TBSHash: pki.SubjectKey(issued.Certificate.RawTBSCertificate), At: start,
+		NotBefore: start.Add(-pki.DefaultBackdate), NotAfter: start.Add(time.Hour),
 	}
 	if diff := cmp.Diff(intent, want); diff != "" {
 		t.Errorf("intent (-got +want):\n%s", diff)
@@ -550,7 +554,7 @@ func TestNewProfileRefuses(t *testing.T) {
 		"control character":        {CommonName: "a\nb"},
 		"invalid UTF-8":            {CommonName: "\xff"},
 		"negative backdate":        {Backdate: -time.Second},
-		"long backdate":            {Backdate: 25 * time.Hour},
+		"long backdate":            {Backdate: 49 * time.Hour},
 		"short lifetime":           {Lifetime: time.Second - 1},
 		"negative lifetime":        {Lifetime: -time.Hour},
 		"lifetime and fixed end":   {Lifetime: time.Hour, NotAfter: start},

@@ -21,6 +21,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/internal/registrytest"
 	"github.com/imprint-iot/imprint/internal/seal"
 	"github.com/imprint-iot/imprint/pki"
 	"github.com/imprint-iot/imprint/pki/issuelog"
@@ -106,7 +107,7 @@ func newOffice(tb testing.TB, functions imprint.Functions, opts provisioning.Cla
 	tb.Helper()
 	o := &office{TB: tb, failing: &fault{left: make(chan struct{}, 100)}}
 	dir := tb.TempDir()
-	o.store = openStore(tb, filepath.Join(dir, "registry.db"), sqlite.Faults{BeforeCommit: o.failing.strike})
+	o.store = registrytest.Open(tb, filepath.Join(dir, "registry.db"), faulty(sqlite.Faults{BeforeCommit: o.failing.strike}))
 	key, err := seal.LoadOrCreateMasterKey(filepath.Join(dir, "master.key"))
 	if err != nil {
 		tb.Fatal(err)

@@ -219,7 +219,7 @@ func otherRows() []row {
 		name: "issuance",
 		full: func(t imprint.Tenant) any {
 			return imprint.Issuance{ID: id(t), Tenant: t, Authority: authorityID(1), Profile: "device", Serial: "1f", Subject: unusual, TBSHash: "ab",
-				KeyHash: "cd", RequestedBy: unusual, RequestToken: unusual, At: instant, NotBefore: instant.Add(-time.Hour), NotAfter: instant.Add(time.Hour),
+				KeyHash: "cd", RequestedBy: unusual, RequestToken: unusual, Renews: certID(9), At: instant, NotBefore: instant.Add(-time.Hour), NotAfter: instant.Add(time.Hour),
 				CertificateID: certID(2), Certificate: []byte("0\x00"), RevokedAt: instant.Add(time.Minute), Reason: imprint.ReasonKeyCompromise}
 		},
 		bare: func(t imprint.Tenant) any { return imprint.Issuance{ID: id(t)} },

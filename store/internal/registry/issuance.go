@@ -6,12 +6,12 @@ import (
 	"github.com/imprint-iot/imprint"
 )
 
-const issuanceColumns = "id, tenant, authority, profile, serial, subject, tbs_hash, key_hash, requested_by, request_token, at, not_before, not_after, " +
+const issuanceColumns = "id, tenant, authority, profile, serial, subject, tbs_hash, key_hash, requested_by, request_token, renews, at, not_before, not_after, " +
 	"certificate_id, certificate, revoked_at, reason"
 
 var (
 	putIssuance = upsert("issuances", 1, "id", "tenant", "authority", "profile", "serial", "subject", "tbs_hash", "key_hash", "requested_by",
-		"request_token", "at", "not_before", "not_after", "certificate_id", "certificate", "revoked_at", "reason")
+		"request_token", "renews", "at", "not_before", "not_after", "certificate_id", "certificate", "revoked_at", "reason")
 
 	issuances = newList("Ms", issuanceColumns, "issuances WHERE tenant = $1", 1, []string{"id"}, scanIssuance,
 		func(i *imprint.Issuance) []any { return []any{i.ID} })
@@ -22,7 +22,7 @@ var (
 func scanIssuance(t *Tx, r Rows, i *imprint.Issuance) error {
 	var tenant string
 	var at, notBefore, notAfter, revoked int64
-	err := r.Scan(&i.ID, &tenant, (*string)(&i.Authority), &i.Profile, &i.Serial, &i.Subject, &i.TBSHash, &i.KeyHash, &i.RequestedBy, &i.RequestToken,
+	err := r.Scan(&i.ID, &tenant, (*string)(&i.Authority), &i.Profile, &i.Serial, &i.Subject, &i.TBSHash, &i.KeyHash, &i.RequestedBy, &i.RequestToken, (*string)(&i.Renews),
 		&at, &notBefore, &notAfter, (*string)(&i.CertificateID), &i.Certificate, &revoked, (*string)(&i.Reason))
 	i.Tenant = t.readTenant(tenant)
 	i.At, i.NotBefore, i.NotAfter, i.RevokedAt = readTime(at), readTime(notBefore), readTime(notAfter), readTime(revoked)
@@ -99,6 +99,6 @@ func (t *Tx) RevokedBy(tenant imprint.Tenant, a imprint.AuthorityID, after time.
 // PutIssuance implements imprint.IssuanceWriter.
 func (t *Tx) PutIssuance(i imprint.Issuance) error {
 	_, err := t.exec(putIssuance, i.ID, t.in(i.Tenant), string(i.Authority), i.Profile, i.Serial, i.Subject, i.TBSHash, i.KeyHash, i.RequestedBy,
-		i.RequestToken, millis(i.At), millis(i.NotBefore), millis(i.NotAfter), string(i.CertificateID), blob(i.Certificate), millis(i.RevokedAt), string(i.Reason))
+		i.RequestToken, string(i.Renews), millis(i.At), millis(i.NotBefore), millis(i.NotAfter), string(i.CertificateID), blob(i.Certificate), millis(i.RevokedAt), string(i.Reason))
 	return err
 }
