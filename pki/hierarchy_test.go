@@ -212,7 +212,7 @@ func TestNobodySignsWhatTheProfileForbids(t *testing.T) {
 		"a root below a CA":            {line, builtin(t, "root"), pki.Request{PublicKey: key, RawSubject: good}, imprint.CodeCertificateValidation, "CA's own"},
 		"a name that isn't permitted":  {constrained, builtin(t, "server"), pki.Request{PublicKey: key, NotAfter: start.Add(time.Hour), Names: pki.AltNames{DNS: []string{"a.site8.example.com"}}}, imprint.CodeCertificateValidation, "don't permit"},
 		"an address that is excluded":  {constrained, builtin(t, "server"), pki.Request{PublicKey: key, NotAfter: start.Add(time.Hour), Names: pki.AltNames{IPs: []net.IP{net.IPv4(10, 1, 2, 3)}}}, imprint.CodeCertificateValidation, "exclude"},
-		"a lower-case country (ZLint)": {line, profile(t, pki.ProfileConfig{Name: "any", Kind: pki.KindOperational, Lifetime: time.Hour}), pki.Request{PublicKey: key, RawSubject: named(t, "C=de", "CN=x")}, imprint.CodeCertificateValidation, "e_subject_country"},
+		"a lower-case country (ZLint)": {line, profile(t, pki.ProfileConfig{Name: "any", Kind: pki.KindOperational, Lifetime: time.Hour}), pki.Request{PublicKey: key, RawSubject: named(t, "C=de", "CN=x")}, imprint.CodeCertificateValidation, "e_subj_country"},
 		"no subject":                   {line, profile(t, pki.ProfileConfig{Name: "any", Kind: pki.KindOperational, Lifetime: time.Hour}), pki.Request{PublicKey: key}, imprint.CodeCertificateValidation, "no subject"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -237,7 +237,6 @@ func TestARequestWithoutASerialSaysSo(t *testing.T) {
 	}
 }
 
-
 // What was read for one request holds for the next ones, until it is changed.
 func TestWhatBindsAClaimHoldsForItsNextRequest(t *testing.T) {
 	t.Parallel()
