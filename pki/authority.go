@@ -148,6 +148,15 @@ type Issued struct {
 	Certificate *x509.Certificate
 }
 
+// ParseIssued reads a certificate of the record.
+func ParseIssued(der []byte) (*Issued, error) {
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, fmt.Errorf("couldn't read an issued certificate: %w", err)
+	}
+	return &Issued{ID: CertificateID(cert.Raw), PEM: EncodeCertificatePEM(cert.Raw), Certificate: cert}, nil
+}
+
 // Prepare builds the certificate for a request, with a throwaway key's signature in
 // the place of its own, lints it and records the intent. The tenant stands in the record.
 //

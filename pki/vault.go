@@ -235,6 +235,9 @@ const (
 	KeyEd25519 KeyKind = "ed25519"
 )
 
+// NewKey makes a key in memory. Errors: CodeInvalidRequest for kinds that CAs have not.
+func NewKey(kind KeyKind) (crypto.Signer, error) { return newKey(kind) }
+
 func newKey(kind KeyKind) (crypto.Signer, error) {
 	var key crypto.Signer
 	var err error
