@@ -171,6 +171,9 @@ func (a *Authority) Prepare(ctx context.Context, tenant imprint.Tenant, profile 
 	if profile == nil || tenant == (imprint.Tenant{}) {
 		return nil, errors.New("couldn't prepare a certificate: tenant and profile must be given")
 	}
+	if request.Algorithm != 0 && request.Algorithm != a.algorithm {
+		return nil, imprint.Errorf(imprint.CodeInvalidRequest, "the authority signs by %s, not by %s", a.algorithm, request.Algorithm)
+	}
 	now := a.clock()
 	draft, err := a.draft(now, profile, request)
 	if err != nil {

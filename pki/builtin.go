@@ -1,6 +1,7 @@
 package pki
 
 import (
+	"strconv"
 	"time"
 
 	"github.com/imprint-iot/imprint"
@@ -10,19 +11,40 @@ import (
 // profiles may replace all but device and claim.
 func BuiltinProfiles() []ProfileConfig {
 	const year = 365 * 24 * time.Hour
-	return []ProfileConfig{
+	caKeys := []KeyKind{KeyP256, KeyP384, KeyRSA2048, KeyRSA3072, KeyRSA4096}
+	// The profiles aws-... are AWS Private CA's templates: the request says the subject,
+	// the names and the validity. A CA's key may have several certificates, because that
+	// is how AWS renews one.
+	names := NameRules{DNS: true, IP: true, URI: true, Email: true}
+	template := func(name string, kind ProfileKind) ProfileConfig {
+		return ProfileConfig{Name: name, Kind: kind, Backdate: time.Hour, Unlimited: true}
+	}
+	root, subordinate := template("aws-root-ca", KindRoot), template("aws-subordinate-ca-0", KindIntermediate)
+	root.Keys, root.AllowKeyReuse, root.NoPathLength = caKeys, true, true
+	subordinate.Keys, subordinate.AllowKeyReuse = caKeys, true
+	both, client, server, ocsp := template("aws-end-entity", KindOperational), template("aws-end-entity-client", KindOperational),
+		template("aws-end-entity-server", KindServer), template("aws-ocsp-signing", KindOCSP)
+	both.ExtraKeyUsages = []string{usageServer.String()}
+	both.Names, client.Names, server.Names = names, names, names
+	all := []ProfileConfig{
 		{Name: "device"},
 		{Name: "operational", Kind: KindOperational, Lifetime: 2 * year, ShortenToCA: true, Names: NameRules{DNS: true, URI: true}},
 		{Name: "idevid", Kind: KindIDevID, Backdate: time.Hour},
 		{Name: "server", Kind: KindServer, Lifetime: 396 * 24 * time.Hour},
 		{Name: "claim-certificate", Kind: KindClaim, Lifetime: year, ShortenToCA: true},
 		{Name: "intermediate", Kind: KindIntermediate, Lifetime: 25 * year, ShortenToCA: true, ClientsOnly: true,
-			Keys: []KeyKind{KeyP256, KeyP384, KeyRSA2048, KeyRSA3072, KeyRSA4096}},
+			Keys: caKeys},
 		{Name: "policy-ca", Kind: KindIntermediate, Lifetime: 25 * year, ShortenToCA: true, PathLength: 1,
-			Keys: []KeyKind{KeyP256, KeyP384, KeyRSA2048, KeyRSA3072, KeyRSA4096}},
-		{Name: "root", Kind: KindRoot, Lifetime: 30 * year, PathLength: 2, Keys: []KeyKind{KeyP256, KeyP384, KeyRSA2048, KeyRSA3072, KeyRSA4096}},
+			Keys: caKeys},
+		{Name: "root", Kind: KindRoot, Lifetime: 30 * year, PathLength: 2, Keys: caKeys},
 		{Name: "ocsp", Kind: KindOCSP, Lifetime: 14 * 24 * time.Hour, CommonName: "OCSP responder", ShortenToCA: true},
+		root, both, client, server, ocsp,
 	}
+	for n := range 4 {
+		subordinate.Name, subordinate.PathLength = "aws-subordinate-ca-"+strconv.Itoa(n), n
+		all = append(all, subordinate)
+	}
+	return all
 }
 
 // Profiles is a set of profiles by name.

@@ -150,7 +150,12 @@ func (a *Authority) window(now time.Time, profile *Profile, request Request) (no
 		notAfter = asked
 	}
 	if !request.NotBefore.IsZero() {
-		notBefore = request.NotBefore.UTC().Truncate(time.Second)
+		asked := request.NotBefore.UTC().Truncate(time.Second)
+		if asked.Before(notBefore) {
+			return notBefore, notAfter, invalid("the request asks for a certificate from %s, profile %s gives none from before %s",
+				asked.Format(time.RFC3339), profile.name, notBefore.Format(time.RFC3339)).WithHint("Leave the beginning out: it is a little before now.")
+		}
+		notBefore = asked
 	}
 	if profile.kind != KindAWSDevice && notBefore.Before(a.cert.NotBefore) && request.NotBefore.IsZero() {
 		notBefore = a.cert.NotBefore
@@ -158,7 +163,14 @@ func (a *Authority) window(now time.Time, profile *Profile, request Request) (no
 	if profile.shorten && notAfter.After(a.cert.NotAfter) {
 		notAfter = a.cert.NotAfter
 	}
-	return notBefore, notAfter, a.covers(notBefore, notAfter)
+	err = a.covers(notBefore, notAfter)
+	if err != nil && (!request.NotBefore.IsZero() || !request.NotAfter.IsZero()) {
+		// It isn't the server's settings that are wrong.
+		return notBefore, notAfter, invalid("the request asks for a certificate from %s until %s, the CA is valid from %s until %s",
+			notBefore.Format(time.RFC3339), notAfter.Format(time.RFC3339), a.cert.NotBefore.Format(time.RFC3339), a.cert.NotAfter.Format(time.RFC3339)).
+			WithHint("Ask for a validity within the CA's.")
+	}
+	return notBefore, notAfter, err
 }
 
 // covers says whether the CA is valid for as long as a certificate will be.

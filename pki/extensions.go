@@ -118,6 +118,10 @@ func basicConstraints(p *Profile) (pkix.Extension, error) {
 	if !p.kind.isCA() {
 		return e, nil
 	}
+	if p.noPathLength {
+		e.Value = []byte{0x30, 0x03, 0x01, 0x01, 0xff} // cA TRUE alone
+		return e, nil
+	}
 	der, err := asn1.Marshal(struct {
 		CA         bool
 		PathLength int

@@ -133,17 +133,27 @@ func (a *Authority) ID() imprint.AuthorityID { return a.id }
 // of every certificate: linted and recorded before the key signs. The request's public
 // key is the signer's.
 func NewRoot(ctx context.Context, tenant imprint.Tenant, config IssuerConfig, profile *Profile, request Request) (*Issued, error) {
+	a, token, err := PrepareRoot(ctx, tenant, config, profile, request)
+	if err != nil {
+		return nil, err
+	}
+	return a.Sign(ctx, token)
+}
+
+// PrepareRoot is the first step of NewRoot. The authority that it gives signs the token
+// and nothing else: it has no certificate yet.
+func PrepareRoot(ctx context.Context, tenant imprint.Tenant, config IssuerConfig, profile *Profile, request Request) (*Authority, *Token, error) {
 	if profile == nil || profile.kind != KindRoot {
-		return nil, imprint.Errorf(imprint.CodeInvalidRequest, "a root is made by a profile of the kind %s", KindRoot)
+		return nil, nil, imprint.Errorf(imprint.CodeInvalidRequest, "a root is made by a profile of the kind %s", KindRoot)
 	}
 	request.PublicKey = config.Signer.Public()
 	subject, err := profile.subjectOf(request)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	_, keyID, err := encodedKey(request.PublicKey)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	// It stands in for the certificate that is about to be made: what a draft takes
 	// from its issuer.
@@ -156,13 +166,13 @@ func NewRoot(ctx context.Context, tenant imprint.Tenant, config IssuerConfig, pr
 	}
 	a, err := newIssuer(config)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	token, err := a.Prepare(ctx, tenant, profile, request)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return a.Sign(ctx, token)
+	return a, token, nil
 }
 
 // NewSoftSigner makes a signer of a key in memory.

@@ -97,6 +97,8 @@ type ProfileConfig struct {
 	Names   NameRules    `json:"names"`
 	// PathLength is, for CAs, how many CAs may stand below one. Default 0.
 	PathLength int `json:"pathLength"`
+	// NoPathLength is, for roots, that nothing bounds how many CAs may stand below.
+	NoPathLength bool `json:"noPathLength"`
 	// Constraints are, for KindIntermediate, the names that may stand below it.
 	Constraints NameConstraints `json:"constraints"`
 	// ClientsOnly puts extendedKeyUsage clientAuth into an intermediate, which
@@ -128,10 +130,12 @@ type Profile struct {
 	rules        subjectRules
 	names        nameRules
 	pathLength   int
+	noPathLength bool
 	constraints  []byte // DER of the extension; nil: none
 	clientsOnly  bool
 	extraUsages  []objectID
 	subjectLints bool
+	config       ProfileConfig // with what the checks filled in
 }
 
 var profileName = regexp.MustCompile(`^[a-z0-9-]{1,64}$`)
@@ -155,7 +159,7 @@ func NewProfile(config ProfileConfig) (*Profile, error) {
 	p := &Profile{
 		name: config.Name, kind: config.Kind, backdate: config.Backdate, notAfter: config.NotAfter.UTC(), lifetime: config.Lifetime,
 		shorten: config.ShortenToCA, keys: Policy{Ed25519: !config.RefuseEd25519}, kinds: slices.Clone(config.Keys),
-		reuse: config.AllowKeyReuse || config.Kind == KindAWSDevice, pathLength: config.PathLength, clientsOnly: config.ClientsOnly,
+		reuse: config.AllowKeyReuse || config.Kind == KindAWSDevice, pathLength: config.PathLength, noPathLength: config.NoPathLength, clientsOnly: config.ClientsOnly,
 		subjectLints: config.Kind != KindAWSDevice,
 	}
 	for _, check := range []func(*ProfileConfig) error{p.takeKind, p.takeCommonName, p.takeTimes, p.takeKeys, p.takeNames, p.takeCA} {
@@ -164,8 +168,22 @@ func NewProfile(config ProfileConfig) (*Profile, error) {
 			return nil, err
 		}
 	}
+	config.Backdate, config.NotAfter = p.backdate, p.notAfter
+	config.AllowKeyReuse = p.reuse
+	config.Names.DNS, config.Names.IP, config.Names.Required = p.names.dns, p.names.ip, p.names.required
+	if p.kind == KindAWSDevice && config.CommonName == "" {
+		config.CommonName = DefaultCommonName
+	}
+	if p.kind == KindIDevID && !slices.Contains(config.Subject.Required, "SERIALNUMBER") {
+		config.Subject.Required = append(slices.Clone(config.Subject.Required), "SERIALNUMBER")
+	}
+	p.config = config
 	return p, nil
 }
+
+// Config gives the rules, with the defaults that hold where the given config said
+// nothing. It must not be changed.
+func (p *Profile) Config() ProfileConfig { return p.config }
 
 func (p *Profile) takeKind(config *ProfileConfig) error {
 	switch config.Kind {
@@ -260,13 +278,16 @@ func (p *Profile) takeNames(config *ProfileConfig) error {
 
 func (p *Profile) takeCA(config *ProfileConfig) error {
 	if !config.Kind.isCA() {
-		if config.PathLength != 0 || !config.Constraints.empty() || config.ClientsOnly {
+		if config.PathLength != 0 || config.NoPathLength || !config.Constraints.empty() || config.ClientsOnly {
 			return config.wrong("pathLength, constraints and clientsOnly are for CAs alone")
 		}
 		return nil
 	}
 	if config.PathLength < 0 || config.PathLength > 8 {
 		return config.wrong("pathLength %d isn't between 0 and 8", config.PathLength)
+	}
+	if config.NoPathLength && (config.Kind != KindRoot || config.PathLength != 0) {
+		return config.wrong("noPathLength is for roots, in the place of pathLength")
 	}
 	if config.Kind == KindRoot && (!config.Constraints.empty() || config.ClientsOnly) {
 		return config.wrong("verifiers don't look at constraints and usages of a root").WithHint("Put them into the intermediates.")
@@ -330,9 +351,13 @@ type Request struct {
 	// NotBefore and NotAfter, when set, are asked for in place of the profile's: within
 	// the profile's.
 	NotBefore, NotAfter time.Time
+	// Algorithm is that of the signature; zero: the authority's own.
+	Algorithm x509.SignatureAlgorithm
 	// By and Token stand in the record: who asked, and what makes repeated requests
 	// one.
 	By, Token string
+	// TokenFor is how long the Token makes repeated requests one; zero: for ever.
+	TokenFor time.Duration
 	// Renews is a certificate that may have the same key, because this one takes its
 	// place.
 	Renews imprint.CertificateID
