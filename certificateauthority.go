@@ -94,8 +94,6 @@ type CertificateAuthority struct {
 	// RevokedAt is when its own certificate was revoked; zero: it wasn't.
 	RevokedAt        time.Time
 	RevocationReason RevocationReason
-	// CRLNumber is that of the CRL that was signed last.
-	CRLNumber int64
 }
 
 // ARN names it.
@@ -160,6 +158,20 @@ func NotFoundAuthority(id AuthorityID) *Error {
 		WithHint("imprint ca list shows those that do.")
 }
 
+// RevocationList is a CRL of an authority, as it is served.
+type RevocationList struct {
+	Tenant    Tenant
+	Authority AuthorityID
+	Shard     int
+	// Number is that of the list in DER, or where there is none yet of the last one; it
+	// only grows.
+	Number                 int64
+	DER                    []byte
+	ThisUpdate, NextUpdate time.Time
+	// DueAt is when it is to be signed anew.
+	DueAt time.Time
+}
+
 // ChangeAuthority is the kind of a Change of a certificate authority; its key is the id.
 const ChangeAuthority ChangeKind = "authority"
 
@@ -171,6 +183,11 @@ type AuthorityReader interface {
 	// AuthorityOf gives the one with a certificate.
 	AuthorityOf(Tenant, CertificateID) (CertificateAuthority, error)
 	Authorities(Tenant, Page) ([]CertificateAuthority, string, error) // by id
+	// RevocationList gives a CRL. Errors: CodeNotFound.
+	RevocationList(t Tenant, a AuthorityID, shard int) (RevocationList, error)
+	// DueRevocationLists lists those, of all tenants, that are to be signed by a time,
+	// the earliest first, at most limit, without their DER.
+	DueRevocationLists(by time.Time, limit int) ([]RevocationList, error)
 	// AuthorityTenants lists the tenants that have any, at most 10,000.
 	AuthorityTenants() ([]Tenant, error)
 }
@@ -178,5 +195,9 @@ type AuthorityReader interface {
 // AuthorityWriter writes certificate authorities.
 type AuthorityWriter interface {
 	PutAuthority(CertificateAuthority) error
+	// DeleteAuthority deletes its CRLs, too.
 	DeleteAuthority(Tenant, AuthorityID) error
+	PutRevocationList(RevocationList) error
+	// DeleteRevocationLists deletes an authority's from a shard's number on.
+	DeleteRevocationLists(t Tenant, a AuthorityID, from int) error
 }

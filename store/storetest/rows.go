@@ -234,12 +234,24 @@ func otherRows() []row {
 				Parent: authorityID(2), Profiles: []string{"device", "server"}, SigningEnds: instant.Add(time.Minute),
 				Revocation: imprint.RevocationConfiguration{CRL: true, CRLDays: 7, CRLShards: 64, CRLHost: "crl.example.com", OCSP: true, OCSPHost: "ocsp.example.com"},
 				ShortLived: true, Tags: map[string]string{"k": unusual}, IdempotencyToken: unusual, CreatedAt: instant, ChangedAt: instant.Add(1e6),
-				RestorableUntil: instant.Add(2e6), RevokedAt: instant.Add(3e6), RevocationReason: imprint.ReasonSuperseded, CRLNumber: 1 << 40}
+				RestorableUntil: instant.Add(2e6), RevokedAt: instant.Add(3e6), RevocationReason: imprint.ReasonSuperseded}
 		},
 		bare:   func(t imprint.Tenant) any { return imprint.CertificateAuthority{Tenant: t, ID: authorityID(1)} },
 		put:    func(tx imprint.Tx, v any) error { return tx.PutAuthority(v.(imprint.CertificateAuthority)) },
 		get:    func(tx imprint.ReadTx, t imprint.Tenant) (any, error) { return tx.Authority(t, authorityID(1)) },
 		remove: func(tx imprint.Tx, t imprint.Tenant) error { return tx.DeleteAuthority(t, authorityID(1)) },
+	}, {
+		name: "revocation list",
+		full: func(t imprint.Tenant) any {
+			return imprint.RevocationList{Tenant: t, Authority: authorityID(1), Shard: 7, Number: 1 << 40, DER: []byte("0\x00"), ThisUpdate: instant,
+				NextUpdate: instant.Add(time.Hour), DueAt: instant.Add(time.Minute)}
+		},
+		bare: func(t imprint.Tenant) any {
+			return imprint.RevocationList{Tenant: t, Authority: authorityID(1), Shard: 7}
+		},
+		put:    func(tx imprint.Tx, v any) error { return tx.PutRevocationList(v.(imprint.RevocationList)) },
+		get:    func(tx imprint.ReadTx, t imprint.Tenant) (any, error) { return tx.RevocationList(t, authorityID(1), 7) },
+		remove: func(tx imprint.Tx, t imprint.Tenant) error { return tx.DeleteRevocationLists(t, authorityID(1), 7) },
 	}, {
 		name: "retained message",
 		full: func(t imprint.Tenant) any {

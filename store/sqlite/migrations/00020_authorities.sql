@@ -32,11 +32,23 @@ CREATE TABLE authorities (
     restorable_until  BIGINT NOT NULL,
     revoked_at        BIGINT NOT NULL,
     revocation_reason TEXT   NOT NULL,
-    crl_number        BIGINT NOT NULL,
     PRIMARY KEY (tenant, id)
 );
 CREATE UNIQUE INDEX authorities_by_name ON authorities (tenant, name) WHERE name <> '' AND status <> 'DELETED';
 CREATE INDEX authorities_by_certificate ON authorities (tenant, certificate_id) WHERE certificate_id <> '';
+
+CREATE TABLE revocation_lists (
+    tenant      TEXT   NOT NULL,
+    authority   TEXT   NOT NULL,
+    shard       BIGINT NOT NULL,
+    number      BIGINT NOT NULL,
+    this_update BIGINT NOT NULL,
+    next_update BIGINT NOT NULL,
+    due_at      BIGINT NOT NULL,
+    der         BLOB   NOT NULL,
+    PRIMARY KEY (tenant, authority, shard)
+);
+CREATE INDEX revocation_lists_due ON revocation_lists (due_at, tenant, authority, shard);
 
 ALTER TABLE issuances ADD COLUMN authority TEXT NOT NULL DEFAULT '';
 ALTER TABLE issuances ADD COLUMN key_hash TEXT NOT NULL DEFAULT '';
@@ -72,4 +84,5 @@ ALTER TABLE issuances DROP COLUMN request_token;
 ALTER TABLE issuances DROP COLUMN requested_by;
 ALTER TABLE issuances DROP COLUMN key_hash;
 ALTER TABLE issuances DROP COLUMN authority;
+DROP TABLE revocation_lists;
 DROP TABLE authorities;
