@@ -49,6 +49,7 @@ import (
 	"github.com/imprint-iot/imprint/broker"
 	"github.com/imprint-iot/imprint/identity"
 	"github.com/imprint-iot/imprint/internal/pause"
+	"github.com/imprint-iot/imprint/internal/stackroom"
 	"github.com/imprint-iot/imprint/policy"
 	"github.com/imprint-iot/imprint/provisioning"
 	"github.com/imprint-iot/imprint/trace"
@@ -279,6 +280,7 @@ func (g *Gateway) Shutdown(ctx context.Context) error {
 // serve takes one socket through its life; one that speaks HTTP goes on to live
 // with the HTTP server.
 func (g *Gateway) serve(ctx context.Context, a *arrival, both bool) {
+	stackroom.Reserve()
 	kept := false
 	defer func() {
 		if !kept {

@@ -72,6 +72,8 @@ type Resolver struct {
 	policies map[resource]*watched
 	groups   map[resource]*watched
 	recent   recent
+	// awaited are the changes that foreseen identities wait for.
+	awaited map[imprint.Change]*awaited
 
 	sets setCache
 }
@@ -96,6 +98,7 @@ func NewResolver(store imprint.Store, changed func(imprint.Tenant, imprint.Certi
 		things:   map[thingKey][]*Identity{},
 		policies: map[resource]*watched{},
 		groups:   map[resource]*watched{},
+		awaited:  map[imprint.Change]*awaited{},
 		sets:     setCache{sets: map[setKey]*policy.Set{}},
 	}
 	for i := range r.shards {
@@ -366,6 +369,9 @@ func (r *Resolver) mark(changes []imprint.Change) {
 			continue
 		}
 		r.recent.add(c)
+		if a := r.awaited[c]; a != nil {
+			a.heard++
+		}
 	}
 }
 

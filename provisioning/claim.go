@@ -11,6 +11,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/internal/stackroom"
 	"github.com/imprint-iot/imprint/pki"
 	"github.com/imprint-iot/imprint/trace"
 )
@@ -177,6 +178,7 @@ const requestTimeout = 30 * time.Second
 
 // Answer does what a request asks for. Everything that it tells is durable.
 func (c *Claims) Answer(ctx context.Context, r ClaimRequest) ClaimAnswer {
+	stackroom.Reserve() // the broker gives each request a goroutine
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	call, found := parseClaimTopic(r.Topic)

@@ -59,6 +59,8 @@ type office struct {
 	failing *fault
 	keys    *pki.KeyPool
 	rec     *trace.Recorder // of the last request
+	// foresight has no cache unless a test gives it one.
+	foresight *foresight
 	// afterGlance, when not nil, runs once, after something was read and before the
 	// claims hear of it.
 	afterGlance func()
@@ -105,7 +107,7 @@ const ownPolicy = `,"policy":{"Type":"AWS::IoT::Policy","Properties":{"PolicyDoc
 
 func newOffice(tb testing.TB, functions imprint.Functions, opts provisioning.ClaimOptions) *office {
 	tb.Helper()
-	o := &office{TB: tb, failing: &fault{left: make(chan struct{}, 100)}}
+	o := &office{TB: tb, failing: &fault{left: make(chan struct{}, 100)}, foresight: &foresight{}}
 	dir := tb.TempDir()
 	o.store = registrytest.Open(tb, filepath.Join(dir, "registry.db"), faulty(sqlite.Faults{BeforeCommit: o.failing.strike}))
 	key, err := seal.LoadOrCreateMasterKey(filepath.Join(dir, "master.key"))
@@ -128,7 +130,7 @@ func newOffice(tb testing.TB, functions imprint.Functions, opts provisioning.Cla
 	if err != nil {
 		tb.Fatal(err)
 	}
-	engine := provisioning.NewEngine(glances{o.store, o}, o.now, provisioning.Options{Logger: quiet()})
+	engine := provisioning.NewEngine(glances{o.store, o}, o.now, provisioning.Options{Identities: o.foresight, Logger: quiet()})
 	tb.Cleanup(engine.Close)
 	opts.Logger = quiet()
 	if opts.CreateRate == 0 {
