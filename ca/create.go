@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"regexp"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -39,7 +40,9 @@ type Spec struct {
 	ShortLived       bool
 	Tags             map[string]string
 	IdempotencyToken string
-	By               string // who asks
+	// TokenFor is how long the token makes repeated requests one; zero: it does not.
+	TokenFor time.Duration
+	By       string // who asks
 }
 
 // MaxAuthorities bounds those of one tenant.
@@ -47,7 +50,8 @@ const MaxAuthorities = 1000
 
 var namePattern = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9 ._-]{0,63}$`)
 
-// Create makes an authority and its key. A root with a profile is ACTIVE after, and so is
+// Create makes an authority and its key. A request with the token of an earlier one, and
+// for the same, gets that one's authority. A root with a profile is ACTIVE after, and so is
 // an intermediate with profile and parent; others wait for their certificate. Errors:
 // CodeInvalidRequest, CodeAlreadyExists for a name, CodeLimitExceeded, those of Issue and
 // of the key's store.
@@ -57,8 +61,19 @@ func (e *Engine) Create(ctx context.Context, tenant imprint.Tenant, spec Spec) (
 	if err != nil {
 		return a, err
 	}
-	err = e.opts.Store.View(ctx, func(tx imprint.ReadTx) error { return e.mayCreate(tx, tenant, &spec) })
-	if err != nil {
+	if spec.IdempotencyToken != "" {
+		defer e.tokens.hold("create\x00" + tenant.String() + "\x00" + spec.IdempotencyToken)()
+	}
+	found := false
+	err = e.opts.Store.View(ctx, func(tx imprint.ReadTx) error {
+		var err error
+		a, found, err = e.created(tx, tenant, &spec)
+		if err != nil || found {
+			return err
+		}
+		return e.mayCreate(tx, tenant, &spec)
+	})
+	if err != nil || found {
 		return a, err
 	}
 	now := e.opts.Clock()
@@ -95,9 +110,40 @@ func (e *Engine) Create(ctx context.Context, tenant imprint.Tenant, spec Spec) (
 	return e.certify(ctx, a, signer, spec)
 }
 
+// created gives the authority that a request with the same token made, while the token
+// holds.
+func (e *Engine) created(tx imprint.ReadTx, tenant imprint.Tenant, spec *Spec) (imprint.CertificateAuthority, bool, error) {
+	if spec.IdempotencyToken == "" || spec.TokenFor <= 0 {
+		return imprint.CertificateAuthority{}, false, nil
+	}
+	all, _, err := tx.Authorities(tenant, imprint.Page{Limit: MaxAuthorities, Ascending: true})
+	if err != nil {
+		return imprint.CertificateAuthority{}, false, err
+	}
+	for _, a := range all {
+		if a.IdempotencyToken != spec.IdempotencyToken || e.opts.Clock().Sub(a.CreatedAt) > spec.TokenFor {
+			continue
+		}
+		kind := kinds[a.KeyAlgorithm]
+		if a.Type != spec.Type || !bytes.Equal(a.Subject, spec.RawSubject) || kind != spec.Kind || spec.Algorithm != "" && a.SigningAlgorithm != spec.Algorithm {
+			return a, false, imprint.Errorf(imprint.CodeInvalidRequest, "the request token was used for another certificate authority, %s", a.ARN()).WithHint("Choose another token.")
+		}
+		return a, true, nil
+	}
+	return imprint.CertificateAuthority{}, false, nil
+}
+
+func checkName(name string) error {
+	if name != "" && !namePattern.MatchString(name) {
+		return imprint.Errorf(imprint.CodeInvalidRequest, "the name %q isn't 1 to 64 letters, digits, spaces, dots, dashes and underscores, beginning with a letter or digit", imprint.Excerpt(name))
+	}
+	return nil
+}
+
 func (e *Engine) check(spec *Spec) error {
-	if spec.Name != "" && !namePattern.MatchString(spec.Name) {
-		return imprint.Errorf(imprint.CodeInvalidRequest, "the name %q isn't 1 to 64 letters, digits, spaces, dots, dashes and underscores, beginning with a letter or digit", imprint.Excerpt(spec.Name))
+	err := checkName(spec.Name)
+	if err != nil {
+		return err
 	}
 	if spec.Type != imprint.AuthorityRoot && spec.Type != imprint.AuthoritySubordinate {
 		return imprint.Errorf(imprint.CodeInvalidRequest, "the type %q isn't %s or %s", imprint.Excerpt(string(spec.Type)), imprint.AuthorityRoot, imprint.AuthoritySubordinate)
@@ -107,6 +153,9 @@ func (e *Engine) check(spec *Spec) error {
 	}
 	if spec.Algorithm != "" && algorithms[spec.Algorithm] == 0 {
 		return imprint.Errorf(imprint.CodeInvalidRequest, "signing algorithm %q isn't known", imprint.Excerpt(spec.Algorithm))
+	}
+	if spec.Algorithm != "" && strings.HasSuffix(spec.Algorithm, "RSA") != strings.HasPrefix(string(spec.Kind), "rsa") {
+		return imprint.Errorf(imprint.CodeInvalidRequest, "a key of the kind %s can't sign by %s", spec.Kind, spec.Algorithm)
 	}
 	if spec.Type == imprint.AuthorityRoot && spec.Parent != "" {
 		return imprint.Errorf(imprint.CodeInvalidRequest, "a root has no parent")
@@ -120,7 +169,10 @@ func (e *Engine) check(spec *Spec) error {
 			return err
 		}
 	}
-	r := spec.Revocation
+	return checkRevocation(spec.Revocation)
+}
+
+func checkRevocation(r imprint.RevocationConfiguration) error {
 	if r.CRLDays < 0 || r.CRLDays > 5000 || r.CRLShards < 0 || r.CRLShards > 4096 {
 		return imprint.Errorf(imprint.CodeInvalidRequest, "a CRL is valid for 1 to 5000 days, and there are at most 4096 of one authority")
 	}
@@ -128,14 +180,9 @@ func (e *Engine) check(spec *Spec) error {
 }
 
 func (e *Engine) mayCreate(tx imprint.ReadTx, tenant imprint.Tenant, spec *Spec) error {
-	if spec.Name != "" {
-		_, err := tx.AuthorityNamed(tenant, spec.Name)
-		if err == nil {
-			return imprint.Errorf(imprint.CodeAlreadyExists, "a certificate authority is called %q already", spec.Name).WithHint("Choose another name, or delete that one.")
-		}
-		if imprint.CodeOf(err) != imprint.CodeNotFound {
-			return err
-		}
+	err := e.freeName(tx, tenant, spec.Name)
+	if err != nil {
+		return err
 	}
 	all, next, err := tx.Authorities(tenant, imprint.Page{Limit: MaxAuthorities, Ascending: true})
 	if err != nil {
@@ -214,22 +261,58 @@ func (e *Engine) install(ctx context.Context, tenant imprint.Tenant, id imprint.
 			return err
 		}
 		a = found
-		a.Certificate, a.Chain = certificate, chain
+		// As we write them: a file may lack the last line feed.
+		a.Certificate, a.Chain = pki.EncodeCertificatePEM(cert.Raw), ""
+		for _, one := range above {
+			a.Chain += pki.EncodeCertificatePEM(one.Raw)
+		}
 		a.CertificateID, a.Serial, a.SubjectKeyID = pki.CertificateID(cert.Raw), pki.SerialHex(cert.SerialNumber), hex.EncodeToString(cert.SubjectKeyId)
 		a.NotBefore, a.NotAfter = cert.NotBefore, cert.NotAfter
-		a.Status, a.ChangedAt = imprint.AuthorityActive, e.opts.Clock()
-		if a.Parent == "" && len(above) > 0 {
-			parent, err := tx.AuthorityOf(tenant, pki.CertificateID(above[0].Raw))
-			switch {
-			case err == nil:
-				a.Parent = parent.ID
-			case imprint.CodeOf(err) != imprint.CodeNotFound:
-				return err
-			}
+		if a.Status != imprint.AuthorityDisabled {
+			a.Status = imprint.AuthorityActive
+		}
+		a.ChangedAt = e.opts.Clock()
+		a.Parent, err = signerOf(tx, &a, cert)
+		if err != nil {
+			return err
 		}
 		return tx.PutAuthority(a)
 	})
 	return a, err
+}
+
+// signerOf gives the authority of the tenant that signed a certificate, whichever of its own
+// certificates is in the chain; none: it is elsewhere. What that one has revoked isn't
+// taken.
+func signerOf(tx imprint.ReadTx, a *imprint.CertificateAuthority, cert *x509.Certificate) (imprint.AuthorityID, error) {
+	all, _, err := tx.Authorities(a.Tenant, imprint.Page{Limit: MaxAuthorities, Ascending: true})
+	if err != nil {
+		return "", err
+	}
+	for _, other := range all {
+		if other.Certificate == "" && other.ID != a.ID || !bytes.Equal(other.Subject, cert.RawIssuer) {
+			continue
+		}
+		issued, err := tx.IssuanceOf(a.Tenant, other.ID, pki.SerialHex(cert.SerialNumber))
+		switch {
+		case err == nil && !issued.RevokedAt.IsZero() && issued.CertificateID == pki.CertificateID(cert.Raw):
+			return "", imprint.Errorf(imprint.CodeCertificateValidation, "the certificate was revoked at %s", issued.RevokedAt.Format(time.RFC3339)).
+				WithHint("Let the request be signed again.")
+		case err != nil && imprint.CodeOf(err) != imprint.CodeNotFound:
+			return "", err
+		}
+		if other.ID == a.ID {
+			continue
+		}
+		signer, err := pki.ParseCertificatePEM(other.Certificate)
+		if err != nil {
+			return "", fmt.Errorf("couldn't read the certificate of authority %s: %w", called(&other), err)
+		}
+		if cert.CheckSignatureFrom(signer) == nil {
+			return other.ID, nil
+		}
+	}
+	return "", nil
 }
 
 // fits says whether a certificate may be an authority's.

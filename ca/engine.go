@@ -44,11 +44,18 @@ type Engine struct {
 
 	mu   sync.Mutex
 	open map[place]*opened
+	// changes counts the commits that changed authorities: what was read before one isn't
+	// kept as open after it.
+	changes uint64
+
+	tokens locks
 }
 
 type place struct {
 	tenant imprint.Tenant
 	id     imprint.AuthorityID
+	// algorithm is that of the signatures; zero: the authority's own.
+	algorithm x509.SignatureAlgorithm
 }
 
 // opened is an authority whose key is open, with the row that it was opened for.
@@ -88,6 +95,7 @@ func (e *Engine) changed(changes []imprint.Change) {
 			continue
 		}
 		e.mu.Lock()
+		e.changes++
 		// One change may bear on all below it: what is open is looked up anew.
 		for at := range e.open {
 			if at.tenant == c.Tenant {
@@ -102,11 +110,25 @@ func (e *Engine) changed(changes []imprint.Change) {
 func (e *Engine) Authority(ctx context.Context, tenant imprint.Tenant, id imprint.AuthorityID) (imprint.CertificateAuthority, error) {
 	var a imprint.CertificateAuthority
 	err := e.opts.Store.View(ctx, func(tx imprint.ReadTx) error {
-		found, err := tx.Authority(tenant, id)
+		found, err := e.authority(tx, tenant, id)
 		a = found
 		return err
 	})
 	return a, err
+}
+
+// authority gives one that can be seen: a deleted one whose time is over is gone, also
+// before it is taken away.
+func (e *Engine) authority(tx imprint.ReadTx, tenant imprint.Tenant, id imprint.AuthorityID) (imprint.CertificateAuthority, error) {
+	a, err := tx.Authority(tenant, id)
+	if err == nil && e.gone(&a) {
+		return imprint.CertificateAuthority{}, imprint.NotFoundAuthority(id)
+	}
+	return a, err
+}
+
+func (e *Engine) gone(a *imprint.CertificateAuthority) bool {
+	return a.Status == imprint.AuthorityDeleted && !a.RestorableUntil.After(e.opts.Clock())
 }
 
 // Find gives one by its id, its ARN or its name.
@@ -114,20 +136,20 @@ func (e *Engine) Find(ctx context.Context, tenant imprint.Tenant, text string) (
 	var a imprint.CertificateAuthority
 	err := e.opts.Store.View(ctx, func(tx imprint.ReadTx) error {
 		var err error
-		a, err = find(tx, tenant, text)
+		a, err = e.find(tx, tenant, text)
 		return err
 	})
 	return a, err
 }
 
-func find(tx imprint.ReadTx, tenant imprint.Tenant, text string) (imprint.CertificateAuthority, error) {
+func (e *Engine) find(tx imprint.ReadTx, tenant imprint.Tenant, text string) (imprint.CertificateAuthority, error) {
 	prefix := tenant.AuthorityARN("")
 	if len(text) > len(prefix) && text[:len(prefix)] == prefix {
 		text = text[len(prefix):]
 	}
 	id, err := imprint.ParseAuthorityID(text)
 	if err == nil {
-		return tx.Authority(tenant, id)
+		return e.authority(tx, tenant, id)
 	}
 	return tx.AuthorityNamed(tenant, text)
 }
@@ -178,11 +200,12 @@ func called(a *imprint.CertificateAuthority) string {
 	return string(a.ID)
 }
 
-// signing gives an authority that may sign now, with its key.
-func (e *Engine) signing(ctx context.Context, tenant imprint.Tenant, id imprint.AuthorityID) (*opened, error) {
-	at := place{tenant, id}
+// signing gives an authority that may sign now, with its key. The algorithm is that of
+// its signatures; zero: its own.
+func (e *Engine) signing(ctx context.Context, tenant imprint.Tenant, id imprint.AuthorityID, algorithm x509.SignatureAlgorithm) (*opened, error) {
+	at := place{tenant, id, algorithm}
 	e.mu.Lock()
-	found := e.open[at]
+	found, seen := e.open[at], e.changes
 	e.mu.Unlock()
 	if found != nil {
 		return found, state(&found.row, e.opts.Clock())
@@ -211,8 +234,11 @@ func (e *Engine) signing(ctx context.Context, tenant imprint.Tenant, id imprint.
 	if err != nil {
 		return nil, err
 	}
+	if algorithm == 0 {
+		algorithm = algorithms[row.SigningAlgorithm]
+	}
 	authority, err := pki.NewAuthority(pki.IssuerConfig{
-		ID: id, Certificate: cert, Signer: signer, Algorithm: algorithms[row.SigningAlgorithm], Journal: e.opts.Journal, Clock: e.opts.Clock,
+		ID: id, Certificate: cert, Signer: signer, Algorithm: algorithm, Journal: e.opts.Journal, Clock: e.opts.Clock,
 		Points: e.points(&row), Known: e.opts.Known, SigningEnds: row.SigningEnds,
 	})
 	if err != nil {
@@ -224,7 +250,9 @@ func (e *Engine) signing(ctx context.Context, tenant imprint.Tenant, id imprint.
 	if len(e.open) >= maxOpen {
 		clear(e.open)
 	}
-	e.open[at] = found
+	if e.changes == seen {
+		e.open[at] = found
+	}
 	return found, nil
 }
 
@@ -283,6 +311,12 @@ func (e *Engine) points(a *imprint.CertificateAuthority) pki.Points {
 var algorithms = map[string]x509.SignatureAlgorithm{
 	"SHA256WITHECDSA": x509.ECDSAWithSHA256, "SHA384WITHECDSA": x509.ECDSAWithSHA384, "SHA512WITHECDSA": x509.ECDSAWithSHA512,
 	"SHA256WITHRSA": x509.SHA256WithRSA, "SHA384WITHRSA": x509.SHA384WithRSA, "SHA512WITHRSA": x509.SHA512WithRSA,
+}
+
+// AlgorithmOf gives the signature algorithm of AWS Private CA's name.
+func AlgorithmOf(name string) (x509.SignatureAlgorithm, bool) {
+	algorithm, known := algorithms[name]
+	return algorithm, known
 }
 
 func algorithmName(algorithm x509.SignatureAlgorithm) string {

@@ -1,6 +1,7 @@
 package ca
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"slices"
@@ -22,7 +23,7 @@ type Issued struct {
 }
 
 // Issue makes a certificate by a profile. A request with the Token of an earlier one of
-// this authority gets that one's certificate. Errors: CodeAuthorityState, CodeNotFound,
+// this authority gets that one's certificate, for the time of TokenFor. Errors: CodeAuthorityState, CodeNotFound,
 // CodeKeyReused, CodeAccessDenied for a profile that isn't the authority's, those of
 // pki.Authority.Prepare and Sign.
 func (e *Engine) Issue(ctx context.Context, tenant imprint.Tenant, id imprint.AuthorityID, profile string, request pki.Request) (Issued, error) {
@@ -31,6 +32,8 @@ func (e *Engine) Issue(ctx context.Context, tenant imprint.Tenant, id imprint.Au
 		return Issued{}, err
 	}
 	if request.Token != "" {
+		// Two that come at once are one, too.
+		defer e.tokens.hold("issue\x00" + tenant.String() + "\x00" + string(id) + "\x00" + request.Token)()
 		again, found, err := e.requested(ctx, tenant, id, request)
 		if err != nil || found {
 			return again, err
@@ -41,9 +44,13 @@ func (e *Engine) Issue(ctx context.Context, tenant imprint.Tenant, id imprint.Au
 }
 
 func (e *Engine) issue(ctx context.Context, tenant imprint.Tenant, id imprint.AuthorityID, p *pki.Profile, request pki.Request) (*pki.Issued, string, error) {
-	by, err := e.signing(ctx, tenant, id)
+	by, err := e.signing(ctx, tenant, id, request.Algorithm)
 	if err != nil {
 		return nil, "", err
+	}
+	if p.Kind() == pki.KindRoot {
+		return nil, "", imprint.Errorf(imprint.CodeInvalidRequest, "profile %s is for what a root signs for itself", p.Name()).
+			WithHint("Use a profile of the kind %s for a CA below %s.", pki.KindIntermediate, called(&by.row))
 	}
 	if len(by.row.Profiles) > 0 && !slices.Contains(by.row.Profiles, p.Name()) {
 		return nil, "", imprint.Errorf(imprint.CodeAccessDenied, "certificate authority %s doesn't sign by profile %s", called(&by.row), p.Name()).
@@ -75,6 +82,9 @@ func (e *Engine) issue(ctx context.Context, tenant imprint.Tenant, id imprint.Au
 			if err != nil {
 				return err
 			}
+			if row.CertificateID != by.row.CertificateID || !slices.Equal(row.Profiles, by.row.Profiles) || !row.SigningEnds.Equal(by.row.SigningEnds) {
+				return imprint.Errorf(imprint.CodeConflictingUpdate, "certificate authority %s was changed while it signed", called(&row)).WithHint("Ask again.")
+			}
 			err = e.unbroken(tx, &row)
 			if err != nil {
 				return err
@@ -101,7 +111,8 @@ func (e *Engine) requested(ctx context.Context, tenant imprint.Tenant, id imprin
 		before, err = tx.IssuanceRequested(tenant, id, request.Token)
 		return err
 	})
-	if imprint.CodeOf(err) == imprint.CodeNotFound || err == nil && before.CertificateID == "" {
+	late := request.TokenFor > 0 && e.opts.Clock().Sub(before.At) > request.TokenFor
+	if imprint.CodeOf(err) == imprint.CodeNotFound || err == nil && (before.CertificateID == "" || late) {
 		return Issued{}, false, nil
 	}
 	if err != nil {
@@ -123,7 +134,7 @@ func (e *Engine) Certificate(ctx context.Context, tenant imprint.Tenant, id impr
 	var found imprint.Issuance
 	var chain string
 	err := e.opts.Store.View(ctx, func(tx imprint.ReadTx) error {
-		row, err := tx.Authority(tenant, id)
+		row, err := e.authority(tx, tenant, id)
 		if err != nil {
 			return err
 		}
@@ -131,6 +142,15 @@ func (e *Engine) Certificate(ctx context.Context, tenant imprint.Tenant, id impr
 		found, err = tx.IssuanceOf(tenant, id, NormalSerial(serial))
 		return err
 	})
+	if err == nil && found.CertificateID != "" {
+		issued, parseErr := pki.ParseIssued(found.Certificate)
+		if parseErr != nil {
+			return found, "", parseErr
+		}
+		if bytes.Equal(issued.Certificate.RawIssuer, issued.Certificate.RawSubject) {
+			chain = "" // a root's own: nothing stands above it
+		}
+	}
 	if err == nil && found.CertificateID == "" {
 		err = imprint.Errorf(imprint.CodeNotFound, "serial number %s was never given to a certificate", found.Serial)
 	}
