@@ -9,6 +9,7 @@ import (
 	"crypto/x509/pkix"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/big"
 	"path/filepath"
 	"strings"
@@ -69,7 +70,8 @@ func (o *office) open(sealer imprint.Sealer) {
 	if err != nil {
 		o.t.Fatal(err)
 	}
-	o.Engine = ca.New(ca.Options{Store: o.store, Sealer: sealer, Journal: issuelog.New(o.store), Clock: o.clock, Profiles: profiles, BaseURL: "http://pki.example.com"})
+	o.Engine = ca.New(ca.Options{Store: o.store, Sealer: sealer, Journal: issuelog.New(o.store), Clock: o.clock, Profiles: profiles, BaseURL: "http://pki.example.com",
+		Logger: slog.New(slog.DiscardHandler)})
 	o.t.Cleanup(o.Close)
 }
 

@@ -102,7 +102,7 @@ func (e *Engine) Create(ctx context.Context, tenant imprint.Tenant, spec Spec) (
 		if err != nil {
 			return err
 		}
-		return tx.PutAuthority(a)
+		return e.put(tx, &a)
 	})
 	if err != nil || spec.Profile == "" {
 		return a, err
@@ -276,7 +276,7 @@ func (e *Engine) install(ctx context.Context, tenant imprint.Tenant, id imprint.
 		if err != nil {
 			return err
 		}
-		return tx.PutAuthority(a)
+		return e.put(tx, &a)
 	})
 	return a, err
 }
@@ -435,7 +435,7 @@ func (e *Engine) Adopt(ctx context.Context, tenant imprint.Tenant, spec Spec, ce
 		if imprint.CodeOf(err) != imprint.CodeNotFound {
 			return err
 		}
-		return tx.PutAuthority(a)
+		return e.put(tx, &a)
 	})
 	if err != nil {
 		return a, err

@@ -3,6 +3,7 @@ package ca
 import (
 	"context"
 	"fmt"
+	"math/big"
 	"time"
 
 	"github.com/imprint-iot/imprint"
@@ -51,6 +52,15 @@ func planLists(tx imprint.Tx, a *imprint.CertificateAuthority, now time.Time) er
 	return tx.DeleteRevocationLists(a.Tenant, a.ID, wanted)
 }
 
+// put stores an authority with what its revocation configuration asks for.
+func (e *Engine) put(tx imprint.Tx, a *imprint.CertificateAuthority) error {
+	err := tx.PutAuthority(*a)
+	if err != nil {
+		return err
+	}
+	return planLists(tx, a, e.opts.Clock())
+}
+
 // listDue makes the CRL due that a revoked certificate is on.
 func listDue(tx imprint.Tx, i *imprint.Issuance, now time.Time) error {
 	a, err := tx.Authority(i.Tenant, i.Authority)
@@ -76,9 +86,9 @@ func listDue(tx imprint.Tx, i *imprint.Issuance, now time.Time) error {
 }
 
 func shardOf(a *imprint.CertificateAuthority, serial string) (int, error) {
-	n, err := pki.ParseSerial(serial)
-	if err != nil {
-		return 0, err
+	n, ok := new(big.Int).SetString(serial, 16)
+	if !ok {
+		return 0, imprint.Errorf(imprint.CodeInternal, "the record of issuances has the serial number %q", imprint.Excerpt(serial))
 	}
 	return pki.Points{CRLShards: a.Revocation.CRLShards}.Shard(n), nil
 }
@@ -155,12 +165,17 @@ func (e *Engine) signList(ctx context.Context, l imprint.RevocationList) error {
 	began := e.opts.Clock()
 	// A disabled authority still says what it revoked, and so does a revoked one; an
 	// expired one has no valid certificates to speak of.
-	by, err := e.keyOf(ctx, l.Tenant, l.Authority)
-	if err != nil {
+	row, err := e.Authority(ctx, l.Tenant, l.Authority)
+	gone := imprint.CodeOf(err) == imprint.CodeNotFound
+	if err != nil && !gone {
 		return err
 	}
-	if lists(&by.row) == 0 || Status(&by.row, began) == imprint.AuthorityExpired || by.row.Status == imprint.AuthorityDeleted {
-		return e.opts.Store.Update(ctx, func(tx imprint.Tx) error { return tx.DeleteRevocationLists(l.Tenant, l.Authority, 0) })
+	if gone || lists(&row) <= l.Shard || Status(&row, began) == imprint.AuthorityExpired {
+		return e.opts.Store.Update(ctx, func(tx imprint.Tx) error { return tx.DeleteRevocationLists(l.Tenant, l.Authority, l.Shard) })
+	}
+	by, err := e.openRow(ctx, &row, 0)
+	if err != nil {
+		return err
 	}
 	days := by.row.Revocation.CRLDays
 	if days == 0 {

@@ -49,6 +49,8 @@ type Engine struct {
 	changes uint64
 
 	tokens locks
+
+	responders responders
 }
 
 type place struct {
@@ -83,6 +85,7 @@ func (e *Engine) Close() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	clear(e.open)
+	e.responders.forget()
 }
 
 // Profiles gives the profiles that it issues by.
@@ -226,25 +229,10 @@ func (e *Engine) signing(ctx context.Context, tenant imprint.Tenant, id imprint.
 	if err != nil {
 		return nil, err
 	}
-	cert, err := pki.ParseCertificatePEM(row.Certificate)
-	if err != nil {
-		return nil, fmt.Errorf("couldn't read the certificate of authority %s: %w", called(&row), err)
-	}
-	signer, err := e.openKey(ctx, &row)
+	found, err = e.openRow(ctx, &row, algorithm)
 	if err != nil {
 		return nil, err
 	}
-	if algorithm == 0 {
-		algorithm = algorithms[row.SigningAlgorithm]
-	}
-	authority, err := pki.NewAuthority(pki.IssuerConfig{
-		ID: id, Certificate: cert, Signer: signer, Algorithm: algorithm, Journal: e.opts.Journal, Clock: e.opts.Clock,
-		Points: e.points(&row), Known: e.opts.Known, SigningEnds: row.SigningEnds,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("couldn't use authority %s: %w", called(&row), err)
-	}
-	found = &opened{signing: authority, row: row}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if len(e.open) >= maxOpen {
@@ -254,6 +242,30 @@ func (e *Engine) signing(ctx context.Context, tenant imprint.Tenant, id imprint.
 		e.open[at] = found
 	}
 	return found, nil
+}
+
+// openRow opens an authority's key, whatever its state: what it revoked must be told for as
+// long as its certificate counts.
+func (e *Engine) openRow(ctx context.Context, row *imprint.CertificateAuthority, algorithm x509.SignatureAlgorithm) (*opened, error) {
+	cert, err := pki.ParseCertificatePEM(row.Certificate)
+	if err != nil {
+		return nil, fmt.Errorf("couldn't read the certificate of authority %s: %w", called(row), err)
+	}
+	signer, err := e.openKey(ctx, row)
+	if err != nil {
+		return nil, err
+	}
+	if algorithm == 0 {
+		algorithm = algorithms[row.SigningAlgorithm]
+	}
+	authority, err := pki.NewAuthority(pki.IssuerConfig{
+		ID: row.ID, Certificate: cert, Signer: signer, Algorithm: algorithm, Journal: e.opts.Journal, Clock: e.opts.Clock,
+		Points: e.points(row), Known: e.opts.Known, SigningEnds: row.SigningEnds,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("couldn't use authority %s: %w", called(row), err)
+	}
+	return &opened{signing: authority, row: *row}, nil
 }
 
 // maxDepth bounds how many authorities stand above one.

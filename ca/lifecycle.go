@@ -247,7 +247,7 @@ func (e *Engine) change(ctx context.Context, tenant imprint.Tenant, id imprint.A
 		}
 		found.ChangedAt = e.opts.Clock()
 		a = found
-		return tx.PutAuthority(found)
+		return e.put(tx, &found)
 	})
 	return a, err
 }

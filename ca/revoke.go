@@ -55,6 +55,10 @@ func revoke(tx imprint.Tx, i imprint.Issuance, reason imprint.RevocationReason, 
 	if err != nil {
 		return i, err
 	}
+	err = listDue(tx, &i, now)
+	if err != nil {
+		return i, err
+	}
 	below, err := tx.AuthorityOf(i.Tenant, i.CertificateID)
 	switch {
 	case err == nil:

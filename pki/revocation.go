@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/crypto/cryptobyte"
 	cryptobyte_asn1 "golang.org/x/crypto/cryptobyte/asn1"
+	"golang.org/x/crypto/ocsp"
 
 	"github.com/imprint-iot/imprint"
 )
@@ -60,6 +61,21 @@ func (a *Authority) SignCRL(ctx context.Context, list CRL) ([]byte, error) {
 	}
 	return der, nil
 }
+
+// SignOCSP signs an OCSP response with the authority's own key (RFC 6960 section
+// 4.2.2.2), for authorities below which no responder's certificate may stand.
+func (a *Authority) SignOCSP(ctx context.Context, answer ocsp.Response) ([]byte, error) {
+	der, err := ocsp.CreateResponse(a.cert, a.cert, answer, boundSigner{ctx, a.signer})
+	if err != nil {
+		return nil, fmt.Errorf("couldn't sign the OCSP response: %w", err)
+	}
+	return der, nil
+}
+
+// Delegates says whether a responder's certificate may stand below the authority: not
+// where its extendedKeyUsage is limited to other usages. Giving the usage OCSPSigning to
+// an intermediate would make that a responder of the CA above it.
+func (a *Authority) Delegates(p *Profile) bool { return a.permitsUsages(p) == nil }
 
 // distributionPoint is a critical extension (RFC 5280 section 5.2.5): the list is about
 // the certificates alone that name this URL.
