@@ -28,6 +28,8 @@ const (
 	CodeInternal              Code = "Internal"
 	CodeUnavailable           Code = "Unavailable"
 	CodeNotOffered            Code = "NotOffered"
+	CodeKeyReused             Code = "KeyReused"
+	CodeAuthorityState        Code = "AuthorityState"
 )
 
 // Codes of the devices' door: what a connection or a first connection can die
@@ -199,6 +201,8 @@ var table = []Description{
 	{CodeLimitExceeded, "LimitExceededException", 410, 0x97, "LimitExceeded", "A quota is used up.", "Remove what isn't needed or raise the limit in the server's configuration."},
 	{CodeInternal, "InternalFailureException", 500, 0x80, "InternalError", "Imprint failed.", "Retry; if it stays, look at the server's log for the request id."},
 	{CodeUnavailable, "ServiceUnavailableException", 503, 0x88, "InternalError", "Imprint can't answer just now.", "Retry with back-off; look at /readyz for the reason."},
+	{CodeKeyReused, "CertificateValidationException", 400, 0, "InvalidCsr", "The request's key has a certificate already.", "Make a new key on the device. The message names the certificate; a profile with allowKeyReuse lets one key have several."},
+	{CodeAuthorityState, "CertificateStateException", 406, 0, "", "The certificate authority can't do this in its state.", "The message names the state; imprint ca list shows all."},
 	{CodeNotOffered, "NotImplementedException", 501, 0, "", "This build of Imprint doesn't offer the operation.", "docs/compatibility.md lists what is offered."},
 
 	{CodeHandshakeFailed, "", 0, 0, "", "The TLS handshake failed in a way that has no code of its own.", "The detail names the TLS alert, or what was wrong; imprint doctor --cert FILE --key FILE tries the device's files step by step."},

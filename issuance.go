@@ -2,25 +2,59 @@ package imprint
 
 import "time"
 
-// Issuance is one act of signing by a CA key that Imprint holds. It is stored
-// as an intent before the key signs, and again with the certificate's id after.
+// Issuance is one act of signing by a CA key that Imprint uses. It is stored
+// as an intent before the key signs, and again with the certificate after.
 // An intent without a certificate means that the server died in between: its
 // serial number is never used for another certificate.
 type Issuance struct {
-	ID            string // sorts by time
-	Tenant        Tenant
-	Profile       string // name of the pki profile
-	Serial        string // lowercase hex
-	Subject       string // RFC 2253 text
-	TBSHash       string // lowercase hex SHA-256 of the bytes to be signed
-	At            time.Time
-	CertificateID CertificateID // empty until signed
+	ID     string // sorts by time
+	Tenant Tenant
+	// Authority is who signs; empty: the built-in device CA.
+	Authority AuthorityID
+	Profile   string // name of the pki profile
+	Serial    string // lowercase hex
+	Subject   string // RFC 2253 text
+	TBSHash   string // lowercase hex SHA-256 of the bytes to be signed
+	// KeyHash is the lowercase hex SHA-256 of the SubjectPublicKeyInfo. It is empty
+	// where the profile lets a key have several certificates.
+	KeyHash string
+	// RequestedBy is who asked, such as a user's ARN or a certificate's id.
+	RequestedBy string
+	// Renews is the certificate whose place it takes, and whose key it may have.
+	Renews CertificateID
+	// RequestToken makes a repeated request one: AWS Private CA's IdempotencyToken.
+	RequestToken        string
+	At                  time.Time
+	NotBefore, NotAfter time.Time
+	CertificateID       CertificateID // empty until signed
+	// Certificate is its DER. The built-in CA's are in the registry instead.
+	Certificate []byte
+	RevokedAt   time.Time // zero: it isn't
+	Reason      RevocationReason
+}
+
+// RevokedSerial is what a CRL says of one certificate.
+type RevokedSerial struct {
+	Serial    string // lowercase hex
+	RevokedAt time.Time
+	Reason    RevocationReason
 }
 
 // IssuanceReader reads the record of signatures.
 type IssuanceReader interface {
 	Issuance(id string) (Issuance, error)
 	Issuances(Tenant, Page) ([]Issuance, string, error) // newest first
+	// IssuancesBy lists those of one authority, newest first.
+	IssuancesBy(Tenant, AuthorityID, Page) ([]Issuance, string, error)
+	// IssuanceOf gives the one of a serial number. The built-in CA's aren't found so.
+	IssuanceOf(t Tenant, a AuthorityID, serial string) (Issuance, error)
+	// IssuancesWithKey lists those of one key, at most 100.
+	IssuancesWithKey(t Tenant, keyHash string) ([]Issuance, error)
+	// IssuanceRequested gives the one with a request token of an authority.
+	IssuanceRequested(t Tenant, a AuthorityID, token string) (Issuance, error)
+	// RevokedBy gives what an authority revoked to yield, by serial number, until
+	// that returns false; certificates that have ended before after are left out.
+	RevokedBy(t Tenant, a AuthorityID, after time.Time, yield func(RevokedSerial) bool) error
 }
 
 // IssuanceWriter writes it.

@@ -88,6 +88,7 @@ type ReadTx interface {
 	SettingsReader
 	TraceReader
 	IssuanceReader
+	AuthorityReader
 	SessionReader
 	FunctionReader
 	TopicRuleReader
@@ -113,6 +114,7 @@ type Tx interface {
 	SettingsWriter
 	TraceWriter
 	IssuanceWriter
+	AuthorityWriter
 	SessionWriter
 	FunctionWriter
 	TopicRuleWriter

@@ -1,8 +1,6 @@
 package audit
 
 import (
-	"crypto/rsa"
-	"crypto/x509"
 	"fmt"
 	"strings"
 	"time"
@@ -109,7 +107,7 @@ func (w *walk) quality(check imprint.AuditCheck, resource imprint.AuditResource,
 	switch {
 	case err != nil:
 		f.code, f.reason = "CERTIFICATE_INVALID_FORMAT", "The certificate can't be read: "+imprint.MessageOf(err)
-	case roca(cert):
+	case pki.ROCA(cert.PublicKey):
 		f.code = "CERTIFICATE_KEY_VULNERABILITY_CVE-2017-15361"
 		f.reason = "The RSA key was made by a library of Infineon's whose private keys can be computed from the public ones (ROCA)."
 	default:
@@ -124,42 +122,6 @@ func (w *walk) quality(check imprint.AuditCheck, resource imprint.AuditResource,
 		}
 	}
 	w.find(check, f)
-}
-
-// rocaPrimes are the primes whose product divides that of the vulnerable generator,
-// whatever the key's length: the moduli are powers of 65537 modulo each of them
-// (Nemec and others, "The Return of Coppersmith's Attack", section 3.1).
-var rocaPrimes = []uint64{3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97, 101, 103, 107, 109, 113, 127, 131, 137, 139, 149, 151, 157, 163, 167}
-
-// rocaResidues has, for each prime, the residues that a vulnerable modulus may have.
-var rocaResidues = func() []map[uint64]bool {
-	all := make([]map[uint64]bool, len(rocaPrimes))
-	for i, p := range rocaPrimes {
-		all[i] = map[uint64]bool{}
-		for r := uint64(1); !all[i][r]; r = r * 65537 % p {
-			all[i][r] = true
-		}
-	}
-	return all
-}()
-
-// roca says whether a key has the fingerprint of CVE-2017-15361. One key in 2^27
-// that isn't vulnerable has it by chance.
-func roca(cert *x509.Certificate) bool {
-	key, isRSA := cert.PublicKey.(*rsa.PublicKey)
-	if !isRSA {
-		return false
-	}
-	for i, p := range rocaPrimes {
-		rest := uint64(0)
-		for _, word := range key.N.Bytes() {
-			rest = (rest<<8 | uint64(word)) % p
-		}
-		if !rocaResidues[i][rest] {
-			return false
-		}
-	}
-	return true
 }
 
 // revokedElsewhere finds certificates that the account revoked in another region.

@@ -29,6 +29,9 @@
 // begin with a slash. A slash at the end matters, except that a path which the model ends with one
 // is found without it too: the AWS SDK for Go leaves it out.
 //
+// With Config.Target the API has the protocol JSON 1.1 instead: POST /, and the header
+// X-Amz-Target names the operation. Errors have a member __type there, too.
+//
 // # Errors
 //
 // Functions return their own errors; Config.Translate turns them into APIError.

@@ -49,6 +49,9 @@ type Config struct {
 	// that no operation of the path has. Empty means that it is
 	// UnknownOperationException, as for other paths.
 	MethodNotAllowed string
+	// Target makes it an API of the protocol JSON 1.1: every request is POST / with the
+	// header X-Amz-Target: Target.Operation. Paths and methods of operations mean nothing.
+	Target string
 	// NewRequestID makes request ids. Nil means random UUIDs.
 	NewRequestID func() string
 	// SourceIP gives a caller's address. Nil means the connection's.
@@ -80,7 +83,8 @@ type Access struct {
 // an http.ServeMux or http.StripPrefix.
 type Mux struct {
 	config     Config
-	router     *router
+	router     *router               // nil with Config.Target
+	targets    map[string]*Operation // by name, with Config.Target
 	operations []Operation
 	routes     map[string]Route
 	large      chan struct{} // see largeBodies
@@ -94,11 +98,15 @@ func NewMux(config Config, operations []Operation, routes []Route) (*Mux, error)
 	}
 	m := &Mux{config: withDefaults(config), operations: slices.Clone(operations), routes: make(map[string]Route),
 		large: make(chan struct{}, largeBodies)}
-	r, err := newRouter(m.operations)
+	var err error
+	if config.Target == "" {
+		m.router, err = newRouter(m.operations)
+	} else {
+		m.targets, err = byName(m.operations)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("couldn't make an API: %w", err)
 	}
-	m.router = r
 	for _, route := range routes {
 		if err := m.add(route); err != nil {
 			return nil, fmt.Errorf("couldn't make an API: %w", err)
@@ -164,7 +172,10 @@ func remoteIP(r *http.Request) string {
 // OperationOf gives the name of the operation that a method and wire path
 // belong to, and whether it is offered. The name is empty when there is none.
 func (m *Mux) OperationOf(method, path string) (name string, offered bool) {
-	op := m.router.find(method, path)
+	var op *Operation
+	if m.router != nil {
+		op = m.router.find(method, path)
+	}
 	if op == nil {
 		return "", false
 	}
@@ -189,7 +200,7 @@ func (m *Mux) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	access.BytesOut = len(body)
 	header := w.Header()
 	header.Set("X-Amzn-RequestId", access.RequestID)
-	header.Set("Content-Type", "application/json")
+	header.Set("Content-Type", m.contentType())
 	if err == nil {
 		maps.Copy(header, answer.Header)
 	}
@@ -206,6 +217,13 @@ func (m *Mux) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // fail sets status and headers of an error and gives its body.
 func (m *Mux) fail(w http.ResponseWriter, err error, access *Access) []byte {
 	api := m.toAPIError(err)
+	if m.targets != nil {
+		api.Extra = maps.Clone(api.Extra)
+		if api.Extra == nil {
+			api.Extra = map[string]string{}
+		}
+		api.Extra["__type"] = api.Code
+	}
 	body, encodeErr := api.body()
 	if encodeErr != nil {
 		body = []byte(`{}`)
@@ -230,7 +248,7 @@ func (m *Mux) answer(r *http.Request, access *Access) (answer Answer, err error)
 			answer, err = Answer{}, &panicError{value, debug.Stack()}
 		}
 	}()
-	op := m.router.find(r.Method, access.Path)
+	op := m.find(r, access.Path)
 	if op == nil {
 		return Answer{}, m.unknown(r.Method, access.Path)
 	}
@@ -262,8 +280,41 @@ func (m *Mux) answer(r *http.Request, access *Access) (answer Answer, err error)
 	return answer, err
 }
 
+// find gives the operation of a request; nil: there is none.
+func (m *Mux) find(r *http.Request, path string) *Operation {
+	if m.targets == nil {
+		return m.router.find(r.Method, path)
+	}
+	service, name, _ := strings.Cut(r.Header.Get("X-Amz-Target"), ".")
+	if r.Method != http.MethodPost || path != "/" || service != m.config.Target {
+		return nil
+	}
+	return m.targets[name]
+}
+
+func (m *Mux) contentType() string {
+	if m.targets != nil {
+		return "application/x-amz-json-1.1"
+	}
+	return "application/json"
+}
+
+func byName(operations []Operation) (map[string]*Operation, error) {
+	all := make(map[string]*Operation, len(operations))
+	for i := range operations {
+		if all[operations[i].Name] != nil {
+			return nil, fmt.Errorf("the operation %s is there twice", operations[i].Name)
+		}
+		all[operations[i].Name] = &operations[i]
+	}
+	return all, nil
+}
+
 // unknown is the refusal of a request that no operation answers.
 func (m *Mux) unknown(method, path string) error {
+	if m.targets != nil {
+		return &APIError{Code: CodeUnknownOperation, Status: http.StatusBadRequest, Message: "No operation has this target."}
+	}
 	if m.config.MethodNotAllowed != "" && m.router.knows(path) {
 		return &APIError{Code: m.config.MethodNotAllowed, Status: http.StatusMethodNotAllowed,
 			Message: "No operation of this path has the method " + strconv.Quote(method) + "."}

@@ -4,10 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
@@ -43,22 +40,43 @@ type AuthorityConfig struct {
 	Key KeyKind
 }
 
-// Authority is the CA for device certificates. It is safe for concurrent use.
+// Signer is a CA key. It is package keys' Signer: a key in a module may take long, or
+// never answer, and the context ends that. It must be safe for concurrent use.
+type Signer interface {
+	Public() crypto.PublicKey
+	Sign(ctx context.Context, digest []byte, opts crypto.SignerOpts) ([]byte, error)
+}
+
+// softSigner is a key in memory.
+type softSigner struct{ crypto.Signer }
+
+func (s softSigner) Sign(_ context.Context, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+	return s.Signer.Sign(rand.Reader, digest, opts)
+}
+
+// Authority is a CA that signs. It is safe for concurrent use.
 type Authority struct {
-	cert *x509.Certificate
+	id     imprint.AuthorityID // empty: the built-in device CA
+	cert   *x509.Certificate
+	points Points
+	known  *KnownKeys
+	// signingEnds is from when on nothing more is signed; zero: with the certificate.
+	signingEnds time.Time
 	// signer is the CA key. Only sign may touch it: that is what makes every
 	// signature one of a linted, recorded certificate.
-	signer    crypto.Signer
+	signer    Signer
 	algorithm x509.SignatureAlgorithm
+	hash      crypto.Hash
 	// filler stands where a draft's signature would. The linter wants one of the
 	// CA's kind and doesn't verify it; nobody could, and the bytes to be signed don't
 	// depend on it. So one for the life of the process is enough, made by a key that
 	// is thrown away. An RSA key for it is of 1024 bits, because all that it must give
 	// is the right kind.
-	filler  filler
-	linter  *linter
-	journal Journal
-	clock   imprint.Clock
+	filler filler
+	// linter leaves out subjectLints, strict doesn't: a profile says which.
+	linter, strict *linter
+	journal        Journal
+	clock          imprint.Clock
 }
 
 const deviceCAName = "device-ca"
@@ -105,32 +123,7 @@ func openAuthority(ctx context.Context, dir string, config AuthorityConfig, file
 }
 
 func newAuthority(p *pair, config AuthorityConfig) (*Authority, error) {
-	a := &Authority{cert: p.cert, signer: p.key, journal: config.Journal, clock: config.Clock}
-	var throwaway crypto.Signer
-	var err error
-	switch p.key.(type) {
-	case *rsa.PrivateKey:
-		a.algorithm = x509.SHA256WithRSA
-		throwaway, err = rsa.GenerateKey(rand.Reader, 1024)
-	case *ecdsa.PrivateKey:
-		a.algorithm = x509.ECDSAWithSHA256
-		throwaway, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	default:
-		return nil, fmt.Errorf("couldn't use a device CA with a %T", p.key)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("couldn't make the throwaway key: %w", err)
-	}
-	a.filler, err = newFiller(throwaway, a.algorithm)
-	if err != nil {
-		return nil, err
-	}
-	refusal := notCA(p.cert)
-	if refusal != nil {
-		return nil, fmt.Errorf("couldn't use the device CA: %w", refusal)
-	}
-	a.linter, err = newLinter()
-	return a, err
+	return NewAuthority(IssuerConfig{Certificate: p.cert, Signer: softSigner{p.key}, Journal: config.Journal, Clock: config.Clock})
 }
 
 // Certificate gives the CA's certificate. It must not be changed.
@@ -155,6 +148,15 @@ type Issued struct {
 	Certificate *x509.Certificate
 }
 
+// ParseIssued reads a certificate of the record.
+func ParseIssued(der []byte) (*Issued, error) {
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, fmt.Errorf("couldn't read an issued certificate: %w", err)
+	}
+	return &Issued{ID: CertificateID(cert.Raw), PEM: EncodeCertificatePEM(cert.Raw), Certificate: cert}, nil
+}
+
 // Prepare builds the certificate for a request, with a throwaway key's signature in
 // the place of its own, lints it and records the intent. The tenant stands in the record.
 //
@@ -169,12 +171,23 @@ func (a *Authority) Prepare(ctx context.Context, tenant imprint.Tenant, profile 
 	if profile == nil || tenant == (imprint.Tenant{}) {
 		return nil, errors.New("couldn't prepare a certificate: tenant and profile must be given")
 	}
+	if request.Algorithm != 0 && request.Algorithm != a.algorithm {
+		return nil, imprint.Errorf(imprint.CodeInvalidRequest, "the authority signs by %s, not by %s", a.algorithm, request.Algorithm)
+	}
 	now := a.clock()
 	draft, err := a.draft(now, profile, request)
 	if err != nil {
 		return nil, err
 	}
-	err = a.linter.check(draft.der)
+	if !a.signingEnds.IsZero() && !now.Before(a.signingEnds) {
+		return nil, imprint.Errorf(imprint.CodeCAExpired, "the CA signs nothing more since %s", a.signingEnds.UTC().Format(time.RFC3339)).
+			WithHint("Sign with its successor: imprint ca list")
+	}
+	linter := a.linter
+	if profile.subjectLints {
+		linter = a.strict
+	}
+	err = linter.check(draft.der)
 	if err != nil {
 		return nil, err
 	}
@@ -184,8 +197,12 @@ func (a *Authority) Prepare(ctx context.Context, tenant imprint.Tenant, profile 
 	}
 	sum := sha256.Sum256(state.tbs)
 	state.issuance = imprint.Issuance{
-		ID: issuanceID(now), Tenant: tenant, Profile: profile.name, Serial: SerialHex(draft.serial),
-		Subject: SubjectText(draft.subject), TBSHash: hex.EncodeToString(sum[:]), At: now,
+		ID: issuanceID(now), Tenant: tenant, Authority: a.id, Profile: profile.name, Serial: SerialHex(draft.serial),
+		Subject: SubjectText(draft.subject), TBSHash: hex.EncodeToString(sum[:]), At: now, NotBefore: draft.notBefore, NotAfter: draft.notAfter,
+		RequestedBy: request.By, RequestToken: request.Token, Renews: request.Renews,
+	}
+	if !profile.reuse {
+		state.issuance.KeyHash = hashOf(draft.spki)
 	}
 	err = a.journal.Record(ctx, state.issuance)
 	if err != nil {
@@ -262,7 +279,13 @@ func (a *Authority) sign(ctx context.Context, token *Token) (*Issued, imprint.Is
 	if hex.EncodeToString(digest[:]) != state.issuance.TBSHash {
 		return nil, none, imprint.Errorf(imprint.CodeInternal, "couldn't sign: the bytes to be signed changed since they were linted")
 	}
-	signature, err := a.signer.Sign(rand.Reader, digest[:], crypto.SHA256)
+	toSign := digest[:]
+	if a.hash != crypto.SHA256 {
+		h := a.hash.New()
+		h.Write(state.tbs)
+		toSign = h.Sum(nil)
+	}
+	signature, err := a.signer.Sign(ctx, toSign, a.hash)
 	if err != nil {
 		return nil, none, fmt.Errorf("couldn't sign with the CA key: %w", err)
 	}
@@ -272,6 +295,9 @@ func (a *Authority) sign(ctx context.Context, token *Token) (*Issued, imprint.Is
 	}
 	record := state.issuance
 	record.CertificateID = CertificateID(cert.Raw)
+	if a.id != "" {
+		record.Certificate = cert.Raw
+	}
 	return &Issued{ID: record.CertificateID, PEM: EncodeCertificatePEM(cert.Raw), Certificate: cert}, record, nil
 }
 

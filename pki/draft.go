@@ -23,19 +23,22 @@ import (
 type draft struct {
 	der                 []byte
 	serial              *big.Int
-	subject, spki       []byte
+	subject             []byte
+	spki, keyID         []byte
 	notBefore, notAfter time.Time
 	extensions          []pkix.Extension
+	// unnamed ones have their names in subjectAltName alone; isCA ones may sign others.
+	unnamed, isCA bool
 }
 
 // draft builds the certificate for a request.
 func (a *Authority) draft(now time.Time, profile *Profile, request Request) (*draft, error) {
-	refusal := profile.keys.checkPublicKey(request.PublicKey)
+	refusal := profile.checkKey(request.PublicKey)
 	if refusal != nil {
 		return nil, refusal
 	}
 	own, ok := a.cert.PublicKey.(interface{ Equal(crypto.PublicKey) bool })
-	if !ok || own.Equal(request.PublicKey) {
+	if !ok || own.Equal(request.PublicKey) != (profile.kind == KindRoot) {
 		return nil, invalid("the request's key is the CA's own").WithHint("Make a key for the device.")
 	}
 	d := &draft{}
@@ -44,8 +47,13 @@ func (a *Authority) draft(now time.Time, profile *Profile, request Request) (*dr
 	if err != nil {
 		return nil, err
 	}
-	d.notBefore, d.notAfter = profile.validity(now)
-	err = a.covers(d.notBefore, d.notAfter)
+	if profile.kind != KindAWSDevice {
+		err = errors.Join(profile.names.check(request.Names, profile.name), a.permits(profile, request))
+		if err != nil {
+			return nil, err
+		}
+	}
+	d.notBefore, d.notAfter, err = a.window(now, profile, request)
 	if err != nil {
 		return nil, err
 	}
@@ -53,15 +61,19 @@ func (a *Authority) draft(now time.Time, profile *Profile, request Request) (*dr
 	if err != nil {
 		return nil, err
 	}
-	spki, keyID, err := encodedKey(request.PublicKey)
+	d.spki, d.keyID, err = encodedKey(request.PublicKey)
 	if err != nil {
 		return nil, err
 	}
-	d.spki = spki
-	d.extensions, err = profileExtensions(a.cert.SubjectKeyId, keyID)
+	refusal = a.known.Refusal(d.spki)
+	if refusal != nil {
+		return nil, refusal
+	}
+	d.extensions, err = a.extensionsFor(profile, d, request)
 	if err != nil {
 		return nil, err
 	}
+	d.unnamed, d.isCA = emptyName(d.subject), profile.kind.isCA()
 	d.der, err = a.encode(d)
 	if err != nil {
 		return nil, invalid("couldn't build the certificate: %w", err)
@@ -125,6 +137,42 @@ func addExtension(b *cryptobyte.Builder, e pkix.Extension) {
 	})
 }
 
+// window gives the validity of a certificate: the profile's, or what the request asks for
+// within that, never beyond the CA's own.
+func (a *Authority) window(now time.Time, profile *Profile, request Request) (notBefore, notAfter time.Time, err error) {
+	notBefore, notAfter = profile.validity(now)
+	if !request.NotAfter.IsZero() {
+		asked := request.NotAfter.UTC().Truncate(time.Second)
+		if asked.After(notAfter) {
+			return notBefore, notAfter, invalid("the request asks for a certificate until %s, profile %s gives none beyond %s",
+				asked.Format(time.RFC3339), profile.name, notAfter.Format(time.RFC3339)).WithHint("Ask for a shorter validity, or use another profile.")
+		}
+		notAfter = asked
+	}
+	if !request.NotBefore.IsZero() {
+		asked := request.NotBefore.UTC().Truncate(time.Second)
+		if asked.Before(notBefore) {
+			return notBefore, notAfter, invalid("the request asks for a certificate from %s, profile %s gives none from before %s",
+				asked.Format(time.RFC3339), profile.name, notBefore.Format(time.RFC3339)).WithHint("Leave the beginning out: it is a little before now.")
+		}
+		notBefore = asked
+	}
+	if profile.kind != KindAWSDevice && notBefore.Before(a.cert.NotBefore) && request.NotBefore.IsZero() {
+		notBefore = a.cert.NotBefore
+	}
+	if profile.shorten && notAfter.After(a.cert.NotAfter) {
+		notAfter = a.cert.NotAfter
+	}
+	err = a.covers(notBefore, notAfter)
+	if err != nil && (!request.NotBefore.IsZero() || !request.NotAfter.IsZero()) {
+		// It isn't the server's settings that are wrong.
+		return notBefore, notAfter, invalid("the request asks for a certificate from %s until %s, the CA is valid from %s until %s",
+			notBefore.Format(time.RFC3339), notAfter.Format(time.RFC3339), a.cert.NotBefore.Format(time.RFC3339), a.cert.NotAfter.Format(time.RFC3339)).
+			WithHint("Ask for a validity within the CA's.")
+	}
+	return notBefore, notAfter, err
+}
+
 // covers says whether the CA is valid for as long as a certificate will be.
 func (a *Authority) covers(notBefore, notAfter time.Time) error {
 	if notBefore.Before(a.cert.NotBefore) || notAfter.After(a.cert.NotAfter) || !notBefore.Before(notAfter) {
@@ -173,11 +221,11 @@ func (a *Authority) inspect(d *draft) (*tokenState, error) {
 		{"serial number", cert.SerialNumber.Cmp(d.serial) == 0 && d.serial.Sign() == 1 && len(d.serial.Bytes()) == 20},
 		{"signature algorithm", cert.SignatureAlgorithm == a.algorithm},
 		{"issuer", bytes.Equal(cert.RawIssuer, a.cert.RawSubject)},
-		{"subject", bytes.Equal(cert.RawSubject, d.subject) && !emptyName(cert.RawSubject)},
+		{"subject", bytes.Equal(cert.RawSubject, d.subject) && (!emptyName(cert.RawSubject) || d.unnamed)},
 		{"validity", cert.NotBefore.Equal(d.notBefore) && cert.NotAfter.Equal(d.notAfter)},
 		{"public key", bytes.Equal(cert.RawSubjectPublicKeyInfo, d.spki)},
 		{"extensions", sameExtensions(cert.Extensions, d.extensions)},
-		{"CA flag", !cert.IsCA},
+		{"CA flag", cert.IsCA == d.isCA},
 	}
 	for _, check := range checks {
 		if !check.ok {

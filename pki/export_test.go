@@ -50,10 +50,10 @@ func OpenAuthorityWith(ctx context.Context, dir string, config AuthorityConfig, 
 }
 
 // ReplaceSigner puts another key in the place of the CA's.
-func (a *Authority) ReplaceSigner(s crypto.Signer) { a.signer = s }
+func (a *Authority) ReplaceSigner(s crypto.Signer) { a.signer = softSigner{s} }
 
 // Signer gives the CA key, for benchmarks of what it can do at most.
-func (a *Authority) Signer() crypto.Signer { return a.signer }
+func (a *Authority) Signer() crypto.Signer { return a.signer.(softSigner).Signer }
 
 // TBS gives the bytes that a token stands for; changing them is tampering.
 func (t *Token) TBS() []byte { return t.state.tbs }

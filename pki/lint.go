@@ -55,10 +55,10 @@ type linter struct {
 }
 
 // newLinter picks the lints once; they keep no state between certificates.
-func newLinter() (*linter, error) {
+func newLinter(without []string) (*linter, error) {
 	registry, err := lint.GlobalRegistry().Filter(lint.FilterOptions{
 		IncludeSources: lint.SourceList{lint.RFC3279, lint.RFC5280, lint.RFC5480, lint.RFC8813, lint.Community},
-		ExcludeNames:   subjectLints,
+		ExcludeNames:   without,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("couldn't choose lints: %w", err)

@@ -36,6 +36,38 @@ func ParseCertificatePEM(text string) (*x509.Certificate, error) {
 	return ParseCertificateDER(der)
 }
 
+// maxChain bounds how many certificates ParseCertificatesPEM reads.
+const maxChain = 16
+
+// ParseCertificatesPEM reads a chain: one certificate after the other, with text or
+// nothing between them. Errors as ParseCertificatePEM, and for more than 16.
+func ParseCertificatesPEM(text string) ([]*x509.Certificate, error) {
+	var all []*x509.Certificate
+	rest := []byte(text)
+	for {
+		var block *pem.Block
+		block, rest = pem.Decode(rest)
+		if block == nil {
+			break
+		}
+		if block.Type != typeCertificate || len(block.Headers) > 0 {
+			return nil, invalid("the chain holds a PEM block %q", imprint.Excerpt(block.Type)).WithHint("Send certificates alone.")
+		}
+		if len(all) == maxChain {
+			return nil, invalid("the chain has more than %d certificates", maxChain)
+		}
+		cert, err := ParseCertificateDER(block.Bytes)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, cert)
+	}
+	if len(all) == 0 {
+		return nil, invalid("the chain holds no certificate").WithHint("Send PEM: -----BEGIN CERTIFICATE----- ...")
+	}
+	return all, nil
+}
+
 // ParseCertificateDER reads one certificate of at most MaxPEM bytes. Errors as
 // ParseCertificatePEM.
 func ParseCertificateDER(der []byte) (*x509.Certificate, error) {

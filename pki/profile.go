@@ -2,9 +2,9 @@ package pki
 
 import (
 	"crypto"
-	"encoding/asn1"
-	"encoding/base64"
+	"crypto/x509"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -23,97 +23,291 @@ const (
 // the last second that a UTCTime can tell (RFC 5280 section 4.1.2.5.1).
 func defaultNotAfter() time.Time { return time.Date(2049, 12, 31, 23, 59, 59, 0, time.UTC) }
 
+// NoExpiry is the end of a certificate without one (RFC 5280 section 4.1.2.5).
+func NoExpiry() time.Time { return time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC) }
+
+// ProfileKind is what the certificates of a profile are for. It decides their
+// extensions, and what the rest of the config may say.
+type ProfileKind string
+
+// The kinds.
+const (
+	// KindAWSDevice has AWS IoT Core's own four extensions and nothing else.
+	KindAWSDevice ProfileKind = "aws-device"
+	// KindOperational is a device's certificate in its owner's fleet: for TLS clients.
+	KindOperational ProfileKind = "operational"
+	// KindIDevID is the maker's certificate for the life of a device, IEEE 802.1AR:
+	// its subject has a serialNumber, it has no extendedKeyUsage, and no end unless
+	// the config says so.
+	KindIDevID ProfileKind = "idevid"
+	// KindServer is for TLS servers.
+	KindServer ProfileKind = "server"
+	// KindClaim is a claim certificate's, short or bound to a batch.
+	KindClaim ProfileKind = "claim"
+	// KindIntermediate is a CA under another one.
+	KindIntermediate ProfileKind = "intermediate"
+	// KindRoot signs itself.
+	KindRoot ProfileKind = "root"
+	// KindOCSP signs OCSP responses for its issuer (RFC 6960 section 4.2.2.2).
+	KindOCSP ProfileKind = "ocsp"
+)
+
+// isCA says whether certificates of the kind are CA certificates.
+func (k ProfileKind) isCA() bool { return k == KindIntermediate || k == KindRoot }
+
 // ProfileConfig says what certificates a profile makes. The zero value is AWS
 // IoT Core's profile of CreateKeysAndCertificate and CreateCertificateFromCsr.
 type ProfileConfig struct {
 	// Name stands in the journal: [a-z0-9-], up to 64 characters. Default:
 	// device.
-	Name string
+	Name string `json:"name"`
+	// Kind decides the extensions. Default: KindAWSDevice.
+	Kind ProfileKind `json:"kind"`
 	// CommonName is the subject of certificates without a subject from a CSR,
-	// up to 64 characters (ub-common-name, RFC 5280 appendix A.1). Default: AWS
-	// IoT Certificate, which device code that was written for AWS may look for.
-	CommonName string
+	// up to 64 characters (ub-common-name, RFC 5280 appendix A.1). Default, for
+	// KindAWSDevice alone: AWS IoT Certificate, which device code that was written for
+	// AWS may look for. Other kinds refuse a request without subject unless they have
+	// a common name or, KindServer, names.
+	CommonName string `json:"commonName"`
 	// Backdate is how long before now certificates begin, for devices whose
-	// clock is behind: up to 24 hours. Default: 2 minutes.
-	Backdate time.Duration
-	// NotAfter is the fixed end of all certificates. Default:
-	// 2049-12-31T23:59:59Z.
-	NotAfter time.Time
+	// clock is behind: up to 48 hours. They never begin before their CA. Default: 2
+	// minutes.
+	Backdate time.Duration `json:"backdate"`
+	// NotAfter is the fixed end of all certificates. Default, where Lifetime and
+	// Unlimited say nothing: 2049-12-31T23:59:59Z for KindAWSDevice, none for
+	// KindIDevID; other kinds must say.
+	NotAfter time.Time `json:"notAfter"`
 	// Lifetime, when set, ends certificates that long after they are made, at
-	// least a minute, in place of NotAfter. Claim certificates use it.
-	Lifetime time.Duration
+	// least a second, in place of NotAfter. Claim certificates use it.
+	Lifetime time.Duration `json:"lifetime"`
+	// Unlimited certificates end at NoExpiry.
+	Unlimited bool `json:"unlimited"`
+	// ShortenToCA ends a certificate with its CA where it would end later. Without it
+	// such a request is refused.
+	ShortenToCA bool `json:"shortenToCA"`
 	// RefuseEd25519 limits device keys to AWS IoT Core's kinds.
-	RefuseEd25519 bool
+	RefuseEd25519 bool `json:"refuseEd25519"`
+	// Keys are the kinds of keys that are accepted; empty: all that Policy accepts.
+	Keys []KeyKind `json:"keys"`
+	// AllowKeyReuse lets one key have several certificates. KindAWSDevice always does,
+	// as AWS IoT Core does.
+	AllowKeyReuse bool `json:"allowKeyReuse"`
+	// Subject and Names are the rules for what a request may say.
+	Subject SubjectRules `json:"subject"`
+	Names   NameRules    `json:"names"`
+	// PathLength is, for CAs, how many CAs may stand below one. Default 0.
+	PathLength int `json:"pathLength"`
+	// NoPathLength is, for roots, that nothing bounds how many CAs may stand below.
+	NoPathLength bool `json:"noPathLength"`
+	// Constraints are, for KindIntermediate, the names that may stand below it.
+	Constraints NameConstraints `json:"constraints"`
+	// ClientsOnly puts extendedKeyUsage clientAuth into an intermediate, which
+	// verifiers take as a limit of all that stands below it.
+	ClientsOnly bool `json:"clientsOnly"`
+	// ExtraKeyUsages are object identifiers in extendedKeyUsage beside the kind's own.
+	ExtraKeyUsages []string `json:"extraKeyUsages"`
 }
 
 // Profile is a checked ProfileConfig.
 //
-// Its certificates are X.509 v3 with a random serial number of 20 octets,
-// SHA-256 as the hash of the signature, and exactly four extensions in this
-// order: authorityKeyIdentifier (key identifier alone), subjectKeyIdentifier
+// Its certificates are X.509 v3 with a random serial number of 20 octets; the hash
+// of the signature is the CA's. Those of KindAWSDevice have exactly four extensions in
+// this order: authorityKeyIdentifier (key identifier alone), subjectKeyIdentifier
 // (SHA-1 of the key, RFC 5280 section 4.2.1.2 method 1), basicConstraints
-// (critical, empty), keyUsage (critical, digitalSignature alone).
+// (critical, empty), keyUsage (critical, digitalSignature alone). Others have what
+// extensionsFor gives, in its order.
 type Profile struct {
-	name     string
-	subject  []byte // DER, for requests without one
-	backdate time.Duration
-	notAfter time.Time
-	lifetime time.Duration
-	keys     Policy
+	name         string
+	kind         ProfileKind
+	subject      []byte // DER, for requests without one; nil: there must be one
+	backdate     time.Duration
+	notAfter     time.Time
+	lifetime     time.Duration
+	shorten      bool
+	keys         Policy
+	kinds        []KeyKind
+	reuse        bool
+	rules        subjectRules
+	names        nameRules
+	pathLength   int
+	noPathLength bool
+	constraints  []byte // DER of the extension; nil: none
+	clientsOnly  bool
+	extraUsages  []objectID
+	subjectLints bool
+	config       ProfileConfig // with what the checks filled in
 }
 
 var profileName = regexp.MustCompile(`^[a-z0-9-]{1,64}$`)
 
-// NewProfile checks a config. Errors: CodeInvalidRequest.
-func NewProfile(config ProfileConfig) (*Profile, error) {
-	p := &Profile{name: config.Name, backdate: config.Backdate, notAfter: config.NotAfter.UTC(), lifetime: config.Lifetime,
-		keys: Policy{Ed25519: !config.RefuseEd25519}}
-	if p.name == "" {
-		p.name = "device"
-	}
-	if !profileName.MatchString(p.name) {
-		return nil, imprint.Errorf(imprint.CodeInvalidRequest, "profile name %q does not match [a-z0-9-]{1,64}", imprint.Excerpt(p.name))
-	}
-	cn := config.CommonName
-	if cn == "" {
-		cn = DefaultCommonName
-	}
-	// RFC 5280 appendix A.1: ub-common-name is 64 characters.
-	if !utf8.ValidString(cn) || utf8.RuneCountInString(cn) > 64 || strings.TrimSpace(cn) != cn || strings.ContainsFunc(cn, unicode.IsControl) {
-		return nil, imprint.Errorf(imprint.CodeInvalidRequest, "common name %q of profile %s isn't 1 to 64 characters without control characters and spaces around them", imprint.Excerpt(cn), p.name)
-	}
-	subject, err := commonNameDER(cn)
-	if err != nil {
-		return nil, err
-	}
-	p.subject = subject
-	return p, p.checkTimes(config)
+// wrong is what a config says that it may not.
+func (c *ProfileConfig) wrong(format string, args ...any) *imprint.Error {
+	return imprint.Errorf(imprint.CodeInvalidRequest, "profile "+c.Name+": "+format, args...)
 }
 
-func (p *Profile) checkTimes(config ProfileConfig) error {
-	if p.backdate == 0 {
-		p.backdate = DefaultBackdate
+// NewProfile checks a config. Errors: CodeInvalidRequest.
+func NewProfile(config ProfileConfig) (*Profile, error) {
+	if config.Name == "" {
+		config.Name = "device"
 	}
-	if p.backdate < 0 || p.backdate > 24*time.Hour {
-		return imprint.Errorf(imprint.CodeInvalidRequest, "backdate %s of profile %s isn't between 0 and 24h", p.backdate, p.name)
+	if !profileName.MatchString(config.Name) {
+		return nil, imprint.Errorf(imprint.CodeInvalidRequest, "profile name %q does not match [a-z0-9-]{1,64}", imprint.Excerpt(config.Name))
 	}
-	if config.Lifetime != 0 && !config.NotAfter.IsZero() {
-		return imprint.Errorf(imprint.CodeInvalidRequest, "profile %s has both a lifetime and a fixed end", p.name)
+	if config.Kind == "" {
+		config.Kind = KindAWSDevice
 	}
-	if config.Lifetime != 0 && config.Lifetime < time.Second {
-		return imprint.Errorf(imprint.CodeInvalidRequest, "lifetime %s of profile %s is under a second", config.Lifetime, p.name)
+	p := &Profile{
+		name: config.Name, kind: config.Kind, backdate: config.Backdate, notAfter: config.NotAfter.UTC(), lifetime: config.Lifetime,
+		shorten: config.ShortenToCA, keys: Policy{Ed25519: !config.RefuseEd25519}, kinds: slices.Clone(config.Keys),
+		reuse: config.AllowKeyReuse || config.Kind == KindAWSDevice, pathLength: config.PathLength, noPathLength: config.NoPathLength, clientsOnly: config.ClientsOnly,
+		subjectLints: config.Kind != KindAWSDevice,
 	}
-	if config.NotAfter.IsZero() {
-		p.notAfter = defaultNotAfter()
+	for _, check := range []func(*ProfileConfig) error{p.takeKind, p.takeCommonName, p.takeTimes, p.takeKeys, p.takeNames, p.takeCA} {
+		err := check(&config)
+		if err != nil {
+			return nil, err
+		}
 	}
-	if p.notAfter.Year() > 9999 || p.notAfter.Nanosecond() != 0 {
-		return imprint.Errorf(imprint.CodeInvalidRequest, "the end %s of profile %s isn't a whole second before the year 10000", p.notAfter, p.name)
+	config.Backdate, config.NotAfter = p.backdate, p.notAfter
+	config.AllowKeyReuse = p.reuse
+	config.Names.DNS, config.Names.IP, config.Names.Required = p.names.dns, p.names.ip, p.names.required
+	if p.kind == KindAWSDevice && config.CommonName == "" {
+		config.CommonName = DefaultCommonName
+	}
+	if p.kind == KindIDevID && !slices.Contains(config.Subject.Required, "SERIALNUMBER") {
+		config.Subject.Required = append(slices.Clone(config.Subject.Required), "SERIALNUMBER")
+	}
+	p.config = config
+	return p, nil
+}
+
+// Config gives the rules, with the defaults that hold where the given config said
+// nothing. It must not be changed.
+func (p *Profile) Config() ProfileConfig { return p.config }
+
+func (p *Profile) takeKind(config *ProfileConfig) error {
+	switch config.Kind {
+	case KindAWSDevice:
+		if config.ClientsOnly || len(config.ExtraKeyUsages) > 0 || !config.Subject.empty() || !config.Names.empty() {
+			return config.wrong("%s certificates are just like AWS IoT Core's: rules for subject, names and usages don't fit", KindAWSDevice).
+				WithHint("Use the kind %s.", KindOperational)
+		}
+	case KindOperational, KindIDevID, KindServer, KindClaim, KindIntermediate, KindRoot, KindOCSP:
+	default:
+		return config.wrong("kind %q isn't one", imprint.Excerpt(string(config.Kind))).
+			WithHint("Kinds: aws-device, operational, idevid, server, claim, intermediate, root, ocsp.")
 	}
 	return nil
 }
 
+func (p *Profile) takeCommonName(config *ProfileConfig) error {
+	cn := config.CommonName
+	if cn == "" && config.Kind == KindAWSDevice {
+		cn = DefaultCommonName
+	}
+	if cn == "" {
+		return nil
+	}
+	// RFC 5280 appendix A.1: ub-common-name is 64 characters.
+	if !utf8.ValidString(cn) || utf8.RuneCountInString(cn) > 64 || strings.TrimSpace(cn) != cn || strings.ContainsFunc(cn, unicode.IsControl) {
+		return config.wrong("common name %q isn't 1 to 64 characters without control characters and spaces around them", imprint.Excerpt(cn))
+	}
+	subject, err := commonNameDER(cn)
+	p.subject = subject
+	return err
+}
+
+func (p *Profile) takeTimes(config *ProfileConfig) error {
+	if p.backdate == 0 {
+		p.backdate = DefaultBackdate
+	}
+	if p.backdate < 0 || p.backdate > 48*time.Hour {
+		return config.wrong("backdate %s isn't between 0 and 48h", p.backdate)
+	}
+	ways := 0
+	for _, given := range []bool{config.Lifetime != 0, !config.NotAfter.IsZero(), config.Unlimited} {
+		if given {
+			ways++
+		}
+	}
+	switch {
+	case ways > 1:
+		return config.wrong("it has several of a lifetime, a fixed end and no end")
+	case config.Lifetime != 0 && config.Lifetime < time.Second:
+		return config.wrong("lifetime %s is under a second", config.Lifetime)
+	case config.Lifetime != 0:
+		return nil
+	case config.Unlimited, ways == 0 && config.Kind == KindIDevID:
+		p.notAfter = NoExpiry()
+	case ways == 0 && config.Kind == KindAWSDevice:
+		p.notAfter = defaultNotAfter()
+	case ways == 0:
+		return config.wrong("it says nothing of when its certificates end").WithHint("Give it a lifetime, such as 8760h, a notAfter, or unlimited.")
+	}
+	if p.notAfter.Year() > 9999 || p.notAfter.Nanosecond() != 0 {
+		return config.wrong("the end %s isn't a whole second before the year 10000", p.notAfter)
+	}
+	return nil
+}
+
+func (p *Profile) takeKeys(config *ProfileConfig) error {
+	for _, kind := range config.Keys {
+		if !kind.known() {
+			return config.wrong("key kind %q isn't one", imprint.Excerpt(string(kind))).WithHint("Key kinds: %s.", joinKinds(knownKeyKinds))
+		}
+	}
+	for _, text := range config.ExtraKeyUsages {
+		id, err := parseObjectID(text)
+		if err != nil {
+			return config.wrong("key usage %q isn't an object identifier", imprint.Excerpt(text))
+		}
+		p.extraUsages = append(p.extraUsages, id)
+	}
+	return nil
+}
+
+func (p *Profile) takeNames(config *ProfileConfig) error {
+	var err error
+	p.rules, err = newSubjectRules(config)
+	if err != nil {
+		return err
+	}
+	p.names, err = newNameRules(config)
+	return err
+}
+
+func (p *Profile) takeCA(config *ProfileConfig) error {
+	if !config.Kind.isCA() {
+		if config.PathLength != 0 || config.NoPathLength || !config.Constraints.empty() || config.ClientsOnly {
+			return config.wrong("pathLength, constraints and clientsOnly are for CAs alone")
+		}
+		return nil
+	}
+	if config.PathLength < 0 || config.PathLength > 8 {
+		return config.wrong("pathLength %d isn't between 0 and 8", config.PathLength)
+	}
+	if config.NoPathLength && (config.Kind != KindRoot || config.PathLength != 0) {
+		return config.wrong("noPathLength is for roots, in the place of pathLength")
+	}
+	if config.Kind == KindRoot && (!config.Constraints.empty() || config.ClientsOnly) {
+		return config.wrong("verifiers don't look at constraints and usages of a root").WithHint("Put them into the intermediates.")
+	}
+	if len(config.ExtraKeyUsages) > 0 {
+		return config.wrong("extraKeyUsages aren't for CAs")
+	}
+	var err error
+	p.constraints, err = config.Constraints.encode(config)
+	return err
+}
+
 // Name gives the profile's name.
 func (p *Profile) Name() string { return p.name }
+
+// Kind gives what its certificates are for.
+func (p *Profile) Kind() ProfileKind { return p.kind }
+
+// ReusesKeys says whether one key may have several certificates of the profile.
+func (p *Profile) ReusesKeys() bool { return p.reuse }
 
 // validity gives the window of a certificate that is made now.
 func (p *Profile) validity(now time.Time) (notBefore, notAfter time.Time) {
@@ -124,30 +318,55 @@ func (p *Profile) validity(now time.Time) (notBefore, notAfter time.Time) {
 	return now.Add(-p.backdate), p.notAfter
 }
 
+// checkKey refuses keys that the profile doesn't take.
+func (p *Profile) checkKey(key crypto.PublicKey) *imprint.Error {
+	refusal := p.keys.checkPublicKey(key)
+	if refusal != nil {
+		return refusal
+	}
+	refusal = WeakKey(key)
+	if refusal != nil {
+		return refusal
+	}
+	kind := KeyKindOf(key)
+	if len(p.kinds) > 0 && !slices.Contains(p.kinds, kind) {
+		return weak("the key is of the kind %s, which profile %s doesn't take", kind, p.name).
+			WithHint("Make a key of one of these kinds: %s.", joinKinds(p.kinds))
+	}
+	return nil
+}
+
 // Request is what a certificate is asked for with.
 type Request struct {
 	// PublicKey is the device's key, such as CertificateRequest.PublicKey.
 	PublicKey crypto.PublicKey
 	// RawSubject is the DER subject of a CSR, copied into the certificate octet
-	// for octet. When it is absent or holds no attribute, the profile's common
-	// name stands in: RFC 5280 section 4.1.2.6 wants a subject in certificates
-	// without subjectAltName.
+	// for octet unless the profile has rules for it. When it is absent or holds no
+	// attribute, the profile's common name stands in: RFC 5280 section 4.1.2.6 wants
+	// a subject in certificates without subjectAltName.
 	RawSubject []byte
+	// Names are for subjectAltName. KindAWSDevice takes none and ignores them, as AWS
+	// IoT Core does.
+	Names AltNames
+	// NotBefore and NotAfter, when set, are asked for in place of the profile's: within
+	// the profile's.
+	NotBefore, NotAfter time.Time
+	// Algorithm is that of the signature; zero: the authority's own.
+	Algorithm x509.SignatureAlgorithm
+	// By and Token stand in the record: who asked, and what makes repeated requests
+	// one.
+	By, Token string
+	// TokenFor is how long the Token makes repeated requests one; zero: for ever.
+	TokenFor time.Duration
+	// Renews is a certificate that may have the same key, because this one takes its
+	// place.
+	Renews imprint.CertificateID
 }
 
-// subject gives the DER subject of the certificate for a request.
-func (p *Profile) subjectOf(r Request) ([]byte, error) {
-	if emptyName(r.RawSubject) {
-		return p.subject, nil
-	}
-	if len(r.RawSubject) > maxRawSubject {
-		return nil, invalid("the subject is longer than %d bytes", maxRawSubject).
-			WithHint("Use a short subject, such as /CN=SERIAL.")
-	}
-	var name asn1.RawValue
-	rest, err := asn1.Unmarshal(r.RawSubject, &name)
-	if err != nil || len(rest) != 0 || name.Tag != asn1.TagSequence || !name.IsCompound {
-		return nil, invalid("the subject %s isn't a name", base64.StdEncoding.EncodeToString(r.RawSubject[:min(48, len(r.RawSubject))]))
-	}
-	return r.RawSubject, nil
+// RequestOf takes what a certificate signing request asks for. That its signature is
+// right is ParseCSRPEM's to check.
+func RequestOf(csr *x509.CertificateRequest) Request {
+	return Request{PublicKey: csr.PublicKey, RawSubject: csr.RawSubject, Names: AltNames{
+		DNS: csr.DNSNames, IPs: csr.IPAddresses, URIs: csr.URIs, Emails: csr.EmailAddresses,
+	}}
 }

@@ -226,8 +226,17 @@ type KeyKind string
 // The kinds of keys.
 const (
 	KeyRSA2048 KeyKind = "rsa2048"
+	KeyRSA3072 KeyKind = "rsa3072"
+	KeyRSA4096 KeyKind = "rsa4096"
 	KeyP256    KeyKind = "p256"
+	KeyP384    KeyKind = "p384"
+	// KeyP521 and KeyEd25519 are for the keys of others.
+	KeyP521    KeyKind = "p521"
+	KeyEd25519 KeyKind = "ed25519"
 )
+
+// NewKey makes a key in memory. Errors: CodeInvalidRequest for kinds that CAs have not.
+func NewKey(kind KeyKind) (crypto.Signer, error) { return newKey(kind) }
 
 func newKey(kind KeyKind) (crypto.Signer, error) {
 	var key crypto.Signer
@@ -235,10 +244,17 @@ func newKey(kind KeyKind) (crypto.Signer, error) {
 	switch kind {
 	case KeyRSA2048:
 		key, err = rsa.GenerateKey(rand.Reader, 2048)
+	case KeyRSA3072:
+		key, err = rsa.GenerateKey(rand.Reader, 3072)
+	case KeyRSA4096:
+		key, err = rsa.GenerateKey(rand.Reader, 4096)
 	case KeyP256:
 		key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	case KeyP384:
+		key, err = ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
 	default:
-		return nil, imprint.Errorf(imprint.CodeInvalidRequest, "key kind %q isn't %s or %s", imprint.Excerpt(string(kind)), KeyRSA2048, KeyP256)
+		return nil, imprint.Errorf(imprint.CodeInvalidRequest, "keys of the kind %q can't be made here", imprint.Excerpt(string(kind))).
+			WithHint("Kinds: %s.", joinKinds([]KeyKind{KeyP256, KeyP384, KeyRSA2048, KeyRSA3072, KeyRSA4096}))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("couldn't make a %s key: %w", kind, err)

@@ -26,7 +26,7 @@ func knownKey(name string) bool {
 }
 
 // services are the prefixes of the actions that are decided here.
-var services = []string{"iot", "lambda", "imprint"}
+var services = []string{"iot", "lambda", "acm-pca", "imprint"}
 
 // ParsePolicy checks an identity policy. Errors: CodeMalformedPolicy.
 func ParsePolicy(text string) (*policy.Document, error) {

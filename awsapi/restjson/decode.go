@@ -2,6 +2,7 @@ package restjson
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"math"
@@ -108,6 +109,9 @@ func (d *decoding) value(target reflect.Value, shape string, value any, at strin
 	if target.Type() == timeType {
 		return d.time(target, value, at)
 	}
+	if target.Type() == blobType {
+		return d.blob(target, shape, value, at)
+	}
 	switch target.Kind() {
 	case reflect.String:
 		s, ok := value.(string)
@@ -139,6 +143,21 @@ func (d *decoding) value(target reflect.Value, shape string, value any, at strin
 		return d.object(target, value, at)
 	}
 	return fmt.Errorf("couldn't decode %s into a %s", at, target.Type())
+}
+
+// blob decodes base64 text; its limits bound the bytes.
+func (d *decoding) blob(target reflect.Value, shape string, value any, at string) error {
+	text, ok := value.(string)
+	if !ok {
+		return mismatch(at, "base64 text", value)
+	}
+	data, err := base64.StdEncoding.DecodeString(text)
+	if err != nil {
+		return malformed("The member '%s' isn't base64 text.", at)
+	}
+	target.SetBytes(data)
+	d.checkSize(d.codec.shapes[shape], len(data), at)
+	return nil
 }
 
 func (d *decoding) object(target reflect.Value, value any, at string) error {

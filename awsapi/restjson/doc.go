@@ -15,7 +15,7 @@
 // shapes of elements.
 //
 // A payload is a JSON value that is the whole body. A blob, a []byte, is the body
-// as it came; in responses a []byte is base64 text.
+// as it came; elsewhere a []byte is base64 text.
 //
 // # Presence
 //
@@ -47,7 +47,7 @@
 //
 // # What it does not do
 //
-// Blobs in JSON requests, floating-point members, header or payload members in
+// Floating-point members, header or payload members in
 // responses, streaming. No part of the AWS IoT APIs that are offered has them.
 //
 // Source of the rules: the AWS restJson1 protocol of the Smithy specification

@@ -16,6 +16,7 @@ import (
 
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/awsapi"
+	"github.com/imprint-iot/imprint/awsapi/acmpca"
 	"github.com/imprint-iot/imprint/awsapi/attempts"
 	"github.com/imprint-iot/imprint/awsapi/audits"
 	"github.com/imprint-iot/imprint/awsapi/claims"
@@ -51,8 +52,12 @@ func (s *server) newAPI() (*http.Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	privateCA, err := s.newAuthorityAPI()
+	if err != nil {
+		return nil, err
+	}
 	return &http.Server{
-		Handler:           s.routes(mux, lambdas),
+		Handler:           s.routes(mux, lambdas, privateCA),
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       30 * time.Second,
 		WriteTimeout:      60 * time.Second,
@@ -84,7 +89,7 @@ func (s *server) authorize(ctx context.Context, caller awsapi.Caller, action, re
 // routes sends health and metrics to their handlers and everything else,
 // untouched, to the control plane. It is no ServeMux: that would clean paths,
 // which breaks signatures.
-func (s *server) routes(api, lambdas http.Handler) http.Handler {
+func (s *server) routes(api, lambdas, privateCA http.Handler) http.Handler {
 	exposition := promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{})
 	webSocket := s.gateway.WebSocket()
 	return s.perAddress(http.StatusBadRequest, func(w http.ResponseWriter, r *http.Request) {
@@ -94,6 +99,10 @@ func (s *server) routes(api, lambdas http.Handler) http.Handler {
 		}
 		if lambda.Owns(sigv4.EscapedPath(r)) {
 			lambdas.ServeHTTP(w, r)
+			return
+		}
+		if acmpca.Owns(r) {
+			privateCA.ServeHTTP(w, r)
 			return
 		}
 		if opensConfirmation(r) {

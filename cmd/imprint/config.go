@@ -101,6 +101,8 @@ type Config struct {
 	BulkConfig `koanf:",squash"`
 	// AuditConfig are those of audits.
 	AuditConfig `koanf:",squash"`
+	// AuthorityConfig are those of certificate authorities.
+	AuthorityConfig `koanf:",squash"`
 	// MaxConnectionsPerAddress bounds those from one address, or one /64 network
 	// of IPv6. Default 0: no bound of its own.
 	MaxConnectionsPerAddress int `koanf:"max-connections-per-address"`
@@ -181,6 +183,7 @@ func addServeFlags(f *pflag.FlagSet) {
 	addClaimFlags(f)
 	addBulkFlags(f)
 	addAuditFlags(f)
+	addAuthorityFlags(f)
 	f.Int("max-connections-per-address", 0, "bound of those from one address (0: none)")
 	f.Int("connection-rate-per-address", 0, "connections that one address begins in a second (0: no bound)")
 	f.Int("concurrent-handshakes", 0, "TLS handshakes that compute at once (0: processors less one)")
@@ -353,6 +356,10 @@ func (c Config) checkNumbers() error {
 		return err
 	}
 	err = c.AuditConfig.check()
+	if err != nil {
+		return err
+	}
+	err = c.AuthorityConfig.check()
 	if err != nil {
 		return err
 	}

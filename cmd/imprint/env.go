@@ -63,6 +63,7 @@ aws() {
   case " $* " in
     *" iot-data "*) command aws --endpoint-url "$AWS_ENDPOINT_URL_IOT_DATA_PLANE" "$@" ;;
     *" lambda "*) command aws --endpoint-url "$AWS_ENDPOINT_URL_LAMBDA" "$@" ;;
+    *" acm-pca "*) command aws --endpoint-url "$AWS_ENDPOINT_URL_ACM_PCA" "$@" ;;
     *" iot "*) command aws --endpoint-url "$AWS_ENDPOINT_URL_IOT" "$@" ;;
     *) command aws "$@" ;;
   esac
@@ -80,6 +81,7 @@ func printEnv(w io.Writer, facts serverFacts, key operatorKey) error {
 		{"AWS_ENDPOINT_URL_IOT", facts.APIURL},
 		{"AWS_ENDPOINT_URL_IOT_DATA_PLANE", facts.APIURL},
 		{"AWS_ENDPOINT_URL_LAMBDA", facts.APIURL},
+		{"AWS_ENDPOINT_URL_ACM_PCA", facts.APIURL},
 		{"AWS_CA_BUNDLE", facts.CABundle},
 		{"IMPRINT_MQTT", facts.MQTTAddress},
 		{"IMPRINT_HTTPS", facts.HTTPSAddress},

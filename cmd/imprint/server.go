@@ -22,6 +22,7 @@ import (
 	"github.com/imprint-iot/imprint/awsapi/attempts"
 	"github.com/imprint-iot/imprint/awsapi/iot"
 	"github.com/imprint-iot/imprint/broker"
+	"github.com/imprint-iot/imprint/ca"
 	"github.com/imprint-iot/imprint/events"
 	"github.com/imprint-iot/imprint/functions"
 	"github.com/imprint-iot/imprint/gateway"
@@ -46,6 +47,7 @@ type server struct {
 	sealer       imprint.Sealer
 	store        imprint.Store
 	authority    *pki.Authority
+	authorities  *ca.Engine
 	profile      *pki.Profile
 	keys         *pki.KeyPool
 	endpoints    *gateway.Endpoints
@@ -97,7 +99,7 @@ func newServer(ctx context.Context, config Config, logger *slog.Logger) (*server
 		home: imprint.Tenant{Account: imprint.AccountID(config.Account), Region: imprint.Region(config.Region)},
 	}
 	for _, step := range []func(context.Context) error{
-		s.openData, s.openPKI, s.openTrace, s.openFunctions, s.openRules, s.openClaims, s.openBulk, s.openAudit, s.openTenant, s.wire, s.listen, s.writeFacts,
+		s.openData, s.openPKI, s.openAuthorities, s.openTrace, s.openFunctions, s.openRules, s.openClaims, s.openBulk, s.openAudit, s.openTenant, s.wire, s.listen, s.writeFacts,
 	} {
 		err := step(ctx)
 		if err != nil {
@@ -504,6 +506,7 @@ func (s *server) run(ctx context.Context) error {
 		}()
 	}
 	go s.watchFiles(lifetime)
+	go s.purgeAuthorities(lifetime)
 	if s.tickets != nil {
 		go s.tickets.Run(lifetime)
 	}

@@ -249,10 +249,22 @@ func nameLists() []pagedList {
 			items, next, err := tx.RetainedMessages(t, p)
 			return numbers(items, next, err, func(i imprint.RetainedMessage) string { return i.Topic })
 		}},
+		{"certificate authorities", func(tx imprint.Tx, t imprint.Tenant, n int) error {
+			return tx.PutAuthority(imprint.CertificateAuthority{Tenant: t, ID: imprint.AuthorityID(name(n))})
+		}, func(tx imprint.ReadTx, t imprint.Tenant, p imprint.Page) ([]int, string, error) {
+			items, next, err := tx.Authorities(t, p)
+			return numbers(items, next, err, func(a imprint.CertificateAuthority) string { return string(a.ID) })
+		}},
 		{"issuances", func(tx imprint.Tx, t imprint.Tenant, n int) error {
 			return tx.PutIssuance(imprint.Issuance{ID: t.String() + name(n), Tenant: t})
 		}, func(tx imprint.ReadTx, t imprint.Tenant, p imprint.Page) ([]int, string, error) {
 			items, next, err := tx.Issuances(t, p)
+			return numbers(items, next, err, func(i imprint.Issuance) string { return i.ID })
+		}},
+		{"issuances of an authority", func(tx imprint.Tx, t imprint.Tenant, n int) error {
+			return tx.PutIssuance(imprint.Issuance{ID: "by" + t.String() + name(n), Tenant: t, Authority: authorityID(3), Serial: name(n)})
+		}, func(tx imprint.ReadTx, t imprint.Tenant, p imprint.Page) ([]int, string, error) {
+			items, next, err := tx.IssuancesBy(t, authorityID(3), p)
 			return numbers(items, next, err, func(i imprint.Issuance) string { return i.ID })
 		}},
 	}

@@ -219,12 +219,40 @@ func otherRows() []row {
 	}, {
 		name: "issuance",
 		full: func(t imprint.Tenant) any {
-			return imprint.Issuance{ID: id(t), Tenant: t, Profile: "device", Serial: "1f", Subject: unusual, TBSHash: "ab", At: instant,
-				CertificateID: certID(2)}
+			return imprint.Issuance{ID: id(t), Tenant: t, Authority: authorityID(1), Profile: "device", Serial: "1f", Subject: unusual, TBSHash: "ab",
+				KeyHash: "cd", RequestedBy: unusual, RequestToken: unusual, Renews: certID(9), At: instant, NotBefore: instant.Add(-time.Hour), NotAfter: instant.Add(time.Hour),
+				CertificateID: certID(2), Certificate: []byte("0\x00"), RevokedAt: instant.Add(time.Minute), Reason: imprint.ReasonKeyCompromise}
 		},
 		bare: func(t imprint.Tenant) any { return imprint.Issuance{ID: id(t)} },
 		put:  func(tx imprint.Tx, v any) error { return tx.PutIssuance(v.(imprint.Issuance)) },
 		get:  func(tx imprint.ReadTx, t imprint.Tenant) (any, error) { return tx.Issuance(id(t)) },
+	}, {
+		name: "certificate authority",
+		full: func(t imprint.Tenant) any {
+			return imprint.CertificateAuthority{Tenant: t, ID: authorityID(1), Name: unusual, Type: imprint.AuthoritySubordinate, Status: imprint.AuthorityActive,
+				Key: "file:", SealedKey: []byte("k\x00"), KeyAlgorithm: "EC_prime256v1", SigningAlgorithm: "SHA256WITHECDSA", Subject: []byte("0\x00"), CSR: "csr",
+				Certificate: "pem", Chain: "pem2", CertificateID: certID(3), Serial: "2f", SubjectKeyID: "aa", NotBefore: instant, NotAfter: instant.Add(time.Hour),
+				Parent: authorityID(2), Profiles: []string{"device", "server"}, SigningEnds: instant.Add(time.Minute),
+				Revocation: imprint.RevocationConfiguration{CRL: true, CRLDays: 7, CRLShards: 64, CRLHost: "crl.example.com", OCSP: true, OCSPHost: "ocsp.example.com"},
+				ShortLived: true, Tags: map[string]string{"k": unusual}, IdempotencyToken: unusual, CreatedAt: instant, ChangedAt: instant.Add(1e6),
+				RestorableUntil: instant.Add(2e6), RevokedAt: instant.Add(3e6), RevocationReason: imprint.ReasonSuperseded}
+		},
+		bare:   func(t imprint.Tenant) any { return imprint.CertificateAuthority{Tenant: t, ID: authorityID(1)} },
+		put:    func(tx imprint.Tx, v any) error { return tx.PutAuthority(v.(imprint.CertificateAuthority)) },
+		get:    func(tx imprint.ReadTx, t imprint.Tenant) (any, error) { return tx.Authority(t, authorityID(1)) },
+		remove: func(tx imprint.Tx, t imprint.Tenant) error { return tx.DeleteAuthority(t, authorityID(1)) },
+	}, {
+		name: "revocation list",
+		full: func(t imprint.Tenant) any {
+			return imprint.RevocationList{Tenant: t, Authority: authorityID(1), Shard: 7, Number: 1 << 40, DER: []byte("0\x00"), ThisUpdate: instant,
+				NextUpdate: instant.Add(time.Hour), DueAt: instant.Add(time.Minute)}
+		},
+		bare: func(t imprint.Tenant) any {
+			return imprint.RevocationList{Tenant: t, Authority: authorityID(1), Shard: 7}
+		},
+		put:    func(tx imprint.Tx, v any) error { return tx.PutRevocationList(v.(imprint.RevocationList)) },
+		get:    func(tx imprint.ReadTx, t imprint.Tenant) (any, error) { return tx.RevocationList(t, authorityID(1), 7) },
+		remove: func(tx imprint.Tx, t imprint.Tenant) error { return tx.DeleteRevocationLists(t, authorityID(1), 7) },
 	}, {
 		name: "retained message",
 		full: func(t imprint.Tenant) any {

@@ -87,6 +87,7 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 		{"a function takes what is its own along", testFunctionDeletes},
 		{"calls come when they are due", testQueuedCalls},
 		{"users have policies and access keys", testUsers},
+		{"authorities and what they issued are found", testAuthorities},
 		{"registration tasks and their reports are found", testTasks},
 		{"audits and their findings are found", testAudits},
 		{"a part of a change undoes itself", testTry},

@@ -1,24 +1,34 @@
 package registry
 
 import (
+	"time"
+
 	"github.com/imprint-iot/imprint"
 )
 
-const issuanceColumns = "id, tenant, profile, serial, subject, tbs_hash, at, certificate_id"
+const issuanceColumns = "id, tenant, authority, profile, serial, subject, tbs_hash, key_hash, requested_by, request_token, renews, at, not_before, not_after, " +
+	"certificate_id, certificate, revoked_at, reason"
 
 var (
-	putIssuance = upsert("issuances", 1, "id", "tenant", "profile", "serial", "subject", "tbs_hash", "at", "certificate_id")
+	putIssuance = upsert("issuances", 1, "id", "tenant", "authority", "profile", "serial", "subject", "tbs_hash", "key_hash", "requested_by",
+		"request_token", "renews", "at", "not_before", "not_after", "certificate_id", "certificate", "revoked_at", "reason")
 
 	issuances = newList("Ms", issuanceColumns, "issuances WHERE tenant = $1", 1, []string{"id"}, scanIssuance,
+		func(i *imprint.Issuance) []any { return []any{i.ID} })
+	issuancesBy = newList("Ns", issuanceColumns, "issuances WHERE tenant = $1 AND authority = $2 AND authority <> ''", 2, []string{"id"}, scanIssuance,
 		func(i *imprint.Issuance) []any { return []any{i.ID} })
 )
 
 func scanIssuance(t *Tx, r Rows, i *imprint.Issuance) error {
 	var tenant string
-	var at int64
-	err := r.Scan(&i.ID, &tenant, &i.Profile, &i.Serial, &i.Subject, &i.TBSHash, &at, (*string)(&i.CertificateID))
+	var at, notBefore, notAfter, revoked int64
+	err := r.Scan(&i.ID, &tenant, (*string)(&i.Authority), &i.Profile, &i.Serial, &i.Subject, &i.TBSHash, &i.KeyHash, &i.RequestedBy, &i.RequestToken, (*string)(&i.Renews),
+		&at, &notBefore, &notAfter, (*string)(&i.CertificateID), &i.Certificate, &revoked, (*string)(&i.Reason))
 	i.Tenant = t.readTenant(tenant)
-	i.At = readTime(at)
+	i.At, i.NotBefore, i.NotAfter, i.RevokedAt = readTime(at), readTime(notBefore), readTime(notAfter), readTime(revoked)
+	if len(i.Certificate) == 0 {
+		i.Certificate = nil
+	}
 	return err
 }
 
@@ -36,9 +46,59 @@ func (t *Tx) Issuances(tenant imprint.Tenant, p imprint.Page) ([]imprint.Issuanc
 	return issuances.page(t, p, nil, t.in(tenant))
 }
 
+// IssuancesBy implements imprint.IssuanceReader.
+func (t *Tx) IssuancesBy(tenant imprint.Tenant, a imprint.AuthorityID, p imprint.Page) ([]imprint.Issuance, string, error) {
+	if a == "" {
+		return nil, "", nil
+	}
+	return issuancesBy.page(t, p, nil, t.in(tenant), string(a))
+}
+
+// IssuanceOf implements imprint.IssuanceReader.
+func (t *Tx) IssuanceOf(tenant imprint.Tenant, a imprint.AuthorityID, serial string) (imprint.Issuance, error) {
+	i, found, err := first(t, scanIssuance, "SELECT "+issuanceColumns+" FROM issuances WHERE tenant = $1 AND authority = $2 AND serial = $3 AND authority <> ''",
+		t.in(tenant), string(a), serial)
+	if err == nil && !found {
+		err = imprint.Errorf(imprint.CodeNotFound, "certificate authority %s issued nothing with serial number %q", a, imprint.Excerpt(serial)).
+			WithHint("The serial number is hexadecimal, as openssl x509 -noout -serial shows it.")
+	}
+	return i, err
+}
+
+// IssuancesWithKey implements imprint.IssuanceReader.
+func (t *Tx) IssuancesWithKey(tenant imprint.Tenant, keyHash string) ([]imprint.Issuance, error) {
+	if keyHash == "" {
+		return nil, nil
+	}
+	return all(t, scanIssuance, "SELECT "+issuanceColumns+" FROM issuances WHERE tenant = $1 AND key_hash = $2 AND key_hash <> '' ORDER BY id LIMIT $3",
+		t.in(tenant), keyHash, int64(maxPlain))
+}
+
+// IssuanceRequested implements imprint.IssuanceReader.
+func (t *Tx) IssuanceRequested(tenant imprint.Tenant, a imprint.AuthorityID, token string) (imprint.Issuance, error) {
+	i, found, err := first(t, scanIssuance, "SELECT "+issuanceColumns+" FROM issuances WHERE tenant = $1 AND authority = $2 AND request_token = $3 AND request_token <> '' ORDER BY id DESC LIMIT 1",
+		t.in(tenant), string(a), token)
+	if err == nil && (!found || token == "") {
+		err = imprint.Errorf(imprint.CodeNotFound, "nothing was issued for request token %q", imprint.Excerpt(token))
+	}
+	return i, err
+}
+
+// RevokedBy implements imprint.IssuanceReader.
+func (t *Tx) RevokedBy(tenant imprint.Tenant, a imprint.AuthorityID, after time.Time, yield func(imprint.RevokedSerial) bool) error {
+	scan := func(_ *Tx, r Rows, s *imprint.RevokedSerial) error {
+		var revoked int64
+		err := r.Scan(&s.Serial, &revoked, (*string)(&s.Reason))
+		s.RevokedAt = readTime(revoked)
+		return err
+	}
+	return each(t, true, scan, yield, "SELECT serial, revoked_at, reason FROM issuances WHERE tenant = $1 AND authority = $2 AND revoked_at > 0 AND not_after >= $3 ORDER BY serial",
+		t.in(tenant), string(a), millis(after))
+}
+
 // PutIssuance implements imprint.IssuanceWriter.
 func (t *Tx) PutIssuance(i imprint.Issuance) error {
-	_, err := t.exec(putIssuance, i.ID, t.in(i.Tenant), i.Profile, i.Serial, i.Subject, i.TBSHash, millis(i.At),
-		string(i.CertificateID))
+	_, err := t.exec(putIssuance, i.ID, t.in(i.Tenant), string(i.Authority), i.Profile, i.Serial, i.Subject, i.TBSHash, i.KeyHash, i.RequestedBy,
+		i.RequestToken, string(i.Renews), millis(i.At), millis(i.NotBefore), millis(i.NotAfter), string(i.CertificateID), blob(i.Certificate), millis(i.RevokedAt), string(i.Reason))
 	return err
 }

@@ -1,0 +1,444 @@
+package ca
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/x509"
+	"encoding/hex"
+	"fmt"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/pki"
+)
+
+// Spec says what authority to make.
+type Spec struct {
+	Name       string // may be empty
+	Type       imprint.AuthorityType
+	RawSubject []byte
+	// Kind is that of its key. Default: P-256.
+	Kind pki.KeyKind
+	// KeyURI is where its key is to be; empty: sealed in the registry.
+	KeyURI string
+	// Algorithm is AWS Private CA's name of the one it signs by; empty: the key's own.
+	Algorithm string
+	// Profile makes its certificate at once: a root's own, or with Parent an
+	// intermediate's. Empty: it waits for Import.
+	Profile string
+	Parent  imprint.AuthorityID
+	// NotAfter is when its certificate ends; zero: the profile says.
+	NotAfter         time.Time
+	Profiles         []string
+	SigningEnds      time.Time
+	Revocation       imprint.RevocationConfiguration
+	ShortLived       bool
+	Tags             map[string]string
+	IdempotencyToken string
+	// TokenFor is how long the token makes repeated requests one; zero: it does not.
+	TokenFor time.Duration
+	By       string // who asks
+}
+
+// MaxAuthorities bounds those of one tenant.
+const MaxAuthorities = 1000
+
+var namePattern = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9 ._-]{0,63}$`)
+
+// Create makes an authority and its key. A request with the token of an earlier one, and
+// for the same, gets that one's authority. A root with a profile is ACTIVE after, and so is
+// an intermediate with profile and parent; others wait for their certificate. Errors:
+// CodeInvalidRequest, CodeAlreadyExists for a name, CodeLimitExceeded, those of Issue and
+// of the key's store.
+func (e *Engine) Create(ctx context.Context, tenant imprint.Tenant, spec Spec) (imprint.CertificateAuthority, error) {
+	var a imprint.CertificateAuthority
+	err := e.check(&spec)
+	if err != nil {
+		return a, err
+	}
+	if spec.IdempotencyToken != "" {
+		defer e.tokens.hold("create\x00" + tenant.String() + "\x00" + spec.IdempotencyToken)()
+	}
+	found := false
+	err = e.opts.Store.View(ctx, func(tx imprint.ReadTx) error {
+		var err error
+		a, found, err = e.created(tx, tenant, &spec)
+		if err != nil || found {
+			return err
+		}
+		return e.mayCreate(tx, tenant, &spec)
+	})
+	if err != nil || found {
+		return a, err
+	}
+	now := e.opts.Clock()
+	a = imprint.CertificateAuthority{
+		Tenant: tenant, ID: imprint.AuthorityID(uuid.NewString()), Name: spec.Name, Type: spec.Type, Status: imprint.AuthorityPending,
+		Subject: spec.RawSubject, Parent: spec.Parent, Profiles: spec.Profiles, SigningEnds: spec.SigningEnds, Revocation: spec.Revocation,
+		ShortLived: spec.ShortLived, Tags: spec.Tags, IdempotencyToken: spec.IdempotencyToken, CreatedAt: now, ChangedAt: now,
+	}
+	signer, err := e.makeKey(ctx, &a, spec.KeyURI, spec.Kind)
+	if err != nil {
+		return a, err
+	}
+	a.KeyAlgorithm = kindName(signer.Public())
+	a.SigningAlgorithm = spec.Algorithm
+	if a.SigningAlgorithm == "" {
+		a.SigningAlgorithm = defaultAlgorithm(spec.Kind)
+	}
+	a.CSR, err = pki.NewSigningRequest(ctx, signer, spec.RawSubject)
+	if err != nil {
+		return a, err
+	}
+	// The row comes first: a crash leaves an authority without a certificate, never a
+	// certificate whose key nobody has.
+	err = e.opts.Store.Update(ctx, func(tx imprint.Tx) error {
+		err := e.mayCreate(tx, tenant, &spec)
+		if err != nil {
+			return err
+		}
+		return e.put(tx, &a)
+	})
+	if err != nil || spec.Profile == "" {
+		return a, err
+	}
+	return e.certify(ctx, a, signer, spec)
+}
+
+// created gives the authority that a request with the same token made, while the token
+// holds.
+func (e *Engine) created(tx imprint.ReadTx, tenant imprint.Tenant, spec *Spec) (imprint.CertificateAuthority, bool, error) {
+	if spec.IdempotencyToken == "" || spec.TokenFor <= 0 {
+		return imprint.CertificateAuthority{}, false, nil
+	}
+	all, _, err := tx.Authorities(tenant, imprint.Page{Limit: MaxAuthorities, Ascending: true})
+	if err != nil {
+		return imprint.CertificateAuthority{}, false, err
+	}
+	for _, a := range all {
+		if a.IdempotencyToken != spec.IdempotencyToken || e.opts.Clock().Sub(a.CreatedAt) > spec.TokenFor {
+			continue
+		}
+		kind := kinds[a.KeyAlgorithm]
+		if a.Type != spec.Type || !bytes.Equal(a.Subject, spec.RawSubject) || kind != spec.Kind || spec.Algorithm != "" && a.SigningAlgorithm != spec.Algorithm {
+			return a, false, imprint.Errorf(imprint.CodeInvalidRequest, "the request token was used for another certificate authority, %s", a.ARN()).WithHint("Choose another token.")
+		}
+		return a, true, nil
+	}
+	return imprint.CertificateAuthority{}, false, nil
+}
+
+func checkName(name string) error {
+	if name != "" && !namePattern.MatchString(name) {
+		return imprint.Errorf(imprint.CodeInvalidRequest, "the name %q isn't 1 to 64 letters, digits, spaces, dots, dashes and underscores, beginning with a letter or digit", imprint.Excerpt(name))
+	}
+	return nil
+}
+
+func (e *Engine) check(spec *Spec) error {
+	err := checkName(spec.Name)
+	if err != nil {
+		return err
+	}
+	if spec.Type != imprint.AuthorityRoot && spec.Type != imprint.AuthoritySubordinate {
+		return imprint.Errorf(imprint.CodeInvalidRequest, "the type %q isn't %s or %s", imprint.Excerpt(string(spec.Type)), imprint.AuthorityRoot, imprint.AuthoritySubordinate)
+	}
+	if spec.Kind == "" {
+		spec.Kind = pki.KeyP256
+	}
+	if spec.Algorithm != "" && algorithms[spec.Algorithm] == 0 {
+		return imprint.Errorf(imprint.CodeInvalidRequest, "signing algorithm %q isn't known", imprint.Excerpt(spec.Algorithm))
+	}
+	if spec.Algorithm != "" && strings.HasSuffix(spec.Algorithm, "RSA") != strings.HasPrefix(string(spec.Kind), "rsa") {
+		return imprint.Errorf(imprint.CodeInvalidRequest, "a key of the kind %s can't sign by %s", spec.Kind, spec.Algorithm)
+	}
+	if spec.Type == imprint.AuthorityRoot && spec.Parent != "" {
+		return imprint.Errorf(imprint.CodeInvalidRequest, "a root has no parent")
+	}
+	if spec.Type == imprint.AuthoritySubordinate && spec.Profile != "" && spec.Parent == "" {
+		return imprint.Errorf(imprint.CodeInvalidRequest, "who signs the intermediate isn't said").WithHint("Name its parent, or let another CA sign its request: imprint ca csr")
+	}
+	for _, name := range spec.Profiles {
+		_, err := e.opts.Profiles.Profile(name)
+		if err != nil {
+			return err
+		}
+	}
+	return checkRevocation(spec.Revocation)
+}
+
+func checkRevocation(r imprint.RevocationConfiguration) error {
+	if r.CRLDays < 0 || r.CRLDays > 5000 || r.CRLShards < 0 || r.CRLShards > 4096 {
+		return imprint.Errorf(imprint.CodeInvalidRequest, "a CRL is valid for 1 to 5000 days, and there are at most 4096 of one authority")
+	}
+	return nil
+}
+
+func (e *Engine) mayCreate(tx imprint.ReadTx, tenant imprint.Tenant, spec *Spec) error {
+	err := e.freeName(tx, tenant, spec.Name)
+	if err != nil {
+		return err
+	}
+	all, next, err := tx.Authorities(tenant, imprint.Page{Limit: MaxAuthorities, Ascending: true})
+	if err != nil {
+		return err
+	}
+	if len(all) >= MaxAuthorities || next != "" {
+		return imprint.Errorf(imprint.CodeLimitExceeded, "the tenant has %d certificate authorities, as many as allowed", MaxAuthorities).
+			WithHint("Delete those that nobody needs.")
+	}
+	return nil
+}
+
+func defaultAlgorithm(kind pki.KeyKind) string {
+	switch kind {
+	case pki.KeyP256:
+		return "SHA256WITHECDSA"
+	case pki.KeyP384:
+		return "SHA384WITHECDSA"
+	}
+	return "SHA256WITHRSA"
+}
+
+// certify makes the certificate of a new authority.
+func (e *Engine) certify(ctx context.Context, a imprint.CertificateAuthority, signer pki.Signer, spec Spec) (imprint.CertificateAuthority, error) {
+	profile, err := e.opts.Profiles.Profile(spec.Profile)
+	if err != nil {
+		return a, err
+	}
+	request := pki.Request{PublicKey: signer.Public(), RawSubject: spec.RawSubject, NotAfter: spec.NotAfter, By: spec.By}
+	if spec.Type == imprint.AuthorityRoot {
+		issued, err := pki.NewRoot(ctx, a.Tenant, pki.IssuerConfig{
+			ID: a.ID, Signer: signer, Algorithm: algorithms[a.SigningAlgorithm], Journal: e.opts.Journal, Clock: e.opts.Clock, Known: e.opts.Known,
+		}, profile, request)
+		if err != nil {
+			return a, err
+		}
+		return e.install(ctx, a.Tenant, a.ID, issued.PEM, "")
+	}
+	if profile.Kind() != pki.KindIntermediate {
+		return a, imprint.Errorf(imprint.CodeInvalidRequest, "profile %s isn't for intermediates but for the kind %s", profile.Name(), profile.Kind())
+	}
+	issued, chain, err := e.issue(ctx, a.Tenant, spec.Parent, profile, request)
+	if err != nil {
+		return a, err
+	}
+	return e.install(ctx, a.Tenant, a.ID, issued.PEM, chain)
+}
+
+// Import gives an authority the certificate that another CA made from its request, with
+// those above it, each signed by the next, the root last or left out.
+func (e *Engine) Import(ctx context.Context, tenant imprint.Tenant, id imprint.AuthorityID, certificate, chain string) (imprint.CertificateAuthority, error) {
+	return e.install(ctx, tenant, id, certificate, chain)
+}
+
+func (e *Engine) install(ctx context.Context, tenant imprint.Tenant, id imprint.AuthorityID, certificate, chain string) (imprint.CertificateAuthority, error) {
+	var a imprint.CertificateAuthority
+	cert, err := pki.ParseCertificatePEM(certificate)
+	if err != nil {
+		return a, err
+	}
+	above, err := parseChain(chain)
+	if err != nil {
+		return a, err
+	}
+	err = follows(cert, above)
+	if err != nil {
+		return a, err
+	}
+	err = e.opts.Store.Update(ctx, func(tx imprint.Tx) error {
+		found, err := tx.Authority(tenant, id)
+		if err != nil {
+			return err
+		}
+		err = fits(&found, cert, e.opts.Clock())
+		if err != nil {
+			return err
+		}
+		a = found
+		// As we write them: a file may lack the last line feed.
+		a.Certificate, a.Chain = pki.EncodeCertificatePEM(cert.Raw), ""
+		for _, one := range above {
+			a.Chain += pki.EncodeCertificatePEM(one.Raw)
+		}
+		a.CertificateID, a.Serial, a.SubjectKeyID = pki.CertificateID(cert.Raw), pki.SerialHex(cert.SerialNumber), hex.EncodeToString(cert.SubjectKeyId)
+		a.NotBefore, a.NotAfter = cert.NotBefore, cert.NotAfter
+		if a.Status != imprint.AuthorityDisabled {
+			a.Status = imprint.AuthorityActive
+		}
+		a.ChangedAt = e.opts.Clock()
+		a.Parent, err = signerOf(tx, &a, cert)
+		if err != nil {
+			return err
+		}
+		return e.put(tx, &a)
+	})
+	return a, err
+}
+
+// signerOf gives the authority of the tenant that signed a certificate, whichever of its own
+// certificates is in the chain; none: it is elsewhere. What that one has revoked isn't
+// taken.
+func signerOf(tx imprint.ReadTx, a *imprint.CertificateAuthority, cert *x509.Certificate) (imprint.AuthorityID, error) {
+	all, _, err := tx.Authorities(a.Tenant, imprint.Page{Limit: MaxAuthorities, Ascending: true})
+	if err != nil {
+		return "", err
+	}
+	for _, other := range all {
+		if other.Certificate == "" && other.ID != a.ID || !bytes.Equal(other.Subject, cert.RawIssuer) {
+			continue
+		}
+		issued, err := tx.IssuanceOf(a.Tenant, other.ID, pki.SerialHex(cert.SerialNumber))
+		switch {
+		case err == nil && !issued.RevokedAt.IsZero() && issued.CertificateID == pki.CertificateID(cert.Raw):
+			return "", imprint.Errorf(imprint.CodeCertificateValidation, "the certificate was revoked at %s", issued.RevokedAt.Format(time.RFC3339)).
+				WithHint("Let the request be signed again.")
+		case err != nil && imprint.CodeOf(err) != imprint.CodeNotFound:
+			return "", err
+		}
+		if other.ID == a.ID {
+			continue
+		}
+		signer, err := pki.ParseCertificatePEM(other.Certificate)
+		if err != nil {
+			return "", fmt.Errorf("couldn't read the certificate of authority %s: %w", called(&other), err)
+		}
+		if cert.CheckSignatureFrom(signer) == nil {
+			return other.ID, nil
+		}
+	}
+	return "", nil
+}
+
+// fits says whether a certificate may be an authority's.
+func fits(a *imprint.CertificateAuthority, cert *x509.Certificate, now time.Time) error {
+	if a.Status == imprint.AuthorityDeleted || !a.RevokedAt.IsZero() {
+		return imprint.Errorf(imprint.CodeAuthorityState, "certificate authority %s is deleted or revoked", called(a))
+	}
+	if !cert.IsCA || !cert.BasicConstraintsValid || cert.KeyUsage != 0 && cert.KeyUsage&x509.KeyUsageCertSign == 0 {
+		return imprint.Errorf(imprint.CodeCertificateValidation, "the certificate isn't a CA's").
+			WithHint("Let it be signed with basicConstraints CA:TRUE and keyUsage keyCertSign, cRLSign.")
+	}
+	err := imprint.ValidityRefusal(cert.NotBefore, cert.NotAfter, now)
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(cert.RawSubject, a.Subject) {
+		return imprint.Errorf(imprint.CodeCertificateValidation, "the certificate's subject %s isn't that of the request, %s", pki.SubjectText(cert.RawSubject), pki.SubjectText(a.Subject))
+	}
+	if a.CSR == "" {
+		return nil
+	}
+	csr, parseErr := pki.ParseCSRPEM(a.CSR)
+	if parseErr != nil {
+		return fmt.Errorf("couldn't read the request of authority %s: %w", called(a), parseErr)
+	}
+	own, comparable := csr.PublicKey.(interface{ Equal(crypto.PublicKey) bool })
+	if !comparable || !own.Equal(cert.PublicKey) {
+		return imprint.Errorf(imprint.CodeCertificateValidation, "the certificate is of another key than that of the request").
+			WithHint("Sign the request that imprint ca csr gives now.")
+	}
+	return nil
+}
+
+// follows checks that each certificate is signed by the next one.
+func follows(cert *x509.Certificate, above []*x509.Certificate) error {
+	below := cert
+	for _, next := range above {
+		err := below.CheckSignatureFrom(next)
+		if err != nil {
+			return imprint.Errorf(imprint.CodeCertificateValidation, "certificate %s of the chain didn't sign %s: %w", pki.SubjectText(next.RawSubject), pki.SubjectText(below.RawSubject), err).
+				WithHint("Send the chain from the one that signed the certificate up to the root.")
+		}
+		below = next
+	}
+	if len(above) == 0 && bytes.Equal(cert.RawIssuer, cert.RawSubject) {
+		err := cert.CheckSignatureFrom(cert)
+		if err != nil {
+			return imprint.Errorf(imprint.CodeCertificateValidation, "the root didn't sign itself: %w", err)
+		}
+	}
+	return nil
+}
+
+// maxChain bounds the certificates above one.
+const maxChain = 8
+
+func parseChain(text string) ([]*x509.Certificate, error) {
+	if text == "" {
+		return nil, nil
+	}
+	all, err := pki.ParseCertificatesPEM(text)
+	if err != nil {
+		return nil, err
+	}
+	if len(all) > maxChain {
+		return nil, imprint.Errorf(imprint.CodeCertificateValidation, "the chain has %d certificates, at most %d are accepted", len(all), maxChain)
+	}
+	return all, nil
+}
+
+// Adopt takes in an authority that was made elsewhere: with its key, which is sealed, or
+// without, for the chain alone. Errors: those of Import.
+func (e *Engine) Adopt(ctx context.Context, tenant imprint.Tenant, spec Spec, certificate, chain string, key crypto.Signer) (imprint.CertificateAuthority, error) {
+	var a imprint.CertificateAuthority
+	cert, err := pki.ParseCertificatePEM(certificate)
+	if err != nil {
+		return a, err
+	}
+	spec.Type, spec.RawSubject = imprint.AuthoritySubordinate, cert.RawSubject
+	if bytes.Equal(cert.RawIssuer, cert.RawSubject) {
+		spec.Type = imprint.AuthorityRoot
+	}
+	spec.Profile, spec.Parent = "", ""
+	err = e.check(&spec)
+	if err != nil {
+		return a, err
+	}
+	if spec.Algorithm == "" {
+		spec.Algorithm = defaultAlgorithm(pki.KeyKindOf(cert.PublicKey))
+	}
+	now := e.opts.Clock()
+	a = imprint.CertificateAuthority{
+		Tenant: tenant, ID: imprint.AuthorityID(uuid.NewString()), Name: spec.Name, Type: spec.Type, Status: imprint.AuthorityPending, Subject: cert.RawSubject,
+		KeyAlgorithm: kindName(cert.PublicKey), SigningAlgorithm: spec.Algorithm, Profiles: spec.Profiles, SigningEnds: spec.SigningEnds,
+		Revocation: spec.Revocation, Tags: spec.Tags, CreatedAt: now, ChangedAt: now,
+	}
+	if key != nil {
+		own, comparable := key.Public().(interface{ Equal(crypto.PublicKey) bool })
+		if !comparable || !own.Equal(cert.PublicKey) {
+			return a, imprint.Errorf(imprint.CodeCertificateValidation, "the key isn't that of the certificate")
+		}
+		refusal := pki.WeakKey(key.Public())
+		if refusal != nil {
+			return a, refusal
+		}
+		err = e.keepKey(&a, key)
+		if err != nil {
+			return a, err
+		}
+	}
+	err = e.opts.Store.Update(ctx, func(tx imprint.Tx) error {
+		err := e.mayCreate(tx, tenant, &spec)
+		if err != nil {
+			return err
+		}
+		_, err = tx.AuthorityOf(tenant, pki.CertificateID(cert.Raw))
+		if err == nil {
+			return imprint.Errorf(imprint.CodeAlreadyExists, "the certificate is that of an authority already")
+		}
+		if imprint.CodeOf(err) != imprint.CodeNotFound {
+			return err
+		}
+		return e.put(tx, &a)
+	})
+	if err != nil {
+		return a, err
+	}
+	return e.install(ctx, tenant, a.ID, certificate, chain)
+}

@@ -1,0 +1,17 @@
+// Package ca keeps the certificate authorities of tenants: many roots and intermediates
+// each, made here or elsewhere, what they issue by which profile, and what they revoke.
+//
+//	engine := ca.New(ca.Options{Store: store, Sealer: sealer, Journal: issuelog.New(store), Clock: time.Now, Profiles: profiles})
+//	root, err := engine.Create(ctx, tenant, ca.Spec{Type: imprint.AuthorityRoot, RawSubject: subject, Profile: "root"})
+//	line, err := engine.Create(ctx, tenant, ca.Spec{Type: imprint.AuthoritySubordinate, RawSubject: subject, Parent: root.ID, Profile: "intermediate"})
+//	issued, err := engine.Issue(ctx, tenant, line.ID, "operational", request)
+//
+// What it promises: nothing is signed but by package pki's two steps, which refuse what a
+// profile forbids before the key is used; an authority that is disabled, deleted, revoked
+// or ended signs nothing, and neither does one whose parent is revoked; what is revoked
+// can't connect from the moment at which Revoke returns, and its live sessions end within
+// a second, as those of a certificate that the registry has as REVOKED.
+//
+// What it does not do: it serves no CRL or OCSP response, keeps
+// no key that the Keys of its options doesn't open, and trusts no clock but the given one.
+package ca

@@ -1,0 +1,169 @@
+package ca
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/pki"
+)
+
+// shortLife is the longest certificate of an authority in AWS Private CA's mode
+// SHORT_LIVED_CERTIFICATE.
+const shortLife = 7 * 24 * time.Hour
+
+// Issued is a certificate with those above it.
+type Issued struct {
+	*pki.Issued
+	Chain string // PEM
+}
+
+// Issue makes a certificate by a profile. A request with the Token of an earlier one of
+// this authority gets that one's certificate, for the time of TokenFor. Errors: CodeAuthorityState, CodeNotFound,
+// CodeKeyReused, CodeAccessDenied for a profile that isn't the authority's, those of
+// pki.Authority.Prepare and Sign.
+func (e *Engine) Issue(ctx context.Context, tenant imprint.Tenant, id imprint.AuthorityID, profile string, request pki.Request) (Issued, error) {
+	p, err := e.opts.Profiles.Profile(profile)
+	if err != nil {
+		return Issued{}, err
+	}
+	if request.Token != "" {
+		// Two that come at once are one, too.
+		defer e.tokens.hold("issue\x00" + tenant.String() + "\x00" + string(id) + "\x00" + request.Token)()
+		again, found, err := e.requested(ctx, tenant, id, request)
+		if err != nil || found {
+			return again, err
+		}
+	}
+	issued, chain, err := e.issue(ctx, tenant, id, p, request)
+	return Issued{issued, chain}, err
+}
+
+func (e *Engine) issue(ctx context.Context, tenant imprint.Tenant, id imprint.AuthorityID, p *pki.Profile, request pki.Request) (*pki.Issued, string, error) {
+	by, err := e.signing(ctx, tenant, id, request.Algorithm)
+	if err != nil {
+		return nil, "", err
+	}
+	if p.Kind() == pki.KindRoot {
+		return nil, "", imprint.Errorf(imprint.CodeInvalidRequest, "profile %s is for what a root signs for itself", p.Name()).
+			WithHint("Use a profile of the kind %s for a CA below %s.", pki.KindIntermediate, called(&by.row))
+	}
+	if len(by.row.Profiles) > 0 && !slices.Contains(by.row.Profiles, p.Name()) {
+		return nil, "", imprint.Errorf(imprint.CodeAccessDenied, "certificate authority %s doesn't sign by profile %s", called(&by.row), p.Name()).
+			WithHint("It signs by %s.", strings.Join(by.row.Profiles, ", "))
+	}
+	if by.row.ShortLived {
+		end := e.opts.Clock().Add(shortLife)
+		if !request.NotAfter.IsZero() && request.NotAfter.After(end) {
+			return nil, "", imprint.Errorf(imprint.CodeCertificateValidation, "certificate authority %s makes certificates of at most seven days", called(&by.row)).
+				WithHint("Ask for a shorter validity.")
+		}
+		if request.NotAfter.IsZero() {
+			request.NotAfter = end
+		}
+	}
+	token, err := by.signing.Prepare(ctx, tenant, p, request)
+	if err != nil {
+		return nil, "", err
+	}
+	// What was revoked or switched off since the authority was opened is seen in the
+	// transaction that makes the certificate one: until then nobody has it.
+	issued, err := by.signing.SignInto(ctx, token, func(_ *pki.Issued, record func(imprint.Tx) error) error {
+		return e.opts.Store.Update(ctx, func(tx imprint.Tx) error {
+			row, err := tx.Authority(tenant, id)
+			if err != nil {
+				return err
+			}
+			err = state(&row, e.opts.Clock())
+			if err != nil {
+				return err
+			}
+			if row.CertificateID != by.row.CertificateID || !slices.Equal(row.Profiles, by.row.Profiles) || !row.SigningEnds.Equal(by.row.SigningEnds) {
+				return imprint.Errorf(imprint.CodeConflictingUpdate, "certificate authority %s was changed while it signed", called(&row)).WithHint("Ask again.")
+			}
+			err = e.unbroken(tx, &row)
+			if err != nil {
+				return err
+			}
+			return record(tx)
+		})
+	})
+	if err != nil {
+		return nil, "", err
+	}
+	return issued, by.row.Certificate + by.row.Chain, nil
+}
+
+// requested gives what was issued for a token, when that was for the same key.
+func (e *Engine) requested(ctx context.Context, tenant imprint.Tenant, id imprint.AuthorityID, request pki.Request) (Issued, bool, error) {
+	var row imprint.CertificateAuthority
+	var before imprint.Issuance
+	err := e.opts.Store.View(ctx, func(tx imprint.ReadTx) error {
+		var err error
+		row, err = tx.Authority(tenant, id)
+		if err != nil {
+			return err
+		}
+		before, err = tx.IssuanceRequested(tenant, id, request.Token)
+		return err
+	})
+	late := request.TokenFor > 0 && e.opts.Clock().Sub(before.At) > request.TokenFor
+	if imprint.CodeOf(err) == imprint.CodeNotFound || err == nil && (before.CertificateID == "" || late) {
+		return Issued{}, false, nil
+	}
+	if err != nil {
+		return Issued{}, false, err
+	}
+	issued, err := pki.ParseIssued(before.Certificate)
+	if err != nil {
+		return Issued{}, false, err
+	}
+	own, comparable := issued.Certificate.PublicKey.(interface{ Equal(crypto.PublicKey) bool })
+	if !comparable || !own.Equal(request.PublicKey) {
+		return Issued{}, false, imprint.Errorf(imprint.CodeInvalidRequest, "the request token was used for another request").WithHint("Choose another token.")
+	}
+	return Issued{issued, row.Certificate + row.Chain}, true, nil
+}
+
+// Certificate gives what an authority issued, by serial number in hexadecimal.
+func (e *Engine) Certificate(ctx context.Context, tenant imprint.Tenant, id imprint.AuthorityID, serial string) (imprint.Issuance, string, error) {
+	var found imprint.Issuance
+	var chain string
+	err := e.opts.Store.View(ctx, func(tx imprint.ReadTx) error {
+		row, err := e.authority(tx, tenant, id)
+		if err != nil {
+			return err
+		}
+		chain = row.Certificate + row.Chain
+		found, err = tx.IssuanceOf(tenant, id, NormalSerial(serial))
+		return err
+	})
+	if err == nil && found.CertificateID != "" {
+		issued, parseErr := pki.ParseIssued(found.Certificate)
+		if parseErr != nil {
+			return found, "", parseErr
+		}
+		if bytes.Equal(issued.Certificate.RawIssuer, issued.Certificate.RawSubject) {
+			chain = "" // a root's own: nothing stands above it
+		}
+	}
+	if err == nil && found.CertificateID == "" {
+		err = imprint.Errorf(imprint.CodeNotFound, "serial number %s was never given to a certificate", found.Serial)
+	}
+	return found, chain, err
+}
+
+// NormalSerial gives a serial number as it is stored: from what openssl and AWS show, with
+// colons, upper case, leading zeros or 0x.
+func NormalSerial(text string) string {
+	text = strings.ToLower(strings.ReplaceAll(strings.TrimSpace(text), ":", ""))
+	text = strings.TrimLeft(strings.TrimPrefix(text, "0x"), "0")
+	if text == "" {
+		return "0"
+	}
+	return text
+}

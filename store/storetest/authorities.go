@@ -1,0 +1,82 @@
+package storetest
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/imprint-iot/imprint"
+)
+
+func authorityID(n int) imprint.AuthorityID {
+	return imprint.AuthorityID(fmt.Sprintf("00000000-0000-4000-8000-%012d", n))
+}
+
+// testAuthorities ensures that authorities and what they issued are found in every way
+// that signing and revoking need, and in their own tenant alone.
+func testAuthorities(t *testing.T, h Harness) {
+	store := mustOpen(t, h)
+	one, two := authorityID(1), authorityID(2)
+	update(t, store, func(tx imprint.Tx) error {
+		for n, tenant := range []imprint.Tenant{here, there} {
+			for _, a := range []imprint.CertificateAuthority{
+				{Tenant: tenant, ID: one, Name: "line", Status: imprint.AuthorityDeleted, CertificateID: certID(1)},
+				{Tenant: tenant, ID: two, Name: "line", Status: imprint.AuthorityActive, CertificateID: certID(2 + 10*n)},
+			} {
+				err := tx.PutAuthority(a)
+				if err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+	issue := func(n int, change func(*imprint.Issuance)) {
+		i := imprint.Issuance{ID: fmt.Sprintf("i%02d", n), Tenant: here, Authority: two, Serial: fmt.Sprintf("%02x", n), KeyHash: "key", NotAfter: instant.Add(time.Hour)}
+		change(&i)
+		update(t, store, func(tx imprint.Tx) error { return tx.PutIssuance(i) })
+	}
+	issue(1, func(i *imprint.Issuance) { i.RevokedAt, i.Reason = instant, imprint.ReasonSuperseded })
+	issue(2, func(i *imprint.Issuance) { i.RequestToken = "again" })
+	issue(3, func(i *imprint.Issuance) { i.RevokedAt, i.NotAfter = instant, instant.Add(-time.Hour) })
+	issue(4, func(i *imprint.Issuance) { i.Tenant, i.RevokedAt = there, instant })
+	issue(5, func(i *imprint.Issuance) { i.Authority, i.RevokedAt, i.KeyHash = "", instant, "" })
+	issue(6, func(i *imprint.Issuance) { i.Serial, i.Authority, i.KeyHash = "02", one, "other" })
+	view(t, store, func(tx imprint.ReadTx) error {
+		a, err := tx.AuthorityNamed(here, "line")
+		same(t, "the one of a name", fmt.Sprint(a.ID, err), fmt.Sprint(two, nil))
+		_, err = tx.AuthorityNamed(here, "")
+		same(t, "the one without a name", imprint.CodeOf(err), imprint.CodeNotFound)
+		a, err = tx.AuthorityOf(there, certID(12))
+		same(t, "the one of a certificate", fmt.Sprint(a.ID, a.Tenant, err), fmt.Sprint(two, there, nil))
+		_, err = tx.AuthorityOf(here, certID(12))
+		same(t, "another tenant's", imprint.CodeOf(err), imprint.CodeNotFound)
+		i, err := tx.IssuanceOf(here, two, "02")
+		same(t, "a serial number", fmt.Sprint(i.ID, err), fmt.Sprint("i02", nil))
+		_, err = tx.IssuanceOf(here, "", "05")
+		same(t, "a serial number of the built-in CA", imprint.CodeOf(err), imprint.CodeNotFound)
+		i, err = tx.IssuanceRequested(here, two, "again")
+		same(t, "a request", fmt.Sprint(i.ID, err), fmt.Sprint("i02", nil))
+		_, err = tx.IssuanceRequested(here, two, "")
+		same(t, "no request", imprint.CodeOf(err), imprint.CodeNotFound)
+		withKey, err := tx.IssuancesWithKey(here, "key")
+		same(t, "those with a key", fmt.Sprint(len(withKey), err), fmt.Sprint(3, nil))
+		withKey, err = tx.IssuancesWithKey(here, "")
+		same(t, "those without a key", fmt.Sprint(len(withKey), err), fmt.Sprint(0, nil))
+		var revoked []imprint.RevokedSerial
+		err = tx.RevokedBy(here, two, instant, func(s imprint.RevokedSerial) bool {
+			revoked = append(revoked, s)
+			return true
+		})
+		same(t, "what is revoked and hasn't ended", revoked, []imprint.RevokedSerial{{Serial: "01", RevokedAt: instant, Reason: imprint.ReasonSuperseded}})
+		tenants, tenantsErr := tx.AuthorityTenants()
+		same(t, "tenants with authorities", fmt.Sprint(len(tenants), tenantsErr), fmt.Sprint(2, nil))
+		return err
+	})
+	err := store.Update(t.Context(), func(tx imprint.Tx) error {
+		return tx.PutIssuance(imprint.Issuance{ID: "again", Tenant: here, Authority: two, Serial: "01"})
+	})
+	if err == nil {
+		t.Error("one serial number was issued twice")
+	}
+}
