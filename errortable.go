@@ -28,6 +28,8 @@ const (
 	CodeInternal              Code = "Internal"
 	CodeUnavailable           Code = "Unavailable"
 	CodeNotOffered            Code = "NotOffered"
+	CodeKeyUnavailable        Code = "KeyUnavailable"
+	CodeKeyRefused            Code = "KeyRefused"
 )
 
 // Codes of the devices' door: what a connection or a first connection can die
@@ -191,6 +193,8 @@ var table = []Description{
 	{CodeInternal, "InternalFailureException", 500, 0x80, "InternalError", "Imprint failed.", "Retry; if it stays, look at the server's log for the request id."},
 	{CodeUnavailable, "ServiceUnavailableException", 503, 0x88, "InternalError", "Imprint can't answer just now.", "Retry with back-off; look at /readyz for the reason."},
 	{CodeNotOffered, "NotImplementedException", 501, 0, "", "This build of Imprint doesn't offer the operation.", "docs/compatibility.md lists what is offered."},
+	{CodeKeyUnavailable, "ServiceUnavailableException", 503, 0x88, "InternalError", "The key store that has a CA's key (an HSM, a TPM, a KMS) doesn't answer, so nothing was signed.", "Look whether the token is there, its service runs and its PIN file is readable; Imprint tries again by itself: docs/keys.md."},
+	{CodeKeyRefused, "ServiceUnavailableException", 503, 0x88, "InternalError", "The key store that has a CA's key refuses to sign: a wrong PIN, or a key that can't do this.", "The detail says which. A wrong PIN isn't tried again until the key is opened anew: docs/keys.md."},
 
 	{CodeHandshakeFailed, "", 0, 0, "", "The TLS handshake failed.", "The detail names the TLS alert; a device that sends bad_certificate or unknown_ca doesn't trust this server's root: give it the file that `imprint env` names."},
 	{CodeHandshakeTimeout, "", 0, 0, "", "The device didn't finish the TLS handshake in time.", "Look for a device that stops half-way, a middlebox, or a very slow link; --handshake-timeout gives it longer."},
