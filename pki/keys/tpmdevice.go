@@ -101,7 +101,7 @@ func exchange[T any](d *tpmDevice, end time.Time, f func(transport.TPM) (T, erro
 		return none, imprint.Errorf(imprint.CodeKeyUnavailable, "couldn't reach the TPM: %w", err).
 			WithHint("Look whether %s is there and this user may open it (group tss), and no other program holds it.", strings.TrimPrefix(d.path, unixPrefix))
 	}
-	watched := &watchedTPM{tpm: tpm}
+	watched := &watchedTPM{tpm: tpm, end: end}
 	value, err := none, d.tidy(watched)
 	if err == nil {
 		value, err = f(watched)
@@ -145,16 +145,32 @@ func (d *tpmDevice) tidy(tpm transport.TPM) error {
 	return nil
 }
 
-// watchedTPM notes whether a command got no answer.
+// watchedTPM notes whether a command got no answer, and sends those again that the TPM
+// couldn't start, as part 3 section 5.4.6 of its specification wants it: while it tests
+// itself, for example. The kernel's driver does so too.
 type watchedTPM struct {
 	tpm    transport.TPM
+	end    time.Time
 	broken bool
 }
 
 func (w *watchedTPM) Send(command []byte) ([]byte, error) {
-	answer, err := w.tpm.Send(command)
-	w.broken = w.broken || err != nil
-	return answer, err
+	for wait := 2 * time.Millisecond; ; wait *= 2 {
+		answer, err := w.tpm.Send(command)
+		if err != nil {
+			w.broken = true
+			return nil, err
+		}
+		if len(answer) < 10 || time.Until(w.end) < wait {
+			return answer, nil
+		}
+		switch tpm2.TPMRC(binary.BigEndian.Uint32(answer[6:])) {
+		case tpm2.TPMRCRetry, tpm2.TPMRCYielded, tpm2.TPMRCTesting:
+			time.Sleep(wait)
+		default:
+			return answer, nil
+		}
+	}
 }
 
 func openTPMDevice(path string, end time.Time) (transport.TPMCloser, error) {
