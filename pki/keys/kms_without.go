@@ -11,7 +11,7 @@ import (
 // errNoKMS is what every use of AWS KMS gives in a build without it.
 func errNoKMS() error {
 	return imprint.Errorf(imprint.CodeNotOffered, "this build of Imprint has no AWS KMS").
-		WithHint("Build it with the tag: go build -tags awskms ./cmd/imprint (make build TAGS=awskms).")
+		WithHint("Build one that has: go build -tags awskms ./cmd/imprint.")
 }
 
 func openKMS(context.Context, URI, Config) (Signer, error) { return nil, errNoKMS() }

@@ -84,6 +84,7 @@ func (s *software) Close() error {
 func erase(key crypto.Signer) {
 	switch key := key.(type) {
 	case *ecdsa.PrivateKey:
+		//lint:ignore SA1019 It is where the secret is, and nobody uses the key any more.
 		eraseNumber(key.D)
 	case *rsa.PrivateKey:
 		eraseNumber(key.D)

@@ -277,8 +277,8 @@ func newHSM(t testing.TB) *hsm {
 	}
 	h := &hsm{t: t, label: "t-" + filepath.Base(t.TempDir()) + fmt.Sprintf("-%d", time.Now().UnixNano()%1e9), pin: "secret-4711", dir: t.TempDir()}
 	initTokens.Lock()
+	defer initTokens.Unlock()
 	sh(t, "softhsm2-util", "--init-token", "--free", "--label", h.label, "--so-pin", "so-"+h.pin, "--pin", h.pin)
-	initTokens.Unlock()
 	built, err := faultyModule()
 	if err != nil {
 		t.Fatal(err)
@@ -366,7 +366,7 @@ func newTPM(t testing.TB) *softTPM {
 
 func (p *softTPM) start() {
 	p.t.Helper()
-	p.cmd = exec.Command(tool(p.t, "swtpm"), "socket", "--tpm2", "--tpmstate", "dir="+p.dir, "--ctrl", "type=unixio,path="+p.dir+"/c",
+	p.cmd = exec.Command(tool(p.t, "swtpm"), "socket", "--tpm2", "--tpmstate", "dir="+p.dir, "--ctrl", "type=unixio,path="+p.socket+".ctrl",
 		"--server", "type=unixio,path="+p.socket, "--flags", "not-need-init,startup-clear")
 	err := p.cmd.Start()
 	if err != nil {
@@ -389,6 +389,7 @@ func (p *softTPM) stop() {
 	_ = p.cmd.Wait() // it was killed
 	p.cmd = nil
 	_ = os.Remove(p.socket)
+	_ = os.Remove(p.socket + ".ctrl")
 }
 
 func (p *softTPM) uri(front, query string) keys.URI {

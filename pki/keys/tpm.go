@@ -66,6 +66,14 @@ func (s *Store) tpmKey(uri URI) (*tpmKey, error) {
 	return k, nil
 }
 
+// ownerStorage is the owner's storage key as key files mean it: TCG's template with
+// nothing in unique, where TCG's guidance for provisioning has zeros.
+var ownerStorage = func() tpm2.TPMTPublic {
+	template := tpm2.ECCSRKTemplate
+	template.Unique = tpm2.NewTPMUPublicID(tpm2.TPMAlgECC, &tpm2.TPMSECCPoint{})
+	return template
+}()
+
 // loaded is a key that the TPM can use just now.
 type loaded struct {
 	handle tpm2.TPMHandle
@@ -88,8 +96,12 @@ func (k *tpmKey) with(tpm transport.TPM, use func(loaded) error) error {
 			ParentHandle: tpm2.AuthHandle{Handle: parent.handle, Name: parent.name, Auth: tpm2.PasswordAuth(nil)},
 			InPrivate:    tpm2.TPM2BPrivate{Buffer: k.file.private}, InPublic: tpm2.BytesAs2B[tpm2.TPMTPublic](k.file.public),
 		}.Execute(tpm)
+		if errors.Is(err, tpm2.TPMRCIntegrity) {
+			return imprint.Errorf(imprint.CodeKeyRefused, "the TPM can't open the key: it is of another TPM, this one was cleared, or the file is damaged: %w", err).
+				WithHint("Only the TPM that made a key can use it. A TPM that was cleared has lost its keys for good.")
+		}
 		if err != nil {
-			return explainTPM("couldn't load the key; is it of another TPM, or was this one cleared?", err)
+			return explainTPM("couldn't load the key", err)
 		}
 		defer func() { err = errors.Join(err, flush(tpm, rsp.ObjectHandle)) }()
 		key, err := readPublic(tpm, rsp.ObjectHandle)
@@ -110,7 +122,7 @@ func withParent(tpm transport.TPM, parent uint32, use func(loaded) error) (err e
 		}
 		return use(key)
 	}
-	rsp, err := tpm2.CreatePrimary{PrimaryHandle: tpm2.TPMRHOwner, InPublic: tpm2.New2B(tpm2.ECCSRKTemplate)}.Execute(tpm)
+	rsp, err := tpm2.CreatePrimary{PrimaryHandle: tpm2.TPMRHOwner, InPublic: tpm2.New2B(ownerStorage)}.Execute(tpm)
 	if err != nil {
 		return explainTPM("couldn't make the owner's storage key", err)
 	}

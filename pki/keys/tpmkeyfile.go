@@ -63,8 +63,16 @@ func parseKeyFile(data []byte) (*keyFile, error) {
 	f := &keyFile{}
 	var field cryptobyte.String
 	var present bool
-	if !body.ReadOptionalASN1(&field, &present, explicit(0)) || present && (!field.ReadASN1Boolean(&f.emptyAuth) || !field.Empty()) {
-		return nil, errors.New("its emptyAuth isn't readable")
+	if !body.ReadOptionalASN1(&field, &present, explicit(0)) {
+		return nil, errors.New("it isn't the DER of a TPM's key")
+	}
+	if present {
+		// Some programs write true as 1, which is BER.
+		var yes cryptobyte.String
+		if !field.ReadASN1(&yes, cryptobyte_asn1.BOOLEAN) || len(yes) != 1 || !field.Empty() {
+			return nil, errors.New("its emptyAuth isn't readable")
+		}
+		f.emptyAuth = yes[0] != 0
 	}
 	for _, tag := range []uint8{1, 2, 3} {
 		if !body.ReadOptionalASN1(nil, &present, explicit(tag)) {
