@@ -170,6 +170,11 @@ func TestAWrongPINIsTriedOnce(t *testing.T) {
 		return nil
 	})
 	expect(t, refusal, imprint.CodeKeyRefused, "PIN", "isn't tried again", "pin-source")
+	// Another one isn't tried either, as long as nobody opens the key again.
+	h.writePIN("wrong-2\n")
+	err = signOnce(t.Context(), signer, "x")
+	expect(t, err, imprint.CodeKeyRefused, "PIN")
+	h.writePIN("wrong-1\n")
 	for range 3 {
 		err = signOnce(t.Context(), signer, "x")
 		expect(t, err, imprint.CodeKeyRefused, "PIN")

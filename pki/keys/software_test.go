@@ -119,8 +119,9 @@ func TestCloseOverwritesSoftwareKeys(t *testing.T) {
 		t.Fatal(err)
 	}
 	//lint:ignore SA1019 It is where the secret is.
+	ecSecret := ec.D
 	secrets := map[string][]big.Word{
-		"ecdsa D": words(ec.D), "rsa D": words(rsaKey.D), "rsa P": words(rsaKey.Primes[0]), "rsa Q": words(rsaKey.Primes[1]),
+		"ecdsa D": words(ecSecret), "rsa D": words(rsaKey.D), "rsa P": words(rsaKey.Primes[0]), "rsa Q": words(rsaKey.Primes[1]),
 		"rsa Dp": words(rsaKey.Precomputed.Dp), "rsa Dq": words(rsaKey.Precomputed.Dq), "rsa Qinv": words(rsaKey.Precomputed.Qinv),
 	}
 	for name, secret := range secrets {
