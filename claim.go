@@ -158,7 +158,8 @@ type ClaimReader interface {
 type ClaimWriter interface {
 	PutPendingCertificate(PendingCertificate) error
 	DeletePendingCertificate(Tenant, CertificateID) error
-	// PutProvisioningClaim tells no watcher: what a claim may do never changes.
+	// PutProvisioningClaim tells no watcher: what a claim may do never changes, and
+	// nobody has its certificate before it is put.
 	PutProvisioningClaim(ProvisioningClaim) error
 	// DeleteProvisioningClaim is a change of the certificate of that id.
 	DeleteProvisioningClaim(Tenant, CertificateID) error

@@ -47,6 +47,8 @@ const (
 	ChangeThingGroup  ChangeKind = "thinggroup" // also its attachments of policies
 	ChangePolicy      ChangeKind = "policy"
 	ChangeTemplate    ChangeKind = "template"
+	ChangeClaimGuard  ChangeKind = "claimguard" // Key is the claim's certificate id
+	ChangeProvider    ChangeKind = "provider"   // of certificates
 	ChangeSettings    ChangeKind = "settings"
 	ChangeAccessKey   ChangeKind = "accesskey"
 	ChangeFunction    ChangeKind = "function"  // also its versions, aliases and permissions

@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/internal/cancelable"
 )
 
 // Options tune an Auditor. Zero values give the defaults in brackets.
@@ -90,44 +91,31 @@ type Auditor struct {
 	clock imprint.Clock
 	opts  Options
 
-	ctx   context.Context // ends with Close
-	end   context.CancelFunc
-	slots chan struct{}
-	wake  chan struct{} // a schedule has changed
-	ended sync.WaitGroup
+	tasks *cancelable.Tasks
+	ctx   context.Context // theirs, ends with Close
+	wake  chan struct{}   // a schedule has changed
 
 	tally tally
-
-	mu      sync.Mutex
-	running map[taskKey]context.CancelFunc
-}
-
-type taskKey struct {
-	tenant imprint.Tenant
-	id     string
 }
 
 // New makes what runs audits, and goes on with those that a stop of the server
 // interrupted. Close ends it.
 func New(ctx context.Context, store imprint.Store, clock imprint.Clock, opts Options) (*Auditor, error) {
-	a := &Auditor{store: store, clock: clock, opts: opts.withDefaults(), wake: make(chan struct{}, 1), running: map[taskKey]context.CancelFunc{}}
-	a.slots = make(chan struct{}, a.opts.Concurrent)
-	a.ctx, a.end = context.WithCancel(context.WithoutCancel(ctx))
+	a := &Auditor{store: store, clock: clock, opts: opts.withDefaults(), wake: make(chan struct{}, 1)}
+	a.tasks = cancelable.New(ctx, a.opts.Concurrent)
+	a.ctx = a.tasks.Context()
 	err := a.resume(ctx)
 	if err != nil {
 		a.Close()
 		return nil, fmt.Errorf("couldn't look for audits that were interrupted: %w", err)
 	}
-	a.ended.Go(a.keepSchedules)
-	a.ended.Go(a.sweep)
+	a.tasks.Beside(a.keepSchedules)
+	a.tasks.Beside(a.sweep)
 	return a, nil
 }
 
 // Close interrupts all audits and waits for them.
-func (a *Auditor) Close() {
-	a.end()
-	a.ended.Wait()
-}
+func (a *Auditor) Close() { a.tasks.Close() }
 
 // resume begins the unfinished checks of interrupted audits again.
 func (a *Auditor) resume(ctx context.Context) error {
@@ -240,12 +228,7 @@ func (a *Auditor) Cancel(ctx context.Context, tenant imprint.Tenant, id string) 
 		return err
 	}
 	a.tally.canceled.Add(1)
-	a.mu.Lock()
-	cancel := a.running[taskKey{tenant, id}]
-	a.mu.Unlock()
-	if cancel != nil {
-		cancel()
-	}
+	a.tasks.Cancel(tenant, id)
 	return nil
 }
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/internal/pause"
 )
 
 // errStopped says that the audit was canceled.
@@ -39,24 +40,12 @@ var stages = []stage{
 
 // launch runs a task that is stored as being in progress.
 func (a *Auditor) launch(task imprint.AuditTask) {
-	key := taskKey{task.Tenant, task.ID}
-	ctx, cancel := context.WithCancel(a.ctx)
-	a.mu.Lock()
-	a.running[key] = cancel
-	a.mu.Unlock()
-	a.ended.Go(func() {
-		defer func() {
-			cancel()
-			a.mu.Lock()
-			delete(a.running, key)
-			a.mu.Unlock()
-		}()
-		select {
-		case a.slots <- struct{}{}:
-			defer func() { <-a.slots }()
-		case <-ctx.Done():
+	a.tasks.Go(task.Tenant, task.ID, func(ctx context.Context) {
+		done, err := a.tasks.Turn(ctx)
+		if err != nil {
 			return
 		}
+		defer done()
 		w := &walk{ctx: ctx, auditor: a, tenant: task.Tenant, task: task, now: a.clock(), found: map[string]struct{}{}}
 		w.all()
 		a.forgetOld(task.Tenant)
@@ -331,7 +320,7 @@ func (w *walk) pages(fn func(tx imprint.ReadTx, p imprint.Page) (next string, er
 			return nil
 		}
 		p.Cursor = next
-		if !w.auditor.wait(w.ctx, time.Duration(w.auditor.opts.Rest*float64(time.Since(began)))) {
+		if !pause.For(w.ctx, time.Duration(w.auditor.opts.Rest*float64(time.Since(began)))) {
 			return errStopped
 		}
 	}
@@ -342,16 +331,16 @@ const tries = 5
 
 // patiently tries again while the store can't answer.
 func (w *walk) patiently(fn func() error) error {
-	pause := w.auditor.opts.Retry
+	again := w.auditor.opts.Retry
 	for n := 1; ; n++ {
 		err := fn()
 		if err == nil || errors.Is(err, errStopped) || w.ctx.Err() != nil || n == tries || imprint.CodeOf(err) != imprint.CodeUnavailable {
 			return err
 		}
-		if !w.auditor.wait(w.ctx, pause) {
+		if !pause.For(w.ctx, again) {
 			return errStopped
 		}
-		pause *= 2
+		again *= 2
 	}
 }
 
@@ -391,17 +380,5 @@ func (w *walk) flush() error {
 			w.pending, w.stored = nil, time.Now()
 			return nil
 		}
-	}
-}
-
-// wait says whether a pause went by without an end of the context.
-func (a *Auditor) wait(ctx context.Context, pause time.Duration) bool {
-	timer := time.NewTimer(pause)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
 	}
 }

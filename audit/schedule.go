@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/internal/pause"
 )
 
 // MinuteOf spreads the scheduled audits of a server over the day: the minute, in UTC,
@@ -34,7 +35,7 @@ const lookAgain = time.Minute
 // keepSchedules begins audits when they are due, until Close.
 func (a *Auditor) keepSchedules() {
 	for {
-		pause := lookAgain
+		wait := lookAgain
 		next, err := a.RunDue(a.ctx)
 		switch {
 		case a.ctx.Err() != nil:
@@ -42,9 +43,9 @@ func (a *Auditor) keepSchedules() {
 		case err != nil:
 			a.opts.Logger.Warn("couldn't begin scheduled audits", "error", err)
 		case !next.IsZero():
-			pause = min(max(next.Sub(a.clock()), a.opts.Retry), lookAgain)
+			wait = min(max(next.Sub(a.clock()), a.opts.Retry), lookAgain)
 		}
-		timer := time.NewTimer(pause)
+		timer := time.NewTimer(wait)
 		select {
 		case <-a.ctx.Done():
 		case <-a.wake:
@@ -145,7 +146,7 @@ func (a *Auditor) sweep() {
 		for _, settings := range tenants {
 			a.forgetOld(settings.Tenant)
 		}
-		if !a.wait(a.ctx, a.opts.SweepEvery) {
+		if !pause.For(a.ctx, a.opts.SweepEvery) {
 			return
 		}
 	}

@@ -254,29 +254,13 @@ func (l *link) claim(c *claimant, hello time.Time) (time.Duration, error) {
 
 // awaitAnswers subscribes to the answers of both calls, as AWS's SDKs do.
 func (l *link) awaitAnswers() error {
-	packet := mqtt.Subscribe{PacketID: 1}
+	var filters []mqtt.Subscription
 	for _, topic := range []string{csrTopic, registerTopic} {
 		for _, end := range []string{"/accepted", "/rejected"} {
-			packet.Filters = append(packet.Filters, mqtt.Subscription{Filter: topic + end, QoS: 1})
+			filters = append(filters, mqtt.Subscription{Filter: topic + end, QoS: 1})
 		}
 	}
-	_, err := l.conn.Write(packet.Append(nil, mqtt.V311))
-	if err != nil {
-		return fmt.Errorf("couldn't send SUBSCRIBE: %w", err)
-	}
-	header, body, err := l.next()
-	if err != nil {
-		return fmt.Errorf("couldn't read SUBACK: %w", err)
-	}
-	var answer mqtt.Suback
-	err = answer.Decode(header, body, mqtt.V311)
-	if err != nil {
-		return fmt.Errorf("couldn't subscribe: a %s came: %w", header.Type, err)
-	}
-	if slices.ContainsFunc(answer.Codes, func(r mqtt.ReasonCode) bool { return r != 1 }) {
-		return fmt.Errorf("couldn't subscribe: a %s came that says %v", header.Type, answer.Codes)
-	}
-	return nil
+	return l.subscribe(filters...)
 }
 
 // ask publishes a request with QoS 1 and reads its answer, in either order with

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/imprint-iot/imprint/mqtt"
@@ -99,11 +100,12 @@ func (l *link) join(who *device, want wish) error {
 	if want.filter == "" {
 		return nil
 	}
-	return l.subscribe(want.filter, want.qos)
+	return l.subscribe(mqtt.Subscription{Filter: want.filter, QoS: want.qos})
 }
 
-func (l *link) subscribe(filter string, qos mqtt.QoS) error {
-	packet := mqtt.Subscribe{PacketID: 1, Filters: []mqtt.Subscription{{Filter: filter, QoS: qos}}}
+// subscribe asks for filters and wants each with the QoS that was asked for.
+func (l *link) subscribe(filters ...mqtt.Subscription) error {
+	packet := mqtt.Subscribe{PacketID: 1, Filters: filters}
 	_, err := l.conn.Write(packet.Append(nil, mqtt.V311))
 	if err != nil {
 		return fmt.Errorf("couldn't send SUBSCRIBE: %w", err)
@@ -120,8 +122,9 @@ func (l *link) subscribe(filter string, qos mqtt.QoS) error {
 	if err != nil {
 		return fmt.Errorf("couldn't read SUBACK: %w", err)
 	}
-	if len(answer.Codes) != 1 || answer.Codes[0] != mqtt.ReasonCode(qos) {
-		return fmt.Errorf("couldn't subscribe to %q with QoS %d: SUBACK says %v", filter, qos, answer.Codes)
+	granted := slices.EqualFunc(answer.Codes, filters, func(code mqtt.ReasonCode, asked mqtt.Subscription) bool { return code == mqtt.ReasonCode(asked.QoS) })
+	if !granted {
+		return fmt.Errorf("couldn't subscribe as asked, %+v: SUBACK says %v", filters, answer.Codes)
 	}
 	return nil
 }

@@ -27,8 +27,9 @@ const maxRepeated = 1000
 func (c *connection) admitID(id uint16) (bool, error) {
 	for {
 		c.session.mu.Lock()
-		waiting := len(c.answers)
-		used := slices.ContainsFunc(c.answers, func(a answer) bool { return a.id == id })
+		p := c.publishing
+		waiting := len(p.answers)
+		used := slices.ContainsFunc(p.answers, func(a answer) bool { return a.id == id })
 		if waiting < c.broker.opts.MaxInflight && !used {
 			c.session.mu.Unlock()
 			return true, nil
@@ -50,10 +51,10 @@ func (c *connection) admitID(id uint16) (bool, error) {
 			return false, c.over()
 		}
 		// MQTT 3.1.1 has no receive maximum: the client is read more slowly.
-		if c.answered == nil {
-			c.answered = make(chan struct{})
+		if p.answered == nil {
+			p.answered = make(chan struct{})
 		}
-		answered := c.answered
+		answered := p.answered
 		c.session.mu.Unlock()
 		c.payOwed()
 		<-answered
@@ -63,9 +64,10 @@ func (c *connection) admitID(id uint16) (bool, error) {
 // signalAcks wakes the reader when a PUBACK was sent or the connection ends. The
 // lock is held.
 func (c *connection) signalAcks() {
-	if c.answered != nil {
-		close(c.answered)
-		c.answered = nil
+	p := c.publishing
+	if p != nil && p.answered != nil {
+		close(p.answered)
+		p.answered = nil
 	}
 }
 
@@ -73,7 +75,7 @@ func (c *connection) signalAcks() {
 func (c *connection) awaitStore(id uint16) {
 	c.session.mu.Lock()
 	defer c.session.mu.Unlock()
-	c.answers = append(c.answers, answer{id: id})
+	c.publishing.answers = append(c.publishing.answers, answer{id: id})
 }
 
 // answerStored answers a PUBLISH whose message is in the store, or couldn't be
@@ -89,11 +91,12 @@ func (c *connection) answerStored(id uint16, err error) {
 	}
 	c.session.mu.Lock()
 	defer c.session.mu.Unlock()
-	at := slices.IndexFunc(c.answers, func(a answer) bool { return a.id == id && !a.ready })
+	p := c.publishing
+	at := slices.IndexFunc(p.answers, func(a answer) bool { return a.id == id && !a.ready })
 	if at < 0 {
 		return
 	}
-	c.answers[at].ready, c.answers[at].reason = true, reason
+	p.answers[at].ready, p.answers[at].reason = true, reason
 	c.sendAnswers()
 	if len(c.out.pending) > 0 && !c.out.closing {
 		c.startWriter()
@@ -102,18 +105,18 @@ func (c *connection) answerStored(id uint16, err error) {
 
 // sendAnswers sends the PUBACKs whose turn it is. The lock is held.
 func (c *connection) sendAnswers() {
-	n := 0
-	for n < len(c.answers) && c.answers[n].ready {
-		ack := mqtt.Ack{Type: mqtt.TypePuback, PacketID: c.answers[n].id, Reason: c.answers[n].reason}
+	p, n := c.publishing, 0
+	for n < len(p.answers) && p.answers[n].ready {
+		ack := mqtt.Ack{Type: mqtt.TypePuback, PacketID: p.answers[n].id, Reason: p.answers[n].reason}
 		c.appendLocked(func(dst []byte) []byte { return ack.Append(dst, c.version) })
 		n++
 	}
 	if n == 0 {
 		return
 	}
-	c.answers = slices.Delete(c.answers, 0, n)
-	if len(c.answers) == 0 {
-		c.answers = nil
+	p.answers = slices.Delete(p.answers, 0, n)
+	if len(p.answers) == 0 {
+		p.answers = nil
 	}
 	c.signalAcks()
 }
@@ -123,8 +126,9 @@ func (c *connection) sendAnswers() {
 func (c *connection) acknowledge(id uint16, reason mqtt.ReasonCode, why error) {
 	c.session.mu.Lock()
 	defer c.session.mu.Unlock()
-	if len(c.answers) > 0 {
-		c.answers = append(c.answers, answer{id: id, ready: true, reason: reason})
+	p := c.publishing
+	if len(p.answers) > 0 {
+		p.answers = append(p.answers, answer{id: id, ready: true, reason: reason})
 		return
 	}
 	ack := mqtt.Ack{Type: mqtt.TypePuback, PacketID: id, Reason: reason}
@@ -137,7 +141,7 @@ func (c *connection) acknowledge(id uint16, reason mqtt.ReasonCode, why error) {
 // withinRate counts a PUBLISH against the connection's rate.
 func (c *connection) withinRate(now time.Time) bool {
 	rate := c.broker.opts.PublishRate
-	return rate <= 0 || c.publishes.take(now, rate)
+	return rate <= 0 || c.publishing.rate.take(now, rate)
 }
 
 // overRate discards a PUBLISH above the rate, as AWS IoT Core does: an MQTT 5
@@ -146,8 +150,8 @@ func (c *connection) overRate(packet *mqtt.Publish) error {
 	c.broker.count.publishThrottled.Add(1)
 	err := imprint.Errorf(imprint.CodePublishRate, "a PUBLISH is more than the %d a second that one connection may send: it is discarded", c.broker.opts.PublishRate)
 	c.broker.count.refuse(imprint.CodePublishRate)
-	if !c.throttled {
-		c.throttled = true
+	if !c.publishing.throttled {
+		c.publishing.throttled = true
 		c.peer.Rec.Fail("publish", err)
 	}
 	if c.version == mqtt.V5 && packet.QoS == 1 {

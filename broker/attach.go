@@ -66,10 +66,8 @@ func (b *Broker) enter(a arrival) (before departure, err error) {
 	before.ending = slices.Clone(r.ending[c.clientID])
 	r.sessions[c.clientID] = s
 	c.presenceVersion = r.nextVersion(c.clientID, now)
-	if r.byCert[c.certificate] == nil {
-		r.byCert[c.certificate] = make(map[*connection]struct{}, 1)
-	}
-	r.byCert[c.certificate][c] = struct{}{}
+	c.place = len(r.byCert[c.certificate])
+	r.byCert[c.certificate] = append(r.byCert[c.certificate], c)
 	b.count.connected.Add(1)
 	c.entered = true
 	return before, nil

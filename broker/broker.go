@@ -226,6 +226,7 @@ type Broker struct {
 	mu      sync.RWMutex
 	realms  map[imprint.Tenant]*realm
 	closing bool
+	began   time.Time // deadlines are kept as times since then: a third of the size
 
 	// rechecks are certificates that changed while devices are on with them.
 	rechecks *recheckQueue
@@ -265,7 +266,7 @@ func (g *background) close() {
 func New(opts Options, store imprint.Store, identities *identity.Resolver, clock imprint.Clock) *Broker {
 	b := &Broker{
 		opts: opts.withDefaults(), store: store, identities: identities, clock: clock,
-		realms: map[imprint.Tenant]*realm{},
+		realms: map[imprint.Tenant]*realm{}, began: time.Now(),
 	}
 	b.rechecks = newRecheckQueue(b.recheck)
 	b.ledger = newLedger(store, b.opts.Logger)

@@ -59,6 +59,7 @@ type connection struct {
 	session         *session
 	realm           *realm
 	version         mqtt.Version
+	reasons         bool // the client wants reason strings
 	clientID        imprint.ClientID
 	certificate     imprint.CertificateID
 	principal       string        // what lifecycle events call who it is
@@ -66,9 +67,9 @@ type connection struct {
 	window          int           // QoS 1 messages that the client takes at once
 	maxPacket       int           // largest packet that the client takes; 0: any
 	aliasMaximum    int           // topic aliases that the client takes
-	reasons         bool          // the client wants reason strings
 	id              string        // session identifier of the lifecycle events
 	presenceVersion int64
+	place           int // in the realm's byCert, guarded by the realm's lock
 
 	// own is the session that ends with this connection, unless session is a
 	// stored one.
@@ -83,26 +84,25 @@ type connection struct {
 	// stays.
 	ended atomic.Pointer[endError]
 
-	// armed is when the deadline of writes was set last. It is the writer's.
-	armed time.Time
+	// armed is when the deadline of writes was set last, since the broker began; 0:
+	// never. It is the writer's.
+	armed time.Duration
 	// keepWill is set by who ends the connection without its will.
 	keepWill atomic.Bool
 
+	// publishing is set by the reader, under the session's lock; nil: it never
+	// published.
+	publishing *publishing
+
 	// Owned by the reader.
 	will       *will
-	aliases    []string
-	route      route
-	incoming   mqtt.Publish
 	now        time.Time     // when the bytes came that are handled now
-	scratch    []byte        // for the forms of its messages
 	owed       []*connection // whose writers it will start
 	arrived    uint64        // messages that aren't in the broker's count
-	wakeAt     time.Time     // the socket's read deadline
-	publishes  bucket
+	wakeAt     time.Duration // the socket's read deadline, since the broker began; 0: none
 	throughput bucket
-	explained  int  // denials that were put into words
 	uses       uses // what the trace is told at the end that it was allowed
-	throttled  bool // the trace knows that it publishes too often
+	explained  int8 // denials that were put into words
 	entered    bool // known to the realm
 	withdrawn  bool // out of the topics and the realm
 	small      [256]byte
@@ -112,14 +112,36 @@ type connection struct {
 	kept atomic.Pointer[kept]
 
 	// Guarded by the session's lock.
-	out      outbound
-	loading  bool // the session's queue is read for it
-	renewing bool // the identity is looked up for what waits
-	// Subscriptions that are to have retained messages, and whether they are sent.
-	retainedFor     []*subscription
-	sendingRetained bool
-	answers         []answer      // PUBACKs that aren't sent
-	answered        chan struct{} // closed when one is sent; nil when nobody waits
+	out             outbound
+	loading         bool            // the session's queue is read for it
+	renewing        bool            // the identity is looked up for what waits
+	sendingRetained bool            // retainedFor is worked on
+	retainedFor     []*subscription // are to have retained messages
+}
+
+// publishing is what a connection needs from its first PUBLISH on. Most idle
+// connections only listen, and a fleet holds very many of those.
+type publishing struct {
+	packet    mqtt.Publish // the one that is handled now
+	route     route
+	aliases   []string
+	scratch   []byte // for the forms of its messages
+	rate      bucket
+	throttled bool // the trace knows that it publishes too often
+
+	// Guarded by the session's lock.
+	answers  []answer      // PUBACKs that aren't sent
+	answered chan struct{} // closed when one is sent; nil when nobody waits
+}
+
+// beginPublishing gives what a PUBLISH needs.
+func (c *connection) beginPublishing() *publishing {
+	if c.publishing == nil {
+		c.session.mu.Lock()
+		c.publishing = &publishing{}
+		c.session.mu.Unlock()
+	}
+	return c.publishing
 }
 
 // Serve runs one connection until it has ended. The door closes the socket
@@ -254,7 +276,10 @@ func (c *connection) withdraw() {
 	}
 	// A publisher that found this connection may keep it a while: what it holds
 	// must not keep others.
-	c.will, c.route, c.aliases, c.scratch, c.owed = nil, route{}, nil, nil, nil
+	c.will, c.owed = nil, nil
+	if c.publishing != nil {
+		c.publishing.route, c.publishing.aliases, c.publishing.scratch = route{}, nil, nil
+	}
 	c.session.detach(c, w)
 	c.broker.leave(c)
 }

@@ -1,6 +1,7 @@
 package broker_test
 
 import (
+	"context"
 	"database/sql"
 	"fmt"
 	"path/filepath"
@@ -210,14 +211,30 @@ func TestWillsOfStoredSessionsSurviveTheServer(t *testing.T) {
 	watch.subscribe(1, "gone")
 
 	// What the store has now is what a kill leaves.
-	after := newHouseOn(t, broker.Options{}, openStore(t, crashImage(t, path), sqlite.Faults{}))
+	rules := offers{make(chan imprint.RuleMessage, 1)}
+	after := newHouseOn(t, broker.Options{Rules: rules}, openStore(t, crashImage(t, path), sqlite.Faults{}))
 	watch = after.back(first, id, mqtt.V5, lasting(mqtt.V5, "watch", 1000))
 	watch.silent()
 	after.ahead.Add(int64(61 * time.Second))
 	watch.gets("gone", "bye", 1)
+	if got := <-rules.made; got.ClientID != "dies" {
+		t.Errorf("topic rules are offered the will of client %q, want dies", got.ClientID)
+	}
 	// The client that comes back has no other one's will to fear.
 	after.back(first, id, mqtt.V5, lasting(mqtt.V5, "dies", 1000)).cut()
 	watch.silent()
+}
+
+// offers are topic rules that give the messages of devices as they are offered.
+type offers struct{ made chan imprint.RuleMessage }
+
+func (o offers) Tenant(imprint.Tenant) imprint.TenantRules { return o }
+func (o offers) Idle() bool                                { return false }
+func (o offers) Offer(_ context.Context, m *imprint.RuleMessage) error {
+	if m.MQTT {
+		o.made <- *m
+	}
+	return nil
 }
 
 // TestLargeWillsAreTaken ensures that a will may be as large as any message.

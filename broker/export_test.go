@@ -11,6 +11,8 @@ import (
 
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/mqtt"
+	"github.com/imprint-iot/imprint/policy"
+	"github.com/imprint-iot/imprint/trace"
 )
 
 // Tree lets the property test reach the topic tree: sessions are numbers there.
@@ -254,4 +256,36 @@ func (b *Broker) LeaveATurnAsItComes(t imprint.Tenant, topic string) (clean bool
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.lines[topic] == nil
+}
+
+// Keep has a policy that allows nothing keep messages of topics from a connection, one
+// after the other.
+func (b *Broker) Keep(c *Kept, topics ...string) {
+	for _, topic := range topics {
+		(*connection)(c).noteKept(&binding{policies: policy.Compile()}, &policy.Request{Action: policy.Receive, ResourceName: topic, Now: b.clock()})
+	}
+}
+
+// Kept is a connection that messages are kept from.
+type Kept connection
+
+// NewKept is one that its record knows nothing else of.
+func NewKept(rec *trace.Recorder) *Kept { return &Kept{peer: Peer{Rec: rec}} }
+
+// Knows tells that a topic is among those that are kept from it, or that somebody is
+// about to enter one.
+func (c *Kept) Knows(topic string) bool {
+	k := c.kept.Load()
+	if !k.mu.TryLock() {
+		return true
+	}
+	defer k.mu.Unlock()
+	return slices.Contains(k.topics, topic)
+}
+
+// AwaitLedger returns when the ledger has written what it was given, and what came of that.
+func (b *Broker) AwaitLedger() {
+	for range 2 {
+		_ = b.ledger.wait(context.Background(), change{write: func(imprint.Tx) error { return nil }})
+	}
 }

@@ -3,7 +3,6 @@ package broker
 import (
 	"bytes"
 	"encoding/binary"
-	"sync"
 	"time"
 
 	"github.com/imprint-iot/imprint/mqtt"
@@ -200,72 +199,4 @@ func (f *flights) ordinal() uint64 {
 		return 0
 	}
 	return f.all[f.head].ordinal
-}
-
-// heldQueue is messages that wait, in order. Its memory is taken from those that
-// have become empty, as a subscriber's backlog comes and goes many times a second.
-type heldQueue struct {
-	all  []held
-	head int
-}
-
-const (
-	// smallHeld is the room that a queue makes for itself, and largeHeld the most that
-	// is kept for others.
-	smallHeld = 8
-	largeHeld = 1024
-)
-
-var heldPool = sync.Pool{New: func() any { return new([]held) }}
-
-func (q *heldQueue) len() int { return len(q.all) - q.head }
-
-// list gives them, the first one first, until the queue changes.
-func (q *heldQueue) list() []held { return q.all[q.head:] }
-
-// front is the first one; there must be one.
-func (q *heldQueue) front() *held { return &q.all[q.head] }
-
-func (q *heldQueue) push(h held) {
-	if len(q.all) == cap(q.all) {
-		q.makeRoom()
-	}
-	q.all = append(q.all, h)
-}
-
-// makeRoom moves the queue to the beginning of its memory, or to larger one.
-func (q *heldQueue) makeRoom() {
-	if q.head > len(q.all)/2 {
-		n := copy(q.all, q.all[q.head:])
-		clear(q.all[n:])
-		q.all, q.head = q.all[:n], 0
-		return
-	}
-	if cap(q.all) != smallHeld {
-		return // append makes it larger
-	}
-	larger := heldPool.Get().(*[]held)
-	if cap(*larger) <= cap(q.all) {
-		*larger = make([]held, 0, 4*smallHeld)
-	}
-	q.all, q.head = append((*larger)[:0], q.all[q.head:]...), 0
-}
-
-// pop takes the first one out.
-func (q *heldQueue) pop() {
-	q.all[q.head] = held{}
-	q.head++
-	if q.head == len(q.all) {
-		q.drop()
-	}
-}
-
-// drop empties the queue.
-func (q *heldQueue) drop() {
-	if size := cap(q.all); size > smallHeld && size <= largeHeld {
-		clear(q.all[q.head:])
-		empty := q.all[:0]
-		heldPool.Put(&empty)
-	}
-	q.all, q.head = nil, 0
 }

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -32,18 +33,19 @@ func TestHeldQueueKeepsOrder(t *testing.T) {
 				q.drop()
 				want = nil
 			}
-			if q.len() != len(want) || len(q.list()) != len(want) {
-				t.Fatalf("got %d, want %d", q.len(), len(want))
+			var got []int64
+			for h := range q.all() {
+				got = append(got, h.seq)
 			}
-			for i, h := range q.list() {
-				if h.seq != want[i] {
-					t.Fatalf("place %d: got %d, want %d", i, h.seq, want[i])
-				}
+			if q.len() != len(want) || !slices.Equal(got, want) {
+				t.Fatalf("got %d of %v, want %v", q.len(), got, want)
 			}
 		}
-		for i, h := range other.list() {
-			if h.seq != -int64(i+1) {
-				t.Fatalf("another queue's place %d has %d", i, h.seq)
+		place := int64(0)
+		for h := range other.all() {
+			place++
+			if h.seq != -place {
+				t.Fatalf("another queue's place %d has %d", place, h.seq)
 			}
 		}
 	})

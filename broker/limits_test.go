@@ -211,6 +211,34 @@ func TestLimitsOfTopicAliases(t *testing.T) {
 	}
 }
 
+// TestAliasesStandForEveryTopicThatIsTaken ensures that a client may use an alias also
+// for topics that may be longer than its own: those of the service, and of Basic Ingest.
+func TestAliasesStandForEveryTopicThatIsTaken(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, broker.Options{MaxTopicBytes: 8, MaxTopicAliases: 3, Rules: newSlowRules(), Reserved: &desk{}})
+	c := h.on(first, h.register(first, allowAll), mqtt.V5, connectAs("dev"))
+	aliased := func(topic string, alias uint16) *mqtt.Publish {
+		p := &mqtt.Publish{Topic: []byte(topic), Payload: []byte("x"), QoS: 1, PacketID: 1}
+		p.Properties.TopicAlias = alias
+		p.Properties.Mark(mqtt.PropTopicAlias)
+		return p
+	}
+	for n, topic := range []string{asking, "$aws/rules/store/a/b", "12345678"} {
+		for _, named := range []string{topic, ""} {
+			c.send(aliased(named, uint16(n+1)))
+			if got := expect[*mqtt.Ack](c).Reason; got != mqtt.Success {
+				t.Errorf("%s, sent as %q: got %s, want success", topic, named, got)
+			}
+		}
+	}
+	c.send(aliased("123456789", 1))
+	if got := expect[*mqtt.Ack](c).Reason; got != mqtt.TopicNameInvalid {
+		t.Errorf("too long a topic: got %s", got)
+	}
+	c.send(aliased("", 1))
+	c.told(mqtt.ProtocolError)
+}
+
 func TestRatesFollowTheClock(t *testing.T) {
 	t.Parallel()
 	for _, v := range versions {

@@ -270,8 +270,9 @@ func (c *connection) wrote(n int) {
 func (c *connection) armWrite() {
 	now := time.Now()
 	slack := c.broker.opts.WriteTimeout / 8
-	if now.Sub(c.armed) >= slack {
-		c.armed = now
+	since := now.Sub(c.broker.began)
+	if c.armed == 0 || since-c.armed >= slack {
+		c.armed = since
 		_ = c.conn.SetWriteDeadline(now.Add(c.broker.opts.WriteTimeout + slack))
 	}
 	if c.ended.Load() != nil {

@@ -130,12 +130,19 @@ func (b *Broker) topicLimits(topic string) (size, slashes int) {
 	return opts.MaxTopicBytes, opts.MaxTopicSlashes
 }
 
+// tooLong tells that a topic name has more bytes than are allowed.
+func (b *Broker) tooLong(topic string) bool {
+	part := counted(topic)
+	size, _ := b.topicLimits(part)
+	return len(part) > size || len(topic)-len(part) > maxIngestPrefix
+}
+
 // checkTopic applies AWS IoT Core's limits on topic names.
 func (b *Broker) checkTopic(topic string) error {
 	part := counted(topic)
 	size, slashes := b.topicLimits(part)
 	switch {
-	case len(part) > size || len(topic)-len(part) > maxIngestPrefix:
+	case b.tooLong(topic):
 		return imprint.Errorf(imprint.CodeTopicInvalid, "the topic name is %d bytes long, at most %d are allowed", len(topic), size)
 	case !mqtt.ValidTopicName(topic):
 		return imprint.Errorf(imprint.CodeTopicInvalid, "topic name %q is not valid", topic)

@@ -15,7 +15,8 @@ import (
 // handlePublish authorizes a PUBLISH, hands it to the subscribers, and
 // acknowledges it once whatever of it must be in the store is there.
 func (c *connection) handlePublish(ctx context.Context, header mqtt.FixedHeader, body []byte) error {
-	packet := &c.incoming
+	p := c.beginPublishing()
+	packet := &p.packet
 	err := packet.Decode(header, body, c.version)
 	if err != nil {
 		return err
@@ -64,14 +65,14 @@ func (c *connection) handlePublish(ctx context.Context, header mqtt.FixedHeader,
 		c.ingested(topic, packet, bound)
 		return nil
 	}
-	if c.scratch == nil {
-		c.scratch = takeBuffer()
+	if p.scratch == nil {
+		p.scratch = takeBuffer()
 	}
-	c.scratch = c.scratch[:0]
+	p.scratch = p.scratch[:0]
 	retained.await()
-	stored, behind := c.broker.route(ctx, routing{realm: c.realm, from: c, now: c.now, cache: &c.route}, topic, packet)
+	stored, behind := c.broker.route(ctx, routing{realm: c.realm, from: c, now: c.now, cache: &p.route}, topic, packet)
 	if bound.policies.Timeless() {
-		c.route.publisher = bound
+		p.route.publisher = bound
 	}
 	switch {
 	case stored != nil:
@@ -112,29 +113,32 @@ func (c *connection) resolveTopic(packet *mqtt.Publish) (string, error) {
 	if alias == 0 || alias > most {
 		return "", end(imprint.CodeProtocolViolation, "topic alias %d isn't one of 1 to %d [MQTT-3.3.2-9]", alias, most).telling(mqtt.TopicAliasInvalid)
 	}
-	if c.aliases == nil {
-		c.aliases = make([]string, most)
+	aliases := c.publishing.aliases
+	if aliases == nil {
+		aliases = make([]string, most)
+		c.publishing.aliases = aliases
 	}
 	if len(packet.Topic) == 0 {
-		topic := c.aliases[alias-1]
+		topic := aliases[alias-1]
 		if topic == "" {
 			return "", end(imprint.CodeProtocolViolation, "topic alias %d was never set", alias)
 		}
 		return topic, nil
 	}
 	topic := c.intern(packet.Topic)
-	c.aliases[alias-1] = topic
-	if len(topic) > c.broker.opts.MaxTopicBytes {
+	aliases[alias-1] = topic
+	if c.broker.tooLong(topic) {
 		// It is refused below; it isn't worth keeping.
-		c.aliases[alias-1] = ""
+		aliases[alias-1] = ""
 	}
 	return topic, nil
 }
 
 // intern spares the allocation of the topic's string while a client repeats it.
 func (c *connection) intern(topic []byte) string {
-	if c.route.topic == string(topic) {
-		return c.route.topic
+	known := c.publishing.route.topic
+	if known == string(topic) {
+		return known
 	}
 	return string(topic)
 }
@@ -146,7 +150,8 @@ func (c *connection) mayPublish(ctx context.Context, topic string, packet *mqtt.
 	if bound == nil {
 		return nil, c.over()
 	}
-	if c.route.publisher == bound && c.route.topic == topic && !packet.Retain {
+	known := &c.publishing.route
+	if known.publisher == bound && known.topic == topic && !packet.Retain {
 		return bound, nil
 	}
 	err := c.broker.checkTopic(topic)
@@ -239,7 +244,7 @@ func (c *route) lookup(t *tree, topic string) matches {
 // routing is where a message comes from.
 type routing struct {
 	realm *realm
-	from  *connection // nil: the service
+	from  *connection // publishing; nil: the service
 	now   time.Time
 	// cache is what the publisher found last; nil: it keeps nothing.
 	cache *route
@@ -260,7 +265,7 @@ func (b *Broker) route(ctx context.Context, from routing, topic string, packet *
 	}
 	message := forwarded(packet, topic, from.now)
 	if from.from != nil {
-		message.scratch = from.from.scratch
+		message.scratch = from.from.publishing.scratch
 	}
 	var p parcel
 	for n, sub := range found.subs {
@@ -299,7 +304,7 @@ func (b *Broker) route(ctx context.Context, from routing, topic string, packet *
 		message, p.targets = shared, targets.targets
 	}
 	if from.from != nil {
-		from.from.scratch = message.scratch
+		from.from.publishing.scratch = message.scratch
 	}
 	if len(p.targets) == 0 {
 		return nil, behind

@@ -60,8 +60,10 @@ func (c *connection) settleBatch() {
 	c.payOwed()
 	c.flush()
 	c.countArrived()
-	giveBuffer(c.scratch)
-	c.scratch = nil
+	if c.publishing != nil {
+		giveBuffer(c.publishing.scratch)
+		c.publishing.scratch = nil
+	}
 }
 
 // countArrived adds the messages of the last bytes to the broker's count.
@@ -78,11 +80,12 @@ const deadlineSlack = time.Second
 
 // wakeBy bounds the next read.
 func (c *connection) wakeBy(deadline time.Time, slack time.Duration) {
-	if !c.wakeAt.Before(deadline) && c.wakeAt.Sub(deadline) <= slack {
+	due := deadline.Sub(c.broker.began)
+	if c.wakeAt >= due && c.wakeAt-due <= slack {
 		return
 	}
-	c.wakeAt = deadline.Add(slack)
-	_ = c.conn.SetReadDeadline(c.wakeAt)
+	c.wakeAt = due + slack
+	_ = c.conn.SetReadDeadline(deadline.Add(slack))
 }
 
 // fill reads more bytes of a packet of need bytes.
@@ -149,7 +152,9 @@ func (r *reader) allocate(n int) []byte {
 // swap goes on with another buffer. The last PUBLISH, which points into this
 // one, would keep it in memory.
 func (r *reader) swap(buf []byte) {
-	r.connection.incoming = mqtt.Publish{}
+	if r.connection.publishing != nil {
+		r.connection.publishing.packet = mqtt.Publish{}
+	}
 	unread := copy(buf, r.buf[r.start:r.end])
 	r.release()
 	r.buf, r.start, r.end = buf, 0, unread

@@ -25,7 +25,7 @@ type realm struct {
 	// ending are stored sessions that have ended and whose deletion isn't durable.
 	ending    map[imprint.ClientID][]*session
 	endings   int // the number of those
-	byCert    map[imprint.CertificateID]map[*connection]struct{}
+	byCert    map[imprint.CertificateID][]*connection
 	presence  map[imprint.ClientID]*presence
 	stored    int                  // sessions that outlive their connections
 	retained  map[string]time.Time // topics with a retained message, and when it expires; zero: never
@@ -76,7 +76,7 @@ func (b *Broker) realm(t imprint.Tenant) *realm {
 	r = &realm{
 		tenant: t, clientARN: t.ARN("client/"), topicARN: t.ARN("topic/"), filterARN: t.ARN("topicfilter/"),
 		sessions: map[imprint.ClientID]*session{}, ending: map[imprint.ClientID][]*session{},
-		byCert:   map[imprint.CertificateID]map[*connection]struct{}{},
+		byCert:   map[imprint.CertificateID][]*connection{},
 		presence: map[imprint.ClientID]*presence{}, retained: map[string]time.Time{}, restored: map[string]queue{}, groups: map[int64]*shareGroup{},
 	}
 	r.topics.parents = b.opts.StandardParentMatch
@@ -123,9 +123,15 @@ func (b *Broker) leave(c *connection) {
 	} else if p := r.presence[c.clientID]; found == nil && p != nil {
 		p.idleSince = now // the session ended with the connection
 	}
-	delete(r.byCert[c.certificate], c)
-	if len(r.byCert[c.certificate]) == 0 {
+	// The last one takes its place.
+	others := r.byCert[c.certificate]
+	last := len(others) - 1
+	others[c.place], others[last].place = others[last], c.place
+	others[last] = nil
+	if last == 0 {
 		delete(r.byCert, c.certificate)
+	} else {
+		r.byCert[c.certificate] = others[:last]
 	}
 	b.count.connected.Add(-1)
 }
@@ -204,11 +210,7 @@ func (r *realm) forgetGroup(g *shareGroup) {
 func (r *realm) with(id imprint.CertificateID) []*connection {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	connections := make([]*connection, 0, len(r.byCert[id]))
-	for c := range r.byCert[id] {
-		connections = append(connections, c)
-	}
-	return connections
+	return slices.Clone(r.byCert[id])
 }
 
 // all gives every connection, also those about to end.
@@ -217,9 +219,7 @@ func (r *realm) all() []*connection {
 	defer r.mu.Unlock()
 	connections := make([]*connection, 0, len(r.sessions))
 	for _, some := range r.byCert {
-		for c := range some {
-			connections = append(connections, c)
-		}
+		connections = append(connections, some...)
 	}
 	return connections
 }

@@ -108,7 +108,7 @@ func (r *restoration) take(row imprint.Session) {
 		d.willAt = now.Add(row.WillDelay)
 	}
 	if len(row.Will) > 0 {
-		d.will, err = b.decodeWill(row.Will)
+		d.will, err = b.decodeWill(row.Will, row.ClientID)
 		if err != nil {
 			r.lose("a will", err, "tenant", row.Tenant.String(), "client", string(row.ClientID))
 		}

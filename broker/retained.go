@@ -74,12 +74,14 @@ func (b *Broker) retention(r *realm, topic string, packet *mqtt.Publish) (change
 		return change{
 			write: func(tx imprint.Tx) error { return tx.DeleteRetained(r.tenant, topic) },
 			done: func(err error) {
-				if err == nil {
-					r.mu.Lock()
-					defer r.mu.Unlock()
-					delete(r.retained, topic)
-					t.take()
+				if err != nil {
+					b.reviewRetained(r, topic)
+					return
 				}
+				r.mu.Lock()
+				defer r.mu.Unlock()
+				delete(r.retained, topic)
+				t.take()
 			},
 		}, t, nil
 	}
@@ -103,12 +105,44 @@ func (b *Broker) retention(r *realm, topic string, packet *mqtt.Publish) (change
 			if fresh {
 				r.retaining--
 			}
-			if err == nil {
-				r.retained[topic] = row.ExpiresAt
-				t.take()
+			if err != nil {
+				b.reviewRetained(r, topic)
+				return
 			}
+			r.retained[topic] = row.ExpiresAt
+			t.take()
 		},
 	}, t, nil
+}
+
+// reviewRetained has memory know what the store has of a topic, after a change of that
+// failed: it may be there nevertheless.
+func (b *Broker) reviewRetained(r *realm, topic string) {
+	var row imprint.RetainedMessage
+	found := false
+	b.ledger.add(change{
+		insist: true,
+		write: func(tx imprint.Tx) (err error) {
+			row, err = tx.Retained(r.tenant, topic)
+			found = err == nil
+			if imprint.CodeOf(err) == imprint.CodeNotFound {
+				return nil
+			}
+			return err
+		},
+		done: func(err error) {
+			if err != nil {
+				return
+			}
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			if found {
+				r.retained[topic] = row.ExpiresAt
+			} else {
+				delete(r.retained, topic)
+			}
+		},
+	})
 }
 
 // line is who waits to route what was retained on one topic, in the order of the

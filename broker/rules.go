@@ -58,9 +58,10 @@ func (c *connection) offer(ctx context.Context, topic string, packet *mqtt.Publi
 
 // ingested ends a Basic Ingest message: no subscriber gets it.
 func (c *connection) ingested(topic string, packet *mqtt.Publish, bound *binding) {
-	c.route = route{topic: topic}
+	p := c.publishing
+	p.route = route{topic: topic}
 	if bound.policies.Timeless() {
-		c.route.publisher = bound
+		p.route.publisher = bound
 	}
 	if packet.QoS == 1 {
 		c.acknowledge(packet.PacketID, mqtt.Success, nil)

@@ -346,7 +346,7 @@ func (s *session) leases() []*lease {
 			back = append(back, f.shared)
 		}
 	}
-	for _, h := range s.waiting.list() {
+	for h := range s.waiting.all() {
 		if h.shared != nil {
 			back = append(back, h.shared)
 		}

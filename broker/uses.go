@@ -11,8 +11,8 @@ import (
 )
 
 // uses are the first things that a connection was allowed, each once: what its least
-// policy is made of. The topics are those that the session keeps anyway, so that one
-// costs a few bytes.
+// policy is made of. A filter, or the will's topic, is kept for the session anyway; a
+// topic that was published to is kept for this alone.
 type uses []use
 
 type use struct {
@@ -69,19 +69,27 @@ type kept struct {
 // subscription may be wide on purpose.
 const maxKept = 4
 
+// add says whether a topic is one of the first, and new.
+func (k *kept) add(topic string) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if len(k.topics) >= maxKept || slices.Contains(k.topics, topic) {
+		return false
+	}
+	k.topics = append(k.topics, strings.Clone(topic))
+	return true
+}
+
 // noteKept makes the refusal of a topic's first message a step of the attempt. It may be
-// called under the session's lock and takes none but the trace's.
+// called under the session's lock and takes none but the trace's. Who finds the words
+// for one topic holds up no publisher of another one.
 func (c *connection) noteKept(bound *binding, request *policy.Request) {
 	k := c.kept.Load()
 	if k == nil {
 		c.kept.CompareAndSwap(nil, &kept{})
 		k = c.kept.Load()
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if len(k.topics) >= maxKept || slices.Contains(k.topics, request.ResourceName) {
-		return
+	if k.add(request.ResourceName) {
+		c.peer.Rec.Fail("policy.receive", identity.Denied(imprint.CodeReceiveDenied, bound.policies.Explain(request)))
 	}
-	k.topics = append(k.topics, strings.Clone(request.ResourceName))
-	c.peer.Rec.Fail("policy.receive", identity.Denied(imprint.CodeReceiveDenied, bound.policies.Explain(request)))
 }

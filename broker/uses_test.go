@@ -3,7 +3,9 @@ package broker_test
 import (
 	"context"
 	"fmt"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -88,5 +90,38 @@ func TestAllowedTopicsAreBounded(t *testing.T) {
 	}
 	if got := len(c.decisions()); got != 16 {
 		t.Errorf("got %d decisions, want 16", got)
+	}
+}
+
+// TestWordsForOneTopicHoldUpNoOther has the record of a connection be busy when a message
+// is kept from it: who has another message of a known topic for it goes on.
+func TestWordsForOneTopicHoldUpNoOther(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, broker.Options{})
+	rec := h.log.Begin("192.0.2.44:5000")
+	kept := broker.NewKept(rec)
+	h.broker.Keep(kept, "a")
+	busy, letGo := make(chan struct{}), make(chan struct{})
+	var all sync.WaitGroup
+	defer all.Wait()
+	defer close(letGo)
+	all.Go(func() {
+		rec.Describe(func(*imprint.Attempt) {
+			close(busy)
+			<-letGo
+		})
+	})
+	<-busy
+	all.Go(func() { h.broker.Keep(kept, "b") })
+	h.eventually("b is known", func() bool { return kept.Knows("b") })
+	went := make(chan struct{})
+	all.Go(func() {
+		h.broker.Keep(kept, "a", "b")
+		close(went)
+	})
+	select {
+	case <-went:
+	case <-time.After(patience):
+		t.Error("a message of a known topic waits for the words of another one")
 	}
 }

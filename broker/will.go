@@ -16,7 +16,8 @@ type will struct {
 	topic  string
 	packet mqtt.Publish
 	delay  time.Duration
-	// Who left it, as topic rules see it.
+	// Who left it, as topic rules see it. Of a will that a server has restored the
+	// principal isn't known.
 	clientID  imprint.ClientID
 	principal string
 }
@@ -38,8 +39,8 @@ func (w *will) encode() []byte {
 	return packet.Append(nil, mqtt.V5)
 }
 
-// decodeWill reads what encode gave.
-func (b *Broker) decodeWill(raw []byte) (*will, error) {
+// decodeWill reads what encode gave for a client.
+func (b *Broker) decodeWill(raw []byte, id imprint.ClientID) (*will, error) {
 	packet, err := decodeStored(raw)
 	if err == nil {
 		err = b.checkTopic(string(packet.Topic))
@@ -48,7 +49,7 @@ func (b *Broker) decodeWill(raw []byte) (*will, error) {
 		return nil, fmt.Errorf("couldn't read a stored will: %w", err)
 	}
 	packet.PacketID = 0
-	return &will{topic: string(packet.Topic), packet: *packet}, nil
+	return &will{topic: string(packet.Topic), packet: *packet, clientID: id}, nil
 }
 
 // publishWill publishes a will; nobody waits for it. It is called with no lock held,

@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/internal/pause"
 )
 
 // Publisher takes events to the subscribers of their tenants. After an error some
@@ -99,7 +100,7 @@ func (d *Dispatcher) run(ctx context.Context) {
 			return
 		case <-d.wake:
 		}
-		pause(ctx, linger)
+		pause.For(ctx, linger)
 		for {
 			n, err := d.round(ctx)
 			if ctx.Err() != nil {
@@ -107,7 +108,7 @@ func (d *Dispatcher) run(ctx context.Context) {
 			}
 			if err != nil {
 				d.logger.Error("couldn't publish stored events", "error", err)
-				pause(ctx, retryAfter)
+				pause.For(ctx, retryAfter)
 				continue
 			}
 			if n < batchSize {
@@ -144,13 +145,4 @@ func (d *Dispatcher) round(ctx context.Context) (int, error) {
 		return 0, fmt.Errorf("couldn't remove published events: %w", err)
 	}
 	return len(waiting), nil
-}
-
-func pause(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-timer.C:
-	}
 }

@@ -15,7 +15,7 @@ import (
 
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/events"
-	"github.com/imprint-iot/imprint/internal/seal"
+	"github.com/imprint-iot/imprint/internal/registrytest"
 	"github.com/imprint-iot/imprint/store/sqlite"
 )
 
@@ -24,19 +24,6 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 var home = imprint.Tenant{Account: "000000000000", Region: "us-east-1"}
 
 func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
-
-func open(t *testing.T, path string, faults sqlite.Faults) *sqlite.Store {
-	t.Helper()
-	key, err := seal.LoadOrCreateMasterKey(filepath.Join(filepath.Dir(path), "master.key"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	store, err := sqlite.Open(context.Background(), sqlite.Options{Path: path, Sealer: seal.New(key), Logger: quiet(), Faults: faults})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return store
-}
 
 func put(t *testing.T, store imprint.Store, ids ...string) {
 	t.Helper()
@@ -105,7 +92,7 @@ func waiting(t *testing.T, store imprint.Store) int {
 // removed; what was put before the start comes too.
 func TestEventsComeAfterTheirChange(t *testing.T) {
 	t.Parallel()
-	store := open(t, filepath.Join(t.TempDir(), "registry.db"), sqlite.Faults{})
+	store := registrytest.New(t)
 	put(t, store, "before")
 	s := newSubscriber()
 	s.check = func(e imprint.Event) {
@@ -145,7 +132,7 @@ func TestEventsComeAfterTheirChange(t *testing.T) {
 
 func TestARolledBackChangeSendsNothing(t *testing.T) {
 	t.Parallel()
-	store := open(t, filepath.Join(t.TempDir(), "registry.db"), sqlite.Faults{})
+	store := registrytest.New(t)
 	s := newSubscriber()
 	d := events.NewDispatcher(store, s, quiet())
 	refused := errors.New("refused")
@@ -174,14 +161,16 @@ func TestEventsSurviveARestart(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "registry.db")
 	var broken sync.Mutex
 	failing := false
-	store := open(t, path, sqlite.Faults{BeforeCommit: func() error {
-		broken.Lock()
-		defer broken.Unlock()
-		if failing {
-			return errors.New("the disk broke")
+	store := registrytest.Open(t, path, func(o *sqlite.Options) {
+		o.Faults.BeforeCommit = func() error {
+			broken.Lock()
+			defer broken.Unlock()
+			if failing {
+				return errors.New("the disk broke")
+			}
+			return nil
 		}
-		return nil
-	}})
+	})
 	put(t, store, "one", "two")
 	broken.Lock()
 	failing = true
@@ -194,7 +183,7 @@ func TestEventsSurviveARestart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	store = open(t, path, sqlite.Faults{})
+	store = registrytest.Open(t, path)
 	if got := waiting(t, store); got != 2 {
 		t.Errorf("%d events wait after the restart, want 2", got)
 	}

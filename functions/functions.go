@@ -194,14 +194,14 @@ func New(store imprint.Store, clock imprint.Clock, opts Options) (*Service, erro
 
 // Start begins to run asynchronous calls, those that an earlier run of the server
 // left first. It is called once, when functions can be given their credentials.
-func (s *Service) Start() { s.queue.start() }
+func (s *Service) Start() { s.queue.crew.Start() }
 
 // Close ends all processes. Asynchronous calls that are under way or wait stay in
 // the store. It may be called again.
 func (s *Service) Close() { s.closing.Do(s.end) }
 
 func (s *Service) end() {
-	s.queue.close()
+	s.queue.crew.Close()
 	s.host.close()
 	s.clientsMu.Lock()
 	for _, client := range s.clients {

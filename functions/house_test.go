@@ -3,7 +3,6 @@ package functions_test
 import (
 	"archive/zip"
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -20,7 +19,7 @@ import (
 
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/functions"
-	"github.com/imprint-iot/imprint/internal/seal"
+	"github.com/imprint-iot/imprint/internal/registrytest"
 	"github.com/imprint-iot/imprint/store/sqlite"
 )
 
@@ -122,29 +121,10 @@ type house struct {
 
 func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
 
-func openStore(t testing.TB, dir string) *sqlite.Store {
-	t.Helper()
-	key, err := seal.LoadOrCreateMasterKey(filepath.Join(dir, "master.key"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	store, err := sqlite.Open(context.Background(), sqlite.Options{Path: filepath.Join(dir, "registry.db"), Sealer: seal.New(key), Logger: quiet()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return store
-}
-
 func open(t testing.TB, change func(*functions.Options)) *house {
 	t.Helper()
 	dir := t.TempDir()
-	store := openStore(t, dir)
-	t.Cleanup(func() {
-		err := store.Close()
-		if err != nil {
-			t.Error(err)
-		}
-	})
+	store := registrytest.Open(t, filepath.Join(dir, "registry.db"))
 	// A busy machine may take its time to start a process.
 	opts := functions.Options{CodeDir: filepath.Join(dir, "functions"), WorkDir: filepath.Join(dir, "work"), Logger: quiet(), InitTimeout: patience}
 	if change != nil {

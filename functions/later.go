@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -20,57 +19,36 @@ const (
 	// run: it waits without being counted as a failure of the function.
 	firstRefusal   = time.Second
 	longestRefusal = 5 * time.Minute
-	// storePause is the pause after a failure of the store, and after a round that
-	// couldn't look at all queues.
-	storePause = time.Second
-	// longestPause is how long nothing is looked at when nothing happens.
-	longestPause = time.Hour
 )
 
 // queue runs asynchronous calls. They are rows of the store until they have
 // succeeded or are given up: a server that dies runs them after its next start,
 // and one that dies in the middle of a run runs it again.
 type queue struct {
-	s      *Service
-	wake   chan struct{}
-	ctx    context.Context // of the runs; ends with close
-	cancel context.CancelFunc
-	work   sync.WaitGroup
-
-	places *fair.Places // of runs under way
-	rounds *fair.Rounds[imprint.QueuedCall]
-
-	mu     sync.Mutex
-	counts map[imprint.Tenant]int // rows, as far as they were counted
+	s    *Service
+	crew *fair.Crew[imprint.QueuedCall]
+	rows *fair.Rows
 
 	accepted, retried, givenUp atomic.Uint64
 }
 
 func newQueue(s *Service) *queue {
-	places := fair.New(s.opts.QueueWorkers)
-	q := &queue{
-		s: s, wake: make(chan struct{}, 1), places: places, rounds: fair.NewRounds[imprint.QueuedCall](places),
-		counts: map[imprint.Tenant]int{},
-	}
-	q.ctx, q.cancel = context.WithCancel(context.Background())
+	q := &queue{s: s}
+	q.crew = fair.NewCrew(s.opts.QueueWorkers, fair.Duty[imprint.QueuedCall]{
+		Name: "asynchronous calls", Store: s.store, Clock: s.clock, Logger: s.opts.Logger, OfQueue: s.opts.MaxConcurrency,
+		Owed: func(tx imprint.ReadTx, now time.Time) fair.Source[imprint.QueuedCall] { return owedCalls{tx, now} },
+		Next: func(tx imprint.ReadTx, now time.Time) (time.Time, error) { return tx.NextCall(now) },
+		ID:   func(call imprint.QueuedCall) string { return call.ID },
+		Do:   q.try,
+	})
+	q.rows = fair.NewRows(s.opts.MaxQueued, func(ctx context.Context, tenant imprint.Tenant) (rows int, err error) {
+		err = s.store.Glance(ctx, func(tx imprint.ReadTx) error {
+			rows, err = tx.QueuedCallCount(tenant)
+			return err
+		})
+		return rows, err
+	})
 	return q
-}
-
-func (q *queue) start() {
-	q.poke()
-	q.work.Go(func() { q.loop(q.ctx) })
-}
-
-func (q *queue) close() {
-	q.cancel()
-	q.work.Wait()
-}
-
-func (q *queue) poke() {
-	select {
-	case q.wake <- struct{}{}:
-	default:
-	}
 }
 
 // InvokeLater implements imprint.Functions.
@@ -93,9 +71,12 @@ func (q *queue) add(ctx context.Context, call imprint.FunctionCall) error {
 	if err != nil {
 		return err
 	}
-	release, err := q.reserve(ctx, call.Tenant)
+	ok, err := q.rows.Reserve(ctx, call.Tenant)
 	if err != nil {
-		return err
+		return fmt.Errorf("couldn't count the asynchronous calls of %s: %w", call.Tenant, err)
+	}
+	if !ok {
+		return imprint.Errorf(imprint.CodeFunctionThrottled, "%d asynchronous calls of %s wait already", q.s.opts.MaxQueued, call.Tenant)
 	}
 	now := q.s.clock()
 	err = q.s.store.Update(ctx, func(tx imprint.Tx) error {
@@ -109,116 +90,12 @@ func (q *queue) add(ctx context.Context, call imprint.FunctionCall) error {
 		})
 	})
 	if err != nil {
-		release()
+		q.rows.Left(call.Tenant)
 		return err
 	}
 	q.accepted.Add(1)
-	q.poke()
+	q.crew.Poke()
 	return nil
-}
-
-// reserve takes one of a tenant's places in the queue. Errors:
-// CodeFunctionThrottled.
-func (q *queue) reserve(ctx context.Context, tenant imprint.Tenant) (release func(), err error) {
-	q.mu.Lock()
-	_, counted := q.counts[tenant]
-	q.mu.Unlock()
-	if !counted {
-		n := 0
-		err = q.s.store.Glance(ctx, func(tx imprint.ReadTx) error {
-			rows, err := tx.QueuedCallCount(tenant)
-			n = rows
-			return err
-		})
-		if err != nil {
-			return nil, fmt.Errorf("couldn't count the asynchronous calls of %s: %w", tenant, err)
-		}
-		q.mu.Lock()
-		if _, counted = q.counts[tenant]; !counted {
-			q.counts[tenant] = n
-		}
-		q.mu.Unlock()
-	}
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if q.counts[tenant] >= q.s.opts.MaxQueued {
-		return nil, imprint.Errorf(imprint.CodeFunctionThrottled, "%d asynchronous calls of %s wait already", q.counts[tenant], tenant)
-	}
-	q.counts[tenant]++
-	return func() { q.left(tenant) }, nil
-}
-
-// left gives a place back.
-func (q *queue) left(tenant imprint.Tenant) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if q.counts[tenant] > 0 {
-		q.counts[tenant]--
-	}
-}
-
-// recount forgets what was counted of a tenant whose function was deleted with
-// its calls.
-func (q *queue) recount(tenant imprint.Tenant) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	delete(q.counts, tenant)
-}
-
-// loop starts what is due, whenever something came, ended, or its time has come.
-func (q *queue) loop(ctx context.Context) {
-	timer := time.NewTimer(time.Hour)
-	defer timer.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-q.wake:
-		case <-timer.C:
-		}
-		next, err := q.round(ctx)
-		if ctx.Err() != nil {
-			return
-		}
-		if err != nil {
-			q.s.opts.Logger.Error("couldn't read asynchronous calls", "error", err)
-			next = storePause
-		}
-		timer.Reset(next)
-	}
-}
-
-// round starts what is due and has a place, and says when to look again.
-func (q *queue) round(ctx context.Context) (time.Duration, error) {
-	now := q.s.clock()
-	var due []fair.Work[imprint.QueuedCall]
-	var all bool
-	var next time.Time
-	err := q.s.store.View(ctx, func(tx imprint.ReadTx) error {
-		var err error
-		due, all, err = q.rounds.Next(owedCalls{tx, now}, now)
-		if err != nil {
-			return err
-		}
-		next, err = tx.NextCall(now)
-		return err
-	})
-	if err != nil {
-		return 0, err
-	}
-	for _, w := range due {
-		if q.places.Take(w.Item.ID, w.Queue, q.s.opts.MaxConcurrency) {
-			q.work.Go(func() { q.one(ctx, w) })
-		}
-	}
-	pause := longestPause
-	if !next.IsZero() {
-		pause = min(max(next.Sub(now), time.Millisecond), pause)
-	}
-	if !all {
-		pause = min(pause, storePause)
-	}
-	return pause, nil
 }
 
 // owedCalls are the calls of the store, a queue each function.
@@ -238,24 +115,6 @@ func (o owedCalls) Queues(t imprint.Tenant, after string, limit int) ([]imprint.
 // Due implements fair.Source.
 func (o owedCalls) Due(q fair.Queue, limit int) ([]imprint.QueuedCall, error) {
 	return o.QueuedCalls(q.Tenant, imprint.FunctionName(q.Name), o.now, limit)
-}
-
-// one runs one call and writes down what became of it.
-func (q *queue) one(ctx context.Context, w fair.Work[imprint.QueuedCall]) {
-	call := w.Item
-	defer q.poke()
-	defer q.places.Give(call.ID, w.Queue)
-	err := q.try(ctx, call)
-	if err == nil || ctx.Err() != nil {
-		return
-	}
-	q.s.opts.Logger.Error("couldn't run an asynchronous call", "call", call.ID, "function", call.Function, "error", err)
-	timer := time.NewTimer(storePause)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-	}
 }
 
 // load reads a call whole, with its function or the reason why that can't be
@@ -334,7 +193,7 @@ func (q *queue) putOff(ctx context.Context, call imprint.QueuedCall) error {
 func (q *queue) remove(ctx context.Context, call imprint.QueuedCall) error {
 	err := q.s.store.Update(ctx, func(tx imprint.Tx) error { return tx.DeleteQueuedCall(call.ID) })
 	if err == nil {
-		q.left(call.Tenant)
+		q.rows.Left(call.Tenant)
 	}
 	return err
 }

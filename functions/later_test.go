@@ -11,6 +11,7 @@ import (
 
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/functions"
+	"github.com/imprint-iot/imprint/internal/registrytest"
 )
 
 func lines(t *testing.T, path string) int {
@@ -123,7 +124,7 @@ func TestTheQueueIsBoundedAndOld(t *testing.T) {
 	t.Parallel()
 	clock := &movable{now: time.Now()}
 	dir := t.TempDir()
-	store := openStore(t, dir)
+	store := registrytest.Open(t, filepath.Join(dir, "registry.db"))
 	defer func() { _ = store.Close() }()
 	opts := functions.Options{CodeDir: filepath.Join(dir, "functions"), WorkDir: filepath.Join(dir, "work"), Logger: quiet(), MaxQueued: 2, InitTimeout: patience}
 	s, err := functions.New(store, clock.Now, opts)
@@ -178,7 +179,7 @@ func TestAsynchronousCallsSurviveARestart(t *testing.T) {
 	dir, shared := t.TempDir(), outside(t)
 	path, running := filepath.Join(shared, "lines"), filepath.Join(shared, "go")
 	start := func() *house {
-		store := openStore(t, dir)
+		store := registrytest.Open(t, filepath.Join(dir, "registry.db"))
 		opts := functions.Options{CodeDir: filepath.Join(dir, "functions"), WorkDir: filepath.Join(dir, "work"), Logger: quiet(), MaxConcurrency: 1, InitTimeout: patience}
 		s, err := functions.New(store, time.Now, opts)
 		if err != nil {

@@ -19,7 +19,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -30,7 +29,7 @@ import (
 	"github.com/imprint-iot/imprint/broker"
 	"github.com/imprint-iot/imprint/gateway"
 	"github.com/imprint-iot/imprint/identity"
-	"github.com/imprint-iot/imprint/internal/seal"
+	"github.com/imprint-iot/imprint/internal/registrytest"
 	"github.com/imprint-iot/imprint/mqtt"
 	"github.com/imprint-iot/imprint/pki"
 	"github.com/imprint-iot/imprint/provisioning"
@@ -155,15 +154,7 @@ type settings struct {
 
 func newWorld(t testing.TB, s settings) *world {
 	t.Helper()
-	dir := t.TempDir()
-	key, err := seal.LoadOrCreateMasterKey(filepath.Join(dir, "master.key"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	store, err := sqlite.Open(context.Background(), sqlite.Options{Path: filepath.Join(dir, "registry.db"), Sealer: seal.New(key), Logger: quiet()})
-	if err != nil {
-		t.Fatal(err)
-	}
+	store := registrytest.New(t)
 	if s.clock == nil {
 		s.clock = time.Now
 	}
@@ -180,6 +171,7 @@ func newWorld(t testing.TB, s settings) *world {
 	identities := identity.NewResolver(store, func(tenant imprint.Tenant, id imprint.CertificateID) { b.CertificateChanged(tenant, id) })
 	s.broker.Logger = quiet()
 	b = broker.New(s.broker, store, identities, s.clock)
+	var err error
 	w.endpoints, err = gateway.NewEndpoints(t.Context(), store, "", home, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -210,7 +202,6 @@ func newWorld(t testing.TB, s settings) *world {
 		identities.Close()
 		engine.Close()
 		w.log.Close()
-		err = errors.Join(err, store.Close())
 		if err != nil {
 			t.Errorf("couldn't shut down: %v", err)
 		}

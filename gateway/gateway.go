@@ -48,6 +48,8 @@ import (
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/broker"
 	"github.com/imprint-iot/imprint/identity"
+	"github.com/imprint-iot/imprint/internal/pause"
+	"github.com/imprint-iot/imprint/internal/stackroom"
 	"github.com/imprint-iot/imprint/policy"
 	"github.com/imprint-iot/imprint/provisioning"
 	"github.com/imprint-iot/imprint/trace"
@@ -220,12 +222,8 @@ func (g *Gateway) accept(ctx context.Context, ln net.Listener, both bool) error 
 		if err != nil {
 			// Out of descriptors, most likely: the backlog holds the others.
 			g.opts.Logger.Error("couldn't accept a device's connection", "error", err)
-			timer := time.NewTimer(50 * time.Millisecond)
-			select {
-			case <-ctx.Done():
-				timer.Stop()
+			if !pause.For(ctx, 50*time.Millisecond) {
 				return nil
-			case <-timer.C:
 			}
 			continue
 		}
@@ -282,6 +280,7 @@ func (g *Gateway) Shutdown(ctx context.Context) error {
 // serve takes one socket through its life; one that speaks HTTP goes on to live
 // with the HTTP server.
 func (g *Gateway) serve(ctx context.Context, a *arrival, both bool) {
+	stackroom.Reserve()
 	kept := false
 	defer func() {
 		if !kept {

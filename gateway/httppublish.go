@@ -142,9 +142,7 @@ func (w *web) authorize(conn *webConn, who *identity.Identity, m *broker.Message
 	if who.Policies.Decide(&request) != policy.Allowed {
 		return "policy.publish", identity.Denied(imprint.CodePublishDenied, who.Policies.Explain(&request))
 	}
-	if !conn.connected {
-		conn.rec.Allowed("policy.publish", string(request.Action), request.Resource())
-	}
+	conn.allowed("policy.publish", &request)
 	if !m.Retain {
 		return "", nil
 	}
@@ -152,6 +150,7 @@ func (w *web) authorize(conn *webConn, who *identity.Identity, m *broker.Message
 	if who.Policies.Decide(&request) != policy.Allowed {
 		return "policy.retain", identity.Denied(imprint.CodeRetainDenied, who.Policies.Explain(&request))
 	}
+	conn.allowed("policy.retain", &request)
 	return "", nil
 }
 

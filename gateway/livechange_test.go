@@ -145,18 +145,7 @@ func TestAChangeWhileTheBodyComesDecidesAnHTTPSPublish(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, settings{})
 			device := w.device(t, home)
-			conn := w.dialHTTPS(t, client("localhost", device))
-			_, err := io.WriteString(conn, "POST /topics/a?qos=1 HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n")
-			if err != nil {
-				t.Fatal(err)
-			}
-			// The server asks for the body once the policies have let the message in.
-			r := bufio.NewReader(conn)
-			line, err := r.ReadString('\n')
-			if err != nil || line != "HTTP/1.1 100 Continue\r\n" {
-				t.Fatalf("got %q, %v, want 100 Continue", line, err)
-			}
-			_, _ = r.ReadString('\n')
+			finish := w.halfPublish(t, client("localhost", device))
 			w.update(t, func(tx imprint.Tx) error {
 				cert, err := tx.Certificate(home, pki.CertificateID(device.Certificate[0]))
 				if err != nil {
@@ -164,13 +153,34 @@ func TestAChangeWhileTheBodyComesDecidesAnHTTPSPublish(t *testing.T) {
 				}
 				return c.change(tx, cert)
 			})
-			_, err = io.WriteString(conn, "late")
-			if err != nil {
-				t.Fatal(err)
-			}
-			if got := readAnswer(t, r); got.status != c.status {
+			if got := finish(); got.status != c.status {
 				t.Errorf("got status %d, %q, want %d", got.status, got.message, c.status)
 			}
 		})
+	}
+}
+
+// halfPublish sends the head of a message. When it returns, the policies have let the
+// message in and the server has asked for its body, which finish sends for the answer.
+func (w *world) halfPublish(t *testing.T, config *tls.Config) (finish func() answer) {
+	t.Helper()
+	conn := w.dialHTTPS(t, config)
+	_, err := io.WriteString(conn, "POST /topics/a?qos=1 HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := bufio.NewReader(conn)
+	line, err := r.ReadString('\n')
+	if err != nil || line != "HTTP/1.1 100 Continue\r\n" {
+		t.Fatalf("got %q, %v, want 100 Continue", line, err)
+	}
+	_, _ = r.ReadString('\n')
+	return func() answer {
+		t.Helper()
+		_, err := io.WriteString(conn, "late")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return readAnswer(t, r)
 	}
 }

@@ -1,8 +1,6 @@
 package gateway_test
 
 import (
-	"bufio"
-	"io"
 	"net/http"
 	"testing"
 
@@ -16,17 +14,7 @@ func TestACertificateThatMovesPublishesInNoTenant(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, settings{})
 	device := w.device(t, home)
-	conn := w.dialHTTPS(t, client("", device))
-	_, err := io.WriteString(conn, "POST /topics/a?qos=1 HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n")
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := bufio.NewReader(conn)
-	line, err := r.ReadString('\n')
-	if err != nil || line != "HTTP/1.1 100 Continue\r\n" {
-		t.Fatalf("got %q, %v, want 100 Continue", line, err)
-	}
-	_, _ = r.ReadString('\n')
+	finish := w.halfPublish(t, client("", device))
 	id := pki.CertificateID(device.Certificate[0])
 	w.update(t, func(tx imprint.Tx) error {
 		err := tx.DeletePolicyAttachment(imprint.PolicyAttachment{Tenant: home, Policy: "all", Target: home.CertificateARN(id)})
@@ -36,11 +24,7 @@ func TestACertificateThatMovesPublishesInNoTenant(t *testing.T) {
 		return tx.DeleteCertificate(home, id)
 	})
 	w.register(t, other, device, imprint.ModeDefault, imprint.CertificateActive)
-	_, err = io.WriteString(conn, "late")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := readAnswer(t, r); got.status != http.StatusForbidden {
+	if got := finish(); got.status != http.StatusForbidden {
 		t.Errorf("got status %d, %q, want 403", got.status, got.message)
 	}
 }

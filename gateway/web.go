@@ -7,11 +7,13 @@ import (
 	"net"
 	"net/http"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/policy"
 	"github.com/imprint-iot/imprint/trace"
 )
 
@@ -172,6 +174,27 @@ type webConn struct {
 	ended             bool // the attempt is over, or is the broker's
 	answered, refused int
 	last              imprint.Code // of the refusal after which nothing succeeded
+	uses              []use        // what the trace was told that it was allowed
+}
+
+// use is something that a policy allowed.
+type use struct {
+	action   policy.Action
+	resource string
+}
+
+// maxUses bounds what the trace is told of one connection, as the broker bounds it.
+const maxUses = 16
+
+// allowed tells the trace what a policy allowed, once for each action and topic: the
+// device's least policy is made of that.
+func (c *webConn) allowed(step string, request *policy.Request) {
+	u := use{request.Action, request.Resource()}
+	if len(c.uses) >= maxUses || slices.Contains(c.uses, u) {
+		return
+	}
+	c.uses = append(c.uses, u)
+	c.rec.Allowed(step, string(u.action), u.resource)
 }
 
 // Close closes the connection and counts it out.

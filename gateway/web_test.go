@@ -224,6 +224,44 @@ func imprintID(t *testing.T) string {
 	return fmt.Sprintf("client-%x", []byte(t.Name())[len(t.Name())-20:])
 }
 
+// TestTheTraceTellsWhatAPublisherOverHTTPWasAllowed ensures that the least policy of a
+// device that publishes over HTTPS has all that it needs: each topic of a connection, and
+// RETAIN.
+func TestTheTraceTellsWhatAPublisherOverHTTPWasAllowed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, settings{})
+	conn := w.dialHTTPS(t, client("localhost", w.device(t, home)))
+	for _, target := range []string{"/topics/a", "/topics/b?retain=true", "/topics/b?retain=true", "/topics/a"} {
+		if got := ask(t, conn, post(target, "x")); got.status != http.StatusOK {
+			t.Fatalf("%s: got %+v, want 200", target, got)
+		}
+	}
+	for n := range 30 {
+		ask(t, conn, post(fmt.Sprint("/topics/many/", n), "x"))
+	}
+	_ = conn.Close()
+	a := w.attempt(t, conn)
+	for a.EndedAt.IsZero() && t.Context().Err() == nil {
+		a = w.attempt(t, conn)
+	}
+	var got []string
+	for _, s := range a.Steps {
+		if s.Action != "" {
+			got = append(got, s.Name+" "+s.Action+" "+s.Resource)
+		}
+	}
+	if len(got) != 16 {
+		t.Fatalf("got %d decisions, want 16: %q", len(got), got)
+	}
+	want := []string{
+		"policy.publish iot:Publish " + home.ARN("topic/a"), "policy.publish iot:Publish " + home.ARN("topic/b"),
+		"policy.retain iot:RetainPublish " + home.ARN("topic/b"), "policy.publish iot:Publish " + home.ARN("topic/many/0"),
+	}
+	if diff := cmp.Diff(want, got[:len(want)]); diff != "" {
+		t.Errorf("decisions (-want +got):\n%s", diff)
+	}
+}
+
 func TestThePathIsTheTopicDecodedOnce(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, settings{})

@@ -175,8 +175,10 @@ func (u *upgrade) end(err error, step string) {
 // with a secret that a foreign page doesn't have. AWS IoT Core allows any, too.
 func (u *upgrade) open(rw http.ResponseWriter, r *http.Request) (*socket, error) {
 	taking := &hijacking{ResponseWriter: rw, upgrade: u}
+	s := &socket{}
 	ws, err := websocket.Accept(taking, r, &websocket.AcceptOptions{
 		Subprotocols: webSocketProtocols, InsecureSkipVerify: true, CompressionMode: websocket.CompressionDisabled,
+		OnPingReceived: s.pinged,
 	})
 	if err != nil {
 		if taking.conn != nil {
@@ -189,7 +191,8 @@ func (u *upgrade) open(rw http.ResponseWriter, r *http.Request) (*socket, error)
 		return nil, imprint.Errorf(imprint.CodeHTTPRequest, "couldn't open the WebSocket: %w", err)
 	}
 	ws.SetReadLimit(maxWebSocketMessage)
-	return &socket{Conn: taking.conn, ws: ws}, nil
+	s.Conn, s.ws = taking.conn, ws
+	return s, nil
 }
 
 // hijacking notes the connection that the WebSocket library takes over, and
@@ -249,14 +252,18 @@ type socket struct {
 	message  io.Reader // of which a part is read; nil between two
 	closing  sync.Once
 
-	// The connection below has the write deadline only while Write runs: an answer
-	// to a ping, which the library bounds itself, may come long after it has passed.
+	// sending is held by who sends a message, or the answer to a ping.
+	sending sync.Mutex
+
+	// mu guards what follows. The connection below has the write deadline only while
+	// sending is held: the library's close frame may come long after it has passed.
 	mu       sync.Mutex
 	deadline time.Time
 	writing  bool
+	pong     []byte // the answer to the last ping, until it is sent; nil: there is none
 }
 
-// SetWriteDeadline implements net.Conn. It also holds for a Write that runs.
+// SetWriteDeadline implements net.Conn. It also holds for what is being sent.
 func (s *socket) SetWriteDeadline(deadline time.Time) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -276,6 +283,32 @@ func (s *socket) bound(writing bool) error {
 		return s.Conn.SetWriteDeadline(s.deadline)
 	}
 	return s.Conn.SetWriteDeadline(time.Time{})
+}
+
+// takePong gives the answer to a ping, nil when none waits, with a write deadline in
+// force: what is left of the time of the last message, or, when that is long over, a
+// time of its own.
+func (s *socket) takePong() ([]byte, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	pong := s.pong
+	s.pong = nil
+	if pong == nil {
+		return nil, nil
+	}
+	s.writing = true
+	deadline := s.deadline
+	if now := time.Now(); !deadline.After(now) {
+		deadline = now.Add(pongTimeout)
+	}
+	return pong, s.Conn.SetWriteDeadline(deadline)
+}
+
+// pongWaits tells that a ping isn't answered.
+func (s *socket) pongWaits() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.pong != nil
 }
 
 // Read implements net.Conn. It is called by one goroutine at a time.
@@ -318,6 +351,10 @@ func explainWebSocket(err error) error {
 	case websocket.StatusNormalClosure, websocket.StatusGoingAway, websocket.StatusNoStatusRcvd:
 		return imprint.Errorf(imprint.CodeClientDisconnect, "the client closed the WebSocket")
 	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		// It isn't the deadline of a read, which the broker has set.
+		return imprint.Errorf(imprint.CodeConnectionLost, "a WebSocket control frame wasn't complete after five seconds")
+	}
 	if errors.Is(err, websocket.ErrMessageTooBig) {
 		return imprint.Errorf(imprint.CodePacketTooLarge, "a WebSocket message has more than %d bytes", maxWebSocketMessage)
 	}
@@ -327,15 +364,64 @@ func explainWebSocket(err error) error {
 // Write implements net.Conn: each write is a message. It is called by one goroutine
 // at a time.
 func (s *socket) Write(p []byte) (int, error) {
+	s.sending.Lock()
 	err := s.bound(true)
 	if err == nil {
 		err = s.ws.Write(context.Background(), websocket.MessageBinary, p)
 	}
-	err = errors.Join(err, s.bound(false))
+	err = s.sent(err)
 	if err != nil {
 		return 0, err
 	}
 	return len(p), nil
+}
+
+// pongTimeout bounds the answer to a ping long after the last message.
+const pongTimeout = 5 * time.Second
+
+// pinged answers a ping: at once, or between two messages. The library would wait for a
+// message that is being sent for five seconds, and then close the connection: a client
+// with a slow link, which reads what is sent, may need longer. Of several pings that
+// come meanwhile, the last one is answered (RFC 6455 section 5.5.3).
+func (s *socket) pinged(_ context.Context, payload []byte) bool {
+	pong := append([]byte{finalPong, byte(len(payload))}, payload...)
+	s.mu.Lock()
+	s.pong = pong
+	s.mu.Unlock()
+	if !s.sending.TryLock() {
+		return false // whoever sends answers it
+	}
+	err := s.sent(nil)
+	if err != nil {
+		_ = s.Conn.Close() // the reader notices that
+	}
+	return false
+}
+
+// finalPong begins a pong (RFC 6455 section 5.2). Those of a server are as they are,
+// without a mask, and the payload of a ping has at most 125 bytes.
+const finalPong = 0x8a
+
+// sent answers pings that came while something was sent, unless that failed, and lets
+// the next one send.
+func (s *socket) sent(err error) error {
+	for {
+		var pong []byte
+		if err == nil {
+			pong, err = s.takePong()
+		}
+		if pong != nil && err == nil {
+			// The library has written all of the message that it was given.
+			_, err = s.Conn.Write(pong)
+			continue
+		}
+		err = errors.Join(err, s.bound(false))
+		s.sending.Unlock()
+		// A ping may have come in the moment before.
+		if err != nil || !s.pongWaits() || !s.sending.TryLock() {
+			return err
+		}
+	}
 }
 
 // closeTimeout bounds the wait for the client's close frame.

@@ -6,13 +6,14 @@ import (
 
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/identity"
+	"github.com/imprint-iot/imprint/internal/registrytest"
 )
 
 // benchAcquire looks up devices that are hardly ever in the cache: all are of one
 // shard, which keeps an eighth of them.
 func benchAcquire(b *testing.B, more func(imprint.Tx, imprint.ThingName) error) {
 	const devices = 4096
-	store := openStore(b)
+	store := registrytest.New(b)
 	update(b, store, func(tx imprint.Tx) error {
 		err := putPolicy(tx, "p", 1, allow)
 		if err != nil {

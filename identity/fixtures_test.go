@@ -3,17 +3,12 @@ package identity_test
 import (
 	"context"
 	"fmt"
-	"io"
-	"log/slog"
-	"path/filepath"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
 
 	"github.com/imprint-iot/imprint"
-	"github.com/imprint-iot/imprint/internal/seal"
-	"github.com/imprint-iot/imprint/store/sqlite"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -29,28 +24,6 @@ const (
 	allowPublish = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"iot:Publish","Resource":"*"}]}`
 	deny         = `{"Version":"2012-10-17","Statement":[{"Effect":"Deny","Action":"iot:Connect","Resource":"*"}]}`
 )
-
-func openStore(tb testing.TB) *sqlite.Store {
-	tb.Helper()
-	dir := tb.TempDir()
-	key, err := seal.LoadOrCreateMasterKey(filepath.Join(dir, "master.key"))
-	if err != nil {
-		tb.Fatal(err)
-	}
-	store, err := sqlite.Open(context.Background(), sqlite.Options{
-		Path: filepath.Join(dir, "registry.db"), Sealer: seal.New(key), Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
-	})
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(func() {
-		err := store.Close()
-		if err != nil {
-			tb.Error(err)
-		}
-	})
-	return store
-}
 
 func certID(n int) imprint.CertificateID {
 	return imprint.CertificateID(fmt.Sprintf("%02x%062x", n%256, n))

@@ -11,6 +11,7 @@ import (
 
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/identity"
+	"github.com/imprint-iot/imprint/internal/registrytest"
 	"github.com/imprint-iot/imprint/policy"
 )
 
@@ -36,7 +37,7 @@ func acquire(t *testing.T, r *identity.Resolver, n int) *identity.Identity {
 
 func TestGroupPoliciesHoldForConnectionsOfTheThingAlone(t *testing.T) {
 	t.Parallel()
-	store := openStore(t)
+	store := registrytest.New(t)
 	putOne(t, store)
 	update(t, store, func(tx imprint.Tx) error {
 		err := putDevice(tx, 1, "two", "p")
@@ -80,7 +81,7 @@ func TestGroupPoliciesHoldForConnectionsOfTheThingAlone(t *testing.T) {
 // A fleet in one group has one set, and one that is in no group another.
 func TestThingsOfOneGroupShareTheirPolicies(t *testing.T) {
 	t.Parallel()
-	store := openStore(t)
+	store := registrytest.New(t)
 	const devices = 50
 	update(t, store, func(tx imprint.Tx) error {
 		for name, document := range map[imprint.PolicyName]string{"p": allow, "q": allowPublish} {
@@ -127,7 +128,7 @@ func TestThingsOfOneGroupShareTheirPolicies(t *testing.T) {
 
 func TestGroupsLeaveTheIndexesWithTheirIdentities(t *testing.T) {
 	t.Parallel()
-	store := openStore(t)
+	store := registrytest.New(t)
 	putOne(t, store)
 	r := identity.NewResolver(store, nil)
 	defer r.Close()
@@ -156,7 +157,7 @@ func TestGroupsLeaveTheIndexesWithTheirIdentities(t *testing.T) {
 
 func TestChangesOfOtherGroupsLeaveAnIdentityAlone(t *testing.T) {
 	t.Parallel()
-	store := openStore(t)
+	store := registrytest.New(t)
 	putOne(t, store)
 	r := identity.NewResolver(store, nil)
 	t.Cleanup(r.Close)
@@ -363,7 +364,7 @@ func allowedBy(policies *policy.Set, m *model) map[string]bool {
 // a naive walk over certificate, thing, groups and ancestors gives.
 func TestEffectivePoliciesEqualANaiveRecomputation(t *testing.T) {
 	t.Parallel()
-	store := openStore(t)
+	store := registrytest.New(t)
 	rapid.Check(t, func(rt *rapid.T) {
 		m := &model{parents: map[string]string{}, members: map[[2]string]bool{}, attached: map[[2]string]bool{}, versions: map[string]int{}, things: map[[2]string]bool{}}
 		update(t, store, func(tx imprint.Tx) error { return m.begin(tx) })

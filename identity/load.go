@@ -72,20 +72,29 @@ func (r *Resolver) load(ctx context.Context, key certKey) (*Identity, []finding,
 	if err != nil {
 		return nil, nil, fmt.Errorf("couldn't look up certificate %s: %w", key.id, err)
 	}
-	l.who.Policies, err = r.sets.compiled(l.own)
+	err = l.compile()
 	if err != nil {
 		return nil, nil, err
+	}
+	return l.who, l.findings, nil
+}
+
+// compile makes policies of what was read.
+func (l *loading) compile() (err error) {
+	l.who.Policies, err = l.r.sets.compiled(l.own)
+	if err != nil {
+		return err
 	}
 	for n, documents := range l.sets {
 		if documents == nil {
 			continue
 		}
-		l.who.Things[n].policies, err = r.sets.compiled(documents)
+		l.who.Things[n].policies, err = l.r.sets.compiled(documents)
 		if err != nil {
-			return nil, nil, err
+			return err
 		}
 	}
-	return l.who, l.findings, nil
+	return nil
 }
 
 // look reads everything.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/identity"
+	"github.com/imprint-iot/imprint/internal/registrytest"
 )
 
 // hooked calls moment at every moment of a read: before and after it, and
@@ -81,7 +82,7 @@ func raced(t *testing.T, test func(t *testing.T, store imprint.Store, c change, 
 		for warm, least := range map[bool]int{false: 19, true: 3} {
 			t.Run(fmt.Sprintf("%s, warm %t", c.name, warm), func(t *testing.T) {
 				t.Parallel()
-				store := openStore(t)
+				store := registrytest.New(t)
 				putOne(t, store)
 				update(t, store, func(tx imprint.Tx) error { return putDevice(tx, 2, "one", "p") })
 				test(t, store, c, warm, least)

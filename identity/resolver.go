@@ -2,6 +2,7 @@ package identity
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -67,10 +68,12 @@ type Resolver struct {
 	// and groups count their changes instead of knowing who shows them: a group may
 	// have millions of things.
 	mu       sync.Mutex
-	things   map[thingKey]map[certKey]struct{}
+	things   map[thingKey][]*Identity
 	policies map[resource]*watched
 	groups   map[resource]*watched
 	recent   recent
+	// awaited are the changes that foreseen identities wait for.
+	awaited map[imprint.Change]*awaited
 
 	sets setCache
 }
@@ -92,9 +95,10 @@ type watched struct {
 func NewResolver(store imprint.Store, changed func(imprint.Tenant, imprint.CertificateID)) *Resolver {
 	r := &Resolver{
 		store: store, changed: changed,
-		things:   map[thingKey]map[certKey]struct{}{},
+		things:   map[thingKey][]*Identity{},
 		policies: map[resource]*watched{},
 		groups:   map[resource]*watched{},
+		awaited:  map[imprint.Change]*awaited{},
 		sets:     setCache{sets: map[setKey]*policy.Set{}},
 	}
 	for i := range r.shards {
@@ -225,10 +229,7 @@ func (r *Resolver) changedSince(key certKey, i *Identity, began uint64) bool {
 func (r *Resolver) link(key certKey, i *Identity) {
 	for _, name := range i.names {
 		tk := thingKey{key.tenant, name}
-		if r.things[tk] == nil {
-			r.things[tk] = make(map[certKey]struct{}, 1)
-		}
-		r.things[tk][key] = struct{}{}
+		r.things[tk] = append(r.things[tk], i)
 	}
 	for n := range i.marks {
 		m := &i.marks[n]
@@ -249,10 +250,12 @@ func (r *Resolver) unlink(key certKey, i *Identity) {
 	i.stale.Store(true)
 	for _, name := range i.names {
 		tk := thingKey{key.tenant, name}
-		delete(r.things[tk], key)
-		if len(r.things[tk]) == 0 {
+		shown := slices.DeleteFunc(r.things[tk], func(other *Identity) bool { return other == i })
+		if len(shown) == 0 {
 			delete(r.things, tk)
+			continue
 		}
+		r.things[tk] = shown
 	}
 	for n := range i.marks {
 		m := &i.marks[n]
@@ -355,8 +358,8 @@ func (r *Resolver) mark(changes []imprint.Change) {
 		case imprint.ChangeCertificate:
 			r.touch(certKey{c.Tenant, imprint.CertificateID(c.Key)})
 		case imprint.ChangeThing:
-			for key := range r.things[thingKey{c.Tenant, imprint.ThingName(c.Key)}] {
-				r.touch(key)
+			for _, i := range r.things[thingKey{c.Tenant, imprint.ThingName(c.Key)}] {
+				i.stale.Store(true)
 			}
 		case imprint.ChangePolicy, imprint.ChangeThingGroup:
 			if w := r.watchedOf(c.Kind)[resource{c.Tenant, c.Key}]; w != nil {
@@ -366,6 +369,9 @@ func (r *Resolver) mark(changes []imprint.Change) {
 			continue
 		}
 		r.recent.add(c)
+		if a := r.awaited[c]; a != nil {
+			a.heard++
+		}
 	}
 }
 

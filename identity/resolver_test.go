@@ -8,6 +8,7 @@ import (
 
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/identity"
+	"github.com/imprint-iot/imprint/internal/registrytest"
 	"github.com/imprint-iot/imprint/policy"
 )
 
@@ -179,7 +180,7 @@ func TestAnIdentityIsStaleOnceAChangeIsAcknowledged(t *testing.T) {
 	for _, c := range everyChange() {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			store := openStore(t)
+			store := registrytest.New(t)
 			putOne(t, store)
 			r := identity.NewResolver(store, nil)
 			defer r.Close()
@@ -208,7 +209,7 @@ func TestAnIdentityIsStaleOnceAChangeIsAcknowledged(t *testing.T) {
 
 func TestChangesElsewhereLeaveAnIdentityAlone(t *testing.T) {
 	t.Parallel()
-	store := openStore(t)
+	store := registrytest.New(t)
 	putOne(t, store)
 	r := identity.NewResolver(store, nil)
 	defer r.Close()
@@ -237,7 +238,7 @@ func TestChangesElsewhereLeaveAnIdentityAlone(t *testing.T) {
 // loaded: a device may be on with an identity that left the cache.
 func TestChangedCertificatesAreToldWhenTheyAreStale(t *testing.T) {
 	t.Parallel()
-	store := openStore(t)
+	store := registrytest.New(t)
 	putOne(t, store)
 	var r *identity.Resolver
 	var mu sync.Mutex
@@ -273,7 +274,7 @@ func TestChangedCertificatesAreToldWhenTheyAreStale(t *testing.T) {
 
 func TestDeletedAndUnknownCertificatesAreNotFound(t *testing.T) {
 	t.Parallel()
-	store := openStore(t)
+	store := registrytest.New(t)
 	putOne(t, store)
 	r := identity.NewResolver(store, nil)
 	defer r.Close()
@@ -299,7 +300,7 @@ func TestDeletedAndUnknownCertificatesAreNotFound(t *testing.T) {
 
 func TestCertificatesWithTheSameDocumentsShareTheirPolicies(t *testing.T) {
 	t.Parallel()
-	store := openStore(t)
+	store := registrytest.New(t)
 	putOne(t, store)
 	update(t, store, func(tx imprint.Tx) error {
 		err := putDevice(tx, 2, "two", "p")
@@ -326,7 +327,7 @@ func TestCertificatesWithTheSameDocumentsShareTheirPolicies(t *testing.T) {
 
 func TestTheCacheIsBoundedAndIndexesShrinkWithIt(t *testing.T) {
 	t.Parallel()
-	store := openStore(t)
+	store := registrytest.New(t)
 	const devices = 700 // all in one shard, which keeps 512
 	update(t, store, func(tx imprint.Tx) error {
 		for n := range devices {
@@ -374,7 +375,7 @@ func TestTheCacheIsBoundedAndIndexesShrinkWithIt(t *testing.T) {
 // identity shows the last change, and nothing is held.
 func TestAcquireAndReleaseWhileEverythingChanges(t *testing.T) {
 	t.Parallel()
-	store := openStore(t)
+	store := registrytest.New(t)
 	putOne(t, store)
 	update(t, store, func(tx imprint.Tx) error { return putDevice(tx, 2, "one", "p") })
 	r := identity.NewResolver(store, func(imprint.Tenant, imprint.CertificateID) {})

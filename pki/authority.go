@@ -22,11 +22,13 @@ import (
 	"github.com/imprint-iot/imprint"
 )
 
-// Journal keeps the record of signatures. Record inserts or replaces by
-// Issuance.ID and returns nil only when that is durable. It may be called
+// Journal keeps the record of signatures, by Issuance.ID. Its methods may be called
 // concurrently.
 type Journal interface {
+	// Record inserts or replaces and returns nil only when that is durable.
 	Record(ctx context.Context, issuance imprint.Issuance) error
+	// Put does so in a transaction of the caller's, and is durable with it.
+	Put(tx imprint.Tx, issuance imprint.Issuance) error
 }
 
 // AuthorityConfig is what an Authority needs. Sealer, Journal and Clock must be
@@ -44,18 +46,19 @@ type AuthorityConfig struct {
 // Authority is the CA for device certificates. It is safe for concurrent use.
 type Authority struct {
 	cert *x509.Certificate
-	// signer is the CA key. Only Sign may touch it: that is what makes every
+	// signer is the CA key. Only sign may touch it: that is what makes every
 	// signature one of a linted, recorded certificate.
 	signer    crypto.Signer
 	algorithm x509.SignatureAlgorithm
-	// throwaway signs what is only linted. One for the life of the process is
-	// enough: its signatures never leave Prepare, nobody trusts its key, and
-	// neither the linter nor the bytes to be signed depend on it. An RSA one is
-	// of 1024 bits, because all that it must give is the right kind.
-	throwaway crypto.Signer
-	linter    *linter
-	journal   Journal
-	clock     imprint.Clock
+	// filler stands where a draft's signature would. The linter wants one of the
+	// CA's kind and doesn't verify it; nobody could, and the bytes to be signed don't
+	// depend on it. So one for the life of the process is enough, made by a key that
+	// is thrown away. An RSA key for it is of 1024 bits, because all that it must give
+	// is the right kind.
+	filler  filler
+	linter  *linter
+	journal Journal
+	clock   imprint.Clock
 }
 
 const deviceCAName = "device-ca"
@@ -103,19 +106,24 @@ func openAuthority(ctx context.Context, dir string, config AuthorityConfig, file
 
 func newAuthority(p *pair, config AuthorityConfig) (*Authority, error) {
 	a := &Authority{cert: p.cert, signer: p.key, journal: config.Journal, clock: config.Clock}
+	var throwaway crypto.Signer
 	var err error
 	switch p.key.(type) {
 	case *rsa.PrivateKey:
 		a.algorithm = x509.SHA256WithRSA
-		a.throwaway, err = rsa.GenerateKey(rand.Reader, 1024)
+		throwaway, err = rsa.GenerateKey(rand.Reader, 1024)
 	case *ecdsa.PrivateKey:
 		a.algorithm = x509.ECDSAWithSHA256
-		a.throwaway, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		throwaway, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	default:
 		return nil, fmt.Errorf("couldn't use a device CA with a %T", p.key)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("couldn't make the throwaway key: %w", err)
+	}
+	a.filler, err = newFiller(throwaway, a.algorithm)
+	if err != nil {
+		return nil, err
 	}
 	refusal := notCA(p.cert)
 	if refusal != nil {
@@ -135,10 +143,9 @@ type Token struct{ state *tokenState }
 type tokenState struct {
 	authority *Authority
 	used      atomic.Bool
-	// tbs is what was linted and what will be signed; algorithm is the
-	// AlgorithmIdentifier that stands in it and again behind it.
-	tbs, algorithm []byte
-	issuance       imprint.Issuance
+	// tbs is what was linted and what will be signed.
+	tbs      []byte
+	issuance imprint.Issuance
 }
 
 // Issued is a signed certificate.
@@ -148,8 +155,8 @@ type Issued struct {
 	Certificate *x509.Certificate
 }
 
-// Prepare builds the certificate for a request, signs it with a throwaway key,
-// lints it and records the intent. The tenant stands in the record.
+// Prepare builds the certificate for a request, with a throwaway key's signature in
+// the place of its own, lints it and records the intent. The tenant stands in the record.
 //
 // Errors: CodeCertificateWeak for the key, CodeCertificateValidation for a
 // subject that can't stand in a certificate, CodeInternal when the CA or the
@@ -194,32 +201,10 @@ func (a *Authority) Prepare(ctx context.Context, tenant imprint.Tenant, profile 
 // Errors: CodeInternal for a token that is used up or another authority's; the
 // journal's errors.
 func (a *Authority) Sign(ctx context.Context, token *Token) (*Issued, error) {
-	if token == nil || token.state == nil || token.state.authority != a {
-		return nil, imprint.Errorf(imprint.CodeInternal, "couldn't sign: the token isn't this authority's")
-	}
-	state := token.state
-	err := ctx.Err()
+	issued, record, err := a.sign(ctx, token)
 	if err != nil {
 		return nil, err
 	}
-	if !state.used.CompareAndSwap(false, true) {
-		return nil, imprint.Errorf(imprint.CodeInternal, "couldn't sign: the token for serial number %s was used before", state.issuance.Serial)
-	}
-	digest := sha256.Sum256(state.tbs)
-	if hex.EncodeToString(digest[:]) != state.issuance.TBSHash {
-		return nil, imprint.Errorf(imprint.CodeInternal, "couldn't sign: the bytes to be signed changed since they were linted")
-	}
-	signature, err := a.signer.Sign(rand.Reader, digest[:], crypto.SHA256)
-	if err != nil {
-		return nil, fmt.Errorf("couldn't sign with the CA key: %w", err)
-	}
-	cert, err := a.assemble(state, signature)
-	if err != nil {
-		return nil, err
-	}
-	issued := &Issued{ID: CertificateID(cert.Raw), PEM: EncodeCertificatePEM(cert.Raw), Certificate: cert}
-	record := state.issuance
-	record.CertificateID = issued.ID
 	err = a.journal.Record(ctx, record)
 	if err != nil {
 		return nil, fmt.Errorf("couldn't record the signed certificate: %w", err)
@@ -227,13 +212,76 @@ func (a *Authority) Sign(ctx context.Context, token *Token) (*Issued, error) {
 	return issued, nil
 }
 
+// SignInto is Sign for who stores the certificate anyway: one commit makes both
+// durable, the certificate's row and its record. Store is called once with what was
+// signed. In the transaction in which it stores that it calls record; it may do so
+// again when the transaction is run again. It gives the certificate to nobody before
+// SignInto has returned it.
+//
+// Errors: those of Sign and of store; CodeInternal when store returns nil without
+// having recorded.
+func (a *Authority) SignInto(ctx context.Context, token *Token, store func(issued *Issued, record func(imprint.Tx) error) error) (*Issued, error) {
+	issued, entry, err := a.sign(ctx, token)
+	if err != nil {
+		return nil, err
+	}
+	recorded := false
+	err = store(issued, func(tx imprint.Tx) error {
+		err := a.journal.Put(tx, entry)
+		if err != nil {
+			return fmt.Errorf("couldn't record the signed certificate: %w", err)
+		}
+		recorded = true
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if !recorded {
+		return nil, imprint.Errorf(imprint.CodeInternal, "certificate %s was stored without its record", issued.ID)
+	}
+	return issued, nil
+}
+
+// sign signs what a token stands for. Nobody may get the certificate before the
+// journal has the record that stands beside it.
+func (a *Authority) sign(ctx context.Context, token *Token) (*Issued, imprint.Issuance, error) {
+	var none imprint.Issuance
+	if token == nil || token.state == nil || token.state.authority != a {
+		return nil, none, imprint.Errorf(imprint.CodeInternal, "couldn't sign: the token isn't this authority's")
+	}
+	state := token.state
+	err := ctx.Err()
+	if err != nil {
+		return nil, none, err
+	}
+	if !state.used.CompareAndSwap(false, true) {
+		return nil, none, imprint.Errorf(imprint.CodeInternal, "couldn't sign: the token for serial number %s was used before", state.issuance.Serial)
+	}
+	digest := sha256.Sum256(state.tbs)
+	if hex.EncodeToString(digest[:]) != state.issuance.TBSHash {
+		return nil, none, imprint.Errorf(imprint.CodeInternal, "couldn't sign: the bytes to be signed changed since they were linted")
+	}
+	signature, err := a.signer.Sign(rand.Reader, digest[:], crypto.SHA256)
+	if err != nil {
+		return nil, none, fmt.Errorf("couldn't sign with the CA key: %w", err)
+	}
+	cert, err := a.assemble(state, signature)
+	if err != nil {
+		return nil, none, err
+	}
+	record := state.issuance
+	record.CertificateID = CertificateID(cert.Raw)
+	return &Issued{ID: record.CertificateID, PEM: EncodeCertificatePEM(cert.Raw), Certificate: cert}, record, nil
+}
+
 // assemble puts the signature behind the bytes that were signed and checks the
 // result as a stranger would.
 func (a *Authority) assemble(state *tokenState, signature []byte) (*x509.Certificate, error) {
-	b := cryptobyte.NewBuilder(make([]byte, 0, len(state.tbs)+len(state.algorithm)+len(signature)+16))
+	b := cryptobyte.NewBuilder(make([]byte, 0, len(state.tbs)+len(a.filler.algorithm)+len(signature)+16))
 	b.AddASN1(cryptobyte_asn1.SEQUENCE, func(b *cryptobyte.Builder) {
 		b.AddBytes(state.tbs)
-		b.AddBytes(state.algorithm)
+		b.AddBytes(a.filler.algorithm)
 		b.AddASN1BitString(signature)
 	})
 	der, err := b.Bytes()

@@ -64,6 +64,11 @@ func (m *memory) Record(_ context.Context, i imprint.Issuance) error {
 	return nil
 }
 
+// Put needs no transaction: a memory is never rolled back.
+func (m *memory) Put(_ imprint.Tx, i imprint.Issuance) error {
+	return m.Record(context.Background(), i)
+}
+
 func authority(t testing.TB, kind pki.KeyKind) (*pki.Authority, *memory) {
 	t.Helper()
 	journal := &memory{}
@@ -209,6 +214,68 @@ func oids(cert *x509.Certificate) []string {
 	return list
 }
 
+// What is signed is written by hand; crypto/x509 says what it must be.
+func TestBytesToBeSignedAreThoseOfCreateCertificate(t *testing.T) {
+	t.Parallel()
+	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p384, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, ed, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	long := rawSubject(t, pkix.Name{CommonName: "sensor-17", Organization: []string{strings.Repeat("o", 60)}, OrganizationalUnit: []string{strings.Repeat("ü", 100)}})
+	profiles := []*pki.Profile{
+		profile(t, pki.ProfileConfig{}), profile(t, pki.ProfileConfig{Lifetime: time.Hour}), profile(t, pki.ProfileConfig{NotAfter: start.AddDate(24, 6, 0)}),
+	}
+	for _, kind := range []pki.KeyKind{pki.KeyRSA2048, pki.KeyP256} {
+		a, _ := authority(t, kind)
+		for _, key := range []crypto.Signer{rsaKey, p256(t), p384, ed} {
+			for n, prof := range profiles {
+				for _, subject := range [][]byte{nil, long} {
+					cert := issue(t, a, prof, pki.Request{PublicKey: key.Public(), RawSubject: subject}).Certificate
+					template := &x509.Certificate{
+						SerialNumber: cert.SerialNumber, RawSubject: cert.RawSubject, NotBefore: cert.NotBefore, NotAfter: cert.NotAfter,
+						ExtraExtensions: cert.Extensions,
+					}
+					der, err := x509.CreateCertificate(rand.Reader, template, a.Certificate(), key.Public(), a.Signer())
+					if err != nil {
+						t.Fatal(err)
+					}
+					want, err := x509.ParseCertificate(der)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if !bytes.Equal(cert.RawTBSCertificate, want.RawTBSCertificate) {
+						t.Errorf("%s CA, %T, profile %d: got\n%x, want\n%x", kind, key, n, cert.RawTBSCertificate, want.RawTBSCertificate)
+					}
+				}
+			}
+		}
+	}
+}
+
+// A draft is no certificate: nothing verifies what stands behind it.
+func TestADraftIsSignedByNobody(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []pki.KeyKind{pki.KeyRSA2048, pki.KeyP256} {
+		a, _ := authority(t, kind)
+		key := p256(t)
+		draft := a.Draft(t, profile(t, pki.ProfileConfig{}), pki.Request{PublicKey: key.Public()})
+		if got, want := draft.SignatureAlgorithm, a.Certificate().SignatureAlgorithm; got != want {
+			t.Errorf("%s: algorithm: got %v, want %v", kind, got, want)
+		}
+		if a.Certificate().CheckSignature(draft.SignatureAlgorithm, draft.RawTBSCertificate, draft.Signature) == nil {
+			t.Errorf("%s: the CA's key verifies the draft's signature", kind)
+		}
+	}
+}
+
 func TestSubjectOfTheRequestIsCopiedOctetForOctet(t *testing.T) {
 	t.Parallel()
 	a, journal := authority(t, pki.KeyP256)
@@ -304,22 +371,25 @@ func TestPrepareRefuses(t *testing.T) {
 func TestFermatFactorableKeyIsRefusedByTheLinter(t *testing.T) {
 	t.Parallel()
 	a, _ := authority(t, pki.KeyP256)
-	p, err := rand.Prime(rand.Reader, 1024)
-	if err != nil {
-		t.Fatal(err)
+	// From 1.5 * 2^1023, so that the product has all its 2048 bits.
+	p := nextPrime(new(bigInt).Lsh(newBig(3), 1022))
+	n := new(bigInt).Mul(p, nextPrime(p))
+	if got, want := n.BitLen(), 2048; got != want {
+		t.Fatalf("the product: got %d bits, want %d", got, want)
 	}
-	q := new(bigInt).Add(p, newBig(2))
-	for !q.ProbablyPrime(20) {
-		q.Add(q, newBig(2))
-	}
-	n := new(bigInt).Mul(p, q)
-	if n.BitLen() < 2048 {
-		t.Skip("the product is a bit short this time")
-	}
-	_, err = a.Prepare(t.Context(), tenant, profile(t, pki.ProfileConfig{}), pki.Request{PublicKey: &rsa.PublicKey{N: n, E: 65537}})
+	_, err := a.Prepare(t.Context(), tenant, profile(t, pki.ProfileConfig{}), pki.Request{PublicKey: &rsa.PublicKey{N: n, E: 65537}})
 	if got, want := imprint.CodeOf(err), imprint.CodeCertificateWeak; got != want {
 		t.Errorf("got %q (%v), want %q", got, err, want)
 	}
+}
+
+// nextPrime is the first prime above n.
+func nextPrime(n *bigInt) *bigInt {
+	p := new(bigInt).Add(n, newBig(1))
+	for !p.ProbablyPrime(20) {
+		p.Add(p, newBig(1))
+	}
+	return p
 }
 
 func TestTokenMisuse(t *testing.T) {
@@ -565,5 +635,61 @@ func TestLintsAreThoseDocumented(t *testing.T) {
 	err := a.Lint(a.Certificate().Raw)
 	if err != nil {
 		t.Errorf("the CA: %v", err)
+	}
+}
+
+func TestSignIntoRecordsWithWhatItsCallerStores(t *testing.T) {
+	t.Parallel()
+	a, journal := authority(t, pki.KeyP256)
+	prepare := func() *pki.Token {
+		token, err := a.Prepare(t.Context(), tenant, profile(t, pki.ProfileConfig{}), pki.Request{PublicKey: p256(t).Public()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return token
+	}
+	token := prepare()
+	var stored imprint.CertificateID
+	issued, err := a.SignInto(t.Context(), token, func(signed *pki.Issued, record func(imprint.Tx) error) error {
+		stored = signed.ID
+		return record(nil)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := journal.all[len(journal.all)-1].CertificateID, issued.ID; got != want || stored != want {
+		t.Errorf("recorded %s, stored %s, want %s", got, stored, want)
+	}
+	_, err = a.Sign(t.Context(), token)
+	if got, want := imprint.CodeOf(err), imprint.CodeInternal; got != want {
+		t.Errorf("the token again: got %q, want %q", got, want)
+	}
+
+	before := len(journal.all)
+	full := errors.New("disk full")
+	for _, c := range []struct {
+		what  string
+		store func(*pki.Issued, func(imprint.Tx) error) error
+		check func(error) bool
+	}{
+		{"a caller that doesn't record", func(*pki.Issued, func(imprint.Tx) error) error { return nil },
+			func(err error) bool { return imprint.CodeOf(err) == imprint.CodeInternal }},
+		{"a caller that fails", func(*pki.Issued, func(imprint.Tx) error) error { return full },
+			func(err error) bool { return errors.Is(err, full) }},
+		{"a journal that fails", func(_ *pki.Issued, record func(imprint.Tx) error) error {
+			journal.fail = full
+			defer func() { journal.fail = nil }()
+			return record(nil)
+		}, func(err error) bool { return errors.Is(err, full) }},
+	} {
+		token := prepare()
+		before++ // its intent
+		issued, err := a.SignInto(t.Context(), token, c.store)
+		if issued != nil || !c.check(err) {
+			t.Errorf("%s: got %v, %v, want an error alone", c.what, issued, err)
+		}
+		if len(journal.all) != before {
+			t.Errorf("%s: it was recorded as signed", c.what)
+		}
 	}
 }

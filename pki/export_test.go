@@ -3,7 +3,9 @@ package pki
 import (
 	"context"
 	"crypto"
+	"crypto/x509"
 	"io/fs"
+	"testing"
 	"time"
 
 	"github.com/imprint-iot/imprint"
@@ -58,6 +60,20 @@ func (t *Token) TBS() []byte { return t.state.tbs }
 
 // Lint runs the linter alone.
 func (a *Authority) Lint(der []byte) error { return a.linter.check(der) }
+
+// Draft gives what is linted for a request.
+func (a *Authority) Draft(t testing.TB, p *Profile, r Request) *x509.Certificate {
+	t.Helper()
+	d, err := a.draft(a.clock(), p, r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := x509.ParseCertificate(d.der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cert
+}
 
 // LintNames lists the lints that run.
 func (a *Authority) LintNames() []string {

@@ -7,6 +7,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
+
+	"github.com/imprint-iot/imprint/internal/foreign"
 )
 
 type bigInt = big.Int
@@ -17,18 +19,10 @@ func csrPEM(der []byte) string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}))
 }
 
-// openssl runs the tool in a directory and gives its output. Without the tool
-// the test is skipped, except under CI, where it fails.
+// openssl runs the tool in a directory and gives its output.
 func openssl(t *testing.T, dir string, args ...string) string {
 	t.Helper()
-	path, err := exec.LookPath("openssl")
-	if err != nil {
-		if os.Getenv("CI") == "true" || os.Getenv("IMPRINT_CI") == "1" {
-			t.Fatal("openssl isn't installed")
-		}
-		t.Skip("openssl isn't installed")
-	}
-	cmd := exec.CommandContext(t.Context(), path, args...)
+	cmd := exec.CommandContext(t.Context(), foreign.Program(t, "openssl"), args...)
 	cmd.Dir = dir
 	out, err := cmd.CombinedOutput()
 	if err != nil {

@@ -84,7 +84,7 @@ type Variables struct {
 	clientID, thingName, thingType, domain, certificateID, attached bound
 	secureTransport, sourceIPText                                   bound
 	sourceIP                                                        netip.Addr
-	attributes                                                      map[string]bound
+	attributes                                                      []attribute
 	certificate                                                     *CertificateVariables
 	keys                                                            *Keys
 }
@@ -122,14 +122,30 @@ func NewVariables(b Binding) *Variables {
 	v.thingName = bind(b.Thing.Name)
 	v.thingType = bind(b.Thing.TypeName)
 	if len(b.Thing.Attributes) > 0 {
-		v.attributes = make(map[string]bound, len(b.Thing.Attributes))
+		v.attributes = make([]attribute, 0, len(b.Thing.Attributes))
 	}
 	for name, value := range b.Thing.Attributes {
-		a := bind(value)
+		a := attribute{name, bind(value)}
 		a.present = true
-		v.attributes[name] = a
+		v.attributes = append(v.attributes, a)
 	}
+	slices.SortFunc(v.attributes, func(a, b attribute) int { return strings.Compare(a.name, b.name) })
 	return v
+}
+
+// attribute is one of the thing. They are a sorted slice, because every connection has
+// its own, mostly of one or two: a map takes seven times as much.
+type attribute struct {
+	name string
+	bound
+}
+
+func (v *Variables) attribute(name string) bound {
+	at, found := slices.BinarySearchFunc(v.attributes, name, func(a attribute, name string) int { return strings.Compare(a.name, name) })
+	if !found {
+		return bound{}
+	}
+	return v.attributes[at].bound
 }
 
 // plain finds the keys that have one value kept in Variables.
@@ -146,7 +162,7 @@ func (v *Variables) plain(k *keyRef) bound {
 	case keyThingTypeName:
 		return v.thingType
 	case keyThingAttribute:
-		return v.attributes[k.name]
+		return v.attribute(k.name)
 	case keyIsAttached:
 		return v.attached
 	case keyDomainName:

@@ -7,6 +7,8 @@ import (
 	"sort"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/imprint-iot/imprint/internal/nearest"
 )
 
 // Finding is a mistake that the linter found. Line and Column count from 1, Column in
@@ -187,8 +189,8 @@ func (l *linter) actions(st *linted) {
 		for _, a := range DataPlaneActions() {
 			names = append(names, string(a))
 		}
-		near := nearest(written, names)
-		if near != "" && editDistance(strings.ToLower(written), strings.ToLower(near)) <= 3 {
+		near := nearest.Name(written, names)
+		if near != "" && nearest.Distance(written, near) <= 3 {
 			fix = fmt.Sprintf("did you mean %q?", near)
 		}
 		l.find(LintActionUnknown, nodes[i].offset, paths[i], fix, "no device is asked for %q", written)
@@ -286,7 +288,7 @@ func KnownKeys() []string {
 }
 
 func nearestKey(written string) string {
-	near := nearest(written, KnownKeys())
+	near := nearest.Name(written, KnownKeys())
 	if near == "" {
 		return "use one of the iot: and aws: keys, such as ${iot:Connection.Thing.ThingName}"
 	}

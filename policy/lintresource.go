@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/imprint-iot/imprint/internal/nearest"
 )
 
 func (l *linter) resources(st *linted) {
@@ -61,7 +63,7 @@ func (l *linter) kind(st *linted, kinds, parts []string, at int, path string) {
 	case slices.Equal(wants, []string{"*"}):
 		l.find(LintResourceKind, at, path, `write "Resource": "*"`, "%s knows no single resources", actions)
 	default:
-		near := nearest(kind, kinds)
+		near := nearest.Name(kind, kinds)
 		if near == "" {
 			near = wants[len(wants)-1]
 		}

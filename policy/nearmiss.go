@@ -3,6 +3,8 @@ package policy
 import (
 	"fmt"
 	"strings"
+
+	"github.com/imprint-iot/imprint/internal/nearest"
 )
 
 // NearMissKind names what a statement lacked to allow a request.
@@ -188,7 +190,7 @@ func (s *Set) missedAction(a Action) *NearMiss {
 		known[strings.ToLower(string(action))] = true
 	}
 	for _, w := range written {
-		if len(w) < 64 && len(a) < 64 && !known[strings.ToLower(w)] && !strings.ContainsAny(w, "*?") && editDistance(strings.ToLower(w), strings.ToLower(string(a))) <= 2 {
+		if len(w) < 64 && len(a) < 64 && !known[strings.ToLower(w)] && !strings.ContainsAny(w, "*?") && nearest.Distance(w, string(a)) <= 2 {
 			miss.Pattern = w
 			miss.Hint = fmt.Sprintf("the policy says %q; did it mean %q?", w, a)
 		}

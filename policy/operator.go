@@ -1,6 +1,10 @@
 package policy
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/imprint-iot/imprint/internal/nearest"
+)
 
 // operatorKind is what an operator compares; negation is kept apart from it.
 type operatorKind uint8
@@ -117,7 +121,7 @@ func parseOperator(s string) (operator, string, bool) {
 	for i, row := range table {
 		names[i] = row.name
 	}
-	hint := nearest(base, names)
+	hint := nearest.Name(base, names)
 	if hint == "" {
 		return operator{}, "use an IAM condition operator such as StringEquals, Bool or IpAddress", false
 	}

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/imprint-iot/imprint/internal/nearest"
 )
 
 // Limits of a document. MaxCharacters is AWS IoT's quota; the byte limit
@@ -306,7 +308,7 @@ func actionHint(s string) string {
 	for _, a := range DataPlaneActions() {
 		names = append(names, string(a))
 	}
-	near := nearest(s, names)
+	near := nearest.Name(s, names)
 	if near == "" {
 		return `write service:Name, for example iot:Publish, or "*"`
 	}

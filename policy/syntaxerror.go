@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/imprint-iot/imprint/internal/nearest"
 )
 
 // SyntaxError says where and why a document is not a policy. Line and Column
@@ -56,44 +58,8 @@ func syntaxErrorAt(text []byte, offset int, member, hint, format string, args ..
 	}
 }
 
-// nearest gives the name with the smallest edit distance to what was written,
-// or "" when none is close enough to be meant.
-func nearest(written string, names []string) string {
-	if len(written) > 64 {
-		return ""
-	}
-	best, bestDistance := "", len(written)/2+1
-	for _, name := range names {
-		d := editDistance(strings.ToLower(written), strings.ToLower(name))
-		if d < bestDistance {
-			best, bestDistance = name, d
-		}
-	}
-	return best
-}
-
-// editDistance is the Levenshtein distance in bytes; its callers bound the lengths.
-func editDistance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		diagonal := row[0]
-		row[0] = i
-		for j := 1; j <= len(b); j++ {
-			cost := 1
-			if a[i-1] == b[j-1] {
-				cost = 0
-			}
-			diagonal, row[j] = row[j], min(row[j]+1, row[j-1]+1, diagonal+cost)
-		}
-	}
-	return row[len(b)]
-}
-
 func didYouMean(written string, names []string) string {
-	name := nearest(written, names)
+	name := nearest.Name(written, names)
 	if name == "" {
 		return "one of " + strings.Join(names, ", ")
 	}

@@ -6,13 +6,14 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
 
 	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/internal/cancelable"
+	"github.com/imprint-iot/imprint/internal/pause"
 	"github.com/imprint-iot/imprint/template"
 )
 
@@ -53,18 +54,8 @@ type Bulk struct {
 
 	registered, failed atomic.Uint64
 
-	ctx   context.Context // ends with Close
-	end   context.CancelFunc
-	slots chan struct{}
-	ended sync.WaitGroup
-
-	mu      sync.Mutex
-	running map[taskKey]context.CancelFunc
-}
-
-type taskKey struct {
-	tenant imprint.Tenant
-	id     string
+	tasks *cancelable.Tasks
+	ctx   context.Context // theirs, ends with Close
 }
 
 // NewBulk makes what runs tasks, and goes on with those that a stop of the server
@@ -87,9 +78,9 @@ func NewBulk(ctx context.Context, claims *Claims, input BulkInput, opts BulkOpti
 	}
 	b := &Bulk{
 		claims: claims, input: input, store: claims.store, clock: claims.clock, opts: opts,
-		slots: make(chan struct{}, opts.Concurrent), running: map[taskKey]context.CancelFunc{},
+		tasks: cancelable.New(ctx, opts.Concurrent),
 	}
-	b.ctx, b.end = context.WithCancel(context.WithoutCancel(ctx))
+	b.ctx = b.tasks.Context()
 	var left []imprint.RegistrationTask
 	err := b.store.View(ctx, func(tx imprint.ReadTx) error {
 		found, err := tx.RunningRegistrationTasks()
@@ -97,21 +88,18 @@ func NewBulk(ctx context.Context, claims *Claims, input BulkInput, opts BulkOpti
 		return err
 	})
 	if err != nil {
-		b.end()
+		b.tasks.Close()
 		return nil, fmt.Errorf("couldn't look for bulk registrations that were interrupted: %w", err)
 	}
 	for _, task := range left {
 		b.launch(task)
 	}
-	b.ended.Go(b.sweep)
+	b.tasks.Beside(b.sweep)
 	return b, nil
 }
 
 // Close interrupts all tasks and waits for them.
-func (b *Bulk) Close() {
-	b.end()
-	b.ended.Wait()
-}
+func (b *Bulk) Close() { b.tasks.Close() }
 
 // BulkCounters are the lines since the Bulk was made.
 type BulkCounters struct{ Registered, Failed uint64 }
@@ -168,36 +156,18 @@ func (b *Bulk) Stop(ctx context.Context, tenant imprint.Tenant, id string) error
 	if err != nil {
 		return err
 	}
-	b.mu.Lock()
-	cancel := b.running[taskKey{tenant, id}]
-	b.mu.Unlock()
-	if cancel != nil {
-		cancel()
-	}
+	b.tasks.Cancel(tenant, id)
 	return nil
 }
 
 // launch runs a task that is stored as running.
 func (b *Bulk) launch(task imprint.RegistrationTask) {
-	key := taskKey{task.Tenant, task.ID}
-	ctx, cancel := context.WithCancel(b.ctx)
-	b.mu.Lock()
-	b.running[key] = cancel
-	b.mu.Unlock()
-	b.ended.Go(func() {
-		defer func() {
-			cancel()
-			b.mu.Lock()
-			delete(b.running, key)
-			b.mu.Unlock()
-		}()
-		b.see(ctx, task)
-	})
+	b.tasks.Go(task.Tenant, task.ID, func(ctx context.Context) { b.see(ctx, task) })
 }
 
 // see sees a task to its end, unless the server stops before.
 func (b *Bulk) see(ctx context.Context, task imprint.RegistrationTask) {
-	pause := b.opts.Retry
+	again := b.opts.Retry
 	for {
 		done, err := b.attempt(ctx, task)
 		status, message := imprint.TaskCompleted, ""
@@ -212,10 +182,10 @@ func (b *Bulk) see(ctx context.Context, task imprint.RegistrationTask) {
 			status, message = imprint.TaskFailed, fatal.Error()
 		case err != nil:
 			b.opts.Logger.Warn("couldn't go on with a bulk registration", "task", task.ID, "tenant", task.Tenant.String(), "error", err)
-			if !b.wait(ctx, pause) {
+			if !pause.For(ctx, again) {
 				continue // to see why
 			}
-			pause = min(2*pause, 30*time.Second)
+			again = min(2*again, 30*time.Second)
 			continue
 		}
 		err = b.finish(task, status, message)
@@ -224,34 +194,21 @@ func (b *Bulk) see(ctx context.Context, task imprint.RegistrationTask) {
 			return
 		}
 		b.opts.Logger.Error("couldn't end a bulk registration", "task", task.ID, "tenant", task.Tenant.String(), "error", err)
-		if !b.wait(b.ctx, pause) {
+		if !pause.For(b.ctx, again) {
 			return
 		}
-	}
-}
-
-// wait says whether a pause went by without an end of the context.
-func (b *Bulk) wait(ctx context.Context, pause time.Duration) bool {
-	timer := time.NewTimer(pause)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
 	}
 }
 
 // attempt waits for its turn and runs a task as far as it comes; done says that the
 // input is at its end.
 func (b *Bulk) attempt(ctx context.Context, task imprint.RegistrationTask) (done bool, err error) {
-	select {
-	case b.slots <- struct{}{}:
-	case <-ctx.Done():
-		return false, ctx.Err()
+	over, err := b.tasks.Turn(ctx)
+	if err != nil {
+		return false, err
 	}
 	defer func() {
-		<-b.slots
+		over()
 		if value := recover(); value != nil {
 			b.opts.Logger.Error("a bulk registration panicked", "task", task.ID, "panic", value, "stack", string(debug.Stack()))
 			done, err = false, &inputError{imprint.Errorf(imprint.CodeInternal, "an internal error ended the task at a line that the server's log is about")}
@@ -295,7 +252,7 @@ func (b *Bulk) sweep() {
 		for _, settings := range tenants {
 			b.forgetOld(settings.Tenant)
 		}
-		if !b.wait(b.ctx, b.opts.SweepEvery) {
+		if !pause.For(b.ctx, b.opts.SweepEvery) {
 			return
 		}
 	}

@@ -27,6 +27,7 @@ import (
 
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/awsapi/sigv4"
+	"github.com/imprint-iot/imprint/internal/registrytest"
 	"github.com/imprint-iot/imprint/internal/seal"
 	"github.com/imprint-iot/imprint/pki"
 	"github.com/imprint-iot/imprint/pki/issuelog"
@@ -93,7 +94,7 @@ func startBulkWith(t *testing.T, store imprint.Store, input provisioning.BulkInp
 
 func newBulkWorld(t *testing.T, faults sqlite.Faults) *bulkWorld {
 	t.Helper()
-	w := &bulkWorld{store: openStore(t, filepath.Join(t.TempDir(), "registry.db"), faults), dir: t.TempDir()}
+	w := &bulkWorld{store: registrytest.Open(t, filepath.Join(t.TempDir(), "registry.db"), faulty(faults)), dir: t.TempDir()}
 	err := os.Mkdir(filepath.Join(w.dir, "lines"), 0o700)
 	if err != nil {
 		t.Fatal(err)
@@ -292,7 +293,7 @@ func TestSigningRequestsBecomeCertificates(t *testing.T) {
 func TestOneTaskATenant(t *testing.T) {
 	t.Parallel()
 	release := make(chan struct{})
-	store := openStore(t, filepath.Join(t.TempDir(), "registry.db"), sqlite.Faults{})
+	store := registrytest.New(t)
 	bulk, end := startBulk(t, store, waiting{release})
 	defer end()
 	start := func(tenant imprint.Tenant) (imprint.RegistrationTask, error) {
@@ -389,7 +390,7 @@ func TestATaskGoesOnWhereItWas(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	store := openStore(t, path, sqlite.Faults{})
+	store := registrytest.Open(t, path)
 	var opened atomic.Int64
 	for round := 0; ; round++ {
 		// Each round reads some lines more than the one before, then its input breaks.

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/internal/registrytest"
 	"github.com/imprint-iot/imprint/provisioning"
 	"github.com/imprint-iot/imprint/store/sqlite"
 )
@@ -125,7 +126,7 @@ func TestATaskGoesOnWhenItsServerDoes(t *testing.T) {
 		}
 	}))
 	defer server.Close()
-	store := openStore(t, filepath.Join(t.TempDir(), "registry.db"), sqlite.Faults{})
+	store := registrytest.New(t)
 	bulk, end := startBulk(t, store, provisioning.BulkURL{Base: server.URL, Account: home.Account, Client: server.Client()})
 	defer end()
 	task, err := bulk.Start(t.Context(), imprint.RegistrationTask{Tenant: home, TemplateBody: thingTemplate, Bucket: "lines", Key: "in.json"})
@@ -166,7 +167,7 @@ func TestATaskLeavesAServerThatFallsSilent(t *testing.T) {
 				http.ServeContent(w, r, "", time.Time{}, strings.NewReader(text))
 			}))
 			defer server.Close()
-			store := openStore(t, filepath.Join(t.TempDir(), "registry.db"), sqlite.Faults{})
+			store := registrytest.New(t)
 			var log bytes.Buffer
 			input := provisioning.BulkURL{Base: server.URL, Account: home.Account, Client: server.Client(), Idle: 200 * time.Millisecond}
 			bulk, end := startBulkWith(t, store, input, clock, provisioning.BulkOptions{Logger: slog.New(slog.NewTextHandler(&log, nil))})
@@ -219,7 +220,7 @@ func TestATaskGoesOnWhenTheDiskHasRoom(t *testing.T) {
 // deleted with their reports, whether or not another task ends, and no others.
 func TestOldTasksAreForgotten(t *testing.T) {
 	t.Parallel()
-	store := openStore(t, filepath.Join(t.TempDir(), "registry.db"), sqlite.Faults{})
+	store := registrytest.New(t)
 	const keep = time.Hour
 	put := func(tenant imprint.Tenant, id string, status imprint.RegistrationTaskStatus, age time.Duration) {
 		update(t, store, func(tx imprint.Tx) error {

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/internal/stackroom"
 	"github.com/imprint-iot/imprint/pki"
 	"github.com/imprint-iot/imprint/trace"
 )
@@ -95,10 +96,12 @@ type Claims struct {
 	tenants   rates[imprint.Tenant]
 	holders   rates[guardKey] // of claim certificates
 	anomalies anomalies
+	free      freeClaims
 	count     claimCounters
 
-	stop  chan struct{}
-	ended sync.WaitGroup
+	stop      chan struct{}
+	stopWatch func()
+	ended     sync.WaitGroup
 }
 
 // NewClaims makes the API and begins to sweep what has ended. Close ends it.
@@ -116,12 +119,15 @@ func NewClaims(rooms ClaimRooms, opts ClaimOptions) (*Claims, error) {
 	c.tenants.buckets = map[imprint.Tenant]*[operations]*rate.Limiter{}
 	c.holders.buckets = map[guardKey]*[operations]*rate.Limiter{}
 	c.anomalies.seen, c.anomalies.unread = map[guardKey]*usage{}, map[guardKey]*usage{}
+	c.free.known = map[freeClaim]struct{}{}
+	c.stopWatch = c.store.Watch(c.free.committed)
 	c.ended.Go(c.sweeper)
 	return c, nil
 }
 
-// Close ends the sweeping.
+// Close ends the sweeping, and stops listening to the store.
 func (c *Claims) Close() {
+	c.stopWatch()
 	close(c.stop)
 	c.ended.Wait()
 }
@@ -172,6 +178,7 @@ const requestTimeout = 30 * time.Second
 
 // Answer does what a request asks for. Everything that it tells is durable.
 func (c *Claims) Answer(ctx context.Context, r ClaimRequest) ClaimAnswer {
+	stackroom.Reserve() // the broker gives each request a goroutine
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	call, found := parseClaimTopic(r.Topic)
@@ -281,8 +288,25 @@ func (d *demand) admit(ctx context.Context) error {
 	if d.Claim == "" {
 		return d.step("claim", imprint.Errorf(imprint.CodeClaimDenied, "the connection has no certificate"))
 	}
-	// Each is looked at by itself: what must hold together is read again where it
-	// is changed.
+	err := d.readBounds(ctx)
+	if err != nil {
+		return d.step("claim", err)
+	}
+	err = d.checkTemporary()
+	if err != nil {
+		return d.step("claim", err)
+	}
+	return d.checkGuard()
+}
+
+// readBounds reads what binds the claim, unless nothing is known to. Each row is
+// looked at by itself: what must hold together is read again where it is changed.
+func (d *demand) readBounds(ctx context.Context) error {
+	claim := freeClaim{guardKey{d.Tenant, d.Claim}, d.call.operation == createFromCSR}
+	free, generation := d.free.free(claim)
+	if free {
+		return nil
+	}
 	err := d.store.Glance(ctx, func(tx imprint.ReadTx) error {
 		d.guard, d.temporary, d.provider = nil, nil, nil
 		guard, err := tx.ClaimGuard(d.Tenant, d.Claim)
@@ -299,20 +323,16 @@ func (d *demand) admit(ctx context.Context) error {
 		case imprint.CodeOf(err) != imprint.CodeNotFound:
 			return err
 		}
-		if d.call.operation == createFromCSR {
+		if claim.signing {
 			d.provider, err = signingProvider(tx, d.Tenant)
 			return err
 		}
 		return nil
 	})
-	if err != nil {
-		return d.step("claim", err)
+	if err == nil && d.guard == nil && d.temporary == nil && d.provider == nil {
+		d.free.remember(claim, generation)
 	}
-	err = d.checkTemporary()
-	if err != nil {
-		return d.step("claim", err)
-	}
-	return d.checkGuard()
+	return err
 }
 
 // checkTemporary applies what a trusted user's claim is good for. Its connection

@@ -10,6 +10,7 @@ import (
 	"encoding/pem"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -20,6 +21,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/internal/registrytest"
 	"github.com/imprint-iot/imprint/internal/seal"
 	"github.com/imprint-iot/imprint/pki"
 	"github.com/imprint-iot/imprint/pki/issuelog"
@@ -57,6 +59,26 @@ type office struct {
 	failing *fault
 	keys    *pki.KeyPool
 	rec     *trace.Recorder // of the last request
+	// foresight has no cache unless a test gives it one.
+	foresight *foresight
+	// afterGlance, when not nil, runs once, after something was read and before the
+	// claims hear of it.
+	afterGlance func()
+}
+
+// glances is the office's store as its claims read it.
+type glances struct {
+	imprint.Store
+	o *office
+}
+
+func (g glances) Glance(ctx context.Context, fn func(imprint.ReadTx) error) error {
+	err := g.Store.Glance(ctx, fn)
+	if after := g.o.afterGlance; after != nil {
+		g.o.afterGlance = nil
+		after()
+	}
+	return err
 }
 
 func (o *office) now() time.Time { return instant.Add(time.Duration(o.ahead.Load())) }
@@ -85,9 +107,9 @@ const ownPolicy = `,"policy":{"Type":"AWS::IoT::Policy","Properties":{"PolicyDoc
 
 func newOffice(tb testing.TB, functions imprint.Functions, opts provisioning.ClaimOptions) *office {
 	tb.Helper()
-	o := &office{TB: tb, failing: &fault{left: make(chan struct{}, 100)}}
+	o := &office{TB: tb, failing: &fault{left: make(chan struct{}, 100)}, foresight: &foresight{}}
 	dir := tb.TempDir()
-	o.store = openStore(tb, filepath.Join(dir, "registry.db"), sqlite.Faults{BeforeCommit: o.failing.strike})
+	o.store = registrytest.Open(tb, filepath.Join(dir, "registry.db"), faulty(sqlite.Faults{BeforeCommit: o.failing.strike}))
 	key, err := seal.LoadOrCreateMasterKey(filepath.Join(dir, "master.key"))
 	if err != nil {
 		tb.Fatal(err)
@@ -108,7 +130,7 @@ func newOffice(tb testing.TB, functions imprint.Functions, opts provisioning.Cla
 	if err != nil {
 		tb.Fatal(err)
 	}
-	engine := provisioning.NewEngine(o.store, o.now, provisioning.Options{Logger: quiet()})
+	engine := provisioning.NewEngine(glances{o.store, o}, o.now, provisioning.Options{Identities: o.foresight, Logger: quiet()})
 	tb.Cleanup(engine.Close)
 	opts.Logger = quiet()
 	if opts.CreateRate == 0 {
@@ -536,6 +558,46 @@ func TestAFailedCommitRegistersNothing(t *testing.T) {
 	if !ok {
 		t.Error("the token was used up by a registration that failed")
 	}
+}
+
+// A certificate that is given out takes two commits: that of the intent, before the
+// CA key signs, and one that has its row, its token and the record of its signature.
+func TestOneCommitHasACertificateAndTheRecordOfItsSignature(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t, nil, provisioning.ClaimOptions{})
+	before := o.failing.commits.Load()
+	made := o.create(home)
+	if got, want := o.failing.commits.Load()-before, int64(2); got != want {
+		t.Errorf("commits: got %d, want %d", got, want)
+	}
+	if got, want := o.issuances(), []imprint.CertificateID{imprint.CertificateID(made.ID)}; !slices.Equal(got, want) {
+		t.Errorf("signatures on record: got %v, want %v", got, want)
+	}
+
+	csr, _ := signingRequest(t, "unit-2")
+	o.failing.spared.Store(1)
+	o.failing.left <- struct{}{}
+	out, ok := o.ask(home, csrTopic, object(t, map[string]any{"certificateSigningRequest": csr}))
+	rejectedWith(t, out, ok, 500, "InternalError")
+	if got, want := o.issuances(), []imprint.CertificateID{"", imprint.CertificateID(made.ID)}; !slices.Equal(got, want) {
+		t.Errorf("signatures on record after a certificate that couldn't be stored: got %v, want %v", got, want)
+	}
+}
+
+// issuances gives the certificates of the signatures on record, sorted; "" is that of
+// an intent.
+func (o *office) issuances() []imprint.CertificateID {
+	o.Helper()
+	var ids []imprint.CertificateID
+	view(o, o.store, func(tx imprint.ReadTx) error {
+		all, _, err := tx.Issuances(home, imprint.Page{Limit: 100})
+		for _, one := range all {
+			ids = append(ids, one.CertificateID)
+		}
+		return err
+	})
+	slices.Sort(ids)
+	return ids
 }
 
 func TestOneTokenMakesOneDeviceHoweverManyAsk(t *testing.T) {

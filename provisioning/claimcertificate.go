@@ -38,13 +38,9 @@ func (d *demand) createKeys(ctx context.Context) (any, error) {
 			WithHint("Let devices make their keys and send a CSR, or raise --rsa-key-pool."))
 	}
 	defer pair.Destroy()
-	issued, err := d.sign(ctx, d.rooms.Profile, pki.Request{PublicKey: pair.Public()}, d.Tenant)
+	body, err := d.issue(ctx, pki.Request{PublicKey: pair.Public()})
 	if err != nil {
 		return nil, d.step("claim.certificate", err)
-	}
-	body, err := d.give(ctx, issued.Certificate, issued.PEM)
-	if err != nil {
-		return nil, err
 	}
 	body.PrivateKey = string(pair.PrivatePEM())
 	return body, nil
@@ -70,16 +66,39 @@ func (d *demand) createFromCSR(ctx context.Context) (any, error) {
 		if err != nil {
 			return nil, d.step("claim.provider", err)
 		}
-		return d.give(ctx, cert, pki.EncodeCertificatePEM(cert.Raw))
+		body, err := d.give(ctx, cert, pki.EncodeCertificatePEM(cert.Raw), nil)
+		if err != nil {
+			return nil, d.step("claim.certificate", err)
+		}
+		return body, nil
 	}
-	issued, err := d.sign(ctx, d.rooms.Profile, pki.Request{PublicKey: csr.PublicKey, RawSubject: csr.RawSubject}, d.Tenant)
+	body, err := d.issue(ctx, pki.Request{PublicKey: csr.PublicKey, RawSubject: csr.RawSubject})
 	if err != nil {
 		return nil, d.step("claim.certificate", err)
 	}
-	return d.give(ctx, issued.Certificate, issued.PEM)
+	return body, nil
 }
 
-// sign makes a certificate in pki's two steps.
+// issue makes a certificate in pki's two steps and gives it out. One commit has
+// its row and the record of its signature.
+func (d *demand) issue(ctx context.Context, request pki.Request) (*createdBody, error) {
+	token, err := d.rooms.Authority.Prepare(ctx, d.Tenant, d.rooms.Profile, request)
+	if err != nil {
+		return nil, fmt.Errorf("couldn't prepare the certificate: %w", err)
+	}
+	var body *createdBody
+	_, err = d.rooms.Authority.SignInto(ctx, token, func(issued *pki.Issued, record func(imprint.Tx) error) error {
+		var err error
+		body, err = d.give(ctx, issued.Certificate, issued.PEM, record)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("couldn't sign the certificate: %w", err)
+	}
+	return body, nil
+}
+
+// sign makes a certificate that is in no registry, in pki's two steps.
 func (c *Claims) sign(ctx context.Context, profile *pki.Profile, request pki.Request, tenant imprint.Tenant) (*pki.Issued, error) {
 	token, err := c.rooms.Authority.Prepare(ctx, tenant, profile, request)
 	if err != nil {
@@ -157,8 +176,9 @@ func (d *demand) askProvider(ctx context.Context, p imprint.CertificateProvider,
 }
 
 // give registers a certificate PENDING_ACTIVATION together with its ownership
-// token, and makes the answer that hands both out.
-func (d *demand) give(ctx context.Context, cert *x509.Certificate, text string) (*createdBody, error) {
+// token, and makes the answer that hands both out. Record, if there is one, writes
+// what else belongs into the transaction.
+func (d *demand) give(ctx context.Context, cert *x509.Certificate, text string, record func(imprint.Tx) error) (*createdBody, error) {
 	id := pki.CertificateID(cert.Raw)
 	token, hash := newOwnershipToken(id)
 	row := d.Claims.row(d.Tenant, cert, text)
@@ -179,10 +199,13 @@ func (d *demand) give(ctx context.Context, cert *x509.Certificate, text string) 
 		if err != nil {
 			return fmt.Errorf("couldn't store the ownership of certificate %s: %w", id, err)
 		}
-		return nil
+		if record == nil {
+			return nil
+		}
+		return record(tx)
 	})
 	if err != nil {
-		return nil, d.step("claim.certificate", err)
+		return nil, err
 	}
 	d.count.created.Add(1)
 	d.Rec.OK("claim.certificate", "certificate %s is registered PENDING_ACTIVATION; its token is good until %s", id, pending.ExpiresAt.UTC().Format(time.RFC3339))

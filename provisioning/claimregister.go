@@ -163,38 +163,43 @@ func requestPlanError(err error, source string) error {
 // is used up.
 func (r *registration) apply(ctx context.Context, plan *template.Plan) (applied, error) {
 	var result applied
-	err := r.store.Update(ctx, func(tx imprint.Tx) error {
+	err := r.engine.makeDevice(ctx, func(tx imprint.Tx) (imprint.Certificate, error) {
 		result = applied{stage: stageRegister}
-		if r.engine.generation.Load() != r.tmpl.generation {
-			return errMoved
-		}
-		pending, cert, err := r.pending(tx)
-		if err != nil {
-			return err
-		}
-		result.stage = "claim.guard"
-		err = r.countDevice(tx)
-		if err != nil {
-			return err
-		}
-		a := application{tx: tx, cert: cert, plan: plan, now: r.now, applied: &result}
-		err = a.run()
-		if err != nil {
-			return err
-		}
-		result.stage = stageRegister
-		err = r.remember(tx, result.thing)
-		if err != nil {
-			return err
-		}
-		if result.cert.Status == imprint.CertificatePendingActivation {
-			// The template leaves it so: its time goes on.
-			pending.Used = true
-			return tx.PutPendingCertificate(pending)
-		}
-		return tx.DeletePendingCertificate(r.Tenant, r.id)
+		err := r.write(tx, plan, &result)
+		return result.cert, err
 	})
 	return result, err
+}
+
+func (r *registration) write(tx imprint.Tx, plan *template.Plan, result *applied) error {
+	if r.engine.generation.Load() != r.tmpl.generation {
+		return errMoved
+	}
+	pending, cert, err := r.pending(tx)
+	if err != nil {
+		return err
+	}
+	result.stage = "claim.guard"
+	err = r.countDevice(tx)
+	if err != nil {
+		return err
+	}
+	a := application{tx: tx, cert: cert, plan: plan, now: r.now, applied: result}
+	err = a.run()
+	if err != nil {
+		return err
+	}
+	result.stage = stageRegister
+	err = r.remember(tx, result.thing)
+	if err != nil {
+		return err
+	}
+	if result.cert.Status == imprint.CertificatePendingActivation {
+		// The template leaves it so: its time goes on.
+		pending.Used = true
+		return tx.PutPendingCertificate(pending)
+	}
+	return tx.DeletePendingCertificate(r.Tenant, r.id)
 }
 
 // remember writes down what came of a trusted user's claim.

@@ -17,6 +17,7 @@
 package provisioning
 
 import (
+	"context"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -29,8 +30,35 @@ type Options struct {
 	// Hold keeps the first connection of a device that could be provisioned
 	// and lets it in, for every CA that doesn't say otherwise with its tag
 	// imprint:first-connection. The default closes it, as AWS IoT Core does.
-	Hold   bool
-	Logger *slog.Logger // [slog.Default]
+	Hold bool
+	// Identities, when not nil, keep the identity of each device that was made for
+	// the connection that it makes next.
+	Identities Identities
+	Logger     *slog.Logger // [slog.Default]
+}
+
+// Identities is the part of the connection path's cache that flows use. Foresee is
+// called as the last thing in a transaction, and what it returns once that has
+// ended.
+type Identities interface {
+	Foresee(tx imprint.ReadTx, tenant imprint.Tenant, id imprint.CertificateID) (settle func(committed bool))
+}
+
+// makeDevice is Update for a change that makes a device; made is its certificate, the
+// zero value when none was made.
+func (e *Engine) makeDevice(ctx context.Context, change func(tx imprint.Tx) (made imprint.Certificate, err error)) error {
+	settle := func(bool) {}
+	err := e.store.Update(ctx, func(tx imprint.Tx) error {
+		settle(false) // of a run before
+		settle = func(bool) {}
+		made, err := change(tx)
+		if err == nil && e.opts.Identities != nil && made.Status == imprint.CertificateActive {
+			settle = e.opts.Identities.Foresee(tx, made.Tenant, made.ID)
+		}
+		return err
+	})
+	settle(err == nil)
+	return err
 }
 
 // Engine runs first connections against one store.

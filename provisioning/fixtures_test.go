@@ -14,13 +14,14 @@ import (
 	"log/slog"
 	"math/big"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
 
 	"github.com/imprint-iot/imprint"
-	"github.com/imprint-iot/imprint/internal/seal"
+	"github.com/imprint-iot/imprint/internal/registrytest"
 	"github.com/imprint-iot/imprint/pki"
 	"github.com/imprint-iot/imprint/provisioning"
 	"github.com/imprint-iot/imprint/store/sqlite"
@@ -39,23 +40,9 @@ func clock() time.Time { return instant }
 
 func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
 
-func openStore(tb testing.TB, path string, faults sqlite.Faults) *sqlite.Store {
-	tb.Helper()
-	key, err := seal.LoadOrCreateMasterKey(filepath.Join(filepath.Dir(path), "master.key"))
-	if err != nil {
-		tb.Fatal(err)
-	}
-	store, err := sqlite.Open(context.Background(), sqlite.Options{Path: path, Sealer: seal.New(key), Logger: quiet(), Faults: faults})
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(func() {
-		err := store.Close()
-		if err != nil {
-			tb.Error(err)
-		}
-	})
-	return store
+// faulty lets the registry's commits fail.
+func faulty(faults sqlite.Faults) func(*sqlite.Options) {
+	return func(o *sqlite.Options) { o.Faults = faults }
 }
 
 // authority is a CA of the test, outside of any registry.
@@ -161,9 +148,18 @@ type world struct {
 	failing *fault
 }
 
-type fault struct{ left chan struct{} }
+// fault is asked before each commit.
+type fault struct {
+	left    chan struct{}
+	commits atomic.Int64 // those before, whether they failed or not
+	spared  atomic.Int64 // commits that don't fail yet
+}
 
 func (f *fault) strike() error {
+	f.commits.Add(1)
+	if f.spared.Add(-1) >= 0 {
+		return nil
+	}
 	select {
 	case <-f.left:
 		return errors.New("the disk broke")
@@ -175,7 +171,7 @@ func (f *fault) strike() error {
 func newWorld(tb testing.TB, body string, opts provisioning.Options) *world {
 	tb.Helper()
 	w := &world{ca: newAuthority(tb, "Line 1", nil), failing: &fault{left: make(chan struct{}, 100)}}
-	w.store = openStore(tb, filepath.Join(tb.TempDir(), "registry.db"), sqlite.Faults{BeforeCommit: w.failing.strike})
+	w.store = registrytest.Open(tb, filepath.Join(tb.TempDir(), "registry.db"), faulty(sqlite.Faults{BeforeCommit: w.failing.strike}))
 	opts.Logger = quiet()
 	w.engine = provisioning.NewEngine(w.store, clock, opts)
 	tb.Cleanup(w.engine.Close)

@@ -206,19 +206,21 @@ const stageRegister = "register"
 // On an error the result's stage says where it came.
 func (e *Engine) provision(ctx context.Context, v *visit, plan *template.Plan) (applied, error) {
 	var result applied
-	err := e.store.Update(ctx, func(tx imprint.Tx) error {
+	err := e.makeDevice(ctx, func(tx imprint.Tx) (imprint.Certificate, error) {
+		var none imprint.Certificate
 		result = applied{stage: stageRegister}
 		cert, fresh, err := e.register(tx, v)
 		if err != nil {
-			return err
+			return none, err
 		}
 		if cert.Status != imprint.CertificatePendingActivation {
 			// Another connection of the same device was quicker.
 			result.raced, result.cert = true, cert
-			return nil
+			return none, nil
 		}
 		a := application{tx: tx, cert: cert, fresh: fresh, plan: plan, now: v.now, applied: &result}
-		return a.run()
+		err = a.run()
+		return result.cert, err
 	})
 	return result, err
 }

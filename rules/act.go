@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/internal/pause"
 )
 
 // storeTries and storePause are how often the store is asked before an action
@@ -77,11 +78,7 @@ func again(ctx context.Context, ask func() error) error {
 		if n == storeTries || code != imprint.CodeInternal && code != imprint.CodeUnavailable {
 			return err
 		}
-		timer := time.NewTimer(storePause)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
+		if !pause.For(ctx, storePause) {
 			return err
 		}
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/imprint-iot/imprint"
@@ -16,8 +15,6 @@ const (
 	// firstRetry doubles after each failure up to longestRetry.
 	firstRetry   = time.Second
 	longestRetry = 5 * time.Minute
-	// lookAgain is the longest pause between two looks at what is due.
-	lookAgain = time.Hour
 	// deliveryPatience bounds one try, whatever the kind.
 	deliveryPatience = 30 * time.Second
 )
@@ -26,48 +23,38 @@ const (
 // are delivered or given up.
 type outbox struct {
 	engine *Engine
-	wake   chan struct{}
-	ctx    context.Context
-	cancel context.CancelFunc
-	work   sync.WaitGroup
+	crew   *fair.Crew[imprint.RuleDelivery]
+	ctx    context.Context // the crew's
+	rows   *fair.Rows
 	http   *poster
-
-	places *fair.Places // of tries under way
-	rounds *fair.Rounds[imprint.RuleDelivery]
-
-	mu     sync.Mutex
-	counts map[imprint.Tenant]int // rows, as far as they were counted
 }
 
 func newOutbox(e *Engine) *outbox {
-	places := fair.New(e.opts.DeliveryWorkers)
-	o := &outbox{
-		engine: e, wake: make(chan struct{}, 1), http: newPoster(e.opts),
-		places: places, rounds: fair.NewRounds[imprint.RuleDelivery](places), counts: map[imprint.Tenant]int{},
-	}
-	o.ctx, o.cancel = context.WithCancel(context.Background())
+	o := &outbox{engine: e, http: newPoster(e.opts)}
+	o.crew = fair.NewCrew(e.opts.DeliveryWorkers, fair.Duty[imprint.RuleDelivery]{
+		Name: "the deliveries of topic rules", Store: e.store, Clock: e.clock, Logger: e.opts.Logger,
+		Owed: func(tx imprint.ReadTx, now time.Time) fair.Source[imprint.RuleDelivery] {
+			return owedDeliveries{tx, now}
+		},
+		Next: func(tx imprint.ReadTx, now time.Time) (time.Time, error) { return tx.NextRuleDelivery(now) },
+		ID:   func(d imprint.RuleDelivery) string { return d.ID },
+		Do:   o.try,
+	})
+	o.ctx = o.crew.Context()
+	o.rows = fair.NewRows(e.opts.MaxDeliveries, func(ctx context.Context, tenant imprint.Tenant) (rows int, err error) {
+		err = e.store.Glance(ctx, func(tx imprint.ReadTx) error {
+			rows, err = tx.RuleDeliveryCount(tenant)
+			return err
+		})
+		return rows, err
+	})
 	return o
 }
 
-func (o *outbox) start() {
-	o.poke()
-	o.work.Go(o.loop)
-}
-
 func (o *outbox) close() {
-	o.cancel()
-	o.work.Wait()
+	o.crew.Close()
 	o.http.close()
 }
-
-func (o *outbox) poke() {
-	select {
-	case o.wake <- struct{}{}:
-	default:
-	}
-}
-
-func (o *outbox) underWay() int { return o.places.Held() }
 
 // origin is the message behind a delivery, for the error action.
 type origin struct {
@@ -103,112 +90,22 @@ func (o *outbox) owe(ctx context.Context, u *run, kind ActionKind, place string,
 			return imprint.Errorf(imprint.CodeRuleAction, "couldn't encode the message of a delivery: %w", err)
 		}
 	}
-	err = o.reserve(ctx, d.Tenant)
+	ok, err := o.rows.Reserve(ctx, d.Tenant)
 	if err != nil {
-		return err
+		return fmt.Errorf("couldn't count the deliveries of %s: %w", d.Tenant, err)
+	}
+	if !ok {
+		return imprint.Errorf(imprint.CodeRulesBusy, "%d deliveries of %s wait already", o.engine.opts.MaxDeliveries, d.Tenant)
 	}
 	err = again(ctx, func() error {
 		return o.engine.store.Update(ctx, func(tx imprint.Tx) error { return tx.PutRuleDelivery(d) })
 	})
 	if err != nil {
-		o.left(d.Tenant)
+		o.rows.Left(d.Tenant)
 		return err
 	}
-	o.poke()
+	o.crew.Poke()
 	return nil
-}
-
-// reserve takes one of a tenant's places.
-func (o *outbox) reserve(ctx context.Context, t imprint.Tenant) error {
-	o.mu.Lock()
-	_, counted := o.counts[t]
-	o.mu.Unlock()
-	if !counted {
-		rows := 0
-		err := o.engine.store.Glance(ctx, func(tx imprint.ReadTx) error {
-			n, err := tx.RuleDeliveryCount(t)
-			rows = n
-			return err
-		})
-		if err != nil {
-			return fmt.Errorf("couldn't count the deliveries of %s: %w", t, err)
-		}
-		o.mu.Lock()
-		if _, counted = o.counts[t]; !counted {
-			o.counts[t] = rows
-		}
-		o.mu.Unlock()
-	}
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.counts[t] >= o.engine.opts.MaxDeliveries {
-		return imprint.Errorf(imprint.CodeRulesBusy, "%d deliveries of %s wait already", o.counts[t], t)
-	}
-	o.counts[t]++
-	return nil
-}
-
-func (o *outbox) left(t imprint.Tenant) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.counts[t] > 0 {
-		o.counts[t]--
-	}
-}
-
-// loop starts what is due, whenever something came, ended, or its time has come.
-func (o *outbox) loop() {
-	timer := time.NewTimer(lookAgain)
-	defer timer.Stop()
-	for {
-		select {
-		case <-o.ctx.Done():
-			return
-		case <-o.wake:
-		case <-timer.C:
-		}
-		next, err := o.round()
-		if o.ctx.Err() != nil {
-			return
-		}
-		if err != nil {
-			o.engine.opts.Logger.Error("couldn't read the deliveries of topic rules", "error", err)
-			next = time.Second
-		}
-		timer.Reset(next)
-	}
-}
-
-func (o *outbox) round() (time.Duration, error) {
-	now := o.engine.clock()
-	var due []fair.Work[imprint.RuleDelivery]
-	var all bool
-	var next time.Time
-	err := o.engine.store.View(o.ctx, func(tx imprint.ReadTx) error {
-		var err error
-		due, all, err = o.rounds.Next(owedDeliveries{tx, now}, now)
-		if err != nil {
-			return err
-		}
-		next, err = tx.NextRuleDelivery(now)
-		return err
-	})
-	if err != nil {
-		return 0, err
-	}
-	for _, w := range due {
-		if o.places.Take(w.Item.ID, w.Queue, 0) {
-			o.work.Go(func() { o.one(w) })
-		}
-	}
-	pause := lookAgain
-	if !next.IsZero() {
-		pause = min(max(next.Sub(now), time.Millisecond), pause)
-	}
-	if !all {
-		pause = min(pause, time.Second)
-	}
-	return pause, nil
 }
 
 // owedDeliveries are the deliveries of the store.
@@ -230,23 +127,6 @@ func (o owedDeliveries) Due(q fair.Queue, limit int) ([]imprint.RuleDelivery, er
 	return o.RuleDeliveries(q.Tenant, q.Name, o.now, limit)
 }
 
-func (o *outbox) one(w fair.Work[imprint.RuleDelivery]) {
-	listed := w.Item
-	defer o.poke()
-	defer o.places.Give(listed.ID, w.Queue)
-	err := o.try(listed)
-	if err == nil || o.ctx.Err() != nil {
-		return
-	}
-	o.engine.opts.Logger.Error("couldn't look after a delivery of a topic rule", "delivery", listed.ID, "error", err)
-	timer := time.NewTimer(time.Second)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-o.ctx.Done():
-	}
-}
-
 // permanent is a failure that another try can't mend.
 type permanent struct{ error }
 
@@ -254,10 +134,10 @@ func (p permanent) Unwrap() error { return p.error }
 
 // try tries one delivery and writes down what became of it. Its error is the
 // store's.
-func (o *outbox) try(listed imprint.RuleDelivery) error {
+func (o *outbox) try(ctx context.Context, listed imprint.RuleDelivery) error {
 	e := o.engine
 	var d imprint.RuleDelivery
-	err := e.store.View(o.ctx, func(tx imprint.ReadTx) error {
+	err := e.store.View(ctx, func(tx imprint.ReadTx) error {
 		whole, err := tx.RuleDelivery(listed.ID)
 		d = whole
 		return err
@@ -271,11 +151,11 @@ func (o *outbox) try(listed imprint.RuleDelivery) error {
 	if d.Kind == kindConfirm {
 		return o.tryConfirm(d)
 	}
-	ctx, cancel := context.WithTimeout(o.ctx, deliveryPatience)
+	trying, cancel := context.WithTimeout(ctx, deliveryPatience)
 	defer cancel()
 	kind := ActionKind(d.Kind)
-	resource, err := o.deliver(ctx, d)
-	if o.ctx.Err() != nil {
+	resource, err := o.deliver(trying, d)
+	if ctx.Err() != nil {
 		return nil // it is tried again at the next start
 	}
 	if err == nil {
@@ -289,7 +169,7 @@ func (o *outbox) try(listed imprint.RuleDelivery) error {
 		return o.putOff(d)
 	}
 	e.count.of(kind).failed.Add(1)
-	e.giveUp(o.ctx, d, resource, err)
+	e.giveUp(ctx, d, resource, err)
 	return o.remove(d)
 }
 
@@ -302,7 +182,7 @@ func (o *outbox) putOff(d imprint.RuleDelivery) error {
 func (o *outbox) remove(d imprint.RuleDelivery) error {
 	err := o.engine.store.Update(o.ctx, func(tx imprint.Tx) error { return tx.DeleteRuleDelivery(d.ID) })
 	if err == nil && d.Kind != kindConfirm {
-		o.left(d.Tenant)
+		o.rows.Left(d.Tenant)
 	}
 	return err
 }

@@ -14,9 +14,8 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/imprint-iot/imprint"
-	"github.com/imprint-iot/imprint/internal/seal"
+	"github.com/imprint-iot/imprint/internal/registrytest"
 	"github.com/imprint-iot/imprint/rules"
-	"github.com/imprint-iot/imprint/store/sqlite"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -129,21 +128,7 @@ func open(t *testing.T, change func(*rules.Options)) *house {
 	if change != nil {
 		change(&h.opts)
 	}
-	key, err := seal.LoadOrCreateMasterKey(filepath.Join(h.dir, "master.key"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	store, err := sqlite.Open(t.Context(), sqlite.Options{Path: filepath.Join(h.dir, "registry.db"), Sealer: seal.New(key), Logger: h.opts.Logger})
-	if err != nil {
-		t.Fatal(err)
-	}
-	h.store = store
-	t.Cleanup(func() {
-		err := store.Close()
-		if err != nil {
-			t.Error(err)
-		}
-	})
+	h.store = registrytest.Open(t, filepath.Join(h.dir, "registry.db"))
 	h.begin()
 	t.Cleanup(h.end)
 	return h

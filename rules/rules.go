@@ -145,7 +145,7 @@ func New(store imprint.Store, clock imprint.Clock, opts Options) *Engine {
 func (e *Engine) Start(republisher imprint.Republisher) {
 	e.republisher = republisher
 	e.queue.start()
-	e.outbox.start()
+	e.outbox.crew.Start()
 }
 
 // Offered gives the actions that this server offers.
@@ -207,7 +207,7 @@ func (e *Engine) committed(changes []imprint.Change) {
 		if t != nil {
 			t.forget()
 		}
-		e.outbox.poke()
+		e.outbox.crew.Poke()
 	}
 }
 
@@ -273,7 +273,7 @@ func (e *Engine) Counters() Counters {
 	out := Counters{
 		Matched: c.matched.Load(), Selected: c.selected.Load(), Errors: c.errors.Load(), Problems: c.problems.Load(),
 		Dropped: c.dropped.Load(), Missing: c.missing.Load(), Looped: c.looped.Load(), Unlogged: c.unlogged.Load(),
-		Waiting: e.queue.waiting(), Owed: e.outbox.underWay(), Actions: map[ActionKind]ActionCounters{},
+		Waiting: e.queue.waiting(), Owed: e.outbox.crew.UnderWay(), Actions: map[ActionKind]ActionCounters{},
 	}
 	for _, kind := range ActionKinds() {
 		a := c.of(kind)

@@ -1,6 +1,10 @@
 package rulesql
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/imprint-iot/imprint/internal/nearest"
+)
 
 // caseOf is CASE v WHEN t THEN r ... [ELSE r] END; CASE is taken.
 func (p *parser) caseOf(keyword token) (node, *SyntaxError) {
@@ -154,7 +158,7 @@ func (p *parser) call(name token) (node, *SyntaxError) {
 	fn := functionNamed(name.text)
 	if fn == nil {
 		hint := ""
-		if near := nearest(name.text, functionNames()); near != "" {
+		if near := nearest.Name(name.text, functionNames()); near != "" {
 			hint = "did you mean " + near + "()?"
 		}
 		return nil, p.fault(name, hint, "there is no function %s()", excerpt(name.text))

@@ -307,10 +307,7 @@ var acceptLine = regexp.MustCompile(`ACCEPT 127\.0\.0\.1:(\d+)`)
 // sServer runs openssl s_server and gives its address.
 func sServer(t *testing.T, args ...string) string {
 	t.Helper()
-	path, err := toolPath("openssl")
-	if err != nil {
-		t.Fatal(err)
-	}
+	path := toolPath(t, "openssl")
 	cmd := exec.Command(path, append([]string{"s_server", "-accept", "127.0.0.1:0"}, args...)...)
 	heard := background(t, cmd)
 	text := heard.wait(t, "openssl s_server to listen", acceptLine.MatchString)
@@ -343,10 +340,7 @@ func background(t *testing.T, cmd *exec.Cmd) *said {
 // startTLSMosquitto runs mosquitto with further settings and gives its address.
 func (c *clinic) startTLSMosquitto(t *testing.T, settings ...string) string {
 	t.Helper()
-	path, err := toolPath("mosquitto")
-	if err != nil {
-		t.Fatal(err)
-	}
+	path := toolPath(t, "mosquitto")
 	_, port, _ := net.SplitHostPort(closedPort(t))
 	config := c.file(t, "mosquitto.conf", "user root\nlistener "+port+" 127.0.0.1\npersistence false\n"+strings.Join(settings, "\n")+"\n")
 	heard := background(t, exec.Command(path, "-c", config))

@@ -15,6 +15,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/imprint-iot/imprint/internal/foreign"
 )
 
 // jsModules is where scripts/test-tools put the packages of test/js.
@@ -30,11 +32,7 @@ func jsModules(t *testing.T) string {
 	if err == nil {
 		return dir
 	}
-	message := "AWS's device SDK for Node is missing: run scripts/test-tools"
-	if mustHaveAll() {
-		t.Fatal(message)
-	}
-	t.Skip(message)
+	foreign.Missing(t, "AWS's device SDK for Node", "run scripts/test-tools")
 	return ""
 }
 

@@ -1,9 +1,6 @@
 package test
 
 import (
-	"encoding/json"
-	"net/http"
-	"net/http/httptest"
 	"net/url"
 	"path/filepath"
 	"strings"
@@ -18,16 +15,8 @@ func TestLinksForOthersNameTheServersHost(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, "--host", "iot.example.test")
 	dir := t.TempDir()
-	asked := make(chan string, 10)
-	owner := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		var m struct {
-			EnableURL string `json:"enableUrl"`
-		}
-		_ = json.NewDecoder(r.Body).Decode(&m)
-		asked <- m.EnableURL
-	}))
-	defer owner.Close()
-	s.aws(t, dir, "iot create-topic-rule-destination --destination-configuration httpUrlConfiguration={confirmationUrl="+owner.URL+"/in} --query topicRuleDestination.arn --output text")
+	owner, asked := destinationOwner(t)
+	s.aws(t, dir, "iot create-topic-rule-destination --destination-configuration httpUrlConfiguration={confirmationUrl="+owner+"/in} --query topicRuleDestination.arn --output text")
 	local, err := url.Parse(s.at().APIURL)
 	if err != nil {
 		t.Fatal(err)

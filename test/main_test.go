@@ -8,11 +8,11 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/imprint-iot/imprint/internal/awscli"
+	"github.com/imprint-iot/imprint/internal/foreign"
 )
 
 // program is the built imprint, and serving the same with the race detector
@@ -75,65 +75,25 @@ func build(to, cgo string, flags ...string) error {
 	return nil
 }
 
-// packages are where Debian keeps the programs that the tests need.
-var packages = map[string]string{
-	"openssl": "openssl", "mosquitto_pub": "mosquitto-clients", "mosquitto_sub": "mosquitto-clients",
-	"curl": "curl", "/usr/bin/python3": "python3",
-	"mosquitto": "mosquitto", "node": "nodejs", "aws": "awscli", "bash": "bash", "timeout": "coreutils", "stdbuf": "coreutils",
-}
-
-// need gives the paths of programs. Where one is missing the test is skipped,
-// or fails where IMPRINT_CI or CI is set.
+// need lists the programs that a test runs: it ends here where one is missing.
 func need(t *testing.T, names ...string) {
 	t.Helper()
 	for _, name := range names {
-		_, err := toolPath(name)
-		if err == nil {
-			continue
-		}
-		message := fmt.Sprintf("%s is missing: install the package %s", name, packages[name])
-		if mustHaveAll() {
-			t.Fatal(message)
-		}
-		t.Skip(message)
+		toolPath(t, name)
 	}
 }
 
-func mustHaveAll() bool {
-	for _, name := range []string{"IMPRINT_CI", "CI"} {
-		value := os.Getenv(name)
-		if value != "" && value != "0" && value != "false" {
-			return true
-		}
-	}
-	return false
-}
-
-// host runs the commands of the AWS CLI. It ends with the test program.
-var host = sync.OnceValues(awscli.Start)
-
-// toolPath finds a program. Of several AWS CLIs, the system's is meant: others
-// in the PATH may be shims without one behind them.
-func toolPath(name string) (string, error) {
-	if name == "aws" {
-		info, err := os.Stat("/usr/bin/aws")
-		if err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
-			cli, err := host()
-			if err != nil {
-				return "", err
-			}
-			return cli.Path(), nil
-		}
-	}
-	path, err := exec.LookPath(name)
-	if err != nil && name == "mosquitto" {
+// toolPath finds a program that the test needs.
+func toolPath(t *testing.T, name string) string {
+	t.Helper()
+	switch name {
+	case "aws":
+		return awscli.Program(t)
+	case "mosquitto":
 		// Servers aren't in every person's PATH.
-		path, err = exec.LookPath("/usr/sbin/mosquitto")
+		return foreign.Program(t, name, "/usr/sbin/mosquitto")
 	}
-	if err != nil {
-		return "", fmt.Errorf("couldn't find %s: %w", name, err)
-	}
-	return path, nil
+	return foreign.Program(t, name)
 }
 
 // toolRun is how a foreign program ended.
@@ -149,10 +109,7 @@ func (r toolRun) all() string { return r.stdout + r.stderr }
 // be run or doesn't end.
 func runTool(t *testing.T, stdin string, env []string, name string, args ...string) toolRun {
 	t.Helper()
-	path, err := toolPath(name)
-	if err != nil {
-		t.Fatal(err)
-	}
+	path := toolPath(t, name)
 	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, path, args...)
@@ -161,7 +118,7 @@ func runTool(t *testing.T, stdin string, env []string, name string, args ...stri
 	cmd.Stdin = strings.NewReader(stdin)
 	var stdout, stderr strings.Builder
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	err = cmd.Run()
+	err := cmd.Run()
 	result := toolRun{stdout: stdout.String(), stderr: stderr.String()}
 	var exit *exec.ExitError
 	switch {

@@ -101,10 +101,7 @@ func (s *server) subscribe(t *testing.T, d *device, clientID string, filters ...
 
 func (s *server) trySubscribe(t *testing.T, d *device, clientID string, more []string, filters ...string) *subscriber {
 	t.Helper()
-	path, err := toolPath("mosquitto_sub")
-	if err != nil {
-		t.Fatal(err)
-	}
+	path := toolPath(t, "mosquitto_sub")
 	args := append(s.mosquittoArgs(d, clientID), "-V", "311", "-q", "1", "-F", "message %t %p")
 	for _, f := range filters {
 		args = append(args, "-t", f)
@@ -115,7 +112,7 @@ func (s *server) trySubscribe(t *testing.T, d *device, clientID string, more []s
 	sub.cmd = exec.CommandContext(ctx, "stdbuf", append([]string{"-oL", path}, append(args, more...)...)...)
 	sub.cmd.Env = cleanEnv()
 	sub.cmd.Stdout, sub.cmd.Stderr = sub.said, sub.said
-	err = sub.cmd.Start()
+	err := sub.cmd.Start()
 	if err != nil {
 		cancel()
 		t.Fatalf("couldn't start mosquitto_sub: %v", err)

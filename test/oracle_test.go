@@ -402,11 +402,7 @@ func drawPlay(t *rapid.T) play {
 // system: no port, no service.
 func startMosquitto(t *testing.T, levelled bool) *theatre {
 	t.Helper()
-	need(t, "mosquitto")
-	path, err := toolPath("mosquitto")
-	if err != nil {
-		t.Fatal(err)
-	}
+	path := toolPath(t, "mosquitto")
 	// Socket names are short.
 	dir, err := os.MkdirTemp("", "oracle")
 	if err != nil {

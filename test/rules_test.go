@@ -45,16 +45,8 @@ func TestAnOwnerConfirmsADestinationByItsURL(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
 	dir := t.TempDir()
-	asked := make(chan string, 10)
-	owner := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		var m struct {
-			EnableURL string `json:"enableUrl"`
-		}
-		_ = json.NewDecoder(r.Body).Decode(&m)
-		asked <- m.EnableURL
-	}))
-	defer owner.Close()
-	destination := s.aws(t, dir, "iot create-topic-rule-destination --destination-configuration httpUrlConfiguration={confirmationUrl="+owner.URL+"/in} --query topicRuleDestination.arn --output text")
+	owner, asked := destinationOwner(t)
+	destination := s.aws(t, dir, "iot create-topic-rule-destination --destination-configuration httpUrlConfiguration={confirmationUrl="+owner+"/in} --query topicRuleDestination.arn --output text")
 	status := func() string {
 		t.Helper()
 		return s.aws(t, dir, "iot get-topic-rule-destination --arn "+destination+" --query topicRuleDestination.status --output text")
@@ -64,7 +56,7 @@ func TestAnOwnerConfirmsADestinationByItsURL(t *testing.T) {
 	}
 	enable := <-asked
 	_, other := s.twoAccounts(t)
-	theirs := s.as(t, other, dir, "iot create-topic-rule-destination --destination-configuration httpUrlConfiguration={confirmationUrl="+owner.URL+"/in} --query topicRuleDestination.arn --output text")
+	theirs := s.as(t, other, dir, "iot create-topic-rule-destination --destination-configuration httpUrlConfiguration={confirmationUrl="+owner+"/in} --query topicRuleDestination.arn --output text")
 	if their := <-asked; their == enable || theirs == destination {
 		t.Errorf("the accounts' destinations are %s and %s, enabled by %s and %s", destination, theirs, enable, their)
 	}
@@ -96,4 +88,20 @@ func TestAnOwnerConfirmsADestinationByItsURL(t *testing.T) {
 	if run := s.shell(t, dir, "aws iot get-topic-rule-destination --arn "+destination); run.exit == 0 || !strings.Contains(run.all(), "UnauthorizedException") {
 		t.Errorf("a deleted destination: got exit code %d and %s", run.exit, run.all())
 	}
+}
+
+// destinationOwner is who a destination's URL belongs to; asked has each enableUrl that
+// the owner is sent.
+func destinationOwner(t *testing.T) (owner string, asked <-chan string) {
+	t.Helper()
+	urls := make(chan string, 10)
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		var m struct {
+			EnableURL string `json:"enableUrl"`
+		}
+		_ = json.NewDecoder(r.Body).Decode(&m)
+		urls <- m.EnableURL
+	}))
+	t.Cleanup(server.Close)
+	return server.URL, urls
 }

@@ -48,10 +48,7 @@ func TestServeMakesEverythingAtItsFirstStartAndSaysWhatToTypeNext(t *testing.T) 
 		t.Fatalf("next commands: got %q, want three", commands)
 	}
 	// Typed as they stand; the third one goes on until it is stopped.
-	aws, err := toolPath("aws")
-	if err != nil {
-		t.Fatal(err)
-	}
+	aws := toolPath(t, "aws")
 	path := "PATH=" + filepath.Dir(aws) + ":" + os.Getenv("PATH")
 	run := runTool(t, "", cleanEnv(path), "bash", "-c", "set -e\n"+commands[0]+"\n"+commands[1])
 	if run.exit != 0 || !regexp.MustCompile(`"registrationCode": "[0-9a-f]{64}"`).MatchString(run.stdout) {

@@ -313,10 +313,7 @@ func (s *server) readEnv() {
 // first in the path.
 func (s *server) shell(t *testing.T, dir, script string) toolRun {
 	t.Helper()
-	aws, err := toolPath("aws")
-	if err != nil {
-		t.Fatal(err)
-	}
+	aws := toolPath(t, "aws")
 	env := cleanEnv("IMPRINT_DATA="+s.dir, "PATH="+filepath.Dir(program)+":"+filepath.Dir(aws)+":"+os.Getenv("PATH"))
 	return runTool(t, "", env, "bash", "-c", "set -euo pipefail\ncd '"+dir+"'\neval \"$(imprint env)\"\n"+script)
 }

@@ -201,25 +201,34 @@ func (r *Recorder) End(outcome imprint.Outcome, code imprint.Code) {
 	if r == nil {
 		return
 	}
+	e, mustKeep := r.end(outcome, code)
+	if e != (entry{}) {
+		// It may wait for room: not under the lock, as others still have steps to add.
+		r.log.put(e, mustKeep)
+	}
+}
+
+// end ends the record and gives what is to be written; nothing when it was ended
+// before, or isn't kept.
+func (r *Recorder) end(outcome imprint.Outcome, code imprint.Code) (e entry, mustKeep bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.ended {
-		return
+		return entry{}, false
 	}
 	r.ended = true
 	now := r.log.clock()
 	if r.unsampled != nil {
 		r.endUnsampled(now, code)
-		return
+		return entry{}, false
 	}
 	if r.attempt == nil {
-		r.log.put(entry{end: &ending{id: r.id, at: now, outcome: imprint.OutcomeClosed, code: code, steps: r.late, thing: r.thing}}, r.failed)
-		return
+		return entry{end: &ending{id: r.id, at: now, outcome: imprint.OutcomeClosed, code: code, steps: r.late, thing: r.thing}}, r.failed
 	}
 	a := r.attempt
 	r.attempt = nil
 	a.Outcome, a.Code, a.EndedAt = outcome, code, now
-	r.log.put(entry{attempt: a}, (outcome == imprint.OutcomeRefused && code != imprint.CodeOverloaded) || outcome == imprint.OutcomeProvisioned)
+	return entry{attempt: a}, (outcome == imprint.OutcomeRefused && code != imprint.CodeOverloaded) || outcome == imprint.OutcomeProvisioned
 }
 
 // samples says whether the attempt of a device that is let in is kept: always when a

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -301,6 +302,45 @@ func TestOverloadDropsSuccessesButNoRefusal(t *testing.T) {
 	if got := l.Counters().Dropped; got != 2 {
 		t.Errorf("dropped %d, want 2", got)
 	}
+}
+
+// TestAnEndThatWaitsHoldsUpNobodyElse has an attempt end while there is no room for it:
+// who has a step to add, such as a publisher whose message the device may not receive,
+// doesn't wait for the store.
+func TestAnEndThatWaitsHoldsUpNobodyElse(t *testing.T) {
+	t.Parallel()
+	store := &counting{Store: openStore(t), gate: make(chan struct{}), entered: make(chan struct{}, 100)}
+	var looked atomic.Pointer[func()] // at the clock
+	l := trace.NewLog(store, func() time.Time {
+		if fn := looked.Load(); fn != nil {
+			(*fn)()
+		}
+		return instant
+	}, trace.Options{Logger: quiet(), Linger: time.Nanosecond, Queue: 1, Batch: 1, FoldAfter: -1})
+	l.Begin("192.0.2.1:1").End(imprint.OutcomeProvisioned, "")
+	<-store.entered // the writer holds one and stands still
+	l.Begin("192.0.2.1:1").End(imprint.OutcomeProvisioned, "")
+	rec := l.Begin("192.0.2.1:1")
+	ending := make(chan struct{})
+	told := sync.OnceFunc(func() { close(ending) })
+	looked.Store(&told)
+	var waiting sync.WaitGroup
+	waiting.Go(func() { rec.End(imprint.OutcomeRefused, imprint.CodeNotTLS) })
+	<-ending
+	looked.Store(nil)
+	added := make(chan struct{})
+	waiting.Go(func() {
+		rec.Info("late", "a step")
+		close(added)
+	})
+	select {
+	case <-added:
+	case <-time.After(10 * time.Second):
+		t.Error("a step waits until there is room for the end of its attempt")
+	}
+	close(store.gate)
+	waiting.Wait()
+	l.Close()
 }
 
 func TestAStoreThatFailsIsCounted(t *testing.T) {

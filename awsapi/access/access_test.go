@@ -5,9 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"log/slog"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -18,8 +16,7 @@ import (
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/awsapi"
 	"github.com/imprint-iot/imprint/awsapi/access"
-	"github.com/imprint-iot/imprint/internal/seal"
-	"github.com/imprint-iot/imprint/store/sqlite"
+	"github.com/imprint-iot/imprint/internal/registrytest"
 )
 
 const (
@@ -38,17 +35,9 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	dir := t.TempDir()
-	key, err := seal.LoadOrCreateMasterKey(filepath.Join(dir, "master.key"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	store, err := sqlite.Open(t.Context(), sqlite.Options{Path: filepath.Join(dir, "registry.db"), Sealer: seal.New(key), Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = store.Close() })
+	store := registrytest.New(t)
 	w := &world{store: store, log: &bytes.Buffer{}}
+	var err error
 	w.guard, err = access.NewGuard(store, func() time.Time { return noon }, slog.New(slog.NewTextHandler(w.log, nil)))
 	if err != nil {
 		t.Fatal(err)

@@ -5,12 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"log/slog"
-	"net/http"
-	"net/http/httptest"
 	"net/url"
-	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -18,12 +13,10 @@ import (
 
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/awsapi"
+	"github.com/imprint-iot/imprint/awsapi/apitest"
 	"github.com/imprint-iot/imprint/awsapi/attempts"
 	"github.com/imprint-iot/imprint/awsapi/client"
-	"github.com/imprint-iot/imprint/awsapi/iot"
-	"github.com/imprint-iot/imprint/awsapi/sigv4"
-	"github.com/imprint-iot/imprint/internal/seal"
-	"github.com/imprint-iot/imprint/store/sqlite"
+	"github.com/imprint-iot/imprint/internal/registrytest"
 )
 
 var (
@@ -38,16 +31,9 @@ const (
 	serial      = "a1b2c3d4e5f60718"
 )
 
-// accounts answers with a key whose account is its id.
-type accounts struct{}
-
-func (accounts) AccessKey(_ context.Context, id string) (sigv4.AccessKey, error) {
-	return sigv4.AccessKey{ID: id, Secret: "secret", Account: id, PrincipalARN: "arn:aws:iam::" + id + ":user/u"}, nil
-}
-
 // world is a control plane with recorded attempts.
 type world struct {
-	url     string
+	api     *apitest.Server
 	store   imprint.Store
 	flushed atomic.Int64
 	failing error
@@ -55,17 +41,8 @@ type world struct {
 
 func newWorld(t *testing.T, list ...imprint.Attempt) *world {
 	t.Helper()
-	dir := t.TempDir()
-	key, err := seal.LoadOrCreateMasterKey(filepath.Join(dir, "master.key"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	store, err := sqlite.Open(t.Context(), sqlite.Options{Path: filepath.Join(dir, "registry.db"), Sealer: seal.New(key), Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = store.Close() })
-	err = store.Update(t.Context(), func(tx imprint.Tx) error {
+	store := registrytest.New(t)
+	err := store.Update(t.Context(), func(tx imprint.Tx) error {
 		for n, a := range list {
 			a.ID, a.At = fmt.Sprintf("%04d", n), instant.Add(time.Duration(n)*time.Minute)
 			err := tx.PutAttempt(a)
@@ -83,17 +60,7 @@ func newWorld(t *testing.T, list ...imprint.Attempt) *world {
 		w.flushed.Add(1)
 		return w.failing
 	}}
-	verifier, err := sigv4.New(sigv4.Config{Keys: accounts{}, Services: []string{"iot"}, Now: time.Now})
-	if err != nil {
-		t.Fatal(err)
-	}
-	mux, err := awsapi.NewMux(awsapi.Config{Verifier: verifier, Translate: iot.Translate}, attempts.Operations(), recorded.Routes())
-	if err != nil {
-		t.Fatal(err)
-	}
-	server := httptest.NewServer(mux)
-	t.Cleanup(server.Close)
-	w.url = server.URL
+	w.api = apitest.Serve(t, nil, awsapi.Config{}, attempts.Operations(), recorded.Routes())
 	return w
 }
 
@@ -111,13 +78,15 @@ type page struct {
 
 func (w *world) list(t *testing.T, tenant imprint.Tenant, query url.Values) (page, error) {
 	t.Helper()
-	c, err := client.New(client.Config{Endpoint: w.url, KeyID: string(tenant.Account), Secret: "secret", Region: string(tenant.Region), HTTPClient: http.DefaultClient})
-	if err != nil {
-		t.Fatal(err)
-	}
 	var out page
-	err = c.Call(t.Context(), "GET", attempts.Path+"?"+query.Encode(), nil, &out)
+	err := w.get(t, tenant, attempts.Path, query, &out)
 	return out, err
+}
+
+// get reads a page of the API as the operator of a tenant.
+func (w *world) get(t *testing.T, tenant imprint.Tenant, path string, query url.Values, out any) error {
+	t.Helper()
+	return w.api.Call(t, apitest.KeyOf(tenant.Account, imprint.OperatorUser), tenant.Region, "GET", path+"?"+query.Encode(), nil, out)
 }
 
 func ids(p page) string {

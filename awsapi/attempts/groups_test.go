@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"log/slog"
-	"net/http"
 	"net/url"
 	"strings"
 	"sync"
@@ -34,12 +33,8 @@ type counted struct {
 
 func (w *world) group(t *testing.T, tenant imprint.Tenant, query url.Values) (counted, error) {
 	t.Helper()
-	c, err := client.New(client.Config{Endpoint: w.url, KeyID: string(tenant.Account), Secret: "secret", Region: string(tenant.Region), HTTPClient: http.DefaultClient})
-	if err != nil {
-		t.Fatal(err)
-	}
 	var out counted
-	err = c.Call(t.Context(), "GET", attempts.GroupsPath+"?"+query.Encode(), nil, &out)
+	err := w.get(t, tenant, attempts.GroupsPath, query, &out)
 	return out, err
 }
 

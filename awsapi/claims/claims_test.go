@@ -1,14 +1,9 @@
 package claims_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"net/http"
-	"net/http/httptest"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -17,12 +12,9 @@ import (
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/awsapi"
 	"github.com/imprint-iot/imprint/awsapi/access"
+	"github.com/imprint-iot/imprint/awsapi/apitest"
 	"github.com/imprint-iot/imprint/awsapi/claims"
-	"github.com/imprint-iot/imprint/awsapi/client"
-	"github.com/imprint-iot/imprint/awsapi/iot"
-	"github.com/imprint-iot/imprint/awsapi/sigv4"
-	"github.com/imprint-iot/imprint/internal/seal"
-	"github.com/imprint-iot/imprint/store/sqlite"
+	"github.com/imprint-iot/imprint/internal/registrytest"
 )
 
 var (
@@ -37,34 +29,17 @@ var (
 	bare  = imprint.CertificateID(strings.Repeat("b0", 32)) // home's alone, and without a guard
 )
 
-// keys are access keys whose id is ACCOUNT-USER.
-type keys struct{}
-
-func (keys) AccessKey(_ context.Context, id string) (sigv4.AccessKey, error) {
-	account, user, _ := strings.Cut(id, "-")
-	return sigv4.AccessKey{ID: id, Secret: "secret", Account: account, PrincipalARN: imprint.AccountID(account).UserARN(imprint.UserName(user))}, nil
-}
-
 // world is a control plane with guards; the claim is a certificate of three
 // tenants.
 type world struct {
-	url     string
+	api     *apitest.Server
 	store   imprint.Store
 	resumed []imprint.Tenant
 }
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	dir, quiet := t.TempDir(), slog.New(slog.NewTextHandler(io.Discard, nil))
-	key, err := seal.LoadOrCreateMasterKey(filepath.Join(dir, "master.key"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	store, err := sqlite.Open(t.Context(), sqlite.Options{Path: filepath.Join(dir, "registry.db"), Sealer: seal.New(key), Logger: quiet})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = store.Close() })
+	store := registrytest.New(t)
 	w := &world{store: store}
 	w.update(t, func(tx imprint.Tx) error {
 		err := tx.PutCertificate(imprint.Certificate{Tenant: home, ID: bare, PEM: "PEM", Status: imprint.CertificateActive})
@@ -73,25 +48,15 @@ func newWorld(t *testing.T) *world {
 		}
 		return err
 	})
-	guard, err := access.NewGuard(store, func() time.Time { return instant }, quiet)
+	guard, err := access.NewGuard(store, func() time.Time { return instant }, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(guard.Close)
-	verifier, err := sigv4.New(sigv4.Config{Keys: keys{}, Services: []string{"iot"}, Now: time.Now})
-	if err != nil {
-		t.Fatal(err)
-	}
 	guards := claims.Guards{Store: store, Clock: func() time.Time { return instant }, Resumed: func(tenant imprint.Tenant, _ imprint.CertificateID) {
 		w.resumed = append(w.resumed, tenant)
 	}}
-	mux, err := awsapi.NewMux(awsapi.Config{Verifier: verifier, Translate: iot.Translate, Authorize: guard.Authorize}, claims.Operations(), guards.Routes())
-	if err != nil {
-		t.Fatal(err)
-	}
-	server := httptest.NewServer(mux)
-	t.Cleanup(server.Close)
-	w.url = server.URL
+	w.api = apitest.Serve(t, nil, awsapi.Config{Authorize: guard.Authorize}, claims.Operations(), guards.Routes())
 	return w
 }
 
@@ -132,11 +97,7 @@ type shown struct {
 // call makes a request as a user of a tenant's account.
 func (w *world) call(t *testing.T, tenant imprint.Tenant, user imprint.UserName, method, path string, body, out any) error {
 	t.Helper()
-	c, err := client.New(client.Config{Endpoint: w.url, KeyID: string(tenant.Account) + "-" + string(user), Secret: "secret", Region: string(tenant.Region), HTTPClient: http.DefaultClient})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c.Call(t.Context(), method, claims.Path+path, body, out)
+	return w.api.Call(t, apitest.KeyOf(tenant.Account, user), tenant.Region, method, claims.Path+path, body, out)
 }
 
 func (w *world) must(t *testing.T, tenant imprint.Tenant, method, path string, body, out any) {
@@ -144,14 +105,6 @@ func (w *world) must(t *testing.T, tenant imprint.Tenant, method, path string, b
 	err := w.call(t, tenant, imprint.OperatorUser, method, path, body, out)
 	if err != nil {
 		t.Fatalf("%s %s: %v", method, path, err)
-	}
-}
-
-func wantRefusal(t *testing.T, what string, err error, status int, code, text string) {
-	t.Helper()
-	var refusal *client.Error
-	if !errors.As(err, &refusal) || refusal.Status != status || refusal.Code != code || !strings.Contains(refusal.Message, text) {
-		t.Errorf("%s: got %v, want %d %s with %q", what, err, status, code, text)
 	}
 }
 
@@ -209,11 +162,11 @@ func TestGuardsAreOfOneTenant(t *testing.T) {
 	for _, tenant := range []imprint.Tenant{another, abroad} {
 		const missing = "ResourceNotFoundException"
 		name := tenant.String()
-		wantRefusal(t, name+" describes it", w.call(t, tenant, imprint.OperatorUser, "GET", one(claim), nil, nil), 404, missing, "")
-		wantRefusal(t, name+" deletes it", w.call(t, tenant, imprint.OperatorUser, "DELETE", one(claim), nil, nil), 404, missing, "")
-		wantRefusal(t, name+" adds to its list", w.call(t, tenant, imprint.OperatorUser, "POST", one(claim)+"/serials", object{"serials": []string{"3"}}, nil), 404, missing, "")
-		wantRefusal(t, name+" empties its list", w.call(t, tenant, imprint.OperatorUser, "DELETE", one(claim)+"/serials", nil, nil), 404, missing, "")
-		wantRefusal(t, name+" guards what it hasn't", w.call(t, tenant, imprint.OperatorUser, "PUT", one(bare), object{"quota": 9}, nil), 404, missing, string(bare))
+		apitest.WantRefusal(t, name+" describes it", w.call(t, tenant, imprint.OperatorUser, "GET", one(claim), nil, nil), 404, missing, "")
+		apitest.WantRefusal(t, name+" deletes it", w.call(t, tenant, imprint.OperatorUser, "DELETE", one(claim), nil, nil), 404, missing, "")
+		apitest.WantRefusal(t, name+" adds to its list", w.call(t, tenant, imprint.OperatorUser, "POST", one(claim)+"/serials", object{"serials": []string{"3"}}, nil), 404, missing, "")
+		apitest.WantRefusal(t, name+" empties its list", w.call(t, tenant, imprint.OperatorUser, "DELETE", one(claim)+"/serials", nil, nil), 404, missing, "")
+		apitest.WantRefusal(t, name+" guards what it hasn't", w.call(t, tenant, imprint.OperatorUser, "PUT", one(bare), object{"quota": 9}, nil), 404, missing, string(bare))
 		w.must(t, tenant, "PUT", one(claim), object{"quota": 2}, nil)
 		w.must(t, tenant, "POST", one(claim)+"/serials", object{"serials": []string{"1"}}, nil)
 		w.must(t, tenant, "DELETE", one(claim), nil, nil)
@@ -262,7 +215,7 @@ func TestAListMayBeSentAgain(t *testing.T) {
 	// A guard that is deleted takes its list along; a new one begins without.
 	add(serials[:3], outcome{3, 3})
 	w.must(t, home, "DELETE", one(claim), nil, nil)
-	wantRefusal(t, "deleting it again", w.call(t, home, imprint.OperatorUser, "DELETE", one(claim), nil, nil), 404, "ResourceNotFoundException", "")
+	apitest.WantRefusal(t, "deleting it again", w.call(t, home, imprint.OperatorUser, "DELETE", one(claim), nil, nil), 404, "ResourceNotFoundException", "")
 	w.must(t, home, "PUT", one(claim), object{"quota": 1}, nil)
 	add(serials[:3], outcome{3, 3})
 }
@@ -273,7 +226,7 @@ func TestATimeThatEndsBeforeItBeginsIsRefusedBesideWhatIsThere(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.must(t, home, "PUT", one(claim), object{"notBefore": 1_800_000_000}, nil)
-	wantRefusal(t, "an earlier end", w.call(t, home, imprint.OperatorUser, "PUT", one(claim), object{"notAfter": 1_700_000_000}, nil), 400, "InvalidRequestException", "never be used")
+	apitest.WantRefusal(t, "an earlier end", w.call(t, home, imprint.OperatorUser, "PUT", one(claim), object{"notAfter": 1_700_000_000}, nil), 400, "InvalidRequestException", "never be used")
 	w.must(t, home, "PUT", one(claim), object{"notAfter": 1_900_000_000}, nil)
 	w.must(t, home, "PUT", one(claim), object{"notBefore": 0, "notAfter": 1_700_000_000}, nil)
 }
@@ -310,17 +263,17 @@ func TestWhatIsNoGuardIsRefused(t *testing.T) {
 		"too many networks":                 {"networks": slices.Repeat([]string{"192.0.2.1"}, imprint.MaxClaimNetworks+1)},
 		"a long parameter":                  {"serialParameter": strings.Repeat("x", imprint.MaxClaimSerial+1)},
 	} {
-		wantRefusal(t, name, w.call(t, home, imprint.OperatorUser, "PUT", one(claim), body, nil), 400, "InvalidRequestException", "")
+		apitest.WantRefusal(t, name, w.call(t, home, imprint.OperatorUser, "PUT", one(claim), body, nil), 400, "InvalidRequestException", "")
 	}
-	wantRefusal(t, "a quota that is a text", w.call(t, home, imprint.OperatorUser, "PUT", one(claim), object{"quota": "5"}, nil), 400, "SerializationException", "quota")
+	apitest.WantRefusal(t, "a quota that is a text", w.call(t, home, imprint.OperatorUser, "PUT", one(claim), object{"quota": "5"}, nil), 400, "SerializationException", "quota")
 	for name, serials := range map[string][]string{
 		"no serial": {}, "an empty one": {"1", ""}, "a long one": {strings.Repeat("x", imprint.MaxClaimSerial+1)},
 		"too many at once": slices.Repeat([]string{"1"}, claims.MaxSerials+1),
 	} {
-		wantRefusal(t, name, w.call(t, home, imprint.OperatorUser, "POST", one(claim)+"/serials", object{"serials": serials}, nil), 400, "InvalidRequestException", "")
+		apitest.WantRefusal(t, name, w.call(t, home, imprint.OperatorUser, "POST", one(claim)+"/serials", object{"serials": serials}, nil), 400, "InvalidRequestException", "")
 	}
 	for name, path := range map[string]string{"no id": "/xyz", "a short id": "/c1c1", "a page of nothing": "?maxResults=0", "a marker of no one": "?nextToken=AAAA"} {
-		wantRefusal(t, name, w.call(t, home, imprint.OperatorUser, "GET", path, nil, nil), 400, "InvalidRequestException", "")
+		apitest.WantRefusal(t, name, w.call(t, home, imprint.OperatorUser, "GET", path, nil, nil), 400, "InvalidRequestException", "")
 	}
 	after, err := w.guardOf(t, home, claim)
 	if err != nil || fmt.Sprint(after) != fmt.Sprint(before) {
@@ -361,10 +314,10 @@ func TestAUsersPolicyDecidesAboutEachGuard(t *testing.T) {
 			}
 			continue
 		}
-		wantRefusal(t, c.method+" "+c.path, err, 403, "AccessDeniedException", "user/line is not authorized to perform: imprint:")
+		apitest.WantRefusal(t, c.method+" "+c.path, err, 403, "AccessDeniedException", "user/line is not authorized to perform: imprint:")
 	}
 	// A user of that name in another account has nothing of the policy.
-	wantRefusal(t, "the other account's line", w.call(t, another, "line", "GET", one(claim), nil, nil), 403, "AccessDeniedException", "")
+	apitest.WantRefusal(t, "the other account's line", w.call(t, another, "line", "GET", one(claim), nil, nil), 403, "AccessDeniedException", "")
 	guard, err := w.guardOf(t, home, claim)
 	if err != nil || guard.Quota != 1 || guard.Serials != 1 || len(w.resumed) != 0 {
 		t.Errorf("guard: got %+v, %v, resumed in %v; want quota 1 and one serial number", guard, err, w.resumed)

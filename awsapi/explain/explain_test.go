@@ -5,12 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"log/slog"
-	"net/http"
-	"net/http/httptest"
 	"net/url"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -20,16 +15,14 @@ import (
 
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/awsapi"
+	"github.com/imprint-iot/imprint/awsapi/apitest"
 	"github.com/imprint-iot/imprint/awsapi/client"
 	"github.com/imprint-iot/imprint/awsapi/explain"
-	"github.com/imprint-iot/imprint/awsapi/iot"
 	"github.com/imprint-iot/imprint/awsapi/iot/iottest"
-	"github.com/imprint-iot/imprint/awsapi/sigv4"
 	"github.com/imprint-iot/imprint/identity"
-	"github.com/imprint-iot/imprint/internal/seal"
+	"github.com/imprint-iot/imprint/internal/registrytest"
 	"github.com/imprint-iot/imprint/pki"
 	"github.com/imprint-iot/imprint/policy"
-	"github.com/imprint-iot/imprint/store/sqlite"
 )
 
 var (
@@ -38,18 +31,11 @@ var (
 	instant = time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
 )
 
-// accounts answers with a key whose account is its id.
-type accounts struct{}
-
-func (accounts) AccessKey(_ context.Context, id string) (sigv4.AccessKey, error) {
-	return sigv4.AccessKey{ID: id, Secret: "secret", Account: id, PrincipalARN: "arn:aws:iam::" + id + ":user/u"}, nil
-}
-
 // world is a control plane with a device: thing sensor of group lab, whose
 // certificate has the common name cn-7.
 type world struct {
 	*testing.T
-	url   string
+	api   *apitest.Server
 	store imprint.Store
 	cert  imprint.Certificate
 	asked []string // of Authorize
@@ -90,16 +76,7 @@ func (w *world) certificate(name string) imprint.Certificate {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	dir := t.TempDir()
-	key, err := seal.LoadOrCreateMasterKey(filepath.Join(dir, "master.key"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	store, err := sqlite.Open(t.Context(), sqlite.Options{Path: filepath.Join(dir, "registry.db"), Sealer: seal.New(key), Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = store.Close() })
+	store := registrytest.New(t)
 	identities := identity.NewResolver(store, nil)
 	t.Cleanup(identities.Close)
 	w := &world{T: t, store: store}
@@ -116,30 +93,16 @@ func newWorld(t *testing.T) *world {
 		{"Sid":"Site","Effect":"Allow","Action":"iot:Publish","Resource":"ARNtopic/${iot:Connection.Thing.Attributes[site]}/${iot:Certificate.Subject.CommonName}"}`)
 	w.policy("shared", home.ThingGroupARN("lab"), `{"Effect":"Allow","Action":"iot:Subscribe","Resource":"ARNtopicfilter/all/*"}`)
 	explainer := explain.Explainer{Store: store, Identities: identities, Clock: func() time.Time { return instant }, Flush: func(context.Context) error { return w.fail }}
-	verifier, err := sigv4.New(sigv4.Config{Keys: accounts{}, Services: []string{"iot"}, Now: time.Now})
-	if err != nil {
-		t.Fatal(err)
-	}
-	mux, err := awsapi.NewMux(awsapi.Config{Verifier: verifier, Translate: iot.Translate, Authorize: func(_ context.Context, _ awsapi.Caller, action, resource string) error {
+	w.api = apitest.Serve(t, nil, awsapi.Config{Authorize: func(_ context.Context, _ awsapi.Caller, action, resource string) error {
 		w.asked = append(w.asked, action+" on "+resource)
 		return nil
 	}}, explain.Operations(), explainer.Routes())
-	if err != nil {
-		t.Fatal(err)
-	}
-	server := httptest.NewServer(mux)
-	t.Cleanup(server.Close)
-	w.url = server.URL
 	return w
 }
 
 func (w *world) call(tenant imprint.Tenant, method, path string, body, out any) error {
 	w.Helper()
-	c, err := client.New(client.Config{Endpoint: w.url, KeyID: string(tenant.Account), Secret: "secret", Region: string(tenant.Region), HTTPClient: http.DefaultClient})
-	if err != nil {
-		w.Fatal(err)
-	}
-	return c.Call(w.Context(), method, path, body, out)
+	return w.api.Call(w, apitest.KeyOf(tenant.Account, imprint.OperatorUser), tenant.Region, method, path, body, out)
 }
 
 // ask is a question of members and their values, by turns.

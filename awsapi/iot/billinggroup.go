@@ -90,15 +90,7 @@ func withBillingProperties(g imprint.BillingGroup, properties *BillingGroupPrope
 
 // readBillingGroup finds a billing group by the name in a request.
 func readBillingGroup(tx imprint.ReadTx, tenant imprint.Tenant, text string) (imprint.BillingGroup, error) {
-	name, err := imprint.ParseBillingGroupName(text)
-	if err != nil {
-		return imprint.BillingGroup{}, err
-	}
-	group, err := tx.BillingGroup(tenant, name)
-	if err != nil {
-		return imprint.BillingGroup{}, explainNotFound(err, "Billing group", text)
-	}
-	return group, nil
+	return readNamed("Billing group", tenant, text, imprint.ParseBillingGroupName, tx.BillingGroup)
 }
 
 func (s *Service) describeBillingGroup(ctx context.Context, caller awsapi.Caller, in *DescribeBillingGroupInput) (*DescribeBillingGroupOutput, error) {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/imprint-iot/imprint/awsapi/iot/iottest"
+	"github.com/imprint-iot/imprint/internal/foreign"
 )
 
 // caOperator is somebody with openssl and the AWS CLI in a directory.
@@ -23,7 +24,7 @@ func newCAOperator(t *testing.T) caOperator {
 	t.Helper()
 	server, dir := iottest.Start(t), t.TempDir()
 	server.Clock.Advance(time.Minute) // openssl signs by the real time, which goes on
-	return caOperator{CLI: server.CLI(t, server.NewTenant(), dir), dir: dir, openssl: iottest.Tool(t, "openssl")}
+	return caOperator{CLI: server.CLI(t, server.NewTenant(), dir), dir: dir, openssl: foreign.Program(t, "openssl")}
 }
 
 func (o caOperator) ssl(t *testing.T, args ...string) {

@@ -77,28 +77,33 @@ func asCSRError(err error) error {
 }
 
 // issue signs a certificate in pki's two steps and registers it in mode DEFAULT.
-// It returns once that is durable. A certificate that was signed and couldn't
-// be stored stands in the record of signatures and is given to nobody.
+// It returns once that and the record of its signature are durable, by one commit. A
+// certificate that was signed and couldn't be stored stands in the record of
+// signatures as an intent and is given to nobody.
 func (s *Service) issue(ctx context.Context, tenant imprint.Tenant, request pki.Request, setAsActive *bool) (imprint.Certificate, error) {
 	token, err := s.rooms.Authority.Prepare(ctx, tenant, s.rooms.Profile, request)
 	if err != nil {
 		return imprint.Certificate{}, fmt.Errorf("couldn't prepare the certificate: %w", err)
 	}
-	issued, err := s.rooms.Authority.Sign(ctx, token)
+	var cert imprint.Certificate
+	_, err = s.rooms.Authority.SignInto(ctx, token, func(issued *pki.Issued, record func(imprint.Tx) error) error {
+		cert = s.newCertificate(tenant, issued.Certificate, issued.PEM)
+		if setAsActive != nil && *setAsActive {
+			cert.Status = imprint.CertificateActive
+		}
+		_, err := update(ctx, s, func(tx imprint.Tx) (imprint.Certificate, error) {
+			err := tx.PutCertificate(cert)
+			if err != nil {
+				return cert, fmt.Errorf("couldn't store certificate %s: %w", cert.ID, err)
+			}
+			return cert, record(tx)
+		})
+		return err
+	})
 	if err != nil {
 		return imprint.Certificate{}, fmt.Errorf("couldn't sign the certificate: %w", err)
 	}
-	cert := s.newCertificate(tenant, issued.Certificate, issued.PEM)
-	if setAsActive != nil && *setAsActive {
-		cert.Status = imprint.CertificateActive
-	}
-	return update(ctx, s, func(tx imprint.Tx) (imprint.Certificate, error) {
-		err := tx.PutCertificate(cert)
-		if err != nil {
-			return cert, fmt.Errorf("couldn't store certificate %s: %w", cert.ID, err)
-		}
-		return cert, nil
-	})
+	return cert, nil
 }
 
 // newCertificate describes a certificate as it is registered: INACTIVE, in mode

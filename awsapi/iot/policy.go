@@ -93,15 +93,7 @@ func (s *Service) createPolicy(ctx context.Context, caller awsapi.Caller, in *Cr
 
 // readPolicy finds a policy by the name in a request.
 func readPolicy(tx imprint.ReadTx, tenant imprint.Tenant, text string) (imprint.Policy, error) {
-	name, err := imprint.ParsePolicyName(text)
-	if err != nil {
-		return imprint.Policy{}, err
-	}
-	p, err := tx.Policy(tenant, name)
-	if err != nil {
-		return imprint.Policy{}, explainNotFound(err, "Policy", text)
-	}
-	return p, nil
+	return readNamed("Policy", tenant, text, imprint.ParsePolicyName, tx.Policy)
 }
 
 // readDefault gives the version of a policy that is in force.

@@ -173,3 +173,18 @@ func explainNotFound(err error, kind, name string) error {
 	}
 	return fmt.Errorf("couldn't read %s %s: %w", kind, name, err)
 }
+
+// readNamed finds what a request names. Errors: those of parse for a text that is no
+// such name; CodeNotFound, which says of what kind it should be.
+func readNamed[N, V any](kind string, tenant imprint.Tenant, text string, parse func(string) (N, error), read func(imprint.Tenant, N) (V, error)) (V, error) {
+	var none V
+	name, err := parse(text)
+	if err != nil {
+		return none, err
+	}
+	found, err := read(tenant, name)
+	if err != nil {
+		return none, explainNotFound(err, kind, text)
+	}
+	return found, nil
+}

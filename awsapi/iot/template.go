@@ -166,15 +166,7 @@ func (s *Service) createTemplate(ctx context.Context, caller awsapi.Caller, in *
 
 // readTemplate finds a template by the name in a request.
 func readTemplate(tx imprint.ReadTx, tenant imprint.Tenant, text string) (imprint.ProvisioningTemplate, error) {
-	name, err := imprint.ParseTemplateName(text)
-	if err != nil {
-		return imprint.ProvisioningTemplate{}, err
-	}
-	t, err := tx.Template(tenant, name)
-	if err != nil {
-		return imprint.ProvisioningTemplate{}, explainNotFound(err, "Provisioning template", text)
-	}
-	return t, nil
+	return readNamed("Provisioning template", tenant, text, imprint.ParseTemplateName, tx.Template)
 }
 
 func (s *Service) describeTemplate(ctx context.Context, caller awsapi.Caller, in *DescribeProvisioningTemplateInput) (*DescribeProvisioningTemplateOutput, error) {

@@ -134,15 +134,7 @@ func (s *Service) describeThing(ctx context.Context, caller awsapi.Caller, in *D
 
 // readThing finds a thing by the name in a request.
 func readThing(tx imprint.ReadTx, tenant imprint.Tenant, text string) (imprint.Thing, error) {
-	name, err := imprint.ParseThingName(text)
-	if err != nil {
-		return imprint.Thing{}, err
-	}
-	thing, err := tx.Thing(tenant, name)
-	if err != nil {
-		return imprint.Thing{}, explainNotFound(err, "Thing", text)
-	}
-	return thing, nil
+	return readNamed("Thing", tenant, text, imprint.ParseThingName, tx.Thing)
 }
 
 // attributesOf is never nil: AWS sends {} for a thing without attributes.

@@ -112,15 +112,7 @@ func withProperties(g imprint.ThingGroup, properties *ThingGroupProperties) impr
 
 // readThingGroup finds a group by the name in a request.
 func readThingGroup(tx imprint.ReadTx, tenant imprint.Tenant, text string) (imprint.ThingGroup, error) {
-	name, err := imprint.ParseThingGroupName(text)
-	if err != nil {
-		return imprint.ThingGroup{}, err
-	}
-	group, err := tx.ThingGroup(tenant, name)
-	if err != nil {
-		return imprint.ThingGroup{}, explainNotFound(err, "Thing group", text)
-	}
-	return group, nil
+	return readNamed("Thing group", tenant, text, imprint.ParseThingGroupName, tx.ThingGroup)
 }
 
 func (s *Service) describeThingGroup(ctx context.Context, caller awsapi.Caller, in *DescribeThingGroupInput) (*DescribeThingGroupOutput, error) {

@@ -104,15 +104,7 @@ func optionalText(s string) *string {
 
 // readThingType finds a type by the name in a request.
 func readThingType(tx imprint.ReadTx, tenant imprint.Tenant, text string) (imprint.ThingType, error) {
-	name, err := imprint.ParseThingTypeName(text)
-	if err != nil {
-		return imprint.ThingType{}, err
-	}
-	found, err := tx.ThingType(tenant, name)
-	if err != nil {
-		return imprint.ThingType{}, explainNotFound(err, "Thing type", text)
-	}
-	return found, nil
+	return readNamed("Thing type", tenant, text, imprint.ParseThingTypeName, tx.ThingType)
 }
 
 func (s *Service) describeThingType(ctx context.Context, caller awsapi.Caller, in *DescribeThingTypeInput) (*DescribeThingTypeOutput, error) {

@@ -23,6 +23,7 @@ import (
 	"github.com/imprint-iot/imprint/awsapi"
 	"github.com/imprint-iot/imprint/awsapi/iot"
 	"github.com/imprint-iot/imprint/awsapi/sigv4"
+	"github.com/imprint-iot/imprint/internal/foreign"
 )
 
 const (
@@ -265,17 +266,11 @@ func wantWireCode(t *testing.T, err error, code string) {
 
 func TestTheDebianAWSCLI(t *testing.T) {
 	t.Parallel()
-	program, err := exec.LookPath("/usr/bin/aws")
-	if err != nil {
-		if os.Getenv("IMPRINT_CI") == "1" || os.Getenv("CI") == "true" {
-			t.Fatal("the AWS CLI must be there in CI: apt-get install awscli")
-		}
-		t.Skip("no AWS CLI at /usr/bin/aws")
-	}
+	program := foreign.Program(t, "/usr/bin/aws")
 	var seen wireRecord
 	server := newWireServer(t, &seen)
 	bundle := filepath.Join(t.TempDir(), "ca.pem")
-	err = os.WriteFile(bundle, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}), 0o600)
+	err := os.WriteFile(bundle, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}), 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}

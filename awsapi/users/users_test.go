@@ -2,13 +2,8 @@ package users_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"net/http"
-	"net/http/httptest"
-	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -19,12 +14,11 @@ import (
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/awsapi"
 	"github.com/imprint-iot/imprint/awsapi/access"
-	"github.com/imprint-iot/imprint/awsapi/client"
+	"github.com/imprint-iot/imprint/awsapi/apitest"
 	"github.com/imprint-iot/imprint/awsapi/iot"
 	"github.com/imprint-iot/imprint/awsapi/sigv4"
 	"github.com/imprint-iot/imprint/awsapi/users"
-	"github.com/imprint-iot/imprint/internal/seal"
-	"github.com/imprint-iot/imprint/store/sqlite"
+	"github.com/imprint-iot/imprint/internal/registrytest"
 )
 
 const (
@@ -34,15 +28,12 @@ const (
 
 var instant = time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
 
-// key is an access key as its holder has it.
-type key struct{ ID, Secret string }
-
 // world is a control plane over the access keys of its store; operators has those
 // of two accounts.
 type world struct {
-	url       string
+	api       *apitest.Server
 	store     imprint.Store
-	operators map[imprint.AccountID]key
+	operators map[imprint.AccountID]apitest.Key
 	made      atomic.Int64
 }
 
@@ -62,17 +53,8 @@ func (w *world) AccessKey(ctx context.Context, id string) (sigv4.AccessKey, erro
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	dir, quiet := t.TempDir(), slog.New(slog.NewTextHandler(io.Discard, nil))
-	master, err := seal.LoadOrCreateMasterKey(filepath.Join(dir, "master.key"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	store, err := sqlite.Open(t.Context(), sqlite.Options{Path: filepath.Join(dir, "registry.db"), Sealer: seal.New(master), Logger: quiet})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = store.Close() })
-	w := &world{store: store, operators: map[imprint.AccountID]key{}}
+	store, quiet := registrytest.New(t), slog.New(slog.DiscardHandler)
+	w := &world{store: store, operators: map[imprint.AccountID]apitest.Key{}}
 	clock := func() time.Time { return instant }
 	endpoint := func(s imprint.TenantSettings, _ string) (string, error) {
 		return s.EndpointPrefix + ".iot." + string(s.Tenant.Region) + ".example", nil
@@ -90,18 +72,8 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(guard.Close)
-	verifier, err := sigv4.New(sigv4.Config{Keys: w, Services: []string{"iot"}, Now: time.Now})
-	if err != nil {
-		t.Fatal(err)
-	}
-	mux, err := awsapi.NewMux(awsapi.Config{Verifier: verifier, Translate: iot.Translate, Authorize: guard.Authorize}, users.Operations(), directory.Routes())
-	if err != nil {
-		t.Fatal(err)
-	}
-	server := httptest.NewServer(mux)
-	t.Cleanup(server.Close)
-	w.url = server.URL
-	w.operators[home] = key{"AKIAHOME", "the-secret-of-home"}
+	w.api = apitest.Serve(t, w, awsapi.Config{Authorize: guard.Authorize}, users.Operations(), directory.Routes())
+	w.operators[home] = apitest.Key{ID: "AKIAHOME", Secret: "the-secret-of-home"}
 	err = store.Update(t.Context(), func(tx imprint.Tx) error {
 		return tx.PutAccessKey(imprint.AccessKey{ID: "AKIAHOME", Secret: "the-secret-of-home", Account: home, User: string(imprint.OperatorUser), CreatedAt: instant})
 	})
@@ -112,23 +84,19 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
-func (w *world) createAccount(t *testing.T, account imprint.AccountID) key {
+func (w *world) createAccount(t *testing.T, account imprint.AccountID) apitest.Key {
 	t.Helper()
 	var made struct{ AccessKeyID, SecretAccessKey string }
 	w.must(t, w.operators[home], "POST", "/imprint/accounts/"+string(account), nil, &made)
-	return key{made.AccessKeyID, made.SecretAccessKey}
+	return apitest.Key{ID: made.AccessKeyID, Secret: made.SecretAccessKey}
 }
 
-func (w *world) call(t *testing.T, who key, method, path string, body, out any) error {
+func (w *world) call(t *testing.T, who apitest.Key, method, path string, body, out any) error {
 	t.Helper()
-	c, err := client.New(client.Config{Endpoint: w.url, KeyID: who.ID, Secret: who.Secret, Region: "us-east-1", HTTPClient: http.DefaultClient})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c.Call(t.Context(), method, path, body, out)
+	return w.api.Call(t, who, "us-east-1", method, path, body, out)
 }
 
-func (w *world) must(t *testing.T, who key, method, path string, body, out any) {
+func (w *world) must(t *testing.T, who apitest.Key, method, path string, body, out any) {
 	t.Helper()
 	err := w.call(t, who, method, path, body, out)
 	if err != nil {
@@ -137,19 +105,11 @@ func (w *world) must(t *testing.T, who key, method, path string, body, out any) 
 }
 
 // addKey makes an access key of a user.
-func (w *world) addKey(t *testing.T, account imprint.AccountID, user string) key {
+func (w *world) addKey(t *testing.T, account imprint.AccountID, user string) apitest.Key {
 	t.Helper()
 	var made struct{ AccessKeyID, SecretAccessKey string }
 	w.must(t, w.operators[account], "POST", "/imprint/users/"+user+"/keys", nil, &made)
-	return key{made.AccessKeyID, made.SecretAccessKey}
-}
-
-func wantRefusal(t *testing.T, what string, err error, status int, code, text string) {
-	t.Helper()
-	var refusal *client.Error
-	if !errors.As(err, &refusal) || refusal.Status != status || refusal.Code != code || !strings.Contains(refusal.Message, text) {
-		t.Errorf("%s: got %v, want %d %s with %q", what, err, status, code, text)
-	}
+	return apitest.Key{ID: made.AccessKeyID, Secret: made.SecretAccessKey}
 }
 
 type object = map[string]any
@@ -170,7 +130,7 @@ func TestAUserHasItsPoliciesAndKeysAndTakesThemAlong(t *testing.T) {
 	w := newWorld(t)
 	operator := w.operators[home]
 	w.must(t, operator, "POST", "/imprint/users/anna", object{"description": "of line 3"}, nil)
-	wantRefusal(t, "making it again", w.call(t, operator, "POST", "/imprint/users/anna", nil, nil), 409, "ResourceAlreadyExistsException", "anna exists already")
+	apitest.WantRefusal(t, "making it again", w.call(t, operator, "POST", "/imprint/users/anna", nil, nil), 409, "ResourceAlreadyExistsException", "anna exists already")
 	const narrow = `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"iot:DescribeThing","Resource":"*"}}`
 	for _, document := range []string{narrow, narrow, anything} { // again, and another in its place
 		w.must(t, operator, "PUT", "/imprint/users/anna/policies/main", object{"policyDocument": document}, nil)
@@ -187,11 +147,11 @@ func TestAUserHasItsPoliciesAndKeysAndTakesThemAlong(t *testing.T) {
 	}
 	w.must(t, made, "GET", "/imprint/users", nil, nil)
 	w.must(t, operator, "DELETE", "/imprint/users/anna/policies/main", nil, nil)
-	wantRefusal(t, "deleting the policy again", w.call(t, operator, "DELETE", "/imprint/users/anna/policies/main", nil, nil), 404, "ResourceNotFoundException", "no policy main")
-	wantRefusal(t, "without the policy", w.call(t, made, "GET", "/imprint/users", nil, nil), 403, "AccessDeniedException", "imprint:ListUsers")
+	apitest.WantRefusal(t, "deleting the policy again", w.call(t, operator, "DELETE", "/imprint/users/anna/policies/main", nil, nil), 404, "ResourceNotFoundException", "no policy main")
+	apitest.WantRefusal(t, "without the policy", w.call(t, made, "GET", "/imprint/users", nil, nil), 403, "AccessDeniedException", "imprint:ListUsers")
 	w.must(t, operator, "DELETE", "/imprint/users/anna", nil, nil)
-	wantRefusal(t, "deleting it again", w.call(t, operator, "DELETE", "/imprint/users/anna", nil, nil), 404, "ResourceNotFoundException", "anna")
-	wantRefusal(t, "its key", w.call(t, made, "GET", "/imprint/users", nil, nil), 403, "UnrecognizedClientException", "")
+	apitest.WantRefusal(t, "deleting it again", w.call(t, operator, "DELETE", "/imprint/users/anna", nil, nil), 404, "ResourceNotFoundException", "anna")
+	apitest.WantRefusal(t, "its key", w.call(t, made, "GET", "/imprint/users", nil, nil), 403, "UnrecognizedClientException", "")
 	// One of the same name begins with nothing.
 	w.must(t, operator, "POST", "/imprint/users/anna", nil, nil)
 	got = described{}
@@ -213,7 +173,7 @@ func TestAnAccountManagesItsOwnUsersAlone(t *testing.T) {
 	w.must(t, w.operators[home], "PUT", "/imprint/users/anna/policies/main", object{"policyDocument": anything}, nil)
 	ours, theirs := w.addKey(t, home, "anna"), w.addKey(t, other, "anna")
 	w.must(t, ours, "GET", "/imprint/users/bert", nil, nil)
-	wantRefusal(t, "the policy of the other account's user of that name", w.call(t, theirs, "GET", "/imprint/users/anna", nil, nil), 403, "AccessDeniedException", "111111111111:user/anna")
+	apitest.WantRefusal(t, "the policy of the other account's user of that name", w.call(t, theirs, "GET", "/imprint/users/anna", nil, nil), 403, "AccessDeniedException", "111111111111:user/anna")
 	var got described
 	w.must(t, w.operators[other], "GET", "/imprint/users/anna", nil, &got)
 	if got.User.Description != "of 111111111111" || len(got.Policies) != 0 || len(got.AccessKeys) != 1 || got.AccessKeys[0].AccessKeyID != theirs.ID {
@@ -224,9 +184,9 @@ func TestAnAccountManagesItsOwnUsersAlone(t *testing.T) {
 		{"GET", "/imprint/users/bert/policies"}, {"GET", "/imprint/users/anna/policies/main"}, {"DELETE", "/imprint/users/anna/policies/main"},
 		{"DELETE", "/imprint/users/anna/keys/" + ours.ID}, {"DELETE", "/imprint/users/operator/keys/AKIAHOME"},
 	} {
-		wantRefusal(t, c.method+" "+c.path, w.call(t, w.operators[other], c.method, c.path, nil, nil), 404, "ResourceNotFoundException", "")
+		apitest.WantRefusal(t, c.method+" "+c.path, w.call(t, w.operators[other], c.method, c.path, nil, nil), 404, "ResourceNotFoundException", "")
 	}
-	wantRefusal(t, "a policy of another account's user", w.call(t, w.operators[other], "PUT", "/imprint/users/bert/policies/main", object{"policyDocument": anything}, nil), 404, "ResourceNotFoundException", "bert")
+	apitest.WantRefusal(t, "a policy of another account's user", w.call(t, w.operators[other], "PUT", "/imprint/users/bert/policies/main", object{"policyDocument": anything}, nil), 404, "ResourceNotFoundException", "bert")
 	w.must(t, w.operators[other], "DELETE", "/imprint/users/anna", nil, nil)
 	w.must(t, ours, "GET", "/imprint/users/anna", nil, nil)
 }
@@ -237,16 +197,16 @@ func TestAccountsAreManagedFromTheFirst(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for _, c := range []struct{ method, path string }{{"GET", "/imprint/accounts"}, {"POST", "/imprint/accounts/222222222222"}, {"POST", "/imprint/accounts/000000000000"}} {
-		wantRefusal(t, c.method+" "+c.path, w.call(t, w.operators[other], c.method, c.path, nil, nil), 403, "AccessDeniedException", "first account")
+		apitest.WantRefusal(t, c.method+" "+c.path, w.call(t, w.operators[other], c.method, c.path, nil, nil), 403, "AccessDeniedException", "first account")
 	}
 	before := w.made.Load()
 	for _, account := range []imprint.AccountID{home, other} {
-		wantRefusal(t, "making it again", w.call(t, w.operators[home], "POST", "/imprint/accounts/"+string(account), nil, nil), 409, "ResourceAlreadyExistsException", string(account))
+		apitest.WantRefusal(t, "making it again", w.call(t, w.operators[home], "POST", "/imprint/accounts/"+string(account), nil, nil), 409, "ResourceAlreadyExistsException", string(account))
 	}
 	for n := before + 1; n <= w.made.Load(); n++ {
-		wantRefusal(t, "a key of a refused account", w.call(t, key{fmt.Sprintf("AKIATEST%08d", n), fmt.Sprintf("a-secret-of-key-%d", n)}, "GET", "/imprint/users", nil, nil), 403, "UnrecognizedClientException", "")
+		apitest.WantRefusal(t, "a key of a refused account", w.call(t, apitest.Key{ID: fmt.Sprintf("AKIATEST%08d", n), Secret: fmt.Sprintf("a-secret-of-key-%d", n)}, "GET", "/imprint/users", nil, nil), 403, "UnrecognizedClientException", "")
 	}
-	wantRefusal(t, "a number that is none", w.call(t, w.operators[home], "POST", "/imprint/accounts/12345", nil, nil), 400, "InvalidRequestException", "")
+	apitest.WantRefusal(t, "a number that is none", w.call(t, w.operators[home], "POST", "/imprint/accounts/12345", nil, nil), 400, "InvalidRequestException", "")
 	var list struct {
 		Accounts []struct {
 			AccountID string
@@ -278,24 +238,24 @@ func TestWhatIsNoUserIsRefused(t *testing.T) {
 		"a name of a policy":       {"PUT", "/imprint/users/anna/policies/" + strings.Repeat("p", 129), object{"policyDocument": anything}},
 		"a page of nothing":        {"GET", "/imprint/users?maxResults=0", nil}, "a marker of no one": {"GET", "/imprint/users?nextToken=AAAA", nil},
 	} {
-		wantRefusal(t, name, w.call(t, operator, c.method, c.path, c.body, nil), 400, "InvalidRequestException", "")
+		apitest.WantRefusal(t, name, w.call(t, operator, c.method, c.path, c.body, nil), 400, "InvalidRequestException", "")
 	}
 	for name, document := range map[string]string{
 		"no JSON": "{", "an action of nobody": strings.Replace(anything, `"Action":"*"`, `"Action":"s3:GetObject"`, 1),
 		"a long one": strings.Replace(anything, `"*"}`, `"`+strings.Repeat("x", imprint.MaxUserPolicy)+`"}`, 1),
 	} {
-		wantRefusal(t, name, w.call(t, operator, "PUT", "/imprint/users/anna/policies/p", object{"policyDocument": document}, nil), 400, "MalformedPolicyException", "")
+		apitest.WantRefusal(t, name, w.call(t, operator, "PUT", "/imprint/users/anna/policies/p", object{"policyDocument": document}, nil), 400, "MalformedPolicyException", "")
 	}
 	for n := range imprint.MaxPoliciesPerUser {
 		w.must(t, operator, "PUT", fmt.Sprintf("/imprint/users/anna/policies/p%d", n), object{"policyDocument": anything}, nil)
 	}
 	w.must(t, operator, "PUT", "/imprint/users/anna/policies/p0", object{"policyDocument": anything}, nil)
-	wantRefusal(t, "a policy too many", w.call(t, operator, "PUT", "/imprint/users/anna/policies/more", object{"policyDocument": anything}, nil), 410, "LimitExceededException", "10 policies")
+	apitest.WantRefusal(t, "a policy too many", w.call(t, operator, "PUT", "/imprint/users/anna/policies/more", object{"policyDocument": anything}, nil), 410, "LimitExceededException", "10 policies")
 	for range imprint.MaxKeysPerUser {
 		w.addKey(t, home, "anna")
 	}
-	wantRefusal(t, "a key too many", w.call(t, operator, "POST", "/imprint/users/anna/keys", nil, nil), 410, "LimitExceededException", "imprint user key delete anna")
-	wantRefusal(t, "a key of nobody", w.call(t, operator, "POST", "/imprint/users/nobody/keys", nil, nil), 404, "ResourceNotFoundException", "nobody")
+	apitest.WantRefusal(t, "a key too many", w.call(t, operator, "POST", "/imprint/users/anna/keys", nil, nil), 410, "LimitExceededException", "imprint user key delete anna")
+	apitest.WantRefusal(t, "a key of nobody", w.call(t, operator, "POST", "/imprint/users/nobody/keys", nil, nil), 404, "ResourceNotFoundException", "nobody")
 	var list struct{ Users []struct{ UserName string } }
 	w.must(t, operator, "GET", "/imprint/users", nil, &list)
 	if len(list.Users) != 1 || list.Users[0].UserName != "anna" {
@@ -309,11 +269,11 @@ func TestTheOperatorKeepsAKey(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	operator := w.operators[home]
-	wantRefusal(t, "the last key", w.call(t, operator, "DELETE", "/imprint/users/operator/keys/AKIAHOME", nil, nil), 409, "DeleteConflictException", "the last one")
+	apitest.WantRefusal(t, "the last key", w.call(t, operator, "DELETE", "/imprint/users/operator/keys/AKIAHOME", nil, nil), 409, "DeleteConflictException", "the last one")
 	second := w.addKey(t, home, "operator")
 	w.must(t, second, "DELETE", "/imprint/users/operator/keys/AKIAHOME", nil, nil)
-	wantRefusal(t, "deleting it again", w.call(t, second, "DELETE", "/imprint/users/operator/keys/AKIAHOME", nil, nil), 404, "ResourceNotFoundException", "no access key")
-	wantRefusal(t, "the deleted key", w.call(t, operator, "GET", "/imprint/users", nil, nil), 403, "UnrecognizedClientException", "")
+	apitest.WantRefusal(t, "deleting it again", w.call(t, second, "DELETE", "/imprint/users/operator/keys/AKIAHOME", nil, nil), 404, "ResourceNotFoundException", "no access key")
+	apitest.WantRefusal(t, "the deleted key", w.call(t, operator, "GET", "/imprint/users", nil, nil), 403, "UnrecognizedClientException", "")
 }
 
 // TestAUsersPolicyDecidesAboutUsers ensures that each operation is asked for by its
@@ -337,7 +297,7 @@ func TestAUsersPolicyDecidesAboutUsers(t *testing.T) {
 		{"POST", "/imprint/users/carl", "CreateUser"}, {"GET", "/imprint/users", "ListUsers"}, {"GET", "/imprint/users/anna", "DescribeUser"},
 		{"GET", "/imprint/accounts", "ListAccounts"}, {"POST", "/imprint/accounts/222222222222", "CreateAccount"},
 	} {
-		wantRefusal(t, c.method+" "+c.path, w.call(t, anna, c.method, c.path, object{"policyDocument": anything}, nil), 403, "AccessDeniedException", "imprint:"+c.action)
+		apitest.WantRefusal(t, c.method+" "+c.path, w.call(t, anna, c.method, c.path, object{"policyDocument": anything}, nil), 403, "AccessDeniedException", "imprint:"+c.action)
 	}
 	var keys struct {
 		AccessKeys []struct{ AccessKeyID string }

@@ -292,22 +292,20 @@ func runAudit(ctx context.Context, c *client.Client, checks []string) (*auditRep
 
 // fetchFindings gives what an audit found, the gravest first.
 func fetchFindings(ctx context.Context, c *client.Client, task string) ([]auditFindingReport, error) {
-	all := []auditFindingReport{}
-	body := map[string]any{"taskId": task, "maxResults": 250}
-	for {
+	all, err := allPages(func(token string) ([]auditFindingReport, string, error) {
+		body := map[string]any{"taskId": task, "maxResults": 250}
+		if token != "" {
+			body["nextToken"] = token
+		}
 		var page struct {
 			Findings  []auditFindingReport `json:"findings"`
 			NextToken string               `json:"nextToken"`
 		}
 		err := c.Call(ctx, "POST", "/audit/findings", body, &page)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, page.Findings...)
-		if page.NextToken == "" {
-			break
-		}
-		body["nextToken"] = page.NextToken
+		return page.Findings, page.NextToken, err
+	})
+	if err != nil {
+		return nil, err
 	}
 	slices.SortStableFunc(all, func(a, b auditFindingReport) int { return gravity(a.Severity) - gravity(b.Severity) })
 	return all, nil

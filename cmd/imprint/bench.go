@@ -39,6 +39,19 @@ compare the CPU time of the two. Nothing else is touched.`,
 	return cmd
 }
 
+// measure runs a bench of this program and prints its figures.
+func measure(cmd *cobra.Command, asJSON bool, run func(bench.Target) ([]bench.Figure, error)) error {
+	program, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("couldn't find this program's file: %w", err)
+	}
+	figures, err := run(benchTarget(program))
+	if err != nil {
+		return err
+	}
+	return printFigures(cmd.OutOrStdout(), figures, asJSON)
+}
+
 type benchRun func(context.Context, bench.Target, bench.Options) ([]bench.Figure, error)
 
 func newBenchRun(name, short string, devices int, opts *bench.Options, run benchRun) *cobra.Command {
@@ -48,16 +61,8 @@ func newBenchRun(name, short string, devices int, opts *bench.Options, run bench
 		Short: short,
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			program, err := os.Executable()
-			if err != nil {
-				return fmt.Errorf("couldn't find this program's file: %w", err)
-			}
 			opts.Messages = cmd.ErrOrStderr()
-			figures, err := run(cmd.Context(), benchTarget(program), *opts)
-			if err != nil {
-				return err
-			}
-			return printFigures(cmd.OutOrStdout(), figures, asJSON)
+			return measure(cmd, asJSON, func(target bench.Target) ([]bench.Figure, error) { return run(cmd.Context(), target, *opts) })
 		},
 	}
 	cmd.Flags().IntVar(&opts.Devices, "devices", devices, "how many devices")
@@ -109,17 +114,9 @@ The parts are ` + strings.Join(bench.BrokerParts(), ", ") + `.
 A message that is lost, comes twice or overtakes another fails the run.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			program, err := os.Executable()
-			if err != nil {
-				return fmt.Errorf("couldn't find this program's file: %w", err)
-			}
 			opts.Messages = cmd.ErrOrStderr()
 			opts.Lasting = time.Duration(seconds * float64(time.Second))
-			figures, err := bench.Broker(cmd.Context(), benchTarget(program), opts)
-			if err != nil {
-				return err
-			}
-			return printFigures(cmd.OutOrStdout(), figures, asJSON)
+			return measure(cmd, asJSON, func(target bench.Target) ([]bench.Figure, error) { return bench.Broker(cmd.Context(), target, opts) })
 		},
 	}
 	f := cmd.Flags()
@@ -210,16 +207,8 @@ same request without a run (a dry run) and a round trip to a process over its
 pipes, in turns.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			program, err := os.Executable()
-			if err != nil {
-				return fmt.Errorf("couldn't find this program's file: %w", err)
-			}
 			opts.Messages = cmd.ErrOrStderr()
-			figures, err := bench.Function(cmd.Context(), benchTarget(program), opts)
-			if err != nil {
-				return err
-			}
-			return printFigures(cmd.OutOrStdout(), figures, asJSON)
+			return measure(cmd, asJSON, func(target bench.Target) ([]bench.Figure, error) { return bench.Function(cmd.Context(), target, opts) })
 		},
 	}
 	cmd.Flags().IntVar(&opts.Invocations, "invocations", 3000, "how many invocations")

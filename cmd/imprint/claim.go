@@ -172,8 +172,7 @@ func (g guardFlags) body(cmd *cobra.Command) (map[string]any, error) {
 }
 
 func listGuards(ctx context.Context, c *client.Client, w io.Writer, asJSON bool) error {
-	all := []claimGuard{}
-	for token := ""; ; {
+	all, err := allPages(func(token string) ([]claimGuard, string, error) {
 		var page struct {
 			Guards    []claimGuard `json:"guards"`
 			NextToken string       `json:"nextToken"`
@@ -183,14 +182,10 @@ func listGuards(ctx context.Context, c *client.Client, w io.Writer, asJSON bool)
 			values.Set("nextToken", token)
 		}
 		err := c.Call(ctx, "GET", claims.Path+"?"+values.Encode(), nil, &page)
-		if err != nil {
-			return err
-		}
-		all = append(all, page.Guards...)
-		token = page.NextToken
-		if token == "" {
-			break
-		}
+		return page.Guards, page.NextToken, err
+	})
+	if err != nil {
+		return err
 	}
 	if asJSON {
 		return printJSON(w, all)

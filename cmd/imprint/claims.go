@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/broker"
 	"github.com/imprint-iot/imprint/pki"
 	"github.com/imprint-iot/imprint/provisioning"
@@ -77,7 +78,9 @@ func (c ClaimConfig) check() error {
 
 // openClaims makes what devices are provisioned by.
 func (s *server) openClaims(context.Context) error {
-	s.provisioning = provisioning.NewEngine(s.store, s.clock, provisioning.Options{Hold: s.config.Hold, Logger: s.logger})
+	s.provisioning = provisioning.NewEngine(s.store, s.clock, provisioning.Options{
+		Hold: s.config.Hold, Identities: foresight{s}, Logger: s.logger,
+	})
 	s.closeLater(s.provisioning.Close)
 	var err error
 	s.claims, err = provisioning.NewClaims(provisioning.ClaimRooms{
@@ -91,6 +94,14 @@ func (s *server) openClaims(context.Context) error {
 	}
 	s.closeLater(s.claims.Close)
 	return nil
+}
+
+// foresight is the connection path's cache for flows. It is made after them, and no
+// device comes before it.
+type foresight struct{ server *server }
+
+func (f foresight) Foresee(tx imprint.ReadTx, tenant imprint.Tenant, id imprint.CertificateID) func(committed bool) {
+	return f.server.identities.Foresee(tx, tenant, id)
 }
 
 // claimDoor hands the broker's requests to the fleet provisioning API.

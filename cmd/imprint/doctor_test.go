@@ -8,17 +8,12 @@ import (
 	"testing"
 
 	"github.com/imprint-iot/imprint/doctor"
+	"github.com/imprint-iot/imprint/internal/foreign"
 )
 
 // Colours are for terminals whose person didn't refuse them.
 func TestColoursAreForTerminals(t *testing.T) {
-	script, err := exec.LookPath("script") // gives a command a terminal
-	switch {
-	case err != nil && os.Getenv("IMPRINT_CI") != "":
-		t.Fatal("script is missing: install the package bsdutils")
-	case err != nil:
-		t.Skip("script is missing: install the package bsdutils")
-	}
+	script := foreign.Program(t, "script") // gives a command a terminal
 	// The test's own program is imprint when it is called so.
 	self, err := os.Executable()
 	if err != nil {

@@ -39,3 +39,21 @@ func newOperatorClient(cmd *cobra.Command) (*client.Client, error) {
 		Endpoint: facts.APIURL, KeyID: key.ID, Secret: key.Secret, Region: facts.Region, RootPath: facts.CABundle,
 	})
 }
+
+// allPages gives all rows of a list; page reads those after a token, "" for the first,
+// and the token of the next page, "" after the last. None are an empty list, not nil,
+// which JSON shows as null.
+func allPages[T any](page func(token string) (rows []T, next string, err error)) ([]T, error) {
+	all := []T{}
+	for token := ""; ; {
+		rows, next, err := page(token)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, rows...)
+		if next == "" {
+			return all, nil
+		}
+		token = next
+	}
+}

@@ -121,9 +121,7 @@ func newUserAdd() *cobra.Command {
 }
 
 func listUsers(ctx context.Context, c *client.Client, w io.Writer, _ []string, asJSON bool) error {
-	all := []userShown{}
-	token := ""
-	for {
+	all, err := allPages(func(token string) ([]userShown, string, error) {
 		path := "/imprint/users"
 		if token != "" {
 			path += "?nextToken=" + url.QueryEscape(token)
@@ -133,14 +131,10 @@ func listUsers(ctx context.Context, c *client.Client, w io.Writer, _ []string, a
 			NextToken string      `json:"nextToken"`
 		}
 		err := c.Call(ctx, "GET", path, nil, &page)
-		if err != nil {
-			return err
-		}
-		all = append(all, page.Users...)
-		token = page.NextToken
-		if token == "" {
-			break
-		}
+		return page.Users, page.NextToken, err
+	})
+	if err != nil {
+		return err
 	}
 	if asJSON {
 		return printJSON(w, all)

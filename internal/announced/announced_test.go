@@ -5,9 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"log/slog"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -19,8 +16,7 @@ import (
 
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/internal/announced"
-	"github.com/imprint-iot/imprint/internal/seal"
-	"github.com/imprint-iot/imprint/store/sqlite"
+	"github.com/imprint-iot/imprint/internal/registrytest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -28,27 +24,6 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 var home = imprint.Tenant{Account: "000000000000", Region: "us-east-1"}
 
 var errOwn = errors.New("the change undoes itself")
-
-func openStore(t *testing.T) *sqlite.Store {
-	t.Helper()
-	dir := t.TempDir()
-	key, err := seal.LoadOrCreateMasterKey(filepath.Join(dir, "master.key"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	store, err := sqlite.Open(context.Background(), sqlite.Options{Path: filepath.Join(dir, "registry.db"), Sealer: seal.New(key),
-		Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		err := store.Close()
-		if err != nil {
-			t.Error(err)
-		}
-	})
-	return store
-}
 
 // world is the registry as someone knows it: lines by what they are about.
 type world map[string]string
@@ -231,7 +206,7 @@ func pick[T any](all []T, is func(T) bool) (T, bool) {
 // themselves: the events alone tell what the registry holds.
 func TestWhoFollowsTheEventsKnowsTheRegistry(t *testing.T) {
 	t.Parallel()
-	store := openStore(t)
+	store := registrytest.New(t)
 	rapid.Check(t, func(t *rapid.T) {
 		update(t, store, wipe)
 		known := world{}

@@ -25,9 +25,9 @@ import (
 
 var (
 	//go:embed host.py
-	host string
+	hostSource string
 	//go:embed client.py
-	client string
+	clientSource string
 )
 
 // CLI is a running host.
@@ -56,12 +56,12 @@ func Start() (*CLI, error) {
 
 func (c *CLI) start() error {
 	socket := filepath.Join(c.dir, "socket")
-	program := "#!" + python + " -IS\n" + strings.Replace(client, "SOCKET", strconv.Quote(socket), 1)
+	program := "#!" + python + " -IS\n" + strings.Replace(clientSource, "SOCKET", strconv.Quote(socket), 1)
 	err := os.WriteFile(c.Path(), []byte(program), 0o700)
 	if err != nil {
 		return fmt.Errorf("couldn't write the AWS CLI's client: %w", err)
 	}
-	c.cmd = exec.Command(python, "-c", host, socket)
+	c.cmd = exec.Command(python, "-c", hostSource, socket)
 	c.cmd.Stderr = os.Stderr
 	c.stdin, err = c.cmd.StdinPipe()
 	if err != nil {

@@ -12,17 +12,12 @@ import (
 	"time"
 
 	"github.com/imprint-iot/imprint/internal/awscli"
+	"github.com/imprint-iot/imprint/internal/foreign"
 )
 
 func start(t *testing.T) *awscli.CLI {
 	t.Helper()
-	_, err := os.Stat("/usr/bin/aws")
-	if err != nil {
-		if os.Getenv("IMPRINT_CI") != "" {
-			t.Fatal("the AWS CLI must be there in CI: apt-get install awscli")
-		}
-		t.Skip("no AWS CLI at /usr/bin/aws")
-	}
+	foreign.Program(t, "/usr/bin/aws")
 	cli, err := awscli.Start()
 	if err != nil {
 		t.Fatal(err)

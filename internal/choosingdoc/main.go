@@ -4,52 +4,16 @@
 package main
 
 import (
-	"flag"
 	"fmt"
-	"os"
 	"path"
 	"slices"
 	"strings"
 
 	"github.com/imprint-iot/imprint/advise"
+	"github.com/imprint-iot/imprint/internal/pagepart"
 )
 
-// begin and end enclose the generated part of the page.
-const (
-	begin = "<!-- generated: flows -->\n"
-	end   = "<!-- end of the generated part -->\n"
-)
-
-func main() {
-	out := flag.String("out", "docs/choosing.md", "page to renew")
-	flag.Parse()
-	err := renew(*out)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "choosingdoc:", err)
-		os.Exit(1)
-	}
-}
-
-func renew(file string) error {
-	page, err := os.ReadFile(file)
-	if err != nil {
-		return fmt.Errorf("couldn't read the page: %w", err)
-	}
-	before, rest, found := strings.Cut(string(page), begin)
-	_, after, closed := strings.Cut(rest, end)
-	if !found || !closed {
-		return fmt.Errorf("%s has no generated part", file)
-	}
-	tables, err := tables()
-	if err != nil {
-		return err
-	}
-	err = os.WriteFile(file, []byte(before+begin+tables+end+after), 0o644)
-	if err != nil {
-		return fmt.Errorf("couldn't write the page: %w", err)
-	}
-	return nil
-}
+func main() { pagepart.Main("choosingdoc", "docs/choosing.md", "flows", tables) }
 
 func tables() (string, error) {
 	var b strings.Builder

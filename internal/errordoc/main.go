@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/internal/pagepart"
 )
 
 const head = `# Errors and refusals
@@ -46,9 +47,7 @@ func page() string {
 		if row.Reason != 0 {
 			reason = fmt.Sprintf("0x%02X", row.Reason)
 		}
-		fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s |\n", row.Code, plane, reason, cell(row.Meaning), cell(row.Hint))
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s |\n", row.Code, plane, reason, pagepart.Cell(row.Meaning), pagepart.Cell(row.Hint))
 	}
 	return b.String()
 }
-
-func cell(s string) string { return strings.ReplaceAll(s, "|", `\|`) }

@@ -4,49 +4,17 @@
 package main
 
 import (
-	"flag"
 	"fmt"
-	"os"
 	"strings"
 	"unicode"
 
+	"github.com/imprint-iot/imprint/internal/pagepart"
 	"github.com/imprint-iot/imprint/test/failures"
 )
 
-// begin and end enclose the generated part of the page.
-const (
-	begin = "<!-- generated: ways to fail -->\n"
-	end   = "<!-- end of the generated part -->\n"
-)
+func main() { pagepart.Main("failuresdoc", "docs/failures.md", "ways to fail", tables) }
 
-func main() {
-	out := flag.String("out", "docs/failures.md", "page to renew")
-	flag.Parse()
-	err := renew(*out)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "failuresdoc:", err)
-		os.Exit(1)
-	}
-}
-
-func renew(file string) error {
-	page, err := os.ReadFile(file)
-	if err != nil {
-		return fmt.Errorf("couldn't read the page: %w", err)
-	}
-	before, rest, found := strings.Cut(string(page), begin)
-	_, after, closed := strings.Cut(rest, end)
-	if !found || !closed {
-		return fmt.Errorf("%s has no generated part", file)
-	}
-	err = os.WriteFile(file, []byte(before+begin+tables()+end+after), 0o644)
-	if err != nil {
-		return fmt.Errorf("couldn't write the page: %w", err)
-	}
-	return nil
-}
-
-func tables() string {
+func tables() (string, error) {
 	var b strings.Builder
 	for _, section := range failures.Table {
 		fmt.Fprintf(&b, "\n## %s\n\n| what is wrong | what the device sees | outcome | step | code | fix | test |\n|---|---|---|---|---|---|---|\n", section.Title)
@@ -56,16 +24,16 @@ func tables() string {
 				outcome = "stays on"
 			}
 			fmt.Fprintf(&b, "| %s | %s | %s | `%s` | [`%s`](errors.md) | %s | `%s` |\n",
-				cell(row.Wrong), cell(row.Seen), outcome, row.Step, row.Code, fix(row), cell(row.Name))
+				pagepart.Cell(row.Wrong), pagepart.Cell(row.Seen), outcome, row.Step, row.Code, fix(row), pagepart.Cell(row.Name))
 		}
 	}
 	b.WriteString("\n")
-	return b.String()
+	return b.String(), nil
 }
 
 // fix shows a command as one, and other words as they are.
 func fix(row failures.Row) string {
-	text := cell(placeholders(row.Fix))
+	text := pagepart.Cell(placeholders(row.Fix))
 	if !row.Typed {
 		return "... " + text + " ..."
 	}
@@ -98,5 +66,3 @@ func placeholders(text string) string {
 	}
 	return b.String()
 }
-
-func cell(s string) string { return strings.ReplaceAll(s, "|", `\|`) }

@@ -4,6 +4,9 @@
 //
 // Alone, an account gets half of the workers and each of its queues a third. With
 // others that want as much as they can get, each has the same part.
+//
+// A Crew does so what a queue of the store owes, such as asynchronous calls; Rows
+// bounds how much of that a tenant can pile up.
 package fair
 
 import (

@@ -5,7 +5,7 @@
 //
 // Every signature stands there twice under one id: as an intent before the CA
 // key signs, and with the certificate's id after. Each is durable when Record
-// returns. Records of one id may only be completed: the intent is never
+// returns, or with the transaction that Put is given. Records of one id may only be completed: the intent is never
 // overwritten by another one, nor a certificate's id by another.
 //
 // What it does not do: it doesn't delete. Unfinished lists what a crash left.
@@ -28,21 +28,32 @@ func New(store imprint.Store) *Log { return &Log{store: store} }
 // Errors: CodeInternal when the id is already that of another signature or of
 // another certificate; the store's.
 func (l *Log) Record(ctx context.Context, issuance imprint.Issuance) error {
-	err := l.store.Update(ctx, func(tx imprint.Tx) error {
-		present, err := tx.Issuance(issuance.ID)
-		switch {
-		case imprint.CodeOf(err) == imprint.CodeNotFound:
-		case err != nil:
-			return fmt.Errorf("couldn't look for issuance %s: %w", issuance.ID, err)
-		case !continues(present, issuance):
-			return imprint.Errorf(imprint.CodeInternal, "issuance %s is already that of another signature", issuance.ID)
-		}
-		return tx.PutIssuance(issuance)
-	})
+	err := l.store.Update(ctx, func(tx imprint.Tx) error { return put(tx, issuance) })
 	if err != nil {
 		return fmt.Errorf("couldn't record issuance %s: %w", issuance.ID, err)
 	}
 	return nil
+}
+
+// Put is Record in a transaction of the store that the caller makes durable.
+func (l *Log) Put(tx imprint.Tx, issuance imprint.Issuance) error {
+	err := put(tx, issuance)
+	if err != nil {
+		return fmt.Errorf("couldn't record issuance %s: %w", issuance.ID, err)
+	}
+	return nil
+}
+
+func put(tx imprint.Tx, issuance imprint.Issuance) error {
+	present, err := tx.Issuance(issuance.ID)
+	switch {
+	case imprint.CodeOf(err) == imprint.CodeNotFound:
+	case err != nil:
+		return fmt.Errorf("couldn't look for issuance %s: %w", issuance.ID, err)
+	case !continues(present, issuance):
+		return imprint.Errorf(imprint.CodeInternal, "issuance %s is already that of another signature", issuance.ID)
+	}
+	return tx.PutIssuance(issuance)
 }
 
 // continues says whether next may stand in the place of present: the same bytes

@@ -156,3 +156,28 @@ func BenchmarkCertificate(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkGlanceBesideCommits is what six look-ups and a commit cost that come in
+// turns: each commit makes a reading connection read its pages anew.
+func BenchmarkGlanceBesideCommits(b *testing.B) {
+	const count = 10_000
+	store := benchStore(b, 0)
+	fillCertificates(b, store, count)
+	var n int64
+	for b.Loop() {
+		n++
+		err := store.Update(context.Background(), func(tx imprint.Tx) error { return tx.PutThing(benchThing(n)) })
+		if err != nil {
+			b.Fatalf("Update: %v", err)
+		}
+		for at := range int64(6) {
+			err = store.Glance(context.Background(), func(tx imprint.ReadTx) error {
+				_, err := tx.Certificate(tenant, benchCertificate((n*6+at)*7919%count).ID)
+				return err
+			})
+			if err != nil {
+				b.Fatalf("Glance: %v", err)
+			}
+		}
+	}
+}

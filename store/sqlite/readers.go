@@ -4,14 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 )
 
 // readers is the pool of reading connections. Each is opened when it is first
 // needed.
 type readers struct {
 	file   *database
-	slots  chan *reader
+	slots  chan struct{} // one for each of idle
 	closed chan struct{}
+
+	mu   sync.Mutex
+	idle []*reader // the one that was used last comes last
 }
 
 type reader struct {
@@ -20,11 +24,29 @@ type reader struct {
 }
 
 func newReaders(file *database) *readers {
-	p := &readers{file: file, slots: make(chan *reader, file.opts.Readers), closed: make(chan struct{})}
+	p := &readers{file: file, slots: make(chan struct{}, file.opts.Readers), closed: make(chan struct{})}
 	for range file.opts.Readers {
-		p.slots <- &reader{}
+		p.free(&reader{})
 	}
 	return p
+}
+
+// take gives the reader that was used last, to who has a slot. A commit makes each
+// connection read its pages anew, so few connections in use read fewer.
+func (p *readers) take() *reader {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	last := len(p.idle) - 1
+	r := p.idle[last]
+	p.idle = p.idle[:last]
+	return r
+}
+
+func (p *readers) free(r *reader) {
+	p.mu.Lock()
+	p.idle = append(p.idle, r)
+	p.mu.Unlock()
+	p.slots <- struct{}{}
 }
 
 func (p *readers) get(ctx context.Context) (*reader, error) {
@@ -33,20 +55,20 @@ func (p *readers) get(ctx context.Context) (*reader, error) {
 		return nil, errClosed()
 	default:
 	}
-	var r *reader
 	select {
-	case r = <-p.slots:
+	case <-p.slots:
 	case <-p.closed:
 		return nil, errClosed()
 	case <-ctx.Done():
 		return nil, errCancelled(ctx.Err())
 	}
+	r := p.take()
 	if r.session != nil {
 		return r, nil
 	}
 	s, err := p.file.reader()
 	if err != nil {
-		p.slots <- r
+		p.free(r)
 		return nil, err
 	}
 	r.session = s
@@ -59,7 +81,7 @@ func (p *readers) put(r *reader) {
 	if err != nil {
 		p.file.opts.Logger.Warn("a reading connection is closed", "error", err)
 	}
-	p.slots <- r
+	p.free(r)
 }
 
 // close waits for every reader to come back.
@@ -67,7 +89,8 @@ func (p *readers) close() error {
 	close(p.closed)
 	var errs []error
 	for range cap(p.slots) {
-		r := <-p.slots
+		<-p.slots
+		r := p.take()
 		if r.session != nil {
 			errs = append(errs, r.session.close())
 		}

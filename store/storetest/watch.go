@@ -47,6 +47,8 @@ func testWatch(t *testing.T, h Harness) {
 	policyChange := change{Kind: imprint.ChangePolicy, Tenant: here, Key: "p"}
 	templateChange := change{Kind: imprint.ChangeTemplate, Tenant: here, Key: "l"}
 	keyChange := change{Kind: imprint.ChangeAccessKey, Tenant: imprint.Tenant{Account: here.Account}, Key: "k"}
+	guardChange := change{Kind: imprint.ChangeClaimGuard, Tenant: here, Key: string(certID(1))}
+	providerChange := change{Kind: imprint.ChangeProvider, Tenant: here, Key: "c"}
 	ruleChange := change{Kind: imprint.ChangeTopicRule, Tenant: here, Key: "r"}
 	for _, c := range []struct {
 		name string
@@ -97,6 +99,16 @@ func testWatch(t *testing.T, h Harness) {
 		}, []change{templateChange}},
 		{"DeleteTemplateVersion", func(tx imprint.Tx) error { return tx.DeleteTemplateVersion(here, "l", 1) }, []change{templateChange}},
 		{"DeleteTemplate", func(tx imprint.Tx) error { return tx.DeleteTemplate(here, "l") }, []change{templateChange}},
+		{"PutClaimGuard", func(tx imprint.Tx) error {
+			return tx.PutClaimGuard(imprint.ClaimGuard{Tenant: here, Claim: certID(1)})
+		}, []change{guardChange}},
+		{"DeleteClaimGuard", func(tx imprint.Tx) error { return tx.DeleteClaimGuard(here, certID(1)) }, []change{guardChange}},
+		{"DeleteClaimGuard of nothing", func(tx imprint.Tx) error { return tx.DeleteClaimGuard(here, certID(1)) }, nil},
+		{"PutCertificateProvider", func(tx imprint.Tx) error {
+			return tx.PutCertificateProvider(imprint.CertificateProvider{Tenant: here, Name: "c"})
+		}, []change{providerChange}},
+		{"DeleteCertificateProvider", func(tx imprint.Tx) error { return tx.DeleteCertificateProvider(here, "c") }, []change{providerChange}},
+		{"DeleteCertificateProvider of nothing", func(tx imprint.Tx) error { return tx.DeleteCertificateProvider(here, "c") }, nil},
 		{"PutTenantSettings", func(tx imprint.Tx) error { return tx.PutTenantSettings(imprint.TenantSettings{Tenant: here}) },
 			[]change{{Kind: imprint.ChangeSettings, Tenant: here}}},
 		{"PutThingType", func(tx imprint.Tx) error { return tx.PutThingType(imprint.ThingType{Tenant: here, Name: "k"}) }, nil},

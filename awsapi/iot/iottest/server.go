@@ -36,11 +36,11 @@ import (
 	"github.com/imprint-iot/imprint/awsapi"
 	"github.com/imprint-iot/imprint/awsapi/iot"
 	"github.com/imprint-iot/imprint/awsapi/sigv4"
+	"github.com/imprint-iot/imprint/internal/registrytest"
 	"github.com/imprint-iot/imprint/internal/seal"
 	"github.com/imprint-iot/imprint/pki"
 	"github.com/imprint-iot/imprint/pki/issuelog"
 	"github.com/imprint-iot/imprint/provisioning"
-	"github.com/imprint-iot/imprint/store/sqlite"
 )
 
 // Domain is what the endpoints of a Server's tenants end with.
@@ -76,20 +76,11 @@ func Start(t testing.TB, options ...Option) *Server {
 	t.Helper()
 	dir := t.TempDir()
 	s := &Server{Clock: NewClock(time.Now())}
-	sealer := newSealer(t)
-	store, err := sqlite.Open(t.Context(), sqlite.Options{Path: filepath.Join(dir, "registry.db"), Sealer: sealer})
-	if err != nil {
-		t.Fatalf("couldn't open the store: %v", err)
-	}
-	t.Cleanup(func() {
-		err := store.Close()
-		if err != nil {
-			t.Errorf("couldn't close the store: %v", err)
-		}
-	})
+	store := registrytest.New(t)
 	s.Store = store
+	var err error
 	s.Authority, err = pki.OpenAuthority(t.Context(), filepath.Join(dir, "pki"),
-		pki.AuthorityConfig{Sealer: sealer, Journal: issuelog.New(store), Clock: s.Clock.Now})
+		pki.AuthorityConfig{Sealer: newSealer(t), Journal: issuelog.New(store), Clock: s.Clock.Now})
 	if err != nil {
 		t.Fatalf("couldn't open the authority: %v", err)
 	}

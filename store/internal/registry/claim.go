@@ -155,13 +155,16 @@ func (t *Tx) CertificateProviders(tenant imprint.Tenant) ([]imprint.CertificateP
 func (t *Tx) PutCertificateProvider(p imprint.CertificateProvider) error {
 	_, err := t.exec(putProvider, t.in(p.Tenant), p.Name, p.FunctionARN, strings.Join(p.Operations, " "),
 		millis(p.CreatedAt), millis(p.ModifiedAt))
+	if err == nil {
+		t.changed(imprint.ChangeProvider, p.Tenant, p.Name)
+	}
 	return err
 }
 
 // DeleteCertificateProvider implements imprint.ClaimWriter.
 func (t *Tx) DeleteCertificateProvider(tenant imprint.Tenant, name string) error {
-	_, err := t.exec("DELETE FROM certificate_providers WHERE tenant = $1 AND name = $2", t.in(tenant), name)
-	return err
+	return t.remove(imprint.ChangeProvider, tenant, name,
+		"DELETE FROM certificate_providers WHERE tenant = $1 AND name = $2", t.in(tenant), name)
 }
 
 // ClaimGuard implements imprint.ClaimReader.
@@ -189,13 +192,16 @@ func (t *Tx) PutClaimGuard(g imprint.ClaimGuard) error {
 		strings.Join(networks, " "), g.SerialParameter, flag(g.SerialReuse), int64(g.MaxRequests), int64(g.MaxRefusals),
 		g.Window.Milliseconds(), int64(g.Devices), int64(g.Serials), millis(g.StoppedAt), string(g.StopCode), g.StopReason,
 		millis(g.CreatedAt), millis(g.ModifiedAt))
+	if err == nil {
+		t.changed(imprint.ChangeClaimGuard, g.Tenant, string(g.Claim))
+	}
 	return err
 }
 
 // DeleteClaimGuard implements imprint.ClaimWriter.
 func (t *Tx) DeleteClaimGuard(tenant imprint.Tenant, claim imprint.CertificateID) error {
-	_, err := t.exec("DELETE FROM claim_guards WHERE tenant = $1 AND claim = $2", t.in(tenant), string(claim))
-	return err
+	return t.remove(imprint.ChangeClaimGuard, tenant, string(claim),
+		"DELETE FROM claim_guards WHERE tenant = $1 AND claim = $2", t.in(tenant), string(claim))
 }
 
 // ClaimSerial implements imprint.ClaimReader.
