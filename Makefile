@@ -5,10 +5,13 @@ LDFLAGS := -s -w $(if $(VERSION),-X main.release=$(VERSION))
 
 export CGO_ENABLED ?= 0
 
-.PHONY: demo run test build check generate tools clean
+.PHONY: demo run test build pkcs11-helper check generate tools clean
 
 build: ## the program, static, at bin/imprint
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/imprint ./cmd/imprint
+
+pkcs11-helper: ## the process that loads PKCS#11 modules (HSMs), at bin/imprint-pkcs11; needs a C compiler
+	CGO_ENABLED=1 $(GO) build -trimpath -tags pkcs11 -ldflags '$(LDFLAGS)' -o bin/imprint-pkcs11 ./cmd/imprint-pkcs11
 
 demo: build ## a server in a temporary directory, devices through the main job, the timeline
 	$(GO) run -trimpath ./cmd/demo -imprint bin/imprint
@@ -28,6 +31,7 @@ test: tools build ## all tests with the race detector, with the real AWS CLI, mo
 	IMPRINT_CI=1 $(GO) test -timeout 18m ./test ./bench
 	CGO_ENABLED=1 IMPRINT_CI=1 $(GO) test $(RACE) -timeout 18m -run $(STORMS) ./test
 	IMPRINT_CI=1 $(GO) test -timeout 5m -tags kafka -run Kafka ./rules
+	IMPRINT_CI=1 $(GO) test -timeout 5m -tags awskms -run KMS ./pki/keys
 
 test-system-race: tools build ## all tests of the whole system against a server with the race detector
 	CGO_ENABLED=1 IMPRINT_CI=1 $(GO) test $(RACE) -timeout 30m ./test ./bench

@@ -30,6 +30,8 @@ const (
 	CodeNotOffered            Code = "NotOffered"
 	CodeKeyReused             Code = "KeyReused"
 	CodeAuthorityState        Code = "AuthorityState"
+	CodeKeyUnavailable        Code = "KeyUnavailable"
+	CodeKeyRefused            Code = "KeyRefused"
 )
 
 // Codes of the devices' door: what a connection or a first connection can die
@@ -204,6 +206,8 @@ var table = []Description{
 	{CodeKeyReused, "CertificateValidationException", 400, 0, "InvalidCsr", "The request's key has a certificate already.", "Make a new key on the device. The message names the certificate; a profile with allowKeyReuse lets one key have several."},
 	{CodeAuthorityState, "CertificateStateException", 406, 0, "", "The certificate authority can't do this in its state.", "The message names the state; imprint ca list shows all."},
 	{CodeNotOffered, "NotImplementedException", 501, 0, "", "This build of Imprint doesn't offer the operation.", "docs/compatibility.md lists what is offered."},
+	{CodeKeyUnavailable, "ServiceUnavailableException", 503, 0x88, "InternalError", "The key store that has a CA's key (an HSM, a TPM, a KMS) doesn't answer, so nothing was signed.", "Look whether the token is there, its service runs and its PIN file is readable; Imprint tries again by itself: docs/keys.md."},
+	{CodeKeyRefused, "ServiceUnavailableException", 503, 0x88, "InternalError", "The key store that has a CA's key refuses to sign: a wrong PIN, or a key that can't do this.", "The detail says which. A wrong PIN isn't tried again until the key is opened anew: docs/keys.md."},
 
 	{CodeHandshakeFailed, "", 0, 0, "", "The TLS handshake failed in a way that has no code of its own.", "The detail names the TLS alert, or what was wrong; imprint doctor --cert FILE --key FILE tries the device's files step by step."},
 	{CodeServerNotTrusted, "", 0, 0, "", "The device doesn't trust this server's root (TLS alert 48).", "Give the device this server's roots, the file that imprint env names as IMPRINT_CA."},

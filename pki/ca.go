@@ -17,7 +17,7 @@ const caBackdate = time.Hour
 // appended, eight hex digits of its key's identifier, so that two installations
 // don't make two CAs of one name.
 func newCA(kind KeyKind, title string, notBefore, notAfter time.Time) (*pair, error) {
-	key, err := newKey(kind)
+	key, err := NewKey(kind)
 	if err != nil {
 		return nil, err
 	}

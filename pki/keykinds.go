@@ -13,7 +13,7 @@ import (
 // knownKeyKinds are all kinds that a profile may name.
 var knownKeyKinds = []KeyKind{KeyP256, KeyP384, KeyP521, KeyRSA2048, KeyRSA3072, KeyRSA4096, KeyEd25519}
 
-func (k KeyKind) known() bool { return slices.Contains(knownKeyKinds, k) }
+func knownKind(kind KeyKind) bool { return slices.Contains(knownKeyKinds, kind) }
 
 // KeyKindOf gives the kind of a public key; of an RSA key the largest that it reaches.
 // It is empty for what no kind fits.

@@ -252,7 +252,7 @@ func (p *Profile) takeTimes(config *ProfileConfig) error {
 
 func (p *Profile) takeKeys(config *ProfileConfig) error {
 	for _, kind := range config.Keys {
-		if !kind.known() {
+		if !knownKind(kind) {
 			return config.wrong("key kind %q isn't one", imprint.Excerpt(string(kind))).WithHint("Key kinds: %s.", joinKinds(knownKeyKinds))
 		}
 	}

@@ -261,7 +261,7 @@ func usable(cert, root *x509.Certificate, names Names, now time.Time) bool {
 }
 
 func newServerLeaf(kind KeyKind, root *pair, names Names, now time.Time) (*pair, error) {
-	key, err := newKey(kind)
+	key, err := NewKey(kind)
 	if err != nil {
 		return nil, err
 	}

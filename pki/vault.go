@@ -3,12 +3,7 @@ package pki
 import (
 	"bytes"
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/rsa"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -18,11 +13,11 @@ import (
 
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/internal/durable"
+	"github.com/imprint-iot/imprint/pki/keys"
 )
 
-// maxSealedFile bounds what is read of a sealed file. The largest, an RSA key
-// with a certificate of 100 names, takes some 30 KiB.
-const maxSealedFile = 128 << 10
+// maxPublished bounds what is read of a certificate in the clear.
+const maxPublished = 128 << 10
 
 // fileWrites are the two ways in which files come to be: replacing, and only
 // where nothing is (fs.ErrExist).
@@ -66,22 +61,14 @@ func openVault(dir string, sealer imprint.Sealer, files fileWrites) (vault, erro
 func (v vault) sealedPath(name string) string { return filepath.Join(v.dir, name+".sealed") }
 func (v vault) pemPath(name string) string    { return filepath.Join(v.dir, name+".pem") }
 
-// context keeps one sealed file from being copied over another.
-func sealContext(name string) []byte { return []byte("imprint/pki/" + name) }
-
 // load opens the pair of a name; fs.ErrNotExist when there is none.
 func (v vault) load(name string) (*pair, error) {
 	path := v.sealedPath(name)
-	sealed, err := readBounded(path)
+	content, err := keys.ReadSealed(v.sealer, path)
 	if err != nil {
-		return nil, fmt.Errorf("couldn't read %s: %w", path, err)
+		return nil, err
 	}
-	plain, err := v.sealer.Open(sealed, sealContext(name))
-	if err != nil {
-		return nil, fmt.Errorf("couldn't open %s: %w", path, err)
-	}
-	defer clear(plain)
-	p, err := decodePair(plain)
+	p, err := pairOf(content)
 	if err != nil {
 		return nil, fmt.Errorf("couldn't understand %s: %w", path, err)
 	}
@@ -90,19 +77,7 @@ func (v vault) load(name string) (*pair, error) {
 
 // seal gives the file content of a pair.
 func (v vault) seal(name string, p *pair) ([]byte, error) {
-	der, err := x509.MarshalPKCS8PrivateKey(p.key)
-	if err != nil {
-		return nil, fmt.Errorf("couldn't encode the key of %s: %w", name, err)
-	}
-	defer clear(der)
-	plain := append(pem.EncodeToMemory(&pem.Block{Type: typeCertificate, Bytes: p.cert.Raw}),
-		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})...)
-	defer clear(plain)
-	sealed, err := v.sealer.Seal(plain, sealContext(name))
-	if err != nil {
-		return nil, fmt.Errorf("couldn't seal the key of %s: %w", name, err)
-	}
-	return sealed, nil
+	return keys.Seal(v.sealer, name, keys.Sealed{Key: p.key, Certificates: []*x509.Certificate{p.cert}})
 }
 
 // loadOrCreate gives the pair of a CA, made by create where there is none. Of
@@ -180,84 +155,43 @@ func readBounded(path string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	data, err := io.ReadAll(io.LimitReader(f, maxSealedFile+1))
+	data, err := io.ReadAll(io.LimitReader(f, maxPublished+1))
 	err = errors.Join(err, f.Close())
 	if err != nil {
 		return nil, err
 	}
-	if len(data) > maxSealedFile {
-		return nil, fmt.Errorf("it is longer than %d bytes", maxSealedFile)
+	if len(data) > maxPublished {
+		return nil, fmt.Errorf("it is longer than %d bytes", maxPublished)
 	}
 	return data, nil
 }
 
-func decodePair(plain []byte) (*pair, error) {
-	certBlock, rest := pem.Decode(plain)
-	if certBlock == nil {
-		return nil, errors.New("it holds no certificate")
+func pairOf(content keys.Sealed) (*pair, error) {
+	if len(content.Certificates) != 1 {
+		return nil, fmt.Errorf("it holds %d certificates, not one", len(content.Certificates))
 	}
-	keyBlock, _ := pem.Decode(rest)
-	if keyBlock == nil {
-		return nil, errors.New("it holds no key")
-	}
-	defer clear(keyBlock.Bytes)
-	cert, err := x509.ParseCertificate(certBlock.Bytes)
-	if err != nil {
-		return nil, fmt.Errorf("couldn't read its certificate: %w", err)
-	}
-	parsed, err := x509.ParsePKCS8PrivateKey(keyBlock.Bytes)
-	if err != nil {
-		return nil, fmt.Errorf("couldn't read its key: %w", err)
-	}
-	key, ok := parsed.(crypto.Signer)
-	if !ok {
-		return nil, fmt.Errorf("its key is a %T, which can't sign", parsed)
-	}
-	public, ok := key.Public().(interface{ Equal(crypto.PublicKey) bool })
-	if !ok || !public.Equal(cert.PublicKey) {
+	p := &pair{cert: content.Certificates[0], key: content.Key}
+	public, ok := p.key.Public().(interface{ Equal(crypto.PublicKey) bool })
+	if !ok || !public.Equal(p.cert.PublicKey) {
 		return nil, errors.New("its key isn't that of its certificate")
 	}
-	return &pair{cert: cert, key: key}, nil
+	return p, nil
 }
 
 // KeyKind is a kind of key that Imprint makes for its own certificates.
-type KeyKind string
+type KeyKind = keys.Kind
 
 // The kinds of keys.
 const (
-	KeyRSA2048 KeyKind = "rsa2048"
-	KeyRSA3072 KeyKind = "rsa3072"
-	KeyRSA4096 KeyKind = "rsa4096"
-	KeyP256    KeyKind = "p256"
-	KeyP384    KeyKind = "p384"
+	KeyRSA2048 = keys.RSA2048
+	KeyRSA3072 = keys.RSA3072
+	KeyRSA4096 = keys.RSA4096
+	KeyP256    = keys.P256
+	KeyP384    = keys.P384
 	// KeyP521 and KeyEd25519 are for the keys of others.
 	KeyP521    KeyKind = "p521"
 	KeyEd25519 KeyKind = "ed25519"
 )
 
 // NewKey makes a key in memory. Errors: CodeInvalidRequest for kinds that CAs have not.
-func NewKey(kind KeyKind) (crypto.Signer, error) { return newKey(kind) }
-
-func newKey(kind KeyKind) (crypto.Signer, error) {
-	var key crypto.Signer
-	var err error
-	switch kind {
-	case KeyRSA2048:
-		key, err = rsa.GenerateKey(rand.Reader, 2048)
-	case KeyRSA3072:
-		key, err = rsa.GenerateKey(rand.Reader, 3072)
-	case KeyRSA4096:
-		key, err = rsa.GenerateKey(rand.Reader, 4096)
-	case KeyP256:
-		key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	case KeyP384:
-		key, err = ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
-	default:
-		return nil, imprint.Errorf(imprint.CodeInvalidRequest, "keys of the kind %q can't be made here", imprint.Excerpt(string(kind))).
-			WithHint("Kinds: %s.", joinKinds([]KeyKind{KeyP256, KeyP384, KeyRSA2048, KeyRSA3072, KeyRSA4096}))
-	}
-	if err != nil {
-		return nil, fmt.Errorf("couldn't make a %s key: %w", kind, err)
-	}
-	return key, nil
-}
+func NewKey(kind KeyKind) (crypto.Signer, error) { return keys.NewKey(kind) }
