@@ -196,4 +196,3 @@ func (s *server) newAuthorityAPI() (http.Handler, error) {
 
 // maxAuthorityBody lets the longest chain of the model through, in base64.
 const maxAuthorityBody = 3 << 20
-
