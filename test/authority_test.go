@@ -124,3 +124,165 @@ aws acm-pca list-tags --certificate-authority-arn $ROOT --query 'Tags[].[Key,Val
 		"SUBORDINATE\tAcme line 7\tGENERAL_PURPOSE\t000000000000", "2027", "2027", "2027", year, "Owner\tAcme", "Line\t7")
 }
 
+// What may not be signed is refused by AWS's names, with words, and leaves no trace in
+// what was issued.
+func TestPrivateCARefusesByTheNamesOfAWS(t *testing.T) {
+	need(t, "bash", "aws", "openssl")
+	t.Parallel()
+	s := startServer(t)
+	reader := s.addUser(t, "reader", `{"Effect":"Allow","Action":["acm-pca:Describe*","acm-pca:List*"],"Resource":"*"}`)
+	stranger := s.addAccount(t, "111111111111")
+	said := s.authorityScript(t, t.TempDir(), `
+pca() { aws acm-pca "$@"; }
+sign() { pca issue-certificate --certificate-authority-arn $LINE --signing-algorithm SHA256WITHECDSA --validity Value=30,Type=DAYS "$@"; }
+template() { echo --template-arn arn:aws:acm-pca:::template/$1; }
+request good
+echo = requests
+echo garbage >garbage.csr; denied MalformedCSRException sign --csr fileb://garbage.csr
+sed 's/^\(M.*\)A\(.*\)$/\1B\2/' good.csr >bent.csr; denied MalformedCSRException sign --csr fileb://bent.csr
+openssl req -new -newkey rsa:1024 -nodes -subj /CN=weak -keyout weak.key -out weak.csr 2>/dev/null; denied MalformedCSRException sign --csr fileb://weak.csr
+openssl req -new -newkey rsa:2048 -pkeyopt rsa_keygen_pubexp:3 -nodes -subj /CN=small -keyout small.key -out small.csr 2>/dev/null
+sign --csr fileb://good.csr --idempotency-token one >one.txt
+sign --csr fileb://good.csr --idempotency-token one | cmp - one.txt
+request other; denied InvalidArgsException sign --csr fileb://other.csr --idempotency-token one
+denied MalformedCSRException sign --csr fileb://good.csr
+echo = templates and validity
+denied InvalidArgsException sign --csr fileb://other.csr $(template CodeSigningCertificate/V1)
+denied InvalidArgsException sign --csr fileb://other.csr $(template BlankEndEntityCertificate_APIPassthrough/V1)
+denied InvalidArgsException sign --csr fileb://other.csr $(template imprint-nothing/V1)
+denied InvalidArgsException sign --csr fileb://other.csr $(template EndEntityCertificate/V2)
+denied InvalidArgsException sign --csr fileb://other.csr --api-passthrough Subject={CommonName=x}
+denied InvalidArgsException sign --csr fileb://other.csr $(template SubordinateCACertificate_PathLen0/V1)
+denied InvalidArgsException sign --csr fileb://other.csr $(template RootCACertificate/V1)
+denied InvalidArgsException sign --csr fileb://other.csr --validity Value=20,Type=YEARS
+denied InvalidArgsException sign --csr fileb://other.csr --validity Value=3000000,Type=YEARS
+denied InvalidArgsException sign --csr fileb://other.csr --validity Value=20271301000000,Type=END_DATE
+denied InvalidArgsException sign --csr fileb://other.csr --validity-not-before Value=1,Type=DAYS
+denied InvalidArgsException sign --csr fileb://other.csr --validity-not-before Value=1000000,Type=ABSOLUTE
+denied InvalidArgsException sign --csr fileb://other.csr --signing-algorithm SHA256WITHRSA
+denied InvalidArgsException sign --csr fileb://other.csr $(template imprint-operational/V1) --validity Value=3,Type=YEARS
+echo = a pending root
+P=$(pca create-certificate-authority --certificate-authority-type ROOT --certificate-authority-configuration file://root.json --idempotency-token p --query CertificateAuthorityArn --output text)
+test $P = $(pca create-certificate-authority --certificate-authority-type ROOT --certificate-authority-configuration file://root.json --idempotency-token p --query CertificateAuthorityArn --output text)
+denied InvalidArgsException pca create-certificate-authority --certificate-authority-type SUBORDINATE --certificate-authority-configuration file://line.json --idempotency-token p
+sign --csr fileb://other.csr --certificate-authority-arn $LINE >/dev/null
+request device
+denied InvalidArgsException pca issue-certificate --certificate-authority-arn $P --csr fileb://device.csr --signing-algorithm SHA256WITHECDSA $(template RootCACertificate/V1) --validity Value=1,Type=DAYS
+denied InvalidArgsException pca issue-certificate --certificate-authority-arn $P --csr fileb://root.csr --signing-algorithm SHA256WITHECDSA $(template RootCACertificate/V1) --validity Value=1,Type=DAYS
+denied InvalidStateException pca issue-certificate --certificate-authority-arn $P --csr fileb://device.csr --signing-algorithm SHA256WITHECDSA --validity Value=1,Type=DAYS
+denied InvalidStateException pca get-certificate-authority-certificate --certificate-authority-arn $P
+denied MalformedCertificateException pca import-certificate-authority-certificate --certificate-authority-arn $P --certificate fileb://garbage.csr
+denied CertificateMismatchException pca import-certificate-authority-certificate --certificate-authority-arn $P --certificate fileb://root.pem
+denied InvalidArgsException pca create-certificate-authority --certificate-authority-type ROOT --certificate-authority-configuration file://root.json --key-storage-security-standard FIPS_140_2_LEVEL_3_OR_HIGHER
+denied InvalidArgsException pca create-certificate-authority --certificate-authority-type ROOT --certificate-authority-configuration file://root.json --revocation-configuration 'CrlConfiguration={Enabled=true,ExpirationInDays=7,S3BucketName=bucket}'
+denied InvalidArgsException pca create-certificate-authority --certificate-authority-type ROOT --certificate-authority-configuration file://root.json --revocation-configuration 'CrlConfiguration={Enabled=true,ExpirationInDays=7}'
+denied InvalidArgsException pca create-certificate-authority --certificate-authority-type ROOT --certificate-authority-configuration KeyAlgorithm=RSA_2048,SigningAlgorithm=SHA256WITHECDSA,Subject={CommonName=x}
+echo = who asks
+(export AWS_ACCESS_KEY_ID=`+reader.AccessKeyID+` AWS_SECRET_ACCESS_KEY=`+reader.SecretAccessKey+`
+state $LINE
+denied AccessDeniedException pca issue-certificate --certificate-authority-arn $LINE --csr fileb://device.csr --signing-algorithm SHA256WITHECDSA --validity Value=1,Type=DAYS)
+(export AWS_ACCESS_KEY_ID=`+stranger.AccessKeyID+` AWS_SECRET_ACCESS_KEY=`+stranger.SecretAccessKey+`
+denied ResourceNotFoundException pca issue-certificate --certificate-authority-arn $LINE --csr fileb://device.csr --signing-algorithm SHA256WITHECDSA --validity Value=1,Type=DAYS
+pca list-certificate-authorities --query CertificateAuthorities)
+(export AWS_REGION=eu-west-1 AWS_DEFAULT_REGION=eu-west-1; denied ResourceNotFoundException pca describe-certificate-authority --certificate-authority-arn $LINE)
+denied InvalidArnException pca describe-certificate-authority --certificate-authority-arn arn:aws:iot:us-east-1:000000000000:thing/x
+denied InvalidArnException pca get-certificate --certificate-authority-arn $LINE --certificate-arn $ROOT/certificate/12
+denied ResourceNotFoundException pca get-certificate --certificate-authority-arn $LINE --certificate-arn $LINE/certificate/12
+denied NotImplementedException pca get-policy --resource-arn $LINE
+denied InvalidNextTokenException pca list-certificate-authorities --next-token nonsense
+echo = its life
+denied InvalidStateException pca delete-certificate-authority --certificate-authority-arn $LINE
+pca update-certificate-authority --certificate-authority-arn $LINE --status DISABLED
+denied InvalidStateException sign --csr fileb://device.csr
+pca update-certificate-authority --certificate-authority-arn $LINE --status ACTIVE
+issue device $LINE
+SERIAL=$(openssl x509 -in device.pem -noout -serial | cut -d= -f2)
+pca revoke-certificate --certificate-authority-arn $LINE --certificate-serial $(echo $SERIAL | sed 's/../&:/g;s/:$//') --revocation-reason KEY_COMPROMISE
+denied RequestAlreadyProcessedException pca revoke-certificate --certificate-authority-arn $LINE --certificate-serial $SERIAL --revocation-reason SUPERSEDED
+denied ResourceNotFoundException pca revoke-certificate --certificate-authority-arn $ROOT --certificate-serial $SERIAL --revocation-reason SUPERSEDED
+denied InvalidRequestException pca revoke-certificate --certificate-authority-arn $ROOT --certificate-serial $(openssl x509 -in root.pem -noout -serial | cut -d= -f2) --revocation-reason SUPERSEDED
+pca update-certificate-authority --certificate-authority-arn $LINE --status DISABLED
+pca delete-certificate-authority --certificate-authority-arn $LINE --permanent-deletion-time-in-days 7; state $LINE
+denied InvalidStateException pca get-certificate-authority-csr --certificate-authority-arn $LINE
+denied InvalidStateException sign --csr fileb://small.csr
+pca restore-certificate-authority --certificate-authority-arn $LINE; state $LINE
+denied InvalidStateException pca restore-certificate-authority --certificate-authority-arn $LINE
+pca update-certificate-authority --certificate-authority-arn $LINE --status ACTIVE
+SUB=$(openssl x509 -in line.pem -noout -serial | cut -d= -f2)
+pca revoke-certificate --certificate-authority-arn $ROOT --certificate-serial $SUB --revocation-reason CERTIFICATE_AUTHORITY_COMPROMISE
+denied InvalidStateException sign --csr fileb://small.csr
+denied InvalidStateException pca import-certificate-authority-certificate --certificate-authority-arn $LINE --certificate fileb://line.pem --certificate-chain fileb://chain.pem
+`)
+	for _, words := range []string{
+		"text holds no PEM block", "at least 2048 are needed", "isn't offered. Those that are: EndEntityCertificate, ", "imprint ca profiles", "key is that of certificate",
+		"ApiPassthrough isn't offered", "signs its own request alone", "is PENDING_CERTIFICATE", "is another key", "can't promise a FIPS 140 level", "Leave S3BucketName",
+		"--pki-url", "not authorized to perform: acm-pca:IssueCertificate on resource: arn:aws:acm-pca:us-east-1:000000000000:certificate-authority/",
+		"does not offer the operation GetPolicy", "is DISABLED", "is DELETED", "was revoked at",
+	} {
+		if !strings.Contains(strings.ReplaceAll(said, "of another key", "is another key"), words) {
+			t.Errorf("nothing says %q", words)
+		}
+	}
+	if t.Failed() {
+		t.Log(said)
+	}
+}
+
+// A device whose certificate an intermediate of ours signed joins because that is
+// registered, and is off within a second of revoke-certificate; its sister stays.
+func TestRevokeCertificateEndsALiveSessionWithinASecond(t *testing.T) {
+	need(t, "bash", "aws", "openssl", "mosquitto_sub", "mosquitto_pub")
+	t.Parallel()
+	s := startServer(t)
+	s.createPolicy(t, "devices", devicePolicy)
+	dir := t.TempDir()
+	writeFile(t, filepath.Join(dir, "template.json"), jitpTemplate("devices", ""))
+	s.authorityScript(t, dir, `
+CODE=$(aws iot get-registration-code --query registrationCode --output text)
+openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj "/CN=$CODE" -keyout proof.key -out proof.csr 2>/dev/null
+issue proof $LINE
+aws iot create-provisioning-template --template-name line --type JITP --enabled --provisioning-role-arn `+role+` --template-body file://template.json >/dev/null
+aws iot register-ca-certificate --ca-certificate file://line.pem --verification-certificate file://proof.pem --set-as-active --allow-auto-registration \
+  --registration-config templateName=line >/dev/null
+for n in SN-1 SN-2; do request $n -subj /O=Acme/CN=$n/serialNumber=$n; issue $n $LINE --template-arn arn:aws:acm-pca:::template/imprint-operational/V1; cat $n.pem line.pem >$n.crt; done
+echo $LINE >line.arn
+`)
+	one, two := &device{name: "SN-1", cert: filepath.Join(dir, "SN-1.crt"), key: filepath.Join(dir, "SN-1.key")},
+		&device{name: "SN-2", cert: filepath.Join(dir, "SN-2.crt"), key: filepath.Join(dir, "SN-2.key")}
+	s.join(t, one)
+	s.join(t, two)
+	gone, stays := s.subscribe(t, one, "SN-1", "d/SN-1/x"), s.subscribe(t, two, "SN-2", "d/SN-2/x")
+	began := time.Now()
+	s.aws(t, dir, `acm-pca revoke-certificate --certificate-authority-arn $(cat line.arn) --revocation-reason KEY_COMPROMISE \
+  --certificate-serial $(openssl x509 -in SN-1.pem -noout -serial | cut -d= -f2)`)
+	answered := time.Now()
+	// mosquitto_sub connects again by itself: its first line about that is the end of the
+	// session.
+	gone.said.wait(t, "the end of the session", func(text string) bool { return strings.Count(text, "sending CONNECT") > 1 || ended(gone) })
+	took := time.Since(answered)
+	t.Logf("revoke-certificate took %s, the session ended %s after its answer", answered.Sub(began), took)
+	if took > time.Second {
+		t.Errorf("the session ended %s after the answer, want within a second", took)
+	}
+	again := s.publish(t, one, "SN-1", "d/SN-1/x")
+	checkSilentClose(t, again)
+	s.publish(t, s.watcher(t), "watcher", "d/SN-2/x")
+	stays.await(t, "d/SN-2/x", 1)
+	if text := stays.said.String(); strings.Count(text, "sending CONNECT") != 1 {
+		t.Errorf("its sister connected again:\n%s", text)
+	}
+	explained := s.explain(t, "SN-1")
+	if len(explained) == 0 {
+		t.Error("nothing explains why the device is refused")
+	}
+}
+
+// ended says whether a subscriber's process has ended.
+func ended(sub *subscriber) bool {
+	select {
+	case <-sub.done:
+		return true
+	default:
+		return false
+	}
+}
