@@ -1,9 +1,13 @@
 package test
 
 import (
+	"context"
+	"fmt"
+	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -284,5 +288,70 @@ func ended(sub *subscriber) bool {
 		return true
 	default:
 		return false
+	}
+}
+
+// A server that is killed again and again while it signs loses no certificate whose ARN
+// was answered, and what it revoked stays so.
+func TestAKillLosesNoCertificateThatWasAnswered(t *testing.T) {
+	need(t, "bash", "aws", "openssl")
+	t.Parallel()
+	s := startServer(t)
+	dir := t.TempDir()
+	s.authorityScript(t, dir, `echo $LINE >line.arn; for n in $(seq 24); do request d$n; done`)
+	random := newRandom(t)
+	book := newLedger()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	var signing sync.WaitGroup
+	next := make(chan int)
+	for range 4 {
+		signing.Go(func() {
+			for n := range next {
+				for ctx.Err() == nil {
+					run := s.shell(t, dir, fmt.Sprintf(`aws --cli-connect-timeout 5 acm-pca issue-certificate --certificate-authority-arn $(cat line.arn) --csr fileb://d%d.csr \
+  --signing-algorithm SHA256WITHECDSA --validity Value=1,Type=DAYS --idempotency-token d%d --query CertificateArn --output text`, n, n))
+					if run.exit == 0 {
+						book.note(strings.TrimSpace(run.stdout))
+						break
+					}
+				}
+			}
+		})
+	}
+	go func() {
+		defer close(next)
+		for n := 1; n <= 24; n++ {
+			select {
+			case next <- n:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	for range 3 {
+		if !book.await(ctx, len(book.all())+3) {
+			break
+		}
+		pause(ctx, time.Duration(random.IntN(20_000))*time.Microsecond)
+		s.signal(os.Kill)
+		s.start()
+	}
+	signing.Wait()
+	arns := book.all()
+	if len(arns) != 24 || ctx.Err() != nil {
+		t.Fatalf("%d requests were answered, want 24", len(arns))
+	}
+	run := s.shell(t, dir, `for c in `+strings.Join(arns, " ")+`; do
+aws acm-pca get-certificate --certificate-authority-arn $(cat line.arn) --certificate-arn $c --query Certificate --output text | openssl x509 -noout -subject -serial; done`)
+	if run.exit != 0 || strings.Count(run.stdout, "serial=") != 24 {
+		t.Fatalf("exit code %d\n%s", run.exit, run.all())
+	}
+	seen := map[string]bool{}
+	for line := range strings.Lines(run.stdout) {
+		if seen[line] {
+			t.Errorf("%q is there twice: a device got two certificates, or a serial number two devices", strings.TrimSpace(line))
+		}
+		seen[line] = true
 	}
 }
