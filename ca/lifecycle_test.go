@@ -1,13 +1,16 @@
 package ca_test
 
 import (
+	"context"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/ca"
 	"github.com/imprint-iot/imprint/pki"
+	"github.com/imprint-iot/imprint/pki/issuelog"
 )
 
 // TestARootSignsItsOwnRequestAlone, before it has a certificate and when that is renewed.
@@ -244,4 +247,45 @@ func (o *office) below2(parent imprint.AuthorityID, name string) imprint.Certifi
 		o.t.Fatal(err)
 	}
 	return a
+}
+
+// openingKeys run something while a key is opened.
+type openingKeys struct {
+	slowKeys
+	opening func()
+}
+
+func (k *openingKeys) Open(ctx context.Context, uri string) (pki.Signer, error) {
+	if k.opening != nil {
+		k.opening()
+	}
+	return k.slowKeys.Open(ctx, uri)
+}
+
+// TestAChangeWhileAKeyIsOpenedHolds: what was read before it signs nothing, and isn't kept.
+func TestAChangeWhileAKeyIsOpenedHolds(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	keys := &openingKeys{}
+	profiles, err := pki.NewProfiles()
+	if err != nil {
+		t.Fatal(err)
+	}
+	engine := ca.New(ca.Options{Store: o.store, Sealer: nil, Journal: issuelog.New(o.store), Clock: o.clock, Profiles: profiles, Keys: keys})
+	t.Cleanup(engine.Close)
+	root, err := engine.Create(t.Context(), home, ca.Spec{Type: imprint.AuthorityRoot, RawSubject: subject(t, "root"), Profile: "root", KeyURI: "module:1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	once := sync.OnceFunc(func() {
+		_, err := engine.Update(t.Context(), home, root.ID, ca.Edit{Profiles: &[]string{"server"}})
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	keys.opening = once
+	for _, want := range []imprint.Code{imprint.CodeConflictingUpdate, imprint.CodeAccessDenied} {
+		_, err = engine.Issue(t.Context(), home, root.ID, "operational", pki.Request{PublicKey: key(t).Public(), RawSubject: subject(t, "SN-1")})
+		refused(t, "a profile that was taken away", err, want, "")
+	}
 }
