@@ -91,9 +91,10 @@ func TestOneTokenIsOneAuthorityAndOneCertificate(t *testing.T) {
 		certificate imprint.CertificateID
 		err         error
 	}
-	results := make(chan made, callers)
+	results, begin := make(chan made, callers), make(chan struct{})
 	for range callers {
 		go func() {
+			<-begin
 			a, err := o.Create(t.Context(), home, spec)
 			i, issueErr := o.Issue(t.Context(), home, root.ID, "again", request)
 			if err == nil {
@@ -106,6 +107,7 @@ func TestOneTokenIsOneAuthorityAndOneCertificate(t *testing.T) {
 			results <- m
 		}()
 	}
+	close(begin)
 	first := <-results
 	for range callers - 1 {
 		if next := <-results; next != first || next.err != nil {

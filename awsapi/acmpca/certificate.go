@@ -34,9 +34,6 @@ var templates = map[string]string{
 	"OCSPSigningCertificate":            "aws-ocsp-signing",
 }
 
-// TemplateARN names the template of one of our profiles.
-func TemplateARN(profile string) string { return templatePrefix + ownTemplate + profile + "/V1" }
-
 // profileOf gives the profile of a template's ARN.
 func (s *Service) profileOf(arn string) (*pki.Profile, error) {
 	if arn == "" {

@@ -35,6 +35,33 @@ func newCACSR() *cobra.Command {
 	return cmd
 }
 
+func newCACert() *cobra.Command {
+	var out string
+	var withChain bool
+	cmd := newCACommand("cert CA", "Print a CA's certificate, to register it or to verify with it", cobra.ExactArgs(1), func(ctx context.Context, c *client.Client, w io.Writer, args []string, asJSON bool) error {
+		found, err := findAuthority(ctx, c, args[0])
+		if err != nil {
+			return err
+		}
+		var answer struct{ Certificate, CertificateChain string }
+		err = privateCA(ctx, c, "GetCertificateAuthorityCertificate", map[string]string{"CertificateAuthorityArn": found.ARN}, &answer)
+		if err != nil {
+			return err
+		}
+		if asJSON {
+			return printJSON(w, answer)
+		}
+		text := answer.Certificate + "\n"
+		if withChain && answer.CertificateChain != "" {
+			text += answer.CertificateChain + "\n"
+		}
+		return writeOut(w, out, text)
+	})
+	cmd.Flags().StringVar(&out, "out", "", "file to write it to (default: standard output)")
+	cmd.Flags().BoolVar(&withChain, "chain", false, "write those above it behind it")
+	return cmd
+}
+
 func newCAImport() *cobra.Command {
 	var certificate, chain string
 	cmd := newCACommand("import CA", "Give a CA the certificate that was made from its request", cobra.ExactArgs(1), func(ctx context.Context, c *client.Client, w io.Writer, args []string, asJSON bool) error {
@@ -127,8 +154,7 @@ func newCAIssue() *cobra.Command {
 func newCARevoke() *cobra.Command {
 	var reason, certificate, serial string
 	var below bool
-	var cmd *cobra.Command
-	cmd = newCACommand("revoke [CA]", "Revoke a certificate, or a CA's with all below it", cobra.MaximumNArgs(1), func(ctx context.Context, c *client.Client, w io.Writer, args []string, asJSON bool) error {
+	cmd := newCACommand("revoke [CA]", "Revoke a certificate, or a CA's with all below it", cobra.MaximumNArgs(1), func(ctx context.Context, c *client.Client, w io.Writer, args []string, asJSON bool) error {
 		reason = strings.ToUpper(strings.ReplaceAll(reason, "-", "_"))
 		switch {
 		case certificate != "" && serial == "" && len(args) == 0 && !below:
