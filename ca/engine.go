@@ -331,15 +331,6 @@ func AlgorithmOf(name string) (x509.SignatureAlgorithm, bool) {
 	return algorithm, known
 }
 
-func algorithmName(algorithm x509.SignatureAlgorithm) string {
-	for name, known := range algorithms {
-		if known == algorithm {
-			return name
-		}
-	}
-	return ""
-}
-
 // kinds are AWS Private CA's names of key algorithms.
 var kinds = map[string]pki.KeyKind{
 	"RSA_2048": pki.KeyRSA2048, "RSA_3072": pki.KeyRSA3072, "RSA_4096": pki.KeyRSA4096, "EC_prime256v1": pki.KeyP256, "EC_secp384r1": pki.KeyP384,

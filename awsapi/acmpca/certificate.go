@@ -34,9 +34,6 @@ var templates = map[string]string{
 	"OCSPSigningCertificate":            "aws-ocsp-signing",
 }
 
-// TemplateARN names the template of one of our profiles.
-func TemplateARN(profile string) string { return templatePrefix + ownTemplate + profile + "/V1" }
-
 // profileOf gives the profile of a template's ARN.
 func (s *Service) profileOf(arn string) (*pki.Profile, error) {
 	if arn == "" {
@@ -53,8 +50,8 @@ func (s *Service) profileOf(arn string) (*pki.Profile, error) {
 	case isOwn:
 		profile = own
 	case profile == "" && strings.Contains(name, "Passthrough"):
-		return nil, refuse("InvalidArgsException", "The template "+imprint.Excerpt(name)+" lets the request decide about extensions, which isn't offered: the profile decides. Use "+
-			strings.TrimSuffix(strings.Split(name, "_API")[0], "_CSRPassthrough")+"/V1, or write a profile of your own (--ca-profiles) and name it "+ownTemplate+"NAME.")
+		return nil, refuse("InvalidArgsException", "The template "+imprint.Excerpt(name)+" lets the request decide about extensions, which isn't offered: the profile decides. "+
+			"Write a profile of your own (--ca-profiles) and name it "+ownTemplate+"NAME, or use one of these: "+offered()+".")
 	case profile == "":
 		return nil, refuse("InvalidArgsException", "The template "+imprint.Excerpt(name)+" isn't offered. Those that are: "+offered()+", and "+ownTemplate+"PROFILE for each of imprint ca profiles.")
 	}

@@ -104,6 +104,19 @@ func (c *Client) With(name, value string) *Client {
 	return &Client{config: config, http: c.http}
 }
 
+// For is a client that signs its requests for another service of the same server.
+func (c *Client) For(service string) *Client {
+	config := c.config
+	config.Service = service
+	return &Client{config: config, http: c.http}
+}
+
+// Invoke calls an operation of an API of the protocol JSON 1.1, whose target is such as
+// ACMPrivateCA.ListTags.
+func (c *Client) Invoke(ctx context.Context, target string, in, out any) error {
+	return c.With("X-Amz-Target", target).Call(ctx, "POST", "/", in, out)
+}
+
 // maxAnswer bounds what is read of a response.
 const maxAnswer = 16 << 20
 

@@ -19,6 +19,7 @@ import (
 	"github.com/imprint-iot/imprint/awsapi/acmpca"
 	"github.com/imprint-iot/imprint/awsapi/attempts"
 	"github.com/imprint-iot/imprint/awsapi/audits"
+	"github.com/imprint-iot/imprint/awsapi/authorities"
 	"github.com/imprint-iot/imprint/awsapi/claims"
 	"github.com/imprint-iot/imprint/awsapi/explain"
 	"github.com/imprint-iot/imprint/awsapi/iot"
@@ -43,8 +44,9 @@ func (s *server) newAPI() (*http.Server, error) {
 	mux, err := awsapi.NewMux(awsapi.Config{
 		Verifier: verifier, Translate: iot.Translate, Observe: s.observe, Now: s.clock,
 		Allow: s.callers.allow, Authorize: s.authorize,
-	}, slices.Concat(iot.Operations(), attempts.Operations(), claims.Operations(), audits.Operations(), users.Operations(), explain.Operations()),
-		slices.Concat(s.service.Routes(), recorded.Routes(), guards.Routes(), audits.Starter{Auditor: s.audit}.Routes(), s.directory().Routes(), explainer.Routes()))
+	}, slices.Concat(iot.Operations(), attempts.Operations(), claims.Operations(), audits.Operations(), users.Operations(), explain.Operations(), authorities.Operations()),
+		slices.Concat(s.service.Routes(), recorded.Routes(), guards.Routes(), audits.Starter{Auditor: s.audit}.Routes(), s.directory().Routes(), explainer.Routes(),
+			authorities.Office{Engine: s.authorities, Clock: s.clock}.Routes()))
 	if err != nil {
 		return nil, err
 	}

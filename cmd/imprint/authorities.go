@@ -102,7 +102,7 @@ func readProfiles(path string) ([]pki.ProfileConfig, error) {
 		return nil, usageError{fmt.Errorf("couldn't read the profiles in %s: %w", path, err)}
 	}
 	if len(found.Profiles) == 0 {
-		return nil, usageError{fmt.Errorf("%s has no profiles: it should begin with profiles:", path)}
+		return nil, usageError{fmt.Errorf("%s has no profiles, as a list under the name profiles", path)}
 	}
 	return found.Profiles, nil
 }

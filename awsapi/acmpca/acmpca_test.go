@@ -1,0 +1,136 @@
+package acmpca
+
+import (
+	"encoding/json"
+	"os"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/internal/foreign"
+	"github.com/imprint-iot/imprint/pki"
+)
+
+// modelFile is AWS's model of the API, of Debian's AWS CLI.
+const modelFile = "/usr/lib/python3/dist-packages/awscli/botocore/data/acm-pca/2017-08-22/service-2.json"
+
+// TestOperationsAreTheModels: each is offered or refused by name, and each exception that
+// Translate gives exists.
+func TestOperationsAreTheModels(t *testing.T) {
+	t.Parallel()
+	foreign.Program(t, "/usr/bin/aws")
+	data, err := os.ReadFile(modelFile)
+	if err != nil {
+		foreign.Missing(t, modelFile, "install Debian's awscli")
+	}
+	var model struct {
+		Operations map[string]struct{}
+		Shapes     map[string]struct {
+			Exception bool
+			Enum      []string
+		}
+	}
+	err = json.Unmarshal(data, &model)
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := map[string]bool{}
+	for _, op := range Operations() {
+		known[op.Name] = true
+		if _, found := model.Operations[op.Name]; !found {
+			t.Errorf("the model has no operation %s", op.Name)
+		}
+		if op.Action != "acm-pca:"+op.Name {
+			t.Errorf("%s has the action %s", op.Name, op.Action)
+		}
+	}
+	for name := range model.Operations {
+		if !known[name] {
+			t.Errorf("the operation %s isn't known", name)
+		}
+	}
+	for _, code := range []imprint.Code{
+		imprint.CodeInvalidRequest, imprint.CodeCertificateValidation, imprint.CodeNotFound, imprint.CodeAuthorityState, imprint.CodeCAExpired, imprint.CodeCertificateWeak,
+		imprint.CodeKeyReused, imprint.CodeLimitExceeded, imprint.CodeConflictingUpdate, imprint.CodeUnavailable,
+	} {
+		exception := Translate(imprint.Errorf(code, "x")).Code
+		if !model.Shapes[exception].Exception {
+			t.Errorf("%s becomes %s, which the model doesn't have", code, exception)
+		}
+	}
+	if enum := model.Shapes["RevocationReason"].Enum; len(enum) == 0 {
+		t.Error("the model has no reasons")
+	} else {
+		for _, reason := range enum {
+			if _, known := imprint.RevocationReason(reason).Code(); !known {
+				t.Errorf("reason %s isn't known", reason)
+			}
+		}
+	}
+}
+
+// TestEveryTemplateHasItsProfile.
+func TestEveryTemplateHasItsProfile(t *testing.T) {
+	t.Parallel()
+	profiles, err := pki.NewProfiles()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for template, profile := range templates {
+		if !slices.Contains(profiles.Names(), profile) {
+			t.Errorf("template %s has the profile %s, which doesn't exist", template, profile)
+		}
+	}
+}
+
+// TestSubjectsComeBackAsTheyWere, also those with attributes that have no member.
+func TestSubjectsComeBackAsTheyWere(t *testing.T) {
+	t.Parallel()
+	for _, want := range []subject{
+		{CommonName: "root"},
+		{Country: "DE", Organization: "Acmé", OrganizationalUnit: "Line", Qualifier: "7", State: "Bavaria", CommonName: "root", SerialNumber: "1", Locality: "Nuremberg",
+			Title: "t", Surname: "s", GivenName: "g", Initials: "i", Pseudonym: "p", GenerationQualifier: "q"},
+		{Custom: []customAttribute{{ID: "1.3.6.1.4.1.32473.1", Value: "x"}, {ID: "2.5.4.3", Value: "root"}}},
+		{Custom: []customAttribute{{ID: "2.5.4.3", Value: "one"}, {ID: "2.5.4.3", Value: "two"}}},
+	} {
+		der, err := want.encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := subjectOf(der)
+		if err != nil || !cmp.Equal(got, want) {
+			t.Errorf("got %v, difference %s", err, cmp.Diff(want, got))
+		}
+	}
+	for _, bad := range []subject{{}, {CommonName: "x", Custom: []customAttribute{{ID: "2.5.4.3", Value: "x"}}}, {Custom: []customAttribute{{ID: "0.39.99999999999", Value: "x"}}}} {
+		_, err := bad.encode()
+		if imprint.CodeOf(err) != imprint.CodeInvalidRequest {
+			t.Errorf("%+v: got %v", bad, err)
+		}
+	}
+}
+
+// TestValiditiesOfEveryType.
+func TestValiditiesOfEveryType(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 1, 15, 12, 0, 0, 0, time.UTC)
+	for _, c := range []struct {
+		v    validity
+		want string // empty: refused
+	}{
+		{validity{7, "DAYS"}, "2026-01-22T12:00:00Z"}, {validity{13, "MONTHS"}, "2027-02-15T12:00:00Z"}, {validity{10, "YEARS"}, "2036-01-15T12:00:00Z"},
+		{validity{1893456000, "ABSOLUTE"}, "2030-01-01T00:00:00Z"}, {validity{300101000000, "END_DATE"}, "2030-01-01T00:00:00Z"},
+		{validity{491231235959, "END_DATE"}, "2049-12-31T23:59:59Z"}, {validity{500101000000, "END_DATE"}, "1950-01-01T00:00:00Z"},
+		{validity{20500101000000, "END_DATE"}, "2050-01-01T00:00:00Z"}, {validity{99991231235959, "END_DATE"}, "9999-12-31T23:59:59Z"},
+		{validity{1 << 62, "DAYS"}, ""}, {validity{1 << 62, "MONTHS"}, ""}, {validity{1 << 62, "YEARS"}, ""}, {validity{1 << 62, "ABSOLUTE"}, ""}, {validity{1 << 62, "END_DATE"}, ""},
+		{validity{301301000000, "END_DATE"}, ""}, {validity{1, "END_DATE"}, ""},
+	} {
+		got, err := c.v.end(now)
+		if c.want == "" && err == nil || c.want != "" && (err != nil || got.Format(time.RFC3339) != c.want) {
+			t.Errorf("%+v: got %s, %v, want %q", c.v, got.Format(time.RFC3339), err, c.want)
+		}
+	}
+}

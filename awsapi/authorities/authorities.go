@@ -1,0 +1,503 @@
+// Package authorities is Imprint's own API for certificate authorities: what AWS Private
+// CA's (package acmpca) has no call for.
+//
+//	GET    /imprint/authorities?name=&maxResults=&nextToken=   ListAuthorities
+//	POST   /imprint/authorities                                CreateAuthority
+//	POST   /imprint/adopted-authorities                        AdoptAuthority
+//	GET    /imprint/authorities/{authority}                    DescribeAuthority
+//	PATCH  /imprint/authorities/{authority}                    UpdateAuthority
+//	POST   /imprint/authorities/{authority}/certificates       IssueByProfile
+//	POST   /imprint/authorities/{authority}/below              RevokeBelow
+//	POST   /imprint/revocations                                RevokeIssued
+//	GET    /imprint/certificate-profiles                       ListCertificateProfiles
+//
+// An authority is named by its id. The requests are signed like every other of the control
+// plane; the actions are imprint:CreateAuthority and so on, those about one authority on
+// its ARN, arn:aws:acm-pca:REGION:ACCOUNT:certificate-authority/ID. CreateAuthority makes
+// the certificate at once where a profile is given. Times are epoch seconds.
+package authorities
+
+import (
+	"context"
+	"crypto"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"time"
+
+	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/awsapi"
+	"github.com/imprint-iot/imprint/awsapi/restjson"
+	"github.com/imprint-iot/imprint/ca"
+	"github.com/imprint-iot/imprint/pki"
+)
+
+// Path is where the operations on authorities are.
+const Path = "/imprint/authorities"
+
+// The requests and responses.
+type (
+	// IDInput names an authority.
+	IDInput struct {
+		ID string `api:"path authority ID required"`
+	}
+	// ListInput asks for a page, or for the one of a name.
+	ListInput struct {
+		Name       *string `api:"query name Name"`
+		MaxResults *int    `api:"query maxResults MaxResults"`
+		NextToken  *string `api:"query nextToken NextToken"`
+	}
+	// ListOutput is a page of authorities.
+	ListOutput struct {
+		Authorities []Authority `api:"body authorities Authorities"`
+		NextToken   string      `api:"body nextToken NextToken"`
+	}
+	// CreateInput makes an authority.
+	CreateInput struct {
+		Name        *string           `api:"body name Name"`
+		Type        string            `api:"body type Type required"`
+		Subject     string            `api:"body subject Subject required"`
+		KeyKind     *string           `api:"body keyKind KeyKind"`
+		KeyURI      *string           `api:"body keyUri URI"`
+		Profile     *string           `api:"body profile Profile"`
+		Parent      *string           `api:"body parent ID"`
+		NotAfter    *time.Time        `api:"body notAfter Time"`
+		Profiles    []string          `api:"body profiles Profiles"`
+		SigningEnds *time.Time        `api:"body signingEnds Time"`
+		Revocation  *Revocation       `api:"body revocation Revocation"`
+		ShortLived  *bool             `api:"body shortLived Flag"`
+		Tags        map[string]string `api:"body tags Tags"`
+	}
+	// AdoptInput takes in one that was made elsewhere.
+	AdoptInput struct {
+		Name        *string     `api:"body name Name"`
+		Certificate string      `api:"body certificate PEM required"`
+		Chain       *string     `api:"body chain PEM"`
+		Key         *string     `api:"body key Key"`
+		Profiles    []string    `api:"body profiles Profiles"`
+		SigningEnds *time.Time  `api:"body signingEnds Time"`
+		Revocation  *Revocation `api:"body revocation Revocation"`
+	}
+	// UpdateInput changes the members that it has. Profiles without any let it sign by all.
+	UpdateInput struct {
+		ID          string      `api:"path authority ID required"`
+		Name        *string     `api:"body name Name"`
+		Status      *string     `api:"body status Status"`
+		Profiles    []string    `api:"body profiles Profiles"`
+		SigningEnds *time.Time  `api:"body signingEnds Time"`
+		Revocation  *Revocation `api:"body revocation Revocation"`
+	}
+	// IssueInput asks for a certificate.
+	IssueInput struct {
+		ID        string     `api:"path authority ID required"`
+		CSR       string     `api:"body csr PEM required"`
+		Profile   string     `api:"body profile Profile required"`
+		NotBefore *time.Time `api:"body notBefore Time"`
+		NotAfter  *time.Time `api:"body notAfter Time"`
+		Renews    *string    `api:"body renews CertificateID"`
+		Token     *string    `api:"body token Token"`
+	}
+	// IssueOutput is a certificate.
+	IssueOutput struct {
+		CertificateID string    `api:"body certificateId String"`
+		Certificate   string    `api:"body certificate PEM"`
+		Chain         string    `api:"body chain PEM"`
+		Serial        string    `api:"body serial String"`
+		NotAfter      time.Time `api:"body notAfter Time"`
+	}
+	// RevokeInput names a certificate by itself.
+	RevokeInput struct {
+		Certificate string  `api:"body certificate PEM required"`
+		Reason      *string `api:"body reason Reason"`
+	}
+	// RevokeOutput is what is recorded of it.
+	RevokeOutput struct {
+		CertificateID string    `api:"body certificateId String"`
+		Authority     string    `api:"body authority String"`
+		Serial        string    `api:"body serial String"`
+		Subject       string    `api:"body subject String"`
+		Reason        string    `api:"body reason String"`
+		RevokedAt     time.Time `api:"body revokedAt Time"`
+	}
+	// BelowOutput says how many certificates changed, and whether some are left: who asks
+	// asks again until none is.
+	BelowOutput struct {
+		Changed *int  `api:"body changed Count"`
+		More    *bool `api:"body more Flag"`
+	}
+	// ProfilesInput asks for the profiles.
+	ProfilesInput struct{}
+)
+
+// Revocation is how an authority tells what it revoked.
+type Revocation struct {
+	CRL       *bool   `api:"body crl Flag"`
+	CRLDays   *int    `api:"body crlDays Days"`
+	CRLShards *int    `api:"body crlShards Shards"`
+	CRLHost   *string `api:"body crlHost Host"`
+	OCSP      *bool   `api:"body ocsp Flag"`
+	OCSPHost  *string `api:"body ocspHost Host"`
+}
+
+// Authority is one as it is shown.
+type Authority struct {
+	ID               string            `api:"body id String"`
+	ARN              string            `api:"body arn String"`
+	Name             string            `api:"body name String"`
+	Type             string            `api:"body type String"`
+	Status           string            `api:"body status String"`
+	Subject          string            `api:"body subject String"`
+	Parent           string            `api:"body parent String"`
+	KeyAlgorithm     string            `api:"body keyAlgorithm String"`
+	SigningAlgorithm string            `api:"body signingAlgorithm String"`
+	Key              string            `api:"body key String"`
+	CertificateID    string            `api:"body certificateId String"`
+	Serial           string            `api:"body serial String"`
+	Certificate      string            `api:"body certificate PEM"`
+	Chain            string            `api:"body chain PEM"`
+	NotBefore        time.Time         `api:"body notBefore Time"`
+	NotAfter         time.Time         `api:"body notAfter Time"`
+	Profiles         []string          `api:"body profiles Profiles"`
+	SigningEnds      time.Time         `api:"body signingEnds Time"`
+	Revocation       *Revocation       `api:"body revocation Revocation"`
+	ShortLived       *bool             `api:"body shortLived Flag"`
+	Tags             map[string]string `api:"body tags Tags"`
+	CreatedAt        time.Time         `api:"body createdAt Time"`
+	RestorableUntil  time.Time         `api:"body restorableUntil Time"`
+	RevokedAt        time.Time         `api:"body revokedAt Time"`
+	RevocationReason string            `api:"body revocationReason String"`
+}
+
+var codec = restjson.New(restjson.Shapes{
+	"ID":            {Pattern: `[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`},
+	"Name":          {Limits: restjson.AtMost(64)},
+	"MaxResults":    {Limits: restjson.Between(1, 250)},
+	"NextToken":     {Limits: restjson.AtMost(2048)},
+	"Type":          {Enum: []string{"ROOT", "SUBORDINATE"}},
+	"Status":        {Enum: []string{"ACTIVE", "DISABLED"}},
+	"Subject":       {Limits: restjson.Between(1, 4096)},
+	"KeyKind":       {Enum: []string{"p256", "p384", "rsa2048", "rsa3072", "rsa4096"}},
+	"URI":           {Limits: restjson.AtMost(2048)},
+	"Profile":       {Pattern: `[a-z0-9-]{1,64}`},
+	"Profiles":      {Limits: restjson.AtMost(100), Member: "Profile"},
+	"PEM":           {Limits: restjson.Between(1, 512<<10)},
+	"Key":           {Limits: restjson.Between(1, 64<<10), Sensitive: true},
+	"Days":          {Limits: restjson.Between(0, 5000)},
+	"Shards":        {Limits: restjson.Between(0, 4096)},
+	"Host":          {Limits: restjson.AtMost(253), Pattern: `([a-zA-Z0-9]([a-zA-Z0-9.-]*[a-zA-Z0-9])?(:[0-9]{1,5})?)?`},
+	"CertificateID": {Pattern: `[0-9a-f]{64}`},
+	"Token":         {Limits: restjson.Between(1, 64)},
+	"Reason":        {Limits: restjson.AtMost(64)},
+	"Tags":          {Limits: restjson.AtMost(50), Key: "TagKey", Value: "TagValue"},
+	"TagKey":        {Limits: restjson.Between(1, 128)},
+	"TagValue":      {Limits: restjson.AtMost(256)},
+}, "InvalidRequestException")
+
+func operation(name, method, path, resource string) awsapi.Operation {
+	return awsapi.Operation{Name: name, Method: method, Path: path, Action: "imprint:" + name, Resource: resource}
+}
+
+const (
+	onePath  = Path + "/{authority}"
+	one      = "arn:{partition}:acm-pca:{region}:{account}:certificate-authority/{authority}"
+	profiles = "/imprint/certificate-profiles"
+	adopted  = "/imprint/adopted-authorities"
+	revoked  = "/imprint/revocations"
+)
+
+// The operations.
+var (
+	ListAuthorities         = awsapi.Define[ListInput, ListOutput](codec, operation("ListAuthorities", "GET", Path, "*"))
+	CreateAuthority         = awsapi.Define[CreateInput, Authority](codec, operation("CreateAuthority", "POST", Path, "*"))
+	AdoptAuthority          = awsapi.Define[AdoptInput, Authority](codec, operation("AdoptAuthority", "POST", adopted, "*"))
+	DescribeAuthority       = awsapi.Define[IDInput, Authority](codec, operation("DescribeAuthority", "GET", onePath, one))
+	UpdateAuthority         = awsapi.Define[UpdateInput, Authority](codec, operation("UpdateAuthority", "PATCH", onePath, one))
+	IssueByProfile          = awsapi.Define[IssueInput, IssueOutput](codec, operation("IssueByProfile", "POST", onePath+"/certificates", one))
+	RevokeBelow             = awsapi.Define[IDInput, BelowOutput](codec, operation("RevokeBelow", "POST", onePath+"/below", one))
+	RevokeIssued            = awsapi.Define[RevokeInput, RevokeOutput](codec, operation("RevokeIssued", "POST", revoked, "*"))
+	ListCertificateProfiles = awsapi.Define[ProfilesInput, ProfilesOutput](codec, operation("ListCertificateProfiles", "GET", profiles, "*"))
+)
+
+// Operations lists what the package defines.
+func Operations() []awsapi.Operation {
+	return []awsapi.Operation{
+		ListAuthorities.Operation, CreateAuthority.Operation, AdoptAuthority.Operation, DescribeAuthority.Operation, UpdateAuthority.Operation,
+		IssueByProfile.Operation, RevokeBelow.Operation, RevokeIssued.Operation, ListCertificateProfiles.Operation,
+	}
+}
+
+// Office answers the operations.
+type Office struct {
+	Engine *ca.Engine
+	Clock  imprint.Clock
+}
+
+// Routes binds the operations.
+func (o Office) Routes() []awsapi.Route {
+	return []awsapi.Route{
+		awsapi.Handle(ListAuthorities, o.list), awsapi.HandleForAll(CreateAuthority, creates, o.create), awsapi.Handle(AdoptAuthority, o.adopt),
+		awsapi.Handle(DescribeAuthority, o.describe), awsapi.Handle(UpdateAuthority, o.update), awsapi.Handle(IssueByProfile, o.issue),
+		awsapi.Handle(RevokeBelow, o.below), awsapi.Handle(RevokeIssued, o.revoke), awsapi.Handle(ListCertificateProfiles, o.profiles),
+	}
+}
+
+// creates gives what CreateAuthority is about: any, or the parent that signs.
+func creates(caller awsapi.Caller, in *CreateInput) []string {
+	if in.Parent == nil {
+		return []string{"*"}
+	}
+	return []string{tenantOf(caller).AuthorityARN(imprint.AuthorityID(*in.Parent))}
+}
+
+func tenantOf(caller awsapi.Caller) imprint.Tenant {
+	return imprint.Tenant{Account: imprint.AccountID(caller.Account), Region: imprint.Region(caller.Region)}
+}
+
+func value[T any](p *T) T {
+	var zero T
+	if p == nil {
+		return zero
+	}
+	return *p
+}
+
+// instant gives a time; 1970 is none.
+func instant(t *time.Time) time.Time {
+	if t == nil || t.Unix() == 0 {
+		return time.Time{}
+	}
+	return *t
+}
+
+const defaultPage = 50
+
+func (o Office) list(ctx context.Context, caller awsapi.Caller, in *ListInput) (*ListOutput, error) {
+	out := &ListOutput{Authorities: []Authority{}}
+	if in.Name != nil {
+		a, err := o.Engine.Find(ctx, tenantOf(caller), *in.Name)
+		if err != nil {
+			return nil, err
+		}
+		out.Authorities = append(out.Authorities, o.present(&a))
+		return out, nil
+	}
+	page := imprint.Page{Limit: defaultPage, Cursor: value(in.NextToken), Ascending: true}
+	if in.MaxResults != nil {
+		page.Limit = *in.MaxResults
+	}
+	all, next, err := o.Engine.Authorities(ctx, tenantOf(caller), page)
+	if err != nil {
+		return nil, err
+	}
+	for _, a := range all {
+		out.Authorities = append(out.Authorities, o.present(&a))
+	}
+	out.NextToken = next
+	return out, nil
+}
+
+func (o Office) create(ctx context.Context, caller awsapi.Caller, in *CreateInput) (*Authority, error) {
+	subject, err := pki.ParseSubject(in.Subject)
+	if err != nil {
+		return nil, err
+	}
+	config, err := o.revocation(imprint.RevocationConfiguration{}, in.Revocation)
+	if err != nil {
+		return nil, err
+	}
+	a, err := o.Engine.Create(ctx, tenantOf(caller), ca.Spec{
+		Name: value(in.Name), Type: imprint.AuthorityType(in.Type), RawSubject: subject, Kind: pki.KeyKind(value(in.KeyKind)), KeyURI: value(in.KeyURI),
+		Profile: value(in.Profile), Parent: imprint.AuthorityID(value(in.Parent)), NotAfter: instant(in.NotAfter), Profiles: in.Profiles,
+		SigningEnds: instant(in.SigningEnds), Revocation: config, ShortLived: value(in.ShortLived), Tags: in.Tags, By: caller.PrincipalARN,
+	})
+	return o.answer(&a, err)
+}
+
+func (o Office) answer(a *imprint.CertificateAuthority, err error) (*Authority, error) {
+	if err != nil {
+		return nil, err
+	}
+	out := o.present(a)
+	return &out, nil
+}
+
+func (o Office) adopt(ctx context.Context, caller awsapi.Caller, in *AdoptInput) (*Authority, error) {
+	config, err := o.revocation(imprint.RevocationConfiguration{}, in.Revocation)
+	if err != nil {
+		return nil, err
+	}
+	var key crypto.Signer
+	if in.Key != nil {
+		key, err = parseKey(*in.Key)
+		if err != nil {
+			return nil, err
+		}
+	}
+	a, err := o.Engine.Adopt(ctx, tenantOf(caller), ca.Spec{
+		Name: value(in.Name), Profiles: in.Profiles, SigningEnds: instant(in.SigningEnds), Revocation: config, By: caller.PrincipalARN,
+	}, in.Certificate, value(in.Chain), key)
+	return o.answer(&a, err)
+}
+
+// parseKey reads a private key of an authority. Messages never show any of it.
+func parseKey(text string) (crypto.Signer, error) {
+	refusal := imprint.Errorf(imprint.CodeInvalidRequest, "the key isn't a private key in PEM that isn't encrypted").
+		WithHint("Convert it: openssl pkey -in KEY -out KEY.pem")
+	block, rest := pem.Decode([]byte(text))
+	for block != nil && block.Type == "EC PARAMETERS" {
+		block, rest = pem.Decode(rest)
+	}
+	if block == nil {
+		return nil, refusal
+	}
+	defer clear(block.Bytes)
+	var parsed any
+	var err error
+	switch block.Type {
+	case "PRIVATE KEY":
+		parsed, err = x509.ParsePKCS8PrivateKey(block.Bytes)
+	case "EC PRIVATE KEY":
+		parsed, err = x509.ParseECPrivateKey(block.Bytes)
+	case "RSA PRIVATE KEY":
+		parsed, err = x509.ParsePKCS1PrivateKey(block.Bytes)
+	default:
+		return nil, refusal
+	}
+	key, canSign := parsed.(crypto.Signer)
+	if err != nil || !canSign {
+		return nil, refusal
+	}
+	return key, nil
+}
+
+func (o Office) describe(ctx context.Context, caller awsapi.Caller, in *IDInput) (*Authority, error) {
+	a, err := o.Engine.Authority(ctx, tenantOf(caller), imprint.AuthorityID(in.ID))
+	return o.answer(&a, err)
+}
+
+func (o Office) update(ctx context.Context, caller awsapi.Caller, in *UpdateInput) (*Authority, error) {
+	tenant, id := tenantOf(caller), imprint.AuthorityID(in.ID)
+	edit := ca.Edit{Name: in.Name, Status: imprint.AuthorityStatus(value(in.Status))}
+	if in.Profiles != nil {
+		edit.Profiles = &in.Profiles
+	}
+	if in.SigningEnds != nil {
+		edit.SigningEnds = new(instant(in.SigningEnds))
+	}
+	if in.Revocation != nil {
+		before, err := o.Engine.Authority(ctx, tenant, id)
+		if err != nil {
+			return nil, err
+		}
+		config, err := o.revocation(before.Revocation, in.Revocation)
+		if err != nil {
+			return nil, err
+		}
+		edit.Revocation = &config
+	}
+	a, err := o.Engine.Update(ctx, tenant, id, edit)
+	return o.answer(&a, err)
+}
+
+// revocation changes a configuration by the members that a request has.
+func (o Office) revocation(config imprint.RevocationConfiguration, in *Revocation) (imprint.RevocationConfiguration, error) {
+	if in == nil {
+		return config, nil
+	}
+	set(&config.CRL, in.CRL)
+	set(&config.CRLDays, in.CRLDays)
+	set(&config.CRLShards, in.CRLShards)
+	set(&config.CRLHost, in.CRLHost)
+	set(&config.OCSP, in.OCSP)
+	set(&config.OCSPHost, in.OCSPHost)
+	if config.CRL && config.CRLDays == 0 {
+		config.CRLDays = defaultCRLDays
+	}
+	if !o.Engine.ResponderURLs(config) {
+		return config, imprint.Errorf(imprint.CodeInvalidRequest, "nobody could find the CRLs or OCSP responses: the server has no URL for them").
+			WithHint("Start it with --pki-url http://HOST, or name hosts for both.")
+	}
+	return config, nil
+}
+
+// defaultCRLDays is how long a CRL is valid where nothing is said.
+const defaultCRLDays = 7
+
+func set[T any](to, from *T) {
+	if from != nil {
+		*to = *from
+	}
+}
+
+func (o Office) issue(ctx context.Context, caller awsapi.Caller, in *IssueInput) (*IssueOutput, error) {
+	csr, err := pki.ParseCSRPEM(in.CSR)
+	if err != nil {
+		return nil, err
+	}
+	profile, err := o.Engine.Profiles().Profile(in.Profile)
+	if err != nil {
+		return nil, err
+	}
+	request := pki.RequestOf(csr)
+	request.By, request.Token, request.Renews = caller.PrincipalARN, value(in.Token), imprint.CertificateID(value(in.Renews))
+	request.NotBefore, request.NotAfter = instant(in.NotBefore), instant(in.NotAfter)
+	tenant, id := tenantOf(caller), imprint.AuthorityID(in.ID)
+	var issued ca.Issued
+	if profile.Kind() == pki.KindRoot {
+		issued, err = o.Engine.SelfSign(ctx, tenant, id, in.Profile, request)
+	} else {
+		issued, err = o.Engine.Issue(ctx, tenant, id, in.Profile, request)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &IssueOutput{
+		CertificateID: string(issued.ID), Certificate: issued.PEM, Chain: issued.Chain, Serial: pki.SerialHex(issued.Certificate.SerialNumber),
+		NotAfter: issued.Certificate.NotAfter,
+	}, nil
+}
+
+// belowTime bounds one RevokeBelow, which is shorter than clients wait.
+const belowTime = 15 * time.Second
+
+func (o Office) below(ctx context.Context, caller awsapi.Caller, in *IDInput) (*BelowOutput, error) {
+	limited, cancel := context.WithTimeout(ctx, belowTime)
+	defer cancel()
+	changed, err := o.Engine.RevokeBelow(limited, tenantOf(caller), imprint.AuthorityID(in.ID))
+	more := errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil && changed > 0
+	if err != nil && !more {
+		return nil, err
+	}
+	return &BelowOutput{Changed: &changed, More: &more}, nil
+}
+
+func (o Office) revoke(ctx context.Context, caller awsapi.Caller, in *RevokeInput) (*RevokeOutput, error) {
+	cert, err := pki.ParseCertificatePEM(in.Certificate)
+	if err != nil {
+		return nil, err
+	}
+	done, err := o.Engine.RevokeCertificate(ctx, tenantOf(caller), cert.Raw, imprint.RevocationReason(value(in.Reason)))
+	if err != nil {
+		return nil, err
+	}
+	return &RevokeOutput{
+		CertificateID: string(done.CertificateID), Authority: string(done.Authority), Serial: done.Serial, Subject: done.Subject,
+		Reason: string(done.Reason), RevokedAt: done.RevokedAt,
+	}, nil
+}
+
+func (o Office) present(a *imprint.CertificateAuthority) Authority {
+	r := a.Revocation
+	out := Authority{
+		ID: string(a.ID), ARN: a.ARN(), Name: a.Name, Type: string(a.Type), Status: string(ca.Status(a, o.Clock())), Subject: pki.SubjectText(a.Subject),
+		Parent: string(a.Parent), KeyAlgorithm: a.KeyAlgorithm, SigningAlgorithm: a.SigningAlgorithm, Key: a.Key, CertificateID: string(a.CertificateID),
+		Serial: a.Serial, Certificate: a.Certificate, Chain: a.Chain, NotBefore: a.NotBefore, NotAfter: a.NotAfter, Profiles: a.Profiles,
+		SigningEnds: a.SigningEnds, ShortLived: &a.ShortLived, Tags: a.Tags, CreatedAt: a.CreatedAt, RestorableUntil: a.RestorableUntil,
+		RevokedAt: a.RevokedAt, RevocationReason: string(a.RevocationReason),
+		Revocation: &Revocation{CRL: &r.CRL, CRLDays: &r.CRLDays, CRLShards: &r.CRLShards, CRLHost: &r.CRLHost, OCSP: &r.OCSP, OCSPHost: &r.OCSPHost},
+	}
+	if out.Profiles == nil {
+		out.Profiles = []string{}
+	}
+	return out
+}
