@@ -38,11 +38,14 @@ type AuthorityConfig struct {
 	// http://pki.example.com: certificates of authorities that have them name it. Empty:
 	// nowhere.
 	PKIURL string `koanf:"pki-url"`
+	// PKIAddress is where these are served over plain HTTP. Empty: nowhere.
+	PKIAddress string `koanf:"pki-address"`
 }
 
 func addAuthorityFlags(f *pflag.FlagSet) {
 	f.String("ca-profiles", "", "YAML or JSON file of certificate profiles beside the built-in ones")
 	f.String("known-keys", "", "file of SHA-256 hashes of public keys that nobody may use")
+	f.String("pki-address", "", "where CRLs, OCSP responses and CA certificates are served over plain HTTP, such as :8880; empty: nowhere")
 	f.String("pki-url", "", "where CRLs, OCSP responses and CA certificates are found, such as http://pki.example.com")
 }
 

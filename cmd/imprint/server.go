@@ -74,6 +74,8 @@ type server struct {
 	data      http.Handler
 	api       *http.Server
 	apiLn     net.Listener
+	pki       *http.Server // nil: nothing is served to relying parties
+	pkiLn     net.Listener
 	mqttLn    net.Listener
 	httpsLn   net.Listener // nil when it is switched off
 	stopping  atomic.Bool
@@ -378,6 +380,10 @@ func (s *server) listen(ctx context.Context) error {
 	s.apiLn = tls.NewListener(apiLn, &tls.Config{
 		MinVersion: tls.VersionTLS12, GetCertificate: s.certificates.Get, NextProtos: []string{"h2", "http/1.1"},
 	})
+	err = s.listenPKI(ctx, lc)
+	if err != nil {
+		return err
+	}
 	s.api, err = s.newAPI()
 	return err
 }
@@ -481,7 +487,7 @@ func (s *server) run(ctx context.Context) error {
 	defer heapfloor.Hold(heapFloor)()
 	s.functions.Start()
 	s.rules.Start(s.broker)
-	failed := make(chan error, 3)
+	failed := make(chan error, 4)
 	go func() {
 		err := s.api.Serve(s.apiLn)
 		if !errors.Is(err, http.ErrServerClosed) {
@@ -505,6 +511,21 @@ func (s *server) run(ctx context.Context) error {
 			}
 		}()
 	}
+	if s.pki != nil {
+		go func() {
+			err := s.pki.Serve(s.pkiLn)
+			if !errors.Is(err, http.ErrServerClosed) {
+				failed <- fmt.Errorf("couldn't go on serving CRLs and OCSP: %w", err)
+			}
+		}()
+	}
+	publishing := make(chan struct{})
+	defer func() { <-publishing }()
+	defer end()
+	go func() {
+		defer close(publishing)
+		s.authorities.PublishLists(lifetime)
+	}()
 	go s.watchFiles(lifetime)
 	go s.purgeAuthorities(lifetime)
 	if s.tickets != nil {
@@ -525,6 +546,9 @@ func (s *server) run(ctx context.Context) error {
 	_ = s.mqttLn.Close()
 	if s.httpsLn != nil {
 		_ = s.httpsLn.Close()
+	}
+	if s.pki != nil {
+		result = errors.Join(result, s.pki.Shutdown(grace))
 	}
 	return errors.Join(result, s.api.Shutdown(grace), s.broker.Shutdown(grace), s.gateway.Shutdown(grace))
 }
