@@ -6,7 +6,11 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/iot"
 )
 
 // identityConfig is the argument of identity.cjs.
@@ -24,12 +28,14 @@ type identityConfig struct {
 }
 
 // TestAWSIdentityClientIsProvisionedByClaim ensures that AWS's own client does
-// both flows, understands a rejection, and comes back with its new certificate.
+// both flows, understands a rejection, and comes back with its new certificate: in two
+// accounts at once, with the same client ids, topics, template and thing names.
 func TestAWSIdentityClientIsProvisionedByClaim(t *testing.T) {
 	need(t, "openssl", "node")
 	t.Parallel()
 	s := newStage(t, "IMPRINT_CLAIM_RATE=0")
-	f := s.one.fleet(t)
+	const other = "111111111111"
+	fleets := map[string]*fleet{"one": s.one.fleet(t), "two": s.side(t, other, s.addAccount(t, other), "us-east-1").fleet(t)}
 	modules := jsModules(t)
 	for _, version := range []int{4, 5} {
 		for _, api := range []string{"v1", "v2"} {
@@ -40,11 +46,29 @@ func TestAWSIdentityClientIsProvisionedByClaim(t *testing.T) {
 				name := fmt.Sprintf("js%d-%s-%t", version, api, ownKey)
 				t.Run(name, func(t *testing.T) {
 					t.Parallel()
-					d, registered := f.identityClient(t, modules, name, identityConfig{Version: version, API: api}, ownKey)
-					f.checkOnboarded(t, d, registered)
-					back := f.as(t, d).jsDevice(t, jsConfig{Version: version, ClientID: d.name})
-					back.connect()
-					back.stop(nil)
+					ids := map[string]string{}
+					var both sync.Mutex
+					t.Run("accounts", func(t *testing.T) {
+						for account, f := range fleets {
+							t.Run(account, func(t *testing.T) {
+								t.Parallel()
+								d, registered := f.identityClient(t, modules, name, identityConfig{Version: version, API: api}, ownKey)
+								f.checkOnboarded(t, d, registered)
+								back := f.as(t, d).jsDevice(t, jsConfig{Version: version, ClientID: d.name})
+								back.connect()
+								back.stop(nil)
+								both.Lock()
+								ids[account] = d.id(t)
+								both.Unlock()
+							})
+						}
+					})
+					for account, f := range fleets {
+						things := must(f.api.ListThingPrincipals(t.Context(), &iot.ListThingPrincipalsInput{ThingName: aws.String("sensor-" + name)}))(t).Principals
+						if len(things) != 1 || !strings.HasSuffix(things[0], "cert/"+ids[account]) || ids["one"] == ids["two"] {
+							t.Errorf("account %s: the thing has the certificates %v, want %s alone; both accounts' are %v", account, things, ids[account], ids)
+						}
+					}
 				})
 			}
 		}
