@@ -390,7 +390,12 @@ func printAttempt(w io.Writer, a attempt) error {
 		if s.Action != "" && !strings.Contains(detail, s.Action) {
 			detail = fmt.Sprintf("%s on %s is %s", s.Action, s.Resource, detail)
 		}
-		_, _ = fmt.Fprintf(table, "  %+.1f ms\t%s\t%s\t%s\n", (s.At-a.Began)*1000, s.Name, mark, detail)
+		// A log has lines, and tabs, which would end cells of the table.
+		lines := strings.Split(strings.ReplaceAll(detail, "\t", "  "), "\n")
+		_, _ = fmt.Fprintf(table, "  %+.1f ms\t%s\t%s\t%s\n", (s.At-a.Began)*1000, s.Name, mark, lines[0])
+		for _, line := range lines[1:] {
+			_, _ = fmt.Fprintf(table, "\t\t%s\t%s\n", paint(plain, ""), line)
+		}
 		if s.Fix != "" {
 			_, _ = fmt.Fprintf(table, "\t\t%s\t%s\n", paint(plain, ""), paint(bold, "-> "+s.Fix))
 		}
