@@ -2,6 +2,7 @@ package imprint
 
 import (
 	"regexp"
+	"strings"
 	"time"
 )
 
@@ -46,6 +47,28 @@ type TopicRule struct {
 	// Revision changes with every change.
 	Revision              string
 	CreatedAt, ModifiedAt time.Time
+}
+
+// servedTopics begin the topics with $ that a rule can republish to: Basic Ingest's,
+// and the events of the service, which clients may subscribe to. The other trees of
+// AWS IoT Core are requests, answered on the connection that asks alone, or belong
+// to services that aren't here.
+var servedTopics = []string{"$aws/rules/", "$aws/events/", "$imprint/"}
+
+// CheckRepublished says whether rules can republish to a topic. Where it isn't whole,
+// it is the beginning of topics, and one of them is enough. Errors: CodeReservedTopic.
+func CheckRepublished(topic string, whole bool) error {
+	if !strings.HasPrefix(topic, "$") {
+		return nil
+	}
+	for _, served := range servedTopics {
+		if strings.HasPrefix(topic, served) || !whole && strings.HasPrefix(served, topic) {
+			return nil
+		}
+	}
+	return Errorf(CodeReservedTopic, "topic %q begins with $ and is none that rules can republish to on this server", Excerpt(topic)).
+		WithHint("Nothing here would take the message: there are no shadows, jobs or other services behind $aws/things/. " +
+			"Republish to a topic without $ that the devices subscribe to, or to $$aws/rules/RULE, $$aws/events/... or $$imprint/...")
 }
 
 // ARN names the rule.

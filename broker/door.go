@@ -86,7 +86,12 @@ func (b *Broker) checkMessage(m *Message) error {
 		return imprint.Errorf(imprint.CodeQoSNotSupported, "the message has QoS %d", m.QoS)
 	case len(m.Payload) > b.opts.MaxPayload:
 		return imprint.Errorf(imprint.CodePacketTooLarge, "the payload has %d bytes, at most %d are allowed", len(m.Payload), b.opts.MaxPayload)
-	case m.depth > 0 || isIngest(m.Topic) && b.opts.Rules != nil:
+	case m.depth > 0:
+		err := imprint.CheckRepublished(m.Topic, true)
+		if err != nil {
+			return err
+		}
+	case isIngest(m.Topic) && b.opts.Rules != nil:
 	case strings.HasPrefix(m.Topic, "$"):
 		return imprint.Errorf(imprint.CodeReservedTopic, "topic %q begins with $ and is none that clients may publish to", m.Topic)
 	}

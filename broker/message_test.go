@@ -385,3 +385,19 @@ func TestPropertiesReachSubscribers(t *testing.T) {
 		}
 	}
 }
+
+// TestRulesRepublishOnlyWhereSomebodyTakesIt ensures that a rule's message to a topic of
+// a service that isn't here is refused, also when only the message tells the topic.
+func TestRulesRepublishOnlyWhereSomebodyTakesIt(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, broker.Options{})
+	for topic, want := range map[string]imprint.Code{
+		"a/b": "", "$aws/events/x": "", "$aws/rules/other/a": "", "$imprint/x": "",
+		"$aws/things/x/shadow/update": imprint.CodeReservedTopic, "$aws/certificates/create/json": imprint.CodeReservedTopic, "$SYS/x": imprint.CodeReservedTopic,
+	} {
+		err := h.broker.Republish(t.Context(), first, imprint.RuleMessage{Topic: topic, Payload: []byte("{}"), Depth: 1})
+		if got := imprint.CodeOf(err); got != want {
+			t.Errorf("%s: got %q (%v), want %q", topic, got, err, want)
+		}
+	}
+}

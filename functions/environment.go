@@ -118,7 +118,7 @@ func (h *host) interpreter(name string) string {
 func (h *host) runs(path string) bool {
 	cmd := &exec.Cmd{Path: path, Args: []string{path, "--version"}, Dir: h.opts.WorkDir, Env: []string{"PATH=" + functionPath}}
 	confine(cmd, h.walls.prober(), namespaces{})
-	err := h.start.run(cmd)
+	err := h.start.run(cmd, nil)
 	if err != nil {
 		return false
 	}
@@ -161,6 +161,9 @@ func writeReadable(path string, content []byte) error {
 func (p *process) environment(root string) ([]string, error) {
 	f := p.pool.function
 	tmp := filepath.Join(p.dir, "tmp")
+	if p.host.walls.tmp != nil {
+		tmp = "/tmp"
+	}
 	region := string(f.Tenant.Region)
 	values := map[string]string{
 		"PATH": functionPath, "LANG": "en_US.UTF-8", "TZ": ":UTC", "TMPDIR": tmp,

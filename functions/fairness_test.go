@@ -30,11 +30,23 @@ func TestTheQueueOfOneTenantLeavesOthersTheirs(t *testing.T) {
 		h.later(call("slow", do("hang", "")))
 	}
 	eventually(t, "sixteen processes", func() bool { return h.Counters().Processes == 16 })
+	if got, want := h.waits(), (functions.Waits{Calls: 1}); got != want {
+		t.Errorf("wait for a share: got %+v, want %+v", got, want)
+	}
 	for whose, c := range map[string]func(name, event string) imprint.FunctionCall{"the other tenant's": ofOther, "its own": call} {
 		path := filepath.Join(outside(t), "lines")
 		h.later(c("quick", do("append", path)))
 		eventually(t, whose+" call", func() bool { return lines(t, path) == 1 })
 	}
+}
+
+func (h *house) waits() functions.Waits {
+	h.t.Helper()
+	w, err := h.Waits(h.t.Context())
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return w
 }
 
 func (h *house) later(c imprint.FunctionCall) {
@@ -66,6 +78,10 @@ func TestTheProcessesOfOneTenantLeaveOthersTheirs(t *testing.T) {
 		})
 	}
 	eventually(t, "two runs and four that wait", func() bool { return running(t, path) == 2 && h.Counters().Waiting == 4 })
+	// a, b and c have two places of four: whose calls have none, or one, wait.
+	if got := h.waits(); got.Processes < 2 || got.Processes > 3 || got.Calls != 0 {
+		t.Errorf("functions that wait for their account's share: got %+v, want 2 or 3 for processes", got)
+	}
 	for i, cold := range []bool{true, false} {
 		hook := ofOther("quick", do("echo", "x"))
 		hook.Timeout = patience
@@ -79,6 +95,9 @@ func TestTheProcessesOfOneTenantLeaveOthersTheirs(t *testing.T) {
 	}
 	release(t, path)
 	calls.Wait()
+	if got := h.waits(); got != (functions.Waits{}) {
+		t.Errorf("wait for a share after all: got %+v, want none", got)
+	}
 }
 
 // TestAWarmFunctionOfAnotherAccountStaysWarm ensures that room is made by the account

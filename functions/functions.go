@@ -32,6 +32,7 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -89,6 +90,10 @@ type Options struct {
 	// AllowOwnAccount lets the rules, templates and providers of a function's own
 	// account invoke it without AddPermission.
 	AllowOwnAccount bool
+
+	// TmpMB is the size of the /tmp that each process has of its own, in memory, where the
+	// system lets this server mount; 0: all share the machine's.
+	TmpMB int
 
 	UIDs           int           // how long that range is [30,000]
 	MaxProcesses   int           // of all functions [64]
@@ -175,6 +180,11 @@ func New(store imprint.Store, clock imprint.Clock, opts Options) (*Service, erro
 	if err != nil {
 		return nil, err
 	}
+	// Processes find it by this name also where a link to it isn't there.
+	opts.WorkDir, err = filepath.EvalSymlinks(opts.WorkDir)
+	if err != nil {
+		return nil, fmt.Errorf("couldn't find the functions' working directory: %w", err)
+	}
 	err = writeRuntimes(opts.WorkDir)
 	if err != nil {
 		return nil, err
@@ -223,6 +233,16 @@ func (s *Service) Counters() Counters {
 		Queued: s.queue.accepted.Load(), Retried: s.queue.retried.Load(), GivenUp: s.queue.givenUp.Load(),
 		Processes: processes, Waiting: waiting,
 	}
+}
+
+// Waits are the functions that wait for a share of their account: of asynchronous calls
+// under way, and of processes.
+type Waits struct{ Calls, Processes int }
+
+// Waits tells what waits now.
+func (s *Service) Waits(ctx context.Context) (Waits, error) {
+	calls, err := s.queue.crew.Waiting(ctx)
+	return Waits{Calls: calls, Processes: s.host.waitForShare()}, err
 }
 
 // makeWorkDir makes an empty directory that others may look through but not

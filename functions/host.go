@@ -228,6 +228,22 @@ func (h *host) mayUse(p *pool) bool {
 	return fair.MayTake(h.used[p.key.tenant.Account], h.opts.MaxProcesses-h.inUse)
 }
 
+// waitForShare counts the functions whose calls wait for a process only
+// because the account has as many in use as it may.
+func (h *host) waitForShare() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	found := map[functionKey]struct{}{}
+	for _, p := range h.pools {
+		key := p.key.functionKey
+		if len(p.waiters) == 0 || h.mayUse(p) || len(p.idle) == 0 && h.counts[key] >= p.limit {
+			continue
+		}
+		found[key] = struct{}{}
+	}
+	return len(found)
+}
+
 // use counts a process as in use, unuse as no longer so.
 func (h *host) use(p *pool) {
 	h.used[p.key.tenant.Account]++

@@ -82,6 +82,10 @@ func (s *Service) run(ctx context.Context, call imprint.FunctionCall, found targ
 	default:
 		result, err = s.inProcess(ctx, call, found)
 	}
+	if call.Timeout > 0 && imprint.CodeOf(err) == imprint.CodeFunctionTimeout && ctx.Err() != nil {
+		err = &imprint.Error{Code: imprint.CodeFunctionTimeout, Err: err,
+			Hint: fmt.Sprintf("The caller waits for %s, with the start of a process: make the function quicker, or keep a process warm.", call.Timeout)}
+	}
 	result.Duration = time.Since(begun)
 	result.Version = found.function.Version
 	s.count(result, err)

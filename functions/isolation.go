@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -27,19 +28,42 @@ type namespaces struct {
 	user bool
 }
 
+// ownTmp is a /tmp that a process gets of its own, where all may write elsewhere.
+type ownTmp struct {
+	MB   int
+	keep string // the directory that stays where it is, though it is below /tmp
+}
+
 // isolation is what stands between a function's process and everything else. It
 // is found out once, at the start.
 type isolation struct {
 	namespaces namespaces
+	tmp        *ownTmp  // nil: the machine's
 	shared     *User    // who runs functions without ids; nil: the server's user
 	ids        *userIDs // nil: all functions share one user
 }
+
+// noProgram isn't there: when that is what fails of a start, the system permitted all
+// that comes before.
+const noProgram = "/imprint/no-such-program"
 
 // newIsolation tries what the kernel lets this server do, and tells what it
 // doesn't.
 func newIsolation(opts Options, start *starter) (isolation, error) {
 	w := isolation{shared: opts.User}
 	who := opts.User
+	separated := start.separate()
+	if opts.TmpMB > 0 {
+		w.tmp = &ownTmp{MB: opts.TmpMB, keep: opts.WorkDir}
+		err := separated
+		if err == nil {
+			err = start.run(&exec.Cmd{Path: noProgram}, w.tmp)
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			w.tmp = nil
+			opts.Logger.Warn("functions share /tmp, with each other and with the machine: only a root that may mount gives each process its own", "error", err)
+		}
+	}
 	if opts.UIDBase != 0 {
 		own := &User{UID: opts.UIDBase, GID: opts.UIDBase}
 		err := permits(start, own, namespaces{})
@@ -50,7 +74,10 @@ func newIsolation(opts Options, start *starter) (isolation, error) {
 			}
 			w.ids.logger = opts.Logger
 			who = own
-			err = start.hideProcesses()
+			err = separated
+			if err == nil {
+				err = start.hideProcesses()
+			}
 			if err != nil {
 				opts.Logger.Warn("functions see the list of the machine's processes, with their command lines", "error", err)
 			}

@@ -177,6 +177,87 @@ func TestAFunctionGetsNothingOfAnotherAccounts(t *testing.T) {
 	}
 }
 
+// tmpCode says what it finds where all may write, leaves something there, and how much
+// fits.
+const tmpCode = `
+import os, tempfile
+dirs = ["/tmp", "/var/tmp", "/dev/shm"]
+def handler(event, context):
+    found = [name for d in dirs for name in os.listdir(d) if name.startswith("left-")]
+    for d in dirs:
+        open(d + "/left-" + event + "-" + str(len(os.listdir(d))), "w").close()
+    fits = 0
+    try:
+        with open("/tmp/large", "wb") as f:
+            while fits < 64:
+                f.write(bytes(1 << 20))
+                f.flush()
+                fits += 1
+    except OSError as e:
+        fits = "%d MB, then %s" % (fits, e.strerror)
+    os.remove("/tmp/large")
+    return {"found": len(found), "fits": fits, "dir": tempfile.gettempdir(), "code": os.path.exists(os.environ["LAMBDA_TASK_ROOT"] + "/index.py")}
+`
+
+// TestEachProcessHasATmpOfItsOwn ensures that what a process leaves where all may write
+// is found by itself alone, is bounded, and is gone with it, with the function's code
+// below /tmp and elsewhere.
+func TestEachProcessHasATmpOfItsOwn(t *testing.T) {
+	t.Parallel()
+	elsewhere, err := os.MkdirTemp("/var/cache", "imprint-tmp-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(elsewhere) })
+	err = os.Chmod(elsewhere, 0o711)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for where, work := range map[string]string{"below /tmp": "", "elsewhere": filepath.Join(elsewhere, "work")} {
+		var said bytes.Buffer
+		h := apart(t, func(o *functions.Options) {
+			o.TmpMB, o.Logger = 4, slog.New(slog.NewTextHandler(&said, nil))
+			if work != "" {
+				o.WorkDir = work
+			}
+		})
+		code := zipOf(t, file{"index.py", tmpCode, 0o644})
+		h.putZip("f", code, python)
+		h.putZip("g", code, python)
+		type seen struct {
+			Found     int
+			Fits, Dir string
+			Code      bool
+		}
+		mark := filepath.Base(filepath.Dir(h.opts.WorkDir))
+		check := func(when, name string, found int) {
+			t.Helper()
+			want := seen{Found: found, Fits: "4 MB, then No space left on device", Dir: "/tmp", Code: true}
+			if got := decode[seen](t, h.must(name, `"`+mark+`"`).Payload); got != want {
+				t.Errorf("%s, %s: got %+v, want %+v", where, when, got, want)
+			}
+		}
+		check("the first run", "f", 0)
+		check("another function", "g", 0)
+		check("the same process again", "f", 9) // three files, seen in three places
+		_, err := h.UpdateSettings(t.Context(), home, "f", "", func(f *imprint.Function) { f.Description = "again" })
+		if err != nil {
+			t.Fatal(err)
+		}
+		check("another process of the function", "f", 0)
+		for _, dir := range []string{"/tmp", "/var/tmp", "/dev/shm"} {
+			left, err := filepath.Glob(filepath.Join(dir, "left-"+mark+"*"))
+			if err != nil || len(left) > 0 {
+				t.Errorf("%s: %s of the machine has %v, %v", where, dir, left, err)
+			}
+		}
+		h.Close()
+		if strings.Contains(said.String(), "share /tmp") {
+			t.Errorf("%s: the log says %s", where, &said)
+		}
+	}
+}
+
 // escapeCode starts a process in a session of its own whose parent ends.
 const escapeCode = `
 import subprocess, sys, time

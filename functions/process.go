@@ -183,7 +183,7 @@ func (p *process) start(template *exec.Cmd) error {
 	for try := 1; ; try++ {
 		p.cmd = &exec.Cmd{Path: template.Path, Args: template.Args, Dir: template.Dir, Env: template.Env, Stdout: template.Stdout, Stderr: template.Stderr}
 		confine(p.cmd, p.user, p.host.walls.namespaces)
-		err := p.host.start.run(p.cmd)
+		err := p.host.start.run(p.cmd, p.host.walls.tmp)
 		if !errors.Is(err, syscall.ETXTBSY) || try == busyTries {
 			return err
 		}

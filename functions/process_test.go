@@ -365,6 +365,9 @@ func TestACallerThatLeavesLeavesTheProcessRunning(t *testing.T) {
 	hook.Timeout = 10 * time.Millisecond
 	_, err := h.Invoke(t.Context(), hook)
 	wantCode(t, err, imprint.CodeFunctionTimeout)
+	if hint := imprint.HintOf(err); !strings.Contains(hint, "waits for 10ms") {
+		t.Errorf("the hint is %q, want the time that the caller waits", hint)
+	}
 	release(t, path)
 	if got := h.echo("f"); got.PID != pid || got.Runs != 3 {
 		t.Errorf("got %+v, want the third run of process %d", got, pid)

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"sync"
@@ -115,48 +117,153 @@ func groupMemory(pid int) int64 {
 type starter struct {
 	jobs chan func()
 	once sync.Once
+	base int // the thread's mount namespace once it has its own, to come back to; else -1
 }
 
 func newStarter() *starter {
-	s := &starter{jobs: make(chan func())}
+	s := &starter{jobs: make(chan func()), base: -1}
 	go func() {
 		runtime.LockOSThread()
 		for job := range s.jobs {
 			job()
 		}
+		if s.base >= 0 {
+			_ = unix.Close(s.base) // nothing was written
+		}
 	}()
 	return s
 }
 
-func (s *starter) run(cmd *exec.Cmd) error {
+// do does something on the starter's thread.
+func (s *starter) do(job func() error) error {
 	done := make(chan error, 1)
-	s.jobs <- func() { done <- cmd.Start() }
+	s.jobs <- func() { done <- job() }
 	return <-done
+}
+
+// run starts a process, with a /tmp of its own unless that is nil; it needs separate
+// then.
+func (s *starter) run(cmd *exec.Cmd, tmp *ownTmp) error {
+	return s.do(func() error {
+		if tmp == nil {
+			return cmd.Start()
+		}
+		return s.startIn(cmd, tmp)
+	})
+}
+
+// separate gives the starter's thread a mount namespace of its own, which its children
+// inherit; the server's other threads keep the machine's.
+func (s *starter) separate() error {
+	return s.do(func() error {
+		err := unix.Unshare(unix.CLONE_NEWNS)
+		if err == nil {
+			// What the machine mounts later comes here, and nothing goes there.
+			err = unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, "")
+		}
+		if err == nil {
+			s.base, err = unix.Open("/proc/thread-self/ns/mnt", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		}
+		if err != nil {
+			return fmt.Errorf("couldn't make a mount namespace: %w", err)
+		}
+		return nil
+	})
 }
 
 // hideProcesses has what is started from now on see a /proc without the processes of
-// other users. The starter's thread gets a mount namespace of its own for that,
-// which its children inherit; the server's other threads keep the machine's.
+// other users (proc(5), hidepid). It needs separate.
 func (s *starter) hideProcesses() error {
-	done := make(chan error, 1)
-	s.jobs <- func() { done <- ownProc() }
-	return <-done
+	return s.do(func() error {
+		err := unix.Mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "hidepid=2")
+		if err != nil {
+			return fmt.Errorf("couldn't mount a /proc of its own: %w", err)
+		}
+		return nil
+	})
 }
 
-// ownProc replaces the calling thread's /proc (proc(5), hidepid).
-func ownProc() error {
+// startIn starts a process in a mount namespace that has its own /tmp, and leaves that:
+// what is in it is gone when the last process in there has ended.
+func (s *starter) startIn(cmd *exec.Cmd, tmp *ownTmp) error {
 	err := unix.Unshare(unix.CLONE_NEWNS)
+	if err != nil {
+		return fmt.Errorf("couldn't make a mount namespace: %w", err)
+	}
+	err = mountTmp(tmp)
 	if err == nil {
-		// What the machine mounts later comes here, and nothing goes there.
-		err = unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, "")
+		err = cmd.Start()
+	}
+	back := unix.Setns(s.base, unix.CLONE_NEWNS)
+	if back == nil {
+		return err
 	}
 	if err == nil {
-		err = unix.Mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "hidepid=2")
+		err = errors.Join(cmd.Process.Kill(), cmd.Wait())
+	}
+	return errors.Join(fmt.Errorf("couldn't leave a function's mount namespace: %w", back), err)
+}
+
+// tmpInodes bounds the files of one /tmp, as the kernel's memory for them isn't part of
+// its size.
+const tmpInodes = 50_000
+
+// sharedDirs are the directories that all may write on most machines: all are the
+// process's own /tmp.
+var sharedDirs = []string{"/tmp", "/var/tmp", "/dev/shm"}
+
+// mountTmp mounts an empty /tmp for the calling thread, with the directory in it that is
+// to stay.
+func mountTmp(tmp *ownTmp) error {
+	fail := func(err error) error { return fmt.Errorf("couldn't mount a /tmp of its own: %w", err) }
+	kept, err := unix.OpenTree(unix.AT_FDCWD, tmp.keep, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return fail(err)
+	}
+	defer func() { _ = unix.Close(kept) }() // nothing was written
+	err = unix.Mount("tmpfs", sharedDirs[0], "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, fmt.Sprintf("size=%dm,nr_inodes=%d,mode=1777", tmp.MB, tmpInodes))
+	for _, dir := range sharedDirs[1:] {
+		if err == nil {
+			err = unix.Mount(sharedDirs[0], dir, "", unix.MS_BIND, "")
+		}
+		if errors.Is(err, fs.ErrNotExist) {
+			err = nil // this machine has no such directory
+		}
 	}
 	if err != nil {
-		return fmt.Errorf("couldn't make a mount namespace with a /proc of its own: %w", err)
+		return fail(err)
+	}
+	_, err = os.Stat(tmp.keep)
+	if err == nil {
+		return nil // it isn't below any of them
+	}
+	err = makeWay(tmp.keep)
+	if err == nil {
+		err = unix.MoveMount(kept, "", unix.AT_FDCWD, tmp.keep, unix.MOVE_MOUNT_F_EMPTY_PATH)
+	}
+	if err != nil {
+		return fail(err)
 	}
 	return nil
+}
+
+// makeWay makes a directory and those above it, as far as they are missing: others can
+// go through and not look, whatever the umask.
+func makeWay(dir string) error {
+	err := os.Mkdir(dir, 0o711)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = makeWay(filepath.Dir(dir))
+		if err == nil {
+			err = os.Mkdir(dir, 0o711)
+		}
+	}
+	if err == nil {
+		return os.Chmod(dir, 0o711)
+	}
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	return err
 }
 
 func (s *starter) close() { s.once.Do(func() { close(s.jobs) }) }

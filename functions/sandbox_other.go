@@ -30,7 +30,9 @@ type starter struct{}
 
 func newStarter() *starter { return &starter{} }
 
-func (*starter) run(cmd *exec.Cmd) error { return cmd.Start() }
+func (*starter) run(cmd *exec.Cmd, _ *ownTmp) error { return cmd.Start() }
+
+func (*starter) separate() error { return errors.ErrUnsupported }
 
 func (*starter) hideProcesses() error { return errors.ErrUnsupported }
 

@@ -15,15 +15,14 @@ import (
 
 func readPipe(fd uintptr, p []byte) (int, error) { return unix.Read(int(fd), p) }
 
-// permits tries to start a process as a user and in namespaces. There is no such
-// program: when that is what fails, the system permitted all that comes before.
+// permits tries to start a process as a user and in namespaces.
 func permits(start *starter, user *User, set namespaces) error {
 	if set != (namespaces{}) && runtime.GOOS != "linux" {
 		return errors.ErrUnsupported
 	}
-	cmd := &exec.Cmd{Path: "/imprint/no-such-program"}
+	cmd := &exec.Cmd{Path: noProgram}
 	confine(cmd, user, set)
-	err := start.run(cmd)
+	err := start.run(cmd, nil)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

@@ -31,7 +31,9 @@ type starter struct{}
 
 func newStarter() *starter { return &starter{} }
 
-func (*starter) run(*exec.Cmd) error {
+func (*starter) separate() error { return syscall.EWINDOWS }
+
+func (*starter) run(*exec.Cmd, *ownTmp) error {
 	return imprint.Errorf(imprint.CodeUnavailable, "functions can't run as processes on Windows: use a webhook or a remote function")
 }
 

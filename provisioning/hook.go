@@ -93,7 +93,8 @@ func (d *demand) invoke(ctx context.Context, arn, source string, payload []byte)
 	})
 	took := time.Since(began).Round(time.Millisecond)
 	if err != nil && limited.Err() != nil && ctx.Err() == nil {
-		err = imprint.Errorf(imprint.CodeFunctionTimeout, "it didn't answer in %s: %w", d.opts.HookTimeout, err)
+		err = imprint.Errorf(imprint.CodeFunctionTimeout, "it didn't answer in %s: %w", d.opts.HookTimeout, err).
+			WithHint("It has %s (--hook-timeout), with the start of a process: make the function quicker, or keep a process warm.", d.opts.HookTimeout)
 	}
 	if err != nil {
 		return result, took, fmt.Errorf("after %s: %w", took, err)

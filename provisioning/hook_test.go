@@ -109,6 +109,9 @@ func TestAHookThatDoesNotSayYesSaysNo(t *testing.T) {
 			if text := detail(t, steps); !strings.Contains(text, hookARN) {
 				t.Errorf("the trace says %q, and doesn't name the hook", text)
 			}
+			if tt.name == "it takes too long" {
+				checkFix(t, steps, "It has 50ms (--hook-timeout)")
+			}
 			cert, err := o.certificate(home, made.ID)
 			if err != nil || cert.Status != imprint.CertificatePendingActivation || len(o.things(home)) > 0 {
 				t.Errorf("left behind: certificate %s (%v), things %v", cert.Status, err, o.things(home))
@@ -188,5 +191,15 @@ func TestACertificateProviderSigns(t *testing.T) {
 			}
 			o.create(another)
 		})
+	}
+}
+
+// checkFix ensures that the one failed step says what to do.
+func checkFix(t *testing.T, steps []imprint.Step, want string) {
+	t.Helper()
+	for _, s := range steps {
+		if s.Verdict == imprint.VerdictFailed && !strings.Contains(s.Fix, want) {
+			t.Errorf("the fix of %s is %q, want %q in it", s.Name, s.Fix, want)
+		}
 	}
 }

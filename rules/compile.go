@@ -155,17 +155,21 @@ func (r *rule) compileAction(record imprint.RuleAction, offered Offered, onError
 	return a, nil
 }
 
-// checkConstants refuses texts without substitutions that no message could be
-// handed on with. It isn't asked of rules that are stored: their other actions run.
+// checkConstants refuses texts, as far as they have no substitutions, that no message
+// could be handed on with. It isn't asked of rules that are stored: their other actions run.
 func (a *action) checkConstants() error {
 	if a.kind != ActionRepublish {
 		return nil
 	}
 	topic, constant := a.texts[fieldTopic].Constant()
+	err := imprint.CheckRepublished(a.texts[fieldTopic].Beginning(), constant)
+	if err != nil {
+		return &imprint.Error{Code: imprint.CodeInvalidRequest, Op: "in republish.topic", Err: err, Hint: imprint.HintOf(err)}
+	}
 	if !constant {
 		return nil
 	}
-	err := mqtt.CheckTopicName(topic)
+	err = mqtt.CheckTopicName(topic)
 	if err != nil {
 		return imprint.Errorf(imprint.CodeInvalidRequest, "a republish action's topic %q isn't one that can be published to: %w", imprint.Excerpt(topic), err)
 	}

@@ -54,6 +54,14 @@ func TestAHangingDestinationOfOneTenantLeavesOthersTheirs(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	// The destination has its third of the places, and the rest of its deliveries wait.
+	for n := 0; n != 1; {
+		var err error
+		n, err = h.Waits(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 	h.offer(other, "in", `{"mine":1}`)
 	good.await(t, "the other tenant's delivery", func() bool { return len(good.posts) == 1 })
 	own := receive(t)

@@ -267,6 +267,12 @@ func (c *counters) of(kind ActionKind) *struct{ done, retried, failed atomic.Uin
 	return &c.actions[0]
 }
 
+// Waits counts the destinations and sinks whose deliveries wait for their
+// account's share of what is under way.
+func (e *Engine) Waits(ctx context.Context) (int, error) {
+	return e.outbox.crew.Waiting(ctx)
+}
+
 // Counters gives the present counts.
 func (e *Engine) Counters() Counters {
 	c := &e.count

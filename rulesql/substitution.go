@@ -119,6 +119,14 @@ func (sub *Substitution) Constant() (text string, ok bool) {
 	return sub.pieces[0].text, true
 }
 
+// Beginning gives the text before the first substitution.
+func (sub *Substitution) Beginning() string {
+	if len(sub.pieces) == 0 || sub.pieces[0].node != nil {
+		return ""
+	}
+	return sub.pieces[0].text
+}
+
 // Expand gives the text for the message of ev. What is Undefined or Null becomes nothing, with a
 // Problem. The error is a *LimitError unless the substitution belongs to another statement.
 func (ev *Evaluation) Expand(ctx context.Context, sub *Substitution) (string, error) {

@@ -115,7 +115,7 @@ func (a advised) bring(t *testing.T, dir string) {
 		case "policy.json":
 			text = advisedPolicy
 		case "claim.json":
-			text = claimPolicy("us-east-1")
+			text = claimPolicy("000000000000", "us-east-1")
 		case "installer.json":
 			text = advisedInstaller
 		case "ca.pem":

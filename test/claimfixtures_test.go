@@ -36,11 +36,11 @@ const fleetTemplate = `{"Parameters":{"SerialNumber":{"Type":"String"},"Site":{"
 "DeviceConfiguration":{"ApiUrl":{"Fn::FindInMap":["Urls",{"Ref":"Site"},"Api"]},"Interval":"60"}}`
 
 // claimPolicy is the minimal policy of a claim certificate.
-func claimPolicy(region string) string {
+func claimPolicy(account, region string) string {
 	topics := func(kind string) string {
 		var list []string
 		for _, topic := range []string{"certificates/create/*", "certificates/create-from-csr/*", "provisioning-templates/sensors/provision/*"} {
-			list = append(list, fmt.Sprintf("%q", "arn:aws:iot:"+region+":000000000000:"+kind+"/$aws/"+topic))
+			list = append(list, fmt.Sprintf("%q", "arn:aws:iot:"+region+":"+account+":"+kind+"/$aws/"+topic))
 		}
 		return strings.Join(list, ",")
 	}
@@ -52,11 +52,11 @@ func claimPolicy(region string) string {
 // fleet makes a side of a stage ready, under the same names in each.
 func (s *side) fleet(t *testing.T) *fleet {
 	t.Helper()
-	f := &fleet{side: s, api: s.stage.sdk(t, func(o *iot.Options) { o.Region = s.region }), claim: selfSigned(t, "claim")}
+	f := &fleet{side: s, api: s.stage.sdk(t, withKey(s.key, s.region)), claim: selfSigned(t, "claim")}
 	must(f.api.CreateProvisioningTemplate(t.Context(), &iot.CreateProvisioningTemplateInput{
 		TemplateName: aws.String("sensors"), TemplateBody: aws.String(fleetTemplate), ProvisioningRoleArn: aws.String(role), Enabled: aws.Bool(true),
 	}))(t)
-	must(f.api.CreatePolicy(t.Context(), &iot.CreatePolicyInput{PolicyName: aws.String("claim"), PolicyDocument: aws.String(claimPolicy(s.region))}))(t)
+	must(f.api.CreatePolicy(t.Context(), &iot.CreatePolicyInput{PolicyName: aws.String("claim"), PolicyDocument: aws.String(claimPolicy(s.account, s.region))}))(t)
 	f.claimID = f.register(t, f.claim)
 	return f
 }

@@ -3,10 +3,18 @@ package test
 import (
 	"encoding/json"
 	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/iot"
 )
 
 // identityConfig is the argument of identity.cjs.
@@ -15,6 +23,7 @@ type identityConfig struct {
 	API        string            `json:"api"`
 	Host       string            `json:"host"`
 	Port       int               `json:"port"`
+	Proxy      int               `json:"proxy,omitempty"`
 	CA         string            `json:"ca"`
 	Cert       string            `json:"cert"`
 	Key        string            `json:"key"`
@@ -24,13 +33,15 @@ type identityConfig struct {
 }
 
 // TestAWSIdentityClientIsProvisionedByClaim ensures that AWS's own client does
-// both flows, understands a rejection, and comes back with its new certificate.
+// both flows, understands a rejection, and comes back with its new certificate: in two
+// accounts at once, with the same client ids, topics, template and thing names.
 func TestAWSIdentityClientIsProvisionedByClaim(t *testing.T) {
 	need(t, "openssl", "node")
 	t.Parallel()
 	s := newStage(t, "IMPRINT_CLAIM_RATE=0")
-	f := s.one.fleet(t)
-	modules := jsModules(t)
+	const other = "111111111111"
+	fleets := map[string]*fleet{"one": s.one.fleet(t), "two": s.side(t, other, s.addAccount(t, other), "us-east-1").fleet(t)}
+	modules, tunnel := jsModules(t), s.tunnel(t)
 	for _, version := range []int{4, 5} {
 		for _, api := range []string{"v1", "v2"} {
 			if version == 5 && api == "v1" {
@@ -40,11 +51,29 @@ func TestAWSIdentityClientIsProvisionedByClaim(t *testing.T) {
 				name := fmt.Sprintf("js%d-%s-%t", version, api, ownKey)
 				t.Run(name, func(t *testing.T) {
 					t.Parallel()
-					d, registered := f.identityClient(t, modules, name, identityConfig{Version: version, API: api}, ownKey)
-					f.checkOnboarded(t, d, registered)
-					back := f.as(t, d).jsDevice(t, jsConfig{Version: version, ClientID: d.name})
-					back.connect()
-					back.stop(nil)
+					ids := map[string]string{}
+					var both sync.Mutex
+					t.Run("accounts", func(t *testing.T) {
+						for account, f := range fleets {
+							t.Run(account, func(t *testing.T) {
+								t.Parallel()
+								d, registered := f.identityClient(t, modules, name, identityConfig{Version: version, API: api, Proxy: tunnel}, ownKey)
+								f.checkOnboarded(t, d, registered)
+								back := f.as(t, d).jsDevice(t, jsConfig{Version: version, ClientID: d.name, Proxy: tunnel})
+								back.connect()
+								back.stop(nil)
+								both.Lock()
+								ids[account] = d.id(t)
+								both.Unlock()
+							})
+						}
+					})
+					for account, f := range fleets {
+						things := must(f.api.ListThingPrincipals(t.Context(), &iot.ListThingPrincipalsInput{ThingName: aws.String("sensor-" + name)}))(t).Principals
+						if len(things) != 1 || !strings.HasSuffix(things[0], "cert/"+ids[account]) || ids["one"] == ids["two"] {
+							t.Errorf("account %s: the thing has the certificates %v, want %s alone; both accounts' are %v", account, things, ids[account], ids)
+						}
+					}
 				})
 			}
 		}
@@ -101,4 +130,47 @@ func (f *fleet) identityClient(t *testing.T, modules, serial string, config iden
 		writeFile(t, d.key, made.Key)
 	}
 	return d, registered
+}
+
+// tunnel is an HTTP proxy to the devices' door, whatever name is asked for: clients give
+// an account's host name as the server name though nothing resolves it. It gives the
+// port.
+func (s *stage) tunnel(t *testing.T) int {
+	t.Helper()
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		over, err := net.Dial("tcp", s.device())
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadGateway)
+			return
+		}
+		defer func() { _ = over.Close() }()
+		device, buffered, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer func() { _ = device.Close() }()
+		_, err = io.WriteString(device, "HTTP/1.1 200 OK\r\n\r\n")
+		if err != nil {
+			return // the device has gone
+		}
+		var back sync.WaitGroup
+		back.Go(func() {
+			_, _ = io.Copy(device, over) // until either has closed
+			_ = device.Close()
+		})
+		_, _ = io.Copy(over, buffered)
+		_ = over.Close()
+		back.Wait()
+	}))
+	t.Cleanup(proxy.Close)
+	_, port, err := net.SplitHostPort(proxy.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := strconv.Atoi(port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
 }

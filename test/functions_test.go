@@ -60,10 +60,15 @@ func functionDir(t *testing.T) string {
 	return dir
 }
 
-// openDirectory is one that functions can write, whoever they run as.
+// openDirectory is one that functions can write, whoever they run as: not below /tmp,
+// where a server that is root gives each process its own.
 func openDirectory(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "imprint-open-")
+	parent := ""
+	if os.Geteuid() == 0 {
+		parent = "/var/cache"
+	}
+	dir, err := os.MkdirTemp(parent, "imprint-open-")
 	if err == nil {
 		err = os.Chmod(dir, 0o777)
 	}

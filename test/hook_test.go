@@ -178,7 +178,7 @@ func TestAFunctionThatHangsIsLeftAfterFiveSeconds(t *testing.T) {
 	a.leave(t)
 	for name, code := range map[string]string{"claim.hook": "HookFailed", "claim.provider": "CertificateProviderFailed"} {
 		step := f.step(t, "hang", name)
-		if step.Code != code || !strings.Contains(step.Detail, "didn't answer in 5s") || !strings.Contains(step.Fix, "five seconds") {
+		if step.Code != code || !strings.Contains(step.Detail, "didn't answer in 5s") || !strings.Contains(step.Fix, "It has 5s (--hook-timeout)") {
 			t.Errorf("step %s: got %+v; want %s, with the time and a fix", name, step, code)
 		}
 	}

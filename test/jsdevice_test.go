@@ -42,6 +42,7 @@ type jsConfig struct {
 	Version       int        `json:"version"` // 4 or 5
 	Host          string     `json:"host"`
 	Port          int        `json:"port"`
+	Proxy         int        `json:"proxy,omitempty"` // a tunnel's
 	CA            string     `json:"ca"`
 	Cert          string     `json:"cert"`
 	Key           string     `json:"key"`

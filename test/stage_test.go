@@ -29,12 +29,13 @@ type stage struct {
 
 // side is one tenant of a stage.
 type side struct {
-	stage  *stage
-	region string
-	host   string // what devices give as server name
-	device *device
-	pair   tls.Certificate
-	roots  *x509.CertPool
+	stage           *stage
+	account, region string
+	key             aws.Credentials // its operator's
+	host            string          // what devices give as server name
+	device          *device
+	pair            tls.Certificate
+	roots           *x509.CertPool
 }
 
 // killed is what no process hears.
@@ -53,15 +54,15 @@ func newStage(t *testing.T, settings ...string) *stage {
 	s.settings = append(append(s.settings, unhurried...), settings...)
 	s.start()
 	s.readEnv()
-	s.one = s.side(t, "us-east-1")
-	s.two = s.side(t, "eu-west-1")
+	s.one = s.side(t, "000000000000", s.credentials(), "us-east-1")
+	s.two = s.side(t, "000000000000", s.credentials(), "eu-west-1")
 	return s
 }
 
 // side makes a tenant's certificate.
-func (s *stage) side(t *testing.T, region string) *side {
+func (s *stage) side(t *testing.T, account string, key aws.Credentials, region string) *side {
 	t.Helper()
-	api := s.sdk(t, func(o *iot.Options) { o.Region = region })
+	api := s.sdk(t, withKey(key, region))
 	endpoint := must(api.DescribeEndpoint(t.Context(), &iot.DescribeEndpointInput{EndpointType: aws.String("iot:Data-ATS")}))(t)
 	must(api.CreatePolicy(t.Context(), &iot.CreatePolicyInput{PolicyName: aws.String("all"), PolicyDocument: aws.String(watcherPolicy)}))(t)
 	d := selfSigned(t, "everything in "+region)
@@ -69,7 +70,7 @@ func (s *stage) side(t *testing.T, region string) *side {
 		CertificatePem: aws.String(readFile(t, d.cert)), Status: types.CertificateStatusActive,
 	}))(t)
 	must(api.AttachPolicy(t.Context(), &iot.AttachPolicyInput{PolicyName: aws.String("all"), Target: out.CertificateArn}))(t)
-	return &side{stage: s, region: region, host: aws.ToString(endpoint.EndpointAddress),
+	return &side{stage: s, account: account, region: region, key: key, host: aws.ToString(endpoint.EndpointAddress),
 		device: d, pair: d.keyPair(t), roots: s.roots(t)}
 }
 

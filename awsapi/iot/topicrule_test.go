@@ -32,6 +32,9 @@ func TestRulesThatCantRunAreRefused(t *testing.T) {
 	checkRefusals(t, server, []refusal{
 		{"a topic with #", nil, create(republish("a/#")), invalid, 400, "wildcard"},
 		{"a topic with +", nil, create(republish("+/a")), invalid, 400, "wildcard"},
+		{"a topic of a service that isn't here", nil, create(republish("$$aws/things/x/shadow/update")), invalid, 400, "republish"},
+		{"such a topic with a substitution", nil, create(republish("$$aws/things/${topic(2)}/shadow/update")), invalid, 400, "republish"},
+		{"a topic of fleet provisioning", nil, create(republish("$$aws/certificates/create/json")), invalid, 400, "republish"},
 		{"a function of another account", nil, create(lambda(foreign)), invalid, 400, foreign},
 		{"a rule that is replaced", func(o *operator) { o.must(create(republish("a"))(o)) }, func(o *operator) error {
 			return refused(o.ReplaceTopicRule(o.ctx(), &sdk.ReplaceTopicRuleInput{RuleName: new("r"), TopicRulePayload: &types.TopicRulePayload{
@@ -43,7 +46,13 @@ func TestRulesThatCantRunAreRefused(t *testing.T) {
 		{"the account's own function is taken, also before it is made", func(_ *testing.T, o *operator) {
 			o.must(create(lambda(o.tenant.FunctionARN("f")))(o))
 		}},
-		{"so is one that is chosen for each message", func(_ *testing.T, o *operator) {
+		{"topics with $ that are served, or may be, are taken", func(_ *testing.T, o *operator) {
+			for _, topic := range []string{"$$aws/rules/other/a", "$$aws/${a}", "${a}/b", "$$aws/events/x", "a/$$b"} {
+				o.must(create(republish(topic))(o))
+				o.must(refused(o.DeleteTopicRule(o.ctx(), &sdk.DeleteTopicRuleInput{RuleName: new("r")})))
+			}
+		}},
+		{"so is a function that is chosen for each message", func(_ *testing.T, o *operator) {
 			o.must(create(lambda(strings.Replace(foreign, "999999999999", "${a}", 1)))(o))
 		}},
 		{"so is one that runs elsewhere for the account", func(_ *testing.T, o *operator) {

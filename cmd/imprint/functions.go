@@ -43,6 +43,10 @@ type FunctionConfig struct {
 	// FunctionDir is where code is unpacked and processes have their directories; it
 	// is emptied at each start. Empty: a directory of the system's temporary one.
 	FunctionDir string `koanf:"function-dir"`
+	// FunctionTmp is the size of the /tmp that each process of a function has of its own,
+	// in MB of memory; 0: functions share the machine's, as they do where the server isn't
+	// root. Default 512.
+	FunctionTmp int `koanf:"function-tmp"`
 	// FunctionProcesses bounds the processes of all functions; one account may use
 	// half of them at once. Default 64.
 	FunctionProcesses int `koanf:"function-processes"`
@@ -62,11 +66,15 @@ type FunctionConfig struct {
 // its range ends before 100000, where those of containers begin.
 const defaultFunctionUID = 70_000
 
+// maxFunctionTmp is what a function of AWS Lambda has unless it asks for more, in MB.
+const maxFunctionTmp = 512
+
 func addFunctionFlags(f *pflag.FlagSet) {
 	f.String("function-user", "", "one user for all functions, name or uid:gid (default: each its own for root, else the server's)")
 	f.Int64("function-uid-base", defaultFunctionUID, "first of the 30,000 user ids that functions get from a server that is root")
 	f.Bool("function-share-user", false, "run other accounts' functions although all share one user and can read each other's keys")
 	f.String("function-dir", "", "where functions are unpacked (default: below the system's temporary directory)")
+	f.Int("function-tmp", maxFunctionTmp, "size in MB of the /tmp that each process of a function has of its own, if the server is root; 0: the machine's")
 	f.Int("function-processes", 64, "bound of the processes of all functions, of which an account may use half at once")
 	f.Int("function-concurrency", 16, "bound of the runs of one function at once")
 	f.Duration("function-idle", 5*time.Minute, "how long an unused process of a function is kept")
@@ -84,6 +92,9 @@ func (c FunctionConfig) check() error {
 		if n.value < 1 {
 			return usageError{fmt.Errorf("%s is %d, and must be at least 1", n.name, n.value)}
 		}
+	}
+	if c.FunctionTmp < 0 || c.FunctionTmp > maxFunctionTmp {
+		return usageError{fmt.Errorf("function-tmp is %d, and must be from 0 to %d", c.FunctionTmp, maxFunctionTmp)}
 	}
 	if c.FunctionIdle <= 0 {
 		return usageError{fmt.Errorf("function-idle is %s, and must be more than nothing", c.FunctionIdle)}
@@ -158,7 +169,7 @@ func (s *server) openFunctions(context.Context) error {
 	}
 	s.functions, err = functions.New(s.store, s.clock, functions.Options{
 		CodeDir: filepath.Join(s.config.Data, functionsDir), WorkDir: workDir,
-		UIDBase: s.config.uidBase(), User: who, Account: alone,
+		TmpMB: s.config.FunctionTmp, UIDBase: s.config.uidBase(), User: who, Account: alone,
 		Credentials: s.functionCredentials, Attempts: s.trace, AllowOwnAccount: s.config.FunctionOwnAccount,
 		MaxProcesses: s.config.FunctionProcesses, MaxConcurrency: s.config.FunctionConcurrency,
 		MaxQueued: s.config.FunctionQueue, Idle: s.config.FunctionIdle, Logger: s.logger,

@@ -1,7 +1,11 @@
 package main
 
 import (
+	"context"
+	"errors"
+	"log/slog"
 	"strconv"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -41,6 +45,7 @@ type metered struct {
 	identities   *identity.Resolver
 	keys         *pki.KeyPool
 	functions    *functions.Service
+	logger       *slog.Logger
 	rules        *rules.Engine
 	certificates *gateway.Certificates
 	reloads      *reloads
@@ -78,6 +83,37 @@ func (r refusals) Collect(to chan<- prometheus.Metric) {
 	counts := r.broker.Refusals()
 	for _, d := range imprint.Descriptions() {
 		to <- prometheus.MustNewConstMetric(refusalsTotal, prometheus.CounterValue, float64(counts[d.Code]), string(d.Code))
+	}
+}
+
+// shares shows who waits for the share of workers that accounts have.
+type shares struct {
+	functions *functions.Service
+	rules     *rules.Engine
+	logger    *slog.Logger
+}
+
+// sharesPatience bounds what a scrape reads of the store for that.
+const sharesPatience = 2 * time.Second
+
+var shareWaiting = prometheus.NewDesc("imprint_share_waiting",
+	"Functions, or destinations of topic rules, with work that waits because they or their account have as many workers as they may: of asynchronous calls, processes, deliveries.",
+	[]string{"work"}, nil)
+
+// Describe implements prometheus.Collector.
+func (s shares) Describe(to chan<- *prometheus.Desc) { to <- shareWaiting }
+
+// Collect implements prometheus.Collector.
+func (s shares) Collect(to chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), sharesPatience)
+	defer cancel()
+	ofFunctions, err := s.functions.Waits(ctx)
+	deliveries, rulesErr := s.rules.Waits(ctx)
+	if err = errors.Join(err, rulesErr); err != nil {
+		s.logger.Warn("metrics don't tell all of who waits for a share", "error", err)
+	}
+	for work, n := range map[string]int{"calls": ofFunctions.Calls, "processes": ofFunctions.Processes, "deliveries": deliveries} {
+		to <- prometheus.MustNewConstMetric(shareWaiting, prometheus.GaugeValue, float64(n), work)
 	}
 }
 
@@ -177,6 +213,7 @@ func (m *metrics) watch(rooms metered) {
 	counter("imprint_attempts_untold_total", "Attempts that weren't published there because subscribers didn't keep up.", func() uint64 { _, untold := rooms.announcer.Counts(); return untold })
 	counter("imprint_events_published_total", "Stored events published.", rooms.events.Published)
 	m.watchRules(rooms.rules)
+	m.registry.MustRegister(shares{rooms.functions, rooms.rules, rooms.logger})
 	f := rooms.functions.Counters
 	counter("imprint_function_invocations_total", "Runs of functions that ended, asynchronous ones too.", func() uint64 { return f().Invocations })
 	counter("imprint_function_errors_total", "Runs of functions that failed, crashed or couldn't be done.", func() uint64 { return f().Errors })

@@ -286,7 +286,7 @@ func (s *server) wire(ctx context.Context) error {
 	s.metrics.watch(metered{
 		announcer: s.announcer,
 		gateway:   s.gateway, broker: s.broker, provisioning: s.provisioning, claims: s.claims, trace: s.trace, events: s.events, identities: s.identities, keys: s.keys,
-		functions: s.functions, rules: s.rules, certificates: s.certificates, reloads: &s.reloads, guard: s.guard, bulk: s.bulk, audit: s.audit,
+		functions: s.functions, logger: s.logger, rules: s.rules, certificates: s.certificates, reloads: &s.reloads, guard: s.guard, bulk: s.bulk, audit: s.audit,
 	})
 	return nil
 }

@@ -2,6 +2,7 @@ package fair
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -83,6 +84,20 @@ func (c *Crew[T]) Poke() {
 
 // UnderWay is how many work.
 func (c *Crew[T]) UnderWay() int { return c.places.Held() }
+
+// Waiting counts the queues whose due work waits for a place because they
+// or their account have as many as they may.
+func (c *Crew[T]) Waiting(ctx context.Context) (count int, err error) {
+	now := c.duty.Clock()
+	err = c.duty.Store.View(ctx, func(tx imprint.ReadTx) error {
+		count, err = Waiting(c.places, c.duty.Owed(tx, now), now)
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("couldn't read what waits of %s: %w", c.duty.Name, err)
+	}
+	return count, nil
+}
 
 func (c *Crew[T]) loop() {
 	timer := time.NewTimer(lookAgain)

@@ -166,3 +166,35 @@ func TestARoundOfManyQueuesIsBounded(t *testing.T) {
 		t.Errorf("the round without room: got %v, %v in %d steps", list, err, from.steps)
 	}
 }
+
+// TestWhatWaitsForItsShareIsCounted ensures that queues count that have more due than
+// is under way and get no place, and no others.
+func TestWhatWaitsForItsShareIsCounted(t *testing.T) {
+	from := &owed{work: map[imprint.Tenant]map[string][]string{
+		tenant("a"): {"x": {"ax1", "ax2", "ax3"}, "y": {"ay1"}, "z": nil},
+		tenant("b"): {"x": {"bx1"}},
+	}}
+	places := New(3)
+	check := func(when string, want int) {
+		t.Helper()
+		got, err := Waiting(places, from, time.Unix(1, 0))
+		if got != want || err != nil {
+			t.Errorf("%s: got %d, %v; want %d", when, got, err, want)
+		}
+	}
+	check("nothing is under way", 0)
+	ax, ay := Queue{tenant("a"), "x"}, Queue{tenant("a"), "y"}
+	if !places.Take("ax1", ax, 0) {
+		t.Fatal("a's first place")
+	}
+	check("the queue has its third", 1)
+	if !places.Take("ay1", ay, 0) {
+		t.Fatal("a's second place")
+	}
+	check("the account has as many as it may, and all of y is under way", 1)
+	from.work[tenant("a")]["y"] = []string{"ay1", "ay2"}
+	check("more of y is due", 2)
+	places.Give("ax1", ax)
+	places.Give("ay1", ay)
+	check("all was given back", 0)
+}

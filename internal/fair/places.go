@@ -85,6 +85,13 @@ func (p *Places) roomForQueue(q Queue) bool {
 	return p.room(q)
 }
 
+// heldBy is how many places a queue has.
+func (p *Places) heldBy(q Queue) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.queues[q]
+}
+
 // roomOf says whether an account may have a place more.
 func (p *Places) roomOf(a imprint.AccountID) bool {
 	return MayTake(p.accounts[a], p.count-len(p.held))

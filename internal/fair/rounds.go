@@ -74,6 +74,53 @@ func (r *Rounds[T]) Next(from Source[T], now time.Time) (list []Work[T], all boo
 	return inTurns(ofTenants), all, nil
 }
 
+// Waiting counts the queues with something due that gets no place because
+// the queue or its account has as many as it may. Of a tenant it looks at as many queues
+// as a round.
+func Waiting[T any](places *Places, from Source[T], now time.Time) (int, error) {
+	if places.Held() == 0 {
+		return 0, nil
+	}
+	tenants, err := from.Tenants()
+	if err != nil {
+		return 0, err
+	}
+	count := 0
+	for _, tenant := range tenants {
+		after := ""
+		for range stepsOfTenant / pageOfQueues {
+			page, err := from.Queues(tenant, after, pageOfQueues)
+			if err != nil {
+				return 0, err
+			}
+			for _, q := range page {
+				after = q.Name
+				waits, err := waits(places, from, Queue{tenant, q.Name}, q.DueAt.After(now))
+				if err != nil {
+					return 0, err
+				}
+				if waits {
+					count++
+				}
+			}
+			if len(page) < pageOfQueues {
+				break
+			}
+		}
+	}
+	return count, nil
+}
+
+// waits says whether a queue has more due than is under way, and no room for it.
+func waits[T any](places *Places, from Source[T], q Queue, later bool) (bool, error) {
+	if later || places.roomForQueue(q) {
+		return false, nil
+	}
+	held := places.heldBy(q)
+	due, err := from.Due(q, held+1)
+	return len(due) > held, err
+}
+
 // walk goes through the queues of one tenant.
 type walk[T any] struct {
 	places *Places

@@ -4,10 +4,15 @@
 // are base64. jsdevice_test.go is the other end.
 'use strict';
 
-const { iot, mqtt, mqtt5 } = require('aws-iot-device-sdk-v2');
+const { http, iot, mqtt, mqtt5 } = require('aws-iot-device-sdk-v2');
 const readline = require('readline');
 
 const config = JSON.parse(process.argv[2]);
+
+// proxy leads to the server under names that this machine doesn't resolve.
+function proxy() {
+  return new http.HttpProxyOptions('127.0.0.1', config.proxy, undefined, undefined, undefined, undefined, http.HttpProxyConnectionType.Tunneling);
+}
 
 function say(what) {
   process.stdout.write(JSON.stringify(what) + '\n');
@@ -50,6 +55,9 @@ function device5() {
   const builder = iot.AwsIotMqtt5ClientConfigBuilder.newDirectMqttBuilderWithMtlsFromPath(config.host, config.cert, config.key);
   builder.withCertificateAuthorityFromPath(undefined, config.ca);
   builder.withPort(config.port);
+  if (config.proxy) {
+    builder.withHttpProxyOptions(proxy());
+  }
   builder.withMinReconnectDelayMs(50);
   builder.withMaxReconnectDelayMs(500);
   builder.withSessionBehavior(behaviors[config.behavior ?? 'clean']);
@@ -89,6 +97,9 @@ function device311() {
   builder.with_certificate_authority_from_path(undefined, config.ca);
   builder.with_endpoint(config.host);
   builder.with_port(config.port);
+  if (config.proxy) {
+    builder.with_http_proxy_options(proxy());
+  }
   builder.with_client_id(config.clientId);
   builder.with_clean_session(config.behavior !== 'always');
   builder.with_keep_alive_seconds(config.keepAlive ?? 60);

@@ -5,9 +5,14 @@
 // claimjs_test.go is the other end.
 'use strict';
 
-const { iot, iotidentity, mqtt, mqtt5 } = require('aws-iot-device-sdk-v2');
+const { http, iot, iotidentity, mqtt, mqtt5 } = require('aws-iot-device-sdk-v2');
 
 const config = JSON.parse(process.argv[2]);
+
+// proxy leads to the server under names that this machine doesn't resolve.
+function proxy() {
+  return new http.HttpProxyOptions('127.0.0.1', config.proxy, undefined, undefined, undefined, undefined, http.HttpProxyConnectionType.Tunneling);
+}
 
 function say(what) {
   process.stdout.write(JSON.stringify(what) + '\n');
@@ -17,6 +22,9 @@ async function connect5() {
   const builder = iot.AwsIotMqtt5ClientConfigBuilder.newDirectMqttBuilderWithMtlsFromPath(config.host, config.cert, config.key);
   builder.withCertificateAuthorityFromPath(undefined, config.ca);
   builder.withPort(config.port);
+  if (config.proxy) {
+    builder.withHttpProxyOptions(proxy());
+  }
   builder.withConnectProperties({ keepAliveIntervalSeconds: 60, clientId: config.clientId });
   const client = new mqtt5.Mqtt5Client(builder.build());
   const on = new Promise((resolve, reject) => {
@@ -33,6 +41,9 @@ async function connect311() {
   builder.with_certificate_authority_from_path(undefined, config.ca);
   builder.with_endpoint(config.host);
   builder.with_port(config.port);
+  if (config.proxy) {
+    builder.with_http_proxy_options(proxy());
+  }
   builder.with_client_id(config.clientId);
   builder.with_clean_session(true);
   const connection = new mqtt.MqttClient().new_connection(builder.build());
