@@ -72,6 +72,6 @@ func newRoot() *cobra.Command {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w (try: %s --help)", err, cmd.CommandPath())}
 	})
-	root.AddCommand(newServe(), newEnv(), newExplain(), newAttempts(), newDoctor(), newUser(), newAccount(), newClaim(), newBulk(), newAudit(), newPolicy(), newBench(), newTemplate(), newAdvise(), newVersion())
+	root.AddCommand(newServe(), newEnv(), newExplain(), newAttempts(), newDoctor(), newUser(), newAccount(), newClaim(), newCA(), newBulk(), newAudit(), newPolicy(), newBench(), newTemplate(), newAdvise(), newVersion())
 	return root
 }
