@@ -7,9 +7,12 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
+	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -87,6 +90,8 @@ func newWorld(t *testing.T) *world {
 func (w *world) logDir() string { return filepath.Join(w.dir, "issuance-log") }
 
 func (w *world) tilesDir() string { return filepath.Join(w.logDir(), "log") }
+
+func (w *world) source() tiles.Source { return tiles.Dir(w.tilesDir()) }
 
 func (w *world) config() translog.Config {
 	return translog.Config{Dir: w.logDir(), Store: w.store, Sealer: masterKey(), Clock: time.Now, Logger: quiet(), Interval: 10 * time.Millisecond}
@@ -290,4 +295,25 @@ func (w *world) checkBijection(t *testing.T, verifier *tiles.Verifier, want int)
 	if seen != want || len(byIndex) != want {
 		t.Errorf("got %d entries and %d issuances with an index, want %d", seen, len(byIndex), want)
 	}
+}
+
+// recordOnly is a completed issuance whose certificate is nowhere.
+func recordOnly(id string) imprint.Issuance {
+	sum := sha256.Sum256([]byte(id))
+	return imprint.Issuance{ID: id, Tenant: tenant, Serial: "1", CertificateID: imprint.CertificateID(hex.EncodeToString(sum[:])), At: time.Now()}
+}
+
+// recordOnly records issuances whose certificates are nowhere, behind all that there are.
+func (w *world) recordOnly(t *testing.T, count int) {
+	t.Helper()
+	from := len(w.issuances(t))
+	w.update(t, func(tx imprint.Tx) error {
+		for i := range count {
+			err := tx.PutIssuance(recordOnly(fmt.Sprintf("f%08d", from+i)))
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
