@@ -25,16 +25,26 @@ func (l *Log) follow(ctx context.Context) {
 	rest := l.config.Interval
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	kick := l.kick
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-l.kick:
+		case <-kick:
 		case <-timer.C:
 		}
+		size, pending := l.state.Size, len(l.state.Pending)
 		more, err := l.step(ctx)
+		if l.state.Size != size || len(l.state.Pending) != pending {
+			rest = l.config.Interval // it got on, whatever failed then
+		}
 		if ctx.Err() != nil {
 			return
+		}
+		kick = l.kick
+		if err != nil {
+			kick = nil // who waits doesn't shorten the rest after a failure
+			err = errors.Join(err, l.count(ctx))
 		}
 		l.note(err)
 		switch {
@@ -86,7 +96,7 @@ func (l *Log) step(ctx context.Context) (more bool, err error) {
 	err = l.failure
 	l.mu.Unlock()
 	if broken {
-		return false, errors.Join(err, l.count(ctx))
+		return false, err
 	}
 	if !l.synced {
 		err = l.sync(ctx)
@@ -324,8 +334,10 @@ func (l *Log) sync(ctx context.Context) error {
 	}
 	l.synced = true
 	l.mu.Lock()
-	l.counters.Size = l.state.Size
-	l.advance()
+	if l.counters.Size != l.state.Size {
+		l.counters.Size = l.state.Size
+		l.advance()
+	}
 	l.mu.Unlock()
 	return nil
 }

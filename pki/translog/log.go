@@ -56,7 +56,7 @@ type Log struct {
 // silence makes the library's own log the server's. It is for the whole process.
 var silence sync.Once
 
-// tries is how often what went wrong is tried again before it waits longer.
+// longestRest is how long it waits at most before what went wrong is tried again.
 const longestRest = 30 * time.Second
 
 // publishInterval is the least time between two checkpoints: the library's own minimum.
@@ -297,6 +297,7 @@ func (l *Log) Kick() {
 // what ended the log.
 func (l *Log) Wait(ctx context.Context, issuanceID string) (Receipt, error) {
 	index := int64(-1)
+	kicked := false
 	for {
 		l.mu.Lock()
 		progress, published, failure, broken := l.progress, l.published, l.failure, l.counters.Broken
@@ -307,7 +308,8 @@ func (l *Log) Wait(ctx context.Context, issuanceID string) (Receipt, error) {
 			if err != nil {
 				return Receipt{}, err
 			}
-			if index < 0 {
+			if index < 0 && !kicked {
+				kicked = true
 				l.Kick()
 			}
 		}
@@ -320,6 +322,9 @@ func (l *Log) Wait(ctx context.Context, issuanceID string) (Receipt, error) {
 		select {
 		case <-progress:
 		case <-ctx.Done():
+			l.mu.Lock()
+			failure = l.failure
+			l.mu.Unlock()
 			return Receipt{}, fmt.Errorf("couldn't wait until issuance %s is in the log: %w", issuanceID, errors.Join(ctx.Err(), failure))
 		}
 	}

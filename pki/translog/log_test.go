@@ -299,8 +299,12 @@ func (w *world) checkBijection(t *testing.T, verifier *tiles.Verifier, want int)
 
 // recordOnly is a completed issuance whose certificate is nowhere.
 func recordOnly(id string) imprint.Issuance {
-	sum := sha256.Sum256([]byte(id))
-	return imprint.Issuance{ID: id, Tenant: tenant, Serial: "1", CertificateID: imprint.CertificateID(hex.EncodeToString(sum[:])), At: time.Now()}
+	return imprint.Issuance{ID: id, Tenant: tenant, Serial: "1", CertificateID: idOf([]byte(id)), At: time.Now()}
+}
+
+func idOf(der []byte) imprint.CertificateID {
+	sum := sha256.Sum256(der)
+	return imprint.CertificateID(hex.EncodeToString(sum[:]))
 }
 
 // recordOnly records issuances whose certificates are nowhere, behind all that there are.

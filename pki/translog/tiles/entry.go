@@ -90,10 +90,14 @@ func ParseEntry(raw []byte) (Entry, error) {
 	rest := raw[1:]
 	var texts [4]string
 	for i := range texts {
-		if len(rest) == 0 || len(rest) < 1+int(rest[0]) {
+		if len(rest) == 0 {
 			return e, errShort
 		}
-		texts[i], rest = string(rest[1:1+rest[0]]), rest[1+rest[0]:]
+		end := 1 + int(rest[0])
+		if len(rest) < end {
+			return e, errShort
+		}
+		texts[i], rest = string(rest[1:end]), rest[end:]
 	}
 	if texts[0] == "" || texts[1] == "" || texts[3] == "" {
 		return e, errors.New("the entry has no account, region or issuance")
