@@ -3,7 +3,11 @@
 package translog_test
 
 import (
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
 	"fmt"
+	"math/big"
 	"os"
 	"runtime"
 	"strconv"
@@ -11,6 +15,7 @@ import (
 	"time"
 
 	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/pki"
 	"github.com/imprint-iot/imprint/pki/translog"
 )
 
@@ -32,14 +37,31 @@ func BenchmarkLog(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		der := w.ca.Certificate().Raw
+		ca := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "CA"}, BasicConstraintsValid: true, IsCA: true, NotAfter: time.Now().Add(time.Hour)}
+		ca.Raw, err = x509.CreateCertificate(rand.Reader, ca, ca, deviceKey.Public(), deviceKey)
+		if err == nil {
+			ca, err = x509.ParseCertificate(ca.Raw)
+		}
+		if err != nil {
+			b.Fatal(err)
+		}
 		for from := 0; from < count; from += 1000 {
 			err = w.store.Update(b.Context(), func(tx imprint.Tx) error {
 				for n := from; n < min(from+1000, count); n++ {
+					der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{SerialNumber: big.NewInt(int64(n + 2)), NotAfter: ca.NotAfter}, ca, deviceKey.Public(), deviceKey)
+					if err != nil {
+						return err
+					}
+					c, err := x509.ParseCertificate(der)
+					if err != nil {
+						return err
+					}
 					i := recordOnly(fmt.Sprintf("%08d", n))
-					i.Certificate = append(der[:len(der):len(der)], i.ID...)
-					i.CertificateID = idOf(i.Certificate)
-					err := tx.PutIssuance(i)
+					i.Certificate, i.CertificateID, i.Serial, i.TBSHash = der, idOf(der), pki.SerialHex(c.SerialNumber), string(idOf(c.RawTBSCertificate))
+					err = tx.PutIssuance(i)
+					if err == nil {
+						err = tx.PutCertificate(registered(c))
+					}
 					if err != nil {
 						return err
 					}
@@ -77,7 +99,7 @@ func BenchmarkLog(b *testing.B) {
 		start = time.Now()
 		done := make(chan translog.Audited)
 		go func() {
-			audited, err := translog.Audit(b.Context(), translog.AuditConfig{Store: w.store, Source: w.source(), Verifier: verifier, DeviceCA: w.ca.Certificate()})
+			audited, err := translog.Audit(b.Context(), translog.AuditConfig{Store: w.store, Source: w.source(), Verifier: verifier, DeviceCA: ca, Report: func(f translog.Finding) { b.Errorf("%+v", f) }})
 			if err != nil {
 				b.Error(err)
 			}
