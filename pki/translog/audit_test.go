@@ -292,17 +292,20 @@ func flipAll(t *testing.T, w *world, stride int) int {
 			return err
 		}
 		defer f.Close()
-		each := stride
+		// Of the checkpoint each bit: base64 has some that its decoders ignore.
+		each, bits := stride, func(at int) []int { return []int{at % 8} }
 		if strings.HasSuffix(path, "checkpoint") {
-			each = 1
+			each, bits = 1, func(int) []int { return []int{0, 1, 2, 3, 4, 5, 6, 7} }
 		}
 		for at := 0; at < len(whole); at += each {
-			_, err = f.WriteAt([]byte{whole[at] ^ 1<<(at%8)}, int64(at))
-			if err != nil {
-				return err
-			}
-			if verify() == nil {
-				t.Errorf("%s: byte %d of %d was flipped, and nothing found", path, at, len(whole))
+			for _, bit := range bits(at) {
+				_, err = f.WriteAt([]byte{whole[at] ^ 1<<bit}, int64(at))
+				if err != nil {
+					return err
+				}
+				if verify() == nil {
+					t.Errorf("%s: bit %d of byte %d of %d was flipped, and nothing found", path, bit, at, len(whole))
+				}
 			}
 			_, err = f.WriteAt(whole[at:at+1], int64(at))
 			if err != nil {
