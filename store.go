@@ -88,6 +88,7 @@ type ReadTx interface {
 	SettingsReader
 	TraceReader
 	IssuanceReader
+	IssuanceLogReader
 	AuthorityReader
 	SessionReader
 	FunctionReader
@@ -114,6 +115,7 @@ type Tx interface {
 	SettingsWriter
 	TraceWriter
 	IssuanceWriter
+	IssuanceLogWriter
 	AuthorityWriter
 	SessionWriter
 	FunctionWriter

@@ -68,7 +68,7 @@ authority's name, id or ARN.
   imprint ca create --parent root --name line7 --subject "/O=Acme/CN=Acme line 7"
   imprint ca issue line7 --csr device.csr --profile operational --out device.pem`,
 	}
-	cmd.AddCommand(newCACreate(), newCAAdopt(), newCAList(), newCAShow(), newCACert(), newCACSR(), newCAImport(), newCAIssue(), newCARevoke(), newCAUpdate(),
+	cmd.AddCommand(newCAAudit(), newCALogged(), newCACreate(), newCAAdopt(), newCAList(), newCAShow(), newCACert(), newCACSR(), newCAImport(), newCAIssue(), newCARevoke(), newCAUpdate(),
 		newCADelete(), newCARestore(), newCAProfiles())
 	return cmd
 }

@@ -19,6 +19,7 @@ const (
 	masterKeyFile = "master.key"
 	registryFile  = "registry.db"
 	pkiDir        = "pki"
+	issuanceLog   = "issuance-log"
 	operatorFile  = "operator.sealed"
 	serverFile    = "server.json"
 	ticketsFile   = "tickets.sealed"

@@ -1,0 +1,76 @@
+package storetest
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/imprint-iot/imprint"
+)
+
+// testIssuanceLog ensures that the issuances that the log lacks are exactly the completed
+// ones without an index, in order, and that completing or changing one keeps its index.
+func testIssuanceLog(t *testing.T, h Harness) {
+	store := mustOpen(t, h)
+	view(t, store, func(tx imprint.ReadTx) error {
+		l, err := tx.IssuanceLog()
+		same(t, "a log that isn't there", l, imprint.IssuanceLog{})
+		return err
+	})
+	put := func(id string, tenant imprint.Tenant, certificate imprint.CertificateID) {
+		update(t, store, func(tx imprint.Tx) error {
+			return tx.PutIssuance(imprint.Issuance{ID: id, Tenant: tenant, CertificateID: certificate})
+		})
+	}
+	put("c", here, certID(3))
+	put("a", there, certID(1))
+	put("b", here, "")
+	put("d", here, certID(4))
+	waiting := func(want ...string) {
+		t.Helper()
+		view(t, store, func(tx imprint.ReadTx) error {
+			got, err := tx.UnloggedIssuances(10)
+			same(t, "what waits", fmt.Sprint(got, err), fmt.Sprint(want, nil))
+			count, err := tx.UnloggedCount(2)
+			same(t, "how many wait, up to two", fmt.Sprint(count, err), fmt.Sprint(min(len(want), 2), nil))
+			return err
+		})
+	}
+	waiting("a", "c", "d")
+	update(t, store, func(tx imprint.Tx) error {
+		err := tx.SetLogIndex("c", 7)
+		if err != nil {
+			return err
+		}
+		return tx.PutIssuanceLog(imprint.IssuanceLog{Size: 8, Pending: []string{"a", "d"}, Checkpoint: unusual})
+	})
+	put("c", here, certID(3))
+	waiting("a", "d")
+	put("b", here, certID(2))
+	waiting("a", "b", "d")
+	update(t, store, func(tx imprint.Tx) error { return tx.SetLogIndex("c", -1) })
+	waiting("a", "b", "c", "d")
+	update(t, store, func(tx imprint.Tx) error { return tx.SetLogIndex("a", 0) })
+	view(t, store, func(tx imprint.ReadTx) error {
+		l, err := tx.IssuanceLog()
+		same(t, "the log", fmt.Sprint(l, err), fmt.Sprint(imprint.IssuanceLog{Size: 8, Pending: []string{"a", "d"}, Checkpoint: unusual}, nil))
+		i, err := tx.LoggedIssuance("a")
+		same(t, "one with its index", fmt.Sprint(i.ID, i.Tenant, i.LogIndex, err), fmt.Sprint("a", there, 0, nil))
+		_, err = tx.LoggedIssuance("z")
+		wantCode(t, err, imprint.CodeNotFound)
+		var ids []string
+		for after := ""; ; {
+			page, err := tx.LoggedIssuances(after, 3)
+			if err != nil || len(page) == 0 {
+				break
+			}
+			for _, i := range page {
+				ids = append(ids, fmt.Sprint(i.ID, i.LogIndex))
+				after = i.ID
+			}
+		}
+		same(t, "those of all tenants", fmt.Sprint(ids), fmt.Sprint([]string{"a0", "b-1", "c-1", "d-1"}))
+		return nil
+	})
+	err := store.Update(t.Context(), func(tx imprint.Tx) error { return tx.SetLogIndex("z", 1) })
+	wantCode(t, err, imprint.CodeNotFound)
+}
