@@ -375,12 +375,12 @@ func (c *connection) refuse(why *endError) {
 // nothing for 3.1.1, where AWS IoT Core closes without a word. Wire says it in words.
 func (c *connection) refusal(why *endError) (reply []byte, wire string) {
 	reason := why.reason(mqtt.TypeConnack)
-	form := c.version
+	form := mqtt.V311
 	switch {
 	case why.code == imprint.CodeUnsupportedVersion:
 		// The level isn't known here; both forms are understood by what speaks
 		// them: 3.1.1 clients read return code 1, later ones the reason.
-		reason, form = mqtt.UnsupportedProtocolVersion, mqtt.V311
+		reason = mqtt.UnsupportedProtocolVersion
 		if c.version > mqtt.V5 {
 			form = mqtt.V5
 		}
@@ -397,7 +397,6 @@ func (c *connection) refusal(why *endError) (reply []byte, wire string) {
 		if !fits {
 			reason = mqtt.NotAuthorized
 		}
-		form = mqtt.V311
 	}
 	return (&mqtt.Connack{Reason: reason}).Append(nil, form), sent(mqtt.TypeConnack, form, reason)
 }
