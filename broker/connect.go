@@ -367,6 +367,10 @@ func (c *connection) refuse(why *endError) {
 	}
 	c.peer.Rec.End(outcome, why.code)
 	if reply != nil && halfClose(c.conn) {
+		// Who doesn't hang up must not keep others from being looked at.
+		if c.peer.Admitted != nil {
+			c.peer.Admitted()
+		}
 		farewell(c.conn)
 	}
 }

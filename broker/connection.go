@@ -25,8 +25,8 @@ type Peer struct {
 	// It is called at CONNECT and, from any goroutine, whenever the identity
 	// changed.
 	Variables func(who *identity.Identity, client imprint.ClientID) *policy.Variables
-	// Admitted is called once when the connection needs no admission slot any
-	// more: its CONNECT was accepted. It may be nil.
+	// Admitted is called when the connection needs no admission slot any more: its
+	// CONNECT was accepted, or refused and answered. It may be nil.
 	Admitted func()
 	// Until is when the connection ends at the latest, because its credentials
 	// do; zero: never.

@@ -26,7 +26,10 @@ const (
 	heldPerPiece = 64
 )
 
-var heldPool = sync.Pool{New: func() any { return &heldPiece{items: make([]held, 0, heldPerPiece)} }}
+var (
+	smallHeldPool = sync.Pool{New: func() any { return &heldPiece{items: make([]held, 0, smallHeld)} }}
+	heldPool      = sync.Pool{New: func() any { return &heldPiece{items: make([]held, 0, heldPerPiece)} }}
+)
 
 func (q *heldQueue) len() int { return q.size }
 
@@ -56,7 +59,7 @@ func (q *heldQueue) push(h held) {
 
 func (q *heldQueue) makeRoom() {
 	if q.last == nil {
-		q.first = &heldPiece{items: make([]held, 0, smallHeld)}
+		q.first = smallHeldPool.Get().(*heldPiece)
 		q.last = q.first
 		return
 	}
@@ -82,10 +85,11 @@ func (q *heldQueue) pop() {
 
 // giveBack lets others have a piece that holds nothing.
 func (p *heldPiece) giveBack() {
-	if cap(p.items) != heldPerPiece {
+	p.items, p.head, p.next = p.items[:0], 0, nil
+	if cap(p.items) == smallHeld {
+		smallHeldPool.Put(p)
 		return
 	}
-	p.items, p.head, p.next = p.items[:0], 0, nil
 	heldPool.Put(p)
 }
 

@@ -29,6 +29,7 @@ type realm struct {
 	crowded   map[imprint.CertificateID]struct{} // those of byCert with several connections
 	presence  map[imprint.ClientID]*presence
 	stored    int                  // sessions that outlive their connections
+	reviewing map[string]struct{}  // topics whose retained message is looked up after a failure
 	retained  map[string]time.Time // topics with a retained message, and when it expires; zero: never
 	retaining int                  // more that are on their way to the store
 	lines     map[string]*line     // who waits to route what was retained, by topic
@@ -79,7 +80,7 @@ func (b *Broker) realm(t imprint.Tenant) *realm {
 		tenant: t, clientARN: t.ARN("client/"), topicARN: t.ARN("topic/"), filterARN: t.ARN("topicfilter/"),
 		sessions: map[imprint.ClientID]*session{}, ending: map[imprint.ClientID][]*session{},
 		byCert: map[imprint.CertificateID][]*connection{}, crowded: map[imprint.CertificateID]struct{}{},
-		presence: map[imprint.ClientID]*presence{}, retained: map[string]time.Time{}, restored: map[string]queue{}, groups: map[int64]*shareGroup{},
+		presence: map[imprint.ClientID]*presence{}, retained: map[string]time.Time{}, reviewing: map[string]struct{}{}, restored: map[string]queue{}, groups: map[int64]*shareGroup{},
 	}
 	r.topics.parents = b.opts.StandardParentMatch
 	r.rules = b.rulesOf(t)

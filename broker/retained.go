@@ -75,12 +75,12 @@ func (b *Broker) retention(r *realm, topic string, packet *mqtt.Publish, waited 
 		return change{
 			write: func(tx imprint.Tx) error { return tx.DeleteRetained(r.tenant, topic) },
 			done: func(err error) {
+				r.mu.Lock()
+				defer r.mu.Unlock()
 				if err != nil {
 					b.reviewRetained(r, topic)
 					return
 				}
-				r.mu.Lock()
-				defer r.mu.Unlock()
 				delete(r.retained, topic)
 				t.take()
 			},
@@ -117,8 +117,14 @@ func (b *Broker) retention(r *realm, topic string, packet *mqtt.Publish, waited 
 }
 
 // reviewRetained has memory know what the store has of a topic, after a change of that
-// failed: it may be there nevertheless.
+// failed: it may be there nevertheless. One review of a topic is enough, as it comes after
+// all changes before it; more would crowd out what others insist on. The realm's lock is
+// held.
 func (b *Broker) reviewRetained(r *realm, topic string) {
+	if _, waits := r.reviewing[topic]; waits {
+		return
+	}
+	r.reviewing[topic] = struct{}{}
 	var row imprint.RetainedMessage
 	found := false
 	b.ledger.add(change{
@@ -132,11 +138,12 @@ func (b *Broker) reviewRetained(r *realm, topic string) {
 			return err
 		},
 		done: func(err error) {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			delete(r.reviewing, topic)
 			if err != nil {
 				return
 			}
-			r.mu.Lock()
-			defer r.mu.Unlock()
 			if found {
 				r.retained[topic] = row.ExpiresAt
 			} else {
@@ -246,9 +253,9 @@ func (t *turn) left() bool {
 // left with the wrong state until the next publish, and with a ghost after a deletion.
 // What was read is therefore sent only while nothing retained on the topic has begun to
 // be routed since, and routing begins only when it is in the session, at its place
-// before the newer one. Otherwise it is let go, as the newer one is on its way: nothing
-// that the client would end with is lost. A message that is stored and whose turn
-// hasn't come is read, and comes once more when it is routed.
+// before the newer one. Otherwise it is let go, as the newer one is on its way. A message
+// that is stored and whose turn hasn't come is read, and comes once more when it is
+// routed.
 //
 // Messages that aren't retained don't count: what is read outlives them, and who
 // subscribes later gets just that.
@@ -423,28 +430,49 @@ func (c *connection) awaitLow(bytes int) bool {
 	}
 }
 
+// retainedTries bounds how often the retained message of a topic that changes is read.
+const retainedTries = 3
+
 // sendRetainedOf sends the retained message of a topic, if there is one. Lacking are the
 // bytes that the client has no room for now; 0: it needn't be tried again.
+//
+// One that was overtaken is let go, as the newer one is on its way. At QoS 0 that may be
+// dropped on its way, so it is read and sent, too; twice does no harm.
 func (c *connection) sendRetainedOf(ctx context.Context, sub *subscription, topic string) (lacking int, err error) {
+	for try := range retainedTries {
+		lacking, overtaken, err := c.tryRetainedOf(ctx, sub, topic, try > 0)
+		if err != nil || !overtaken {
+			return lacking, err
+		}
+	}
+	return 0, nil
+}
+
+// tryRetainedOf reports whether a newer message began to be routed meanwhile. Again: it did
+// before, and only a message of QoS 0 is sent.
+func (c *connection) tryRetainedOf(ctx context.Context, sub *subscription, topic string, again bool) (lacking int, overtaken bool, err error) {
 	g, routed := c.realm.look(topic)
 	defer c.realm.lookAway(topic, g)
 	row, err := c.broker.Retained(ctx, c.realm.tenant, topic)
 	if imprint.CodeOf(err) == imprint.CodeNotFound {
-		return 0, nil
+		return 0, false, nil
 	}
 	if err != nil {
-		return 0, err
+		return 0, false, err
+	}
+	if again && row.QoS > 0 && sub.qos > 0 {
+		return 0, false, nil
 	}
 	send := c.retainedMessage(ctx, sub, &row)
 	if send == nil {
-		return 0, nil
+		return 0, false, nil
 	}
 	g.mu.RLock()
 	defer g.mu.RUnlock()
 	if g.routed != routed {
-		return 0, nil
+		return 0, true, nil
 	}
-	return send(), nil
+	return send(), false, nil
 }
 
 // retainedMessage prepares a retained message for a subscription: the function sends it

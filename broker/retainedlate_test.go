@@ -102,8 +102,13 @@ func retainedAsItIsReplaced(t *testing.T, v mqtt.Version, qos mqtt.QoS, stored b
 		// It comes after whatever is sent for the one before.
 		sub.send(&mqtt.Subscribe{PacketID: 2, Filters: []mqtt.Subscription{{Filter: fmt.Sprintf(filter, "last"), QoS: qos}}})
 		got := sub.until("last/x")
-		if !slices.Equal(got, row.want) {
-			t.Errorf("%s: got %q, want %q", row.name, got, row.want)
+		want := row.want
+		if row.name == "replaced" && qos == 0 {
+			// It may be dropped on its way, and comes as the retained one, too.
+			want = append(want, "new true")
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: got %q, want %q", row.name, got, want)
 		}
 		sub.send(&mqtt.Unsubscribe{PacketID: 3, Filters: []string{fmt.Sprintf(filter, row.name), fmt.Sprintf(filter, "last")}})
 		expect[*mqtt.Unsuback](sub)

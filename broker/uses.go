@@ -46,6 +46,9 @@ func (u *uses) note(action useAction, name string) {
 // recordUses tells the trace what the connection was allowed, and by which statement of
 // the policies that it has now.
 func (c *connection) recordUses() {
+	if c.peer.Rec == nil {
+		return
+	}
 	bound := c.bound.Load()
 	for _, u := range c.uses {
 		request := policy.Request{Now: c.broker.clock(), ResourceName: u.name}

@@ -69,8 +69,8 @@ func (w *will) expired(now time.Time) bool {
 	return p.Has(mqtt.PropMessageExpiry) && w.waited(now) >= expiryOf(p)
 }
 
-// publishWill publishes a will, unless it has expired; nobody waits for it. It is called with no lock held,
-// as it may wait for the store to catch up.
+// publishWill publishes a will, unless it has expired; nobody waits for it. It is called
+// with no lock held, as it may wait for the store to catch up.
 func (b *Broker) publishWill(r *realm, w *will) {
 	now := b.clock()
 	if !w.packet.Retain || w.expired(now) {
@@ -91,7 +91,9 @@ func (b *Broker) publishWill(r *realm, w *will) {
 		kept(err)
 		// Routing may read the registry, for which the ledger doesn't wait.
 		started := b.background.Go(func() {
-			t.begin()
+			if err == nil { // else what the store has stays the latest
+				t.begin()
+			}
 			defer t.leave()
 			b.sendWill(r, w)
 		})

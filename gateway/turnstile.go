@@ -126,6 +126,15 @@ type pacedConn struct {
 	alert, sent uint8
 }
 
+// CloseWrite tells the device that nothing more comes, where the socket can.
+func (c *pacedConn) CloseWrite() error {
+	half, ok := c.Conn.(interface{ CloseWrite() error })
+	if !ok {
+		return nil
+	}
+	return half.CloseWrite()
+}
+
 // Write notes an alert in the clear, which crypto/tls doesn't tell of.
 func (c *pacedConn) Write(b []byte) (int, error) {
 	if c.turn != nil {

@@ -2,3 +2,6 @@ package trace
 
 // MaxApart is how many devices of one entry are told apart.
 const MaxApart = maxApart
+
+// HandOver has all recorders hand over what they have, as happens every second.
+func (l *Log) HandOver() { l.handOver() }

@@ -115,9 +115,14 @@ func (f *folds) take(a *imprint.Attempt) *fold {
 
 // kindOf gives the kind of an attempt's failure.
 func (f *folds) kindOf(a *imprint.Attempt) *kind {
+	// What ends a long connection is new.
+	at := a.At
+	if !a.EndedAt.IsZero() {
+		at = a.EndedAt
+	}
 	for oldest := f.age.Front(); oldest != nil; oldest = f.age.Front() {
 		k := oldest.Value.(*kind)
-		if age := a.At.Sub(k.began); age < foldFor && age > -foldFor {
+		if age := at.Sub(k.began); age < foldFor && age > -foldFor {
 			break
 		}
 		f.forget(oldest)
@@ -134,7 +139,7 @@ func (f *folds) kindOf(a *imprint.Attempt) *kind {
 	if known != nil {
 		return known.Value.(*kind)
 	}
-	k := &kind{key: key, began: a.At, own: make(map[uint64]*fold)}
+	k := &kind{key: key, began: at, own: make(map[uint64]*fold)}
 	f.kinds[key] = f.age.PushBack(k)
 	return k
 }

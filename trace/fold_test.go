@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -421,5 +422,35 @@ func TestWhatComesNextIsSaid(t *testing.T) {
 				t.Errorf("%s %s: nothing is said", outcome, code)
 			}
 		}
+	}
+}
+
+// TestTheEndOfALongConnectionForgetsNoStorm ensures that a device that was on for long,
+// and is lost, doesn't make what is known of a storm forgotten.
+func TestTheEndOfALongConnectionForgetsNoStorm(t *testing.T) {
+	t.Parallel()
+	store := openStore(t)
+	var now atomic.Int64
+	l := trace.NewLog(store, func() time.Time { return instant.Add(time.Duration(now.Load())) }, trace.Options{Logger: quiet(), FoldAfter: 1})
+	long := l.Begin("192.0.2.200:1")
+	now.Store(int64(time.Hour))
+	refuse := func() {
+		rec := l.Begin("192.0.2.1:1")
+		rec.Fail("ca", imprint.Errorf(imprint.CodeCAInactive, "the CA is INACTIVE"))
+		rec.End(imprint.OutcomeRefused, imprint.CodeCAInactive)
+		flush(t, l)
+	}
+	for range 5 {
+		refuse()
+	}
+	long.Connected()
+	long.Fail("session", imprint.Errorf(imprint.CodeConnectionLost, "lost"))
+	long.End(imprint.OutcomeClosed, imprint.CodeConnectionLost)
+	for range 5 {
+		refuse()
+	}
+	l.Close()
+	if got := l.Counters().Folded; got != 9 {
+		t.Errorf("%d of ten alike were folded, want all but the first", got)
 	}
 }

@@ -29,6 +29,8 @@ type Recorder struct {
 	// told is set once the id was given to somebody, who may ask for it: the device, a
 	// function, an event.
 	told atomic.Bool
+	// refused is set while what must be kept of it finds no room in the queue.
+	refused atomic.Bool
 
 	mu sync.Mutex // guards what follows
 	// attempt is nil once it was handed to the writer: of an idle connection its id
@@ -301,15 +303,35 @@ func (r *Recorder) handOver() {
 	if r.ended {
 		return
 	}
+	// The writer may wait for who waits for this lock: what finds no room, and must be
+	// kept, is tried again in a second, or comes with the end.
+	must := r.failed || r.thing != ""
+	r.refused.Store(false)
 	a := r.take()
 	switch {
 	case a != nil:
-		if !r.log.put(entry{attempt: a, told: r.told.Load(), urgent: r.failed}, r.failed || r.thing != "") {
-			// As if it hadn't been sampled: what fails later is told yet.
-			r.unsampled = pack(a)
+		if r.log.offer(entry{attempt: a, told: r.told.Load(), urgent: r.failed}) {
+			break
 		}
+		if must {
+			r.attempt, r.late = a, nil // take gives it again
+			r.refused.Store(true)
+			r.handOverSoon()
+			return
+		}
+		// As if it hadn't been sampled: what fails later is told yet.
+		r.log.dropped.Add(1)
+		r.unsampled = pack(a)
 	case r.unsampled == "" && (len(r.late) > 0 || r.thing != ""):
-		r.log.put(entry{end: &ending{id: r.id, steps: r.late, thing: r.thing}, urgent: r.failed}, r.failed || r.thing != "")
+		if r.log.offer(entry{end: &ending{id: r.id, steps: r.late, thing: r.thing}, urgent: r.failed}) {
+			break
+		}
+		if must {
+			r.refused.Store(true)
+			r.handOverSoon()
+			return
+		}
+		r.log.dropped.Add(1)
 	default:
 		return
 	}

@@ -39,6 +39,7 @@ import (
 	"encoding/hex"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -215,6 +216,27 @@ func (l *Log) Append(attemptID string, steps ...imprint.Step) {
 // Flush returns when everything recorded before the call is in the store, or
 // the context ends.
 func (l *Log) Flush(ctx context.Context) error {
+	for {
+		err := l.flushOnce(ctx)
+		if err != nil || !l.owes() {
+			return err
+		}
+		select {
+		case <-l.done:
+			return nil
+		default:
+		}
+	}
+}
+
+// owes says whether recorders have what they must hand over, and found no room for.
+func (l *Log) owes() bool {
+	l.lateMu.Lock()
+	defer l.lateMu.Unlock()
+	return slices.ContainsFunc(l.late, func(r *Recorder) bool { return r.refused.Load() })
+}
+
+func (l *Log) flushOnce(ctx context.Context) error {
 	l.handOver()
 	reply := make(chan struct{})
 	select {
@@ -242,12 +264,22 @@ func (l *Log) Close() {
 	<-l.done
 }
 
-// put queues an entry, and says whether it did. One that must not be lost waits for room.
-func (l *Log) put(e entry, mustKeep bool) bool {
+// offer queues an entry if there is room.
+func (l *Log) offer(e entry) bool {
 	select {
 	case l.queue <- e:
 		return true
 	default:
+		return false
+	}
+}
+
+// put queues an entry, and says whether it did. One that must not be lost waits for room:
+// no lock may be held then that somebody takes for whom the writer waits, a session's or a
+// recorder's among them.
+func (l *Log) put(e entry, mustKeep bool) bool {
+	if l.offer(e) {
+		return true
 	}
 	if !mustKeep {
 		l.dropped.Add(1)

@@ -668,3 +668,49 @@ func TestOthersAddToAttempts(t *testing.T) {
 		t.Errorf("got %d steps, outcome %s; want 192", len(got.Steps), got.Outcome)
 	}
 }
+
+// TestHandingOverWaitsForNobody ensures that what a device that is on is refused is told
+// without a wait for room, as others wait for its recorder, and is kept until there is.
+func TestHandingOverWaitsForNobody(t *testing.T) {
+	t.Parallel()
+	store := &counting{Store: openStore(t), gate: make(chan struct{}), entered: make(chan struct{}, 100)}
+	l := trace.NewLog(store, clock, trace.Options{Logger: quiet(), Linger: time.Nanosecond, Queue: 1, Batch: 1, FoldAfter: -1, SuccessRate: -1})
+	on, fresh := l.Begin("192.0.2.1:1"), l.Begin("192.0.2.2:1")
+	on.Connected()
+	l.HandOver() // its attempt is what the writer stands still with
+	<-store.entered
+	l.Begin("192.0.2.3:1").End(imprint.OutcomeProvisioned, "") // the queue is full
+	denied := imprint.Errorf(imprint.CodeSubscribeDenied, "denied")
+	on.Fail("policy.subscribe", denied)
+	fresh.Connected()
+	fresh.Fail("policy.subscribe", denied)
+	handed := make(chan struct{})
+	go func() {
+		l.HandOver()
+		on.Info("late", "a step")
+		fresh.Info("late", "a step")
+		close(handed)
+	}()
+	select {
+	case <-handed:
+	case <-time.After(10 * time.Second):
+		t.Error("a recorder waits until there is room for its steps, and whoever adds one waits for it")
+	}
+	close(store.gate)
+	<-handed
+	flush(t, l)
+	for _, rec := range []*trace.Recorder{on, fresh} {
+		a, found := attempt(t, store.Store, rec.ID())
+		if !found {
+			t.Fatal("the attempt isn't kept")
+		}
+		names := []string{}
+		for _, s := range a.Steps {
+			names = append(names, s.Name)
+		}
+		if !slices.Equal(names, []string{"policy.subscribe", "late"}) {
+			t.Errorf("the attempt from %s has the steps %q", a.Address, names)
+		}
+	}
+	l.Close()
+}

@@ -29,6 +29,9 @@ func (l *Log) run() {
 			close(reply)
 		case <-l.closing:
 			l.drain()
+			// What found no room before.
+			l.handOver()
+			l.drain()
 			return
 		}
 	}
