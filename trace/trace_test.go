@@ -336,6 +336,7 @@ func failures(a imprint.Attempt) int {
 // pass.
 type kept struct {
 	imprint.Store
+	mu       sync.Mutex
 	attempts map[string]imprint.Attempt
 	updates  int
 }
@@ -343,6 +344,8 @@ type kept struct {
 func newKept() *kept { return &kept{attempts: map[string]imprint.Attempt{}} }
 
 func (k *kept) Update(_ context.Context, fn func(imprint.Tx) error) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	k.updates++
 	return fn(keptTx{kept: k})
 }

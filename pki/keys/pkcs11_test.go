@@ -128,7 +128,7 @@ func TestTokensThatDoNotFitAreNamed(t *testing.T) {
 		code  imprint.Code
 		words []string
 	}{
-		{"pkcs11:token=elsewhere;object=root" + query, imprint.CodeKeyUnavailable, []string{"no such token", `token="` + h.label + `"`, "--list-slots"}},
+		{"pkcs11:token=elsewhere;object=root" + query, imprint.CodeKeyUnavailable, []string{"no such token", `token="t-`, "--list-slots"}},
 		{"pkcs11:token=" + h.label + ";serial=0;object=root" + query, imprint.CodeKeyUnavailable, []string{"no such token"}},
 		{"pkcs11:token=" + h.label + ";object=root?module-path=/nowhere.so", imprint.CodeKeyUnavailable, []string{"/nowhere.so", "can't be loaded"}},
 		{"pkcs11:token=" + h.label + ";object=root?module-path=" + h.pinFile(), imprint.CodeKeyUnavailable, []string{"can't be loaded"}},
