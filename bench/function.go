@@ -69,9 +69,10 @@ func (s *stand) function(ctx context.Context, target Target, invocations int) ([
 		return nil, fmt.Errorf("couldn't make a data directory: %w", err)
 	}
 	s.dir = dir
-	// The function is this program, which the caller can run and others may not.
+	// The function is this program, which the caller can run and others may not; it may
+	// stand below /tmp.
 	user := strconv.Itoa(os.Getuid()) + ":" + strconv.Itoa(os.Getgid())
-	s.server, err = startChild("Imprint server", target.Program, append(target.ServerArgs(dir), "--function-user", user), s.opts.Messages)
+	s.server, err = startChild("Imprint server", target.Program, append(target.ServerArgs(dir), "--function-user", user, "--function-tmp", "0"), s.opts.Messages)
 	if err != nil {
 		return nil, err
 	}
@@ -143,7 +144,11 @@ type turns struct{ run, dry, bare, added []time.Duration }
 func takeTurns(ctx context.Context, run, dry *client.Client, process *echo, invocations int) (turns, error) {
 	var t turns
 	for n := range warmInvocation + invocations {
-		sent, got := hello{SerialNumber: "SN-000017", Number: n}, hello{}
+		sent := hello{SerialNumber: "SN-000017", Number: n}
+		var got struct {
+			hello
+			ErrorMessage string `json:"errorMessage"` // of a function that failed
+		}
 		began := time.Now()
 		err := dry.Call(ctx, "POST", invokePath, sent, nil)
 		dryTook := time.Since(began)
@@ -156,7 +161,7 @@ func takeTurns(ctx context.Context, run, dry *client.Client, process *echo, invo
 		if err != nil {
 			return t, fmt.Errorf("couldn't invoke the function: %w", err)
 		}
-		if got != sent {
+		if got.hello != sent {
 			return t, fmt.Errorf("couldn't invoke the function: it answered %+v to %+v", got, sent)
 		}
 		bareTook, err := process.roundTrip(n)

@@ -154,20 +154,20 @@ func newAttempts() *cobra.Command {
 imprint attempts --failed --follow`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := newOperatorClient(cmd)
-			if err != nil {
-				return err
-			}
 			q := query{failed: failed, limit: limit}
 			switch {
 			case cmd.Flags().Changed("since") && since <= 0:
 				return usageError{fmt.Errorf("--since is how far to look back, such as 1h; %s isn't", since)}
+			case groupBy != "" && follow:
+				return usageError{errors.New("groups can't be followed: leave out --follow or --group-by")}
 			case since > 0:
 				q.since = time.Now().Add(-since)
 			}
+			c, err := newOperatorClient(cmd)
+			if err != nil {
+				return err
+			}
 			switch {
-			case groupBy != "" && follow:
-				return usageError{errors.New("groups can't be followed: leave out --follow or --group-by")}
 			case groupBy != "":
 				return showGroups(cmd, c, groupBy, q, asJSON)
 			case follow:
