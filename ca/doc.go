@@ -8,10 +8,10 @@
 //
 // What it promises: nothing is signed but by package pki's two steps, which refuse what a
 // profile forbids before the key is used; an authority that is disabled, deleted, revoked
-// or ended signs nothing, and neither does one whose parent is revoked; what is revoked
-// can't connect from the moment at which Revoke returns, and its live sessions end within
-// a second, as those of a certificate that the registry has as REVOKED.
+// or ended signs nothing, and neither does one whose parent is revoked; what is revoked, and
+// is in the registry, can't connect from the moment at which Revoke returns, and its live
+// sessions end within a second. docs/revocation.md has what isn't right yet.
 //
-// What it does not do: it serves no CRL or OCSP response, keeps
+// What it does not do: it keeps
 // no key that the Keys of its options doesn't open, and trusts no clock but the given one.
 package ca
