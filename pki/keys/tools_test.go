@@ -16,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/internal/foreign"
 	"github.com/imprint-iot/imprint/internal/seal"
 	"github.com/imprint-iot/imprint/pki/keys"
 )
@@ -60,26 +61,15 @@ func testMain(m *testing.M) int {
 
 func tokenDir() string { return filepath.Join(scratch, "tokens") }
 
-// tool finds a program. Without it the test is skipped, except where all tools must be
-// there.
+// tool finds a program.
 func tool(t testing.TB, names ...string) string {
 	t.Helper()
-	for _, name := range names {
-		path, err := exec.LookPath(name)
-		if err == nil {
-			return path
-		}
-	}
-	missing(t, names[0])
-	return ""
+	return foreign.Program(t, names...)
 }
 
 func missing(t testing.TB, name string) {
 	t.Helper()
-	if os.Getenv("CI") == "true" || os.Getenv("IMPRINT_CI") == "1" {
-		t.Fatalf("%s isn't installed; scripts/test-tools installs it", name)
-	}
-	t.Skipf("%s isn't installed; scripts/test-tools installs it", name)
+	foreign.Missing(t, name, "scripts/test-tools installs it")
 }
 
 // sh runs a program and gives what it says.
