@@ -102,6 +102,10 @@ type Options struct {
 	// MaxRequests of all connections and MaxRequestsPerConnection may be under way;
 	// more are refused [512; 4].
 	MaxRequests, MaxRequestsPerConnection int
+	// RequestPuback is how long the PUBACK of a request waits for its answer, to go with
+	// it in one write [100 ms]. Most answers come in a few commits; a function of the
+	// device maker may take seconds.
+	RequestPuback time.Duration
 	// RequestRate is how many requests a second one connection may make; negative:
 	// no limit [20].
 	RequestRate int
@@ -141,6 +145,7 @@ func (o Options) withDefaults() Options {
 	setInt(&o.MaxRetained, 5000)
 	setInt(&o.MaxRequests, 512)
 	setInt(&o.MaxRequestsPerConnection, 4)
+	setDuration(&o.RequestPuback, 100*time.Millisecond)
 	setRate(&o.RequestRate, 20)
 	setRate(&o.PublishRate, 100)
 	setRate(&o.ThroughputRate, 512<<10)

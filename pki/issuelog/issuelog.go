@@ -45,6 +45,19 @@ func (l *Log) Put(tx imprint.Tx, issuance imprint.Issuance) error {
 }
 
 func put(tx imprint.Tx, issuance imprint.Issuance) error {
+	err := reused(tx, issuance)
+	if err != nil {
+		return err
+	}
+	// Nearly always the intent is new, and its signature the first.
+	add := tx.AddIssuance
+	if issuance.CertificateID != "" {
+		add = tx.CompleteIssuance
+	}
+	done, err := add(issuance)
+	if err != nil || done {
+		return err
+	}
 	present, err := tx.Issuance(issuance.ID)
 	switch {
 	case imprint.CodeOf(err) == imprint.CodeNotFound:
@@ -52,10 +65,6 @@ func put(tx imprint.Tx, issuance imprint.Issuance) error {
 		return fmt.Errorf("couldn't look for issuance %s: %w", issuance.ID, err)
 	case !continues(present, issuance):
 		return imprint.Errorf(imprint.CodeInternal, "issuance %s is already that of another signature", issuance.ID)
-	}
-	err = reused(tx, issuance)
-	if err != nil {
-		return err
 	}
 	return tx.PutIssuance(issuance)
 }

@@ -71,6 +71,24 @@ func (x *tx) PutIssuance(i imprint.Issuance) error {
 	return nil
 }
 
+func (x *tx) AddIssuance(i imprint.Issuance) (bool, error) {
+	_, present := x.rows[i.ID]
+	if !present {
+		x.rows[i.ID] = i
+	}
+	return !present, nil
+}
+
+func (x *tx) CompleteIssuance(i imprint.Issuance) (bool, error) {
+	present, ok := x.rows[i.ID]
+	if !ok || present.Tenant != i.Tenant || present.Serial != i.Serial || present.TBSHash != i.TBSHash || present.CertificateID != "" {
+		return false, nil
+	}
+	present.CertificateID, present.Certificate = i.CertificateID, i.Certificate
+	x.rows[i.ID] = present
+	return true, nil
+}
+
 func (x *tx) Issuances(t imprint.Tenant, _ imprint.Page) ([]imprint.Issuance, string, error) {
 	var list []imprint.Issuance
 	for _, id := range slices.Backward(slices.Sorted(maps.Keys(x.rows))) {
