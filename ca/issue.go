@@ -52,9 +52,9 @@ func (e *Engine) issue(ctx context.Context, tenant imprint.Tenant, id imprint.Au
 		return nil, "", imprint.Errorf(imprint.CodeInvalidRequest, "profile %s is for what a root signs for itself", p.Name()).
 			WithHint("Use a profile of the kind %s for a CA below %s.", pki.KindIntermediate, called(&by.row))
 	}
-	if len(by.row.Profiles) > 0 && !slices.Contains(by.row.Profiles, p.Name()) {
-		return nil, "", imprint.Errorf(imprint.CodeAccessDenied, "certificate authority %s doesn't sign by profile %s", called(&by.row), p.Name()).
-			WithHint("It signs by %s.", strings.Join(by.row.Profiles, ", "))
+	err = mayUseProfile(&by.row, p)
+	if err != nil {
+		return nil, "", err
 	}
 	if by.row.ShortLived {
 		end := e.opts.Clock().Add(shortLife)
@@ -96,6 +96,15 @@ func (e *Engine) issue(ctx context.Context, tenant imprint.Tenant, id imprint.Au
 		return nil, "", err
 	}
 	return issued, by.row.Certificate + by.row.Chain, nil
+}
+
+// mayUseProfile refuses a profile that an authority wasn't given.
+func mayUseProfile(a *imprint.CertificateAuthority, p *pki.Profile) error {
+	if len(a.Profiles) == 0 || slices.Contains(a.Profiles, p.Name()) {
+		return nil
+	}
+	return imprint.Errorf(imprint.CodeAccessDenied, "certificate authority %s doesn't sign by profile %s", called(a), p.Name()).
+		WithHint("It signs by %s.", strings.Join(a.Profiles, ", "))
 }
 
 // requested gives what was issued for a token, when that was for the same key.
