@@ -88,6 +88,7 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 		{"calls come when they are due", testQueuedCalls},
 		{"users have policies and access keys", testUsers},
 		{"authorities and what they issued are found", testAuthorities},
+		{"rollovers and what was seen meanwhile are found", testSightings},
 		{"the log of issuances is told what it lacks", testIssuanceLog},
 		{"registration tasks and their reports are found", testTasks},
 		{"audits and their findings are found", testAudits},
