@@ -21,6 +21,8 @@ type Options struct {
 	Clock imprint.Clock
 	// Connected says whether a certificate is in use now; nil: nobody knows.
 	Connected func(imprint.Tenant, imprint.CertificateID) bool
+	// Flush writes the attempts that wait for the trace; nil: none wait.
+	Flush func(context.Context) error
 	// BuiltIn is the certificate of the server's own device CA; nil: there is none.
 	BuiltIn *x509.Certificate
 	// ServerChains are the chains that the server shows, each with its leaf first; nil: they

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/x509"
 	"encoding/base64"
+	"fmt"
 	"strings"
 	"time"
 
@@ -135,12 +136,11 @@ func (p *Planner) Rehearse(ctx context.Context, q Question) (Answer, error) {
 		q.Unseen = defaultUnseen
 	}
 	q.Limit = max(1, q.Limit)
-	err := p.flush(ctx)
-	if err != nil {
-		return Answer{}, err
-	}
 	var answer Answer
 	at, err := readCursor(q.Cursor)
+	if err == nil && q.Cursor == "" {
+		err = p.settle(ctx)
+	}
 	if err != nil {
 		return answer, err
 	}
@@ -171,6 +171,18 @@ func (p *Planner) Rehearse(ctx context.Context, q Question) (Answer, error) {
 			return answer, nil
 		}
 	}
+}
+
+// settle puts what was seen until now where a rehearsal finds it.
+func (p *Planner) settle(ctx context.Context) error {
+	err := p.flush(ctx)
+	if err == nil && p.opts.Flush != nil {
+		err = p.opts.Flush(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("couldn't write what was seen: %w", err)
+	}
+	return nil
 }
 
 func (p *Planner) newLook(tx imprint.ReadTx, g *graph, q Question) (*look, error) {

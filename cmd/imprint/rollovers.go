@@ -12,6 +12,7 @@ import (
 func (s *server) openRollovers(ctx context.Context) error {
 	planner, err := rollover.New(ctx, rollover.Options{
 		Store: s.store, Clock: s.clock, BuiltIn: s.authority.Certificate(), Logger: s.logger,
+		Flush: func(ctx context.Context) error { return s.trace.Flush(ctx) },
 		Connected: func(tenant imprint.Tenant, id imprint.CertificateID) bool {
 			return len(s.broker.Connected(tenant, "", id)) > 0
 		},
