@@ -97,6 +97,8 @@ type Options struct {
 
 	// Rules are the topic rules that messages are taken to; nil: there are none.
 	Rules imprint.Rules
+	// Seen is told of each connection that is taken in, and must not block; nil: nobody is.
+	Seen func(imprint.Tenant, imprint.CertificateID)
 	// Reserved answers requests on topics of the service; nil: there are none.
 	Reserved Reserved
 	// MaxRequests of all connections and MaxRequestsPerConnection may be under way;

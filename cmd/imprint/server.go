@@ -23,6 +23,7 @@ import (
 	"github.com/imprint-iot/imprint/awsapi/iot"
 	"github.com/imprint-iot/imprint/broker"
 	"github.com/imprint-iot/imprint/ca"
+	"github.com/imprint-iot/imprint/ca/rollover"
 	"github.com/imprint-iot/imprint/events"
 	"github.com/imprint-iot/imprint/functions"
 	"github.com/imprint-iot/imprint/gateway"
@@ -48,6 +49,7 @@ type server struct {
 	store        imprint.Store
 	authority    *pki.Authority
 	authorities  *ca.Engine
+	rollovers    *rollover.Planner
 	profile      *pki.Profile
 	keys         *pki.KeyPool
 	endpoints    *gateway.Endpoints
@@ -101,7 +103,7 @@ func newServer(ctx context.Context, config Config, logger *slog.Logger) (*server
 		home: imprint.Tenant{Account: imprint.AccountID(config.Account), Region: imprint.Region(config.Region)},
 	}
 	for _, step := range []func(context.Context) error{
-		s.openData, s.openPKI, s.openAuthorities, s.openTrace, s.openFunctions, s.openRules, s.openClaims, s.openBulk, s.openAudit, s.openTenant, s.wire, s.listen, s.writeFacts,
+		s.openData, s.openPKI, s.openAuthorities, s.openRollovers, s.openTrace, s.openFunctions, s.openRules, s.openClaims, s.openBulk, s.openAudit, s.openTenant, s.wire, s.listen, s.writeFacts,
 	} {
 		err := step(ctx)
 		if err != nil {
@@ -264,7 +266,7 @@ func (s *server) wire(ctx context.Context) error {
 	options := s.config.MQTTConfig.options()
 	options.Rules = s.rules
 	options.ConnectTimeout, options.Logger = s.config.ConnectTimeout, s.logger
-	options.Reserved = claimDoor{s.claims}
+	options.Reserved, options.Seen = claimDoor{s.claims}, s.rollovers.Saw
 	options.RefusedConnectGetsReason, options.DeniedSubscribeGetsReason = s.config.RefusalReasons, s.config.RefusalReasons
 	s.broker = broker.New(options, s.store, s.identities, s.clock)
 	close(s.wired)
