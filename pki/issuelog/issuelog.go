@@ -19,15 +19,29 @@ import (
 )
 
 // Log is a journal of signatures, safe for concurrent use.
-type Log struct{ store imprint.Store }
+type Log struct {
+	store imprint.Store
+	room  func() error
+}
 
 // New makes a Log on a store.
 func New(store imprint.Store) *Log { return &Log{store: store} }
 
+// Within is a Log on the same store that records an intent only while room gives no error:
+// what follows the record, such as the Merkle log of issuances, may be too far behind. What
+// was begun may always be completed.
+func (l *Log) Within(room func() error) *Log { return &Log{store: l.store, room: room} }
+
 // Record stores an issuance durably. Recording the same twice is no error.
 // Errors: CodeInternal when the id is already that of another signature or of
-// another certificate; the store's.
+// another certificate; the store's; those of Within.
 func (l *Log) Record(ctx context.Context, issuance imprint.Issuance) error {
+	if l.room != nil && issuance.CertificateID == "" {
+		err := l.room()
+		if err != nil {
+			return err
+		}
+	}
 	err := l.store.Update(ctx, func(tx imprint.Tx) error { return put(tx, issuance) })
 	if err != nil {
 		return fmt.Errorf("couldn't record issuance %s: %w", issuance.ID, err)

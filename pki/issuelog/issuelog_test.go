@@ -218,3 +218,28 @@ func TestAuthorityLeavesAnUnfinishedIntentWhenItDiesBetween(t *testing.T) {
 		}
 	}
 }
+
+// TestNoIntentIsRecordedWithoutRoom ensures that nothing new is begun when what follows the
+// record is too far behind, and that what was begun is completed.
+func TestNoIntentIsRecordedWithoutRoom(t *testing.T) {
+	t.Parallel()
+	store := newStore()
+	full := errors.New("too many wait")
+	var room error
+	log := issuelog.New(store).Within(func() error { return room })
+	intent := imprint.Issuance{ID: "1", Tenant: tenant, Serial: "ab", TBSHash: "cd"}
+	err := log.Record(t.Context(), intent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	room = full
+	err = log.Record(t.Context(), imprint.Issuance{ID: "2", Tenant: tenant, Serial: "ef", TBSHash: "01"})
+	if !errors.Is(err, full) || len(store.rows) != 1 {
+		t.Errorf("an intent without room: got %v and %d records", err, len(store.rows))
+	}
+	intent.CertificateID = "ef"
+	err = log.Record(t.Context(), intent)
+	if err != nil || store.rows["1"].CertificateID != "ef" {
+		t.Errorf("what was begun: got %v", err)
+	}
+}

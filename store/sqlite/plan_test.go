@@ -175,6 +175,8 @@ func everyRead(tx imprint.Tx) error {
 	keep(err)
 	_, err = tx.LoggedIssuance("a")
 	keep(err)
+	_, err = tx.LoggedIssuanceOf(tenant, "a")
+	keep(err)
 	_, err = tx.LoggedIssuances("a", 1)
 	keep(err)
 	_, err = tx.UnloggedIssuances(1)
