@@ -78,13 +78,14 @@ func (t *Tx) IssuancesWithKey(tenant imprint.Tenant, keyHash string) ([]imprint.
 	if keyHash == "" {
 		return nil, nil
 	}
-	return all(t, scanIssuance, "SELECT "+issuanceColumns+" FROM issuances WHERE tenant = $1 AND key_hash = $2 AND key_hash <> '' ORDER BY id LIMIT $3",
+	// Ordered by the id itself, SQLite walks the tenant's issuances, all of them, in that order.
+	return all(t, scanIssuance, "SELECT "+issuanceColumns+" FROM issuances WHERE tenant = $1 AND key_hash = $2 AND key_hash <> '' ORDER BY id || '' LIMIT $3",
 		t.in(tenant), keyHash, int64(maxPlain))
 }
 
 // IssuanceRequested implements imprint.IssuanceReader.
 func (t *Tx) IssuanceRequested(tenant imprint.Tenant, a imprint.AuthorityID, token string) (imprint.Issuance, error) {
-	i, found, err := first(t, scanIssuance, "SELECT "+issuanceColumns+" FROM issuances WHERE tenant = $1 AND authority = $2 AND request_token = $3 AND request_token <> '' ORDER BY id DESC LIMIT 1",
+	i, found, err := first(t, scanIssuance, "SELECT "+issuanceColumns+" FROM issuances WHERE tenant = $1 AND authority = $2 AND request_token = $3 AND request_token <> '' ORDER BY id || '' DESC LIMIT 1",
 		t.in(tenant), string(a), token)
 	if err == nil && (!found || token == "") {
 		err = imprint.Errorf(imprint.CodeNotFound, "nothing was issued for request token %q", imprint.Excerpt(token))
