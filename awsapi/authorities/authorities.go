@@ -246,7 +246,7 @@ type Office struct {
 func (o Office) Routes() []awsapi.Route {
 	return []awsapi.Route{
 		awsapi.Handle(ListAuthorities, o.list), awsapi.HandleForAll(CreateAuthority, creates, o.create), awsapi.Handle(AdoptAuthority, o.adopt),
-		awsapi.Handle(DescribeAuthority, o.describe), awsapi.Handle(UpdateAuthority, o.update), awsapi.Handle(IssueByProfile, o.issue),
+		awsapi.Handle(DescribeAuthority, o.describe), awsapi.Handle(UpdateAuthority, o.update), awsapi.HandleForAll(IssueByProfile, o.issues, o.issue),
 		awsapi.Handle(RevokeBelow, o.below), awsapi.Handle(RevokeIssued, o.revoke), awsapi.Handle(ListCertificateProfiles, o.profiles),
 		awsapi.Handle(ListKeyStores, o.keyStores), awsapi.Handle(ListStoredKeys, o.storedKeys),
 	}
@@ -258,6 +258,26 @@ func creates(caller awsapi.Caller, in *CreateInput) []string {
 		return []string{"*"}
 	}
 	return []string{tenantOf(caller).AuthorityARN(imprint.AuthorityID(*in.Parent))}
+}
+
+// issues gives what IssueByProfile is about: the authority that signs, and the one whose
+// certificate is renewed, because the new one takes its place.
+func (o Office) issues(caller awsapi.Caller, in *IssueInput) []string {
+	tenant := tenantOf(caller)
+	about := []string{tenant.AuthorityARN(imprint.AuthorityID(in.ID))}
+	if in.Renews == nil {
+		return about
+	}
+	by, err := o.Engine.IssuerOf(context.Background(), tenant, imprint.CertificateID(*in.Renews))
+	switch {
+	case imprint.CodeOf(err) == imprint.CodeNotFound:
+		return about // the engine says so
+	case err != nil || by == "":
+		return append(about, "*") // also those of the built-in CA
+	case by != imprint.AuthorityID(in.ID):
+		about = append(about, tenant.AuthorityARN(by))
+	}
+	return about
 }
 
 func tenantOf(caller awsapi.Caller) imprint.Tenant {
