@@ -33,7 +33,9 @@ type Spec struct {
 	Profile string
 	Parent  imprint.AuthorityID
 	// NotAfter is when its certificate ends; zero: the profile says.
-	NotAfter         time.Time
+	NotAfter time.Time
+	// Profiles are those that it may sign by; AllProfiles: every one. Empty: those of
+	// devices and servers, and those of CAs that Create makes below it.
 	Profiles         []string
 	SigningEnds      time.Time
 	Revocation       imprint.RevocationConfiguration
@@ -163,11 +165,9 @@ func (e *Engine) check(spec *Spec) error {
 	if spec.Type == imprint.AuthoritySubordinate && spec.Profile != "" && spec.Parent == "" {
 		return imprint.Errorf(imprint.CodeInvalidRequest, "who signs the intermediate isn't said").WithHint("Name its parent, or let another CA sign its request: imprint ca csr")
 	}
-	for _, name := range spec.Profiles {
-		_, err := e.opts.Profiles.Profile(name)
-		if err != nil {
-			return err
-		}
+	err = e.checkProfiles(spec.Profiles)
+	if err != nil {
+		return err
 	}
 	return checkRevocation(spec.Revocation)
 }
@@ -224,7 +224,7 @@ func (e *Engine) certify(ctx context.Context, a imprint.CertificateAuthority, si
 	if profile.Kind() != pki.KindIntermediate {
 		return a, imprint.Errorf(imprint.CodeInvalidRequest, "profile %s isn't for intermediates but for the kind %s", profile.Name(), profile.Kind())
 	}
-	issued, chain, err := e.issue(ctx, a.Tenant, spec.Parent, profile, request)
+	issued, chain, err := e.issue(ctx, a.Tenant, spec.Parent, profile, request, true)
 	if err != nil {
 		return a, err
 	}
