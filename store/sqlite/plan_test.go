@@ -122,7 +122,7 @@ func sorts(query, line string) bool {
 		!strings.Contains(line, "TEMP B-TREE FOR GROUP BY") {
 		return false
 	}
-	for _, bounded := range []string{"key_hash = $2", "request_token = $3", "WHERE id = $1 ORDER BY created_at, tenant", "WHERE serial = $1", "WHERE id IN ("} {
+	for _, bounded := range []string{"request_token = $3", "WHERE id = $1 ORDER BY created_at, tenant", "WHERE serial = $1", "WHERE id IN ("} {
 		if strings.Contains(query, bounded) {
 			return false
 		}
@@ -160,7 +160,13 @@ func everyRead(tx imprint.Tx) error {
 	keep(err)
 	_, err = tx.IssuanceOf(tenant, "a", "a")
 	keep(err)
-	_, err = tx.IssuancesWithKey(tenant, "k")
+	for _, reason := range []imprint.RevocationReason{"", imprint.ReasonKeyCompromise} {
+		_, err = tx.IssuancesWithKey(tenant, imprint.KeyQuery{KeyHash: "k", Reason: reason}, 1)
+		keep(err)
+	}
+	_, err = tx.IssuanceOfCertificate(tenant, "a")
+	keep(err)
+	_, err = tx.AuthorityOfKey(tenant, "k")
 	keep(err)
 	_, err = tx.IssuanceRequested(tenant, "a", "a")
 	keep(err)
