@@ -30,7 +30,8 @@ type Issuance struct {
 	At                  time.Time
 	NotBefore, NotAfter time.Time
 	CertificateID       CertificateID // empty until signed
-	// Certificate is its DER. The built-in CA's are in the registry instead.
+	// Certificate is its DER. The built-in CA's that are registered are in the registry
+	// instead.
 	Certificate []byte
 	RevokedAt   time.Time // zero: it isn't
 	Reason      RevocationReason

@@ -90,6 +90,7 @@ type ReadTx interface {
 	TraceReader
 	IssuanceReader
 	IssuanceLogReader
+	ProfileRulesReader
 	AuthorityReader
 	RolloverReader
 	SessionReader
@@ -118,6 +119,7 @@ type Tx interface {
 	TraceWriter
 	IssuanceWriter
 	IssuanceLogWriter
+	ProfileRulesWriter
 	AuthorityWriter
 	RolloverWriter
 	SessionWriter

@@ -107,7 +107,7 @@ var wantIndex = map[string]string{
 // scanAllowed: walks in the order of an index or of the primary key end at the statement's limit, and
 // the parts of a composed statement are bounded by their own limits.
 func scanAllowed(line string) bool {
-	for _, allowed := range []string{"USING INDEX", "USING COVERING INDEX", "SCAN part_", "SCAN oldest", "SCAN (subquery", "SCAN tenant_settings", "SCAN events", "SCAN rollovers"} {
+	for _, allowed := range []string{"USING INDEX", "USING COVERING INDEX", "SCAN part_", "SCAN oldest", "SCAN (subquery", "SCAN tenant_settings", "SCAN profile_rules", "SCAN events", "SCAN rollovers"} {
 		if strings.Contains(line, allowed) {
 			return true
 		}
@@ -201,6 +201,8 @@ func everyRead(tx imprint.Tx) error {
 	_, err = tx.UnloggedIssuances(1)
 	keep(err)
 	_, err = tx.UnloggedCount(1)
+	keep(err)
+	_, err = tx.ProfileRules()
 	keep(err)
 	_, err = tx.CAsBySubject(tenant, "1")
 	keep(err)

@@ -90,6 +90,7 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 		{"authorities and what they issued are found", testAuthorities},
 		{"rollovers and what was seen meanwhile are found", testSightings},
 		{"the log of issuances is told what it lacks", testIssuanceLog},
+		{"the rules of profiles are kept, the old ones too", testProfileRules},
 		{"an issuance is added once and completed once", testIssuanceSteps},
 		{"registration tasks and their reports are found", testTasks},
 		{"audits and their findings are found", testAudits},
