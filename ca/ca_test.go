@@ -253,7 +253,7 @@ func TestRevokingAnIntermediateStopsItsDevicesAndNobodyElses(t *testing.T) {
 	bad, good := o.below(root.ID, "bad"), o.below(root.ID, "good")
 	err := o.store.Update(t.Context(), func(tx imprint.Tx) error {
 		for _, a := range []imprint.CertificateAuthority{bad, good} {
-			err := tx.PutCA(imprint.CACertificate{Tenant: home, ID: a.CertificateID, Status: imprint.CAActive, AutoRegistration: true})
+			err := tx.PutCA(imprint.CACertificate{Tenant: home, ID: a.CertificateID, PEM: a.Certificate, Status: imprint.CAActive, AutoRegistration: true})
 			if err != nil {
 				return err
 			}
@@ -274,7 +274,7 @@ func TestRevokingAnIntermediateStopsItsDevicesAndNobodyElses(t *testing.T) {
 	foreign := ca.Issued{Issued: &pki.Issued{ID: imprint.CertificateID(strings.Repeat("f", 64)), PEM: "p", Certificate: &x509.Certificate{}}}
 	o.register(foreign, bad.CertificateID)
 	gone = append(gone, foreign.ID)
-	_, err = o.RevokeBelow(t.Context(), home, bad.ID)
+	_, err = o.RevokeBelow(t.Context(), home, bad.ID, "")
 	refused(t, "an authority that isn't revoked", err, imprint.CodeAuthorityState, "isn't revoked")
 	_, err = o.Revoke(t.Context(), home, root.ID, bad.Serial, imprint.ReasonKeyCompromise)
 	if err != nil {
@@ -283,7 +283,7 @@ func TestRevokingAnIntermediateStopsItsDevicesAndNobodyElses(t *testing.T) {
 	_, err = o.Issue(t.Context(), home, bad.ID, "hour", pki.Request{PublicKey: key(t).Public(), RawSubject: subject(t, "x")})
 	refused(t, "a revoked authority", err, imprint.CodeAuthorityState, "was revoked")
 	for range 2 { // again changes nothing
-		_, err = o.RevokeBelow(t.Context(), home, bad.ID)
+		_, err = o.RevokeBelow(t.Context(), home, bad.ID, "")
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -171,7 +171,7 @@ func TestShardedListsTellOfTheirOwnCertificates(t *testing.T) {
 	seen := map[string]int{}
 	for n := range 12 {
 		issued := o.issue(line.ID, fmt.Sprint("SN-", n))
-		o.later(time.Second)
+		o.later(10 * time.Second)
 		o.revoke(line.ID, issued, imprint.ReasonSuperseded)
 		if signed := o.publish(); signed != 1 {
 			t.Fatalf("one revocation made %d lists", signed)
@@ -300,7 +300,7 @@ func TestAListThatCantBeSignedIsTriedAgain(t *testing.T) {
 	if n := o.publish(); n != 1 {
 		t.Errorf("signed %d lists, want that of the sound authority", n)
 	}
-	l, err := o.List(t.Context(), home, broken.ID, 0)
+	l, err := o.List(t.Context(), home, broken.ID, imprint.WholeList)
 	if err != nil || l.Number != 1 {
 		t.Errorf("the list before: number %d, %v", l.Number, err)
 	}
@@ -329,7 +329,7 @@ func TestThePublisherSignsAndEnds(t *testing.T) {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		_, err := o.List(t.Context(), home, line.ID, 0)
+		_, err := o.List(t.Context(), home, line.ID, imprint.WholeList)
 		if err == nil {
 			break
 		}
