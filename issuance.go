@@ -60,6 +60,13 @@ type IssuanceReader interface {
 // IssuanceWriter writes it.
 type IssuanceWriter interface {
 	PutIssuance(Issuance) error
+	// AddIssuance stores one whose id isn't there yet; otherwise it does nothing and
+	// reports false.
+	AddIssuance(Issuance) (bool, error)
+	// CompleteIssuance gives an intent its CertificateID and Certificate, and changes
+	// nothing else of it. It does nothing and reports false where no intent has the id,
+	// or one of another tenant, for other bytes or another serial number.
+	CompleteIssuance(Issuance) (bool, error)
 }
 
 // Sealer protects a secret at rest. Context is authenticated and not stored: a

@@ -16,9 +16,10 @@ import (
 	"github.com/imprint-iot/imprint/pki"
 )
 
-// Adopt takes in an authority that was made elsewhere: with its key, which is sealed, or
-// without, for the chain alone, and with what it revoked there. One that was here before and
-// is gone comes back under its id. Errors: those of Import; CodeCertificateValidation for
+// Adopt takes in an authority that was made elsewhere: with its key, which is sealed, with
+// the name of one that is in a key store (spec.KeyURI), or without, for the chain alone; and
+// with what it revoked there. One that was here before and is gone comes back under its id.
+// Errors: those of Import and of the key's store; CodeCertificateValidation for
 // CRLs that aren't its own; CodeInvalidRequest when it is to sign CRLs here and nobody said
 // what it revoked.
 func (e *Engine) Adopt(ctx context.Context, tenant imprint.Tenant, spec Spec, certificate, chain string, key crypto.Signer) (imprint.CertificateAuthority, error) {
@@ -57,6 +58,12 @@ func (e *Engine) Adopt(ctx context.Context, tenant imprint.Tenant, spec Spec, ce
 			return a, err
 		}
 	}
+	if spec.KeyURI != "" {
+		err = e.adoptKey(ctx, &a, spec.KeyURI, cert)
+		if err != nil {
+			return a, err
+		}
+	}
 	// What it revoked comes first: an authority without it must not be there for a moment.
 	lists, err := e.takeListsOf(ctx, &a, cert, spec.LastCRLs)
 	if err != nil {
@@ -79,6 +86,12 @@ func (e *Engine) Adopt(ctx context.Context, tenant imprint.Tenant, spec Spec, ce
 		}
 		if err != nil && imprint.CodeOf(err) != imprint.CodeNotFound {
 			return err
+		}
+		if spec.KeyURI != "" {
+			err = e.unused(tx, &a, cert.PublicKey)
+			if err != nil {
+				return err
+			}
 		}
 		return e.put(tx, &a)
 	})

@@ -55,9 +55,9 @@ func (e *Engine) issue(ctx context.Context, tenant imprint.Tenant, id imprint.Au
 		return nil, "", imprint.Errorf(imprint.CodeInvalidRequest, "profile %s is for what a root signs for itself", p.Name()).
 			WithHint("Use a profile of the kind %s for a CA below %s.", pki.KindIntermediate, called(&by.row))
 	}
-	if len(by.row.Profiles) > 0 && !slices.Contains(by.row.Profiles, p.Name()) {
-		return nil, "", imprint.Errorf(imprint.CodeAccessDenied, "certificate authority %s doesn't sign by profile %s", called(&by.row), p.Name()).
-			WithHint("It signs by %s.", strings.Join(by.row.Profiles, ", "))
+	err = mayUseProfile(&by.row, p)
+	if err != nil {
+		return nil, "", err
 	}
 	if by.row.ShortLived {
 		end := e.opts.Clock().Add(shortLife)
@@ -120,6 +120,15 @@ func certificateOf(tenant imprint.Tenant, cert *x509.Certificate, of, issuer imp
 	return imprint.AuthorityCertificate{
 		Tenant: tenant, ID: pki.CertificateID(cert.Raw), Authority: of, Issuer: issuer, Serial: pki.SerialHex(cert.SerialNumber), KeyHash: hex.EncodeToString(sum[:]),
 	}
+}
+
+// mayUseProfile refuses a profile that an authority wasn't given.
+func mayUseProfile(a *imprint.CertificateAuthority, p *pki.Profile) error {
+	if len(a.Profiles) == 0 || slices.Contains(a.Profiles, p.Name()) {
+		return nil
+	}
+	return imprint.Errorf(imprint.CodeAccessDenied, "certificate authority %s doesn't sign by profile %s", called(a), p.Name()).
+		WithHint("It signs by %s.", strings.Join(a.Profiles, ", "))
 }
 
 // requested gives what was issued for a token, when that was for the same key.
