@@ -34,10 +34,11 @@ var (
 // office is an engine on a real registry.
 type office struct {
 	*ca.Engine
-	t     *testing.T
-	store imprint.Store
-	mu    sync.Mutex
-	at    time.Time
+	t      *testing.T
+	store  imprint.Store
+	sealer imprint.Sealer
+	mu     sync.Mutex
+	at     time.Time
 }
 
 func (o *office) clock() time.Time {
@@ -65,6 +66,7 @@ func newOffice(t *testing.T) *office {
 }
 
 func (o *office) open(sealer imprint.Sealer) {
+	o.sealer = sealer
 	profiles, err := pki.NewProfiles(pki.ProfileConfig{Name: "hour", Kind: pki.KindOperational, Lifetime: time.Hour},
 		pki.ProfileConfig{Name: "again", Kind: pki.KindOperational, Lifetime: time.Hour, AllowKeyReuse: true})
 	if err != nil {

@@ -69,6 +69,15 @@ func (o *office) list(server *httptest.Server, a imprint.CertificateAuthority, p
 	return l
 }
 
+func parseList(t *testing.T, der []byte) *x509.RevocationList {
+	t.Helper()
+	l, err := x509.ParseRevocationList(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
 func fetch(t *testing.T, server *httptest.Server, path string, want int) []byte {
 	t.Helper()
 	response, err := server.Client().Get(server.URL + path)
