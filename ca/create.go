@@ -224,7 +224,7 @@ func (e *Engine) certify(ctx context.Context, a imprint.CertificateAuthority, si
 	if profile.Kind() != pki.KindIntermediate {
 		return a, imprint.Errorf(imprint.CodeInvalidRequest, "profile %s isn't for intermediates but for the kind %s", profile.Name(), profile.Kind())
 	}
-	issued, chain, err := e.issue(ctx, a.Tenant, spec.Parent, profile, request)
+	issued, chain, err := e.issue(ctx, a.Tenant, spec.Parent, profile, request, nil)
 	if err != nil {
 		return a, err
 	}

@@ -27,6 +27,12 @@ type Issued struct {
 // CodeKeyReused, CodeAccessDenied for a profile that isn't the authority's, those of
 // pki.Authority.Prepare and Sign.
 func (e *Engine) Issue(ctx context.Context, tenant imprint.Tenant, id imprint.AuthorityID, profile string, request pki.Request) (Issued, error) {
+	return e.IssueInto(ctx, tenant, id, profile, request, nil)
+}
+
+// IssueInto is Issue for who has to store something with the certificate: also runs in the
+// transaction that makes it one, perhaps again, and its error keeps it from becoming one.
+func (e *Engine) IssueInto(ctx context.Context, tenant imprint.Tenant, id imprint.AuthorityID, profile string, request pki.Request, also func(imprint.Tx, *pki.Issued) error) (Issued, error) {
 	p, err := e.opts.Profiles.Profile(profile)
 	if err != nil {
 		return Issued{}, err
@@ -39,11 +45,11 @@ func (e *Engine) Issue(ctx context.Context, tenant imprint.Tenant, id imprint.Au
 			return again, err
 		}
 	}
-	issued, chain, err := e.issue(ctx, tenant, id, p, request)
+	issued, chain, err := e.issue(ctx, tenant, id, p, request, also)
 	return Issued{issued, chain}, err
 }
 
-func (e *Engine) issue(ctx context.Context, tenant imprint.Tenant, id imprint.AuthorityID, p *pki.Profile, request pki.Request) (*pki.Issued, string, error) {
+func (e *Engine) issue(ctx context.Context, tenant imprint.Tenant, id imprint.AuthorityID, p *pki.Profile, request pki.Request, also func(imprint.Tx, *pki.Issued) error) (*pki.Issued, string, error) {
 	by, err := e.signing(ctx, tenant, id, request.Algorithm)
 	if err != nil {
 		return nil, "", err
@@ -72,7 +78,7 @@ func (e *Engine) issue(ctx context.Context, tenant imprint.Tenant, id imprint.Au
 	}
 	// What was revoked or switched off since the authority was opened is seen in the
 	// transaction that makes the certificate one: until then nobody has it.
-	issued, err := by.signing.SignInto(ctx, token, func(_ *pki.Issued, record func(imprint.Tx) error) error {
+	issued, err := by.signing.SignInto(ctx, token, func(issued *pki.Issued, record func(imprint.Tx) error) error {
 		return e.opts.Store.Update(ctx, func(tx imprint.Tx) error {
 			row, err := tx.Authority(tenant, id)
 			if err != nil {
@@ -89,7 +95,11 @@ func (e *Engine) issue(ctx context.Context, tenant imprint.Tenant, id imprint.Au
 			if err != nil {
 				return err
 			}
-			return record(tx)
+			err = record(tx)
+			if err != nil || also == nil {
+				return err
+			}
+			return also(tx, issued)
 		})
 	})
 	if err != nil {

@@ -89,6 +89,7 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 		{"users have policies and access keys", testUsers},
 		{"authorities and what they issued are found", testAuthorities},
 		{"the log of issuances is told what it lacks", testIssuanceLog},
+		{"passwords end with their time and their label", testEnrolment},
 		{"registration tasks and their reports are found", testTasks},
 		{"audits and their findings are found", testAudits},
 		{"a part of a change undoes itself", testTry},
