@@ -92,6 +92,7 @@ type ReadTx interface {
 	IssuanceLogReader
 	AuthorityReader
 	RolloverReader
+	ForeignListReader
 	SessionReader
 	FunctionReader
 	TopicRuleReader
@@ -120,6 +121,7 @@ type Tx interface {
 	IssuanceLogWriter
 	AuthorityWriter
 	RolloverWriter
+	ForeignListWriter
 	SessionWriter
 	FunctionWriter
 	TopicRuleWriter

@@ -161,6 +161,7 @@ func everyRead(tx imprint.Tx) error {
 	keep(err)
 	keep(tx.DeleteRevocationLists(tenant, "a", 1))
 	keep(tx.DeleteAuthority(tenant, "a"))
+	foreignLists(tx, tenant, keep)
 	_, err = tx.RolloverTenants()
 	keep(err)
 	_, err = tx.Rollover(tenant, "a")
@@ -418,6 +419,7 @@ func putSome(tx imprint.Tx, tenant imprint.Tenant, keep func(error)) {
 		keep(tx.PutIssuance(imprint.Issuance{ID: id, Tenant: tenant}))
 		keep(tx.PutIssuance(imprint.Issuance{ID: id + "2", Tenant: tenant, Authority: "a", Serial: id, KeyHash: "k", RequestToken: id, RevokedAt: time.Unix(1, 0)}))
 		keep(tx.PutAuthority(imprint.CertificateAuthority{Tenant: tenant, ID: imprint.AuthorityID(id), Name: id, CertificateID: certificate}))
+		keep(tx.PutForeignList(imprint.ForeignList{ID: int64(len(id)), Tenant: tenant, CA: imprint.CertificateID(id)}))
 		keep(tx.PutRollover(imprint.Rollover{Tenant: tenant, From: imprint.CertificateID(id)}))
 		keep(tx.PutAuditTask(imprint.AuditTask{Tenant: tenant, ID: id}))
 		keep(tx.PutAuditFinding(imprint.AuditFinding{Tenant: tenant, ID: id, Task: "a"}))
@@ -435,6 +437,26 @@ func putSome(tx imprint.Tx, tenant imprint.Tenant, keep func(error)) {
 		keep(tx.PutQueued(imprint.QueuedMessage{Session: key, Seq: 1}))
 		keep(tx.PutRetained(imprint.RetainedMessage{Tenant: tenant, Topic: id}))
 	}
+}
+
+func foreignLists(tx imprint.Tx, tenant imprint.Tenant, keep func(error)) {
+	_, err := tx.ForeignList(1)
+	keep(err)
+	_, err = tx.ForeignListsOf(tenant, "a")
+	keep(err)
+	_, err = tx.ForeignListsBySubject(tenant, "a")
+	keep(err)
+	_, err = tx.ForeignListsDue(time.Unix(1, 0), 1)
+	keep(err)
+	_, err = tx.AllForeignLists(0, 1)
+	keep(err)
+	keep(tx.PutForeignRevocation(1, 1, imprint.ForeignRevocation{Serial: "1"}))
+	_, err = tx.ForeignRevocation(1, 1, "1")
+	keep(err)
+	_, err = tx.ForeignRevocations(1, 1, "", 1)
+	keep(err)
+	_, err = tx.DeleteForeignRevocations(1, 2, 1)
+	keep(err)
 }
 
 func lists(tx imprint.Tx, tenant imprint.Tenant, paged func(func(imprint.Page) (string, error))) {
@@ -485,6 +507,7 @@ func lists(tx imprint.Tx, tenant imprint.Tenant, paged func(func(imprint.Page) (
 	paged(func(p imprint.Page) (string, error) { _, c, err := tx.Issuances(tenant, p); return c, err })
 	paged(func(p imprint.Page) (string, error) { _, c, err := tx.IssuancesBy(tenant, "a", p); return c, err })
 	paged(func(p imprint.Page) (string, error) { _, c, err := tx.Authorities(tenant, p); return c, err })
+	paged(func(p imprint.Page) (string, error) { _, c, err := tx.ForeignLists(tenant, p); return c, err })
 	paged(func(p imprint.Page) (string, error) { _, c, err := tx.Rollovers(tenant, p); return c, err })
 	paged(func(p imprint.Page) (string, error) { _, c, err := tx.ClaimGuards(tenant, p); return c, err })
 	paged(func(p imprint.Page) (string, error) { _, c, err := tx.RetainedMessages(tenant, p); return c, err })

@@ -89,6 +89,7 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 		{"users have policies and access keys", testUsers},
 		{"authorities and what they issued are found", testAuthorities},
 		{"rollovers and what was seen meanwhile are found", testSightings},
+		{"imported revocation lists are found", testForeignLists},
 		{"the log of issuances is told what it lacks", testIssuanceLog},
 		{"registration tasks and their reports are found", testTasks},
 		{"audits and their findings are found", testAudits},
