@@ -52,9 +52,9 @@ func (e *Engine) issue(ctx context.Context, tenant imprint.Tenant, id imprint.Au
 		return nil, "", imprint.Errorf(imprint.CodeInvalidRequest, "profile %s is for what a root signs for itself", p.Name()).
 			WithHint("Use a profile of the kind %s for a CA below %s.", pki.KindIntermediate, called(&by.row))
 	}
-	if len(by.row.Profiles) > 0 && !slices.Contains(by.row.Profiles, p.Name()) {
-		return nil, "", imprint.Errorf(imprint.CodeAccessDenied, "certificate authority %s doesn't sign by profile %s", called(&by.row), p.Name()).
-			WithHint("It signs by %s.", strings.Join(by.row.Profiles, ", "))
+	err = mayUseProfile(&by.row, p)
+	if err != nil {
+		return nil, "", err
 	}
 	if by.row.ShortLived {
 		end := e.opts.Clock().Add(shortLife)
@@ -98,6 +98,15 @@ func (e *Engine) issue(ctx context.Context, tenant imprint.Tenant, id imprint.Au
 	return issued, by.row.Certificate + by.row.Chain, nil
 }
 
+// mayUseProfile refuses a profile that an authority wasn't given.
+func mayUseProfile(a *imprint.CertificateAuthority, p *pki.Profile) error {
+	if len(a.Profiles) == 0 || slices.Contains(a.Profiles, p.Name()) {
+		return nil
+	}
+	return imprint.Errorf(imprint.CodeAccessDenied, "certificate authority %s doesn't sign by profile %s", called(a), p.Name()).
+		WithHint("It signs by %s.", strings.Join(a.Profiles, ", "))
+}
+
 // requested gives what was issued for a token, when that was for the same key.
 func (e *Engine) requested(ctx context.Context, tenant imprint.Tenant, id imprint.AuthorityID, request pki.Request) (Issued, bool, error) {
 	var row imprint.CertificateAuthority
@@ -127,6 +136,18 @@ func (e *Engine) requested(ctx context.Context, tenant imprint.Tenant, id imprin
 		return Issued{}, false, imprint.Errorf(imprint.CodeInvalidRequest, "the request token was used for another request").WithHint("Choose another token.")
 	}
 	return Issued{issued, row.Certificate + row.Chain}, true, nil
+}
+
+// IssuerOf gives the authority that issued a certificate; empty for the built-in device CA.
+// Errors: CodeNotFound.
+func (e *Engine) IssuerOf(ctx context.Context, tenant imprint.Tenant, id imprint.CertificateID) (imprint.AuthorityID, error) {
+	var by imprint.AuthorityID
+	err := e.opts.Store.View(ctx, func(tx imprint.ReadTx) error {
+		found, err := tx.IssuanceOfCertificate(tenant, id)
+		by = found.Authority
+		return err
+	})
+	return by, err
 }
 
 // Certificate gives what an authority issued, by serial number in hexadecimal.

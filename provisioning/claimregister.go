@@ -163,43 +163,42 @@ func requestPlanError(err error, source string) error {
 // is used up.
 func (r *registration) apply(ctx context.Context, plan *template.Plan) (applied, error) {
 	var result applied
-	err := r.engine.makeDevice(ctx, func(tx imprint.Tx) (imprint.Certificate, error) {
+	err := r.engine.makeDevice(ctx, func(tx imprint.Tx) (*application, error) {
 		result = applied{stage: stageRegister}
-		err := r.write(tx, plan, &result)
-		return result.cert, err
+		return r.write(tx, plan, &result)
 	})
 	return result, err
 }
 
-func (r *registration) write(tx imprint.Tx, plan *template.Plan, result *applied) error {
+func (r *registration) write(tx imprint.Tx, plan *template.Plan, result *applied) (*application, error) {
 	if r.engine.generation.Load() != r.tmpl.generation {
-		return errMoved
+		return nil, errMoved
 	}
 	pending, cert, err := r.pending(tx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	result.stage = "claim.guard"
 	err = r.countDevice(tx)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	a := application{tx: tx, cert: cert, plan: plan, now: r.now, applied: result}
+	a := &application{tx: tx, cert: cert, plan: plan, now: r.now, applied: result}
 	err = a.run()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	result.stage = stageRegister
 	err = r.remember(tx, result.thing)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if result.cert.Status == imprint.CertificatePendingActivation {
 		// The template leaves it so: its time goes on.
 		pending.Used = true
-		return tx.PutPendingCertificate(pending)
+		return a, tx.PutPendingCertificate(pending)
 	}
-	return tx.DeletePendingCertificate(r.Tenant, r.id)
+	return a, tx.DeletePendingCertificate(r.Tenant, r.id)
 }
 
 // remember writes down what came of a trusted user's claim.

@@ -147,7 +147,13 @@ func everyRead(tx imprint.Tx) error {
 	keep(err)
 	_, err = tx.IssuanceOf(tenant, "a", "a")
 	keep(err)
-	_, err = tx.IssuancesWithKey(tenant, "k")
+	for _, reason := range []imprint.RevocationReason{"", imprint.ReasonKeyCompromise} {
+		_, err = tx.IssuancesWithKey(tenant, imprint.KeyQuery{KeyHash: "k", Reason: reason}, 1)
+		keep(err)
+	}
+	_, err = tx.IssuanceOfCertificate(tenant, "a")
+	keep(err)
+	_, err = tx.AuthorityOfKey(tenant, "k")
 	keep(err)
 	_, err = tx.IssuanceRequested(tenant, "a", "a")
 	keep(err)
@@ -175,6 +181,8 @@ func everyRead(tx imprint.Tx) error {
 	_, err = tx.IssuanceLog()
 	keep(err)
 	_, err = tx.LoggedIssuance("a")
+	keep(err)
+	_, err = tx.LoggedIssuanceOf(tenant, "a")
 	keep(err)
 	_, err = tx.LoggedIssuances("a", 1)
 	keep(err)
