@@ -80,7 +80,7 @@ const (
 
 // Import takes a list in the place of the one that the CA has for its scope. The same list
 // again changes nothing but settings. Errors: CodeInvalidRequest for a list that can't be
-// believed, or that is older; CodeUnavailable when it can't be fetched.
+// believed or fetched, or that is older.
 func (e *Engine) Import(ctx context.Context, tenant imprint.Tenant, r Request) (imprint.ForeignList, error) {
 	data := r.Data
 	if r.URL != "" {

@@ -49,12 +49,13 @@ func checkURL(text string) error {
 	return nil
 }
 
-// fetch reads a list from its place. Errors: CodeUnavailable, CodeInvalidRequest.
+// fetch reads a list from its place. Errors: CodeInvalidRequest: whoever says a place says a
+// wrong one.
 func (e *Engine) fetch(ctx context.Context, from string) ([]byte, error) {
 	data, err := e.get(ctx, from)
 	if err != nil {
 		e.failed.Add(1)
-		return nil, imprint.Errorf(imprint.CodeUnavailable, "couldn't fetch the revocation list of %s: %w", imprint.Excerpt(from), err).
+		return nil, imprint.Errorf(imprint.CodeInvalidRequest, "couldn't fetch the revocation list of %s: %w", imprint.Excerpt(from), err).
 			WithHint("The server itself fetches it: look whether it reaches the place (curl), or bring the file.")
 	}
 	return data, nil

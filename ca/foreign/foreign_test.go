@@ -348,7 +348,7 @@ func TestAListIsFetchedOnTime(t *testing.T) {
 	} {
 		serve(fn)
 		_, err := m.Import(t.Context(), home, foreign.Request{CA: m.cert, URL: place})
-		want(t, name, imprint.CodeOf(err), imprint.CodeUnavailable)
+		want(t, name, imprint.CodeOf(err), imprint.CodeInvalidRequest)
 	}
 	give(m.list(9, "http://elsewhere/1.crl"))
 	_, err := m.Import(t.Context(), home, foreign.Request{CA: m.cert, URL: place})
