@@ -20,9 +20,10 @@ func ParseAuthorityID(s string) (AuthorityID, error) {
 	return AuthorityID(s), nil
 }
 
-// AuthorityARN names a certificate authority as AWS Private CA does.
+// AuthorityARN names a certificate authority as AWS Private CA does, in the partition of
+// the region.
 func (t Tenant) AuthorityARN(id AuthorityID) string {
-	return "arn:aws:acm-pca:" + string(t.Region) + ":" + string(t.Account) + ":certificate-authority/" + string(id)
+	return "arn:" + t.Region.Partition() + ":acm-pca:" + string(t.Region) + ":" + string(t.Account) + ":certificate-authority/" + string(id)
 }
 
 // AuthorityType is the place of a certificate authority in a hierarchy, as AWS Private
@@ -79,7 +80,8 @@ type CertificateAuthority struct {
 	NotBefore, NotAfter time.Time
 	// Parent is the CA above it when Imprint holds that one, too.
 	Parent AuthorityID
-	// Profiles are the names of those that it may sign by; empty: all.
+	// Profiles are the names of those that it may sign by; all: every one. Empty: what
+	// package ca lets one sign without.
 	Profiles []string
 	// SigningEnds is from when on it signs nothing more, though its certificate goes
 	// on; zero: with its certificate.

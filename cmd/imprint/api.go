@@ -82,8 +82,8 @@ func (s *server) directory() *users.Directory {
 
 // authorize lets callers do what their policies allow, for every API of the
 // server. A region that is asked for the first time becomes a tenant here.
-func (s *server) authorize(ctx context.Context, caller awsapi.Caller, action, resource string) error {
-	err := s.guard.Authorize(ctx, caller, action, resource)
+func (s *server) authorize(ctx context.Context, caller awsapi.Caller, ask awsapi.Ask) error {
+	err := s.guard.Authorize(ctx, caller, ask)
 	if err != nil {
 		return err
 	}
