@@ -233,6 +233,8 @@ func refuseWhatIsNotKept(thing *template.ThingPlan) error {
 	return nil
 }
 
+// stageRegister isn't a template's: what is refused there, as what revoked.Is tells, isn't
+// registered at all.
 const stageRegister = "register"
 
 // provision registers the certificate and applies the plan in one transaction.

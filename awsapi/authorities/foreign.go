@@ -94,12 +94,12 @@ const maxListBody = pki.MaxForeignCRL/3*4 + 4096
 // The operations.
 var (
 	ListImportedCRLs   = awsapi.Define[ListImportedInput, ListImportedOutput](foreignCodec, operation("ListImportedCRLs", "GET", ForeignPath, "*"))
-	ImportCRL          = awsapi.Define[ImportCRLInput, ImportedCRL](foreignCodec, large(operation("ImportCRL", "PUT", oneForeign, "*")))
+	ImportCRL          = awsapi.Define[ImportCRLInput, ImportedCRL](foreignCodec, withList(operation("ImportCRL", "PUT", oneForeign, "*")))
 	UpdateImportedCRLs = awsapi.Define[UpdateImportedInput, ListImportedOutput](foreignCodec, operation("UpdateImportedCRLs", "PATCH", oneForeign, "*"))
 	DeleteImportedCRLs = awsapi.Define[ImportedInput, NoOutput](foreignCodec, operation("DeleteImportedCRLs", "DELETE", oneForeign, "*"))
 )
 
-func large(op awsapi.Operation) awsapi.Operation {
+func withList(op awsapi.Operation) awsapi.Operation {
 	op.MaxBody = maxListBody
 	return op
 }

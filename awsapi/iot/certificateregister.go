@@ -188,10 +188,7 @@ func (s *Service) storeRegistered(ctx context.Context, cert imprint.Certificate,
 			return cert, err
 		}
 		if cert.Status != imprint.CertificateRevoked {
-			_, err = revoked.Check(tx, cert.Tenant, leaf, s.rooms.Clock())
-			if revoked.Is(err) {
-				err = asValidation(err)
-			}
+			err = s.refuseRevoked(tx, cert.Tenant, leaf)
 			if err != nil {
 				return cert, err
 			}
@@ -211,6 +208,16 @@ func (s *Service) storeRegistered(ctx context.Context, cert imprint.Certificate,
 		}
 		return cert, nil
 	})
+	return err
+}
+
+// refuseRevoked refuses what a certificate authority of this server, or an imported list,
+// revoked.
+func (s *Service) refuseRevoked(tx imprint.ReadTx, tenant imprint.Tenant, cert *x509.Certificate) error {
+	_, err := revoked.Check(tx, tenant, cert, s.rooms.Clock())
+	if revoked.Is(err) {
+		return asValidation(err)
+	}
 	return err
 }
 

@@ -13,6 +13,10 @@ import (
 // time, in the transaction that registers it. The warning is for the trace. Errors: those
 // for which Is holds; the store's.
 func Check(tx imprint.ReadTx, tenant imprint.Tenant, cert *x509.Certificate, now time.Time) (warning string, err error) {
+	err = Refusal(tx, tenant, cert)
+	if err != nil {
+		return "", err
+	}
 	return ByLists(tx, tenant, cert, now)
 }
 
