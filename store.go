@@ -93,6 +93,7 @@ type ReadTx interface {
 	ProfileRulesReader
 	AuthorityReader
 	RolloverReader
+	ForeignListReader
 	SessionReader
 	FunctionReader
 	TopicRuleReader
@@ -100,6 +101,7 @@ type ReadTx interface {
 	RegistrationTaskReader
 	ClaimReader
 	AuditReader
+	EnrolmentReader
 }
 
 // Tx reads and writes. Put inserts or replaces the whole row; Delete of
@@ -122,6 +124,7 @@ type Tx interface {
 	ProfileRulesWriter
 	AuthorityWriter
 	RolloverWriter
+	ForeignListWriter
 	SessionWriter
 	FunctionWriter
 	TopicRuleWriter
@@ -129,6 +132,7 @@ type Tx interface {
 	RegistrationTaskWriter
 	ClaimWriter
 	AuditWriter
+	EnrolmentWriter
 	// Try runs fn, whose writes through this Tx are undone, and nothing else, when
 	// it returns an error. It can't be used inside itself.
 	Try(fn func() error) error
