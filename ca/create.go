@@ -6,7 +6,9 @@ import (
 	"crypto"
 	"crypto/x509"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"maps"
 	"regexp"
 	"strings"
 	"time"
@@ -82,7 +84,7 @@ func (e *Engine) Create(ctx context.Context, tenant imprint.Tenant, spec Spec) (
 		Subject: spec.RawSubject, Parent: spec.Parent, Profiles: spec.Profiles, SigningEnds: spec.SigningEnds, Revocation: spec.Revocation,
 		ShortLived: spec.ShortLived, Tags: spec.Tags, IdempotencyToken: spec.IdempotencyToken, CreatedAt: now, ChangedAt: now,
 	}
-	signer, err := e.makeKey(ctx, &a, spec.KeyURI, spec.Kind)
+	signer, err := e.makeKeyFor(ctx, &a, &spec)
 	if err != nil {
 		return a, err
 	}
@@ -107,7 +109,11 @@ func (e *Engine) Create(ctx context.Context, tenant imprint.Tenant, spec Spec) (
 	if err != nil || spec.Profile == "" {
 		return a, err
 	}
-	return e.certify(ctx, a, signer, spec)
+	certified, err := e.certify(ctx, a, signer, spec)
+	if err != nil {
+		return certified, errors.Join(err, e.discard(ctx, &a))
+	}
+	return certified, nil
 }
 
 // created gives the authority that a request with the same token made, while the token
@@ -121,11 +127,13 @@ func (e *Engine) created(tx imprint.ReadTx, tenant imprint.Tenant, spec *Spec) (
 		return imprint.CertificateAuthority{}, false, err
 	}
 	for _, a := range all {
-		if a.IdempotencyToken != spec.IdempotencyToken || e.opts.Clock().Sub(a.CreatedAt) > spec.TokenFor {
+		// One that was deleted is nobody's answer: its key may be gone.
+		if a.IdempotencyToken != spec.IdempotencyToken || a.Status == imprint.AuthorityDeleted || e.opts.Clock().Sub(a.CreatedAt) > spec.TokenFor {
 			continue
 		}
 		kind := kinds[a.KeyAlgorithm]
-		if a.Type != spec.Type || !bytes.Equal(a.Subject, spec.RawSubject) || kind != spec.Kind || spec.Algorithm != "" && a.SigningAlgorithm != spec.Algorithm {
+		if a.Type != spec.Type || !bytes.Equal(a.Subject, spec.RawSubject) || kind != spec.Kind || spec.Algorithm != "" && a.SigningAlgorithm != spec.Algorithm ||
+			a.Name != spec.Name || a.ShortLived != spec.ShortLived || a.Revocation != spec.Revocation || !maps.Equal(a.Tags, spec.Tags) {
 			return a, false, imprint.Errorf(imprint.CodeInvalidRequest, "the request token was used for another certificate authority, %s", a.ARN()).WithHint("Choose another token.")
 		}
 		return a, true, nil
@@ -207,7 +215,7 @@ func defaultAlgorithm(kind pki.KeyKind) string {
 
 // certify makes the certificate of a new authority.
 func (e *Engine) certify(ctx context.Context, a imprint.CertificateAuthority, signer pki.Signer, spec Spec) (imprint.CertificateAuthority, error) {
-	profile, err := e.opts.Profiles.Profile(spec.Profile)
+	profile, err := e.profileOf(&spec)
 	if err != nil {
 		return a, err
 	}
@@ -221,9 +229,6 @@ func (e *Engine) certify(ctx context.Context, a imprint.CertificateAuthority, si
 		}
 		return e.install(ctx, a.Tenant, a.ID, issued.PEM, "")
 	}
-	if profile.Kind() != pki.KindIntermediate {
-		return a, imprint.Errorf(imprint.CodeInvalidRequest, "profile %s isn't for intermediates but for the kind %s", profile.Name(), profile.Kind())
-	}
 	issued, chain, err := e.issue(ctx, a.Tenant, spec.Parent, profile, request)
 	if err != nil {
 		return a, err
@@ -232,8 +237,34 @@ func (e *Engine) certify(ctx context.Context, a imprint.CertificateAuthority, si
 }
 
 // Import gives an authority the certificate that another CA made from its request, with
-// those above it, each signed by the next, the root last or left out.
+// those above it, each signed by the next, the root last or left out. Without any it takes
+// the newest one that was made here for its key, as a crash may have kept it from having.
+// Errors: CodeCertificateValidation, CodeCertificateWeak, CodeAuthorityState, CodeNotFound
+// where none is on record.
 func (e *Engine) Import(ctx context.Context, tenant imprint.Tenant, id imprint.AuthorityID, certificate, chain string) (imprint.CertificateAuthority, error) {
+	if certificate != "" {
+		return e.install(ctx, tenant, id, certificate, chain)
+	}
+	err := e.opts.Store.View(ctx, func(tx imprint.ReadTx) error {
+		a, err := e.authority(tx, tenant, id)
+		if err != nil {
+			return err
+		}
+		i, err := recorded(tx, &a)
+		if err != nil {
+			return err
+		}
+		certificate, chain = pki.EncodeCertificatePEM(i.Certificate), ""
+		if i.Authority == id {
+			return nil
+		}
+		by, err := tx.Authority(tenant, i.Authority)
+		chain = by.Certificate + by.Chain
+		return err
+	})
+	if err != nil {
+		return imprint.CertificateAuthority{}, err
+	}
 	return e.install(ctx, tenant, id, certificate, chain)
 }
 
@@ -247,7 +278,21 @@ func (e *Engine) install(ctx context.Context, tenant imprint.Tenant, id imprint.
 	if err != nil {
 		return a, err
 	}
-	err = follows(cert, above)
+	err = follows(cert, above, e.opts.Clock())
+	if err != nil {
+		return a, err
+	}
+	// The key may be in a module: it isn't opened in a transaction.
+	err = e.opts.Store.View(ctx, func(tx imprint.ReadTx) error {
+		a, err = tx.Authority(tenant, id)
+		if err != nil {
+			return err
+		}
+		return fits(&a, cert, e.opts.Clock())
+	})
+	if err == nil {
+		err = e.mayBe(ctx, &a, cert, above)
+	}
 	if err != nil {
 		return a, err
 	}
@@ -257,6 +302,9 @@ func (e *Engine) install(ctx context.Context, tenant imprint.Tenant, id imprint.
 			return err
 		}
 		err = fits(&found, cert, e.opts.Clock())
+		if err == nil {
+			err = replaces(tx, &found, cert, above)
+		}
 		if err != nil {
 			return err
 		}
@@ -328,6 +376,10 @@ func fits(a *imprint.CertificateAuthority, cert *x509.Certificate, now time.Time
 	if err != nil {
 		return err
 	}
+	if a.Type == imprint.AuthorityRoot && !selfSigned(cert) {
+		return imprint.Errorf(imprint.CodeCertificateValidation, "certificate authority %s is a root, and the certificate is by %s", called(a), pki.SubjectText(cert.RawIssuer)).
+			WithHint("A cross-certificate goes to verifiers, with the root's chain; the root keeps its own certificate.")
+	}
 	if !bytes.Equal(cert.RawSubject, a.Subject) {
 		return imprint.Errorf(imprint.CodeCertificateValidation, "the certificate's subject %s isn't that of the request, %s", pki.SubjectText(cert.RawSubject), pki.SubjectText(a.Subject))
 	}
@@ -342,26 +394,6 @@ func fits(a *imprint.CertificateAuthority, cert *x509.Certificate, now time.Time
 	if !comparable || !own.Equal(cert.PublicKey) {
 		return imprint.Errorf(imprint.CodeCertificateValidation, "the certificate is of another key than that of the request").
 			WithHint("Sign the request that imprint ca csr gives now.")
-	}
-	return nil
-}
-
-// follows checks that each certificate is signed by the next one.
-func follows(cert *x509.Certificate, above []*x509.Certificate) error {
-	below := cert
-	for _, next := range above {
-		err := below.CheckSignatureFrom(next)
-		if err != nil {
-			return imprint.Errorf(imprint.CodeCertificateValidation, "certificate %s of the chain didn't sign %s: %w", pki.SubjectText(next.RawSubject), pki.SubjectText(below.RawSubject), err).
-				WithHint("Send the chain from the one that signed the certificate up to the root.")
-		}
-		below = next
-	}
-	if len(above) == 0 && bytes.Equal(cert.RawIssuer, cert.RawSubject) {
-		err := cert.CheckSignatureFrom(cert)
-		if err != nil {
-			return imprint.Errorf(imprint.CodeCertificateValidation, "the root didn't sign itself: %w", err)
-		}
 	}
 	return nil
 }
@@ -414,14 +446,21 @@ func (e *Engine) Adopt(ctx context.Context, tenant imprint.Tenant, spec Spec, ce
 		if !comparable || !own.Equal(cert.PublicKey) {
 			return a, imprint.Errorf(imprint.CodeCertificateValidation, "the key isn't that of the certificate")
 		}
-		refusal := pki.WeakKey(key.Public())
-		if refusal != nil {
-			return a, refusal
-		}
 		err = e.keepKey(&a, key)
 		if err != nil {
 			return a, err
 		}
+	}
+	above, err := parseChain(chain)
+	if err != nil {
+		return a, err
+	}
+	err = follows(cert, above, now)
+	if err == nil {
+		err = e.mayBe(ctx, &a, cert, above)
+	}
+	if err != nil {
+		return a, err
 	}
 	err = e.opts.Store.Update(ctx, func(tx imprint.Tx) error {
 		err := e.mayCreate(tx, tenant, &spec)
@@ -440,5 +479,9 @@ func (e *Engine) Adopt(ctx context.Context, tenant imprint.Tenant, spec Spec, ce
 	if err != nil {
 		return a, err
 	}
-	return e.install(ctx, tenant, a.ID, certificate, chain)
+	installed, err := e.install(ctx, tenant, a.ID, certificate, chain)
+	if err != nil {
+		return installed, errors.Join(err, e.discard(ctx, &a))
+	}
+	return installed, nil
 }

@@ -7,6 +7,7 @@
 //	GET    /imprint/authorities/{authority}                    DescribeAuthority
 //	PATCH  /imprint/authorities/{authority}                    UpdateAuthority
 //	POST   /imprint/authorities/{authority}/certificates       IssueByProfile
+//	POST   /imprint/authorities/{authority}/recorded-certificate  ImportRecordedCertificate
 //	POST   /imprint/authorities/{authority}/below              RevokeBelow
 //	POST   /imprint/revocations                                RevokeIssued
 //	GET    /imprint/certificate-profiles                       ListCertificateProfiles
@@ -213,6 +214,7 @@ var (
 	DescribeAuthority       = awsapi.Define[IDInput, Authority](codec, operation("DescribeAuthority", "GET", onePath, one))
 	UpdateAuthority         = awsapi.Define[UpdateInput, Authority](codec, operation("UpdateAuthority", "PATCH", onePath, one))
 	IssueByProfile          = awsapi.Define[IssueInput, IssueOutput](codec, operation("IssueByProfile", "POST", onePath+"/certificates", one))
+	ImportRecorded          = awsapi.Define[IDInput, Authority](codec, operation("ImportRecordedCertificate", "POST", onePath+"/recorded-certificate", one))
 	RevokeBelow             = awsapi.Define[IDInput, BelowOutput](codec, operation("RevokeBelow", "POST", onePath+"/below", one))
 	RevokeIssued            = awsapi.Define[RevokeInput, RevokeOutput](codec, operation("RevokeIssued", "POST", revoked, "*"))
 	ListCertificateProfiles = awsapi.Define[ProfilesInput, ProfilesOutput](codec, operation("ListCertificateProfiles", "GET", profiles, "*"))
@@ -222,7 +224,7 @@ var (
 func Operations() []awsapi.Operation {
 	return []awsapi.Operation{
 		ListAuthorities.Operation, CreateAuthority.Operation, AdoptAuthority.Operation, DescribeAuthority.Operation, UpdateAuthority.Operation,
-		IssueByProfile.Operation, RevokeBelow.Operation, RevokeIssued.Operation, ListCertificateProfiles.Operation,
+		IssueByProfile.Operation, ImportRecorded.Operation, RevokeBelow.Operation, RevokeIssued.Operation, ListCertificateProfiles.Operation,
 	}
 }
 
@@ -237,7 +239,7 @@ func (o Office) Routes() []awsapi.Route {
 	return []awsapi.Route{
 		awsapi.Handle(ListAuthorities, o.list), awsapi.HandleForAll(CreateAuthority, creates, o.create), awsapi.Handle(AdoptAuthority, o.adopt),
 		awsapi.Handle(DescribeAuthority, o.describe), awsapi.Handle(UpdateAuthority, o.update), awsapi.HandleForAll(IssueByProfile, o.issues, o.issue),
-		awsapi.Handle(RevokeBelow, o.below), awsapi.Handle(RevokeIssued, o.revoke), awsapi.Handle(ListCertificateProfiles, o.profiles),
+		awsapi.Handle(ImportRecorded, o.importRecorded), awsapi.Handle(RevokeBelow, o.below), awsapi.Handle(RevokeIssued, o.revoke), awsapi.Handle(ListCertificateProfiles, o.profiles),
 	}
 }
 
@@ -392,6 +394,13 @@ func parseKey(text string) (crypto.Signer, error) {
 
 func (o Office) describe(ctx context.Context, caller awsapi.Caller, in *IDInput) (*Authority, error) {
 	a, err := o.Engine.Authority(ctx, tenantOf(caller), imprint.AuthorityID(in.ID))
+	return o.answer(&a, err)
+}
+
+// importRecorded gives an authority the certificate that was made here for its key, and that
+// a crash kept from it.
+func (o Office) importRecorded(ctx context.Context, caller awsapi.Caller, in *IDInput) (*Authority, error) {
+	a, err := o.Engine.Import(ctx, tenantOf(caller), imprint.AuthorityID(in.ID), "", "")
 	return o.answer(&a, err)
 }
 
