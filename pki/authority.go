@@ -223,7 +223,7 @@ func (a *Authority) examine(now time.Time, profile *Profile, request Request) (*
 	if err != nil {
 		return nil, nil, err
 	}
-	state, err := a.inspect(d)
+	state, err := a.inspect(d, profile.kind)
 	if err != nil {
 		return nil, nil, fmt.Errorf("couldn't prepare a certificate: %w", err)
 	}

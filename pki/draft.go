@@ -209,7 +209,7 @@ func profileExtensions(issuerKeyID, keyID []byte) ([]pkix.Extension, error) {
 
 // inspect reads the draft back and compares every field with what the profile
 // demands: what encode made is trusted no more than any other input.
-func (a *Authority) inspect(d *draft) (*tokenState, error) {
+func (a *Authority) inspect(d *draft, kind ProfileKind) (*tokenState, error) {
 	cert, err := x509.ParseCertificate(d.der)
 	if err != nil {
 		return nil, fmt.Errorf("couldn't read back the draft: %w", err)
@@ -232,6 +232,10 @@ func (a *Authority) inspect(d *draft) (*tokenState, error) {
 		if !check.ok {
 			return nil, imprint.Errorf(imprint.CodeInternal, "the draft's %s isn't what the profile demands", check.field)
 		}
+	}
+	err = ownRules(cert, a.cert, kind)
+	if err != nil {
+		return nil, err
 	}
 	return &tokenState{authority: a, tbs: bytes.Clone(cert.RawTBSCertificate)}, nil
 }

@@ -81,9 +81,20 @@ func builtin(t testing.TB, name string) *pki.Profile {
 
 func newRoot(t testing.TB, kind pki.KeyKind) *ca {
 	t.Helper()
+	return rootBy(t, kind, "root")
+}
+
+// newRootBy makes a root by another built-in profile.
+func newRootBy(t testing.TB, name string) *ca {
+	t.Helper()
+	return rootBy(t, pki.KeyP256, name)
+}
+
+func rootBy(t testing.TB, kind pki.KeyKind, name string) *ca {
+	t.Helper()
 	r := &ca{key: newKey(t, kind), journal: &memory{}}
 	config := pki.IssuerConfig{Signer: pki.NewSoftSigner(r.key), Journal: r.journal, Clock: at(start), ID: "root"}
-	issued, err := pki.NewRoot(t.Context(), tenant, config, builtin(t, "root"), pki.Request{RawSubject: named(t, "C=DE", "O=Acme", "CN=Acme root")})
+	issued, err := pki.NewRoot(t.Context(), tenant, config, builtin(t, name), pki.Request{RawSubject: named(t, "C=DE", "O=Acme", "CN=Acme root")})
 	if err != nil {
 		t.Fatal(err)
 	}
