@@ -157,7 +157,7 @@ func (a *Authority) window(now time.Time, profile *Profile, request Request) (no
 		}
 		notBefore = asked
 	}
-	if profile.kind != KindAWSDevice && notBefore.Before(a.cert.NotBefore) && request.NotBefore.IsZero() {
+	if notBefore.Before(a.cert.NotBefore) && request.NotBefore.IsZero() && !now.Before(a.cert.NotBefore) {
 		notBefore = a.cert.NotBefore
 	}
 	if profile.shorten && notAfter.After(a.ends) {

@@ -51,10 +51,14 @@ AwEHoUQDQgAEQiVI+I+3gv+17KN0RFLHKh5Vj71vc75eSOkyMsxFxbFsTNEMTLjV
 uKFxOelIgsiZJXKZNCX0FBmrfpCkKklCcg==
 -----END EC PRIVATE KEY-----`
 
+func parseKey(text string) (crypto.Signer, error) {
+	block, _ := pem.Decode([]byte(text))
+	return x509.ParseECPrivateKey(block.Bytes)
+}
+
 func publishedKey(t *testing.T) crypto.Signer {
 	t.Helper()
-	block, _ := pem.Decode([]byte(rfc9500))
-	key, err := x509.ParseECPrivateKey(block.Bytes)
+	key, err := parseKey(rfc9500)
 	if err != nil {
 		t.Fatal(err)
 	}
