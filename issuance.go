@@ -61,8 +61,8 @@ type IssuanceReader interface {
 	IssuanceOfCertificate(Tenant, CertificateID) (Issuance, error)
 	// IssuanceRequested gives the one with a request token of an authority.
 	IssuanceRequested(t Tenant, a AuthorityID, token string) (Issuance, error)
-	// RevokedBy gives what an authority revoked to yield, by serial number, until
-	// that returns false; certificates that have ended before after are left out.
+	// RevokedBy gives what an authority revoked to yield, adopted ones too, until that returns
+	// false; certificates that have ended before after are left out.
 	RevokedBy(t Tenant, a AuthorityID, after time.Time, yield func(RevokedSerial) bool) error
 }
 
@@ -77,6 +77,13 @@ type KeyQuery struct {
 // IssuanceWriter writes it.
 type IssuanceWriter interface {
 	PutIssuance(Issuance) error
+	// AddIssuance stores one whose id isn't there yet; otherwise it does nothing and
+	// reports false.
+	AddIssuance(Issuance) (bool, error)
+	// CompleteIssuance gives an intent its CertificateID and Certificate, and changes
+	// nothing else of it. It does nothing and reports false where no intent has the id,
+	// or one of another tenant, for other bytes or another serial number.
+	CompleteIssuance(Issuance) (bool, error)
 }
 
 // Sealer protects a secret at rest. Context is authenticated and not stored: a

@@ -6,7 +6,6 @@ import (
 	"crypto"
 	"crypto/x509"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"maps"
 	"regexp"
@@ -26,8 +25,11 @@ type Spec struct {
 	RawSubject []byte
 	// Kind is that of its key. Default: P-256.
 	Kind pki.KeyKind
-	// KeyURI is where its key is to be; empty: sealed in the registry.
+	// KeyURI is where its key is to be, STORE:LABEL; empty: sealed in the registry.
 	KeyURI string
+	// KeyIsThere takes the key that is there already, made by other means or left
+	// behind by a creation that failed.
+	KeyIsThere bool
 	// Algorithm is AWS Private CA's name of the one it signs by; empty: the key's own.
 	Algorithm string
 	// Profile makes its certificate at once: a root's own, or with Parent an
@@ -35,7 +37,9 @@ type Spec struct {
 	Profile string
 	Parent  imprint.AuthorityID
 	// NotAfter is when its certificate ends; zero: the profile says.
-	NotAfter         time.Time
+	NotAfter time.Time
+	// Profiles are those that it may sign by; AllProfiles: every one. Empty: those of
+	// devices and servers, and those of CAs that Create makes below it.
 	Profiles         []string
 	SigningEnds      time.Time
 	Revocation       imprint.RevocationConfiguration
@@ -44,7 +48,12 @@ type Spec struct {
 	IdempotencyToken string
 	// TokenFor is how long the token makes repeated requests one; zero: it does not.
 	TokenFor time.Duration
-	By       string // who asks
+	// LastCRLs are, for Adopt, the last ones that the authority signed elsewhere, PEM or DER:
+	// what stands there is revoked here, too, and the numbers of its lists go on.
+	// IssuedNothing says that there is nothing to revoke.
+	LastCRLs      [][]byte
+	IssuedNothing bool
+	By            string // who asks
 }
 
 // MaxAuthorities bounds those of one tenant.
@@ -88,32 +97,52 @@ func (e *Engine) Create(ctx context.Context, tenant imprint.Tenant, spec Spec) (
 	if err != nil {
 		return a, err
 	}
-	a.KeyAlgorithm = kindName(signer.Public())
-	a.SigningAlgorithm = spec.Algorithm
-	if a.SigningAlgorithm == "" {
-		a.SigningAlgorithm = defaultAlgorithm(spec.Kind)
+	inStore := a.Key != sealedKey
+	err = e.register(ctx, &a, signer, &spec)
+	if err != nil && inStore && !spec.KeyIsThere {
+		err = leftBehind(err, a.Key)
 	}
-	a.CSR, err = pki.NewSigningRequest(ctx, signer, spec.RawSubject)
-	if err != nil {
-		return a, err
-	}
-	// The row comes first: a crash leaves an authority without a certificate, never a
-	// certificate whose key nobody has.
-	err = e.opts.Store.Update(ctx, func(tx imprint.Tx) error {
-		err := e.mayCreate(tx, tenant, &spec)
-		if err != nil {
-			return err
-		}
-		return e.put(tx, &a)
-	})
 	if err != nil || spec.Profile == "" {
 		return a, err
 	}
-	certified, err := e.certify(ctx, a, signer, spec)
-	if err != nil {
-		return certified, errors.Join(err, e.discard(ctx, &a))
+	return e.certify(ctx, a, signer, spec)
+}
+
+// register stores a new authority that has its key, and its request for a certificate.
+func (e *Engine) register(ctx context.Context, a *imprint.CertificateAuthority, signer pki.Signer, spec *Spec) error {
+	refusal := pki.WeakKey(signer.Public())
+	if refusal != nil {
+		return refusal
 	}
-	return certified, nil
+	kind := pki.KeyKindOf(signer.Public())
+	if spec.Algorithm != "" && strings.HasSuffix(spec.Algorithm, "RSA") != strings.HasPrefix(string(kind), "rsa") {
+		return imprint.Errorf(imprint.CodeInvalidRequest, "a key of the kind %s can't sign by %s", kind, spec.Algorithm)
+	}
+	a.KeyAlgorithm = kindName(signer.Public())
+	a.SigningAlgorithm = spec.Algorithm
+	if a.SigningAlgorithm == "" {
+		a.SigningAlgorithm = defaultAlgorithm(kind)
+	}
+	var err error
+	a.CSR, err = pki.NewSigningRequest(ctx, signer, spec.RawSubject)
+	if err != nil {
+		return err
+	}
+	// The row comes first: a crash leaves an authority without a certificate, never a
+	// certificate whose key nobody has.
+	return e.opts.Store.Update(ctx, func(tx imprint.Tx) error {
+		err := e.mayCreate(tx, a.Tenant, spec)
+		if err != nil {
+			return err
+		}
+		if a.Key != sealedKey {
+			err = e.unused(tx, a, signer.Public())
+			if err != nil {
+				return err
+			}
+		}
+		return e.put(tx, a)
+	})
 }
 
 // created gives the authority that a request with the same token made, while the token
@@ -122,23 +151,22 @@ func (e *Engine) created(tx imprint.ReadTx, tenant imprint.Tenant, spec *Spec) (
 	if spec.IdempotencyToken == "" || spec.TokenFor <= 0 {
 		return imprint.CertificateAuthority{}, false, nil
 	}
-	all, _, err := tx.Authorities(tenant, imprint.Page{Limit: MaxAuthorities, Ascending: true})
-	if err != nil {
-		return imprint.CertificateAuthority{}, false, err
-	}
-	for _, a := range all {
+	var made imprint.CertificateAuthority
+	found := false
+	err := each(tx, tenant, func(a *imprint.CertificateAuthority) error {
 		// One that was deleted is nobody's answer: its key may be gone.
-		if a.IdempotencyToken != spec.IdempotencyToken || a.Status == imprint.AuthorityDeleted || e.opts.Clock().Sub(a.CreatedAt) > spec.TokenFor {
-			continue
+		if found || a.IdempotencyToken != spec.IdempotencyToken || a.Status == imprint.AuthorityDeleted || e.opts.Clock().Sub(a.CreatedAt) > spec.TokenFor {
+			return nil
 		}
+		made, found = *a, true
 		kind := kinds[a.KeyAlgorithm]
 		if a.Type != spec.Type || !bytes.Equal(a.Subject, spec.RawSubject) || kind != spec.Kind || spec.Algorithm != "" && a.SigningAlgorithm != spec.Algorithm ||
 			a.Name != spec.Name || a.ShortLived != spec.ShortLived || a.Revocation != spec.Revocation || !maps.Equal(a.Tags, spec.Tags) {
-			return a, false, imprint.Errorf(imprint.CodeInvalidRequest, "the request token was used for another certificate authority, %s", a.ARN()).WithHint("Choose another token.")
+			return imprint.Errorf(imprint.CodeInvalidRequest, "the request token was used for another certificate authority, %s", a.ARN()).WithHint("Choose another token.")
 		}
-		return a, true, nil
-	}
-	return imprint.CertificateAuthority{}, false, nil
+		return nil
+	})
+	return made, found && err == nil, err
 }
 
 func checkName(name string) error {
@@ -171,11 +199,9 @@ func (e *Engine) check(spec *Spec) error {
 	if spec.Type == imprint.AuthoritySubordinate && spec.Profile != "" && spec.Parent == "" {
 		return imprint.Errorf(imprint.CodeInvalidRequest, "who signs the intermediate isn't said").WithHint("Name its parent, or let another CA sign its request: imprint ca csr")
 	}
-	for _, name := range spec.Profiles {
-		_, err := e.opts.Profiles.Profile(name)
-		if err != nil {
-			return err
-		}
+	err = e.checkProfiles(spec.Profiles)
+	if err != nil {
+		return err
 	}
 	return checkRevocation(spec.Revocation)
 }
@@ -192,11 +218,17 @@ func (e *Engine) mayCreate(tx imprint.ReadTx, tenant imprint.Tenant, spec *Spec)
 	if err != nil {
 		return err
 	}
-	all, next, err := tx.Authorities(tenant, imprint.Page{Limit: MaxAuthorities, Ascending: true})
+	count := 0
+	err = each(tx, tenant, func(a *imprint.CertificateAuthority) error {
+		if !e.gone(a) {
+			count++
+		}
+		return nil
+	})
 	if err != nil {
 		return err
 	}
-	if len(all) >= MaxAuthorities || next != "" {
+	if count >= MaxAuthorities {
 		return imprint.Errorf(imprint.CodeLimitExceeded, "the tenant has %d certificate authorities, as many as allowed", MaxAuthorities).
 			WithHint("Delete those that nobody needs.")
 	}
@@ -225,15 +257,42 @@ func (e *Engine) certify(ctx context.Context, a imprint.CertificateAuthority, si
 			ID: a.ID, Signer: signer, Algorithm: algorithms[a.SigningAlgorithm], Journal: e.opts.Journal, Clock: e.opts.Clock, Known: e.opts.Known,
 		}, profile, request)
 		if err != nil {
-			return a, err
+			return a, e.undo(ctx, &a, &spec, err)
 		}
 		return e.install(ctx, a.Tenant, a.ID, issued.PEM, "")
 	}
-	issued, chain, err := e.issue(ctx, a.Tenant, spec.Parent, profile, request)
+	issued, chain, err := e.issue(ctx, a.Tenant, spec.Parent, profile, request, true, nil)
 	if err != nil {
-		return a, err
+		return a, e.undo(ctx, &a, &spec, err)
 	}
 	return e.install(ctx, a.Tenant, a.ID, issued.PEM, chain)
+}
+
+// undoTime bounds the undoing of a creation whose caller went away.
+const undoTime = 10 * time.Second
+
+// undo takes away a new authority for which no certificate was made, so that its name is
+// free for the next try, and gives why.
+func (e *Engine) undo(ctx context.Context, a *imprint.CertificateAuthority, spec *Spec, why error) error {
+	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTime)
+	defer cancel()
+	err := e.opts.Store.Update(limited, func(tx imprint.Tx) error {
+		row, err := tx.Authority(a.Tenant, a.ID)
+		if imprint.CodeOf(err) == imprint.CodeNotFound || err == nil && row.Certificate != "" {
+			return nil // somebody made something of it meanwhile
+		}
+		if err != nil {
+			return err
+		}
+		return tx.DeleteAuthority(a.Tenant, a.ID)
+	})
+	if err != nil {
+		e.opts.Logger.Error("couldn't take away a certificate authority that got no certificate", "tenant", a.Tenant.String(), "authority", a.ID, "error", err)
+	}
+	if a.Key != sealedKey && !spec.KeyIsThere {
+		return leftBehind(why, a.Key)
+	}
+	return why
 }
 
 // Import gives an authority the certificate that another CA made from its request, with
@@ -324,43 +383,129 @@ func (e *Engine) install(ctx context.Context, tenant imprint.Tenant, id imprint.
 		if err != nil {
 			return err
 		}
-		return e.put(tx, &a)
+		issuer := a.Parent
+		if bytes.Equal(cert.RawIssuer, cert.RawSubject) {
+			issuer = a.ID
+		}
+		err = tx.PutAuthorityCertificate(certificateOf(tenant, cert, a.ID, issuer))
+		if err == nil {
+			err = e.put(tx, &a)
+		}
+		if err != nil {
+			return err
+		}
+		err = takeBelow(tx, &a, cert)
+		if err != nil {
+			return err
+		}
+		return e.takeListed(tx, &a)
 	})
 	return a, err
+}
+
+// takeListed revokes the CAs that an authority signed and that stand on a CRL of before.
+func (e *Engine) takeListed(tx imprint.Tx, a *imprint.CertificateAuthority) error {
+	made, err := tx.AuthorityCertificatesBy(a.Tenant, a.ID)
+	for _, c := range made {
+		if err != nil {
+			return err
+		}
+		var listed imprint.AdoptedRevocation
+		listed, err = tx.AdoptedRevocation(a.Tenant, a.ID, c.Serial)
+		switch {
+		case imprint.CodeOf(err) == imprint.CodeNotFound:
+			err = nil
+		case err == nil && (listed.CertificateID == "" || listed.CertificateID == c.ID):
+			err = e.takeCA(tx, a.Tenant, c.ID, listed.Reason, listed.Reason.OfKey())
+		}
+	}
+	return err
+}
+
+// takeBelow makes an authority the parent of those that it signed and that came here before
+// it.
+func takeBelow(tx imprint.Tx, a *imprint.CertificateAuthority, cert *x509.Certificate) error {
+	var below []imprint.CertificateAuthority
+	err := each(tx, a.Tenant, func(other *imprint.CertificateAuthority) error {
+		if other.Parent != "" || other.ID == a.ID || other.Certificate == "" || bytes.Equal(other.Subject, cert.RawSubject) {
+			return nil
+		}
+		own, err := pki.ParseCertificatePEM(other.Certificate)
+		if err != nil {
+			return fmt.Errorf("couldn't read the certificate of authority %s: %w", called(other), err)
+		}
+		if bytes.Equal(own.RawIssuer, cert.RawSubject) && own.CheckSignatureFrom(cert) == nil {
+			other.Parent = a.ID
+			below = append(below, *other)
+		}
+		return nil
+	})
+	for _, other := range below {
+		if err != nil {
+			return err
+		}
+		var row imprint.AuthorityCertificate
+		row, err = tx.AuthorityCertificate(other.Tenant, other.CertificateID)
+		if err == nil {
+			row.Issuer = a.ID
+			err = tx.PutAuthorityCertificate(row)
+		}
+		if err == nil {
+			err = tx.PutAuthority(other)
+		}
+	}
+	return err
 }
 
 // signerOf gives the authority of the tenant that signed a certificate, whichever of its own
 // certificates is in the chain; none: it is elsewhere. What that one has revoked isn't
 // taken.
 func signerOf(tx imprint.ReadTx, a *imprint.CertificateAuthority, cert *x509.Certificate) (imprint.AuthorityID, error) {
-	all, _, err := tx.Authorities(a.Tenant, imprint.Page{Limit: MaxAuthorities, Ascending: true})
-	if err != nil {
-		return "", err
-	}
-	for _, other := range all {
+	var found imprint.AuthorityID
+	err := each(tx, a.Tenant, func(other *imprint.CertificateAuthority) error {
 		if other.Certificate == "" && other.ID != a.ID || !bytes.Equal(other.Subject, cert.RawIssuer) {
-			continue
+			return nil
 		}
-		issued, err := tx.IssuanceOf(a.Tenant, other.ID, pki.SerialHex(cert.SerialNumber))
-		switch {
-		case err == nil && !issued.RevokedAt.IsZero() && issued.CertificateID == pki.CertificateID(cert.Raw):
-			return "", imprint.Errorf(imprint.CodeCertificateValidation, "the certificate was revoked at %s", issued.RevokedAt.Format(time.RFC3339)).
-				WithHint("Let the request be signed again.")
-		case err != nil && imprint.CodeOf(err) != imprint.CodeNotFound:
-			return "", err
-		}
-		if other.ID == a.ID {
-			continue
+		err := revokedBy(tx, other, cert)
+		if err != nil || found != "" || other.ID == a.ID {
+			return err
 		}
 		signer, err := pki.ParseCertificatePEM(other.Certificate)
 		if err != nil {
-			return "", fmt.Errorf("couldn't read the certificate of authority %s: %w", called(&other), err)
+			return fmt.Errorf("couldn't read the certificate of authority %s: %w", called(other), err)
 		}
 		if cert.CheckSignatureFrom(signer) == nil {
-			return other.ID, nil
+			found = other.ID
+		}
+		return nil
+	})
+	return found, err
+}
+
+// revokedBy refuses a CA's certificate that an authority revoked.
+func revokedBy(tx imprint.ReadTx, issuer *imprint.CertificateAuthority, cert *x509.Certificate) error {
+	serial := pki.SerialHex(cert.SerialNumber)
+	var at time.Time
+	issued, err := tx.IssuanceOf(issuer.Tenant, issuer.ID, serial)
+	switch {
+	case err == nil && issued.CertificateID == pki.CertificateID(cert.Raw):
+		at = issued.RevokedAt
+	case err != nil && imprint.CodeOf(err) != imprint.CodeNotFound:
+		return err
+	default:
+		adopted, err := tx.AdoptedRevocation(issuer.Tenant, issuer.ID, serial)
+		if err != nil && imprint.CodeOf(err) != imprint.CodeNotFound {
+			return err
+		}
+		if adopted.CertificateID == "" || adopted.CertificateID == pki.CertificateID(cert.Raw) {
+			at = adopted.RevokedAt
 		}
 	}
-	return "", nil
+	if at.IsZero() {
+		return nil
+	}
+	return imprint.Errorf(imprint.CodeCertificateValidation, "the certificate was revoked at %s", at.Format(time.RFC3339)).
+		WithHint("Let the request be signed again.")
 }
 
 // fits says whether a certificate may be an authority's.
@@ -413,75 +558,4 @@ func parseChain(text string) ([]*x509.Certificate, error) {
 		return nil, imprint.Errorf(imprint.CodeCertificateValidation, "the chain has %d certificates, at most %d are accepted", len(all), maxChain)
 	}
 	return all, nil
-}
-
-// Adopt takes in an authority that was made elsewhere: with its key, which is sealed, or
-// without, for the chain alone. Errors: those of Import.
-func (e *Engine) Adopt(ctx context.Context, tenant imprint.Tenant, spec Spec, certificate, chain string, key crypto.Signer) (imprint.CertificateAuthority, error) {
-	var a imprint.CertificateAuthority
-	cert, err := pki.ParseCertificatePEM(certificate)
-	if err != nil {
-		return a, err
-	}
-	spec.Type, spec.RawSubject = imprint.AuthoritySubordinate, cert.RawSubject
-	if bytes.Equal(cert.RawIssuer, cert.RawSubject) {
-		spec.Type = imprint.AuthorityRoot
-	}
-	spec.Profile, spec.Parent = "", ""
-	err = e.check(&spec)
-	if err != nil {
-		return a, err
-	}
-	if spec.Algorithm == "" {
-		spec.Algorithm = defaultAlgorithm(pki.KeyKindOf(cert.PublicKey))
-	}
-	now := e.opts.Clock()
-	a = imprint.CertificateAuthority{
-		Tenant: tenant, ID: imprint.AuthorityID(uuid.NewString()), Name: spec.Name, Type: spec.Type, Status: imprint.AuthorityPending, Subject: cert.RawSubject,
-		KeyAlgorithm: kindName(cert.PublicKey), SigningAlgorithm: spec.Algorithm, Profiles: spec.Profiles, SigningEnds: spec.SigningEnds,
-		Revocation: spec.Revocation, Tags: spec.Tags, CreatedAt: now, ChangedAt: now,
-	}
-	if key != nil {
-		own, comparable := key.Public().(interface{ Equal(crypto.PublicKey) bool })
-		if !comparable || !own.Equal(cert.PublicKey) {
-			return a, imprint.Errorf(imprint.CodeCertificateValidation, "the key isn't that of the certificate")
-		}
-		err = e.keepKey(&a, key)
-		if err != nil {
-			return a, err
-		}
-	}
-	above, err := parseChain(chain)
-	if err != nil {
-		return a, err
-	}
-	err = follows(cert, above, now)
-	if err == nil {
-		err = e.mayBe(ctx, &a, cert, above)
-	}
-	if err != nil {
-		return a, err
-	}
-	err = e.opts.Store.Update(ctx, func(tx imprint.Tx) error {
-		err := e.mayCreate(tx, tenant, &spec)
-		if err != nil {
-			return err
-		}
-		_, err = tx.AuthorityOf(tenant, pki.CertificateID(cert.Raw))
-		if err == nil {
-			return imprint.Errorf(imprint.CodeAlreadyExists, "the certificate is that of an authority already")
-		}
-		if imprint.CodeOf(err) != imprint.CodeNotFound {
-			return err
-		}
-		return e.put(tx, &a)
-	})
-	if err != nil {
-		return a, err
-	}
-	installed, err := e.install(ctx, tenant, a.ID, certificate, chain)
-	if err != nil {
-		return installed, errors.Join(err, e.discard(ctx, &a))
-	}
-	return installed, nil
 }

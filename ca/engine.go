@@ -14,12 +14,35 @@ import (
 )
 
 // Keys makes and opens keys that aren't sealed in the registry: those of modules, TPMs and
-// key services (package pki/keys).
+// key services (package pki/keys). A name is STORE:LABEL, of a store that the server's
+// operator named: who calls the API can reach no other place.
 type Keys interface {
-	// Open gives the key of a URI.
-	Open(ctx context.Context, uri string) (pki.Signer, error)
-	// Generate makes a key of a kind at a URI and gives the URI that names it from then on.
-	Generate(ctx context.Context, uri string, kind pki.KeyKind) (string, pki.Signer, error)
+	// Check says whether a tenant may have a key of a name. It opens nothing.
+	Check(tenant imprint.Tenant, name string) error
+	// Open gives the key of a name. Engine keeps it open.
+	Open(ctx context.Context, name string) (pki.Signer, error)
+	// Generate makes a key of a kind and gives the name that is its from then on.
+	Generate(ctx context.Context, name string, kind pki.KeyKind) (string, pki.Signer, error)
+	// Stores lists the names of a tenant's stores.
+	Stores(tenant imprint.Tenant) []KeyStore
+	// List tells which keys are in one of them.
+	List(ctx context.Context, tenant imprint.Tenant, store string) ([]StoredKey, error)
+}
+
+// KeyStore is a place of keys that the operator named.
+type KeyStore struct {
+	Name string
+	Kind string // file, pkcs11, tpm or awskms
+}
+
+// StoredKey is a key that is in a store.
+type StoredKey struct {
+	Name        string // STORE:LABEL; empty: it can't be used
+	Label       string
+	Kind        string
+	Public      crypto.PublicKey // nil: it isn't known
+	Extractable bool
+	Problem     string // why it can't be used
 }
 
 // Options are what an Engine needs. Store, Sealer, Journal, Clock and Profiles must be set.
@@ -49,6 +72,8 @@ type Engine struct {
 	changes uint64
 
 	tokens locks
+
+	publishers publishers
 
 	responders responders
 }
@@ -190,7 +215,7 @@ func nextStep(status imprint.AuthorityStatus) string {
 	case imprint.AuthorityDeleted:
 		return "imprint ca restore, while it can be"
 	case imprint.AuthorityExpired:
-		return "Sign with its successor: imprint ca rollover shows one."
+		return "Sign with its successor."
 	}
 	return ""
 }
@@ -284,7 +309,7 @@ func (e *Engine) unbroken(tx imprint.ReadTx, a *imprint.CertificateAuthority) er
 		}
 		parent, err := tx.Authority(a.Tenant, above)
 		if imprint.CodeOf(err) == imprint.CodeNotFound {
-			return nil // deleted for good: its certificate still counts
+			return nil // it never had a certificate: those that had keep their row, also when they are gone
 		}
 		if err != nil {
 			return err
@@ -301,24 +326,23 @@ func (e *Engine) unbroken(tx imprint.ReadTx, a *imprint.CertificateAuthority) er
 // points are the URLs in what an authority signs.
 func (e *Engine) points(a *imprint.CertificateAuthority) pki.Points {
 	var p pki.Points
-	base := func(host string) string {
-		if host != "" {
-			return "http://" + host
-		}
-		return e.opts.BaseURL
+	at := pathOf(a)
+	base := e.opts.BaseURL
+	if base == "" {
+		base = a.CRLs.Base
 	}
-	at := string(a.Tenant.Account) + "/" + string(a.Tenant.Region) + "/" + string(a.ID)
-	if url := base(a.Revocation.CRLHost); a.Revocation.CRL && url != "" {
-		p.CRL = url + "/crl/" + at + ".crl"
-		if a.Revocation.CRLShards > 1 {
-			p.CRL, p.CRLShards = url+"/crl/"+at+"/", a.Revocation.CRLShards
-		}
+	if l := e.layoutOf(a); a.Revocation.CRL && l.Base != "" {
+		p.CRL, p.CRLShards = crlURL(a, l), l.Shards
 	}
-	if url := base(a.Revocation.OCSPHost); a.Revocation.OCSP && url != "" {
+	url := base
+	if a.Revocation.OCSPHost != "" {
+		url = "http://" + a.Revocation.OCSPHost
+	}
+	if a.Revocation.OCSP && url != "" {
 		p.OCSP = url + "/ocsp/" + at
 	}
-	if e.opts.BaseURL != "" && (a.Revocation.CRL || a.Revocation.OCSP) {
-		p.Issuer = e.opts.BaseURL + "/ca/" + at + ".cer"
+	if base != "" && (a.Revocation.CRL || a.Revocation.OCSP) {
+		p.Issuer = base + "/ca/" + at + ".cer"
 	}
 	return p
 }

@@ -234,6 +234,10 @@ func TestNobodyReplacesAnAuthoritysLimits(t *testing.T) {
 	refused(t, "a certificate by another CA", err, imprint.CodeCertificateValidation, "isn't known to have signed")
 	_, err = o.Import(t.Context(), home, line.ID, f.sign(csr.PublicKey, line.Subject, nil), "")
 	refused(t, "one without its chain", err, imprint.CodeCertificateValidation, "isn't known to have signed")
+	_, err = o.Update(t.Context(), home, line.Parent, ca.Edit{Profiles: &[]string{ca.AllProfiles}})
+	if err != nil {
+		t.Fatal(err)
+	}
 	request := pki.RequestOf(csr)
 	renewed, err := o.Issue(t.Context(), home, line.Parent, "aws-subordinate-ca-0", withEnd(request, now.AddDate(5, 0, 0)))
 	if err != nil {

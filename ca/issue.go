@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"context"
 	"crypto"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
 	"slices"
 	"strings"
 	"time"
@@ -27,6 +30,12 @@ type Issued struct {
 // CodeKeyReused, CodeAccessDenied for a profile that isn't the authority's, those of
 // pki.Authority.Prepare and Sign.
 func (e *Engine) Issue(ctx context.Context, tenant imprint.Tenant, id imprint.AuthorityID, profile string, request pki.Request) (Issued, error) {
+	return e.IssueInto(ctx, tenant, id, profile, request, nil)
+}
+
+// IssueInto is Issue for who has to store something with the certificate: also runs in the
+// transaction that makes it one, perhaps again, and its error keeps it from becoming one.
+func (e *Engine) IssueInto(ctx context.Context, tenant imprint.Tenant, id imprint.AuthorityID, profile string, request pki.Request, also func(imprint.Tx, *pki.Issued) error) (Issued, error) {
 	p, err := e.opts.Profiles.Profile(profile)
 	if err != nil {
 		return Issued{}, err
@@ -39,16 +48,17 @@ func (e *Engine) Issue(ctx context.Context, tenant imprint.Tenant, id imprint.Au
 			return again, err
 		}
 	}
-	issued, chain, err := e.issue(ctx, tenant, id, p, request)
+	issued, chain, err := e.issue(ctx, tenant, id, p, request, false, also)
 	return Issued{issued, chain}, err
 }
 
-func (e *Engine) issue(ctx context.Context, tenant imprint.Tenant, id imprint.AuthorityID, p *pki.Profile, request pki.Request) (*pki.Issued, string, error) {
+// issue signs a request; ours is one for a key of the engine's.
+func (e *Engine) issue(ctx context.Context, tenant imprint.Tenant, id imprint.AuthorityID, p *pki.Profile, request pki.Request, ours bool, also func(imprint.Tx, *pki.Issued) error) (*pki.Issued, string, error) {
 	by, err := e.signing(ctx, tenant, id, request.Algorithm)
 	if err != nil {
 		return nil, "", err
 	}
-	request, err = e.mayIssue(by, p, request)
+	request, err = e.mayIssue(by, p, request, ours)
 	if err != nil {
 		return nil, "", err
 	}
@@ -58,7 +68,7 @@ func (e *Engine) issue(ctx context.Context, tenant imprint.Tenant, id imprint.Au
 	}
 	// What was revoked or switched off since the authority was opened is seen in the
 	// transaction that makes the certificate one: until then nobody has it.
-	issued, err := by.signing.SignInto(ctx, token, func(_ *pki.Issued, record func(imprint.Tx) error) error {
+	issued, err := by.signing.SignInto(ctx, token, func(made *pki.Issued, record func(imprint.Tx) error) error {
 		return e.opts.Store.Update(ctx, func(tx imprint.Tx) error {
 			row, err := tx.Authority(tenant, id)
 			if err != nil {
@@ -68,14 +78,25 @@ func (e *Engine) issue(ctx context.Context, tenant imprint.Tenant, id imprint.Au
 			if err != nil {
 				return err
 			}
-			if row.CertificateID != by.row.CertificateID || !slices.Equal(row.Profiles, by.row.Profiles) || !row.SigningEnds.Equal(by.row.SigningEnds) {
+			if row.CertificateID != by.row.CertificateID || !slices.Equal(row.Profiles, by.row.Profiles) || !row.SigningEnds.Equal(by.row.SigningEnds) ||
+				row.Revocation != by.row.Revocation || !sameHistory(&row.CRLs, &by.row.CRLs) {
 				return imprint.Errorf(imprint.CodeConflictingUpdate, "certificate authority %s was changed while it signed", called(&row)).WithHint("Ask again.")
 			}
 			err = e.unbroken(tx, &row)
 			if err != nil {
 				return err
 			}
-			return record(tx)
+			if made.Certificate.IsCA {
+				err = tx.PutAuthorityCertificate(certificateOf(tenant, made.Certificate, "", id))
+				if err != nil {
+					return err
+				}
+			}
+			err = record(tx)
+			if err != nil || also == nil {
+				return err
+			}
+			return also(tx, made)
 		})
 	})
 	if err != nil {
@@ -86,14 +107,14 @@ func (e *Engine) issue(ctx context.Context, tenant imprint.Tenant, id imprint.Au
 
 // mayIssue refuses what an authority doesn't sign, whatever the request, and gives the
 // request with the validity that a mode of the authority sets.
-func (e *Engine) mayIssue(by *opened, p *pki.Profile, request pki.Request) (pki.Request, error) {
+func (e *Engine) mayIssue(by *opened, p *pki.Profile, request pki.Request, ours bool) (pki.Request, error) {
 	if p.Kind() == pki.KindRoot {
 		return request, imprint.Errorf(imprint.CodeInvalidRequest, "profile %s is for what a root signs for itself", p.Name()).
 			WithHint("Use a profile of the kind %s for a CA below %s.", pki.KindIntermediate, called(&by.row))
 	}
-	if len(by.row.Profiles) > 0 && !slices.Contains(by.row.Profiles, p.Name()) {
-		return request, imprint.Errorf(imprint.CodeAccessDenied, "certificate authority %s doesn't sign by profile %s", called(&by.row), p.Name()).
-			WithHint("It signs by %s.", strings.Join(by.row.Profiles, ", "))
+	err := maySignBy(&by.row, p, ours)
+	if err != nil {
+		return request, err
 	}
 	if !by.row.ShortLived {
 		return request, nil
@@ -108,6 +129,20 @@ func (e *Engine) mayIssue(by *opened, p *pki.Profile, request pki.Request) (pki.
 		request.NotAfter = end
 	}
 	return request, nil
+}
+
+// sameHistory says whether certificates would name the same lists.
+func sameHistory(a, b *imprint.CRLHistory) bool {
+	return a.Base == b.Base && slices.Equal(a.Layouts, b.Layouts)
+}
+
+// certificateOf describes a CA's certificate: of an authority, where one has it, signed by
+// another one, where that is here.
+func certificateOf(tenant imprint.Tenant, cert *x509.Certificate, of, issuer imprint.AuthorityID) imprint.AuthorityCertificate {
+	sum := sha256.Sum256(cert.RawSubjectPublicKeyInfo)
+	return imprint.AuthorityCertificate{
+		Tenant: tenant, ID: pki.CertificateID(cert.Raw), Authority: of, Issuer: issuer, Serial: pki.SerialHex(cert.SerialNumber), KeyHash: hex.EncodeToString(sum[:]),
+	}
 }
 
 // requested gives what was issued for a token, when all of that request was the same. What

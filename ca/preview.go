@@ -13,10 +13,10 @@ import (
 // key in a module can't be taken back, so a throwaway key stands in for it before.
 func (e *Engine) makeKeyFor(ctx context.Context, a *imprint.CertificateAuthority, spec *Spec) (pki.Signer, error) {
 	if spec.Profile == "" {
-		return e.makeKey(ctx, a, spec.KeyURI, spec.Kind)
+		return e.makeKey(ctx, a, spec.KeyURI, spec.Kind, spec.KeyIsThere)
 	}
-	if spec.KeyURI == "" || spec.KeyURI == sealedKey {
-		signer, err := e.makeKey(ctx, a, spec.KeyURI, spec.Kind)
+	if spec.KeyURI == "" || spec.KeyURI == sealedKey || spec.KeyIsThere {
+		signer, err := e.makeKey(ctx, a, spec.KeyURI, spec.Kind, spec.KeyIsThere)
 		if err != nil {
 			return nil, err
 		}
@@ -30,7 +30,7 @@ func (e *Engine) makeKeyFor(ctx context.Context, a *imprint.CertificateAuthority
 	if err != nil {
 		return nil, err
 	}
-	return e.makeKey(ctx, a, spec.KeyURI, spec.Kind)
+	return e.makeKey(ctx, a, spec.KeyURI, spec.Kind, false)
 }
 
 // previewed refuses an authority whose certificate could not be made, with the reason that
@@ -50,7 +50,7 @@ func (e *Engine) previewed(ctx context.Context, a *imprint.CertificateAuthority,
 	if err != nil {
 		return err
 	}
-	request, err = e.mayIssue(by, profile, request)
+	request, err = e.mayIssue(by, profile, request, true)
 	if err != nil {
 		return err
 	}

@@ -121,14 +121,18 @@ func anyProfile(t *rapid.T) pki.ProfileConfig {
 	flag := func(name string) bool { return rapid.Bool().Draw(t, name) }
 	kind := rapid.SampledFrom([]pki.ProfileKind{pki.KindAWSDevice, pki.KindOperational, pki.KindIDevID, pki.KindServer, pki.KindClaim, pki.KindIntermediate, pki.KindOCSP}).Draw(t, "kind")
 	c := pki.ProfileConfig{Name: "any", Kind: kind, ShortenToCA: flag("shorten"), Backdate: time.Duration(rapid.IntRange(0, 48*60).Draw(t, "backdate")) * time.Minute}
-	switch rapid.SampledFrom([]string{"lifetime", "fixed", "none"}).Draw(t, "end") {
+	ends, longest := []string{"lifetime", "fixed", "none"}, 20*365*24*3600
+	if kind == pki.KindOCSP {
+		ends, longest = ends[:1], 31*24*3600 // no longer, because they can't be taken back
+	}
+	switch rapid.SampledFrom(ends).Draw(t, "end") {
 	case "fixed":
 		c.NotAfter = start.AddDate(0, 0, rapid.IntRange(1, 9000).Draw(t, "days")).Truncate(time.Second)
 	case "none":
 		c.Unlimited = kind != pki.KindClaim // our lint wants an end
 	}
 	if !c.Unlimited && c.NotAfter.IsZero() {
-		c.Lifetime = time.Duration(rapid.IntRange(60, 20*365*24*3600).Draw(t, "lifetime")) * time.Second
+		c.Lifetime = time.Duration(rapid.IntRange(60, longest).Draw(t, "lifetime")) * time.Second
 	}
 	if flag("some keys") {
 		c.Keys = []pki.KeyKind{pki.KeyP256}
@@ -429,5 +433,21 @@ func TestNoCertificateBeginsBeforeItsCA(t *testing.T) {
 	issued := issue(t, young.Authority, p, pki.Request{PublicKey: newKey(t, pki.KeyP256).Public()})
 	if got, want := issued.Certificate.NotBefore, young.Certificate().NotBefore; !got.Equal(want) {
 		t.Errorf("it begins at %s, its CA at %s", got, want)
+	}
+}
+
+// TestAClockBehindTheCAsBeginningSignsNothing: it isn't the CA's time yet.
+func TestAClockBehindTheCAsBeginningSignsNothing(t *testing.T) {
+	t.Parallel()
+	root := newRoot(t, pki.KeyP256)
+	early, err := pki.NewAuthority(pki.IssuerConfig{ID: "root", Certificate: root.issued.Certificate, Signer: pki.NewSoftSigner(root.key), Journal: &memory{}, Clock: at(start.Add(-2 * time.Hour))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, config := range []pki.ProfileConfig{{}, {Name: "hour", Kind: pki.KindOperational, Lifetime: time.Hour}} {
+		err = early.Check(profile(t, config), pki.Request{PublicKey: newKey(t, pki.KeyP256).Public(), RawSubject: named(t, "CN=x")})
+		if imprint.CodeOf(err) != imprint.CodeCertificateValidation || !strings.Contains(err.Error(), "the CA and those above it are from") {
+			t.Errorf("%s: got %v", config.Kind, err)
+		}
 	}
 }

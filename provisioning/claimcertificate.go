@@ -18,6 +18,7 @@ import (
 
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/pki"
+	"github.com/imprint-iot/imprint/pki/revoked"
 )
 
 // keyWait is how long a request waits for a key when the pool is empty.
@@ -191,6 +192,16 @@ func (d *demand) give(ctx context.Context, cert *x509.Certificate, text string, 
 		if err != nil {
 			return err
 		}
+		if record == nil {
+			// A certificate provider's: it may answer one that was revoked.
+			err = revoked.Refusal(tx, d.Tenant, cert)
+			if imprint.CodeOf(err) == imprint.CodeCertificateRevoked {
+				return imprint.Errorf(imprint.CodeProviderFailed, "the certificate provider answered a certificate that can't be used: %w", err)
+			}
+			if err != nil {
+				return err
+			}
+		}
 		err = tx.PutCertificate(row)
 		if err != nil {
 			return fmt.Errorf("couldn't store certificate %s: %w", id, err)
@@ -299,5 +310,7 @@ func (c *Claims) checkToken(p imprint.PendingCertificate, hash string, claim imp
 
 func errTokenUsed(id imprint.CertificateID) error {
 	return imprint.Errorf(imprint.CodeClaimToken, "the certificate ownership token was used already, for certificate %s", id).
-		WithHint("The device is registered: it connects with that certificate, or begins anew with another.")
+		WithHint(hintRegistered)
 }
+
+const hintRegistered = "The device is registered: it connects with that certificate, or begins anew with another."

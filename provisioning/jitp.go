@@ -14,6 +14,7 @@ import (
 
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/pki"
+	"github.com/imprint-iot/imprint/pki/revoked"
 	"github.com/imprint-iot/imprint/template"
 	"github.com/imprint-iot/imprint/trace"
 )
@@ -95,7 +96,7 @@ func (e *Engine) look(ctx context.Context, n Newcomer) error {
 	}
 	v.Rec.Fail(result.stage, err)
 	switch {
-	case result.stage == stageRegister, imprint.CodeOf(err) == imprint.CodeInternal, imprint.CodeOf(err) == imprint.CodeUnavailable:
+	case result.stage == stageRegister, result.stage == stageRevoked, imprint.CodeOf(err) == imprint.CodeInternal, imprint.CodeOf(err) == imprint.CodeUnavailable:
 		return err
 	}
 	return e.registerOnly(ctx, v, err)
@@ -229,29 +230,40 @@ func refuseWhatIsNotKept(thing *template.ThingPlan) error {
 	return nil
 }
 
-const stageRegister = "register"
+// The stages that aren't a template's: what is refused there isn't registered at all.
+const (
+	stageRegister = "register"
+	stageRevoked  = "certificate.revoked"
+)
 
 // provision registers the certificate and applies the plan in one transaction.
 // On an error the result's stage says where it came.
 func (e *Engine) provision(ctx context.Context, v *visit, plan *template.Plan) (applied, error) {
 	var result applied
-	err := e.makeDevice(ctx, func(tx imprint.Tx) (imprint.Certificate, error) {
-		var none imprint.Certificate
+	err := e.makeDevice(ctx, func(tx imprint.Tx) (*application, error) {
 		result = applied{stage: stageRegister}
 		cert, fresh, err := e.register(tx, v)
 		if err != nil {
-			return none, err
+			result.stage = stageOf(err)
+			return nil, err
 		}
 		if cert.Status != imprint.CertificatePendingActivation {
 			// Another connection of the same device was quicker.
 			result.raced, result.cert = true, cert
-			return none, nil
+			return nil, nil
 		}
-		a := application{tx: tx, cert: cert, fresh: fresh, plan: plan, now: v.now, applied: &result}
-		err = a.run()
-		return result.cert, err
+		a := &application{tx: tx, cert: cert, fresh: fresh, plan: plan, now: v.now, applied: &result}
+		return a, a.run()
 	})
 	return result, err
+}
+
+// stageOf gives the stage at which a certificate isn't registered.
+func stageOf(err error) string {
+	if imprint.CodeOf(err) == imprint.CodeCertificateRevoked {
+		return stageRevoked
+	}
+	return stageRegister
 }
 
 // finish says how a connection ends whose device is provisioned.
@@ -318,7 +330,7 @@ func (e *Engine) registerOnly(ctx context.Context, v *visit, why error) error {
 		return err
 	}
 	if err != nil {
-		v.Rec.Fail(stageRegister, err)
+		v.Rec.Fail(stageOf(err), err)
 		return err
 	}
 	if cert.Status != imprint.CertificatePendingActivation {
@@ -351,6 +363,11 @@ func (e *Engine) register(tx imprint.Tx, v *visit) (cert imprint.Certificate, fr
 	}
 	if cert.Status != imprint.CertificatePendingActivation {
 		return cert, false, nil
+	}
+	// Its issuer may have revoked it before any registry had it.
+	err = revoked.Refusal(tx, v.Tenant, v.Leaf)
+	if err != nil {
+		return cert, false, err
 	}
 	event, err := registeredEvent(cert, v.now)
 	if err != nil {

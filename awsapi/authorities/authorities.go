@@ -8,14 +8,21 @@
 //	PATCH  /imprint/authorities/{authority}                    UpdateAuthority
 //	POST   /imprint/authorities/{authority}/certificates       IssueByProfile
 //	POST   /imprint/authorities/{authority}/recorded-certificate  ImportRecordedCertificate
+//	POST   /imprint/authorities/{authority}/revocation         RevokeAuthority
 //	POST   /imprint/authorities/{authority}/below              RevokeBelow
 //	POST   /imprint/revocations                                RevokeIssued
+//	GET    /imprint/key-stores                                 ListKeyStores
+//	GET    /imprint/key-stores/{store}                         ListStoredKeys
 //	GET    /imprint/certificate-profiles                       ListCertificateProfiles
 //
 // An authority is named by its id. The requests are signed like every other of the control
 // plane; the actions are imprint:CreateAuthority and so on, those about one authority on
-// its ARN, arn:aws:acm-pca:REGION:ACCOUNT:certificate-authority/ID. CreateAuthority makes
-// the certificate at once where a profile is given. Times are epoch seconds.
+// its ARN, arn:aws:acm-pca:REGION:ACCOUNT:certificate-authority/ID. CreateAuthority is about
+// the parent, RevokeIssued about the authority that issued the certificate and the one whose
+// certificate it is, and ListAuthorities with a name is DescribeAuthority as well. The
+// profile of CreateAuthority and IssueByProfile is the condition key acm-pca:TemplateArn.
+// CreateAuthority makes the certificate at once where a profile is given. Times are epoch
+// seconds.
 package authorities
 
 import (
@@ -23,7 +30,6 @@ import (
 	"crypto"
 	"crypto/x509"
 	"encoding/pem"
-	"errors"
 	"time"
 
 	"github.com/imprint-iot/imprint"
@@ -59,7 +65,8 @@ type (
 		Type        string            `api:"body type Type required"`
 		Subject     string            `api:"body subject Subject required"`
 		KeyKind     *string           `api:"body keyKind KeyKind"`
-		KeyURI      *string           `api:"body keyUri URI"`
+		KeyAt       *string           `api:"body keyAt KeyAt"`
+		ExistingKey *bool             `api:"body existingKey Flag"`
 		Profile     *string           `api:"body profile Profile"`
 		Parent      *string           `api:"body parent ID"`
 		NotAfter    *time.Time        `api:"body notAfter Time"`
@@ -75,18 +82,26 @@ type (
 		Certificate string      `api:"body certificate PEM required"`
 		Chain       *string     `api:"body chain PEM"`
 		Key         *string     `api:"body key Key"`
+		KeyAt       *string     `api:"body keyAt KeyAt"`
 		Profiles    []string    `api:"body profiles Profiles"`
 		SigningEnds *time.Time  `api:"body signingEnds Time"`
 		Revocation  *Revocation `api:"body revocation Revocation"`
+		// LastCRLs are the last ones that it signed elsewhere, PEM; IssuedNothing says that
+		// it has revoked nothing.
+		LastCRLs      []string `api:"body lastCrls CRLs"`
+		IssuedNothing *bool    `api:"body issuedNothing Flag"`
 	}
-	// UpdateInput changes the members that it has. Profiles without any let it sign by all.
+	// UpdateInput changes the members that it has. Profiles without any
+	// let it sign for devices and servers alone, "all" by every one.
 	UpdateInput struct {
-		ID          string      `api:"path authority ID required"`
-		Name        *string     `api:"body name Name"`
-		Status      *string     `api:"body status Status"`
-		Profiles    []string    `api:"body profiles Profiles"`
-		SigningEnds *time.Time  `api:"body signingEnds Time"`
-		Revocation  *Revocation `api:"body revocation Revocation"`
+		ID            string      `api:"path authority ID required"`
+		Name          *string     `api:"body name Name"`
+		Status        *string     `api:"body status Status"`
+		Profiles      []string    `api:"body profiles Profiles"`
+		SigningEnds   *time.Time  `api:"body signingEnds Time"`
+		Revocation    *Revocation `api:"body revocation Revocation"`
+		LastCRLs      []string    `api:"body lastCrls CRLs"`
+		IssuedNothing *bool       `api:"body issuedNothing Flag"`
 	}
 	// IssueInput asks for a certificate.
 	IssueInput struct {
@@ -120,11 +135,23 @@ type (
 		Reason        string    `api:"body reason String"`
 		RevokedAt     time.Time `api:"body revokedAt Time"`
 	}
-	// BelowOutput says how many certificates changed, and whether some are left: who asks
-	// asks again until none is.
+	// RevokeAuthorityInput revokes an authority, whoever signed its certificate.
+	RevokeAuthorityInput struct {
+		ID     string  `api:"path authority ID required"`
+		Reason *string `api:"body reason Reason"`
+	}
+	// BelowInput begins, or goes on with the cursor of the answer before.
+	BelowInput struct {
+		ID     string  `api:"path authority ID required"`
+		Cursor *string `api:"body cursor NextToken"`
+	}
+	// BelowOutput says how many certificates changed, and of which authorities. While there
+	// is a cursor, some are left: who asks goes on from there.
 	BelowOutput struct {
-		Changed *int  `api:"body changed Count"`
-		More    *bool `api:"body more Flag"`
+		Changed     *int             `api:"body changed Count"`
+		More        *bool            `api:"body more Flag"`
+		Cursor      string           `api:"body cursor NextToken"`
+		Authorities []BelowAuthority `api:"body authorities BelowAuthorities"`
 	}
 	// ProfilesInput asks for the profiles.
 	ProfilesInput struct{}
@@ -138,6 +165,14 @@ type Revocation struct {
 	CRLHost   *string `api:"body crlHost Host"`
 	OCSP      *bool   `api:"body ocsp Flag"`
 	OCSPHost  *string `api:"body ocspHost Host"`
+}
+
+// BelowAuthority is an authority with how many certificates of it were revoked.
+type BelowAuthority struct {
+	ID      string `api:"body id String"`
+	Name    string `api:"body name String"`
+	Subject string `api:"body subject String"`
+	Changed *int   `api:"body changed Count"`
 }
 
 // Authority is one as it is shown.
@@ -178,10 +213,13 @@ var codec = restjson.New(restjson.Shapes{
 	"Status":        {Enum: []string{"ACTIVE", "DISABLED"}},
 	"Subject":       {Limits: restjson.Between(1, 4096)},
 	"KeyKind":       {Enum: []string{"p256", "p384", "rsa2048", "rsa3072", "rsa4096"}},
-	"URI":           {Limits: restjson.AtMost(2048)},
+	"KeyAt":         {Limits: restjson.AtMost(512), Pattern: `[a-z][a-z0-9-]{0,31}:[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}(;id=[A-Za-z0-9%._~/:-]{1,400})?`},
+	"KeyStore":      {Pattern: `[a-z][a-z0-9-]{0,31}`},
 	"Profile":       {Pattern: `[a-z0-9-]{1,64}`},
 	"Profiles":      {Limits: restjson.AtMost(100), Member: "Profile"},
 	"PEM":           {Limits: restjson.Between(1, 512<<10)},
+	"CRLs":          {Limits: restjson.AtMost(64), Member: "CRL"},
+	"CRL":           {Limits: restjson.Between(1, maxCRL)},
 	"Key":           {Limits: restjson.Between(1, 64<<10), Sensitive: true},
 	"Days":          {Limits: restjson.Between(0, 5000)},
 	"Shards":        {Limits: restjson.Between(0, 4096)},
@@ -198,24 +236,38 @@ func operation(name, method, path, resource string) awsapi.Operation {
 	return awsapi.Operation{Name: name, Method: method, Path: path, Action: "imprint:" + name, Resource: resource}
 }
 
+// maxCRL bounds a CRL of before, in PEM: a million entries.
+const maxCRL = 56 << 20
+
+// large lets an operation take one of those.
+func large(op awsapi.Operation) awsapi.Operation {
+	op.MaxBody = maxCRL + 1<<20
+	return op
+}
+
 const (
 	onePath  = Path + "/{authority}"
 	one      = "arn:{partition}:acm-pca:{region}:{account}:certificate-authority/{authority}"
 	profiles = "/imprint/certificate-profiles"
 	adopted  = "/imprint/adopted-authorities"
 	revoked  = "/imprint/revocations"
+
+	keyStores = "/imprint/key-stores"
 )
 
 // The operations.
 var (
 	ListAuthorities         = awsapi.Define[ListInput, ListOutput](codec, operation("ListAuthorities", "GET", Path, "*"))
 	CreateAuthority         = awsapi.Define[CreateInput, Authority](codec, operation("CreateAuthority", "POST", Path, "*"))
-	AdoptAuthority          = awsapi.Define[AdoptInput, Authority](codec, operation("AdoptAuthority", "POST", adopted, "*"))
+	AdoptAuthority          = awsapi.Define[AdoptInput, Authority](codec, large(operation("AdoptAuthority", "POST", adopted, "*")))
 	DescribeAuthority       = awsapi.Define[IDInput, Authority](codec, operation("DescribeAuthority", "GET", onePath, one))
-	UpdateAuthority         = awsapi.Define[UpdateInput, Authority](codec, operation("UpdateAuthority", "PATCH", onePath, one))
+	UpdateAuthority         = awsapi.Define[UpdateInput, Authority](codec, large(operation("UpdateAuthority", "PATCH", onePath, one)))
 	IssueByProfile          = awsapi.Define[IssueInput, IssueOutput](codec, operation("IssueByProfile", "POST", onePath+"/certificates", one))
 	ImportRecorded          = awsapi.Define[IDInput, Authority](codec, operation("ImportRecordedCertificate", "POST", onePath+"/recorded-certificate", one))
-	RevokeBelow             = awsapi.Define[IDInput, BelowOutput](codec, operation("RevokeBelow", "POST", onePath+"/below", one))
+	RevokeAuthority         = awsapi.Define[RevokeAuthorityInput, Authority](codec, operation("RevokeAuthority", "POST", onePath+"/revocation", one))
+	RevokeBelow             = awsapi.Define[BelowInput, BelowOutput](codec, operation("RevokeBelow", "POST", onePath+"/below", one))
+	ListKeyStores           = awsapi.Define[KeyStoresInput, KeyStoresOutput](codec, operation("ListKeyStores", "GET", keyStores, "*"))
+	ListStoredKeys          = awsapi.Define[StoredKeysInput, StoredKeysOutput](codec, operation("ListStoredKeys", "GET", keyStores+"/{store}", "*"))
 	RevokeIssued            = awsapi.Define[RevokeInput, RevokeOutput](codec, operation("RevokeIssued", "POST", revoked, "*"))
 	ListCertificateProfiles = awsapi.Define[ProfilesInput, ProfilesOutput](codec, operation("ListCertificateProfiles", "GET", profiles, "*"))
 )
@@ -224,7 +276,8 @@ var (
 func Operations() []awsapi.Operation {
 	return []awsapi.Operation{
 		ListAuthorities.Operation, CreateAuthority.Operation, AdoptAuthority.Operation, DescribeAuthority.Operation, UpdateAuthority.Operation,
-		IssueByProfile.Operation, ImportRecorded.Operation, RevokeBelow.Operation, RevokeIssued.Operation, ListCertificateProfiles.Operation,
+		IssueByProfile.Operation, ImportRecorded.Operation, RevokeAuthority.Operation, RevokeBelow.Operation, RevokeIssued.Operation, ListCertificateProfiles.Operation,
+		ListKeyStores.Operation, ListStoredKeys.Operation,
 	}
 }
 
@@ -237,38 +290,12 @@ type Office struct {
 // Routes binds the operations.
 func (o Office) Routes() []awsapi.Route {
 	return []awsapi.Route{
-		awsapi.Handle(ListAuthorities, o.list), awsapi.HandleForAll(CreateAuthority, creates, o.create), awsapi.Handle(AdoptAuthority, o.adopt),
-		awsapi.Handle(DescribeAuthority, o.describe), awsapi.Handle(UpdateAuthority, o.update), awsapi.HandleForAll(IssueByProfile, o.issues, o.issue),
-		awsapi.Handle(ImportRecorded, o.importRecorded), awsapi.Handle(RevokeBelow, o.below), awsapi.Handle(RevokeIssued, o.revoke), awsapi.Handle(ListCertificateProfiles, o.profiles),
+		awsapi.HandleAsking(ListAuthorities, o.finds, o.list), awsapi.HandleAsking(CreateAuthority, creates, o.create), awsapi.Handle(AdoptAuthority, o.adopt),
+		awsapi.Handle(DescribeAuthority, o.describe), awsapi.Handle(UpdateAuthority, o.update), awsapi.HandleAsking(IssueByProfile, o.issues, o.issue),
+		awsapi.Handle(ImportRecorded, o.importRecorded),
+		awsapi.Handle(RevokeAuthority, o.revokeAuthority), awsapi.Handle(RevokeBelow, o.below), awsapi.HandleAsking(RevokeIssued, o.revokes, o.revoke), awsapi.Handle(ListCertificateProfiles, o.profiles),
+		awsapi.Handle(ListKeyStores, o.keyStores), awsapi.Handle(ListStoredKeys, o.storedKeys),
 	}
-}
-
-// creates gives what CreateAuthority is about: any, or the parent that signs.
-func creates(caller awsapi.Caller, in *CreateInput) []string {
-	if in.Parent == nil {
-		return []string{"*"}
-	}
-	return []string{tenantOf(caller).AuthorityARN(imprint.AuthorityID(*in.Parent))}
-}
-
-// issues gives what IssueByProfile is about: the authority that signs, and the one whose
-// certificate is renewed, because the new one takes its place.
-func (o Office) issues(caller awsapi.Caller, in *IssueInput) []string {
-	tenant := tenantOf(caller)
-	about := []string{tenant.AuthorityARN(imprint.AuthorityID(in.ID))}
-	if in.Renews == nil {
-		return about
-	}
-	by, err := o.Engine.IssuerOf(context.Background(), tenant, imprint.CertificateID(*in.Renews))
-	switch {
-	case imprint.CodeOf(err) == imprint.CodeNotFound:
-		return about // the engine says so
-	case err != nil || by == "":
-		return append(about, "*") // also those of the built-in CA
-	case by != imprint.AuthorityID(in.ID):
-		about = append(about, tenant.AuthorityARN(by))
-	}
-	return about
 }
 
 func tenantOf(caller awsapi.Caller) imprint.Tenant {
@@ -328,7 +355,7 @@ func (o Office) create(ctx context.Context, caller awsapi.Caller, in *CreateInpu
 		return nil, err
 	}
 	a, err := o.Engine.Create(ctx, tenantOf(caller), ca.Spec{
-		Name: value(in.Name), Type: imprint.AuthorityType(in.Type), RawSubject: subject, Kind: pki.KeyKind(value(in.KeyKind)), KeyURI: value(in.KeyURI),
+		Name: value(in.Name), Type: imprint.AuthorityType(in.Type), RawSubject: subject, Kind: pki.KeyKind(value(in.KeyKind)), KeyURI: value(in.KeyAt), KeyIsThere: value(in.ExistingKey),
 		Profile: value(in.Profile), Parent: imprint.AuthorityID(value(in.Parent)), NotAfter: instant(in.NotAfter), Profiles: in.Profiles,
 		SigningEnds: instant(in.SigningEnds), Revocation: config, ShortLived: value(in.ShortLived), Tags: in.Tags, By: caller.PrincipalARN,
 	})
@@ -356,9 +383,18 @@ func (o Office) adopt(ctx context.Context, caller awsapi.Caller, in *AdoptInput)
 		}
 	}
 	a, err := o.Engine.Adopt(ctx, tenantOf(caller), ca.Spec{
-		Name: value(in.Name), Profiles: in.Profiles, SigningEnds: instant(in.SigningEnds), Revocation: config, By: caller.PrincipalARN,
+		Name: value(in.Name), KeyURI: value(in.KeyAt), Profiles: in.Profiles, SigningEnds: instant(in.SigningEnds), Revocation: config, By: caller.PrincipalARN,
+		LastCRLs: bytesOf(in.LastCRLs), IssuedNothing: value(in.IssuedNothing),
 	}, in.Certificate, value(in.Chain), key)
 	return o.answer(&a, err)
+}
+
+func bytesOf(texts []string) [][]byte {
+	var all [][]byte
+	for _, text := range texts {
+		all = append(all, []byte(text))
+	}
+	return all
 }
 
 // parseKey reads a private key of an authority. Messages never show any of it.
@@ -406,7 +442,7 @@ func (o Office) importRecorded(ctx context.Context, caller awsapi.Caller, in *ID
 
 func (o Office) update(ctx context.Context, caller awsapi.Caller, in *UpdateInput) (*Authority, error) {
 	tenant, id := tenantOf(caller), imprint.AuthorityID(in.ID)
-	edit := ca.Edit{Name: in.Name, Status: imprint.AuthorityStatus(value(in.Status))}
+	edit := ca.Edit{Name: in.Name, Status: imprint.AuthorityStatus(value(in.Status)), LastCRLs: bytesOf(in.LastCRLs), IssuedNothing: value(in.IssuedNothing)}
 	if in.Profiles != nil {
 		edit.Profiles = &in.Profiles
 	}
@@ -489,15 +525,23 @@ func (o Office) issue(ctx context.Context, caller awsapi.Caller, in *IssueInput)
 // belowTime bounds one RevokeBelow, which is shorter than clients wait.
 const belowTime = 15 * time.Second
 
-func (o Office) below(ctx context.Context, caller awsapi.Caller, in *IDInput) (*BelowOutput, error) {
+func (o Office) below(ctx context.Context, caller awsapi.Caller, in *BelowInput) (*BelowOutput, error) {
 	limited, cancel := context.WithTimeout(ctx, belowTime)
 	defer cancel()
-	changed, err := o.Engine.RevokeBelow(limited, tenantOf(caller), imprint.AuthorityID(in.ID))
-	more := errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil && changed > 0
-	if err != nil && !more {
+	done, err := o.Engine.RevokeBelow(limited, tenantOf(caller), imprint.AuthorityID(in.ID), value(in.Cursor))
+	if err != nil {
 		return nil, err
 	}
-	return &BelowOutput{Changed: &changed, More: &more}, nil
+	out := &BelowOutput{Changed: new(done.Changed()), More: new(done.Next != ""), Cursor: done.Next, Authorities: []BelowAuthority{}}
+	for _, a := range done.Authorities {
+		out.Authorities = append(out.Authorities, BelowAuthority{ID: string(a.ID), Name: a.Name, Subject: pki.SubjectText(a.Subject), Changed: new(a.Changed)})
+	}
+	return out, nil
+}
+
+func (o Office) revokeAuthority(ctx context.Context, caller awsapi.Caller, in *RevokeAuthorityInput) (*Authority, error) {
+	a, err := o.Engine.RevokeAuthority(ctx, tenantOf(caller), imprint.AuthorityID(in.ID), imprint.RevocationReason(value(in.Reason)))
+	return o.answer(&a, err)
 }
 
 func (o Office) revoke(ctx context.Context, caller awsapi.Caller, in *RevokeInput) (*RevokeOutput, error) {

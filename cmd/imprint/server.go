@@ -23,6 +23,8 @@ import (
 	"github.com/imprint-iot/imprint/awsapi/iot"
 	"github.com/imprint-iot/imprint/broker"
 	"github.com/imprint-iot/imprint/ca"
+	"github.com/imprint-iot/imprint/ca/rollover"
+	"github.com/imprint-iot/imprint/est"
 	"github.com/imprint-iot/imprint/events"
 	"github.com/imprint-iot/imprint/functions"
 	"github.com/imprint-iot/imprint/gateway"
@@ -30,7 +32,7 @@ import (
 	"github.com/imprint-iot/imprint/internal/durable"
 	"github.com/imprint-iot/imprint/internal/heapfloor"
 	"github.com/imprint-iot/imprint/pki"
-	"github.com/imprint-iot/imprint/pki/issuelog"
+	"github.com/imprint-iot/imprint/pki/translog"
 	"github.com/imprint-iot/imprint/provisioning"
 	"github.com/imprint-iot/imprint/rules"
 	"github.com/imprint-iot/imprint/store/sqlite"
@@ -46,8 +48,11 @@ type server struct {
 
 	sealer       imprint.Sealer
 	store        imprint.Store
+	issuanceLog  *translog.Log // nil: there is none, for the reason of logFailure
+	logFailure   error
 	authority    *pki.Authority
 	authorities  *ca.Engine
+	rollovers    *rollover.Planner
 	profile      *pki.Profile
 	keys         *pki.KeyPool
 	known        *pki.KnownKeys // that nobody may use
@@ -77,6 +82,9 @@ type server struct {
 	apiLn     net.Listener
 	pki       *http.Server // nil: nothing is served to relying parties
 	pkiLn     net.Listener
+	est       *http.Server // nil: nobody enrols by EST
+	estDoor   *est.Door
+	estLn     net.Listener
 	mqttLn    net.Listener
 	httpsLn   net.Listener // nil when it is switched off
 	stopping  atomic.Bool
@@ -102,7 +110,8 @@ func newServer(ctx context.Context, config Config, logger *slog.Logger) (*server
 		home: imprint.Tenant{Account: imprint.AccountID(config.Account), Region: imprint.Region(config.Region)},
 	}
 	for _, step := range []func(context.Context) error{
-		s.openData, s.openPKI, s.openAuthorities, s.openTrace, s.openFunctions, s.openRules, s.openClaims, s.openBulk, s.openAudit, s.openTenant, s.wire, s.listen, s.writeFacts,
+		s.openData, s.openIssuanceLog, s.openPKI, s.openAuthorities, s.openRollovers, s.openTrace, s.openFunctions, s.openRules, s.openClaims, s.openBulk, s.openAudit, s.openTenant, s.wire, s.listen,
+		s.writeFacts,
 	} {
 		err := step(ctx)
 		if err != nil {
@@ -164,7 +173,7 @@ func (s *server) openPKI(ctx context.Context) error {
 		return err
 	}
 	s.authority, err = pki.OpenAuthority(ctx, dir, pki.AuthorityConfig{
-		Sealer: s.sealer, Journal: issuelog.New(s.store), Clock: s.clock, Key: deviceCAKeys[s.config.DeviceCAKey], Known: s.known,
+		Sealer: s.sealer, Journal: s.journal(), Clock: s.clock, Key: deviceCAKeys[s.config.DeviceCAKey], Known: s.known,
 	})
 	if err != nil {
 		return err
@@ -271,7 +280,7 @@ func (s *server) wire(ctx context.Context) error {
 	options := s.config.MQTTConfig.options()
 	options.Rules = s.rules
 	options.ConnectTimeout, options.Logger = s.config.ConnectTimeout, s.logger
-	options.Reserved = claimDoor{s.claims}
+	options.Reserved, options.Seen = claimDoor{s.claims}, s.rollovers.Saw
 	options.RefusedConnectGetsReason, options.DeniedSubscribeGetsReason = s.config.RefusalReasons, s.config.RefusalReasons
 	s.broker = broker.New(options, s.store, s.identities, s.clock)
 	close(s.wired)
@@ -290,6 +299,7 @@ func (s *server) wire(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.metrics.watchIssuanceLog(s.issuanceLog, s.config.IssuanceLog && s.logFailure != nil)
 	s.metrics.watch(metered{
 		announcer: s.announcer,
 		gateway:   s.gateway, broker: s.broker, provisioning: s.provisioning, claims: s.claims, trace: s.trace, events: s.events, identities: s.identities, keys: s.keys,
@@ -387,7 +397,7 @@ func (s *server) listen(ctx context.Context) error {
 	s.apiLn = tls.NewListener(apiLn, &tls.Config{
 		MinVersion: tls.VersionTLS12, GetCertificate: s.certificates.Get, NextProtos: []string{"h2", "http/1.1"},
 	})
-	err = s.listenPKI(ctx, lc)
+	err = errors.Join(s.listenPKI(ctx, lc), s.listenEST(ctx, lc))
 	if err != nil {
 		return err
 	}
@@ -417,6 +427,9 @@ func (s *server) writeFacts(ctx context.Context) error {
 	}
 	if s.httpsLn != nil {
 		s.facts.HTTPSAddress = net.JoinHostPort(device, portOf(s.httpsLn.Addr()))
+	}
+	if s.estLn != nil {
+		s.facts.ESTURL = "https://" + net.JoinHostPort(device, portOf(s.estLn.Addr()))
 	}
 	data, err := json.MarshalIndent(s.facts, "", "  ")
 	if err != nil {
@@ -494,7 +507,7 @@ func (s *server) run(ctx context.Context) error {
 	defer heapfloor.Hold(heapFloor)()
 	s.functions.Start()
 	s.rules.Start(s.broker)
-	failed := make(chan error, 4)
+	failed := make(chan error, 5)
 	go func() {
 		err := s.api.Serve(s.apiLn)
 		if !errors.Is(err, http.ErrServerClosed) {
@@ -526,6 +539,7 @@ func (s *server) run(ctx context.Context) error {
 			}
 		}()
 	}
+	s.serveEST(lifetime, failed)
 	publishing := make(chan struct{})
 	defer func() { <-publishing }()
 	defer end()
@@ -557,6 +571,7 @@ func (s *server) run(ctx context.Context) error {
 	if s.pki != nil {
 		result = errors.Join(result, s.pki.Shutdown(grace))
 	}
+	defer s.closeEST(grace)()
 	return errors.Join(result, s.api.Shutdown(grace), s.broker.Shutdown(grace), s.gateway.Shutdown(grace))
 }
 

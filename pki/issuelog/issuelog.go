@@ -23,15 +23,29 @@ import (
 )
 
 // Log is a journal of signatures, safe for concurrent use.
-type Log struct{ store imprint.Store }
+type Log struct {
+	store imprint.Store
+	room  func() error
+}
 
 // New makes a Log on a store.
 func New(store imprint.Store) *Log { return &Log{store: store} }
 
+// Within is a Log on the same store that records an intent only while room gives no error:
+// what follows the record, such as the Merkle log of issuances, may be too far behind. What
+// was begun may always be completed.
+func (l *Log) Within(room func() error) *Log { return &Log{store: l.store, room: room} }
+
 // Record stores an issuance durably. Recording the same twice is no error.
 // Errors: CodeInternal when the id is already that of another signature or of
-// another certificate; the store's.
+// another certificate; the store's; those of Within.
 func (l *Log) Record(ctx context.Context, issuance imprint.Issuance) error {
+	if l.room != nil && issuance.CertificateID == "" {
+		err := l.room()
+		if err != nil {
+			return err
+		}
+	}
 	err := l.store.Update(ctx, func(tx imprint.Tx) error { return put(tx, issuance) })
 	if err != nil {
 		return fmt.Errorf("couldn't record issuance %s: %w", issuance.ID, err)
@@ -49,6 +63,19 @@ func (l *Log) Put(tx imprint.Tx, issuance imprint.Issuance) error {
 }
 
 func put(tx imprint.Tx, issuance imprint.Issuance) error {
+	err := allowed(tx, issuance)
+	if err != nil {
+		return err
+	}
+	// Nearly always the intent is new, and its signature the first.
+	add := tx.AddIssuance
+	if issuance.CertificateID != "" {
+		add = tx.CompleteIssuance
+	}
+	done, err := add(issuance)
+	if err != nil || done {
+		return err
+	}
 	present, err := tx.Issuance(issuance.ID)
 	switch {
 	case imprint.CodeOf(err) == imprint.CodeNotFound:
@@ -56,14 +83,9 @@ func put(tx imprint.Tx, issuance imprint.Issuance) error {
 		return fmt.Errorf("couldn't look for issuance %s: %w", issuance.ID, err)
 	case !continues(present, issuance):
 		return imprint.Errorf(imprint.CodeInternal, "issuance %s is already that of another signature", issuance.ID)
-	}
-	if err == nil {
-		// Whoever records the same once more knows nothing of what happened since.
+	case issuance.RevokedAt.IsZero():
+		// Who signed knows nothing of a revocation since.
 		issuance.RevokedAt, issuance.Reason = present.RevokedAt, present.Reason
-	}
-	err = allowed(tx, issuance)
-	if err != nil {
-		return err
 	}
 	return tx.PutIssuance(issuance)
 }

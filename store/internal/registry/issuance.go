@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"strings"
 	"time"
 
 	"github.com/imprint-iot/imprint"
@@ -12,6 +13,13 @@ const issuanceColumns = "id, tenant, authority, profile, serial, subject, tbs_ha
 var (
 	putIssuance = upsert("issuances", 1, "id", "tenant", "authority", "profile", "serial", "subject", "tbs_hash", "key_hash", "requested_by",
 		"request_token", "renews", "at", "not_before", "not_after", "certificate_id", "certificate", "revoked_at", "reason", "ca", "key_reusable", "request_hash")
+
+	addIssuance = strings.Replace(putIssuance, putIssuance[strings.Index(putIssuance, " DO UPDATE"):], " DO NOTHING", 1)
+
+	// completeIssuance leaves alone what indices hold, but for the log's list of what waits
+	// for it: to write those again is most of the cost of a row.
+	completeIssuance = "UPDATE issuances SET certificate_id = $5, certificate = $6 " +
+		"WHERE id = $1 AND tenant = $2 AND serial = $3 AND tbs_hash = $4 AND certificate_id = ''"
 
 	issuances = newList("Ms", issuanceColumns, "issuances WHERE tenant = $1", 1, []string{"id"}, scanIssuance,
 		func(i *imprint.Issuance) []any { return []any{i.ID} })
@@ -106,13 +114,33 @@ func (t *Tx) RevokedBy(tenant imprint.Tenant, a imprint.AuthorityID, after time.
 		s.RevokedAt = readTime(revoked)
 		return err
 	}
-	return each(t, true, scan, yield, "SELECT serial, revoked_at, reason FROM issuances WHERE tenant = $1 AND authority = $2 AND revoked_at > 0 AND not_after >= $3 ORDER BY serial",
-		t.in(tenant), string(a), millis(after))
+	return each(t, true, scan, yield, "SELECT serial, revoked_at, reason FROM issuances WHERE tenant = $1 AND authority = $2 AND revoked_at > 0 AND not_after >= $3 "+
+		"UNION ALL SELECT serial, revoked_at, reason FROM adopted_revocations WHERE tenant = $1 AND authority = $2 AND (not_after >= $3 OR not_after = $4)",
+		t.in(tenant), string(a), millis(after), millis(time.Time{}))
 }
 
 // PutIssuance implements imprint.IssuanceWriter.
 func (t *Tx) PutIssuance(i imprint.Issuance) error {
-	_, err := t.exec(putIssuance, i.ID, t.in(i.Tenant), string(i.Authority), i.Profile, i.Serial, i.Subject, i.TBSHash, i.KeyHash, i.RequestedBy,
-		i.RequestToken, string(i.Renews), millis(i.At), millis(i.NotBefore), millis(i.NotAfter), string(i.CertificateID), blob(i.Certificate), millis(i.RevokedAt), string(i.Reason), flag(i.CA), flag(i.KeyReusable), i.RequestHash)
+	_, err := t.exec(putIssuance, t.issuanceValues(&i)...)
 	return err
+}
+
+// AddIssuance implements imprint.IssuanceWriter.
+func (t *Tx) AddIssuance(i imprint.Issuance) (bool, error) {
+	n, err := t.exec(addIssuance, t.issuanceValues(&i)...)
+	return n == 1, err
+}
+
+// CompleteIssuance implements imprint.IssuanceWriter.
+func (t *Tx) CompleteIssuance(i imprint.Issuance) (bool, error) {
+	n, err := t.exec(completeIssuance, i.ID, t.in(i.Tenant), i.Serial, i.TBSHash, string(i.CertificateID), blob(i.Certificate))
+	return n == 1, err
+}
+
+func (t *Tx) issuanceValues(i *imprint.Issuance) []any {
+	return []any{
+		i.ID, t.in(i.Tenant), string(i.Authority), i.Profile, i.Serial, i.Subject, i.TBSHash, i.KeyHash, i.RequestedBy,
+		i.RequestToken, string(i.Renews), millis(i.At), millis(i.NotBefore), millis(i.NotAfter), string(i.CertificateID), blob(i.Certificate), millis(i.RevokedAt), string(i.Reason), flag(i.CA), flag(i.KeyReusable),
+		i.RequestHash,
+	}
 }
