@@ -187,11 +187,15 @@ func (d *demand) give(ctx context.Context, cert *x509.Certificate, text string, 
 		CreatedAt: d.now, ExpiresAt: d.now.Add(d.opts.TokenLifetime),
 	}
 	err := d.store.Update(ctx, func(tx imprint.Tx) error {
-		err := checkUnregistered(tx, row)
-		if err != nil {
-			return err
+		// What the CA has just signed, under a serial number of its own, nobody can have
+		// registered before.
+		if record == nil {
+			err := checkUnregistered(tx, row)
+			if err != nil {
+				return err
+			}
 		}
-		err = tx.PutCertificate(row)
+		err := tx.PutCertificate(row)
 		if err != nil {
 			return fmt.Errorf("couldn't store certificate %s: %w", id, err)
 		}
