@@ -82,6 +82,7 @@ type Options struct {
 
 	SessionExpiry    time.Duration // of MQTT 3.1.1 sessions, after their connection [1 h]
 	MaxSessionExpiry time.Duration // longer ones are lowered [7 days]
+	MaxMessageExpiry time.Duration // longer ones are lowered [7 days]
 	MaxSessions      int           // stored sessions of one tenant [500,000]
 	// MaxSessionMessages and MaxSessionBytes bound the queue of one stored session
 	// or shared subscription [10,000; 64 MiB]: what comes beyond is dropped,
@@ -96,6 +97,8 @@ type Options struct {
 
 	// Rules are the topic rules that messages are taken to; nil: there are none.
 	Rules imprint.Rules
+	// Seen is told of each connection that is taken in, and must not block; nil: nobody is.
+	Seen func(imprint.Tenant, imprint.CertificateID)
 	// Reserved answers requests on topics of the service; nil: there are none.
 	Reserved Reserved
 	// MaxRequests of all connections and MaxRequestsPerConnection may be under way;
@@ -136,6 +139,7 @@ func (o Options) withDefaults() Options {
 	setInt(&o.MaxShareNameBytes, 128)
 	setDuration(&o.SessionExpiry, time.Hour)
 	setDuration(&o.MaxSessionExpiry, 7*24*time.Hour)
+	setDuration(&o.MaxMessageExpiry, 7*24*time.Hour)
 	o.SessionExpiry = min(o.SessionExpiry, o.MaxSessionExpiry)
 	setInt(&o.MaxSessions, 500_000)
 	setInt(&o.MaxSessionMessages, 10_000)

@@ -57,6 +57,12 @@ func testIssuanceLog(t *testing.T, h Harness) {
 		same(t, "one with its index", fmt.Sprint(i.ID, i.Tenant, i.LogIndex, err), fmt.Sprint("a", there, 0, nil))
 		_, err = tx.LoggedIssuance("z")
 		wantCode(t, err, imprint.CodeNotFound)
+		i, err = tx.LoggedIssuanceOf(there, certID(1))
+		same(t, "that of a certificate", fmt.Sprint(i.ID, i.LogIndex, err), fmt.Sprint("a", 0, nil))
+		for _, id := range []imprint.CertificateID{certID(3), certID(9), ""} {
+			_, err = tx.LoggedIssuanceOf(there, id) // another tenant's, nobody's, and that of intents
+			wantCode(t, err, imprint.CodeNotFound)
+		}
 		var ids []string
 		for after := ""; ; {
 			page, err := tx.LoggedIssuances(after, 3)

@@ -88,6 +88,7 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 		{"calls come when they are due", testQueuedCalls},
 		{"users have policies and access keys", testUsers},
 		{"authorities and what they issued are found", testAuthorities},
+		{"rollovers and what was seen meanwhile are found", testSightings},
 		{"the log of issuances is told what it lacks", testIssuanceLog},
 		{"an issuance is added once and completed once", testIssuanceSteps},
 		{"registration tasks and their reports are found", testTasks},
