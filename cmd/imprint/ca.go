@@ -69,7 +69,7 @@ authority's name, id or ARN.
   imprint ca issue line7 --csr device.csr --profile operational --out device.pem`,
 	}
 	cmd.AddCommand(newCAAudit(), newCALogged(), newCACreate(), newCAAdopt(), newCAList(), newCAShow(), newCACert(), newCACSR(), newCAImport(), newCAIssue(), newCARevoke(), newCAUpdate(),
-		newCADelete(), newCARestore(), newCAProfiles(), newCAKeys())
+		newCADelete(), newCARestore(), newCAProfiles(), newCAKeys(), newCACeremony(), newCAVerify())
 	return cmd
 }
 
@@ -256,7 +256,7 @@ func newCACreate() *cobra.Command {
 
 func newCAAdopt() *cobra.Command {
 	var name, certificate, chain, key, keyAt, signingEnds string
-	var profiles []string
+	var profiles, shares []string
 	var revocation revocationFlags
 	var cmd *cobra.Command
 	cmd = newCACommand("adopt", "Take in a CA that was made elsewhere, with its key or without", cobra.NoArgs, func(ctx context.Context, c *client.Client, w io.Writer, _ []string, asJSON bool) error {
@@ -269,6 +269,9 @@ func newCAAdopt() *cobra.Command {
 				continue
 			}
 			text, err := readSmallFile(part.path, maxPEMFile)
+			if part.name == "key" && strings.HasSuffix(part.path, ".sealed") {
+				text, err = unsealed(cmd, part.path, shares)
+			}
 			if err != nil {
 				return err
 			}
@@ -298,7 +301,8 @@ func newCAAdopt() *cobra.Command {
 	f.StringVar(&certificate, "cert", "", "PEM file of its certificate")
 	f.StringVar(&chain, "chain", "", "PEM file of those above it, each signed by the next")
 	f.StringVar(&keyAt, "key", "", "STORE:LABEL of its private key, when that is in a key store")
-	f.StringVar(&key, "key-file", "", "PEM file of its private key, which is sealed in the registry (default: it stays elsewhere)")
+	f.StringVar(&key, "key-file", "", "PEM file of its private key, or NAME.sealed of a ceremony; it is sealed in the registry (default: it stays elsewhere)")
+	f.StringArrayVar(&shares, "share", nil, "file with a holder's share that opens NAME.sealed, in place of a question (may be repeated)")
 	f.StringVar(&signingEnds, "signing-ends", "", "from when on it signs nothing more")
 	f.StringSliceVar(&profiles, "profiles", nil, "profiles that it may sign by (default: all)")
 	revocation.add(cmd)
