@@ -39,11 +39,12 @@ func (e *Engine) Issue(ctx context.Context, tenant imprint.Tenant, id imprint.Au
 			return again, err
 		}
 	}
-	issued, chain, err := e.issue(ctx, tenant, id, p, request)
+	issued, chain, err := e.issue(ctx, tenant, id, p, request, false)
 	return Issued{issued, chain}, err
 }
 
-func (e *Engine) issue(ctx context.Context, tenant imprint.Tenant, id imprint.AuthorityID, p *pki.Profile, request pki.Request) (*pki.Issued, string, error) {
+// issue signs a request; ours is one for a key of the engine's.
+func (e *Engine) issue(ctx context.Context, tenant imprint.Tenant, id imprint.AuthorityID, p *pki.Profile, request pki.Request, ours bool) (*pki.Issued, string, error) {
 	by, err := e.signing(ctx, tenant, id, request.Algorithm)
 	if err != nil {
 		return nil, "", err
@@ -52,7 +53,7 @@ func (e *Engine) issue(ctx context.Context, tenant imprint.Tenant, id imprint.Au
 		return nil, "", imprint.Errorf(imprint.CodeInvalidRequest, "profile %s is for what a root signs for itself", p.Name()).
 			WithHint("Use a profile of the kind %s for a CA below %s.", pki.KindIntermediate, called(&by.row))
 	}
-	err = mayUseProfile(&by.row, p)
+	err = maySignBy(&by.row, p, ours)
 	if err != nil {
 		return nil, "", err
 	}
@@ -82,7 +83,8 @@ func (e *Engine) issue(ctx context.Context, tenant imprint.Tenant, id imprint.Au
 			if err != nil {
 				return err
 			}
-			if row.CertificateID != by.row.CertificateID || !slices.Equal(row.Profiles, by.row.Profiles) || !row.SigningEnds.Equal(by.row.SigningEnds) {
+			if row.CertificateID != by.row.CertificateID || !slices.Equal(row.Profiles, by.row.Profiles) || !row.SigningEnds.Equal(by.row.SigningEnds) ||
+				row.Revocation != by.row.Revocation {
 				return imprint.Errorf(imprint.CodeConflictingUpdate, "certificate authority %s was changed while it signed", called(&row)).WithHint("Ask again.")
 			}
 			err = e.unbroken(tx, &row)
@@ -96,15 +98,6 @@ func (e *Engine) issue(ctx context.Context, tenant imprint.Tenant, id imprint.Au
 		return nil, "", err
 	}
 	return issued, by.row.Certificate + by.row.Chain, nil
-}
-
-// mayUseProfile refuses a profile that an authority wasn't given.
-func mayUseProfile(a *imprint.CertificateAuthority, p *pki.Profile) error {
-	if len(a.Profiles) == 0 || slices.Contains(a.Profiles, p.Name()) {
-		return nil
-	}
-	return imprint.Errorf(imprint.CodeAccessDenied, "certificate authority %s doesn't sign by profile %s", called(a), p.Name()).
-		WithHint("It signs by %s.", strings.Join(a.Profiles, ", "))
 }
 
 // requested gives what was issued for a token, when that was for the same key.
@@ -136,6 +129,18 @@ func (e *Engine) requested(ctx context.Context, tenant imprint.Tenant, id imprin
 		return Issued{}, false, imprint.Errorf(imprint.CodeInvalidRequest, "the request token was used for another request").WithHint("Choose another token.")
 	}
 	return Issued{issued, row.Certificate + row.Chain}, true, nil
+}
+
+// IssuerOf gives the authority that issued a certificate; empty for the built-in device CA.
+// Errors: CodeNotFound.
+func (e *Engine) IssuerOf(ctx context.Context, tenant imprint.Tenant, id imprint.CertificateID) (imprint.AuthorityID, error) {
+	var by imprint.AuthorityID
+	err := e.opts.Store.View(ctx, func(tx imprint.ReadTx) error {
+		found, err := tx.IssuanceOfCertificate(tenant, id)
+		by = found.Authority
+		return err
+	})
+	return by, err
 }
 
 // Certificate gives what an authority issued, by serial number in hexadecimal.

@@ -69,7 +69,7 @@ authority's name, id or ARN.
   imprint ca issue line7 --csr device.csr --profile operational --out device.pem`,
 	}
 	cmd.AddCommand(newCAAudit(), newCALogged(), newCACreate(), newCAAdopt(), newCAList(), newCAShow(), newCACert(), newCACSR(), newCAImport(), newCAIssue(), newCARevoke(), newCAUpdate(),
-		newCADelete(), newCARestore(), newCAProfiles(), newCAKeys(), newCACeremony(), newCAVerify())
+		newCADelete(), newCARestore(), newCAProfiles(), newCAKeys(), newCARollover(), newCACeremony(), newCAVerify())
 	return cmd
 }
 
@@ -249,7 +249,7 @@ func newCACreate() *cobra.Command {
 	f.StringVar(&profile, "profile", "", "profile of its own certificate (default: root, or intermediate)")
 	f.StringVar(&notAfter, "not-after", "", "end of its certificate, or how long it holds (default: the profile's)")
 	f.StringVar(&signingEnds, "signing-ends", "", "from when on it signs nothing more")
-	f.StringSliceVar(&profiles, "profiles", nil, "profiles that it may sign by (default: all)")
+	f.StringSliceVar(&profiles, "profiles", nil, "profiles that it may sign by; all: every one (default: those of devices and servers, and of CAs that are made here below it)")
 	revocation.add(cmd)
 	return cmd
 }
@@ -304,7 +304,7 @@ func newCAAdopt() *cobra.Command {
 	f.StringVar(&key, "key-file", "", "PEM file of its private key, or NAME.sealed of a ceremony; it is sealed in the registry (default: it stays elsewhere)")
 	f.StringArrayVar(&shares, "share", nil, "file with a holder's share that opens NAME.sealed, in place of a question (may be repeated)")
 	f.StringVar(&signingEnds, "signing-ends", "", "from when on it signs nothing more")
-	f.StringSliceVar(&profiles, "profiles", nil, "profiles that it may sign by (default: all)")
+	f.StringSliceVar(&profiles, "profiles", nil, "profiles that it may sign by; all: every one (default: those of devices and servers, and of CAs that are made here below it)")
 	revocation.add(cmd)
 	return cmd
 }
@@ -380,7 +380,7 @@ func printAuthority(w io.Writer, a authorityShown, asJSON bool) error {
 	row("certificate", a.CertificateID)
 	row("valid until", dayTime(a.NotAfter))
 	row("signs until", dayTime(a.SigningEnds))
-	row("profiles", orAll(a.Profiles))
+	row("profiles", orDefault(a.Profiles))
 	if a.Revocation.CRL {
 		row("CRL", fmt.Sprintf("valid for %d days, %d list(s)", a.Revocation.CRLDays, max(1, a.Revocation.CRLShards)))
 	}
@@ -404,9 +404,9 @@ func keyPlace(a authorityShown) string {
 	return "(" + a.Key + ")"
 }
 
-func orAll(profiles []string) string {
+func orDefault(profiles []string) string {
 	if len(profiles) == 0 {
-		return "all"
+		return "those of devices and servers, and of CAs that are made here below it"
 	}
 	return strings.Join(profiles, ", ")
 }

@@ -105,6 +105,8 @@ type Config struct {
 	AuthorityConfig `koanf:",squash"`
 	// KeyStoreConfig says where the keys of some of them are.
 	KeyStoreConfig `koanf:",squash"`
+	// IssuanceLogConfig are those of the log of issuances.
+	IssuanceLogConfig `koanf:",squash"`
 	// MaxConnectionsPerAddress bounds those from one address, or one /64 network
 	// of IPv6. Default 0: no bound of its own.
 	MaxConnectionsPerAddress int `koanf:"max-connections-per-address"`
@@ -187,6 +189,7 @@ func addServeFlags(f *pflag.FlagSet) {
 	addAuditFlags(f)
 	addAuthorityFlags(f)
 	addKeyStoreFlags(f)
+	addIssuanceLogFlags(f)
 	f.Int("max-connections-per-address", 0, "bound of those from one address (0: none)")
 	f.Int("connection-rate-per-address", 0, "connections that one address begins in a second (0: no bound)")
 	f.Int("concurrent-handshakes", 0, "TLS handshakes that compute at once (0: processors less one)")
@@ -363,6 +366,10 @@ func (c Config) checkNumbers() error {
 		return err
 	}
 	err = errors.Join(c.AuthorityConfig.check(), c.KeyStoreConfig.check())
+	if err != nil {
+		return err
+	}
+	err = c.IssuanceLogConfig.check(c.PKIAddress)
 	if err != nil {
 		return err
 	}

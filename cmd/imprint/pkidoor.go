@@ -8,8 +8,6 @@ import (
 
 	"golang.org/x/net/netutil"
 	"golang.org/x/time/rate"
-
-	"github.com/imprint-iot/imprint/ca"
 )
 
 // The bounds of the door for relying parties, which is open to strangers. What it serves
@@ -21,9 +19,8 @@ const (
 
 // newPKIDoor makes the server of CRLs, OCSP responses and CA certificates. It speaks plain
 // HTTP: who checks a certificate must not need another one for it (RFC 5280 section 8).
-func newPKIDoor(engine *ca.Engine) *http.Server {
+func newPKIDoor(inner http.Handler) *http.Server {
 	limit := rate.NewLimiter(maxPKIRequests, maxPKIRequests)
-	inner := engine.Handler()
 	return &http.Server{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if !limit.Allow() {
@@ -47,6 +44,6 @@ func (s *server) listenPKI(ctx context.Context, lc net.ListenConfig) error {
 		return listenError("--pki-address", s.config.PKIAddress, err)
 	}
 	s.closeLater(func() { _ = ln.Close() })
-	s.pkiLn, s.pki = netutil.LimitListener(ln, maxPKIConnections), newPKIDoor(s.authorities)
+	s.pkiLn, s.pki = netutil.LimitListener(ln, maxPKIConnections), newPKIDoor(s.withPublicLog(s.authorities.Handler()))
 	return nil
 }

@@ -20,7 +20,7 @@ func TestThePKIDoorIsBounded(t *testing.T) {
 	}
 	engine := ca.New(ca.Options{Store: registrytest.New(t), Clock: time.Now, Profiles: profiles})
 	t.Cleanup(engine.Close)
-	door := newPKIDoor(engine)
+	door := newPKIDoor(engine.Handler())
 	counts := map[int]int{}
 	for range 3 * maxPKIRequests {
 		answer := httptest.NewRecorder()
