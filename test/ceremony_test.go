@@ -86,6 +86,13 @@ mkdir medium; touch medium/share-2.txt
 ends 1 'share-2.txt is there already' hold --reviewed $reviewed --shares-to medium; nothing
 [ "$(ls medium)" = share-2.txt ]
 ends 1 'couldn.t write the share' hold --reviewed $reviewed --shares-to none; nothing
+# Ended from outside while it asks.
+coproc imprint ca ceremony --script root.toml --out out --reviewed $reviewed 2>&1
+pid=$COPROC_PID; exec 8<&${COPROC[0]}
+while IFS= read -r line <&8; do [[ $line != *handed\ out* ]] || break; done
+[ -e out.unfinished ] || { echo nothing was begun; exit 9; }
+kill -TERM $pid; cat <&8 >rest.txt; wait $pid 2>/dev/null || true
+nothing
 # A whole one: the shares are copied from the screen and typed again, one of them wrongly.
 coproc imprint ca ceremony --script root.toml --out out 2>&1
 pid=$COPROC_PID; exec 8<&${COPROC[0]} 9>&${COPROC[1]}
