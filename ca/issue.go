@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"context"
 	"crypto"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
 	"slices"
 	"strings"
 	"time"
@@ -27,6 +30,12 @@ type Issued struct {
 // CodeKeyReused, CodeAccessDenied for a profile that isn't the authority's, those of
 // pki.Authority.Prepare and Sign.
 func (e *Engine) Issue(ctx context.Context, tenant imprint.Tenant, id imprint.AuthorityID, profile string, request pki.Request) (Issued, error) {
+	return e.IssueInto(ctx, tenant, id, profile, request, nil)
+}
+
+// IssueInto is Issue for who has to store something with the certificate: also runs in the
+// transaction that makes it one, perhaps again, and its error keeps it from becoming one.
+func (e *Engine) IssueInto(ctx context.Context, tenant imprint.Tenant, id imprint.AuthorityID, profile string, request pki.Request, also func(imprint.Tx, *pki.Issued) error) (Issued, error) {
 	p, err := e.opts.Profiles.Profile(profile)
 	if err != nil {
 		return Issued{}, err
@@ -39,12 +48,12 @@ func (e *Engine) Issue(ctx context.Context, tenant imprint.Tenant, id imprint.Au
 			return again, err
 		}
 	}
-	issued, chain, err := e.issue(ctx, tenant, id, p, request, false)
+	issued, chain, err := e.issue(ctx, tenant, id, p, request, false, also)
 	return Issued{issued, chain}, err
 }
 
 // issue signs a request; ours is one for a key of the engine's.
-func (e *Engine) issue(ctx context.Context, tenant imprint.Tenant, id imprint.AuthorityID, p *pki.Profile, request pki.Request, ours bool) (*pki.Issued, string, error) {
+func (e *Engine) issue(ctx context.Context, tenant imprint.Tenant, id imprint.AuthorityID, p *pki.Profile, request pki.Request, ours bool, also func(imprint.Tx, *pki.Issued) error) (*pki.Issued, string, error) {
 	by, err := e.signing(ctx, tenant, id, request.Algorithm)
 	if err != nil {
 		return nil, "", err
@@ -73,7 +82,7 @@ func (e *Engine) issue(ctx context.Context, tenant imprint.Tenant, id imprint.Au
 	}
 	// What was revoked or switched off since the authority was opened is seen in the
 	// transaction that makes the certificate one: until then nobody has it.
-	issued, err := by.signing.SignInto(ctx, token, func(_ *pki.Issued, record func(imprint.Tx) error) error {
+	issued, err := by.signing.SignInto(ctx, token, func(made *pki.Issued, record func(imprint.Tx) error) error {
 		return e.opts.Store.Update(ctx, func(tx imprint.Tx) error {
 			row, err := tx.Authority(tenant, id)
 			if err != nil {
@@ -84,20 +93,44 @@ func (e *Engine) issue(ctx context.Context, tenant imprint.Tenant, id imprint.Au
 				return err
 			}
 			if row.CertificateID != by.row.CertificateID || !slices.Equal(row.Profiles, by.row.Profiles) || !row.SigningEnds.Equal(by.row.SigningEnds) ||
-				row.Revocation != by.row.Revocation {
+				row.Revocation != by.row.Revocation || !sameHistory(&row.CRLs, &by.row.CRLs) {
 				return imprint.Errorf(imprint.CodeConflictingUpdate, "certificate authority %s was changed while it signed", called(&row)).WithHint("Ask again.")
 			}
 			err = e.unbroken(tx, &row)
 			if err != nil {
 				return err
 			}
-			return record(tx)
+			if made.Certificate.IsCA {
+				err = tx.PutAuthorityCertificate(certificateOf(tenant, made.Certificate, "", id))
+				if err != nil {
+					return err
+				}
+			}
+			err = record(tx)
+			if err != nil || also == nil {
+				return err
+			}
+			return also(tx, made)
 		})
 	})
 	if err != nil {
 		return nil, "", err
 	}
 	return issued, by.row.Certificate + by.row.Chain, nil
+}
+
+// sameHistory says whether certificates would name the same lists.
+func sameHistory(a, b *imprint.CRLHistory) bool {
+	return a.Base == b.Base && slices.Equal(a.Layouts, b.Layouts)
+}
+
+// certificateOf describes a CA's certificate: of an authority, where one has it, signed by
+// another one, where that is here.
+func certificateOf(tenant imprint.Tenant, cert *x509.Certificate, of, issuer imprint.AuthorityID) imprint.AuthorityCertificate {
+	sum := sha256.Sum256(cert.RawSubjectPublicKeyInfo)
+	return imprint.AuthorityCertificate{
+		Tenant: tenant, ID: pki.CertificateID(cert.Raw), Authority: of, Issuer: issuer, Serial: pki.SerialHex(cert.SerialNumber), KeyHash: hex.EncodeToString(sum[:]),
+	}
 }
 
 // requested gives what was issued for a token, when that was for the same key.

@@ -3,32 +3,17 @@ package test
 import (
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
 	"time"
 )
 
-var shellBlock = regexp.MustCompile("(?s)\n```sh\n(.*?)\n```\n")
-
 // TestTheCeremonyOfTheManual runs the example of docs/ceremony.md as it stands there.
 func TestTheCeremonyOfTheManual(t *testing.T) {
 	need(t, "bash", "openssl")
 	t.Parallel()
-	page, err := os.ReadFile("../docs/ceremony.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var example strings.Builder
-	blocks := shellBlock.FindAllStringSubmatch(string(page), -1)
-	for _, block := range blocks {
-		example.WriteString(block[1] + "\n")
-	}
-	if len(blocks) < 7 {
-		t.Fatalf("the page has %d blocks", len(blocks))
-	}
 	s, dir := startServer(t), t.TempDir()
-	run := s.shell(t, dir, example.String())
+	run := s.shell(t, dir, commandsOf(t, "ceremony.md"))
 	if run.exit != 0 {
 		t.Fatalf("exit code %d\n%s", run.exit, run.all())
 	}

@@ -185,6 +185,9 @@ func nameRows() []row {
 // otherRows have ids of their own, which hold the tenant here.
 func otherRows() []row {
 	id := func(t imprint.Tenant) string { return "id " + t.String() }
+	labelOf := func(t imprint.Tenant) imprint.LabelName {
+		return imprint.LabelName("l" + string(t.Account+"-") + string(t.Region))
+	}
 	return []row{{
 		name: "tenant settings",
 		full: func(t imprint.Tenant) any {
@@ -235,24 +238,58 @@ func otherRows() []row {
 				Parent: authorityID(2), Profiles: []string{"device", "server"}, SigningEnds: instant.Add(time.Minute),
 				Revocation: imprint.RevocationConfiguration{CRL: true, CRLDays: 7, CRLShards: 64, CRLHost: "crl.example.com", OCSP: true, OCSPHost: "ocsp.example.com"},
 				ShortLived: true, Tags: map[string]string{"k": unusual}, IdempotencyToken: unusual, CreatedAt: instant, ChangedAt: instant.Add(1e6),
-				RestorableUntil: instant.Add(2e6), RevokedAt: instant.Add(3e6), RevocationReason: imprint.ReasonSuperseded}
+				RestorableUntil: instant.Add(2e6), RevokedAt: instant.Add(3e6), RevocationReason: imprint.ReasonSuperseded,
+				CRLs: imprint.CRLHistory{Base: "http://pki.example.com", Layouts: []imprint.CRLLayout{{Base: "http://old.example.com", Shards: 4}}, Floor: 500, Unknown: true}}
 		},
 		bare:   func(t imprint.Tenant) any { return imprint.CertificateAuthority{Tenant: t, ID: authorityID(1)} },
 		put:    func(tx imprint.Tx, v any) error { return tx.PutAuthority(v.(imprint.CertificateAuthority)) },
 		get:    func(tx imprint.ReadTx, t imprint.Tenant) (any, error) { return tx.Authority(t, authorityID(1)) },
 		remove: func(tx imprint.Tx, t imprint.Tenant) error { return tx.DeleteAuthority(t, authorityID(1)) },
 	}, {
+		name: "enrolment label",
+		full: func(t imprint.Tenant) any {
+			window, _ := imprint.ParseRenewalWindow("30d")
+			return imprint.EnrolmentLabel{Tenant: t, Name: labelOf(t), Authority: authorityID(1), Profile: "operational", DeviceCAs: unusual, StationCAs: "pem", Passwords: true,
+				ServerKeys: true, Binding: true, Window: window, CreatedAt: instant, ChangedAt: instant.Add(time.Hour)}
+		},
+		bare:   func(t imprint.Tenant) any { return imprint.EnrolmentLabel{Tenant: t, Name: labelOf(t)} },
+		put:    func(tx imprint.Tx, v any) error { return tx.PutEnrolmentLabel(v.(imprint.EnrolmentLabel)) },
+		get:    func(tx imprint.ReadTx, t imprint.Tenant) (any, error) { return tx.EnrolmentLabel(labelOf(t)) },
+		remove: func(tx imprint.Tx, t imprint.Tenant) error { return tx.DeleteEnrolmentLabel(t, labelOf(t)) },
+	}, {
+		name: "enrolment password",
+		full: func(t imprint.Tenant) any {
+			return imprint.EnrolmentPassword{ID: id(t), Tenant: t, Label: "line7", Hash: []byte("h\x00"), Subject: unusual, CreatedAt: instant, ExpiresAt: instant.Add(time.Hour),
+				UsedAt: instant.Add(time.Minute), Authority: authorityID(1), Serial: "1f"}
+		},
+		bare:   func(t imprint.Tenant) any { return imprint.EnrolmentPassword{ID: id(t)} },
+		put:    func(tx imprint.Tx, v any) error { return tx.PutEnrolmentPassword(v.(imprint.EnrolmentPassword)) },
+		get:    func(tx imprint.ReadTx, t imprint.Tenant) (any, error) { return tx.EnrolmentPassword(id(t)) },
+		remove: func(tx imprint.Tx, t imprint.Tenant) error { return tx.DeleteEnrolmentPassword(id(t)) },
+	}, {
 		name: "revocation list",
 		full: func(t imprint.Tenant) any {
 			return imprint.RevocationList{Tenant: t, Authority: authorityID(1), Shard: 7, Number: 1 << 40, DER: []byte("0\x00"), ThisUpdate: instant,
-				NextUpdate: instant.Add(time.Hour), DueAt: instant.Add(time.Minute)}
+				NextUpdate: instant.Add(time.Hour), SignedAt: instant.Add(time.Second), DueAt: instant.Add(time.Minute), Wanted: 3, Retired: true}
 		},
 		bare: func(t imprint.Tenant) any {
 			return imprint.RevocationList{Tenant: t, Authority: authorityID(1), Shard: 7}
 		},
-		put:    func(tx imprint.Tx, v any) error { return tx.PutRevocationList(v.(imprint.RevocationList)) },
-		get:    func(tx imprint.ReadTx, t imprint.Tenant) (any, error) { return tx.RevocationList(t, authorityID(1), 7) },
-		remove: func(tx imprint.Tx, t imprint.Tenant) error { return tx.DeleteRevocationLists(t, authorityID(1), 7) },
+		put: func(tx imprint.Tx, v any) error { return tx.PutRevocationList(v.(imprint.RevocationList)) },
+		get: func(tx imprint.ReadTx, t imprint.Tenant) (any, error) { return tx.RevocationList(t, authorityID(1), 7) },
+	}, {
+		name: "adopted revocation",
+		full: func(t imprint.Tenant) any {
+			return imprint.AdoptedRevocation{Tenant: t, Authority: authorityID(1), Serial: "1f", CertificateID: certID(4), NotAfter: instant.Add(time.Hour), RevokedAt: instant,
+				Reason: imprint.ReasonSuperseded}
+		},
+		bare: func(t imprint.Tenant) any {
+			return imprint.AdoptedRevocation{Tenant: t, Authority: authorityID(1), Serial: "1f"}
+		},
+		put: func(tx imprint.Tx, v any) error { return tx.PutAdoptedRevocation(v.(imprint.AdoptedRevocation)) },
+		get: func(tx imprint.ReadTx, t imprint.Tenant) (any, error) {
+			return tx.AdoptedRevocation(t, authorityID(1), "1f")
+		},
 	}, {
 		name: "retained message",
 		full: func(t imprint.Tenant) any {
