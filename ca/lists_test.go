@@ -353,6 +353,9 @@ func TestAnEntryStaysUntilALaterListHadIt(t *testing.T) {
 	if want := o.clock().Add(-time.Hour); !first.ThisUpdate.Equal(want) || len(first.RevokedCertificateEntries) != 2 {
 		t.Errorf("made at %s with %d entries, want %s and 2", first.ThisUpdate, len(first.RevokedCertificateEntries), want)
 	}
+	o.later(3 * time.Hour) // a list that is made because something was revoked
+	o.revoke(line.ID, o.issue(line.ID, "a third"), imprint.ReasonSuperseded)
+	o.publish()
 	o.later(4 * 24 * time.Hour) // a regular one
 	o.publish()
 	if !o.on(server, line, short) {
