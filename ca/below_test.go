@@ -58,6 +58,8 @@ type maker struct {
 	sign  func(template *x509.Certificate, public any) *x509.Certificate
 	list  func(number int64, serials ...*big.Int) []byte
 	adopt func(o *office, spec ca.Spec, withKey bool) (imprint.CertificateAuthority, error)
+	// renew makes another certificate of its key.
+	renew func() *x509.Certificate
 }
 
 // newMaker makes one, self-signed or signed by another one.
@@ -95,6 +97,11 @@ func newMaker(t *testing.T, name string, by *maker) *maker {
 		signer = by
 	}
 	m.cert = signer.sign(template, own.Public())
+	m.renew = func() *x509.Certificate {
+		again := *template
+		again.SerialNumber = nil
+		return signer.sign(&again, own.Public())
+	}
 	m.list = func(number int64, serials ...*big.Int) []byte {
 		t.Helper()
 		template := &x509.RevocationList{Number: big.NewInt(number), ThisUpdate: now.AddDate(0, 0, -1), NextUpdate: now.AddDate(0, 0, 7)}
@@ -153,7 +160,9 @@ func TestAllLevelsBelowARevokedAuthorityGoAlong(t *testing.T) {
 		o.register(i, by.CertificateID)
 		gone = append(gone, i.ID)
 	}
-	for _, by := range []imprint.CertificateID{sold, line.CertificateID, policy.CertificateID} { // that nobody has a record of
+	deleted := o.registerCA(o.outside(region.ID, "deleted since"))
+	o.update(func(tx imprint.Tx) error { return tx.DeleteCA(home, deleted) })
+	for _, by := range []imprint.CertificateID{sold, deleted, line.CertificateID, policy.CertificateID} { // that nobody has a record of
 		i := stranger.device(t, "unknown")
 		o.register(i, by)
 		gone = append(gone, i.ID)
@@ -175,9 +184,10 @@ func TestAllLevelsBelowARevokedAuthorityGoAlong(t *testing.T) {
 	for _, a := range done.Authorities {
 		counts[a.Name] = a.Changed
 	}
-	// Each its device and its unknown one, region sold's too, and the certificates of those below.
-	if want := fmt.Sprint(map[string]int{"policy": 3, "region": 4, "line": 2}); fmt.Sprint(counts) != want || done.Changed() != 9 {
-		t.Errorf("revoked %v (%d), want %s (9)", counts, done.Changed(), want)
+	// Each its device and its unknown one, region also those of the two CAs elsewhere, and the
+	// certificates of those below.
+	if want := fmt.Sprint(map[string]int{"policy": 3, "region": 6, "line": 2}); fmt.Sprint(counts) != want || done.Changed() != 11 {
+		t.Errorf("revoked %v (%d), want %s (11)", counts, done.Changed(), want)
 	}
 	for _, id := range gone {
 		if got := o.status(id); got != imprint.CertificateRevoked {
@@ -554,6 +564,32 @@ func TestTheFormerCertificateOfAnAuthority(t *testing.T) {
 	_, err = o.RevokeBelow(t.Context(), home, line.ID, "")
 	if err != nil || o.status(old.ID) != imprint.CertificateRevoked || o.status(fresh.ID) != imprint.CertificateRevoked {
 		t.Errorf("devices of the former certificate are %s, of the present %s, %v", o.status(old.ID), o.status(fresh.ID), err)
+	}
+}
+
+// TestAKeyThatOthersHaveIsRevokedByAnyOfItsCertificates, also when all of them are of a CA
+// elsewhere.
+func TestAKeyThatOthersHaveIsRevokedByAnyOfItsCertificates(t *testing.T) {
+	t.Parallel()
+	for reason, stops := range map[imprint.RevocationReason]bool{imprint.ReasonKeyCompromise: true, imprint.ReasonSuperseded: false} {
+		o := newOffice(t)
+		third := newMaker(t, "Third party", newMaker(t, "Their root", nil))
+		a, err := third.adopt(o, ca.Spec{}, true)
+		if err == nil {
+			a, err = o.Import(t.Context(), home, a.ID, pki.EncodeCertificatePEM(third.renew().Raw), "")
+		}
+		if err == nil {
+			_, err = o.RevokeCertificate(t.Context(), home, third.cert.Raw, reason)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = o.Issue(t.Context(), home, a.ID, "hour", pki.Request{PublicKey: key(t).Public(), RawSubject: subject(t, "x")})
+		if stops {
+			refused(t, "signing", err, imprint.CodeAuthorityState, "was revoked")
+		} else if err != nil {
+			t.Errorf("its former certificate was superseded, and it signs no more: %v", err)
+		}
 	}
 }
 
