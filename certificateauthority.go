@@ -20,9 +20,10 @@ func ParseAuthorityID(s string) (AuthorityID, error) {
 	return AuthorityID(s), nil
 }
 
-// AuthorityARN names a certificate authority as AWS Private CA does.
+// AuthorityARN names a certificate authority as AWS Private CA does, in the partition of
+// the region.
 func (t Tenant) AuthorityARN(id AuthorityID) string {
-	return "arn:aws:acm-pca:" + string(t.Region) + ":" + string(t.Account) + ":certificate-authority/" + string(id)
+	return "arn:" + t.Region.Partition() + ":acm-pca:" + string(t.Region) + ":" + string(t.Account) + ":certificate-authority/" + string(id)
 }
 
 // AuthorityType is the place of a certificate authority in a hierarchy, as AWS Private
@@ -66,8 +67,10 @@ type CertificateAuthority struct {
 	// KeyAlgorithm and SigningAlgorithm are AWS Private CA's names, such as
 	// EC_prime256v1 and SHA256WITHECDSA.
 	KeyAlgorithm, SigningAlgorithm string
-	Subject                        []byte // DER of the name
-	CSR                            string // PEM; empty for one without a key here
+	// KeyHash is the lowercase hex SHA-256 of the key's SubjectPublicKeyInfo.
+	KeyHash string
+	Subject []byte // DER of the name
+	CSR     string // PEM; empty for one without a key here
 	// Certificate is PEM, empty before there is one. Chain is PEM of those above it,
 	// each signed by the next.
 	Certificate, Chain  string
@@ -77,7 +80,8 @@ type CertificateAuthority struct {
 	NotBefore, NotAfter time.Time
 	// Parent is the CA above it when Imprint holds that one, too.
 	Parent AuthorityID
-	// Profiles are the names of those that it may sign by; empty: all.
+	// Profiles are the names of those that it may sign by; all: every one. Empty: what
+	// package ca lets one sign without.
 	Profiles []string
 	// SigningEnds is from when on it signs nothing more, though its certificate goes
 	// on; zero: with its certificate.
@@ -277,6 +281,8 @@ type AuthorityReader interface {
 	AuthorityNamed(t Tenant, name string) (CertificateAuthority, error)
 	// AuthorityOf gives the one that has a certificate, or had it.
 	AuthorityOf(Tenant, CertificateID) (CertificateAuthority, error)
+	// AuthorityOfKey gives one with a key.
+	AuthorityOfKey(t Tenant, keyHash string) (CertificateAuthority, error)
 	Authorities(Tenant, Page) ([]CertificateAuthority, string, error) // by id
 	// AuthorityCertificate gives one. Errors: CodeNotFound.
 	AuthorityCertificate(Tenant, CertificateID) (AuthorityCertificate, error)

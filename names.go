@@ -58,6 +58,17 @@ func ParseRegion(s string) (Region, error) {
 	return Region(s), nil
 }
 
+// Partition gives the ARN partition of a region: aws, aws-cn or aws-us-gov.
+func (r Region) Partition() string {
+	switch {
+	case strings.HasPrefix(string(r), "cn-"):
+		return "aws-cn"
+	case strings.HasPrefix(string(r), "us-gov-"):
+		return "aws-us-gov"
+	}
+	return "aws"
+}
+
 // ParseCertificateID accepts 64 hex digits in either case, normalised to lower
 // case as AWS IoT Core does.
 func ParseCertificateID(s string) (CertificateID, error) {

@@ -17,7 +17,7 @@
 //  4. The caller's rate is checked: ThrottlingException, 400 as in AWS IoT.
 //  5. An operation without a function is 501 NotImplementedException.
 //  6. The input is decoded and its constraints are checked (package restjson).
-//  7. Config.Authorize decides about the caller's action on the resource.
+//  7. Config.Authorize decides about each Ask: the caller's action on a resource.
 //  8. The operation's function runs, and its output or error is encoded.
 //
 // # Paths

@@ -28,9 +28,9 @@ type Config struct {
 	// and of the Verifier's KeySource. Nil, or a result without Code, means
 	// InternalFailureException.
 	Translate func(error) APIError
-	// Authorize decides whether a caller may do an IAM action (iot:CreateThing)
-	// on a resource (an ARN, or "*"). Nil allows everything.
-	Authorize func(ctx context.Context, caller Caller, action, resource string) error
+	// Authorize decides whether a caller may do what an Ask says, whose Action is set.
+	// Nil allows everything.
+	Authorize func(ctx context.Context, caller Caller, ask Ask) error
 	// Allow decides whether a caller may make one more request for an operation
 	// now. Nil means always.
 	Allow func(caller Caller, operation string) bool
@@ -150,7 +150,7 @@ func withDefaults(config Config) Config {
 		config.Now = time.Now
 	}
 	if config.Authorize == nil {
-		config.Authorize = func(context.Context, Caller, string, string) error { return nil }
+		config.Authorize = func(context.Context, Caller, Ask) error { return nil }
 	}
 	if config.Allow == nil {
 		config.Allow = func(Caller, string) bool { return true }
@@ -271,8 +271,11 @@ func (m *Mux) answer(r *http.Request, access *Access) (answer Answer, err error)
 		return Answer{}, err
 	}
 	answer, err = route.serve(r.Context(), call{caller: caller, source: source,
-		authorize: func(ctx context.Context, resource string) error {
-			return m.config.Authorize(ctx, caller, op.Action, resource)
+		authorize: func(ctx context.Context, ask Ask) error {
+			if ask.Action == "" {
+				ask.Action = op.Action
+			}
+			return m.config.Authorize(ctx, caller, ask)
 		}})
 	if answer.Status == 0 {
 		answer.Status = op.Status

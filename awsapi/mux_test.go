@@ -257,8 +257,8 @@ func TestErrorsGetTheirWireForm(t *testing.T) {
 func TestTheDoorsOwnRefusals(t *testing.T) {
 	t.Parallel()
 	deny := func(c *awsapi.Config) {
-		c.Authorize = func(_ context.Context, caller awsapi.Caller, action, resource string) error {
-			return &awsapi.APIError{Code: "AccessDeniedException", Status: 403, Message: action + " on " + resource}
+		c.Authorize = func(_ context.Context, _ awsapi.Caller, ask awsapi.Ask) error {
+			return &awsapi.APIError{Code: "AccessDeniedException", Status: 403, Message: ask.Action + " on " + ask.Resource}
 		}
 	}
 	route := awsapi.Handle(ping, echo)
@@ -290,8 +290,8 @@ func TestHandleForNamesItsOwnResource(t *testing.T) {
 	t.Parallel()
 	var got string
 	mux := newMux(t, func(c *awsapi.Config) {
-		c.Authorize = func(_ context.Context, _ awsapi.Caller, _, resource string) error {
-			got = resource
+		c.Authorize = func(_ context.Context, _ awsapi.Caller, ask awsapi.Ask) error {
+			got = ask.Resource
 			return nil
 		}
 	}, awsapi.HandleFor(ping, func(caller awsapi.Caller, in *pingInput) string { return caller.Region + "/" + *in.Note }, echo))

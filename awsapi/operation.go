@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/awsapi/restjson"
 )
 
@@ -61,7 +62,18 @@ type Answer struct {
 type call struct {
 	caller    Caller
 	source    restjson.Source
-	authorize func(ctx context.Context, resource string) error
+	authorize func(ctx context.Context, ask Ask) error
+}
+
+// Ask is one thing that a caller must be allowed before an operation is done.
+type Ask struct {
+	// Action is the IAM action, such as iot:CreateThing. Empty: the operation's.
+	Action string
+	// Resource is what it is done to: an ARN as the server itself writes it, or "*".
+	// A spelling of the caller's would let it step around a Deny.
+	Resource string
+	// Keys are condition keys with the request's values, beside those of the caller.
+	Keys map[string][]string
 }
 
 // Handle binds a function to an operation. The resource that Config.Authorize
@@ -79,10 +91,17 @@ func HandleFor[In, Out any](op Op[In, Out], resource func(Caller, *In) string, f
 // HandleForAll is HandleFor for operations that are about several resources: the
 // caller must be allowed the action on each.
 func HandleForAll[In, Out any](op Op[In, Out], resources func(Caller, *In) []string, fn Func[In, Out]) Route {
+	return HandleAsking(op, listed(resources), fn)
+}
+
+// HandleAsking is Handle for operations whose asks follow from what is stored, or that
+// have condition keys: the caller must be allowed all of them. An error of asks is the
+// request's.
+func HandleAsking[In, Out any](op Op[In, Out], asks func(context.Context, Caller, *In) ([]Ask, error), fn Func[In, Out]) Route {
 	if fn == nil {
 		return Route{operation: op.Operation}
 	}
-	return handle(op, resources, func(ctx context.Context, caller Caller, in *In) (Answer, error) {
+	return handle(op, asks, func(ctx context.Context, caller Caller, in *In) (Answer, error) {
 		out, err := fn(ctx, caller, in)
 		if err != nil {
 			return Answer{}, err
@@ -102,7 +121,7 @@ func HandleForAll[In, Out any](op Op[In, Out], resources func(Caller, *In) []str
 // output: fn gives it as it goes over the wire. A nil resource means the
 // operation's own.
 func HandleRaw[In, Out any](op Op[In, Out], resource func(Caller, *In) string, fn func(ctx context.Context, caller Caller, in *In) (Answer, error)) Route {
-	return handle(op, one(resource), fn)
+	return handle(op, listed(one(resource)), fn)
 }
 
 // one makes a list of one resource; nil stays nil.
@@ -113,18 +132,36 @@ func one[In any](resource func(Caller, *In) string) func(Caller, *In) []string {
 	return func(caller Caller, in *In) []string { return []string{resource(caller, in)} }
 }
 
-func handle[In, Out any](op Op[In, Out], resources func(Caller, *In) []string, fn func(ctx context.Context, caller Caller, in *In) (Answer, error)) Route {
+// listed makes asks of resources; nil stays nil.
+func listed[In any](resources func(Caller, *In) []string) func(context.Context, Caller, *In) ([]Ask, error) {
+	if resources == nil {
+		return nil
+	}
+	return func(_ context.Context, caller Caller, in *In) ([]Ask, error) {
+		var asks []Ask
+		for _, arn := range resources(caller, in) {
+			asks = append(asks, Ask{Resource: arn})
+		}
+		return asks, nil
+	}
+}
+
+func handle[In, Out any](op Op[In, Out], asks func(context.Context, Caller, *In) ([]Ask, error), fn func(ctx context.Context, caller Caller, in *In) (Answer, error)) Route {
 	serve := func(ctx context.Context, call call) (Answer, error) {
 		in := new(In)
 		if err := op.codec.Decode(call.source, in); err != nil {
 			return Answer{}, err
 		}
-		arns := []string{expandResource(op.Resource, call)}
-		if resources != nil {
-			arns = resources(call.caller, in)
+		all := []Ask{{Resource: expandResource(op.Resource, call)}}
+		if asks != nil {
+			var err error
+			all, err = asks(ctx, call.caller, in)
+			if err != nil {
+				return Answer{}, err
+			}
 		}
-		for _, arn := range arns {
-			if err := call.authorize(ctx, arn); err != nil {
+		for _, ask := range all {
+			if err := call.authorize(ctx, ask); err != nil {
 				return Answer{}, err
 			}
 		}
@@ -167,12 +204,4 @@ func expandResource(resource string, call call) string {
 }
 
 // Partition gives the ARN partition of a region: aws, aws-cn or aws-us-gov.
-func Partition(region string) string {
-	switch {
-	case strings.HasPrefix(region, "cn-"):
-		return "aws-cn"
-	case strings.HasPrefix(region, "us-gov-"):
-		return "aws-us-gov"
-	}
-	return "aws"
-}
+func Partition(region string) string { return imprint.Region(region).Partition() }

@@ -36,7 +36,9 @@ type Spec struct {
 	Profile string
 	Parent  imprint.AuthorityID
 	// NotAfter is when its certificate ends; zero: the profile says.
-	NotAfter         time.Time
+	NotAfter time.Time
+	// Profiles are those that it may sign by; AllProfiles: every one. Empty: those of
+	// devices and servers, and those of CAs that Create makes below it.
 	Profiles         []string
 	SigningEnds      time.Time
 	Revocation       imprint.RevocationConfiguration
@@ -169,7 +171,7 @@ func (e *Engine) mayCertify(ctx context.Context, tenant imprint.Tenant, spec *Sp
 	if err != nil {
 		return err
 	}
-	return mayUseProfile(&by.row, profile)
+	return maySignBy(&by.row, profile, true)
 }
 
 // created gives the authority that a request with the same token made, while the token
@@ -224,11 +226,9 @@ func (e *Engine) check(spec *Spec) error {
 	if spec.Type == imprint.AuthoritySubordinate && spec.Profile != "" && spec.Parent == "" {
 		return imprint.Errorf(imprint.CodeInvalidRequest, "who signs the intermediate isn't said").WithHint("Name its parent, or let another CA sign its request: imprint ca csr")
 	}
-	for _, name := range spec.Profiles {
-		_, err := e.opts.Profiles.Profile(name)
-		if err != nil {
-			return err
-		}
+	err = e.checkProfiles(spec.Profiles)
+	if err != nil {
+		return err
 	}
 	return checkRevocation(spec.Revocation)
 }
@@ -288,7 +288,7 @@ func (e *Engine) certify(ctx context.Context, a imprint.CertificateAuthority, si
 		}
 		return e.install(ctx, a.Tenant, a.ID, issued.PEM, "")
 	}
-	issued, chain, err := e.issue(ctx, a.Tenant, spec.Parent, profile, request)
+	issued, chain, err := e.issue(ctx, a.Tenant, spec.Parent, profile, request, true, nil)
 	if err != nil {
 		return a, e.undo(ctx, &a, &spec, err)
 	}

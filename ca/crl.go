@@ -67,7 +67,11 @@ func retire(tx imprint.Tx, l imprint.RevocationList) error {
 
 // put stores an authority with what its revocation configuration asks for.
 func (e *Engine) put(tx imprint.Tx, a *imprint.CertificateAuthority) error {
-	err := e.layOut(tx, a)
+	err := nameKey(a)
+	if err != nil {
+		return err
+	}
+	err = e.layOut(tx, a)
 	if err != nil {
 		return err
 	}

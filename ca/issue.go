@@ -30,6 +30,12 @@ type Issued struct {
 // CodeKeyReused, CodeAccessDenied for a profile that isn't the authority's, those of
 // pki.Authority.Prepare and Sign.
 func (e *Engine) Issue(ctx context.Context, tenant imprint.Tenant, id imprint.AuthorityID, profile string, request pki.Request) (Issued, error) {
+	return e.IssueInto(ctx, tenant, id, profile, request, nil)
+}
+
+// IssueInto is Issue for who has to store something with the certificate: also runs in the
+// transaction that makes it one, perhaps again, and its error keeps it from becoming one.
+func (e *Engine) IssueInto(ctx context.Context, tenant imprint.Tenant, id imprint.AuthorityID, profile string, request pki.Request, also func(imprint.Tx, *pki.Issued) error) (Issued, error) {
 	p, err := e.opts.Profiles.Profile(profile)
 	if err != nil {
 		return Issued{}, err
@@ -42,11 +48,12 @@ func (e *Engine) Issue(ctx context.Context, tenant imprint.Tenant, id imprint.Au
 			return again, err
 		}
 	}
-	issued, chain, err := e.issue(ctx, tenant, id, p, request)
+	issued, chain, err := e.issue(ctx, tenant, id, p, request, false, also)
 	return Issued{issued, chain}, err
 }
 
-func (e *Engine) issue(ctx context.Context, tenant imprint.Tenant, id imprint.AuthorityID, p *pki.Profile, request pki.Request) (*pki.Issued, string, error) {
+// issue signs a request; ours is one for a key of the engine's.
+func (e *Engine) issue(ctx context.Context, tenant imprint.Tenant, id imprint.AuthorityID, p *pki.Profile, request pki.Request, ours bool, also func(imprint.Tx, *pki.Issued) error) (*pki.Issued, string, error) {
 	by, err := e.signing(ctx, tenant, id, request.Algorithm)
 	if err != nil {
 		return nil, "", err
@@ -55,7 +62,7 @@ func (e *Engine) issue(ctx context.Context, tenant imprint.Tenant, id imprint.Au
 		return nil, "", imprint.Errorf(imprint.CodeInvalidRequest, "profile %s is for what a root signs for itself", p.Name()).
 			WithHint("Use a profile of the kind %s for a CA below %s.", pki.KindIntermediate, called(&by.row))
 	}
-	err = mayUseProfile(&by.row, p)
+	err = maySignBy(&by.row, p, ours)
 	if err != nil {
 		return nil, "", err
 	}
@@ -99,7 +106,11 @@ func (e *Engine) issue(ctx context.Context, tenant imprint.Tenant, id imprint.Au
 					return err
 				}
 			}
-			return record(tx)
+			err = record(tx)
+			if err != nil || also == nil {
+				return err
+			}
+			return also(tx, made)
 		})
 	})
 	if err != nil {
@@ -120,15 +131,6 @@ func certificateOf(tenant imprint.Tenant, cert *x509.Certificate, of, issuer imp
 	return imprint.AuthorityCertificate{
 		Tenant: tenant, ID: pki.CertificateID(cert.Raw), Authority: of, Issuer: issuer, Serial: pki.SerialHex(cert.SerialNumber), KeyHash: hex.EncodeToString(sum[:]),
 	}
-}
-
-// mayUseProfile refuses a profile that an authority wasn't given.
-func mayUseProfile(a *imprint.CertificateAuthority, p *pki.Profile) error {
-	if len(a.Profiles) == 0 || slices.Contains(a.Profiles, p.Name()) {
-		return nil
-	}
-	return imprint.Errorf(imprint.CodeAccessDenied, "certificate authority %s doesn't sign by profile %s", called(a), p.Name()).
-		WithHint("It signs by %s.", strings.Join(a.Profiles, ", "))
 }
 
 // requested gives what was issued for a token, when that was for the same key.
@@ -160,6 +162,18 @@ func (e *Engine) requested(ctx context.Context, tenant imprint.Tenant, id imprin
 		return Issued{}, false, imprint.Errorf(imprint.CodeInvalidRequest, "the request token was used for another request").WithHint("Choose another token.")
 	}
 	return Issued{issued, row.Certificate + row.Chain}, true, nil
+}
+
+// IssuerOf gives the authority that issued a certificate; empty for the built-in device CA.
+// Errors: CodeNotFound.
+func (e *Engine) IssuerOf(ctx context.Context, tenant imprint.Tenant, id imprint.CertificateID) (imprint.AuthorityID, error) {
+	var by imprint.AuthorityID
+	err := e.opts.Store.View(ctx, func(tx imprint.ReadTx) error {
+		found, err := tx.IssuanceOfCertificate(tenant, id)
+		by = found.Authority
+		return err
+	})
+	return by, err
 }
 
 // Certificate gives what an authority issued, by serial number in hexadecimal.

@@ -239,3 +239,57 @@ func (e *Engine) openKey(ctx context.Context, a *imprint.CertificateAuthority) (
 	}
 	return pki.NewSoftSigner(key), nil
 }
+
+// nameKey puts the hash of an authority's key into its row: no device may have that key.
+func nameKey(a *imprint.CertificateAuthority) error {
+	var key crypto.PublicKey
+	switch {
+	case a.CSR != "":
+		csr, err := pki.ParseCSRPEM(a.CSR)
+		if err != nil {
+			return fmt.Errorf("couldn't read the request of authority %s: %w", called(a), err)
+		}
+		key = csr.PublicKey
+	case a.Certificate != "":
+		cert, err := pki.ParseCertificatePEM(a.Certificate)
+		if err != nil {
+			return fmt.Errorf("couldn't read the certificate of authority %s: %w", called(a), err)
+		}
+		key = cert.PublicKey
+	default:
+		return nil
+	}
+	var err error
+	a.KeyHash, err = pki.KeyHash(key)
+	return err
+}
+
+// RememberKeys names the keys of authorities whose rows were written by a version that
+// didn't.
+func (e *Engine) RememberKeys(ctx context.Context) error {
+	return e.opts.Store.Update(ctx, func(tx imprint.Tx) error {
+		tenants, err := tx.AuthorityTenants()
+		if err != nil {
+			return err
+		}
+		for _, tenant := range tenants {
+			all, _, err := tx.Authorities(tenant, imprint.Page{Limit: MaxAuthorities, Ascending: true})
+			if err != nil {
+				return err
+			}
+			for _, a := range all {
+				if a.KeyHash != "" {
+					continue
+				}
+				err = nameKey(&a)
+				if err == nil && a.KeyHash != "" {
+					err = tx.PutAuthority(a)
+				}
+				if err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+}

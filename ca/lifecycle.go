@@ -6,7 +6,6 @@ import (
 	"crypto"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/imprint-iot/imprint"
@@ -85,9 +84,12 @@ func (e *Engine) maySelfSign(a *imprint.CertificateAuthority, p *pki.Profile, re
 		return state(a, now)
 	case status == imprint.AuthorityDisabled || status == imprint.AuthorityDeleted:
 		return state(a, now)
-	case len(a.Profiles) > 0 && a.Certificate != "" && !slices.Contains(a.Profiles, p.Name()):
-		return imprint.Errorf(imprint.CodeAccessDenied, "certificate authority %s doesn't sign by profile %s", called(a), p.Name()).
-			WithHint("It signs by %s.", strings.Join(a.Profiles, ", "))
+	}
+	if a.Certificate != "" {
+		err := maySignBy(a, p, true)
+		if err != nil {
+			return err
+		}
 	}
 	csr, err := pki.ParseCSRPEM(a.CSR)
 	if err != nil {
@@ -117,7 +119,7 @@ func (e *Engine) Authorities(ctx context.Context, tenant imprint.Tenant, page im
 type Edit struct {
 	Name        *string
 	Status      imprint.AuthorityStatus // ACTIVE or DISABLED; empty: as it is
-	Profiles    *[]string               // none: all
+	Profiles    *[]string               // none: see maySignBy
 	SigningEnds *time.Time              // zero: with its certificate
 	Revocation  *imprint.RevocationConfiguration
 	// LastCRLs are what an authority that was made elsewhere revoked there, and IssuedNothing
@@ -182,11 +184,9 @@ func (edit *Edit) checked(tx imprint.Tx, e *Engine, a *imprint.CertificateAuthor
 		a.Name = *edit.Name
 	}
 	if edit.Profiles != nil {
-		for _, name := range *edit.Profiles {
-			_, err := e.opts.Profiles.Profile(name)
-			if err != nil {
-				return err
-			}
+		err := e.checkProfiles(*edit.Profiles)
+		if err != nil {
+			return err
 		}
 		a.Profiles = *edit.Profiles
 	}

@@ -250,7 +250,8 @@ func TestARevokedParentIsFoundWithoutAChain(t *testing.T) {
 // below2 makes an intermediate that may have others below it.
 func (o *office) below2(parent imprint.AuthorityID, name string) imprint.CertificateAuthority {
 	o.t.Helper()
-	a, err := o.Create(o.t.Context(), home, ca.Spec{Name: name, Type: imprint.AuthoritySubordinate, RawSubject: subject(o.t, name), Parent: parent, Profile: "policy-ca"})
+	a, err := o.Create(o.t.Context(), home, ca.Spec{Name: name, Type: imprint.AuthoritySubordinate, RawSubject: subject(o.t, name), Parent: parent, Profile: "policy-ca",
+		Profiles: []string{ca.AllProfiles}})
 	if err != nil {
 		o.t.Fatal(err)
 	}

@@ -250,7 +250,10 @@ func TestCertificatesNameTheirListsAsTheyWereConfigured(t *testing.T) {
 func TestNumbersOfListsOnlyGrow(t *testing.T) {
 	t.Parallel()
 	o := newOffice(t)
-	root := o.root("root")
+	root, err := o.Create(t.Context(), home, ca.Spec{Name: "root", Type: imprint.AuthorityRoot, RawSubject: subject(t, "root"), Profile: "root", Profiles: []string{ca.AllProfiles}})
+	if err != nil {
+		t.Fatal(err)
+	}
 	pending, err := o.Create(t.Context(), home, ca.Spec{Name: "line", Type: imprint.AuthoritySubordinate, RawSubject: subject(t, "line"), Revocation: crls(4)})
 	if err != nil {
 		t.Fatal(err)

@@ -1,10 +1,8 @@
 package ca
 
 import (
-	"bytes"
 	"context"
 	"crypto/x509"
-	"fmt"
 	"time"
 
 	"github.com/google/uuid"
@@ -289,7 +287,7 @@ func (e *Engine) takeShown(tx imprint.Tx, issuer imprint.AuthorityID, shown impr
 // revoked as well: that the authority signed it is seen. Errors: CodeNotFound when none of
 // them did.
 func (e *Engine) RevokeCertificate(ctx context.Context, tenant imprint.Tenant, der []byte, reason imprint.RevocationReason) (imprint.Issuance, error) {
-	issued, err := pki.ParseIssued(der)
+	shown, err := pki.ParseIssued(der)
 	if err != nil {
 		return imprint.Issuance{}, err
 	}
@@ -301,19 +299,18 @@ func (e *Engine) RevokeCertificate(ctx context.Context, tenant imprint.Tenant, d
 	err = e.opts.Store.Update(ctx, func(tx imprint.Tx) error {
 		found := false
 		err := each(tx, tenant, func(a *imprint.CertificateAuthority) error {
-			if found || a.Certificate == "" || !bytes.Equal(a.Subject, issued.Certificate.RawIssuer) {
+			if found {
 				return nil
 			}
 			var err error
-			done, found, err = e.takeCertificate(tx, a, issued, reason)
+			done, found, err = e.takeCertificate(tx, a, shown, reason)
 			return err
 		})
 		if err == nil && !found {
-			done, found, err = e.takeForeignCA(tx, tenant, issued, reason)
+			done, found, err = e.takeForeignCA(tx, tenant, shown, reason)
 		}
 		if err == nil && !found {
-			err = imprint.Errorf(imprint.CodeNotFound, "no certificate authority of this account and region issued the certificate %s", issued.ID).
-				WithHint("Adopt its CA, without the key if that is elsewhere: imprint ca adopt")
+			err = issuedByNobody(shown.ID)
 		}
 		return err
 	})
@@ -325,20 +322,17 @@ func (e *Engine) RevokeCertificate(ctx context.Context, tenant imprint.Tenant, d
 func (e *Engine) takeCertificate(tx imprint.Tx, a *imprint.CertificateAuthority, shown *pki.Issued, reason imprint.RevocationReason) (imprint.Issuance, bool, error) {
 	cert := shown.Certificate
 	serial := pki.SerialHex(cert.SerialNumber)
+	by, err := issued(tx, a, shown)
+	if !by || err != nil {
+		return imprint.Issuance{}, false, err
+	}
 	record, err := tx.IssuanceOf(a.Tenant, a.ID, serial)
-	switch {
-	case err == nil && record.CertificateID == shown.ID:
+	if err == nil && record.CertificateID == shown.ID {
 		record, err = e.takeIssued(tx, record, reason, reason.OfKey())
 		return record, true, err
-	case err != nil && imprint.CodeOf(err) != imprint.CodeNotFound:
+	}
+	if err != nil && imprint.CodeOf(err) != imprint.CodeNotFound {
 		return record, false, err
-	}
-	issuer, err := pki.ParseCertificatePEM(a.Certificate)
-	if err != nil {
-		return record, false, fmt.Errorf("couldn't read the certificate of authority %s: %w", called(a), err)
-	}
-	if cert.CheckSignatureFrom(issuer) != nil {
-		return record, false, nil
 	}
 	if a.CertificateID == shown.ID { // a root's own, which it signed elsewhere
 		return e.takeForeignCA(tx, a.Tenant, shown, reason)

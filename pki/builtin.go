@@ -8,7 +8,7 @@ import (
 )
 
 // BuiltinProfiles are the profiles that every installation has, by name. A file of
-// profiles may replace all but device and claim.
+// profiles may replace all but device.
 func BuiltinProfiles() []ProfileConfig {
 	const year = 365 * 24 * time.Hour
 	caKeys := []KeyKind{KeyP256, KeyP384, KeyRSA2048, KeyRSA3072, KeyRSA4096}
@@ -24,6 +24,7 @@ func BuiltinProfiles() []ProfileConfig {
 	subordinate.Keys, subordinate.AllowKeyReuse = caKeys, true
 	both, client, server, ocsp := template("aws-end-entity", KindOperational), template("aws-end-entity-client", KindOperational),
 		template("aws-end-entity-server", KindServer), template("aws-ocsp-signing", KindOCSP)
+	ocsp.Unlimited, ocsp.Lifetime = false, maxResponder
 	both.ExtraKeyUsages = []string{usageServer.String()}
 	both.Names, client.Names, server.Names = names, names, names
 	all := []ProfileConfig{
@@ -67,6 +68,8 @@ func NewProfiles(configs ...ProfileConfig) (*Profiles, error) {
 		switch {
 		case own && p.name == "device":
 			return nil, imprint.Errorf(imprint.CodeInvalidRequest, "profile device is AWS IoT Core's and can't be replaced").WithHint("Give yours another name.")
+		case own && p.name == "all":
+			return nil, imprint.Errorf(imprint.CodeInvalidRequest, "a profile can't be called all: that stands for all of them").WithHint("Give yours another name.")
 		case own && given[p.name]:
 			return nil, imprint.Errorf(imprint.CodeInvalidRequest, "profile %s is there twice", p.name)
 		}

@@ -19,6 +19,10 @@ const (
 	DefaultBackdate   = 2 * time.Minute
 )
 
+// maxResponder bounds how long a responder's certificate counts: with ocsp-nocheck nobody
+// can take it back.
+const maxResponder = 31 * 24 * time.Hour
+
 // defaultNotAfter is the end of all certificates that AWS IoT Core signs. It is
 // the last second that a UTCTime can tell (RFC 5280 section 4.1.2.5.1).
 func defaultNotAfter() time.Time { return time.Date(2049, 12, 31, 23, 59, 59, 0, time.UTC) }
@@ -223,6 +227,10 @@ func (p *Profile) takeTimes(config *ProfileConfig) error {
 	}
 	if p.backdate < 0 || p.backdate > 48*time.Hour {
 		return config.wrong("backdate %s isn't between 0 and 48h", p.backdate)
+	}
+	if config.Kind == KindOCSP && (config.Lifetime <= 0 || config.Lifetime > maxResponder) {
+		return config.wrong("certificates of OCSP responders end within %d days of being made: verifiers don't ask whether one is revoked (RFC 6960 section 4.2.2.2.1)", maxResponder/(24*time.Hour)).
+			WithHint("Give it a lifetime, such as 14d.")
 	}
 	ways := 0
 	for _, given := range []bool{config.Lifetime != 0, !config.NotAfter.IsZero(), config.Unlimited} {

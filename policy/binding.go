@@ -65,6 +65,18 @@ func NewKeys(values map[string][]string) *Keys {
 	return k
 }
 
+// With gives these keys with further ones, whose names are new.
+func (k *Keys) With(more map[string][]string) *Keys {
+	if len(more) == 0 {
+		return k
+	}
+	all := NewKeys(more)
+	if k != nil {
+		maps.Copy(all.values, k.values)
+	}
+	return all
+}
+
 func (k *Keys) get(lower string) []string {
 	if k == nil {
 		return nil

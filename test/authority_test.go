@@ -103,7 +103,7 @@ openssl verify -x509_strict -purpose sslclient -CAfile root.pem -untrusted clien
 openssl verify -purpose sslserver -CAfile root.pem -untrusted client.chain client.pem 2>/dev/null || echo no server
 request host -addext "subjectAltName=DNS:host.example.com"; issue host $LINE --template-arn arn:aws:acm-pca:::template/EndEntityServerAuthCertificate/V1
 openssl verify -x509_strict -purpose sslserver -CAfile root.pem -untrusted host.chain host.pem
-request ocsp; issue ocsp $LINE --template-arn arn:aws:acm-pca:::template/OCSPSigningCertificate/V1
+request ocsp; issue ocsp $LINE --template-arn arn:aws:acm-pca:::template/OCSPSigningCertificate/V1 --validity Value=30,Type=DAYS
 openssl x509 -in ocsp.pem -noout -ext extendedKeyUsage | tail -1
 request own; issue own $LINE --template-arn arn:aws:acm-pca:::template/imprint-operational/V1
 openssl verify -x509_strict -purpose sslclient -CAfile root.pem -untrusted own.chain own.pem
@@ -229,6 +229,61 @@ denied InvalidStateException pca import-certificate-authority-certificate --cert
 	}
 	if t.Failed() {
 		t.Log(said)
+	}
+}
+
+// A policy about an authority or a template holds however the request spells them: a
+// partition that isn't the region's names nothing, and a profile of AWS's is AWS's
+// template by its other name, too.
+func TestADenyHoldsHoweverAnAuthorityAndATemplateAreNamed(t *testing.T) {
+	need(t, "bash", "aws", "openssl")
+	t.Parallel()
+	s := startServer(t)
+	dir := t.TempDir()
+	s.authorityScript(t, dir, `echo $ROOT >root.arn; echo $LINE >line.arn; for n in $(seq 9); do request d$n; done`)
+	root, line := strings.TrimSpace(readFile(t, filepath.Join(dir, "root.arn"))), strings.TrimSpace(readFile(t, filepath.Join(dir, "line.arn")))
+	careless := s.addUser(t, "careless", `{"Effect":"Allow","Action":"acm-pca:*","Resource":"*"},{"Effect":"Deny","Action":"acm-pca:*","Resource":"`+root+`"}`)
+	maker := s.addUser(t, "maker", `{"Effect":"Allow","Action":"acm-pca:*","Resource":"`+line+`"},{"Effect":"Deny","Action":"acm-pca:IssueCertificate","Resource":"*",
+	 "Condition":{"StringNotEquals":{"acm-pca:TemplateArn":["arn:aws:acm-pca:::template/EndEntityCertificate/V1","arn:aws:acm-pca:::template/imprint-operational/V1"]}}}`)
+	const words = `
+pca() { aws acm-pca "$@"; }
+sign() { pca issue-certificate --csr fileb://$1.csr --signing-algorithm SHA256WITHECDSA --validity Value=30,Type=DAYS "${@:2}"; }
+template() { echo --template-arn arn:aws:acm-pca:::template/$1; }
+denied() { if "${@:2}" >out.txt 2>err.txt; then echo "$* went through: $(cat out.txt)"; exit 9; fi
+  grep -q "($1)" err.txt || { echo "wanted $1 of $*:"; cat err.txt; exit 9; }; }
+ROOT=$(cat root.arn); LINE=$(cat line.arn)
+`
+	for name, script := range map[string]string{
+		"partitions": as(careless) + words + `
+denied AccessDeniedException sign d1 --certificate-authority-arn $ROOT
+denied AccessDeniedException pca get-certificate-authority-csr --certificate-authority-arn $ROOT
+for p in aws-x aws-cn aws-us-gov aws- aws-iso-b; do
+  OTHER=arn:$p:${ROOT#arn:aws:}
+  denied ResourceNotFoundException sign d1 --certificate-authority-arn $OTHER
+  denied ResourceNotFoundException pca get-certificate-authority-csr --certificate-authority-arn $OTHER
+  denied ResourceNotFoundException pca update-certificate-authority --certificate-authority-arn $OTHER --status DISABLED
+  denied ResourceNotFoundException pca tag-certificate-authority --certificate-authority-arn $OTHER --tags Key=a,Value=b
+done
+for OTHER in ARN${ROOT#arn} arn:AWS:${ROOT#arn:aws:} $ROOT/ $ROOT/x; do
+  denied '\(InvalidArnException\|ValidationException\|AccessDeniedException\)' sign d1 --certificate-authority-arn $OTHER
+done
+sign d1 --certificate-authority-arn $LINE >/dev/null
+`,
+		"templates": as(maker) + words + `
+for t in SubordinateCACertificate_PathLen0 imprint-aws-subordinate-ca-0 imprint-aws-subordinate-ca-3 imprint-intermediate OCSPSigningCertificate imprint-aws-ocsp-signing imprint-ocsp RootCACertificate imprint-nothing; do
+  denied AccessDeniedException sign d2 --certificate-authority-arn $LINE $(template $t/V1)
+done
+denied InvalidArgsException sign d2 --certificate-authority-arn $LINE --template-arn arn:aws-x:acm-pca:::template/EndEntityCertificate/V1
+sign d2 --certificate-authority-arn $LINE >/dev/null
+sign d3 --certificate-authority-arn $LINE $(template EndEntityCertificate/V1) >/dev/null
+sign d4 --certificate-authority-arn $LINE $(template imprint-aws-end-entity/V1) >/dev/null
+sign d5 --certificate-authority-arn $LINE $(template imprint-operational/V1) >/dev/null
+`,
+	} {
+		run := s.shell(t, dir, script)
+		if run.exit != 0 {
+			t.Errorf("%s: exit code %d\n%s", name, run.exit, run.all())
+		}
 	}
 }
 

@@ -90,7 +90,7 @@ func TestADenialSaysWhatIsMissing(t *testing.T) {
 		{"no principal", "iot:CreateThing", thing + "a1", "is no user of account", "", awsapi.Caller{Account: string(home), Region: "us-east-1"}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			err := w.guard.Authorize(t.Context(), row.who, row.action, row.resource)
+			err := w.guard.Authorize(t.Context(), row.who, awsapi.Ask{Action: row.action, Resource: row.resource})
 			if row.want == "" {
 				if err != nil {
 					t.Errorf("got %v, want to be allowed", err)
@@ -135,11 +135,11 @@ func TestConditionsOfARequest(t *testing.T) {
 			t.Fatalf("%s: %v", row.condition, err)
 		}
 		w.allow(t, home, "anna", document)
-		err = w.guard.Authorize(t.Context(), caller(home, "anna", row.region), "iot:CreateThing", thing+"anna-1")
+		err = w.guard.Authorize(t.Context(), caller(home, "anna", row.region), awsapi.Ask{Action: "iot:CreateThing", Resource: thing + "anna-1"})
 		if (err == nil) != row.allowed {
 			t.Errorf("%s in %s: got %v, want allowed to be %t", row.condition, row.region, err, row.allowed)
 		}
-		err = w.guard.Authorize(t.Context(), caller(home, "anna", row.region), "iot:CreateThing", thing+"bert-1")
+		err = w.guard.Authorize(t.Context(), caller(home, "anna", row.region), awsapi.Ask{Action: "iot:CreateThing", Resource: thing + "bert-1"})
 		if err == nil {
 			t.Errorf("%s lets anna make bert's thing", row.condition)
 		}
@@ -219,7 +219,7 @@ func TestDecisionsAreThoseOfAPlainModel(t *testing.T) {
 			}
 			action, resource := rapid.SampledFrom(actions).Draw(rt, "action"), rapid.SampledFrom(resources).Draw(rt, "resource")
 			region := rapid.SampledFrom(regions).Draw(rt, "region")
-			err := w.guard.Authorize(context.Background(), caller(one.account, one.user, region), action, resource)
+			err := w.guard.Authorize(context.Background(), caller(one.account, one.user, region), awsapi.Ask{Action: action, Resource: resource})
 			want := decide(rules[one], action, resource, region)
 			if (err == nil) != want {
 				rt.Fatalf("%s %s on %s in %s with %+v: got %v, want allowed to be %t", one, action, resource, region, rules[one], err, want)

@@ -26,6 +26,7 @@
 //	aws:SourceIp aws:RequestedRegion aws:username aws:PrincipalArn
 //	aws:PrincipalAccount aws:CurrentTime aws:EpochTime aws:SecureTransport
 //	iot:ClientId iot:ConnectAttributes iot:LastWillTopic iot:DomainName (MQTT over WebSocket)
+//	acm-pca:TemplateArn (making a certificate with an authority)
 //
 // Sources: IAM user guide, "Policy evaluation logic" and "AWS global condition
 // context keys"; service authorization reference, "AWS IoT".

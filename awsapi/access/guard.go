@@ -72,9 +72,9 @@ func (g *Guard) committed(changes []imprint.Change) {
 // or read before a count went up may have to be looked at again.
 func (g *Guard) Changes() *atomic.Uint64 { return &g.changes }
 
-// Authorize decides about an action on a resource, an ARN or "*". It is the
-// Authorize of an awsapi.Config. Errors: CodeAccessDenied, the store's.
-func (g *Guard) Authorize(ctx context.Context, caller awsapi.Caller, action, resource string) error {
+// Authorize decides whether a caller may do what is asked. It is the Authorize of an
+// awsapi.Config. Errors: CodeAccessDenied, the store's.
+func (g *Guard) Authorize(ctx context.Context, caller awsapi.Caller, ask awsapi.Ask) error {
 	may, err := g.Permissions(ctx, caller)
 	if err != nil {
 		return err
@@ -82,20 +82,21 @@ func (g *Guard) Authorize(ctx context.Context, caller awsapi.Caller, action, res
 	if may.Everything {
 		return nil
 	}
+	keys := may.Keys.With(ask.Keys)
 	address, _ := netip.ParseAddr(caller.SourceIP) // none: the key is absent
 	request := policy.Request{
-		Action: policy.Action(action), ResourceName: resource, Now: g.clock(), Keys: may.Keys,
-		Vars: policy.NewVariables(policy.Binding{SourceIP: address, NoConnection: true, Keys: may.Keys}),
+		Action: policy.Action(ask.Action), ResourceName: ask.Resource, Now: g.clock(), Keys: keys,
+		Vars: policy.NewVariables(policy.Binding{SourceIP: address, NoConnection: true, Keys: keys}),
 	}
 	decision := may.Policies.Decide(&request)
 	if decision == policy.Allowed {
 		return nil
 	}
 	g.denied.Add(1)
-	g.logger.LogAttrs(ctx, slog.LevelInfo, "denied", slog.String("principal", caller.PrincipalARN), slog.String("action", action),
-		slog.String("resource", imprint.Excerpt(resource)), slog.String("region", caller.Region), slog.String("from", caller.SourceIP),
+	g.logger.LogAttrs(ctx, slog.LevelInfo, "denied", slog.String("principal", caller.PrincipalARN), slog.String("action", ask.Action),
+		slog.String("resource", imprint.Excerpt(ask.Resource)), slog.String("region", caller.Region), slog.String("from", caller.SourceIP),
 		slog.String("request", caller.RequestID), slog.String("why", may.Policies.Explain(&request).Sentence))
-	return refusal(caller, action, resource, decision)
+	return refusal(caller, ask.Action, ask.Resource, decision)
 }
 
 // Permissions are what a caller may do.

@@ -18,6 +18,7 @@ func Keys() []string {
 		"aws:SourceIp", "aws:RequestedRegion", "aws:username", "aws:PrincipalArn", "aws:PrincipalAccount",
 		"aws:CurrentTime", "aws:EpochTime", "aws:SecureTransport",
 		"iot:ClientId", "iot:ConnectAttributes", "iot:LastWillTopic", "iot:DomainName",
+		"acm-pca:TemplateArn",
 	}
 }
 

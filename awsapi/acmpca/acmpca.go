@@ -8,7 +8,7 @@
 //
 // A template's ARN chooses a profile: those of AWS's base templates have profiles of their
 // own (aws-root-ca, aws-end-entity, ...), and arn:aws:acm-pca:::template/imprint-NAME/V1 is
-// profile NAME.
+// profile NAME. Policies limit templates by the condition key acm-pca:TemplateArn.
 //
 // What it does not do: API passthrough and CSR passthrough (a profile decides what a
 // certificate has), buckets for CRLs, key storage standards, sharing with other accounts,
@@ -90,28 +90,49 @@ type Service struct {
 func (s *Service) Routes() []awsapi.Route {
 	return []awsapi.Route{
 		awsapi.Handle(opCreate, s.create),
-		awsapi.HandleFor(opDescribe, named(theARN), s.describe),
+		awsapi.HandleAsking(opDescribe, about(theARN), s.describe),
 		awsapi.Handle(opList, s.list),
-		awsapi.HandleFor(opCSR, named(theARN), s.csr),
-		awsapi.HandleFor(opImport, named(func(in *importInput) string { return in.ARN }), s.importCertificate),
-		awsapi.HandleFor(opCertificates, named(theARN), s.authorityCertificate),
-		awsapi.HandleFor(opIssue, named(func(in *issueInput) string { return in.ARN }), s.issue),
-		awsapi.HandleFor(opGet, named(func(in *getInput) string { return in.ARN }), s.get),
-		awsapi.HandleFor(opRevoke, named(func(in *revokeInput) string { return in.ARN }), s.revoke),
-		awsapi.HandleFor(opUpdate, named(func(in *updateInput) string { return in.ARN }), s.update),
-		awsapi.HandleFor(opDelete, named(func(in *deleteInput) string { return in.ARN }), s.remove),
-		awsapi.HandleFor(opRestore, named(theARN), s.restore),
-		awsapi.HandleFor(opTag, named(func(in *tagInput) string { return in.ARN }), s.tag),
-		awsapi.HandleFor(opUntag, named(func(in *tagInput) string { return in.ARN }), s.untag),
-		awsapi.HandleFor(opListTags, named(func(in *listTagsInput) string { return in.ARN }), s.listTags),
+		awsapi.HandleAsking(opCSR, about(theARN), s.csr),
+		awsapi.HandleAsking(opImport, about(func(in *importInput) string { return in.ARN }), s.importCertificate),
+		awsapi.HandleAsking(opCertificates, about(theARN), s.authorityCertificate),
+		awsapi.HandleAsking(opIssue, issues, s.issue),
+		awsapi.HandleAsking(opGet, about(func(in *getInput) string { return in.ARN }), s.get),
+		awsapi.HandleAsking(opRevoke, about(func(in *revokeInput) string { return in.ARN }), s.revoke),
+		awsapi.HandleAsking(opUpdate, about(func(in *updateInput) string { return in.ARN }), s.update),
+		awsapi.HandleAsking(opDelete, about(func(in *deleteInput) string { return in.ARN }), s.remove),
+		awsapi.HandleAsking(opRestore, about(theARN), s.restore),
+		awsapi.HandleAsking(opTag, about(func(in *tagInput) string { return in.ARN }), s.tag),
+		awsapi.HandleAsking(opUntag, about(func(in *tagInput) string { return in.ARN }), s.untag),
+		awsapi.HandleAsking(opListTags, about(func(in *listTagsInput) string { return in.ARN }), s.listTags),
 	}
 }
 
 func theARN(in *arnInput) string { return in.ARN }
 
-// named gives the resource of an operation: the ARN that it names, as it is.
-func named[In any](arn func(*In) string) func(awsapi.Caller, *In) string {
-	return func(_ awsapi.Caller, in *In) string { return arn(in) }
+// about gives what a caller of an operation must be allowed: its action on the authority
+// that it names, by the one ARN that this has. Another spelling of that would step around
+// a Deny.
+func about[In any](arn func(*In) string) func(context.Context, awsapi.Caller, *In) ([]awsapi.Ask, error) {
+	return func(_ context.Context, caller awsapi.Caller, in *In) ([]awsapi.Ask, error) {
+		id, err := authorityID(caller, arn(in))
+		if err != nil {
+			return nil, err
+		}
+		return []awsapi.Ask{{Resource: tenantOf(caller).AuthorityARN(id)}}, nil
+	}
+}
+
+// issues is about for IssueCertificate, which brings the template that it is by.
+func issues(_ context.Context, caller awsapi.Caller, in *issueInput) ([]awsapi.Ask, error) {
+	id, err := authorityID(caller, in.ARN)
+	if err != nil {
+		return nil, err
+	}
+	profile, err := profileName(caller, text(in.Template))
+	if err != nil {
+		return nil, err
+	}
+	return []awsapi.Ask{{Resource: tenantOf(caller).AuthorityARN(id), Keys: ConditionKeys(caller, profile)}}, nil
 }
 
 func tenantOf(caller awsapi.Caller) imprint.Tenant {
@@ -178,20 +199,20 @@ func Translate(err error) awsapi.APIError {
 	return out
 }
 
-var arnPattern = regexp.MustCompile(`^arn:aws[a-z-]*:acm-pca:([a-z0-9-]+):([0-9]{12}):certificate-authority/([^/]+)$`)
+var arnPattern = regexp.MustCompile(`^arn:(aws[a-z-]*):acm-pca:([a-z0-9-]+):([0-9]{12}):certificate-authority/([^/]+)$`)
 
-// authorityID reads the ARN of an authority of the caller's tenant. One of another tenant
-// doesn't exist for it.
+// authorityID reads the ARN of an authority of the caller's tenant. One of another tenant,
+// or of another partition than its region's, doesn't exist for it.
 func authorityID(caller awsapi.Caller, arn string) (imprint.AuthorityID, error) {
 	parts := arnPattern.FindStringSubmatch(arn)
 	if parts == nil {
 		return "", refuse("InvalidArnException", "The ARN "+imprint.Excerpt(arn)+" isn't that of a certificate authority.")
 	}
-	id, err := imprint.ParseAuthorityID(parts[3])
+	id, err := imprint.ParseAuthorityID(parts[4])
 	if err != nil {
 		return "", refuse("InvalidArnException", "The ARN "+imprint.Excerpt(arn)+" isn't that of a certificate authority.")
 	}
-	if parts[1] != caller.Region || parts[2] != caller.Account {
+	if parts[1] != awsapi.Partition(caller.Region) || parts[2] != caller.Region || parts[3] != caller.Account {
 		return "", refuse("ResourceNotFoundException", "Could not find the certificate authority "+arn+" in this account and region.")
 	}
 	return id, nil

@@ -4,12 +4,14 @@ import (
 	"encoding/json"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/awsapi"
 	"github.com/imprint-iot/imprint/internal/foreign"
 	"github.com/imprint-iot/imprint/pki"
 )
@@ -82,6 +84,56 @@ func TestEveryTemplateHasItsProfile(t *testing.T) {
 	for template, profile := range templates {
 		if !slices.Contains(profiles.Names(), profile) {
 			t.Errorf("template %s has the profile %s, which doesn't exist", template, profile)
+		}
+	}
+}
+
+// TestAnAuthorityIsAskedForByItsOwnARN: each spelling that a request may have is that one
+// or names nothing, so that a Deny of it holds.
+func TestAnAuthorityIsAskedForByItsOwnARN(t *testing.T) {
+	t.Parallel()
+	const id = "01234567-89ab-cdef-0123-456789abcdef"
+	caller := awsapi.Caller{Account: "000000000000", Region: "us-east-1"}
+	own := "arn:aws:acm-pca:us-east-1:000000000000:certificate-authority/" + id
+	for arn, want := range map[string]string{
+		own: own, "arn:aws-cn" + own[7:]: "", "arn:aws-x" + own[7:]: "", "arn:aws-" + own[7:]: "", "arn:AWS" + own[7:]: "", "arn:" + own[7:]: "",
+		strings.ToUpper(own): "", own + "/": "", own + "/certificate/12": "", own + "\n": "",
+		"arn:aws:acm-pca:us-east-1:000000000000:certificate-authority/" + strings.ToUpper(id): "", "arn:aws:acm-pca:US-EAST-1:000000000000:certificate-authority/" + id: "",
+		"arn:aws:acm-pca:eu-west-1:000000000000:certificate-authority/" + id: "", "arn:aws:acm-pca:us-east-1:111111111111:certificate-authority/" + id: "",
+	} {
+		asks, err := about(theARN)(t.Context(), caller, &arnInput{ARN: arn})
+		issue, issueErr := issues(t.Context(), caller, &issueInput{ARN: arn})
+		if want == "" {
+			if err == nil || issueErr == nil {
+				t.Errorf("%q asks for %+v and %+v, want refusals", arn, asks, issue)
+			}
+			continue
+		}
+		if err != nil || issueErr != nil || len(asks) != 1 || asks[0].Resource != want || len(issue) != 1 || issue[0].Resource != want {
+			t.Errorf("%q asks for %+v, %v and %+v, %v, want %s", arn, asks, err, issue, issueErr, want)
+		}
+	}
+}
+
+// TestAProfileHasOneTemplate, whichever name the request has for it.
+func TestAProfileHasOneTemplate(t *testing.T) {
+	t.Parallel()
+	for _, region := range []string{"us-east-1", "cn-north-1"} {
+		caller := awsapi.Caller{Account: "000000000000", Region: region}
+		prefix := "arn:" + awsapi.Partition(region) + ":acm-pca:::template/"
+		for asked, want := range map[string]string{
+			"": "EndEntityCertificate", "EndEntityCertificate": "EndEntityCertificate", "imprint-aws-end-entity": "EndEntityCertificate",
+			"imprint-aws-subordinate-ca-0": "SubordinateCACertificate_PathLen0", "SubordinateCACertificate_PathLen0": "SubordinateCACertificate_PathLen0",
+			"imprint-aws-ocsp-signing": "OCSPSigningCertificate", "imprint-operational": "imprint-operational",
+		} {
+			in := issueInput{ARN: tenantOf(caller).AuthorityARN("01234567-89ab-cdef-0123-456789abcdef")}
+			if asked != "" {
+				in.Template = new(prefix + asked + "/V1")
+			}
+			asks, err := issues(t.Context(), caller, &in)
+			if err != nil || len(asks) != 1 || !slices.Equal(asks[0].Keys[TemplateKey], []string{prefix + want + "/V1"}) {
+				t.Errorf("%s %q: got %+v, %v, want %s", region, asked, asks, err, want)
+			}
 		}
 	}
 }

@@ -41,6 +41,8 @@ func (s *Service) create(ctx context.Context, caller awsapi.Caller, in *createIn
 	}
 	a, err := s.Engine.Create(ctx, tenantOf(caller), ca.Spec{
 		Type: imprint.AuthorityType(in.Type), RawSubject: name, Kind: kind, Algorithm: in.Configuration.SigningAlgorithm, Revocation: config,
+		// As at AWS: what an authority may sign is for policies to say, by the template.
+		Profiles:   []string{ca.AllProfiles},
 		ShortLived: text(in.UsageMode) == modeShort, Tags: tags, IdempotencyToken: text(in.Token), TokenFor: tokenTime, By: caller.PrincipalARN,
 	})
 	if err != nil {

@@ -16,7 +16,6 @@ import (
 )
 
 const (
-	templatePrefix  = "arn:aws:acm-pca:::template/"
 	defaultTemplate = "EndEntityCertificate"
 	ownTemplate     = "imprint-"
 )
@@ -34,15 +33,37 @@ var templates = map[string]string{
 	"OCSPSigningCertificate":            "aws-ocsp-signing",
 }
 
-// profileOf gives the profile of a template's ARN.
-func (s *Service) profileOf(arn string) (*pki.Profile, error) {
-	if arn == "" {
-		arn = templatePrefix + defaultTemplate + "/V1"
+// TemplateKey is AWS's condition key for the template that a certificate is made by.
+const TemplateKey = "acm-pca:TemplateArn"
+
+// ConditionKeys are those of a request for a certificate by a profile. A profile has one
+// template's ARN, however the request names it: a policy about AWS's template holds for
+// imprint-NAME and for Imprint's own API, too.
+func ConditionKeys(caller awsapi.Caller, profile string) map[string][]string {
+	template := ownTemplate + profile
+	for aws, name := range templates {
+		if name == profile {
+			template = aws
+		}
 	}
-	name, isTemplate := strings.CutPrefix(arn, templatePrefix)
+	return map[string][]string{TemplateKey: {templatePrefix(caller) + template + "/V1"}}
+}
+
+func templatePrefix(caller awsapi.Caller) string {
+	return "arn:" + awsapi.Partition(caller.Region) + ":acm-pca:::template/"
+}
+
+// profileName gives the name of the profile of a template's ARN, whether there is one or
+// not.
+func profileName(caller awsapi.Caller, arn string) (string, error) {
+	prefix := templatePrefix(caller)
+	if arn == "" {
+		arn = prefix + defaultTemplate + "/V1"
+	}
+	name, isTemplate := strings.CutPrefix(arn, prefix)
 	name, isFirst := strings.CutSuffix(name, "/V1")
 	if !isTemplate || !isFirst || name == "" || strings.Contains(name, "/") {
-		return nil, refuse("InvalidArgsException", "The template "+imprint.Excerpt(arn)+" isn't one: "+templatePrefix+"NAME/V1.")
+		return "", refuse("InvalidArgsException", "The template "+imprint.Excerpt(arn)+" isn't one: "+prefix+"NAME/V1.")
 	}
 	own, isOwn := strings.CutPrefix(name, ownTemplate)
 	profile := templates[name]
@@ -50,12 +71,21 @@ func (s *Service) profileOf(arn string) (*pki.Profile, error) {
 	case isOwn:
 		profile = own
 	case profile == "" && strings.Contains(name, "Passthrough"):
-		return nil, refuse("InvalidArgsException", "The template "+imprint.Excerpt(name)+" lets the request decide about extensions, which isn't offered: the profile decides. "+
+		return "", refuse("InvalidArgsException", "The template "+imprint.Excerpt(name)+" lets the request decide about extensions, which isn't offered: the profile decides. "+
 			"Write a profile of your own (--ca-profiles) and name it "+ownTemplate+"NAME, or use one of these: "+offered()+".")
 	case profile == "":
-		return nil, refuse("InvalidArgsException", "The template "+imprint.Excerpt(name)+" isn't offered. Those that are: "+offered()+", and "+ownTemplate+"PROFILE for each of imprint ca profiles.")
+		return "", refuse("InvalidArgsException", "The template "+imprint.Excerpt(name)+" isn't offered. Those that are: "+offered()+", and "+ownTemplate+"PROFILE for each of imprint ca profiles.")
 	}
-	found, err := s.Engine.Profiles().Profile(profile)
+	return profile, nil
+}
+
+// profileOf gives the profile of a template's ARN.
+func (s *Service) profileOf(caller awsapi.Caller, arn string) (*pki.Profile, error) {
+	name, err := profileName(caller, arn)
+	if err != nil {
+		return nil, err
+	}
+	found, err := s.Engine.Profiles().Profile(name)
 	return found, as("InvalidArgsException", err)
 }
 
@@ -76,7 +106,7 @@ func (s *Service) issue(ctx context.Context, caller awsapi.Caller, in *issueInpu
 	if err != nil {
 		return nil, err
 	}
-	profile, err := s.profileOf(text(in.Template))
+	profile, err := s.profileOf(caller, text(in.Template))
 	if err != nil {
 		return nil, err
 	}

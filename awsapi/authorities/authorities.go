@@ -16,8 +16,12 @@
 //
 // An authority is named by its id. The requests are signed like every other of the control
 // plane; the actions are imprint:CreateAuthority and so on, those about one authority on
-// its ARN, arn:aws:acm-pca:REGION:ACCOUNT:certificate-authority/ID. CreateAuthority makes
-// the certificate at once where a profile is given. Times are epoch seconds.
+// its ARN, arn:aws:acm-pca:REGION:ACCOUNT:certificate-authority/ID. CreateAuthority is about
+// the parent, RevokeIssued about the authority that issued the certificate and the one whose
+// certificate it is, and ListAuthorities with a name is DescribeAuthority as well. The
+// profile of CreateAuthority and IssueByProfile is the condition key acm-pca:TemplateArn.
+// CreateAuthority makes the certificate at once where a profile is given. Times are epoch
+// seconds.
 package authorities
 
 import (
@@ -86,7 +90,8 @@ type (
 		LastCRLs      []string `api:"body lastCrls CRLs"`
 		IssuedNothing *bool    `api:"body issuedNothing Flag"`
 	}
-	// UpdateInput changes the members that it has. Profiles without any let it sign by all.
+	// UpdateInput changes the members that it has. Profiles without any
+	// let it sign for devices and servers alone, "all" by every one.
 	UpdateInput struct {
 		ID            string      `api:"path authority ID required"`
 		Name          *string     `api:"body name Name"`
@@ -283,19 +288,11 @@ type Office struct {
 // Routes binds the operations.
 func (o Office) Routes() []awsapi.Route {
 	return []awsapi.Route{
-		awsapi.Handle(ListAuthorities, o.list), awsapi.HandleForAll(CreateAuthority, creates, o.create), awsapi.Handle(AdoptAuthority, o.adopt),
-		awsapi.Handle(DescribeAuthority, o.describe), awsapi.Handle(UpdateAuthority, o.update), awsapi.Handle(IssueByProfile, o.issue),
-		awsapi.Handle(RevokeAuthority, o.revokeAuthority), awsapi.Handle(RevokeBelow, o.below), awsapi.Handle(RevokeIssued, o.revoke), awsapi.Handle(ListCertificateProfiles, o.profiles),
+		awsapi.HandleAsking(ListAuthorities, o.finds, o.list), awsapi.HandleAsking(CreateAuthority, creates, o.create), awsapi.Handle(AdoptAuthority, o.adopt),
+		awsapi.Handle(DescribeAuthority, o.describe), awsapi.Handle(UpdateAuthority, o.update), awsapi.HandleAsking(IssueByProfile, o.issues, o.issue),
+		awsapi.Handle(RevokeAuthority, o.revokeAuthority), awsapi.Handle(RevokeBelow, o.below), awsapi.HandleAsking(RevokeIssued, o.revokes, o.revoke), awsapi.Handle(ListCertificateProfiles, o.profiles),
 		awsapi.Handle(ListKeyStores, o.keyStores), awsapi.Handle(ListStoredKeys, o.storedKeys),
 	}
-}
-
-// creates gives what CreateAuthority is about: any, or the parent that signs.
-func creates(caller awsapi.Caller, in *CreateInput) []string {
-	if in.Parent == nil {
-		return []string{"*"}
-	}
-	return []string{tenantOf(caller).AuthorityARN(imprint.AuthorityID(*in.Parent))}
 }
 
 func tenantOf(caller awsapi.Caller) imprint.Tenant {

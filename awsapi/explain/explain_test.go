@@ -93,8 +93,8 @@ func newWorld(t *testing.T) *world {
 		{"Sid":"Site","Effect":"Allow","Action":"iot:Publish","Resource":"ARNtopic/${iot:Connection.Thing.Attributes[site]}/${iot:Certificate.Subject.CommonName}"}`)
 	w.policy("shared", home.ThingGroupARN("lab"), `{"Effect":"Allow","Action":"iot:Subscribe","Resource":"ARNtopicfilter/all/*"}`)
 	explainer := explain.Explainer{Store: store, Identities: identities, Clock: func() time.Time { return instant }, Flush: func(context.Context) error { return w.fail }}
-	w.api = apitest.Serve(t, nil, awsapi.Config{Authorize: func(_ context.Context, _ awsapi.Caller, action, resource string) error {
-		w.asked = append(w.asked, action+" on "+resource)
+	w.api = apitest.Serve(t, nil, awsapi.Config{Authorize: func(_ context.Context, _ awsapi.Caller, ask awsapi.Ask) error {
+		w.asked = append(w.asked, ask.Action+" on "+ask.Resource)
 		return nil
 	}}, explain.Operations(), explainer.Routes())
 	return w

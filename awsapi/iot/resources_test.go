@@ -40,10 +40,10 @@ func TestIdentityPoliciesSeeActionsAndResources(t *testing.T) {
 	}
 	var mu sync.Mutex
 	var asked []string
-	mux, err := awsapi.NewMux(awsapi.Config{Verifier: verifier, Translate: iot.Translate, Authorize: func(_ context.Context, _ awsapi.Caller, action, resource string) error {
+	mux, err := awsapi.NewMux(awsapi.Config{Verifier: verifier, Translate: iot.Translate, Authorize: func(_ context.Context, _ awsapi.Caller, ask awsapi.Ask) error {
 		mu.Lock()
 		defer mu.Unlock()
-		asked = append(asked, action+" "+strings.ReplaceAll(resource, "arn:aws:iot:eu-west-1:222222222222:", ""))
+		asked = append(asked, ask.Action+" "+strings.ReplaceAll(ask.Resource, "arn:aws:iot:eu-west-1:222222222222:", ""))
 		return nil
 	}}, iot.Operations(), server.Service.Routes())
 	if err != nil {

@@ -21,6 +21,7 @@ import (
 	"github.com/imprint-iot/imprint/awsapi/audits"
 	"github.com/imprint-iot/imprint/awsapi/authorities"
 	"github.com/imprint-iot/imprint/awsapi/claims"
+	"github.com/imprint-iot/imprint/awsapi/enrolment"
 	"github.com/imprint-iot/imprint/awsapi/explain"
 	"github.com/imprint-iot/imprint/awsapi/iot"
 	"github.com/imprint-iot/imprint/awsapi/iotdata"
@@ -46,9 +47,10 @@ func (s *server) newAPI() (*http.Server, error) {
 		Verifier: verifier, Translate: iot.Translate, Observe: s.observe, Now: s.clock,
 		Allow: s.callers.allow, Authorize: s.authorize,
 	}, slices.Concat(iot.Operations(), attempts.Operations(), claims.Operations(), audits.Operations(), users.Operations(), explain.Operations(), authorities.Operations(),
-		authorities.RolloverOperations(), issuances.Operations()),
+		authorities.RolloverOperations(), issuances.Operations(), enrolment.Operations()),
 		slices.Concat(s.service.Routes(), recorded.Routes(), guards.Routes(), audits.Starter{Auditor: s.audit}.Routes(), s.directory().Routes(), explainer.Routes(),
-			authorities.Office{Engine: s.authorities, Clock: s.clock}.Routes(), authorities.Rollovers{Planner: s.rollovers}.Routes(), s.issuanceReader().Routes()))
+			authorities.Office{Engine: s.authorities, Clock: s.clock}.Routes(), authorities.Rollovers{Planner: s.rollovers}.Routes(), s.issuanceReader().Routes(),
+			enrolment.Office{Store: s.store, Engine: s.authorities, Clock: s.clock}.Routes()))
 	if err != nil {
 		return nil, err
 	}
@@ -81,8 +83,8 @@ func (s *server) directory() *users.Directory {
 
 // authorize lets callers do what their policies allow, for every API of the
 // server. A region that is asked for the first time becomes a tenant here.
-func (s *server) authorize(ctx context.Context, caller awsapi.Caller, action, resource string) error {
-	err := s.guard.Authorize(ctx, caller, action, resource)
+func (s *server) authorize(ctx context.Context, caller awsapi.Caller, ask awsapi.Ask) error {
+	err := s.guard.Authorize(ctx, caller, ask)
 	if err != nil {
 		return err
 	}

@@ -84,6 +84,10 @@ func (s *server) openAuthorities(ctx context.Context) error {
 		BaseURL: strings.TrimRight(s.config.PKIURL, "/"), Logger: s.logger,
 	})
 	s.closeLater(s.authorities.Close)
+	err = s.authorities.RememberKeys(ctx)
+	if err != nil {
+		return err
+	}
 	_, err = s.authorities.Purge(ctx)
 	return err
 }

@@ -287,7 +287,7 @@ func newCACreate() *cobra.Command {
 	f.StringVar(&profile, "profile", "", "profile of its own certificate (default: root, or intermediate)")
 	f.StringVar(&notAfter, "not-after", "", "end of its certificate, or how long it holds (default: the profile's)")
 	f.StringVar(&signingEnds, "signing-ends", "", "from when on it signs nothing more")
-	f.StringSliceVar(&profiles, "profiles", nil, "profiles that it may sign by (default: all)")
+	f.StringSliceVar(&profiles, "profiles", nil, "profiles that it may sign by; all: every one (default: those of devices and servers, and of CAs that are made here below it)")
 	revocation.add(cmd)
 	return cmd
 }
@@ -339,7 +339,7 @@ func newCAAdopt() *cobra.Command {
 	f.StringVar(&keyAt, "key", "", "STORE:LABEL of its private key, when that is in a key store")
 	f.StringVar(&key, "key-file", "", "PEM file of its private key, which is sealed in the registry (default: it stays elsewhere)")
 	f.StringVar(&signingEnds, "signing-ends", "", "from when on it signs nothing more")
-	f.StringSliceVar(&profiles, "profiles", nil, "profiles that it may sign by (default: all)")
+	f.StringSliceVar(&profiles, "profiles", nil, "profiles that it may sign by; all: every one (default: those of devices and servers, and of CAs that are made here below it)")
 	revocation.add(cmd)
 	history.add(cmd)
 	return cmd
@@ -416,7 +416,7 @@ func printAuthority(w io.Writer, a authorityShown, asJSON bool) error {
 	row("certificate", a.CertificateID)
 	row("valid until", dayTime(a.NotAfter))
 	row("signs until", dayTime(a.SigningEnds))
-	row("profiles", orAll(a.Profiles))
+	row("profiles", orDefault(a.Profiles))
 	if a.Revocation.CRL {
 		row("CRL", fmt.Sprintf("valid for %d days, %d list(s)", a.Revocation.CRLDays, max(1, a.Revocation.CRLShards)))
 	}
@@ -440,9 +440,9 @@ func keyPlace(a authorityShown) string {
 	return "(" + a.Key + ")"
 }
 
-func orAll(profiles []string) string {
+func orDefault(profiles []string) string {
 	if len(profiles) == 0 {
-		return "all"
+		return "those of devices and servers, and of CAs that are made here below it"
 	}
 	return strings.Join(profiles, ", ")
 }

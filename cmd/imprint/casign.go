@@ -340,7 +340,7 @@ func newCAUpdate() *cobra.Command {
 	f := cmd.Flags()
 	f.StringVar(&status, "status", "", "ACTIVE or DISABLED")
 	f.StringVar(&name, "name", "", "what it is called here")
-	f.StringSliceVar(&profiles, "profiles", nil, `profiles that it may sign by ("": all)`)
+	f.StringSliceVar(&profiles, "profiles", nil, `profiles that it may sign by; all: every one ("": those of devices and servers, and of CAs that are made here below it)`)
 	f.StringVar(&signingEnds, "signing-ends", "", `from when on it signs nothing more ("": with its certificate)`)
 	revocation.add(cmd)
 	history.add(cmd)

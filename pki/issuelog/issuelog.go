@@ -6,7 +6,11 @@
 // Every signature stands there twice under one id: as an intent before the CA
 // key signs, and with the certificate's id after. Each is durable when Record
 // returns, or with the transaction that Put is given. Records of one id may only be completed: the intent is never
-// overwritten by another one, nor a certificate's id by another.
+// overwritten by another one, nor a certificate's id by another, and a revocation stays.
+//
+// Which key may have which certificate is decided here, where the record is: a key that was
+// lost gets none, a CA's key no device's, one key one certificate unless the profile lets it
+// have more or the new one renews the old (keyrules.go).
 //
 // What it does not do: it doesn't delete. Unfinished lists what a crash left.
 package issuelog
@@ -59,7 +63,7 @@ func (l *Log) Put(tx imprint.Tx, issuance imprint.Issuance) error {
 }
 
 func put(tx imprint.Tx, issuance imprint.Issuance) error {
-	err := reused(tx, issuance)
+	err := allowed(tx, issuance)
 	if err != nil {
 		return err
 	}
@@ -83,28 +87,11 @@ func put(tx imprint.Tx, issuance imprint.Issuance) error {
 		// Who signed knows nothing of a revocation since.
 		issuance.RevokedAt, issuance.Reason = present.RevokedAt, present.Reason
 	}
+	if err == nil {
+		// Whoever records the same once more knows nothing of what happened since.
+		issuance.RevokedAt, issuance.Reason = present.RevokedAt, present.Reason
+	}
 	return tx.PutIssuance(issuance)
-}
-
-// reused says which certificate has the key already that an issuance is for. It is asked
-// for the intent, so that no CA key signs, and again in the transaction that makes the
-// certificate one: of two requests that come at once with one key, one gets it. An intent
-// without a certificate is no reason to refuse the next attempt.
-func reused(tx imprint.ReadTx, issuance imprint.Issuance) error {
-	if issuance.KeyHash == "" {
-		return nil
-	}
-	others, err := tx.IssuancesWithKey(issuance.Tenant, issuance.KeyHash)
-	if err != nil {
-		return fmt.Errorf("couldn't look for the key's certificates: %w", err)
-	}
-	for _, other := range others {
-		if other.ID == issuance.ID || other.CertificateID == "" || other.CertificateID == issuance.Renews {
-			continue
-		}
-		return imprint.Errorf(imprint.CodeKeyReused, "the request's key is that of certificate %s with serial number %s, subject %s", other.CertificateID, other.Serial, other.Subject)
-	}
-	return nil
 }
 
 // continues says whether next may stand in the place of present: the same bytes

@@ -99,6 +99,21 @@ func (x *tx) Issuances(t imprint.Tenant, _ imprint.Page) ([]imprint.Issuance, st
 	return list, "next", nil
 }
 
+func (x *tx) IssuancesWithKey(t imprint.Tenant, q imprint.KeyQuery, limit int) ([]imprint.Issuance, error) {
+	var list []imprint.Issuance
+	for _, id := range slices.Sorted(maps.Keys(x.rows)) {
+		i := x.rows[id]
+		if i.Tenant == t && i.KeyHash == q.KeyHash && i.CertificateID != "" && i.CA == q.CA && (q.Reason == "" || i.Reason == q.Reason) && len(list) < limit {
+			list = append(list, i)
+		}
+	}
+	return list, nil
+}
+
+func (x *tx) AuthorityOfKey(imprint.Tenant, string) (imprint.CertificateAuthority, error) {
+	return imprint.CertificateAuthority{}, imprint.Errorf(imprint.CodeNotFound, "there are none")
+}
+
 func newStore() *issuances { return &issuances{rows: map[string]imprint.Issuance{}} }
 
 func TestRecordCompletesAndNeverOverwrites(t *testing.T) {

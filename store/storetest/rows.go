@@ -185,6 +185,9 @@ func nameRows() []row {
 // otherRows have ids of their own, which hold the tenant here.
 func otherRows() []row {
 	id := func(t imprint.Tenant) string { return "id " + t.String() }
+	labelOf := func(t imprint.Tenant) imprint.LabelName {
+		return imprint.LabelName("l" + string(t.Account+"-") + string(t.Region))
+	}
 	return []row{{
 		name: "tenant settings",
 		full: func(t imprint.Tenant) any {
@@ -220,7 +223,7 @@ func otherRows() []row {
 		name: "issuance",
 		full: func(t imprint.Tenant) any {
 			return imprint.Issuance{ID: id(t), Tenant: t, Authority: authorityID(1), Profile: "device", Serial: "1f", Subject: unusual, TBSHash: "ab",
-				KeyHash: "cd", RequestedBy: unusual, RequestToken: unusual, Renews: certID(9), At: instant, NotBefore: instant.Add(-time.Hour), NotAfter: instant.Add(time.Hour),
+				KeyHash: "cd", KeyReusable: true, CA: true, RequestedBy: unusual, RequestToken: unusual, Renews: certID(9), At: instant, NotBefore: instant.Add(-time.Hour), NotAfter: instant.Add(time.Hour),
 				CertificateID: certID(2), Certificate: []byte("0\x00"), RevokedAt: instant.Add(time.Minute), Reason: imprint.ReasonKeyCompromise}
 		},
 		bare: func(t imprint.Tenant) any { return imprint.Issuance{ID: id(t)} },
@@ -230,7 +233,7 @@ func otherRows() []row {
 		name: "certificate authority",
 		full: func(t imprint.Tenant) any {
 			return imprint.CertificateAuthority{Tenant: t, ID: authorityID(1), Name: unusual, Type: imprint.AuthoritySubordinate, Status: imprint.AuthorityActive,
-				Key: "file:", SealedKey: []byte("k\x00"), KeyAlgorithm: "EC_prime256v1", SigningAlgorithm: "SHA256WITHECDSA", Subject: []byte("0\x00"), CSR: "csr",
+				Key: "file:", SealedKey: []byte("k\x00"), KeyAlgorithm: "EC_prime256v1", SigningAlgorithm: "SHA256WITHECDSA", KeyHash: "ab", Subject: []byte("0\x00"), CSR: "csr",
 				Certificate: "pem", Chain: "pem2", CertificateID: certID(3), Serial: "2f", SubjectKeyID: "aa", NotBefore: instant, NotAfter: instant.Add(time.Hour),
 				Parent: authorityID(2), Profiles: []string{"device", "server"}, SigningEnds: instant.Add(time.Minute),
 				Revocation: imprint.RevocationConfiguration{CRL: true, CRLDays: 7, CRLShards: 64, CRLHost: "crl.example.com", OCSP: true, OCSPHost: "ocsp.example.com"},
@@ -242,6 +245,27 @@ func otherRows() []row {
 		put:    func(tx imprint.Tx, v any) error { return tx.PutAuthority(v.(imprint.CertificateAuthority)) },
 		get:    func(tx imprint.ReadTx, t imprint.Tenant) (any, error) { return tx.Authority(t, authorityID(1)) },
 		remove: func(tx imprint.Tx, t imprint.Tenant) error { return tx.DeleteAuthority(t, authorityID(1)) },
+	}, {
+		name: "enrolment label",
+		full: func(t imprint.Tenant) any {
+			window, _ := imprint.ParseRenewalWindow("30d")
+			return imprint.EnrolmentLabel{Tenant: t, Name: labelOf(t), Authority: authorityID(1), Profile: "operational", DeviceCAs: unusual, StationCAs: "pem", Passwords: true,
+				ServerKeys: true, Binding: true, Window: window, CreatedAt: instant, ChangedAt: instant.Add(time.Hour)}
+		},
+		bare:   func(t imprint.Tenant) any { return imprint.EnrolmentLabel{Tenant: t, Name: labelOf(t)} },
+		put:    func(tx imprint.Tx, v any) error { return tx.PutEnrolmentLabel(v.(imprint.EnrolmentLabel)) },
+		get:    func(tx imprint.ReadTx, t imprint.Tenant) (any, error) { return tx.EnrolmentLabel(labelOf(t)) },
+		remove: func(tx imprint.Tx, t imprint.Tenant) error { return tx.DeleteEnrolmentLabel(t, labelOf(t)) },
+	}, {
+		name: "enrolment password",
+		full: func(t imprint.Tenant) any {
+			return imprint.EnrolmentPassword{ID: id(t), Tenant: t, Label: "line7", Hash: []byte("h\x00"), Subject: unusual, CreatedAt: instant, ExpiresAt: instant.Add(time.Hour),
+				UsedAt: instant.Add(time.Minute), Authority: authorityID(1), Serial: "1f"}
+		},
+		bare:   func(t imprint.Tenant) any { return imprint.EnrolmentPassword{ID: id(t)} },
+		put:    func(tx imprint.Tx, v any) error { return tx.PutEnrolmentPassword(v.(imprint.EnrolmentPassword)) },
+		get:    func(tx imprint.ReadTx, t imprint.Tenant) (any, error) { return tx.EnrolmentPassword(id(t)) },
+		remove: func(tx imprint.Tx, t imprint.Tenant) error { return tx.DeleteEnrolmentPassword(id(t)) },
 	}, {
 		name: "revocation list",
 		full: func(t imprint.Tenant) any {
