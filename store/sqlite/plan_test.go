@@ -192,6 +192,7 @@ func everyRead(tx imprint.Tx) error {
 	keep(err)
 	keep(tx.DeleteEnrolmentPassword("a"))
 	keep(tx.DeleteEnrolmentLabel(tenant, "a"))
+	foreignLists(tx, tenant, keep)
 	_, err = tx.RolloverTenants()
 	keep(err)
 	_, err = tx.Rollover(tenant, "a")
@@ -453,6 +454,7 @@ func putSome(tx imprint.Tx, tenant imprint.Tenant, keep func(error)) {
 		keep(tx.PutAuthority(imprint.CertificateAuthority{Tenant: tenant, ID: imprint.AuthorityID(id), Name: id, CertificateID: certificate}))
 		keep(tx.PutEnrolmentLabel(imprint.EnrolmentLabel{Tenant: tenant, Name: imprint.LabelName(id)}))
 		keep(tx.PutEnrolmentPassword(imprint.EnrolmentPassword{ID: id, Tenant: tenant, Label: "a"}))
+		keep(tx.PutForeignList(imprint.ForeignList{ID: int64(len(id)), Tenant: tenant, CA: imprint.CertificateID(id)}))
 		keep(tx.PutRollover(imprint.Rollover{Tenant: tenant, From: imprint.CertificateID(id)}))
 		keep(tx.PutAuditTask(imprint.AuditTask{Tenant: tenant, ID: id}))
 		keep(tx.PutAuditFinding(imprint.AuditFinding{Tenant: tenant, ID: id, Task: "a"}))
@@ -470,6 +472,26 @@ func putSome(tx imprint.Tx, tenant imprint.Tenant, keep func(error)) {
 		keep(tx.PutQueued(imprint.QueuedMessage{Session: key, Seq: 1}))
 		keep(tx.PutRetained(imprint.RetainedMessage{Tenant: tenant, Topic: id}))
 	}
+}
+
+func foreignLists(tx imprint.Tx, tenant imprint.Tenant, keep func(error)) {
+	_, err := tx.ForeignList(1)
+	keep(err)
+	_, err = tx.ForeignListsOf(tenant, "a")
+	keep(err)
+	_, err = tx.ForeignListsBySubject(tenant, "a")
+	keep(err)
+	_, err = tx.ForeignListsDue(time.Unix(1, 0), 1)
+	keep(err)
+	_, err = tx.AllForeignLists(0, 1)
+	keep(err)
+	keep(tx.PutForeignRevocation(1, 1, imprint.ForeignRevocation{Serial: "1"}))
+	_, err = tx.ForeignRevocation(1, 1, "1")
+	keep(err)
+	_, err = tx.ForeignRevocations(1, 1, "", 1)
+	keep(err)
+	_, err = tx.DeleteForeignRevocations(1, 2, 1)
+	keep(err)
 }
 
 func lists(tx imprint.Tx, tenant imprint.Tenant, paged func(func(imprint.Page) (string, error))) {
@@ -525,6 +547,7 @@ func lists(tx imprint.Tx, tenant imprint.Tenant, paged func(func(imprint.Page) (
 		_, c, err := tx.EnrolmentPasswords(tenant, "a", p)
 		return c, err
 	})
+	paged(func(p imprint.Page) (string, error) { _, c, err := tx.ForeignLists(tenant, p); return c, err })
 	paged(func(p imprint.Page) (string, error) { _, c, err := tx.Rollovers(tenant, p); return c, err })
 	paged(func(p imprint.Page) (string, error) { _, c, err := tx.ClaimGuards(tenant, p); return c, err })
 	paged(func(p imprint.Page) (string, error) { _, c, err := tx.RetainedMessages(tenant, p); return c, err })

@@ -91,6 +91,7 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 		{"what speaks against a certificate is found", testRevocations},
 		{"revocation lists that are due are told", testRevocationLists},
 		{"rollovers and what was seen meanwhile are found", testSightings},
+		{"imported revocation lists are found", testForeignLists},
 		{"the log of issuances is told what it lacks", testIssuanceLog},
 		{"passwords end with their time and their label", testEnrolment},
 		{"an issuance is added once and completed once", testIssuanceSteps},
