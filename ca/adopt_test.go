@@ -271,6 +271,41 @@ func TestAnIntermediateOnACRLOfBeforeIsRevoked(t *testing.T) {
 	o.issue(sound.ID, "goes on")
 }
 
+// TestEveryCertificateOfALostKeyStandsOnItsIssuersList, also one that the issuer signed before it
+// came here.
+func TestEveryCertificateOfALostKeyStandsOnItsIssuersList(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	root := newMaker(t, "Their root", nil)
+	third := newMaker(t, "Third party", root)
+	above, err := root.adopt(o, ca.Spec{Revocation: crls(0), IssuedNothing: true}, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := third.adopt(o, ca.Spec{}, true)
+	fresh := third.renew()
+	if err == nil {
+		_, err = o.Import(t.Context(), home, a.ID, pki.EncodeCertificatePEM(fresh.Raw), "")
+	}
+	if err == nil {
+		_, err = o.RevokeAuthority(t.Context(), home, a.ID, imprint.ReasonKeyCompromise)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.publish()
+	l := o.list(o.serve(), above, ".crl")
+	for _, cert := range []*x509.Certificate{third.cert, fresh} {
+		found := false
+		for _, entry := range l.RevokedCertificateEntries {
+			found = found || entry.SerialNumber.Cmp(cert.SerialNumber) == 0 && entry.ReasonCode == 1
+		}
+		if !found {
+			t.Errorf("the root's list doesn't have %x: %+v", cert.SerialNumber, l.RevokedCertificateEntries)
+		}
+	}
+}
+
 // TestAKeyThatOthersHaveIsRevokedByAnyOfItsCertificates, also when all of them are of a CA
 // elsewhere.
 func TestAKeyThatOthersHaveIsRevokedByAnyOfItsCertificates(t *testing.T) {
