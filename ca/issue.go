@@ -25,11 +25,8 @@ type Issued struct {
 	Chain string // PEM
 }
 
-// Issue makes a certificate by a profile. A request with the Token of an earlier one of
-// this authority gets that one's certificate, for the time of TokenFor. Errors: CodeAuthorityState, CodeNotFound,
-// CodeKeyReused, CodeAccessDenied for a profile that isn't the authority's, those of
-// pki.Authority.Prepare and Sign.
-func (e *Engine) Issue(ctx context.Context, tenant imprint.Tenant, id imprint.AuthorityID, profile string, request pki.Request) (Issued, error) {
+// issueFor is Issue, uncounted.
+func (e *Engine) issueFor(ctx context.Context, tenant imprint.Tenant, id imprint.AuthorityID, profile string, request pki.Request) (Issued, error) {
 	p, err := e.opts.Profiles.Profile(profile)
 	if err != nil {
 		return Issued{}, err
@@ -106,6 +103,7 @@ func (e *Engine) issue(ctx context.Context, tenant imprint.Tenant, id imprint.Au
 	if err != nil {
 		return nil, "", err
 	}
+	e.tally.countIssued(p.Name())
 	return issued, by.row.Certificate + by.row.Chain, nil
 }
 

@@ -54,6 +54,7 @@ type server struct {
 	authorities  *ca.Engine
 	rollovers    *rollover.Planner
 	foreign      *foreign.Engine
+	toldRefusals toldRefusals
 	profile      *pki.Profile
 	keys         *pki.KeyPool
 	endpoints    *gateway.Endpoints
@@ -295,6 +296,7 @@ func (s *server) wire(ctx context.Context) error {
 		announcer: s.announcer,
 		gateway:   s.gateway, broker: s.broker, provisioning: s.provisioning, claims: s.claims, trace: s.trace, events: s.events, identities: s.identities, keys: s.keys,
 		functions: s.functions, logger: s.logger, rules: s.rules, certificates: s.certificates, reloads: &s.reloads, guard: s.guard, bulk: s.bulk, audit: s.audit,
+		authorities: s.authorities, foreign: s.foreign, rollovers: s.rollovers, store: s.store, clock: s.clock,
 	})
 	return nil
 }
