@@ -113,12 +113,10 @@ func (e *Engine) refuse(ctx context.Context, r Refusal) {
 	}
 }
 
-// Issue makes a certificate by a profile. A request with the Token of an earlier one of
-// this authority gets that one's certificate, for the time of TokenFor. Errors: CodeAuthorityState, CodeNotFound,
-// CodeKeyReused, CodeAccessDenied for a profile that isn't the authority's, those of
-// pki.Authority.Prepare and Sign.
-func (e *Engine) Issue(ctx context.Context, tenant imprint.Tenant, id imprint.AuthorityID, profile string, request pki.Request) (Issued, error) {
-	issued, err := e.issueFor(ctx, tenant, id, profile, request)
+// IssueInto is Issue for who has to store something with the certificate: also runs in the
+// transaction that makes it one, perhaps again, and its error keeps it from becoming one.
+func (e *Engine) IssueInto(ctx context.Context, tenant imprint.Tenant, id imprint.AuthorityID, profile string, request pki.Request, also func(imprint.Tx, *pki.Issued) error) (Issued, error) {
+	issued, err := e.issueFor(ctx, tenant, id, profile, request, also)
 	if err != nil {
 		e.refuse(ctx, Refusal{Tenant: tenant, Authority: id, Profile: profile, Subject: pki.SubjectText(request.RawSubject), Err: err})
 	}

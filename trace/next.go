@@ -44,6 +44,9 @@ func Next(outcome imprint.Outcome, code imprint.Code) string {
 	if next, ok := nextByCode[code]; ok {
 		return next
 	}
+	if outcome == imprint.OutcomeEnrolled {
+		return "The device connects with its new certificate."
+	}
 	if outcome == imprint.OutcomeRefused {
 		return "The device comes again, and fails in the same way until the fix is done."
 	}

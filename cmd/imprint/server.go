@@ -25,6 +25,7 @@ import (
 	"github.com/imprint-iot/imprint/ca"
 	"github.com/imprint-iot/imprint/ca/foreign"
 	"github.com/imprint-iot/imprint/ca/rollover"
+	"github.com/imprint-iot/imprint/est"
 	"github.com/imprint-iot/imprint/events"
 	"github.com/imprint-iot/imprint/functions"
 	"github.com/imprint-iot/imprint/gateway"
@@ -83,6 +84,9 @@ type server struct {
 	apiLn     net.Listener
 	pki       *http.Server // nil: nothing is served to relying parties
 	pkiLn     net.Listener
+	est       *http.Server // nil: nobody enrols by EST
+	estDoor   *est.Door
+	estLn     net.Listener
 	mqttLn    net.Listener
 	httpsLn   net.Listener // nil when it is switched off
 	stopping  atomic.Bool
@@ -390,7 +394,7 @@ func (s *server) listen(ctx context.Context) error {
 	s.apiLn = tls.NewListener(apiLn, &tls.Config{
 		MinVersion: tls.VersionTLS12, GetCertificate: s.certificates.Get, NextProtos: []string{"h2", "http/1.1"},
 	})
-	err = s.listenPKI(ctx, lc)
+	err = errors.Join(s.listenPKI(ctx, lc), s.listenEST(ctx, lc))
 	if err != nil {
 		return err
 	}
@@ -420,6 +424,9 @@ func (s *server) writeFacts(ctx context.Context) error {
 	}
 	if s.httpsLn != nil {
 		s.facts.HTTPSAddress = net.JoinHostPort(device, portOf(s.httpsLn.Addr()))
+	}
+	if s.estLn != nil {
+		s.facts.ESTURL = "https://" + net.JoinHostPort(device, portOf(s.estLn.Addr()))
 	}
 	data, err := json.MarshalIndent(s.facts, "", "  ")
 	if err != nil {
@@ -497,7 +504,7 @@ func (s *server) run(ctx context.Context) error {
 	defer heapfloor.Hold(heapFloor)()
 	s.functions.Start()
 	s.rules.Start(s.broker)
-	failed := make(chan error, 4)
+	failed := make(chan error, 5)
 	go func() {
 		err := s.api.Serve(s.apiLn)
 		if !errors.Is(err, http.ErrServerClosed) {
@@ -529,6 +536,7 @@ func (s *server) run(ctx context.Context) error {
 			}
 		}()
 	}
+	s.serveEST(lifetime, failed)
 	publishing := make(chan struct{})
 	defer func() { <-publishing }()
 	defer end()
@@ -567,6 +575,7 @@ func (s *server) run(ctx context.Context) error {
 	if s.pki != nil {
 		result = errors.Join(result, s.pki.Shutdown(grace))
 	}
+	defer s.closeEST(grace)()
 	return errors.Join(result, s.api.Shutdown(grace), s.broker.Shutdown(grace), s.gateway.Shutdown(grace))
 }
 
