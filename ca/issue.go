@@ -98,6 +98,9 @@ func (e *Engine) issue(ctx context.Context, tenant imprint.Tenant, id imprint.Au
 				return err
 			}
 			err = record(tx)
+			if err == nil && request.Renews != "" && e.opts.Renewed != nil && !issued.Certificate.IsCA {
+				err = e.opts.Renewed(tx, tenant, request.Renews, issued, row.CertificateID)
+			}
 			if err != nil || also == nil {
 				return err
 			}

@@ -49,8 +49,8 @@ func (s *server) newAPI() (*http.Server, error) {
 	}, slices.Concat(iot.Operations(), attempts.Operations(), claims.Operations(), audits.Operations(), users.Operations(), explain.Operations(), authorities.Operations(),
 		authorities.RolloverOperations(), issuances.Operations(), enrolment.Operations()),
 		slices.Concat(s.service.Routes(), recorded.Routes(), guards.Routes(), audits.Starter{Auditor: s.audit}.Routes(), s.directory().Routes(), explainer.Routes(),
-			authorities.Office{Engine: s.authorities, Clock: s.clock}.Routes(), authorities.Rollovers{Planner: s.rollovers}.Routes(), s.issuanceReader().Routes(),
-			enrolment.Office{Store: s.store, Engine: s.authorities, Clock: s.clock}.Routes()))
+			authorities.Office{Engine: s.authorities, Clock: s.clock, MayRenew: s.renewals.MayRenew}.Routes(), authorities.Rollovers{Planner: s.rollovers}.Routes(), s.issuanceReader().Routes(),
+			enrolment.Office{Store: s.store, Engine: s.authorities, Renewals: s.renewals, Clock: s.clock}.Routes()))
 	if err != nil {
 		return nil, err
 	}

@@ -34,6 +34,7 @@ import (
 	"github.com/imprint-iot/imprint/pki"
 	"github.com/imprint-iot/imprint/pki/translog"
 	"github.com/imprint-iot/imprint/provisioning"
+	"github.com/imprint-iot/imprint/renewal"
 	"github.com/imprint-iot/imprint/rules"
 	"github.com/imprint-iot/imprint/store/sqlite"
 	"github.com/imprint-iot/imprint/trace"
@@ -53,6 +54,7 @@ type server struct {
 	authority    *pki.Authority
 	authorities  *ca.Engine
 	rollovers    *rollover.Planner
+	renewals     *renewal.Engine
 	profile      *pki.Profile
 	keys         *pki.KeyPool
 	endpoints    *gateway.Endpoints
@@ -109,7 +111,7 @@ func newServer(ctx context.Context, config Config, logger *slog.Logger) (*server
 		home: imprint.Tenant{Account: imprint.AccountID(config.Account), Region: imprint.Region(config.Region)},
 	}
 	for _, step := range []func(context.Context) error{
-		s.openData, s.openIssuanceLog, s.openPKI, s.openAuthorities, s.openRollovers, s.openTrace, s.openFunctions, s.openRules, s.openClaims, s.openBulk, s.openAudit, s.openTenant, s.wire, s.listen,
+		s.openData, s.openIssuanceLog, s.openPKI, s.openAuthorities, s.openRenewals, s.openRollovers, s.openTrace, s.openFunctions, s.openRules, s.openClaims, s.openBulk, s.openAudit, s.openTenant, s.wire, s.listen,
 		s.writeFacts,
 	} {
 		err := step(ctx)
@@ -273,7 +275,7 @@ func (s *server) wire(ctx context.Context) error {
 	options := s.config.MQTTConfig.options()
 	options.Rules = s.rules
 	options.ConnectTimeout, options.Logger = s.config.ConnectTimeout, s.logger
-	options.Reserved, options.Seen = claimDoor{s.claims}, s.rollovers.Saw
+	options.Reserved, options.Seen = claimDoor{s.claims}, s.saw
 	options.RefusedConnectGetsReason, options.DeniedSubscribeGetsReason = s.config.RefusalReasons, s.config.RefusalReasons
 	s.broker = broker.New(options, s.store, s.identities, s.clock)
 	close(s.wired)
@@ -328,7 +330,7 @@ func (s *server) openGateway() error {
 		HandshakeTimeout: s.config.HandshakeTimeout, MaxHandshakes: s.config.MaxHandshakes,
 		MaxPending: s.config.MaxPendingPerAddress, MaxConnections: s.config.MaxConnections,
 		MaxPerAddress: s.config.MaxConnectionsPerAddress, RatePerAddress: s.config.ConnectionRatePerAddress,
-		ConcurrentHandshakes: s.config.ConcurrentHandshakes, SecurityPolicy: policy, Logger: s.logger,
+		ConcurrentHandshakes: s.config.ConcurrentHandshakes, SecurityPolicy: policy, ExpiryWarning: s.config.ExpiryWarning, Logger: s.logger,
 		HTTP: gateway.HTTPOptions{HeaderTimeout: s.config.ConnectTimeout, PublishRate: orNoBound(s.config.HTTPSPublishRate), MaxPayload: s.config.MaxPayload},
 	}, gateway.Rooms{
 		Store: s.store, Clock: s.clock, Endpoints: s.endpoints, Identities: s.identities,
@@ -533,6 +535,7 @@ func (s *server) run(ctx context.Context) error {
 		}()
 	}
 	s.serveEST(lifetime, failed)
+	go s.renewals.Run(lifetime)
 	publishing := make(chan struct{})
 	defer func() { <-publishing }()
 	defer end()

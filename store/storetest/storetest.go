@@ -91,6 +91,7 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 		{"rollovers and what was seen meanwhile are found", testSightings},
 		{"the log of issuances is told what it lacks", testIssuanceLog},
 		{"passwords end with their time and their label", testEnrolment},
+		{"renewals are found from both ends, and what needs one", testRenewals},
 		{"an issuance is added once and completed once", testIssuanceSteps},
 		{"registration tasks and their reports are found", testTasks},
 		{"audits and their findings are found", testAudits},
