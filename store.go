@@ -92,6 +92,7 @@ type ReadTx interface {
 	IssuanceLogReader
 	AuthorityReader
 	RolloverReader
+	ForeignListReader
 	SessionReader
 	FunctionReader
 	TopicRuleReader
@@ -122,6 +123,7 @@ type Tx interface {
 	IssuanceLogWriter
 	AuthorityWriter
 	RolloverWriter
+	ForeignListWriter
 	SessionWriter
 	FunctionWriter
 	TopicRuleWriter

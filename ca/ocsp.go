@@ -120,6 +120,12 @@ func (e *Engine) Respond(ctx context.Context, tenant imprint.Tenant, id imprint.
 	said := ocsp.Response{SerialNumber: asked.SerialNumber, ThisUpdate: now, NextUpdate: now.Add(ocspValid), IssuerHash: asked.HashAlgorithm}
 	err = e.opts.Store.View(ctx, func(tx imprint.ReadTx) error {
 		found, err := tx.IssuanceOf(tenant, id, pki.SerialHex(asked.SerialNumber))
+		if imprint.CodeOf(err) == imprint.CodeNotFound {
+			// What it revoked elsewhere, before it came here, is all that is known of then.
+			var adopted imprint.AdoptedRevocation
+			adopted, err = tx.AdoptedRevocation(tenant, id, pki.SerialHex(asked.SerialNumber))
+			found.CertificateID, found.RevokedAt, found.Reason = "adopted", adopted.RevokedAt, adopted.Reason
+		}
 		if err != nil {
 			return err
 		}

@@ -23,8 +23,8 @@ import (
 //	/ca/ACCOUNT/REGION/AUTHORITY.cer
 func (e *Engine) Handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /crl/{account}/{region}/{file}", func(w http.ResponseWriter, r *http.Request) { e.serveList(w, r, "0.crl") })
-	mux.HandleFunc("GET /crl/{account}/{region}/{file}/{shard}", func(w http.ResponseWriter, r *http.Request) { e.serveList(w, r, r.PathValue("shard")) })
+	mux.HandleFunc("GET /crl/{account}/{region}/{file}", e.serveList)
+	mux.HandleFunc("GET /crl/{account}/{region}/{file}/{shard}", e.serveList)
 	mux.HandleFunc("POST /ocsp/{account}/{region}/{file}", e.servePostedOCSP)
 	mux.HandleFunc("GET /ocsp/{account}/{region}/{file}/{request...}", e.serveGotOCSP)
 	mux.HandleFunc("GET /ca/{account}/{region}/{file}", e.serveCertificate)
@@ -40,15 +40,17 @@ func placeOf(r *http.Request, suffix string) (imprint.Tenant, imprint.AuthorityI
 	return imprint.Tenant{Account: account, Region: region}, id, found && errors.Join(err, regionErr, idErr) == nil
 }
 
-func (e *Engine) serveList(w http.ResponseWriter, r *http.Request, file string) {
-	suffix := ""
-	if r.PathValue("shard") == "" {
-		suffix = ".crl"
+func (e *Engine) serveList(w http.ResponseWriter, r *http.Request) {
+	suffix, shard := ".crl", imprint.WholeList
+	file := r.PathValue("shard")
+	known := true
+	if file != "" {
+		number, isList := strings.CutSuffix(file, ".crl")
+		n, err := strconv.Atoi(number)
+		suffix, shard, known = "", n, isList && err == nil && n >= 0 && strconv.Itoa(n) == number
 	}
-	tenant, id, known := placeOf(r, suffix)
-	number, isList := strings.CutSuffix(file, ".crl")
-	shard, err := strconv.Atoi(number)
-	if !known || !isList || err != nil || shard < 0 || strconv.Itoa(shard) != number {
+	tenant, id, named := placeOf(r, suffix)
+	if !known || !named {
 		http.NotFound(w, r)
 		return
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/pki"
+	"github.com/imprint-iot/imprint/pki/revoked"
 	"github.com/imprint-iot/imprint/template"
 	"github.com/imprint-iot/imprint/trace"
 )
@@ -37,6 +38,8 @@ type visit struct {
 	one *issuer
 	// generation is the engine's when one was read.
 	generation uint64
+	// warning tells of a revocation list that is past its time.
+	warning string
 }
 
 // maxCertificate bounds the DER of a certificate that is registered, so that
@@ -88,6 +91,7 @@ func (e *Engine) look(ctx context.Context, n Newcomer) error {
 	}
 	result, err := e.provision(ctx, v, plan)
 	if err == nil {
+		e.warn(v)
 		return e.finish(v, result)
 	}
 	if errors.Is(err, errMoved) {
@@ -95,7 +99,7 @@ func (e *Engine) look(ctx context.Context, n Newcomer) error {
 	}
 	v.Rec.Fail(result.stage, err)
 	switch {
-	case result.stage == stageRegister, imprint.CodeOf(err) == imprint.CodeInternal, imprint.CodeOf(err) == imprint.CodeUnavailable:
+	case result.stage == stageRegister, revoked.Is(err), imprint.CodeOf(err) == imprint.CodeInternal, imprint.CodeOf(err) == imprint.CodeUnavailable:
 		return err
 	}
 	return e.registerOnly(ctx, v, err)
@@ -229,6 +233,8 @@ func refuseWhatIsNotKept(thing *template.ThingPlan) error {
 	return nil
 }
 
+// stageRegister isn't a template's: what is refused there, as what revoked.Is tells, isn't
+// registered at all.
 const stageRegister = "register"
 
 // provision registers the certificate and applies the plan in one transaction.
@@ -239,6 +245,7 @@ func (e *Engine) provision(ctx context.Context, v *visit, plan *template.Plan) (
 		result = applied{stage: stageRegister}
 		cert, fresh, err := e.register(tx, v)
 		if err != nil {
+			result.stage = stageOf(err)
 			return nil, err
 		}
 		if cert.Status != imprint.CertificatePendingActivation {
@@ -250,6 +257,22 @@ func (e *Engine) provision(ctx context.Context, v *visit, plan *template.Plan) (
 		return a, a.run()
 	})
 	return result, err
+}
+
+// stageOf gives the stage at which a certificate isn't registered.
+func stageOf(err error) string {
+	if revoked.Is(err) {
+		return revoked.Step(err)
+	}
+	return stageRegister
+}
+
+// warn records what register found that refuses nobody.
+func (e *Engine) warn(v *visit) {
+	if v.warning != "" {
+		e.unsure.Add(1)
+		v.Rec.Info("certificate.crl", "%s", v.warning)
+	}
 }
 
 // finish says how a connection ends whose device is provisioned.
@@ -316,9 +339,10 @@ func (e *Engine) registerOnly(ctx context.Context, v *visit, why error) error {
 		return err
 	}
 	if err != nil {
-		v.Rec.Fail(stageRegister, err)
+		v.Rec.Fail(stageOf(err), err)
 		return err
 	}
+	e.warn(v)
 	if cert.Status != imprint.CertificatePendingActivation {
 		return e.finish(v, applied{raced: true, cert: cert})
 	}
@@ -349,6 +373,11 @@ func (e *Engine) register(tx imprint.Tx, v *visit) (cert imprint.Certificate, fr
 	}
 	if cert.Status != imprint.CertificatePendingActivation {
 		return cert, false, nil
+	}
+	// Its issuer may have revoked it before any registry had it.
+	v.warning, err = revoked.Check(tx, v.Tenant, v.Leaf, v.now)
+	if err != nil {
+		return cert, false, err
 	}
 	event, err := registeredEvent(cert, v.now)
 	if err != nil {

@@ -3,9 +3,12 @@ package iot
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/awsapi"
+	"github.com/imprint-iot/imprint/pki"
+	"github.com/imprint-iot/imprint/pki/revoked"
 )
 
 // certificateRoutes are the operations on device certificates (AWS IoT API
@@ -109,7 +112,7 @@ func (s *Service) updateCertificate(ctx context.Context, caller awsapi.Caller, i
 		if err != nil || next.Status == present.Status {
 			return nil, err
 		}
-		err = checkActivation(tx, next)
+		err = checkActivation(tx, next, s.rooms.Clock())
 		if err != nil {
 			return nil, err
 		}
@@ -121,11 +124,25 @@ func (s *Service) updateCertificate(ctx context.Context, caller awsapi.Caller, i
 	})
 }
 
-// checkActivation refuses to make a certificate ACTIVE while its CA is INACTIVE;
-// one that was deleted since forbids nothing.
-func checkActivation(tx imprint.ReadTx, cert imprint.Certificate) error {
-	if cert.Status != imprint.CertificateActive || cert.CAID == "" {
+// checkActivation refuses to make a certificate ACTIVE that its issuer revoked, and while its
+// CA is INACTIVE; one that was deleted since forbids nothing.
+func checkActivation(tx imprint.ReadTx, cert imprint.Certificate, now time.Time) error {
+	if cert.Status != imprint.CertificateActive {
 		return nil
+	}
+	leaf, err := pki.ParseCertificatePEM(cert.PEM)
+	if err != nil {
+		return imprint.Errorf(imprint.CodeInternal, "couldn't read certificate %s of the store: %w", cert.ID, err)
+	}
+	_, err = revoked.Check(tx, cert.Tenant, leaf, now)
+	if imprint.CodeOf(err) == imprint.CodeRevocationListStale {
+		err = nil // it is registered: only newcomers need a current list
+	}
+	if revoked.Is(err) {
+		return &imprint.Error{Code: imprint.CodeCertificateState, Op: "couldn't activate the certificate", Err: err, Hint: imprint.HintOf(err)}
+	}
+	if err != nil || cert.CAID == "" {
+		return err
 	}
 	ca, err := tx.CA(cert.Tenant, cert.CAID)
 	switch {

@@ -23,6 +23,7 @@ import (
 	"github.com/imprint-iot/imprint/awsapi/iot"
 	"github.com/imprint-iot/imprint/broker"
 	"github.com/imprint-iot/imprint/ca"
+	"github.com/imprint-iot/imprint/ca/foreign"
 	"github.com/imprint-iot/imprint/ca/rollover"
 	"github.com/imprint-iot/imprint/est"
 	"github.com/imprint-iot/imprint/events"
@@ -55,6 +56,7 @@ type server struct {
 	authorities  *ca.Engine
 	rollovers    *rollover.Planner
 	renewals     *renewal.Engine
+	foreign      *foreign.Engine
 	profile      *pki.Profile
 	keys         *pki.KeyPool
 	endpoints    *gateway.Endpoints
@@ -543,6 +545,13 @@ func (s *server) run(ctx context.Context) error {
 		defer close(publishing)
 		s.authorities.PublishLists(lifetime)
 	}()
+	fetching := make(chan struct{})
+	defer func() { <-fetching }()
+	defer end()
+	go func() {
+		defer close(fetching)
+		s.foreign.Run(lifetime)
+	}()
 	go s.watchFiles(lifetime)
 	go s.purgeAuthorities(lifetime)
 	if s.tickets != nil {
@@ -569,28 +578,4 @@ func (s *server) run(ctx context.Context) error {
 	}
 	defer s.closeEST(grace)()
 	return errors.Join(result, s.api.Shutdown(grace), s.broker.Shutdown(grace), s.gateway.Shutdown(grace))
-}
-
-// renew replaces the server's certificates when their time comes.
-func (s *server) renew(ctx context.Context) {
-	const lookAgain = time.Hour
-	ticker := time.NewTicker(lookAgain)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
-		s.renewing.Lock()
-		due := s.clock().After(s.identity.RenewAt)
-		s.renewing.Unlock()
-		if !due {
-			continue
-		}
-		err := s.renewCertificates(ctx)
-		if err != nil {
-			s.logger.Error("couldn't renew the server's certificates", "error", err)
-		}
-	}
 }
