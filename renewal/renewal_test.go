@@ -5,6 +5,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/big"
@@ -298,27 +299,40 @@ func TestAConnectedCertificateIsNotRetired(t *testing.T) {
 // A new certificate that doesn't count retires nothing, before and after it was proven.
 func TestANewCertificateThatDoesNotCountRetiresNothing(t *testing.T) {
 	t.Parallel()
+	h := newHouse(t)
+	olds := map[string]imprint.CertificateID{}
 	for _, proven := range []bool{false, true} {
-		for what, undo := range map[string]func(*house, imprint.CertificateID){
-			"revoked":  func(h *house, id imprint.CertificateID) { h.setStatus(id, imprint.CertificateRevoked) },
-			"inactive": func(h *house, id imprint.CertificateID) { h.setStatus(id, inactive) },
-			"deleted": func(h *house, id imprint.CertificateID) {
+		for what, undo := range map[string]func(imprint.CertificateID){
+			"revoked":  func(id imprint.CertificateID) { h.setStatus(id, imprint.CertificateRevoked) },
+			"inactive": func(id imprint.CertificateID) { h.setStatus(id, inactive) },
+			"deleted": func(id imprint.CertificateID) {
 				h.update(func(tx imprint.Tx) error { return tx.DeleteCertificate(home, id) })
 			},
-			"expired": func(h *house, _ imprint.CertificateID) { h.later(2 * 366 * 24 * time.Hour) },
+			"expired": func(id imprint.CertificateID) {
+				h.update(func(tx imprint.Tx) error {
+					c, err := tx.Certificate(home, id)
+					c.NotAfter = h.clock().Add(time.Hour)
+					return errors.Join(err, tx.PutCertificate(c))
+				})
+			},
 		} {
-			h := newHouse(t)
-			old := h.device("sensor-17")
+			old := h.device(imprint.ThingName(what))
 			made := h.renew(old)
 			if proven {
 				h.connect(made)
 			}
-			undo(h, made)
-			h.passes(2 * grace)
-			if got := h.status(old); got != active {
-				t.Errorf("%s, proven %t: the old certificate is %s", what, proven, got)
-			}
+			undo(made)
+			olds[fmt.Sprintf("%s, proven %t", what, proven)] = old
 		}
+	}
+	h.passes(2 * grace)
+	for what, old := range olds {
+		if got := h.status(old); got != active {
+			t.Errorf("%s: the old certificate is %s", what, got)
+		}
+	}
+	if c := h.Counters(); c.Retired != 0 || c.Abandoned != 3 || c.Postponed != 1 {
+		t.Errorf("counted %+v", c)
 	}
 }
 
@@ -354,7 +368,6 @@ func TestTheLastOfAFamilyThatConnectsStays(t *testing.T) {
 	h.passes(grace + time.Minute)
 	h.want("the whole family", map[imprint.CertificateID]imprint.CertificateStatus{first: inactive, lost: inactive, kept: inactive, next: active})
 
-	h = newHouse(t)
 	first = h.device("sensor-18")
 	a, b := h.renew(first), h.renew(first)
 	h.connect(b)
@@ -362,11 +375,19 @@ func TestTheLastOfAFamilyThatConnectsStays(t *testing.T) {
 	h.passes(grace + time.Minute)
 	h.want("two that connect", map[imprint.CertificateID]imprint.CertificateStatus{first: inactive, a: active, b: inactive})
 
-	h = newHouse(t)
-	first = h.device("sensor-19")
-	middle := h.renew(first)
+	first = h.device("sensor-20")
+	middle, last := h.renew(first), imprint.CertificateID("")
 	h.connect(middle)
-	last := h.renew(middle)
+	h.passes(grace / 2)
+	last = h.renew(middle)
+	h.connect(last) // goes on: that says nothing against the middle one
+	h.passes(grace/2 + time.Second)
+	h.want("each in its time", map[imprint.CertificateID]imprint.CertificateStatus{first: inactive, middle: active, last: active})
+
+	first = h.device("sensor-19")
+	middle = h.renew(first)
+	h.connect(middle)
+	last = h.renew(middle)
 	h.connect(last)
 	h.connect(middle) // back one step, not two
 	h.passes(grace + time.Minute)
