@@ -187,6 +187,9 @@ type AuthorityReader interface {
 	Authorities(Tenant, Page) ([]CertificateAuthority, string, error) // by id
 	// RevocationList gives a CRL. Errors: CodeNotFound.
 	RevocationList(t Tenant, a AuthorityID, shard int) (RevocationList, error)
+	// RevocationListSize gives a CRL without its DER, and how many bytes that has; 0: it
+	// isn't signed yet. Errors: CodeNotFound.
+	RevocationListSize(t Tenant, a AuthorityID, shard int) (RevocationList, int64, error)
 	// DueRevocationLists lists those, of all tenants, that are to be signed by a time,
 	// the earliest first, at most limit, without their DER.
 	DueRevocationLists(by time.Time, limit int) ([]RevocationList, error)

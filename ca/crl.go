@@ -241,11 +241,15 @@ func (e *Engine) List(ctx context.Context, tenant imprint.Tenant, id imprint.Aut
 		return err
 	})
 	if err == nil && l.DER == nil {
-		err = imprint.Errorf(imprint.CodeUnavailable, "revocation list %d of certificate authority %s isn't signed yet", shard, id).
-			WithHint("It is within seconds, unless the authority's key can't be used: the log says why.")
+		err = unsigned(id, shard)
 	}
 	if err != nil {
 		return l, fmt.Errorf("couldn't give a revocation list: %w", err)
 	}
 	return l, nil
+}
+
+func unsigned(id imprint.AuthorityID, shard int) error {
+	return imprint.Errorf(imprint.CodeUnavailable, "revocation list %d of certificate authority %s isn't signed yet", shard, id).
+		WithHint("It is within seconds, unless the authority's key can't be used: the log says why.")
 }

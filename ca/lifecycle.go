@@ -170,6 +170,10 @@ func (edit *Edit) checked(tx imprint.Tx, e *Engine, a *imprint.CertificateAuthor
 		return nil
 	}
 	a.Revocation = *edit.Revocation
+	err := answerable(a)
+	if err != nil {
+		return err
+	}
 	return checkRevocation(a.Revocation)
 }
 

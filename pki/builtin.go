@@ -38,7 +38,7 @@ func BuiltinProfiles() []ProfileConfig {
 		{Name: "policy-ca", Kind: KindIntermediate, Lifetime: 25 * year, ShortenToCA: true, PathLength: 1,
 			Keys: caKeys},
 		{Name: "root", Kind: KindRoot, Lifetime: 30 * year, PathLength: 2, Keys: caKeys},
-		{Name: "ocsp", Kind: KindOCSP, Lifetime: 14 * 24 * time.Hour, CommonName: "OCSP responder", ShortenToCA: true},
+		{Name: "ocsp", Kind: KindOCSP, Lifetime: 14 * 24 * time.Hour, Backdate: time.Hour, CommonName: "OCSP responder", ShortenToCA: true},
 		root, both, client, server, ocsp,
 	}
 	for n := range 4 {

@@ -160,6 +160,17 @@ func (t *Tx) RevocationList(tenant imprint.Tenant, a imprint.AuthorityID, shard 
 	return l, err
 }
 
+// RevocationListSize implements imprint.AuthorityReader.
+func (t *Tx) RevocationListSize(tenant imprint.Tenant, a imprint.AuthorityID, shard int) (imprint.RevocationList, int64, error) {
+	var size int64
+	l, found, err := first(t, func(t *Tx, r Rows, l *imprint.RevocationList) error { return scanRevocationList(t, r, l, &size) },
+		"SELECT "+listColumns+", LENGTH(der) FROM revocation_lists WHERE tenant = $1 AND authority = $2 AND shard = $3", t.in(tenant), string(a), int64(shard))
+	if err == nil && !found {
+		err = imprint.Errorf(imprint.CodeNotFound, "certificate authority %s has no revocation list %d", a, shard)
+	}
+	return l, size, err
+}
+
 // DueRevocationLists implements imprint.AuthorityReader.
 func (t *Tx) DueRevocationLists(by time.Time, limit int) ([]imprint.RevocationList, error) {
 	return some(t, limit, func(t *Tx, r Rows, l *imprint.RevocationList) error { return scanRevocationList(t, r, l) },
