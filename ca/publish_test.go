@@ -63,11 +63,13 @@ func TestALargeListIsReadOnceForAllRequests(t *testing.T) { // not parallel: it 
 		runtime.ReadMemStats(&after)
 		return after.TotalAlloc - before.TotalAlloc
 	}
-	tag := ask(http.MethodHead, nil).header.Get("ETag")
+	tag := ""
 	if n := allocated(func() {
 		for range 20 {
 			if w := ask(http.MethodHead, nil); w.status != http.StatusOK || w.bytes != 0 || w.header.Get("Content-Length") != strconv.Itoa(size) {
 				t.Fatalf("HEAD: %+v", w)
+			} else {
+				tag = w.header.Get("ETag")
 			}
 			if w := ask(http.MethodGet, map[string]string{"If-None-Match": `"x", ` + tag}); w.status != http.StatusNotModified || w.bytes != 0 {
 				t.Fatalf("If-None-Match: %+v", w)

@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/imprint-iot/imprint"
@@ -189,4 +191,61 @@ func TestEveryAuthorityKeepsItsResponder(t *testing.T) {
 	if len(r.open) != 3000 {
 		t.Errorf("%d of 3000 are kept", len(r.open))
 	}
+}
+
+// TestOneQuestionIsSignedOnce for all who ask it meanwhile; they wait a little, and longer
+// than whoever asked first: that one may leave.
+func TestOneQuestionIsSignedOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var r responders
+		finish := make(chan struct{})
+		var signed atomic.Int64
+		got := make(chan error, 10)
+		ask := func(ctx context.Context) {
+			_, err := r.answer(ctx, question{}, time.Now(), func(ctx context.Context) (answer, error) {
+				signed.Add(1)
+				select {
+				case <-finish:
+				case <-ctx.Done():
+					return answer{}, ctx.Err()
+				}
+				return answer{[]byte{1}, time.Now(), time.Now().Add(ocspValid)}, nil
+			})
+			got <- err
+		}
+		first, leave := context.WithCancel(t.Context())
+		go ask(first)
+		synctest.Wait()
+		for range 3 {
+			go ask(t.Context())
+		}
+		synctest.Wait()
+		leave()
+		synctest.Wait()
+		close(finish)
+		for range 4 {
+			err := <-got
+			if err != nil {
+				t.Error(err)
+			}
+		}
+		if n := signed.Load(); n != 1 {
+			t.Errorf("signed %d times", n)
+		}
+		r.forget()
+		finish = make(chan struct{})
+		began := time.Now()
+		go ask(t.Context())
+		synctest.Wait()
+		go ask(t.Context())
+		err := <-got
+		if imprint.CodeOf(err) != imprint.CodeThrottled || time.Since(began) != patience {
+			t.Errorf("one who waits for another got %v after %s", err, time.Since(began))
+		}
+		err = <-got
+		if !errors.Is(err, context.DeadlineExceeded) || time.Since(began) != signTime {
+			t.Errorf("a key that doesn't answer: %v after %s", err, time.Since(began))
+		}
+	})
 }
