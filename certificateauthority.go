@@ -67,8 +67,10 @@ type CertificateAuthority struct {
 	// KeyAlgorithm and SigningAlgorithm are AWS Private CA's names, such as
 	// EC_prime256v1 and SHA256WITHECDSA.
 	KeyAlgorithm, SigningAlgorithm string
-	Subject                        []byte // DER of the name
-	CSR                            string // PEM; empty for one without a key here
+	// KeyHash is the lowercase hex SHA-256 of the key's SubjectPublicKeyInfo.
+	KeyHash string
+	Subject []byte // DER of the name
+	CSR     string // PEM; empty for one without a key here
 	// Certificate is PEM, empty before there is one. Chain is PEM of those above it,
 	// each signed by the next.
 	Certificate, Chain  string
@@ -184,6 +186,8 @@ type AuthorityReader interface {
 	AuthorityNamed(t Tenant, name string) (CertificateAuthority, error)
 	// AuthorityOf gives the one with a certificate.
 	AuthorityOf(Tenant, CertificateID) (CertificateAuthority, error)
+	// AuthorityOfKey gives one with a key.
+	AuthorityOfKey(t Tenant, keyHash string) (CertificateAuthority, error)
 	Authorities(Tenant, Page) ([]CertificateAuthority, string, error) // by id
 	// RevocationList gives a CRL. Errors: CodeNotFound.
 	RevocationList(t Tenant, a AuthorityID, shard int) (RevocationList, error)

@@ -15,9 +15,12 @@ type Issuance struct {
 	Serial    string // lowercase hex
 	Subject   string // RFC 2253 text
 	TBSHash   string // lowercase hex SHA-256 of the bytes to be signed
-	// KeyHash is the lowercase hex SHA-256 of the SubjectPublicKeyInfo. It is empty
-	// where the profile lets a key have several certificates.
+	// KeyHash is the lowercase hex SHA-256 of the SubjectPublicKeyInfo; empty in records
+	// of versions that stored it for some profiles alone.
 	KeyHash string
+	// KeyReusable is that the profile lets a key have several certificates, and CA that it
+	// makes a CA's.
+	KeyReusable, CA bool
 	// RequestedBy is who asked, such as a user's ARN or a certificate's id.
 	RequestedBy string
 	// Renews is the certificate whose place it takes, and whose key it may have.
@@ -48,8 +51,11 @@ type IssuanceReader interface {
 	IssuancesBy(Tenant, AuthorityID, Page) ([]Issuance, string, error)
 	// IssuanceOf gives the one of a serial number. The built-in CA's aren't found so.
 	IssuanceOf(t Tenant, a AuthorityID, serial string) (Issuance, error)
-	// IssuancesWithKey lists those of one key, at most 100.
-	IssuancesWithKey(t Tenant, keyHash string) ([]Issuance, error)
+	// IssuancesWithKey lists those of one key that have a certificate, at most limit and
+	// at most 100.
+	IssuancesWithKey(t Tenant, q KeyQuery, limit int) ([]Issuance, error)
+	// IssuanceOfCertificate gives the one that made a certificate.
+	IssuanceOfCertificate(Tenant, CertificateID) (Issuance, error)
 	// IssuanceRequested gives the one with a request token of an authority.
 	IssuanceRequested(t Tenant, a AuthorityID, token string) (Issuance, error)
 	// RevokedBy gives what an authority revoked to yield, by serial number, until
@@ -57,9 +63,24 @@ type IssuanceReader interface {
 	RevokedBy(t Tenant, a AuthorityID, after time.Time, yield func(RevokedSerial) bool) error
 }
 
+// KeyQuery chooses among the certificates of one key.
+type KeyQuery struct {
+	KeyHash string // lowercase hex
+	CA      bool   // those of CAs, or all others
+	// Reason is why they were revoked; empty: all, revoked or not.
+	Reason RevocationReason
+}
+
 // IssuanceWriter writes it.
 type IssuanceWriter interface {
 	PutIssuance(Issuance) error
+	// AddIssuance stores one whose id isn't there yet; otherwise it does nothing and
+	// reports false.
+	AddIssuance(Issuance) (bool, error)
+	// CompleteIssuance gives an intent its CertificateID and Certificate, and changes
+	// nothing else of it. It does nothing and reports false where no intent has the id,
+	// or one of another tenant, for other bytes or another serial number.
+	CompleteIssuance(Issuance) (bool, error)
 }
 
 // Sealer protects a secret at rest. Context is authenticated and not stored: a

@@ -23,6 +23,8 @@ type LoggedIssuance struct {
 type IssuanceLogReader interface {
 	IssuanceLog() (IssuanceLog, error)
 	LoggedIssuance(id string) (LoggedIssuance, error)
+	// LoggedIssuanceOf gives the one that a tenant's certificate came of.
+	LoggedIssuanceOf(t Tenant, id CertificateID) (LoggedIssuance, error)
 	// LoggedIssuances lists those of all tenants behind an id, by id, at most limit and
 	// 10,000 of them.
 	LoggedIssuances(after string, limit int) ([]LoggedIssuance, error)

@@ -51,6 +51,7 @@ const (
 	ChangeProvider    ChangeKind = "provider"   // of certificates
 	ChangeSettings    ChangeKind = "settings"
 	ChangeAccessKey   ChangeKind = "accesskey"
+	ChangeRollover    ChangeKind = "rollover"  // Key is the certificate id of the CA that ends
 	ChangeFunction    ChangeKind = "function"  // also its versions, aliases and permissions
 	ChangeTopicRule   ChangeKind = "topicrule" // also the destinations of rules; Key is a name or an id
 	ChangeEvent       ChangeKind = "event"     // an event waits for publication; Key is its ID
@@ -90,6 +91,7 @@ type ReadTx interface {
 	IssuanceReader
 	IssuanceLogReader
 	AuthorityReader
+	RolloverReader
 	SessionReader
 	FunctionReader
 	TopicRuleReader
@@ -117,6 +119,7 @@ type Tx interface {
 	IssuanceWriter
 	IssuanceLogWriter
 	AuthorityWriter
+	RolloverWriter
 	SessionWriter
 	FunctionWriter
 	TopicRuleWriter

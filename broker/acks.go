@@ -9,8 +9,8 @@ import (
 	"github.com/imprint-iot/imprint/mqtt"
 )
 
-// answer is a PUBACK that isn't sent, because the store is waited for, or
-// because one before it is: PUBACKs go out in the order of their PUBLISH packets
+// answer is a PUBACK that isn't sent, because the store is waited for, or the answer to a
+// request, or because one before it is: PUBACKs go out in the order of their PUBLISH packets
 // [MQTT-4.6.0-2].
 type answer struct {
 	id     uint16

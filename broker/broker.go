@@ -82,6 +82,7 @@ type Options struct {
 
 	SessionExpiry    time.Duration // of MQTT 3.1.1 sessions, after their connection [1 h]
 	MaxSessionExpiry time.Duration // longer ones are lowered [7 days]
+	MaxMessageExpiry time.Duration // longer ones are lowered [7 days]
 	MaxSessions      int           // stored sessions of one tenant [500,000]
 	// MaxSessionMessages and MaxSessionBytes bound the queue of one stored session
 	// or shared subscription [10,000; 64 MiB]: what comes beyond is dropped,
@@ -96,11 +97,17 @@ type Options struct {
 
 	// Rules are the topic rules that messages are taken to; nil: there are none.
 	Rules imprint.Rules
+	// Seen is told of each connection that is taken in, and must not block; nil: nobody is.
+	Seen func(imprint.Tenant, imprint.CertificateID)
 	// Reserved answers requests on topics of the service; nil: there are none.
 	Reserved Reserved
 	// MaxRequests of all connections and MaxRequestsPerConnection may be under way;
 	// more are refused [512; 4].
 	MaxRequests, MaxRequestsPerConnection int
+	// RequestPuback is how long the PUBACK of a request waits for its answer, to go with
+	// it in one write [100 ms]. Most answers come in a few commits; a function of the
+	// device maker may take seconds.
+	RequestPuback time.Duration
 	// RequestRate is how many requests a second one connection may make; negative:
 	// no limit [20].
 	RequestRate int
@@ -132,6 +139,7 @@ func (o Options) withDefaults() Options {
 	setInt(&o.MaxShareNameBytes, 128)
 	setDuration(&o.SessionExpiry, time.Hour)
 	setDuration(&o.MaxSessionExpiry, 7*24*time.Hour)
+	setDuration(&o.MaxMessageExpiry, 7*24*time.Hour)
 	o.SessionExpiry = min(o.SessionExpiry, o.MaxSessionExpiry)
 	setInt(&o.MaxSessions, 500_000)
 	setInt(&o.MaxSessionMessages, 10_000)
@@ -139,6 +147,7 @@ func (o Options) withDefaults() Options {
 	setInt(&o.MaxRetained, 5000)
 	setInt(&o.MaxRequests, 512)
 	setInt(&o.MaxRequestsPerConnection, 4)
+	setDuration(&o.RequestPuback, 100*time.Millisecond)
 	setRate(&o.RequestRate, 20)
 	setRate(&o.PublishRate, 100)
 	setRate(&o.ThroughputRate, 512<<10)

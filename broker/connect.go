@@ -262,6 +262,9 @@ func (c *connection) accept(ctx context.Context, packet *mqtt.Connect) error {
 		return err
 	}
 	c.broker.count.connects.Add(1)
+	if c.broker.opts.Seen != nil {
+		c.broker.opts.Seen(c.realm.tenant, c.certificate)
+	}
 	// A certificate that changed since Admit looked, and before the session could
 	// be found by its certificate, is noticed here.
 	c.current(ctx)

@@ -159,21 +159,36 @@ func (b *Broker) Serve(ctx context.Context, conn net.Conn, peer Peer) {
 	// of the connection may stay behind then.
 	defer c.forget()
 	defer c.payOwed()
+	if !c.begin(ctx, in) {
+		return
+	}
+	c.conclude(in.run(ctx))
+}
+
+// begin takes a connection through its CONNECT, and reports whether it is accepted.
+// It is apart from Serve, as conclude is, so that what they need is off the stack while
+// the connection waits for packets: the collector halves a stack of 16 KiB only as long
+// as less than 3.2 KiB of it are in use, and a fleet has a stack a device.
+func (c *connection) begin(ctx context.Context, in *reader) bool {
 	if in.goodbyeFirst(ctx) {
 		c.peer.Rec.Info("mqtt.connect", "the client said DISCONNECT instead of CONNECT: it came to look at the handshake alone, as imprint doctor does")
 		c.peer.Rec.End(imprint.OutcomeClosed, imprint.CodeClientDisconnect)
-		return
+		return false
 	}
 	err := c.connect(ctx, in)
 	if err != nil {
-		b.count.refused.Add(1)
+		c.broker.count.refused.Add(1)
 		c.refuse(c.ending(err))
-		return
+		return false
 	}
-	if peer.Admitted != nil {
-		peer.Admitted()
+	if c.peer.Admitted != nil {
+		c.peer.Admitted()
 	}
-	err = in.run(ctx)
+	return true
+}
+
+// conclude ends a connection that was accepted; err says why.
+func (c *connection) conclude(err error) {
 	// Before anything that takes time: others wait for what came last.
 	c.payOwed()
 	c.countArrived()

@@ -87,6 +87,8 @@ type house struct {
 	still      time.Time    // where the injected clock stands, but for ahead; zero: it goes
 	serving    sync.WaitGroup
 	ctx        context.Context // of the connections; nil: nothing ends it
+	// wrap, when not nil, stands between the broker and each socket.
+	wrap func(net.Conn) net.Conn
 }
 
 func (h *house) now() time.Time {
@@ -251,6 +253,9 @@ func (h *house) tryDoor(tenant imprint.Tenant, id imprint.CertificateID, v mqtt.
 	near, far, err := pair()
 	if err != nil {
 		return nil, err
+	}
+	if h.wrap != nil {
+		far = h.wrap(far)
 	}
 	rec := h.log.Begin("192.0.2.44:5000")
 	peer := broker.Peer{

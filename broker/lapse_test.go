@@ -2,6 +2,7 @@ package broker_test
 
 import (
 	"fmt"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -83,16 +84,16 @@ func TestARetainedMessageThatHasExpiredIsNotFound(t *testing.T) {
 	})
 }
 
-// TestAMessageExpiryOfZeroIsRaisedToASecond ensures that the message is sent, and with
-// what is left of the second.
-func TestAMessageExpiryOfZeroIsRaisedToASecond(t *testing.T) {
+// TestAMessageExpiryIsMovedIntoItsRange ensures that the message is sent, and with
+// what is left of what it was given.
+func TestAMessageExpiryIsMovedIntoItsRange(t *testing.T) {
 	t.Parallel()
-	h := newHouseAt(t, broker.Options{}, registry, time.Now())
+	h := newHouseAt(t, broker.Options{MaxMessageExpiry: time.Minute}, registry, time.Now())
 	id := h.register(first, allowAll)
 	sub := h.on(first, id, mqtt.V5, connectAs("sub"))
 	sub.subscribe(1, "a")
 	pub := h.on(first, id, mqtt.V5, connectAs("pub"))
-	for asked, want := range map[uint32]uint32{0: 1, 1: 1, 2: 2} {
+	for asked, want := range map[uint32]uint32{0: 1, 1: 1, 2: 2, 60: 60, 61: 60, math.MaxUint32: 60} {
 		pub.answer(expiring("a", fmt.Sprint(asked), asked), mqtt.Success)
 		got := sub.gets("a", fmt.Sprint(asked), 1)
 		if !got.Properties.Has(mqtt.PropMessageExpiry) || got.Properties.MessageExpiry != want {

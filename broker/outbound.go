@@ -100,6 +100,18 @@ func (c *connection) startWriter() {
 	go c.write(false)
 }
 
+// takeWriter makes the caller the writer, if there is none, so that all that is appended
+// until it calls write goes in one write.
+func (c *connection) takeWriter() bool {
+	c.session.mu.Lock()
+	defer c.session.mu.Unlock()
+	if c.out.writing || c.out.corked || c.out.closing {
+		return false
+	}
+	c.out.writing = true
+	return true
+}
+
 // buffer makes sure that there is one to append n bytes to. The lock is held.
 func (o *outbound) buffer(n int) { o.pending = roomFor(o.pending, n) }
 

@@ -268,7 +268,7 @@ func (b *Broker) route(ctx context.Context, from routing, topic string, packet *
 	if found.len() == 0 {
 		return nil, nil
 	}
-	message := forwarded(packet, topic, from.now, from.waited)
+	message := b.forwarded(packet, topic, from.now, from.waited)
 	if from.from != nil {
 		message.scratch = from.from.publishing.scratch
 	}
@@ -378,17 +378,15 @@ func (c *connection) receives(bound *binding, r *realm, topic string, now time.T
 	return false
 }
 
-// The range of message expiry intervals (AWS IoT Core developer guide, "MQTT 5
-// supported features"); others are moved into it.
-const (
-	minExpiry = 1
-	maxExpiry = 604800
-)
+// minExpiry is the shortest message expiry interval (AWS IoT Core developer guide, "MQTT
+// 5 supported features"), as MaxMessageExpiry is the longest; others are moved between
+// them.
+const minExpiry = time.Second
 
 // forwarded is the message as subscribers get it: without what concerns the
 // publisher's connection alone (alias, DUP), and the time when it expires, of which some
 // may have gone.
-func forwarded(packet *mqtt.Publish, topic string, now time.Time, waited time.Duration) outgoing {
+func (b *Broker) forwarded(packet *mqtt.Publish, topic string, now time.Time, waited time.Duration) outgoing {
 	out := outgoing{Publish: *packet}
 	out.Dup = false
 	if len(out.Topic) == 0 {
@@ -400,15 +398,15 @@ func forwarded(packet *mqtt.Publish, topic string, now time.Time, waited time.Du
 	if !p.Has(mqtt.PropMessageExpiry) {
 		return out
 	}
-	expiry := expiryOf(p)
+	expiry := b.expiryOf(p)
 	out.expires = now.Add(expiry - waited)
 	p.MessageExpiry = uint32(max(0, expiry/time.Second-waited/time.Second))
 	return out
 }
 
 // expiryOf gives the message expiry interval that a message is given.
-func expiryOf(p *mqtt.Properties) time.Duration {
-	return time.Duration(min(max(p.MessageExpiry, minExpiry), maxExpiry)) * time.Second
+func (b *Broker) expiryOf(p *mqtt.Properties) time.Duration {
+	return min(max(time.Duration(p.MessageExpiry)*time.Second, minExpiry), b.opts.MaxMessageExpiry)
 }
 
 // refreshExpiry sets the time that a message has left; false when none.

@@ -31,10 +31,12 @@ type realm struct {
 	stored    int                  // sessions that outlive their connections
 	reviewing map[string]struct{}  // topics whose retained message is looked up after a failure
 	retained  map[string]time.Time // topics with a retained message, and when it expires; zero: never
-	retaining int                  // more that are on their way to the store
-	lines     map[string]*line     // who waits to route what was retained, by topic
-	glances   map[string]*glance   // topics whose retained message is being read
-	connects  map[imprint.ClientID]bucket
+	// retainedUntil is not after the first of these expiries; zero: none expires.
+	retainedUntil time.Time
+	retaining     int                // more that are on their way to the store
+	lines         map[string]*line   // who waits to route what was retained, by topic
+	glances       map[string]*glance // topics whose retained message is being read
+	connects      map[imprint.ClientID]bucket
 	// restored are the queues of stored groups whose first member is still to
 	// come, by filter.
 	restored map[string]queue

@@ -6,6 +6,7 @@ import (
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/mqtt"
@@ -63,11 +64,9 @@ func (b *Broker) answers(topic string) bool {
 }
 
 // request takes a message to a topic of the service. PUBACK says that it came,
-// and nothing about what comes of it. RETAIN has no meaning there.
+// and nothing about what comes of it. It goes with the answer, in one write, unless
+// that takes longer than Options.RequestPuback. RETAIN has no meaning there.
 func (c *connection) request(ctx context.Context, topic string, packet *mqtt.Publish) {
-	if packet.QoS == 1 {
-		c.acknowledge(packet.PacketID, mqtt.Success, nil)
-	}
 	if c.requests == nil {
 		c.requests = &requests{}
 		c.requests.ctx, c.requests.cancel = context.WithCancel(ctx)
@@ -80,19 +79,40 @@ func (c *connection) request(ctx context.Context, topic string, packet *mqtt.Pub
 	if err != nil {
 		c.broker.count.requestsThrottled.Add(1)
 		c.refused("request", err)
-		c.respond(ctx, c.broker.opts.Reserved.Refuse(r, err))
+		c.respond(ctx, c.broker.opts.Reserved.Refuse(r, err), func() {
+			if packet.QoS == 1 {
+				c.acknowledge(packet.PacketID, mqtt.Success, nil)
+			}
+		})
 		return
 	}
 	c.broker.count.requests.Add(1)
 	r.Payload = append([]byte(nil), packet.Payload...)
+	acknowledge := func() {}
+	if packet.QoS == 1 {
+		acknowledge = c.acknowledgeSoon(packet.PacketID)
+	}
 	c.requests.running.Go(func() {
 		defer c.requestEnded()
 		a := c.broker.answer(c.requests.ctx, r)
 		if a.Refused != "" {
 			c.broker.count.refuse(a.Refused)
 		}
-		c.respond(c.requests.ctx, a)
+		c.respond(c.requests.ctx, a, acknowledge)
 	})
+}
+
+// acknowledgeSoon acknowledges a request after Options.RequestPuback, or when the function that it
+// returns is called.
+func (c *connection) acknowledgeSoon(id uint16) (now func()) {
+	c.awaitStore(id)
+	timer := time.AfterFunc(c.broker.opts.RequestPuback, func() { c.answerStored(id, nil) })
+	return func() {
+		// Otherwise the client may have used the identifier again already.
+		if timer.Stop() {
+			c.answerStored(id, nil)
+		}
+	}
 }
 
 // startRequest counts a request, unless as many as allowed are under way or they
@@ -133,27 +153,44 @@ func (b *Broker) answer(ctx context.Context, r Request) (a Answer) {
 }
 
 // respond gives an answer to this connection's client, if it has subscribed to
-// its topic and may receive it.
-func (c *connection) respond(ctx context.Context, a Answer) {
+// its topic and may receive it, behind the request's PUBACK.
+func (c *connection) respond(ctx context.Context, a Answer, acknowledge func()) {
 	defer clear(a.Payload)
+	how, wanted := c.wantsAnswer(ctx, a.Topic)
+	writes := c.takeWriter()
+	acknowledge()
+	if wanted {
+		c.sendAnswer(&a, how)
+	}
+	if writes {
+		c.write(true)
+	}
+}
+
+// wantsAnswer says how an answer may be sent, and records why it may not.
+func (c *connection) wantsAnswer(ctx context.Context, topic string) (delivery, bool) {
 	if c.ended.Load() != nil {
-		return
+		return delivery{}, false
 	}
-	qos, subscribed := c.session.listens(a.Topic)
+	qos, subscribed := c.session.listens(topic)
 	if !subscribed {
-		c.refused("answer", imprint.Errorf(imprint.CodeAnswerUnread, "the answer on %s isn't sent: the client hasn't subscribed to it", a.Topic).
-			WithHint("Subscribe to %s before the request.", a.Topic))
-		return
+		c.refused("answer", imprint.Errorf(imprint.CodeAnswerUnread, "the answer on %s isn't sent: the client hasn't subscribed to it", topic).
+			WithHint("Subscribe to %s before the request.", topic))
+		return delivery{}, false
 	}
-	bound := c.bound.Load()
-	if !c.mayReceive(ctx, c.realm, a.Topic, c.broker.clock()) {
+	bound := c.bound.Load() // before the decision: what comes after it decides anew
+	if !c.mayReceive(ctx, c.realm, topic, c.broker.clock()) {
 		// What was decided about the topic is a step of the attempt, with the fix.
-		c.refused("answer", imprint.Errorf(imprint.CodeReceiveDenied, "the answer on %s isn't sent: no policy allows iot:Receive", a.Topic).
-			WithHint("Allow iot:Receive on %s%s", c.realm.topicARN, a.Topic))
-		return
+		c.refused("answer", imprint.Errorf(imprint.CodeReceiveDenied, "the answer on %s isn't sent: no policy allows iot:Receive", topic).
+			WithHint("Allow iot:Receive on %s%s", c.realm.topicARN, topic))
+		return delivery{}, false
 	}
-	m := outgoing{Publish: mqtt.Publish{QoS: min(1, qos), Topic: []byte(a.Topic), Payload: a.Payload}}
-	_, taken := c.session.deliver(c, &m, delivery{qos: m.QoS, bound: bound})
+	return delivery{qos: min(1, qos), bound: bound}, true
+}
+
+func (c *connection) sendAnswer(a *Answer, how delivery) {
+	m := outgoing{Publish: mqtt.Publish{QoS: how.qos, Topic: []byte(a.Topic), Payload: a.Payload}}
+	_, taken := c.session.deliver(c, &m, how)
 	clear(m.scratch)
 	switch {
 	case !taken:

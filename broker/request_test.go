@@ -3,6 +3,7 @@ package broker_test
 import (
 	"bytes"
 	"context"
+	"net"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -120,6 +121,64 @@ func TestARequestIsAnsweredOnItsConnectionAlone(t *testing.T) {
 		}
 		other.silent()
 	})
+}
+
+// countingConn counts what is written at a time.
+type countingConn struct {
+	net.Conn
+	writes *atomic.Int64
+}
+
+func (c countingConn) Write(b []byte) (int, error) {
+	c.writes.Add(1)
+	return c.Conn.Write(b)
+}
+
+// TestAnAnswerComesWithItsPuback ensures that both are one write, PUBACK first.
+func TestAnAnswerComesWithItsPuback(t *testing.T) {
+	d := &desk{let: make(chan struct{}), asked: make(chan broker.Request, 1)}
+	h := newHouse(t, broker.Options{Reserved: d, RequestPuback: time.Hour})
+	var writes atomic.Int64
+	h.wrap = func(conn net.Conn) net.Conn { return countingConn{conn, &writes} }
+	c := h.on(first, h.register(first, allowAll), mqtt.V5, connectAs("asks"))
+	c.listen(mqtt.Subscription{Filter: asking + "/+", QoS: 0})
+	c.send(request("quick", 1))
+	<-d.asked
+	c.send(&mqtt.Pingreq{})
+	expect[*mqtt.Pingresp](c) // not held up by what waits
+	before := writes.Load()
+	close(d.let)
+	c.acknowledged()
+	c.answered("/accepted", "quick", 0)
+	if n := writes.Load() - before; n != 1 {
+		t.Errorf("PUBACK and answer took %d writes, want 1", n)
+	}
+}
+
+// TestAPubackDoesNotWaitLongForAnAnswer ensures that each request has its own PUBACK, once.
+func TestAPubackDoesNotWaitLongForAnAnswer(t *testing.T) {
+	d := &desk{let: make(chan struct{})}
+	h := newHouse(t, broker.Options{Reserved: d, RequestPuback: time.Millisecond})
+	c := h.on(first, h.register(first, allowAll), mqtt.V5, connectAs("asks"))
+	c.listen(mqtt.Subscription{Filter: asking + "/+", QoS: 0})
+	for range 2 {
+		c.send(request("slow", 1)) // the identifier is free again
+		c.acknowledged()
+	}
+	close(d.let)
+	for range 2 {
+		c.answered("/accepted", "slow", 0)
+	}
+	c.send(&mqtt.Pingreq{})
+	expect[*mqtt.Pingresp](c)
+}
+
+func (c *client) acknowledged() {
+	c.Helper()
+	ack := expect[*mqtt.Ack](c)
+	if ack.PacketID != 7 || ack.Reason != mqtt.Success {
+		c.Errorf("PUBACK: got %s", ack.Detail())
+	}
 }
 
 // TestPoliciesHoldForRequests ensures iot:Publish and iot:Receive.

@@ -266,7 +266,7 @@ func (r *restoration) readRetained(tx imprint.ReadTx) error {
 				return err
 			}
 			for _, row := range rows {
-				r.broker.realm(settings.Tenant).retained[row.Topic] = row.ExpiresAt
+				r.broker.realm(settings.Tenant).setRetained(row.Topic, row.ExpiresAt)
 			}
 			if next == "" {
 				break

@@ -34,14 +34,33 @@ func (b *Broker) checkRetain(r *realm, topic string, payload int) (fresh bool, e
 }
 
 // sweepRetained lets go of the messages that have expired, so that they take
-// nobody's place. The realm's lock is held.
+// nobody's place. Whoever is refused for the quota comes by here, so it looks at them only
+// when one can have expired. The realm's lock is held.
 func (b *Broker) sweepRetained(r *realm) {
 	now := b.clock()
+	if r.retainedUntil.IsZero() || r.retainedUntil.After(now) {
+		return
+	}
+	r.retainedUntil = time.Time{}
 	for topic, expires := range r.retained {
 		if !expires.IsZero() && !expires.After(now) {
 			delete(r.retained, topic)
 			b.dropRetained(r, topic)
+			continue
 		}
+		r.noteExpiry(expires)
+	}
+}
+
+// setRetained notes that a topic has a retained message. The realm's lock is held.
+func (r *realm) setRetained(topic string, expires time.Time) {
+	r.retained[topic] = expires
+	r.noteExpiry(expires)
+}
+
+func (r *realm) noteExpiry(expires time.Time) {
+	if !expires.IsZero() && (r.retainedUntil.IsZero() || expires.Before(r.retainedUntil)) {
+		r.retainedUntil = expires
 	}
 }
 
@@ -87,7 +106,7 @@ func (b *Broker) retention(r *realm, topic string, packet *mqtt.Publish, waited 
 		}, t, nil
 	}
 	now := b.clock()
-	message := forwarded(packet, topic, now, waited)
+	message := b.forwarded(packet, topic, now, waited)
 	kept := clonePublish(&message.Publish)
 	kept.Retain, kept.Dup, kept.PacketID = true, false, 0
 	if kept.QoS > 0 {
@@ -110,7 +129,7 @@ func (b *Broker) retention(r *realm, topic string, packet *mqtt.Publish, waited 
 				b.reviewRetained(r, topic)
 				return
 			}
-			r.retained[topic] = row.ExpiresAt
+			r.setRetained(topic, row.ExpiresAt)
 			t.take()
 		},
 	}, t, nil
@@ -145,7 +164,7 @@ func (b *Broker) reviewRetained(r *realm, topic string) {
 				return
 			}
 			if found {
-				r.retained[topic] = row.ExpiresAt
+				r.setRetained(topic, row.ExpiresAt)
 			} else {
 				delete(r.retained, topic)
 			}

@@ -63,17 +63,17 @@ func (w *will) waited(now time.Time) time.Duration {
 	return max(0, now.Sub(w.since))
 }
 
-// expired tells that a will has waited longer than its message lives.
-func (w *will) expired(now time.Time) bool {
+// willExpired tells that a will has waited longer than its message lives.
+func (b *Broker) willExpired(w *will, now time.Time) bool {
 	p := &w.packet.Properties
-	return p.Has(mqtt.PropMessageExpiry) && w.waited(now) >= expiryOf(p)
+	return p.Has(mqtt.PropMessageExpiry) && w.waited(now) >= b.expiryOf(p)
 }
 
 // publishWill publishes a will, unless it has expired; nobody waits for it. It is called
 // with no lock held, as it may wait for the store to catch up.
 func (b *Broker) publishWill(r *realm, w *will) {
 	now := b.clock()
-	if !w.packet.Retain || w.expired(now) {
+	if !w.packet.Retain || b.willExpired(w, now) {
 		b.sendWill(r, w)
 		return
 	}
@@ -109,7 +109,7 @@ func (b *Broker) publishWill(r *realm, w *will) {
 // sendWill hands a will to its subscribers, unless it has expired.
 func (b *Broker) sendWill(r *realm, w *will) {
 	packet, now := w.packet, b.clock()
-	if w.expired(now) {
+	if b.willExpired(w, now) {
 		b.count.publishDropped.Add(1)
 		return
 	}

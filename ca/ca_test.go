@@ -374,6 +374,49 @@ func TestRepeatedRequestsAndReusedKeys(t *testing.T) {
 	if err != nil {
 		t.Errorf("a profile that lets keys be reused: %v", err)
 	}
+	_, err = o.Revoke(t.Context(), home, line.ID, pki.SerialHex(one.Certificate.SerialNumber), imprint.ReasonKeyCompromise)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = o.Issue(t.Context(), home, line.ID, "again", request)
+	refused(t, "a key that was lost", err, imprint.CodeCertificateWeak, "KEY_COMPROMISE")
+}
+
+// TestTheRequestOfACAMakesNoDevice: everybody can read it, and a profile that lets keys be
+// reused would take it. Neither does that of an authority whose row is of a version that
+// didn't name keys.
+func TestTheRequestOfACAMakesNoDevice(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	root := o.root("root")
+	pending, err := o.Create(t.Context(), home, ca.Spec{Type: imprint.AuthoritySubordinate, RawSubject: subject(t, "line")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	csr, err := pki.ParseCSRPEM(pending.CSR)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = o.Issue(t.Context(), home, root.ID, "again", pki.RequestOf(csr))
+	refused(t, "a waiting CA's request", err, imprint.CodeKeyReused, string(pending.ID))
+	forgotten := pending
+	forgotten.KeyHash = ""
+	err = o.store.Update(t.Context(), func(tx imprint.Tx) error { return tx.PutAuthority(forgotten) })
+	if err == nil {
+		err = o.RememberKeys(t.Context())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = o.Issue(t.Context(), home, root.ID, "again", pki.RequestOf(csr))
+	refused(t, "an older version's CA's request", err, imprint.CodeKeyReused, string(pending.ID))
+	other, err := pki.ParseCSRPEM(root.CSR)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second := o.root("second")
+	_, err = o.Issue(t.Context(), home, second.ID, "again", pki.RequestOf(other))
+	refused(t, "another root's request", err, imprint.CodeKeyReused, "a CA's certificate")
 }
 
 // TestImportOfAForeignIntermediate: a CA made with openssl's rules signs the request of an

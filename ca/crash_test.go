@@ -29,6 +29,14 @@ type slowKeys struct {
 	asking func()
 }
 
+func (k *slowKeys) Check(imprint.Tenant, string) error { return nil }
+
+func (k *slowKeys) Stores(imprint.Tenant) []ca.KeyStore { return nil }
+
+func (k *slowKeys) List(context.Context, imprint.Tenant, string) ([]ca.StoredKey, error) {
+	return nil, nil
+}
+
 func (k *slowKeys) Open(context.Context, string) (pki.Signer, error) { return k, nil }
 
 func (k *slowKeys) Generate(_ context.Context, uri string, kind pki.KeyKind) (string, pki.Signer, error) {

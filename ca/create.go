@@ -24,8 +24,11 @@ type Spec struct {
 	RawSubject []byte
 	// Kind is that of its key. Default: P-256.
 	Kind pki.KeyKind
-	// KeyURI is where its key is to be; empty: sealed in the registry.
+	// KeyURI is where its key is to be, STORE:LABEL; empty: sealed in the registry.
 	KeyURI string
+	// KeyIsThere takes the key that is there already, made by other means or left
+	// behind by a creation that failed.
+	KeyIsThere bool
 	// Algorithm is AWS Private CA's name of the one it signs by; empty: the key's own.
 	Algorithm string
 	// Profile makes its certificate at once: a root's own, or with Parent an
@@ -78,38 +81,92 @@ func (e *Engine) Create(ctx context.Context, tenant imprint.Tenant, spec Spec) (
 	if err != nil || found {
 		return a, err
 	}
+	err = e.mayCertify(ctx, tenant, &spec)
+	if err != nil {
+		return a, err
+	}
 	now := e.opts.Clock()
 	a = imprint.CertificateAuthority{
 		Tenant: tenant, ID: imprint.AuthorityID(uuid.NewString()), Name: spec.Name, Type: spec.Type, Status: imprint.AuthorityPending,
 		Subject: spec.RawSubject, Parent: spec.Parent, Profiles: spec.Profiles, SigningEnds: spec.SigningEnds, Revocation: spec.Revocation,
 		ShortLived: spec.ShortLived, Tags: spec.Tags, IdempotencyToken: spec.IdempotencyToken, CreatedAt: now, ChangedAt: now,
 	}
-	signer, err := e.makeKey(ctx, &a, spec.KeyURI, spec.Kind)
+	signer, err := e.makeKey(ctx, &a, spec.KeyURI, spec.Kind, spec.KeyIsThere)
 	if err != nil {
 		return a, err
 	}
-	a.KeyAlgorithm = kindName(signer.Public())
-	a.SigningAlgorithm = spec.Algorithm
-	if a.SigningAlgorithm == "" {
-		a.SigningAlgorithm = defaultAlgorithm(spec.Kind)
+	inStore := a.Key != sealedKey
+	err = e.register(ctx, &a, signer, &spec)
+	if err != nil && inStore && !spec.KeyIsThere {
+		err = leftBehind(err, a.Key)
 	}
-	a.CSR, err = pki.NewSigningRequest(ctx, signer, spec.RawSubject)
-	if err != nil {
-		return a, err
-	}
-	// The row comes first: a crash leaves an authority without a certificate, never a
-	// certificate whose key nobody has.
-	err = e.opts.Store.Update(ctx, func(tx imprint.Tx) error {
-		err := e.mayCreate(tx, tenant, &spec)
-		if err != nil {
-			return err
-		}
-		return e.put(tx, &a)
-	})
 	if err != nil || spec.Profile == "" {
 		return a, err
 	}
 	return e.certify(ctx, a, signer, spec)
+}
+
+// register stores a new authority that has its key, and its request for a certificate.
+func (e *Engine) register(ctx context.Context, a *imprint.CertificateAuthority, signer pki.Signer, spec *Spec) error {
+	refusal := pki.WeakKey(signer.Public())
+	if refusal != nil {
+		return refusal
+	}
+	kind := pki.KeyKindOf(signer.Public())
+	if spec.Algorithm != "" && strings.HasSuffix(spec.Algorithm, "RSA") != strings.HasPrefix(string(kind), "rsa") {
+		return imprint.Errorf(imprint.CodeInvalidRequest, "a key of the kind %s can't sign by %s", kind, spec.Algorithm)
+	}
+	a.KeyAlgorithm = kindName(signer.Public())
+	a.SigningAlgorithm = spec.Algorithm
+	if a.SigningAlgorithm == "" {
+		a.SigningAlgorithm = defaultAlgorithm(kind)
+	}
+	var err error
+	a.CSR, err = pki.NewSigningRequest(ctx, signer, spec.RawSubject)
+	if err != nil {
+		return err
+	}
+	// The row comes first: a crash leaves an authority without a certificate, never a
+	// certificate whose key nobody has.
+	return e.opts.Store.Update(ctx, func(tx imprint.Tx) error {
+		err := e.mayCreate(tx, a.Tenant, spec)
+		if err != nil {
+			return err
+		}
+		if a.Key != sealedKey {
+			err = e.unused(tx, a, signer.Public())
+			if err != nil {
+				return err
+			}
+		}
+		return e.put(tx, a)
+	})
+}
+
+// mayCertify refuses what certify would refuse, before a key is made that nobody has then.
+func (e *Engine) mayCertify(ctx context.Context, tenant imprint.Tenant, spec *Spec) error {
+	if spec.Profile == "" {
+		return nil
+	}
+	profile, err := e.opts.Profiles.Profile(spec.Profile)
+	if err != nil {
+		return err
+	}
+	wanted := pki.KindIntermediate
+	if spec.Type == imprint.AuthorityRoot {
+		wanted = pki.KindRoot
+	}
+	if profile.Kind() != wanted {
+		return imprint.Errorf(imprint.CodeInvalidRequest, "profile %s isn't of the kind %s but %s", profile.Name(), wanted, profile.Kind())
+	}
+	if spec.Type == imprint.AuthorityRoot {
+		return nil
+	}
+	by, err := e.signing(ctx, tenant, spec.Parent, 0)
+	if err != nil {
+		return err
+	}
+	return maySignBy(&by.row, profile, true)
 }
 
 // created gives the authority that a request with the same token made, while the token
@@ -226,18 +283,42 @@ func (e *Engine) certify(ctx context.Context, a imprint.CertificateAuthority, si
 			ID: a.ID, Signer: signer, Algorithm: algorithms[a.SigningAlgorithm], Journal: e.opts.Journal, Clock: e.opts.Clock, Known: e.opts.Known,
 		}, profile, request)
 		if err != nil {
-			return a, err
+			return a, e.undo(ctx, &a, &spec, err)
 		}
 		return e.install(ctx, a.Tenant, a.ID, issued.PEM, "")
 	}
-	if profile.Kind() != pki.KindIntermediate {
-		return a, imprint.Errorf(imprint.CodeInvalidRequest, "profile %s isn't for intermediates but for the kind %s", profile.Name(), profile.Kind())
-	}
 	issued, chain, err := e.issue(ctx, a.Tenant, spec.Parent, profile, request, true)
 	if err != nil {
-		return a, err
+		return a, e.undo(ctx, &a, &spec, err)
 	}
 	return e.install(ctx, a.Tenant, a.ID, issued.PEM, chain)
+}
+
+// undoTime bounds the undoing of a creation whose caller went away.
+const undoTime = 10 * time.Second
+
+// undo takes away a new authority for which no certificate was made, so that its name is
+// free for the next try, and gives why.
+func (e *Engine) undo(ctx context.Context, a *imprint.CertificateAuthority, spec *Spec, why error) error {
+	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTime)
+	defer cancel()
+	err := e.opts.Store.Update(limited, func(tx imprint.Tx) error {
+		row, err := tx.Authority(a.Tenant, a.ID)
+		if imprint.CodeOf(err) == imprint.CodeNotFound || err == nil && row.Certificate != "" {
+			return nil // somebody made something of it meanwhile
+		}
+		if err != nil {
+			return err
+		}
+		return tx.DeleteAuthority(a.Tenant, a.ID)
+	})
+	if err != nil {
+		e.opts.Logger.Error("couldn't take away a certificate authority that got no certificate", "tenant", a.Tenant.String(), "authority", a.ID, "error", err)
+	}
+	if a.Key != sealedKey && !spec.KeyIsThere {
+		return leftBehind(why, a.Key)
+	}
+	return why
 }
 
 // Import gives an authority the certificate that another CA made from its request, with
@@ -392,8 +473,9 @@ func parseChain(text string) ([]*x509.Certificate, error) {
 	return all, nil
 }
 
-// Adopt takes in an authority that was made elsewhere: with its key, which is sealed, or
-// without, for the chain alone. Errors: those of Import.
+// Adopt takes in an authority that was made elsewhere: with its key, which is sealed, with
+// the name of one that is in a key store (spec.KeyURI), or without, for the chain alone.
+// Errors: those of Import and of the key's store.
 func (e *Engine) Adopt(ctx context.Context, tenant imprint.Tenant, spec Spec, certificate, chain string, key crypto.Signer) (imprint.CertificateAuthority, error) {
 	var a imprint.CertificateAuthority
 	cert, err := pki.ParseCertificatePEM(certificate)
@@ -432,6 +514,12 @@ func (e *Engine) Adopt(ctx context.Context, tenant imprint.Tenant, spec Spec, ce
 			return a, err
 		}
 	}
+	if spec.KeyURI != "" {
+		err = e.adoptKey(ctx, &a, spec.KeyURI, cert)
+		if err != nil {
+			return a, err
+		}
+	}
 	err = answerable(&a)
 	if err != nil {
 		return a, err
@@ -447,6 +535,12 @@ func (e *Engine) Adopt(ctx context.Context, tenant imprint.Tenant, spec Spec, ce
 		}
 		if imprint.CodeOf(err) != imprint.CodeNotFound {
 			return err
+		}
+		if spec.KeyURI != "" {
+			err = e.unused(tx, &a, cert.PublicKey)
+			if err != nil {
+				return err
+			}
 		}
 		return e.put(tx, &a)
 	})

@@ -54,7 +54,11 @@ func planLists(tx imprint.Tx, a *imprint.CertificateAuthority, now time.Time) er
 
 // put stores an authority with what its revocation configuration asks for.
 func (e *Engine) put(tx imprint.Tx, a *imprint.CertificateAuthority) error {
-	err := tx.PutAuthority(*a)
+	err := nameKey(a)
+	if err != nil {
+		return err
+	}
+	err = tx.PutAuthority(*a)
 	if err != nil {
 		return err
 	}

@@ -14,12 +14,35 @@ import (
 )
 
 // Keys makes and opens keys that aren't sealed in the registry: those of modules, TPMs and
-// key services (package pki/keys).
+// key services (package pki/keys). A name is STORE:LABEL, of a store that the server's
+// operator named: who calls the API can reach no other place.
 type Keys interface {
-	// Open gives the key of a URI.
-	Open(ctx context.Context, uri string) (pki.Signer, error)
-	// Generate makes a key of a kind at a URI and gives the URI that names it from then on.
-	Generate(ctx context.Context, uri string, kind pki.KeyKind) (string, pki.Signer, error)
+	// Check says whether a tenant may have a key of a name. It opens nothing.
+	Check(tenant imprint.Tenant, name string) error
+	// Open gives the key of a name. Engine keeps it open.
+	Open(ctx context.Context, name string) (pki.Signer, error)
+	// Generate makes a key of a kind and gives the name that is its from then on.
+	Generate(ctx context.Context, name string, kind pki.KeyKind) (string, pki.Signer, error)
+	// Stores lists the names of a tenant's stores.
+	Stores(tenant imprint.Tenant) []KeyStore
+	// List tells which keys are in one of them.
+	List(ctx context.Context, tenant imprint.Tenant, store string) ([]StoredKey, error)
+}
+
+// KeyStore is a place of keys that the operator named.
+type KeyStore struct {
+	Name string
+	Kind string // file, pkcs11, tpm or awskms
+}
+
+// StoredKey is a key that is in a store.
+type StoredKey struct {
+	Name        string // STORE:LABEL; empty: it can't be used
+	Label       string
+	Kind        string
+	Public      crypto.PublicKey // nil: it isn't known
+	Extractable bool
+	Problem     string // why it can't be used
 }
 
 // Options are what an Engine needs. Store, Sealer, Journal, Clock and Profiles must be set.

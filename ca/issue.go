@@ -131,6 +131,18 @@ func (e *Engine) requested(ctx context.Context, tenant imprint.Tenant, id imprin
 	return Issued{issued, row.Certificate + row.Chain}, true, nil
 }
 
+// IssuerOf gives the authority that issued a certificate; empty for the built-in device CA.
+// Errors: CodeNotFound.
+func (e *Engine) IssuerOf(ctx context.Context, tenant imprint.Tenant, id imprint.CertificateID) (imprint.AuthorityID, error) {
+	var by imprint.AuthorityID
+	err := e.opts.Store.View(ctx, func(tx imprint.ReadTx) error {
+		found, err := tx.IssuanceOfCertificate(tenant, id)
+		by = found.Authority
+		return err
+	})
+	return by, err
+}
+
 // Certificate gives what an authority issued, by serial number in hexadecimal.
 func (e *Engine) Certificate(ctx context.Context, tenant imprint.Tenant, id imprint.AuthorityID, serial string) (imprint.Issuance, string, error) {
 	var found imprint.Issuance

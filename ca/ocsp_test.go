@@ -63,6 +63,12 @@ func (m *modules) Generate(_ context.Context, uri string, kind pki.KeyKind) (str
 	return uri, moduleKey{m.keys[uri], m, uri}, nil
 }
 
+func (m *modules) Check(imprint.Tenant, string) error { return nil }
+
+func (m *modules) Stores(imprint.Tenant) []ca.KeyStore { return nil }
+
+func (m *modules) List(context.Context, imprint.Tenant, string) ([]ca.StoredKey, error) { return nil, nil }
+
 func (m *modules) Open(_ context.Context, uri string) (pki.Signer, error) {
 	m.opened.Add(1)
 	m.mu.Lock()

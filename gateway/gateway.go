@@ -289,30 +289,42 @@ func (g *Gateway) serve(ctx context.Context, a *arrival, both bool) {
 	}()
 	rec := g.rooms.Trace.Begin(a.conn.RemoteAddr().String())
 	defer g.survive(rec)
+	conn, v, web := g.open(a, rec, both)
+	if conn == nil {
+		return
+	}
+	if web {
+		kept = true
+		g.web.take(&webConn{Conn: conn, arrival: a, visitor: v, rec: rec})
+		return
+	}
+	g.rooms.Broker.Serve(ctx, conn, broker.Peer{
+		Address: a.address, Rec: rec, Admit: v.admit, Admitted: a.admitted, Variables: variables(a.address, v.serverName, v.leaf),
+	})
+}
+
+// open makes the TLS handshake; it returns no connection when that failed, and web for
+// one that goes on with HTTP. It is apart from serve for the same
+// reason as the broker's begin: the room that it needs on the stack is free while the
+// connection waits.
+func (g *Gateway) open(a *arrival, rec *trace.Recorder, both bool) (conn *tls.Conn, v *visitor, web bool) {
 	h := &handshake{gateway: g, rec: rec, profile: g.mqtt}
 	if both {
 		h.https = g.https
 	}
-	tlsConn, err := h.run(a.conn)
+	conn, err := h.run(a.conn)
 	if err != nil {
 		g.handshakesFailed.Add(1)
 		rec.End(imprint.OutcomeRefused, imprint.CodeOf(err))
-		return
+		return nil, nil, false
 	}
 	g.handshakesOK.Add(1)
 	acknowledgeNow(a.conn)
-	v := newVisitor(g, h, tlsConn.ConnectionState().PeerCertificates)
+	v = newVisitor(g, h, conn.ConnectionState().PeerCertificates)
 	// Now, and not at CONNECT, so that a device that never gets that far is
 	// found by its certificate, too.
 	rec.Describe(v.describe)
-	if h.profile == g.https {
-		kept = true
-		g.web.take(&webConn{Conn: tlsConn, arrival: a, visitor: v, rec: rec})
-		return
-	}
-	g.rooms.Broker.Serve(ctx, tlsConn, broker.Peer{
-		Address: a.address, Rec: rec, Admit: v.admit, Admitted: a.admitted, Variables: variables(a.address, h.serverName, v.leaf),
-	})
+	return conn, v, h.profile == g.https
 }
 
 // variables binds the policy variables of one connection. The certificate's are

@@ -61,6 +61,24 @@ func (c *Certificates) HostName() string {
 	return "localhost"
 }
 
+// Chains gives what the server shows, each with the leaf first.
+func (c *Certificates) Chains() [][]*x509.Certificate {
+	var chains [][]*x509.Certificate
+	p := c.current.Load()
+	for _, cert := range []*tls.Certificate{p.ecdsa, p.rsa} {
+		var chain []*x509.Certificate
+		for _, der := range cert.Certificate {
+			parsed, err := x509.ParseCertificate(der)
+			if err != nil {
+				break // devices can't read it either
+			}
+			chain = append(chain, parsed)
+		}
+		chains = append(chains, chain)
+	}
+	return chains
+}
+
 // ExpiresAt is when the first of them expires; zero if that isn't known.
 func (c *Certificates) ExpiresAt() time.Time {
 	var first time.Time

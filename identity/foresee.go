@@ -25,12 +25,20 @@ type foreseen struct {
 // once; so an identity whose certificate or thing was told about more often, or one
 // of whose policies or groups was told about at all, may show what is over, and is
 // not kept. Neither is one that would need more than one look-up.
-func (r *Resolver) Foresee(tx imprint.ReadTx, tenant imprint.Tenant, id imprint.CertificateID) (settle func(committed bool)) {
+//
+// Known is what tx.Principal would give, for who wrote all of it in this transaction;
+// nil: it is read.
+func (r *Resolver) Foresee(tx imprint.ReadTx, tenant imprint.Tenant, id imprint.CertificateID, known *imprint.Principal) (settle func(committed bool)) {
 	r.mu.Lock()
 	began := r.recent.now
 	r.mu.Unlock()
 	f := &foreseen{r: r, began: began, l: &loading{r: r, key: certKey{tenant, id}, who: &Identity{}}}
-	err := f.l.look(tx)
+	var err error
+	if known == nil {
+		err = f.l.look(tx)
+	} else {
+		err = f.l.take(*known)
+	}
 	if err != nil {
 		return func(bool) {} // the connection finds out by itself
 	}

@@ -17,7 +17,7 @@ func foresee(t *testing.T, store imprint.Store, r *identity.Resolver, between fu
 	var settle func(bool)
 	err := store.Update(context.Background(), func(tx imprint.Tx) error {
 		err := putDevice(tx, 1, "one", "p")
-		settle = r.Foresee(tx, home, certID(1))
+		settle = r.Foresee(tx, home, certID(1), nil)
 		return err
 	})
 	if err != nil {
@@ -80,7 +80,7 @@ func TestWhatDidNotCommitIsNotForeseen(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		settle = r.Foresee(tx, home, certID(1))
+		settle = r.Foresee(tx, home, certID(1), nil)
 		return failed
 	})
 	if err == nil {

@@ -106,9 +106,14 @@ func (l *loading) look(tx imprint.ReadTx) error {
 	if err != nil {
 		return err
 	}
+	return l.take(p)
+}
+
+// take makes an identity of what is attached to its certificate.
+func (l *loading) take(p imprint.Principal) error {
 	l.who.Certificate = p.Certificate
 	l.things(p.Things)
-	err = l.policies(p.Policies)
+	err := l.policies(p.Policies)
 	if err != nil || l.members == nil {
 		return err
 	}

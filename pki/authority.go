@@ -201,9 +201,7 @@ func (a *Authority) Prepare(ctx context.Context, tenant imprint.Tenant, profile 
 		ID: issuanceID(now), Tenant: tenant, Authority: a.id, Profile: profile.name, Serial: SerialHex(draft.serial),
 		Subject: SubjectText(draft.subject), TBSHash: hex.EncodeToString(sum[:]), At: now, NotBefore: draft.notBefore, NotAfter: draft.notAfter,
 		RequestedBy: request.By, RequestToken: request.Token, Renews: request.Renews,
-	}
-	if !profile.reuse {
-		state.issuance.KeyHash = hashOf(draft.spki)
+		KeyHash: hashOf(draft.spki), KeyReusable: profile.reuse, CA: draft.isCA,
 	}
 	err = a.journal.Record(ctx, state.issuance)
 	if err != nil {

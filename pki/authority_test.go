@@ -518,6 +518,7 @@ func TestJournalStandsBeforeAndAfterEachSignature(t *testing.T) {
 		ID: intent.ID, Tenant: tenant, Profile: "claim", Serial: pki.SerialHex(issued.Certificate.SerialNumber),
 		Subject: "CN=AWS IoT Certificate", TBSHash: pki.SubjectKey(issued.Certificate.RawTBSCertificate), At: start,
 		NotBefore: start.Add(-pki.DefaultBackdate), NotAfter: start.Add(time.Hour),
+		KeyHash: pki.SubjectKey(issued.Certificate.RawSubjectPublicKeyInfo), KeyReusable: true,
 	}
 	if diff := cmp.Diff(intent, want); diff != "" {
 		t.Errorf("intent (-got +want):\n%s", diff)

@@ -37,8 +37,13 @@ type application struct {
 	fresh bool
 	// existed says that the plan's thing was there before.
 	existed bool
-	plan    *template.Plan
-	now     time.Time
+	made    *imprint.Thing // of the plan, as it was stored; nil: it was there before, or the plan has none
+	// attached are all policies of the certificate, once they are known.
+	attached  *[]imprint.PolicyName
+	alone     bool // the certificate belongs to no thing but the plan's
+	exclusive bool // to which it belongs alone
+	plan      *template.Plan
+	now       time.Time
 	// registry changes things and their memberships. It is made by run.
 	registry *announced.Registry
 	*applied
@@ -95,6 +100,9 @@ func illegal(what string, err error) error {
 // aren't attached yet.
 func (a *application) attachPolicies() error {
 	if len(a.plan.Policies) == 0 {
+		if a.fresh {
+			a.attached = new([]imprint.PolicyName)
+		}
 		return nil
 	}
 	target := a.cert.ARN()
@@ -123,6 +131,7 @@ func (a *application) attachPolicies() error {
 		}
 		attached = append(attached, name)
 	}
+	a.attached = &attached
 	return nil
 }
 
@@ -181,12 +190,14 @@ func (a *application) findPolicy(plan template.PolicyPlan) (imprint.PolicyName, 
 // attachThing joins certificate and thing. A certificate that belongs to one
 // thing exclusively can't belong to another.
 func (a *application) attachThing(exclusive bool) error {
+	a.alone, a.exclusive = true, exclusive
 	if !a.fresh {
 		attached, _, err := a.tx.CertificateThings(a.cert.Tenant, a.cert.ID, imprint.Page{Limit: 2, Ascending: true})
 		if err != nil {
 			return fmt.Errorf("couldn't read the things of certificate %s: %w", a.cert.ID, err)
 		}
 		for _, other := range attached {
+			a.alone = a.alone && other.Thing == a.thing
 			if other.Thing != a.thing && (other.Exclusive || exclusive) {
 				return imprint.Errorf(imprint.CodeConflictingUpdate, "certificate %s belongs to thing %s, and one of the two attachments is exclusive", a.cert.ID, other.Thing).
 					WithHint("aws iot detach-thing-principal --thing-name %s --principal %s", other.Thing, a.cert.ARN())

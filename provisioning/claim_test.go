@@ -107,7 +107,7 @@ const ownPolicy = `,"policy":{"Type":"AWS::IoT::Policy","Properties":{"PolicyDoc
 
 func newOffice(tb testing.TB, functions imprint.Functions, opts provisioning.ClaimOptions) *office {
 	tb.Helper()
-	o := &office{TB: tb, failing: &fault{left: make(chan struct{}, 100)}, foresight: &foresight{}}
+	o := &office{TB: tb, failing: &fault{left: make(chan struct{}, 100)}, foresight: &foresight{TB: tb}}
 	dir := tb.TempDir()
 	o.store = registrytest.Open(tb, filepath.Join(dir, "registry.db"), faulty(sqlite.Faults{BeforeCommit: o.failing.strike}))
 	key, err := seal.LoadOrCreateMasterKey(filepath.Join(dir, "master.key"))

@@ -299,5 +299,7 @@ func (c *Claims) checkToken(p imprint.PendingCertificate, hash string, claim imp
 
 func errTokenUsed(id imprint.CertificateID) error {
 	return imprint.Errorf(imprint.CodeClaimToken, "the certificate ownership token was used already, for certificate %s", id).
-		WithHint("The device is registered: it connects with that certificate, or begins anew with another.")
+		WithHint(hintRegistered)
 }
+
+const hintRegistered = "The device is registered: it connects with that certificate, or begins anew with another."

@@ -47,20 +47,26 @@ func (d *demand) register(ctx context.Context) (any, error) {
 
 // look does the registration against what the registry holds now.
 func (r *registration) look(ctx context.Context) (any, error) {
-	err := r.read(ctx)
-	if err != nil {
-		return nil, r.step("claim.token", err)
+	var unusable error
+	r.tmpl, unusable = r.templates.find(ctx, r.engine, r.Tenant, r.call.template)
+	if unusable == nil {
+		unusable = r.tmpl.unusable
 	}
-	r.Rec.OK("claim.token", "the token is good for certificate %s", r.id)
-	r.tmpl, err = r.templates.find(ctx, r.engine, r.Tenant, r.call.template)
-	if err == nil {
-		err = r.tmpl.unusable
+	// A hook is asked for nobody whose token isn't good, and no refusal is told before
+	// that of the token. Otherwise the transaction finds out by itself.
+	seen := unusable != nil || r.asksOthers()
+	if seen {
+		err := r.read(ctx)
+		if err != nil {
+			return nil, r.step(stageToken, err)
+		}
+		r.tokenIsGood()
 	}
-	if err != nil {
-		return nil, r.step("template", err)
+	if unusable != nil {
+		return nil, r.step("template", unusable)
 	}
 	r.Rec.OK("template", "%s", r.tmpl.source)
-	err = r.checkSerial(ctx, r.in.Parameters)
+	err := r.checkSerial(ctx, r.in.Parameters)
 	if err != nil {
 		return nil, r.step("claim.guard", err)
 	}
@@ -68,22 +74,45 @@ func (r *registration) look(ctx context.Context) (any, error) {
 	if err != nil {
 		return nil, r.step("claim.hook", err)
 	}
-	plan, err := r.plan()
-	if err != nil {
-		return nil, err
+	planned := r.plan()
+	if planned.err != nil && !seen {
+		err = r.read(ctx)
+		if err != nil {
+			return nil, r.step(stageToken, err)
+		}
+		r.tokenIsGood()
 	}
-	result, err := r.apply(ctx, plan)
+	recordParameters(r.Rec, planned.values, requestOrigin(r.in.Parameters, r.given))
+	if planned.err != nil {
+		return nil, r.step(planned.stage, planned.err)
+	}
+	result, err := r.apply(ctx, planned.plan)
 	if err != nil {
 		if !errors.Is(err, errMoved) {
 			r.Rec.Fail(result.stage, err)
 		}
 		return nil, err
 	}
+	if !seen {
+		r.tokenIsGood()
+	}
 	r.count.registered.Add(1)
 	result.record(r.Rec)
 	r.Rec.Made("claim.registered", r.id, "claim certificate %s made certificate %s and thing %q", r.Claim, r.id, result.thing)
 	r.Rec.Provisioned(result.thing)
-	return &registeredBody{DeviceConfiguration: plan.DeviceConfiguration, ThingName: string(result.thing)}, nil
+	return &registeredBody{DeviceConfiguration: planned.plan.DeviceConfiguration, ThingName: string(result.thing)}, nil
+}
+
+const stageToken = "claim.token"
+
+func (r *registration) tokenIsGood() {
+	r.Rec.OK(stageToken, "the token is good for certificate %s", r.id)
+}
+
+// asksOthers says whether somebody looks at the request before it is done: a hook, or the
+// guard's allow list.
+func (r *registration) asksOthers() bool {
+	return r.tmpl.row.HookTargetARN != "" || r.guard != nil && r.guard.SerialParameter != ""
 }
 
 // read finds what the token stands for, and checks it.
@@ -115,33 +144,40 @@ func (r *registration) pending(tx imprint.ReadTx) (imprint.PendingCertificate, i
 		return pending, cert, imprint.Errorf(imprint.CodeClaimToken, "the certificate ownership token has expired, or isn't this tenant's: there is no certificate %s", r.id)
 	case err != nil:
 		return pending, cert, err
-	case !waits || cert.Status != imprint.CertificatePendingActivation:
-		return pending, cert, errTokenUsed(r.id)
+	case waits && cert.Status != imprint.CertificatePendingActivation:
+		return pending, cert, imprint.Errorf(imprint.CodeClaimToken, "certificate %s became %s without its ownership token: an operator did that", r.id, cert.Status).
+			WithHint("The device can use that certificate as it is (aws iot describe-certificate --certificate-id %s), or begins anew with another.", r.id)
+	case !waits && cert.Status == imprint.CertificatePendingActivation:
+		return pending, cert, imprint.Errorf(imprint.CodeClaimToken, "the certificate ownership token has expired; certificate %s was kept because something is attached to it", r.id)
+	case !waits:
+		return pending, cert, imprint.Errorf(imprint.CodeClaimToken, "the certificate ownership token was used already, or expired after an operator had changed the status of certificate %s", r.id).
+			WithHint(hintRegistered)
 	}
 	return pending, cert, nil
 }
 
+// evaluation is what became of a template's evaluation.
+type evaluation struct {
+	plan   *template.Plan
+	values []template.ParameterUse
+	stage  string // that failed
+	err    error
+}
+
 // plan evaluates the template. Nothing is written before all of it is known.
-func (r *registration) plan() (*template.Plan, error) {
+func (r *registration) plan() evaluation {
 	parameters := make(map[string]string, len(r.given)+1)
 	maps.Copy(parameters, r.given)
 	parameters[template.CertificateIDParameter] = string(r.id) // whatever the device says
-	from := requestOrigin(r.in.Parameters, r.given)
 	plan, err := r.tmpl.tmpl.Plan(parameters)
 	if err != nil {
-		recordParameters(r.Rec, r.tmpl.tmpl.Values(parameters), from)
-		return nil, r.step("template.plan", requestPlanError(err, r.tmpl.source))
+		return evaluation{values: r.tmpl.tmpl.Values(parameters), stage: "template.plan", err: requestPlanError(err, r.tmpl.source)}
 	}
-	recordParameters(r.Rec, plan.Used, from)
-	err = refuseWhatIsNotKept(plan.Thing)
-	if err != nil {
-		return nil, r.step("template.plan", err)
+	p := evaluation{plan: plan, values: plan.Used, stage: "template.plan", err: refuseWhatIsNotKept(plan.Thing)}
+	if p.err == nil {
+		p.stage, p.err = "template.policy", r.engine.documents.check(plan)
 	}
-	err = r.engine.documents.check(plan)
-	if err != nil {
-		return nil, r.step("template.policy", err)
-	}
-	return plan, nil
+	return p
 }
 
 // requestPlanError puts a template's failure into the domain's words, for a
@@ -163,43 +199,43 @@ func requestPlanError(err error, source string) error {
 // is used up.
 func (r *registration) apply(ctx context.Context, plan *template.Plan) (applied, error) {
 	var result applied
-	err := r.engine.makeDevice(ctx, func(tx imprint.Tx) (imprint.Certificate, error) {
+	err := r.engine.makeDevice(ctx, func(tx imprint.Tx) (*application, error) {
 		result = applied{stage: stageRegister}
-		err := r.write(tx, plan, &result)
-		return result.cert, err
+		return r.write(tx, plan, &result)
 	})
 	return result, err
 }
 
-func (r *registration) write(tx imprint.Tx, plan *template.Plan, result *applied) error {
+func (r *registration) write(tx imprint.Tx, plan *template.Plan, result *applied) (*application, error) {
 	if r.engine.generation.Load() != r.tmpl.generation {
-		return errMoved
+		return nil, errMoved
 	}
+	result.stage = stageToken
 	pending, cert, err := r.pending(tx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	result.stage = "claim.guard"
 	err = r.countDevice(tx)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	a := application{tx: tx, cert: cert, plan: plan, now: r.now, applied: result}
+	a := &application{tx: tx, cert: cert, plan: plan, now: r.now, applied: result}
 	err = a.run()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	result.stage = stageRegister
 	err = r.remember(tx, result.thing)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if result.cert.Status == imprint.CertificatePendingActivation {
 		// The template leaves it so: its time goes on.
 		pending.Used = true
-		return tx.PutPendingCertificate(pending)
+		return a, tx.PutPendingCertificate(pending)
 	}
-	return tx.DeletePendingCertificate(r.Tenant, r.id)
+	return a, tx.DeletePendingCertificate(r.Tenant, r.id)
 }
 
 // remember writes down what came of a trusted user's claim.

@@ -39,21 +39,22 @@ type Options struct {
 
 // Identities is the part of the connection path's cache that flows use. Foresee is
 // called as the last thing in a transaction, and what it returns once that has
-// ended.
+// ended. Known is what is attached to the certificate then, where the flow wrote all
+// of it; nil: it must be read.
 type Identities interface {
-	Foresee(tx imprint.ReadTx, tenant imprint.Tenant, id imprint.CertificateID) (settle func(committed bool))
+	Foresee(tx imprint.ReadTx, tenant imprint.Tenant, id imprint.CertificateID, known *imprint.Principal) (settle func(committed bool))
 }
 
-// makeDevice is Update for a change that makes a device; made is its certificate, the
-// zero value when none was made.
-func (e *Engine) makeDevice(ctx context.Context, change func(tx imprint.Tx) (made imprint.Certificate, err error)) error {
+// makeDevice is Update for a change that makes a device; made is what it wrote, nil
+// when it made none.
+func (e *Engine) makeDevice(ctx context.Context, change func(tx imprint.Tx) (made *application, err error)) error {
 	settle := func(bool) {}
 	err := e.store.Update(ctx, func(tx imprint.Tx) error {
 		settle(false) // of a run before
 		settle = func(bool) {}
 		made, err := change(tx)
-		if err == nil && e.opts.Identities != nil && made.Status == imprint.CertificateActive {
-			settle = e.opts.Identities.Foresee(tx, made.Tenant, made.ID)
+		if err == nil && e.opts.Identities != nil && made != nil && made.applied.cert.Status == imprint.CertificateActive {
+			settle = e.opts.Identities.Foresee(tx, made.cert.Tenant, made.cert.ID, made.principal())
 		}
 		return err
 	})

@@ -173,6 +173,9 @@ func newWorld(tb testing.TB, body string, opts provisioning.Options) *world {
 	w := &world{ca: newAuthority(tb, "Line 1", nil), failing: &fault{left: make(chan struct{}, 100)}}
 	w.store = registrytest.Open(tb, filepath.Join(tb.TempDir(), "registry.db"), faulty(sqlite.Faults{BeforeCommit: w.failing.strike}))
 	opts.Logger = quiet()
+	if opts.Identities == nil {
+		opts.Identities = &foresight{TB: tb}
+	}
 	w.engine = provisioning.NewEngine(w.store, clock, opts)
 	tb.Cleanup(w.engine.Close)
 	w.log = trace.NewLog(w.store, clock, trace.Options{Logger: quiet(), Linger: time.Microsecond, FoldAfter: -1, SuccessRate: -1})

@@ -235,21 +235,19 @@ const stageRegister = "register"
 // On an error the result's stage says where it came.
 func (e *Engine) provision(ctx context.Context, v *visit, plan *template.Plan) (applied, error) {
 	var result applied
-	err := e.makeDevice(ctx, func(tx imprint.Tx) (imprint.Certificate, error) {
-		var none imprint.Certificate
+	err := e.makeDevice(ctx, func(tx imprint.Tx) (*application, error) {
 		result = applied{stage: stageRegister}
 		cert, fresh, err := e.register(tx, v)
 		if err != nil {
-			return none, err
+			return nil, err
 		}
 		if cert.Status != imprint.CertificatePendingActivation {
 			// Another connection of the same device was quicker.
 			result.raced, result.cert = true, cert
-			return none, nil
+			return nil, nil
 		}
-		a := application{tx: tx, cert: cert, fresh: fresh, plan: plan, now: v.now, applied: &result}
-		err = a.run()
-		return result.cert, err
+		a := &application{tx: tx, cert: cert, fresh: fresh, plan: plan, now: v.now, applied: &result}
+		return a, a.run()
 	})
 	return result, err
 }

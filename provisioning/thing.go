@@ -43,6 +43,7 @@ func (a *application) putThing(plan *template.ThingPlan) error {
 	if err != nil {
 		return illegal("couldn't create thing "+string(name), err)
 	}
+	a.made = &thing
 	return a.registry.CreateThing(thing)
 }
 

@@ -27,8 +27,12 @@ type server struct {
 	t     *testing.T
 	dir   string
 	flags []string
+	// program is what runs.
+	program string
 	// settings are environment variables of the process.
 	settings []string
+	// troubled are words of the errors that a test makes the server log.
+	troubled string
 
 	mu     sync.Mutex // guards what a restart changes
 	cmd    *exec.Cmd
@@ -118,7 +122,7 @@ func startServer(t *testing.T, flags ...string) *server {
 // newServer is a server that isn't started yet.
 func newServer(t *testing.T, flags ...string) *server {
 	t.Helper()
-	s := &server{t: t, dir: filepath.Join(t.TempDir(), "data"), flags: flags, settings: []string{ownUserIDs()}, stderr: newSaid()}
+	s := &server{t: t, dir: filepath.Join(t.TempDir(), "data"), flags: flags, program: serving, settings: []string{ownUserIDs()}, stderr: newSaid()}
 	t.Cleanup(s.finish)
 	return s
 }
@@ -156,7 +160,7 @@ func (s *server) tryStart() error {
 		"--https-address", "127.0.0.1:0",
 		"--log-level", "debug", "--rsa-key-pool", "1",
 	}, s.flags...)
-	cmd := exec.Command(serving, args...)
+	cmd := exec.Command(s.program, args...)
 	cmd.Env = cleanEnv(s.settings...)
 	stdout, ended := newSaid(), make(chan struct{})
 	cmd.Stdout, cmd.Stderr = stdout, s.stderr
@@ -275,6 +279,9 @@ func (s *server) finish() {
 		}
 	}
 	log := s.stderr.String()
+	if s.troubled != "" {
+		log = strings.Join(slices.DeleteFunc(strings.SplitAfter(log, "\n"), func(line string) bool { return strings.Contains(line, s.troubled) }), "")
+	}
 	for _, bad := range []string{"WARNING: DATA RACE", "panic:", "fatal error:", "level=ERROR"} {
 		if at := strings.Index(log, bad); at >= 0 {
 			s.t.Errorf("the server's log has %q:\n%.4000s", bad, log[at:])

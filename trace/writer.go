@@ -29,9 +29,11 @@ func (l *Log) run() {
 			close(reply)
 		case <-l.closing:
 			l.drain()
-			// What found no room before.
-			l.handOver()
-			l.drain()
+			// What found no room before, of which there may be more than the queue takes.
+			for l.owes() {
+				l.handOver()
+				l.drain()
+			}
 			return
 		}
 	}

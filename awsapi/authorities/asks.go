@@ -38,9 +38,29 @@ func creates(_ context.Context, caller awsapi.Caller, in *CreateInput) ([]awsapi
 	return []awsapi.Ask{ask}, nil
 }
 
-// issues brings the profile as the template that it is.
-func issues(_ context.Context, caller awsapi.Caller, in *IssueInput) ([]awsapi.Ask, error) {
-	return []awsapi.Ask{{Resource: tenantOf(caller).AuthorityARN(imprint.AuthorityID(in.ID)), Keys: acmpca.ConditionKeys(caller, in.Profile)}}, nil
+// issues brings the profile as the template that it is, and asks for the authority whose
+// certificate is renewed, too, because the new one takes its place.
+func (o Office) issues(ctx context.Context, caller awsapi.Caller, in *IssueInput) ([]awsapi.Ask, error) {
+	tenant := tenantOf(caller)
+	ask := awsapi.Ask{Resource: tenant.AuthorityARN(imprint.AuthorityID(in.ID)), Keys: acmpca.ConditionKeys(caller, in.Profile)}
+	asks := []awsapi.Ask{ask}
+	if in.Renews == nil {
+		return asks, nil
+	}
+	by, err := o.Engine.IssuerOf(ctx, tenant, imprint.CertificateID(*in.Renews))
+	switch {
+	case imprint.CodeOf(err) == imprint.CodeNotFound:
+		return asks, nil // the engine says so
+	case err != nil:
+		return nil, err
+	case by == "":
+		ask.Resource = "*" // those of the built-in CA
+	case by == imprint.AuthorityID(in.ID):
+		return asks, nil
+	default:
+		ask.Resource = tenant.AuthorityARN(by)
+	}
+	return append(asks, ask), nil
 }
 
 // revokes asks for the authority that issued a certificate, and for the one whose it is:

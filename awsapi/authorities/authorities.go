@@ -9,6 +9,8 @@
 //	POST   /imprint/authorities/{authority}/certificates       IssueByProfile
 //	POST   /imprint/authorities/{authority}/below              RevokeBelow
 //	POST   /imprint/revocations                                RevokeIssued
+//	GET    /imprint/key-stores                                 ListKeyStores
+//	GET    /imprint/key-stores/{store}                         ListStoredKeys
 //	GET    /imprint/certificate-profiles                       ListCertificateProfiles
 //
 // An authority is named by its id. The requests are signed like every other of the control
@@ -62,7 +64,8 @@ type (
 		Type        string            `api:"body type Type required"`
 		Subject     string            `api:"body subject Subject required"`
 		KeyKind     *string           `api:"body keyKind KeyKind"`
-		KeyURI      *string           `api:"body keyUri URI"`
+		KeyAt       *string           `api:"body keyAt KeyAt"`
+		ExistingKey *bool             `api:"body existingKey Flag"`
 		Profile     *string           `api:"body profile Profile"`
 		Parent      *string           `api:"body parent ID"`
 		NotAfter    *time.Time        `api:"body notAfter Time"`
@@ -78,6 +81,7 @@ type (
 		Certificate string      `api:"body certificate PEM required"`
 		Chain       *string     `api:"body chain PEM"`
 		Key         *string     `api:"body key Key"`
+		KeyAt       *string     `api:"body keyAt KeyAt"`
 		Profiles    []string    `api:"body profiles Profiles"`
 		SigningEnds *time.Time  `api:"body signingEnds Time"`
 		Revocation  *Revocation `api:"body revocation Revocation"`
@@ -182,7 +186,8 @@ var codec = restjson.New(restjson.Shapes{
 	"Status":        {Enum: []string{"ACTIVE", "DISABLED"}},
 	"Subject":       {Limits: restjson.Between(1, 4096)},
 	"KeyKind":       {Enum: []string{"p256", "p384", "rsa2048", "rsa3072", "rsa4096"}},
-	"URI":           {Limits: restjson.AtMost(2048)},
+	"KeyAt":         {Limits: restjson.AtMost(512), Pattern: `[a-z][a-z0-9-]{0,31}:[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}(;id=[A-Za-z0-9%._~/:-]{1,400})?`},
+	"KeyStore":      {Pattern: `[a-z][a-z0-9-]{0,31}`},
 	"Profile":       {Pattern: `[a-z0-9-]{1,64}`},
 	"Profiles":      {Limits: restjson.AtMost(100), Member: "Profile"},
 	"PEM":           {Limits: restjson.Between(1, 512<<10)},
@@ -208,6 +213,8 @@ const (
 	profiles = "/imprint/certificate-profiles"
 	adopted  = "/imprint/adopted-authorities"
 	revoked  = "/imprint/revocations"
+
+	keyStores = "/imprint/key-stores"
 )
 
 // The operations.
@@ -219,6 +226,8 @@ var (
 	UpdateAuthority         = awsapi.Define[UpdateInput, Authority](codec, operation("UpdateAuthority", "PATCH", onePath, one))
 	IssueByProfile          = awsapi.Define[IssueInput, IssueOutput](codec, operation("IssueByProfile", "POST", onePath+"/certificates", one))
 	RevokeBelow             = awsapi.Define[IDInput, BelowOutput](codec, operation("RevokeBelow", "POST", onePath+"/below", one))
+	ListKeyStores           = awsapi.Define[KeyStoresInput, KeyStoresOutput](codec, operation("ListKeyStores", "GET", keyStores, "*"))
+	ListStoredKeys          = awsapi.Define[StoredKeysInput, StoredKeysOutput](codec, operation("ListStoredKeys", "GET", keyStores+"/{store}", "*"))
 	RevokeIssued            = awsapi.Define[RevokeInput, RevokeOutput](codec, operation("RevokeIssued", "POST", revoked, "*"))
 	ListCertificateProfiles = awsapi.Define[ProfilesInput, ProfilesOutput](codec, operation("ListCertificateProfiles", "GET", profiles, "*"))
 )
@@ -228,6 +237,7 @@ func Operations() []awsapi.Operation {
 	return []awsapi.Operation{
 		ListAuthorities.Operation, CreateAuthority.Operation, AdoptAuthority.Operation, DescribeAuthority.Operation, UpdateAuthority.Operation,
 		IssueByProfile.Operation, RevokeBelow.Operation, RevokeIssued.Operation, ListCertificateProfiles.Operation,
+		ListKeyStores.Operation, ListStoredKeys.Operation,
 	}
 }
 
@@ -241,8 +251,9 @@ type Office struct {
 func (o Office) Routes() []awsapi.Route {
 	return []awsapi.Route{
 		awsapi.HandleAsking(ListAuthorities, o.finds, o.list), awsapi.HandleAsking(CreateAuthority, creates, o.create), awsapi.Handle(AdoptAuthority, o.adopt),
-		awsapi.Handle(DescribeAuthority, o.describe), awsapi.Handle(UpdateAuthority, o.update), awsapi.HandleAsking(IssueByProfile, issues, o.issue),
+		awsapi.Handle(DescribeAuthority, o.describe), awsapi.Handle(UpdateAuthority, o.update), awsapi.HandleAsking(IssueByProfile, o.issues, o.issue),
 		awsapi.Handle(RevokeBelow, o.below), awsapi.HandleAsking(RevokeIssued, o.revokes, o.revoke), awsapi.Handle(ListCertificateProfiles, o.profiles),
+		awsapi.Handle(ListKeyStores, o.keyStores), awsapi.Handle(ListStoredKeys, o.storedKeys),
 	}
 }
 
@@ -303,7 +314,7 @@ func (o Office) create(ctx context.Context, caller awsapi.Caller, in *CreateInpu
 		return nil, err
 	}
 	a, err := o.Engine.Create(ctx, tenantOf(caller), ca.Spec{
-		Name: value(in.Name), Type: imprint.AuthorityType(in.Type), RawSubject: subject, Kind: pki.KeyKind(value(in.KeyKind)), KeyURI: value(in.KeyURI),
+		Name: value(in.Name), Type: imprint.AuthorityType(in.Type), RawSubject: subject, Kind: pki.KeyKind(value(in.KeyKind)), KeyURI: value(in.KeyAt), KeyIsThere: value(in.ExistingKey),
 		Profile: value(in.Profile), Parent: imprint.AuthorityID(value(in.Parent)), NotAfter: instant(in.NotAfter), Profiles: in.Profiles,
 		SigningEnds: instant(in.SigningEnds), Revocation: config, ShortLived: value(in.ShortLived), Tags: in.Tags, By: caller.PrincipalARN,
 	})
@@ -331,7 +342,7 @@ func (o Office) adopt(ctx context.Context, caller awsapi.Caller, in *AdoptInput)
 		}
 	}
 	a, err := o.Engine.Adopt(ctx, tenantOf(caller), ca.Spec{
-		Name: value(in.Name), Profiles: in.Profiles, SigningEnds: instant(in.SigningEnds), Revocation: config, By: caller.PrincipalARN,
+		Name: value(in.Name), KeyURI: value(in.KeyAt), Profiles: in.Profiles, SigningEnds: instant(in.SigningEnds), Revocation: config, By: caller.PrincipalARN,
 	}, in.Certificate, value(in.Chain), key)
 	return o.answer(&a, err)
 }

@@ -24,6 +24,7 @@ import (
 	"github.com/imprint-iot/imprint/awsapi/explain"
 	"github.com/imprint-iot/imprint/awsapi/iot"
 	"github.com/imprint-iot/imprint/awsapi/iotdata"
+	"github.com/imprint-iot/imprint/awsapi/issuances"
 	"github.com/imprint-iot/imprint/awsapi/lambda"
 	"github.com/imprint-iot/imprint/awsapi/sigv4"
 	"github.com/imprint-iot/imprint/awsapi/users"
@@ -44,9 +45,10 @@ func (s *server) newAPI() (*http.Server, error) {
 	mux, err := awsapi.NewMux(awsapi.Config{
 		Verifier: verifier, Translate: iot.Translate, Observe: s.observe, Now: s.clock,
 		Allow: s.callers.allow, Authorize: s.authorize,
-	}, slices.Concat(iot.Operations(), attempts.Operations(), claims.Operations(), audits.Operations(), users.Operations(), explain.Operations(), authorities.Operations()),
+	}, slices.Concat(iot.Operations(), attempts.Operations(), claims.Operations(), audits.Operations(), users.Operations(), explain.Operations(), authorities.Operations(),
+		authorities.RolloverOperations(), issuances.Operations()),
 		slices.Concat(s.service.Routes(), recorded.Routes(), guards.Routes(), audits.Starter{Auditor: s.audit}.Routes(), s.directory().Routes(), explainer.Routes(),
-			authorities.Office{Engine: s.authorities, Clock: s.clock}.Routes()))
+			authorities.Office{Engine: s.authorities, Clock: s.clock}.Routes(), authorities.Rollovers{Planner: s.rollovers}.Routes(), s.issuanceReader().Routes()))
 	if err != nil {
 		return nil, err
 	}

@@ -23,7 +23,6 @@ import (
 	"github.com/imprint-iot/imprint/awsapi/sigv4"
 	"github.com/imprint-iot/imprint/ca"
 	"github.com/imprint-iot/imprint/pki"
-	"github.com/imprint-iot/imprint/pki/issuelog"
 )
 
 // AuthorityConfig are the settings of `imprint serve` for certificate authorities.
@@ -83,11 +82,19 @@ func (s *server) openAuthorities(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	stores, err := s.openKeyStores()
+	if err != nil {
+		return err
+	}
 	s.authorities = ca.New(ca.Options{
-		Store: s.store, Sealer: s.sealer, Journal: issuelog.New(s.store), Clock: s.clock, Profiles: profiles, Known: known,
+		Store: s.store, Sealer: s.sealer, Keys: stores, Journal: s.journal(), Clock: s.clock, Profiles: profiles, Known: known,
 		BaseURL: strings.TrimRight(s.config.PKIURL, "/"), Logger: s.logger,
 	})
 	s.closeLater(s.authorities.Close)
+	err = s.authorities.RememberKeys(ctx)
+	if err != nil {
+		return err
+	}
 	_, err = s.authorities.Purge(ctx)
 	return err
 }

@@ -69,7 +69,7 @@ authority's name, id or ARN.
   imprint ca issue line7 --csr device.csr --profile operational --out device.pem`,
 	}
 	cmd.AddCommand(newCAAudit(), newCALogged(), newCACreate(), newCAAdopt(), newCAList(), newCAShow(), newCACert(), newCACSR(), newCAImport(), newCAIssue(), newCARevoke(), newCAUpdate(),
-		newCADelete(), newCARestore(), newCAProfiles())
+		newCADelete(), newCARestore(), newCAProfiles(), newCAKeys(), newCARollover())
 	return cmd
 }
 
@@ -187,9 +187,9 @@ func addText(body map[string]any, name, text string) {
 
 func newCACreate() *cobra.Command {
 	var root bool
-	var name, parent, subject, key, profile, notAfter, signingEnds, uri string
+	var name, parent, subject, kind, profile, notAfter, signingEnds, key string
 	var profiles []string
-	var pending bool
+	var pending, existing bool
 	var revocation revocationFlags
 	var cmd *cobra.Command
 	cmd = newCACommand("create", "Make a root, or an intermediate below a CA", cobra.NoArgs, func(ctx context.Context, c *client.Client, w io.Writer, _ []string, asJSON bool) error {
@@ -215,8 +215,11 @@ func newCACreate() *cobra.Command {
 			body["parent"] = above.ID
 		}
 		addText(body, "name", name)
-		addText(body, "keyKind", key)
-		addText(body, "keyUri", uri)
+		addText(body, "keyKind", kind)
+		addText(body, "keyAt", key)
+		if existing {
+			body["existingKey"] = true
+		}
 		if len(profiles) > 0 {
 			body["profiles"] = profiles
 		}
@@ -240,8 +243,9 @@ func newCACreate() *cobra.Command {
 	f.BoolVar(&pending, "pending", false, "make key and request alone, for another CA to sign")
 	f.StringVar(&name, "name", "", "what it is called here")
 	f.StringVar(&subject, "subject", "", `its subject as openssl writes it: "/O=Acme/CN=Acme root"`)
-	f.StringVar(&key, "key-kind", "", "p256, p384, rsa2048, rsa3072 or rsa4096 (default: p256)")
-	f.StringVar(&uri, "key", "", "URI of where its key is to be made (default: sealed in the registry)")
+	f.StringVar(&kind, "key-kind", "", "p256, p384, rsa2048, rsa3072 or rsa4096 (default: p256)")
+	f.StringVar(&key, "key", "", "STORE:LABEL, the key store in which its key is made, and what it is called there (default: sealed in the registry)")
+	f.BoolVar(&existing, "existing-key", false, "take the key that is there already instead of making one")
 	f.StringVar(&profile, "profile", "", "profile of its own certificate (default: root, or intermediate)")
 	f.StringVar(&notAfter, "not-after", "", "end of its certificate, or how long it holds (default: the profile's)")
 	f.StringVar(&signingEnds, "signing-ends", "", "from when on it signs nothing more")
@@ -251,13 +255,13 @@ func newCACreate() *cobra.Command {
 }
 
 func newCAAdopt() *cobra.Command {
-	var name, certificate, chain, key, signingEnds string
+	var name, certificate, chain, key, keyAt, signingEnds string
 	var profiles []string
 	var revocation revocationFlags
 	var cmd *cobra.Command
 	cmd = newCACommand("adopt", "Take in a CA that was made elsewhere, with its key or without", cobra.NoArgs, func(ctx context.Context, c *client.Client, w io.Writer, _ []string, asJSON bool) error {
 		if certificate == "" {
-			return usageError{errors.New("say --cert FILE, and --key-file FILE when it is to sign here")}
+			return usageError{errors.New("say --cert FILE, and --key-file FILE or --key STORE:LABEL when it is to sign here")}
 		}
 		body := map[string]any{}
 		for _, part := range []struct{ name, path string }{{"certificate", certificate}, {"chain", chain}, {"key", key}} {
@@ -271,6 +275,7 @@ func newCAAdopt() *cobra.Command {
 			body[part.name] = string(text)
 		}
 		addText(body, "name", name)
+		addText(body, "keyAt", keyAt)
 		if len(profiles) > 0 {
 			body["profiles"] = profiles
 		}
@@ -292,6 +297,7 @@ func newCAAdopt() *cobra.Command {
 	f.StringVar(&name, "name", "", "what it is called here")
 	f.StringVar(&certificate, "cert", "", "PEM file of its certificate")
 	f.StringVar(&chain, "chain", "", "PEM file of those above it, each signed by the next")
+	f.StringVar(&keyAt, "key", "", "STORE:LABEL of its private key, when that is in a key store")
 	f.StringVar(&key, "key-file", "", "PEM file of its private key, which is sealed in the registry (default: it stays elsewhere)")
 	f.StringVar(&signingEnds, "signing-ends", "", "from when on it signs nothing more")
 	f.StringSliceVar(&profiles, "profiles", nil, "profiles that it may sign by; all: every one (default: those of devices and servers, and of CAs that are made here below it)")

@@ -11,12 +11,14 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strings"
+	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/awsapi/client"
+	"github.com/imprint-iot/imprint/awsapi/issuances"
 	"github.com/imprint-iot/imprint/pki"
 	"github.com/imprint-iot/imprint/pki/translog"
 	"github.com/imprint-iot/imprint/pki/translog/tiles"
@@ -39,43 +41,6 @@ func readDeviceCA(dir string) (*x509.Certificate, error) {
 	return ca, nil
 }
 
-// whichLog are the flags that say which log of issuances is meant, and who signs it.
-type whichLog struct{ log, key string }
-
-func (w *whichLog) add(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&w.log, "log", "", "directory or URL of the log (default: that of the data directory)")
-	cmd.Flags().StringVar(&w.key, "key", "", "the log's public key, name+hash+key, or a file with it (default: verifier.txt of the data directory)")
-}
-
-// open gives the log that is meant.
-func (w *whichLog) open(dir string) (tiles.Source, *tiles.Verifier, error) {
-	key := w.key
-	if key == "" {
-		key = filepath.Join(dir, issuanceLog, "verifier.txt")
-	}
-	text, err := os.ReadFile(key)
-	switch {
-	case err == nil:
-		key = string(text)
-	case w.key == "" && errors.Is(err, fs.ErrNotExist):
-		return nil, nil, imprint.Errorf(imprint.CodeNotFound, "there is no issuance log in %s", dir).
-			WithHint("Name the data directory with --data, or the log and its public key with --log and --key.")
-	case w.key == "":
-		return nil, nil, fmt.Errorf("couldn't read the log's public key: %w", err)
-	}
-	verifier, err := tiles.NewVerifier(key)
-	if err != nil {
-		return nil, nil, usageError{err}
-	}
-	switch {
-	case strings.HasPrefix(w.log, "https://"), strings.HasPrefix(w.log, "http://"):
-		return tiles.HTTP(w.log, nil), verifier, nil
-	case w.log != "":
-		return tiles.Dir(w.log), verifier, nil
-	}
-	return tiles.Dir(filepath.Join(dir, issuanceLog, "log")), verifier, nil
-}
-
 func newCAAudit() *cobra.Command {
 	var which whichLog
 	var remembered []string
@@ -83,10 +48,12 @@ func newCAAudit() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "audit",
 		Short: "Prove that the registry, the issuance log and the record of signatures agree",
-		Long: `Reads the registry and the issuance log of a stopped server, or of a copy of its data
-directory, and compares them: every certificate in the registry that one of our CAs signed is in
-the log, every entry of the log is in the record of signatures and every signature in the log,
-and all tiles of the log are what its checkpoint signs.
+		Long: `Compares the registry, the issuance log and the record of signatures: every certificate in
+the registry that one of our CAs signed is in the log, every entry of the log is in the record of
+signatures and every signature in the log, all tiles of the log are what its checkpoint signs.
+
+The running server does it. On the data directory of a stopped server, or a copy of one, this
+command does it by itself.
 
 Exit status 3: something differs.`,
 		Args: cobra.NoArgs,
@@ -95,29 +62,9 @@ Exit status 3: something differs.`,
 			if err != nil {
 				return err
 			}
-			source, verifier, err := which.open(dir)
-			if err != nil {
-				return err
-			}
-			kept, err := readCheckpoints(verifier, remembered)
-			if err != nil {
-				return err
-			}
-			store, shut, err := openStopped(cmd.Context(), dir)
-			if err != nil {
-				return err
-			}
-			defer shut()
-			ca, err := readDeviceCA(dir)
-			if err != nil {
-				return err
-			}
 			out := cmd.OutOrStdout()
-			config := translog.AuditConfig{
-				Store: store, Source: source, Verifier: verifier, DeviceCA: ca, Remembered: kept, Clock: time.Now,
-				Report: func(f translog.Finding) { printFinding(out, f, asJSON) },
-			}
-			audited, err := translog.Audit(cmd.Context(), config)
+			report := func(f translog.Finding) { printFinding(out, f, asJSON) }
+			audited, err := which.audit(cmd, dir, remembered, report)
 			if err != nil {
 				return err
 			}
@@ -133,6 +80,124 @@ Exit status 3: something differs.`,
 	cmd.Flags().StringArrayVar(&remembered, "checkpoint", nil, "file with a checkpoint that was kept; the log must begin with it (may be repeated)")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print a line of JSON for each finding, and one at the end")
 	return cmd
+}
+
+// audit audits the log that is meant: through its running server, or by itself.
+func (w *whichLog) audit(cmd *cobra.Command, dir string, remembered []string, report func(translog.Finding)) (translog.Audited, error) {
+	ctx := cmd.Context()
+	server, verifier, err := w.running(cmd, dir)
+	if err != nil {
+		return translog.Audited{}, err
+	}
+	if server != nil {
+		kept, err := readCheckpoints(verifier, remembered)
+		if err != nil {
+			return translog.Audited{}, err
+		}
+		return auditServer(ctx, server, verifier, kept, report)
+	}
+	source, verifier, err := w.open(dir)
+	if err != nil {
+		return translog.Audited{}, err
+	}
+	kept, err := readCheckpoints(verifier, remembered)
+	if err != nil {
+		return translog.Audited{}, err
+	}
+	store, shut, err := openStopped(ctx, dir)
+	if err != nil {
+		return translog.Audited{}, err
+	}
+	defer shut()
+	ca, err := readDeviceCA(dir)
+	if err != nil {
+		return translog.Audited{}, err
+	}
+	return translog.Audit(ctx, translog.AuditConfig{
+		Store: store, Source: source, Verifier: verifier, DeviceCA: ca, Remembered: kept, Clock: time.Now, Report: report,
+	})
+}
+
+// auditPoll is how often a running server is asked how far its audit is.
+const auditPoll = 200 * time.Millisecond
+
+// auditServer has a running server audit. That its log begins with the checkpoints that were
+// kept is verified here, too: it isn't the server's word.
+func auditServer(ctx context.Context, server *client.Client, verifier *tiles.Verifier, kept []tiles.Checkpoint, report func(translog.Finding)) (translog.Audited, error) {
+	var started struct{ AuditID string }
+	texts := []string{}
+	for _, one := range kept {
+		texts = append(texts, string(one.Raw))
+	}
+	err := server.Call(ctx, "POST", issuances.Path+"/audits", map[string]any{"checkpoints": texts}, &started)
+	if err != nil {
+		return translog.Audited{}, err
+	}
+	ticker := time.NewTicker(auditPoll)
+	defer ticker.Stop()
+	for from := 0; ; {
+		var run struct {
+			Status, Message, Checkpoint string
+			Next                        int
+			Summary                     translog.Audited
+			Findings                    []struct {
+				translog.Finding
+				Account imprint.AccountID
+				Region  imprint.Region
+			}
+		}
+		err = server.Call(ctx, "GET", issuances.Path+"/audits/"+started.AuditID+"?from="+strconv.Itoa(from), nil, &run)
+		if err != nil {
+			return translog.Audited{}, err
+		}
+		for _, f := range run.Findings {
+			f.Tenant = imprint.Tenant{Account: f.Account, Region: f.Region}
+			report(f.Finding)
+		}
+		more := run.Next > from
+		from = run.Next
+		switch {
+		case run.Status == "FAILED":
+			return run.Summary, fmt.Errorf("the server couldn't finish the audit: %s", run.Message)
+		case run.Status == "COMPLETED" && !more:
+			return run.Summary, checkServerLog(ctx, server, verifier, kept, run.Checkpoint, &run.Summary, report)
+		case more:
+			continue
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return translog.Audited{}, ctx.Err()
+		}
+	}
+}
+
+// checkServerLog verifies the checkpoint of a server's audit, and that its log begins with
+// those that were kept.
+func checkServerLog(ctx context.Context, server *client.Client, verifier *tiles.Verifier, kept []tiles.Checkpoint, text string, audited *translog.Audited, report func(translog.Finding)) error {
+	damage := func(problem string) {
+		audited.Findings++
+		report(translog.Finding{Kind: translog.FindingDamage, Path: tiles.CheckpointPath, Index: -1, Problem: problem})
+	}
+	if text == "" {
+		return nil // the server told why there is none
+	}
+	checkpoint, err := verifier.Checkpoint([]byte(text))
+	if err != nil {
+		damage(fmt.Sprintf("the server's checkpoint isn't of the log whose key was given: %v", err))
+		return nil
+	}
+	audited.Checkpoint = checkpoint
+	for _, one := range kept {
+		_, err = tiles.ProveConsistency(ctx, serverLog{server}, one, checkpoint)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil {
+			damage(err.Error())
+		}
+	}
+	return nil
 }
 
 func readCheckpoints(verifier *tiles.Verifier, paths []string) ([]tiles.Checkpoint, error) {
@@ -209,64 +274,4 @@ func printAudited(out io.Writer, a translog.Audited, asJSON bool) {
 		return
 	}
 	fmt.Fprintf(out, "%d findings.\n", a.Findings)
-}
-
-func newCALogged() *cobra.Command {
-	var which whichLog
-	var proofFile string
-	index := int64(-1)
-	cmd := &cobra.Command{
-		Use:   "logged CERTIFICATE.pem",
-		Short: "Verify that a certificate is in an issuance log",
-		Long: `Needs a log's directory or URL, its public key and the certificate, and nothing else of a
-server. Without --index the log is searched from its end.
-
-Exit status 3: the log doesn't have it.`,
-		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			dir, err := cmd.Flags().GetString("data")
-			if err != nil {
-				return err
-			}
-			source, verifier, err := which.open(dir)
-			if err != nil {
-				return err
-			}
-			text, err := os.ReadFile(args[0])
-			if err != nil {
-				return fmt.Errorf("couldn't read the certificate: %w", err)
-			}
-			certificate, err := pki.ParseCertificatePEM(string(text))
-			if err != nil {
-				return fmt.Errorf("couldn't read %s: %w", args[0], err)
-			}
-			var found tiles.Found
-			if index >= 0 {
-				found, err = tiles.VerifyAt(cmd.Context(), source, verifier, certificate.Raw, index)
-			} else {
-				found, err = tiles.VerifyCertificate(cmd.Context(), source, verifier, certificate.Raw)
-			}
-			if errors.Is(err, tiles.ErrNotInLog) {
-				fmt.Fprintln(cmd.OutOrStdout(), err)
-				return exitNo
-			}
-			if err != nil {
-				return err
-			}
-			if proofFile != "" {
-				err = os.WriteFile(proofFile, found.Proof.Marshal(), 0o644)
-				if err != nil {
-					return fmt.Errorf("couldn't write the proof: %w", err)
-				}
-			}
-			fmt.Fprintf(cmd.OutOrStdout(), "Certificate %s is entry %d of %d in %s, issuance %s of %s.\n",
-				found.Entry.Certificate, found.Proof.Index, found.Checkpoint.N, found.Checkpoint.Origin, found.Entry.Issuance, found.Entry.Tenant)
-			return nil
-		},
-	}
-	addDataFlag(cmd)
-	which.add(cmd)
-	cmd.Flags().Int64Var(&index, "index", -1, "the entry's index, when it is known")
-	cmd.Flags().StringVar(&proofFile, "proof", "", "write the proof to this file, in the form of c2sp.org/tlog-proof")
-	return cmd
 }

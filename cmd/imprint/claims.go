@@ -100,8 +100,8 @@ func (s *server) openClaims(context.Context) error {
 // device comes before it.
 type foresight struct{ server *server }
 
-func (f foresight) Foresee(tx imprint.ReadTx, tenant imprint.Tenant, id imprint.CertificateID) func(committed bool) {
-	return f.server.identities.Foresee(tx, tenant, id)
+func (f foresight) Foresee(tx imprint.ReadTx, tenant imprint.Tenant, id imprint.CertificateID, known *imprint.Principal) func(committed bool) {
+	return f.server.identities.Foresee(tx, tenant, id, known)
 }
 
 // claimDoor hands the broker's requests to the fleet provisioning API.

@@ -103,6 +103,10 @@ type Config struct {
 	AuditConfig `koanf:",squash"`
 	// AuthorityConfig are those of certificate authorities.
 	AuthorityConfig `koanf:",squash"`
+	// KeyStoreConfig says where the keys of some of them are.
+	KeyStoreConfig `koanf:",squash"`
+	// IssuanceLogConfig are those of the log of issuances.
+	IssuanceLogConfig `koanf:",squash"`
 	// MaxConnectionsPerAddress bounds those from one address, or one /64 network
 	// of IPv6. Default 0: no bound of its own.
 	MaxConnectionsPerAddress int `koanf:"max-connections-per-address"`
@@ -184,6 +188,8 @@ func addServeFlags(f *pflag.FlagSet) {
 	addBulkFlags(f)
 	addAuditFlags(f)
 	addAuthorityFlags(f)
+	addKeyStoreFlags(f)
+	addIssuanceLogFlags(f)
 	f.Int("max-connections-per-address", 0, "bound of those from one address (0: none)")
 	f.Int("connection-rate-per-address", 0, "connections that one address begins in a second (0: no bound)")
 	f.Int("concurrent-handshakes", 0, "TLS handshakes that compute at once (0: processors less one)")
@@ -240,7 +246,7 @@ func settingOf(name, value string) (string, any) {
 		return "", nil
 	}
 	switch name {
-	case "regions", "host", "tls-certificate", "tls-key":
+	case "regions", "host", "tls-certificate", "tls-key", "ca-key-store":
 		return name, strings.Split(value, ",")
 	}
 	return name, value
@@ -361,7 +367,11 @@ func (c Config) checkNumbers() error {
 	if err != nil {
 		return err
 	}
-	err = c.AuthorityConfig.check()
+	err = errors.Join(c.AuthorityConfig.check(), c.KeyStoreConfig.check())
+	if err != nil {
+		return err
+	}
+	err = c.IssuanceLogConfig.check(c.PKIAddress)
 	if err != nil {
 		return err
 	}

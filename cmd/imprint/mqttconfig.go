@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -19,6 +20,8 @@ type MQTTConfig struct {
 	// MaxSessionExpiry lowers longer session expiry intervals of MQTT 5. Default
 	// 168h.
 	MaxSessionExpiry time.Duration `koanf:"max-session-expiry"`
+	// MaxMessageExpiry lowers longer message expiry intervals. Default 168h.
+	MaxMessageExpiry time.Duration `koanf:"max-message-expiry"`
 	// MaxSessions bounds the persistent sessions of one tenant. Default 500000.
 	MaxSessions int `koanf:"max-sessions"`
 	// MaxSessionMessages and MaxSessionBytes bound the queue of one persistent
@@ -84,6 +87,7 @@ func addMQTTFlags(f *pflag.FlagSet) {
 	d := broker.DefaultOptions()
 	f.Duration("session-expiry", d.SessionExpiry, "how long a persistent MQTT 3.1.1 session is kept")
 	f.Duration("max-session-expiry", d.MaxSessionExpiry, "longest session expiry of MQTT 5")
+	f.Duration("max-message-expiry", d.MaxMessageExpiry, "longest message expiry interval")
 	f.Int("max-sessions", d.MaxSessions, "persistent sessions of one tenant")
 	f.Int("max-session-messages", d.MaxSessionMessages, "messages in the queue of one persistent session")
 	f.Int("max-session-bytes", d.MaxSessionBytes, "bytes in the queue of one persistent session")
@@ -150,6 +154,7 @@ func (c MQTTConfig) check() error {
 	}{
 		{"session-expiry", c.SessionExpiry, c.MaxSessionExpiry},
 		{"max-session-expiry", c.MaxSessionExpiry, 100 * 365 * 24 * time.Hour},
+		{"max-message-expiry", c.MaxMessageExpiry, math.MaxUint32 * time.Second},
 		{"min-keep-alive", c.MinKeepAlive, c.MaxKeepAlive},
 		{"max-keep-alive", c.MaxKeepAlive, 65_535 * time.Second},
 	} {
@@ -163,7 +168,7 @@ func (c MQTTConfig) check() error {
 // options gives the broker's.
 func (c MQTTConfig) options() broker.Options {
 	return broker.Options{
-		SessionExpiry: c.SessionExpiry, MaxSessionExpiry: c.MaxSessionExpiry, MaxSessions: c.MaxSessions,
+		SessionExpiry: c.SessionExpiry, MaxSessionExpiry: c.MaxSessionExpiry, MaxMessageExpiry: c.MaxMessageExpiry, MaxSessions: c.MaxSessions,
 		MaxSessionMessages: c.MaxSessionMessages, MaxSessionBytes: c.MaxSessionBytes, MaxRetained: c.MaxRetained,
 		PublishRate: rateOption(c.PublishRate), ThroughputRate: rateOption(c.ThroughputRate), ConnectRate: rateOption(c.ConnectRate),
 		RequestRate: rateOption(c.RequestRate),

@@ -11,8 +11,6 @@ import (
 
 	"golang.org/x/net/netutil"
 	"golang.org/x/time/rate"
-
-	"github.com/imprint-iot/imprint/ca"
 )
 
 // The bounds of the door for relying parties, which is open to strangers, for all of them
@@ -26,9 +24,8 @@ const (
 // newPKIDoor makes the server of CRLs, OCSP responses and CA certificates. It speaks plain
 // HTTP: who checks a certificate must not need another one for it (RFC 5280 section 8). Of
 // one address it takes perAddress requests a second; 0: no bound.
-func newPKIDoor(engine *ca.Engine, perAddress int) *http.Server {
+func newPKIDoor(inner http.Handler, perAddress int) *http.Server {
 	limit, each := rate.NewLimiter(maxPKIRequests, maxPKIRequests), newAddressLimit(perAddress)
-	inner := engine.Handler()
 	return &http.Server{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			// Who asks too often takes nothing from what all have together.
@@ -54,7 +51,7 @@ func (s *server) listenPKI(ctx context.Context, lc net.ListenConfig) error {
 	}
 	s.closeLater(func() { _ = ln.Close() })
 	bounded := &perAddressListener{Listener: ln, most: s.config.PKIConnectionsPerAddress, open: map[string]int{}}
-	s.pkiLn, s.pki = netutil.LimitListener(bounded, maxPKIConnections), newPKIDoor(s.authorities, s.config.PKIRatePerAddress)
+	s.pkiLn, s.pki = netutil.LimitListener(bounded, maxPKIConnections), newPKIDoor(s.withPublicLog(s.authorities.Handler()), s.config.PKIRatePerAddress)
 	return nil
 }
 

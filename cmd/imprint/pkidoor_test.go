@@ -33,7 +33,7 @@ const noList = "/crl/000000000000/us-east-1/00000000-0000-4000-8000-000000000000
 // TestThePKIDoorIsBounded: strangers get what there is, and beyond the rate of all a 429.
 func TestThePKIDoorIsBounded(t *testing.T) {
 	t.Parallel()
-	door := newPKIDoor(pkiEngine(t), 0)
+	door := newPKIDoor(pkiEngine(t).Handler(), 0)
 	counts := map[int]int{}
 	for range 3 * maxPKIRequests {
 		answer := httptest.NewRecorder()
@@ -48,7 +48,7 @@ func TestThePKIDoorIsBounded(t *testing.T) {
 // TestOneAddressDoesNotUseThePKIDoorUp: another one is served while the first is put off.
 func TestOneAddressDoesNotUseThePKIDoorUp(t *testing.T) {
 	t.Parallel()
-	door := newPKIDoor(pkiEngine(t), 10)
+	door := newPKIDoor(pkiEngine(t).Handler(), 10)
 	ask := func(from string) int {
 		answer := httptest.NewRecorder()
 		request := httptest.NewRequest(http.MethodGet, noList, nil)

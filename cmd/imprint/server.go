@@ -23,6 +23,7 @@ import (
 	"github.com/imprint-iot/imprint/awsapi/iot"
 	"github.com/imprint-iot/imprint/broker"
 	"github.com/imprint-iot/imprint/ca"
+	"github.com/imprint-iot/imprint/ca/rollover"
 	"github.com/imprint-iot/imprint/events"
 	"github.com/imprint-iot/imprint/functions"
 	"github.com/imprint-iot/imprint/gateway"
@@ -30,7 +31,7 @@ import (
 	"github.com/imprint-iot/imprint/internal/durable"
 	"github.com/imprint-iot/imprint/internal/heapfloor"
 	"github.com/imprint-iot/imprint/pki"
-	"github.com/imprint-iot/imprint/pki/issuelog"
+	"github.com/imprint-iot/imprint/pki/translog"
 	"github.com/imprint-iot/imprint/provisioning"
 	"github.com/imprint-iot/imprint/rules"
 	"github.com/imprint-iot/imprint/store/sqlite"
@@ -46,8 +47,11 @@ type server struct {
 
 	sealer       imprint.Sealer
 	store        imprint.Store
+	issuanceLog  *translog.Log // nil: there is none, for the reason of logFailure
+	logFailure   error
 	authority    *pki.Authority
 	authorities  *ca.Engine
+	rollovers    *rollover.Planner
 	profile      *pki.Profile
 	keys         *pki.KeyPool
 	endpoints    *gateway.Endpoints
@@ -101,7 +105,8 @@ func newServer(ctx context.Context, config Config, logger *slog.Logger) (*server
 		home: imprint.Tenant{Account: imprint.AccountID(config.Account), Region: imprint.Region(config.Region)},
 	}
 	for _, step := range []func(context.Context) error{
-		s.openData, s.openPKI, s.openAuthorities, s.openTrace, s.openFunctions, s.openRules, s.openClaims, s.openBulk, s.openAudit, s.openTenant, s.wire, s.listen, s.writeFacts,
+		s.openData, s.openIssuanceLog, s.openPKI, s.openAuthorities, s.openRollovers, s.openTrace, s.openFunctions, s.openRules, s.openClaims, s.openBulk, s.openAudit, s.openTenant, s.wire, s.listen,
+		s.writeFacts,
 	} {
 		err := step(ctx)
 		if err != nil {
@@ -158,7 +163,7 @@ func (s *server) openPKI(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("couldn't make the directory of keys: %w", err)
 	}
-	s.authority, err = pki.OpenAuthority(ctx, dir, pki.AuthorityConfig{Sealer: s.sealer, Journal: issuelog.New(s.store), Clock: s.clock, Key: deviceCAKeys[s.config.DeviceCAKey]})
+	s.authority, err = pki.OpenAuthority(ctx, dir, pki.AuthorityConfig{Sealer: s.sealer, Journal: s.journal(), Clock: s.clock, Key: deviceCAKeys[s.config.DeviceCAKey]})
 	if err != nil {
 		return err
 	}
@@ -264,7 +269,7 @@ func (s *server) wire(ctx context.Context) error {
 	options := s.config.MQTTConfig.options()
 	options.Rules = s.rules
 	options.ConnectTimeout, options.Logger = s.config.ConnectTimeout, s.logger
-	options.Reserved = claimDoor{s.claims}
+	options.Reserved, options.Seen = claimDoor{s.claims}, s.rollovers.Saw
 	options.RefusedConnectGetsReason, options.DeniedSubscribeGetsReason = s.config.RefusalReasons, s.config.RefusalReasons
 	s.broker = broker.New(options, s.store, s.identities, s.clock)
 	close(s.wired)
@@ -283,6 +288,7 @@ func (s *server) wire(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.metrics.watchIssuanceLog(s.issuanceLog, s.config.IssuanceLog && s.logFailure != nil)
 	s.metrics.watch(metered{
 		announcer: s.announcer,
 		gateway:   s.gateway, broker: s.broker, provisioning: s.provisioning, claims: s.claims, trace: s.trace, events: s.events, identities: s.identities, keys: s.keys,

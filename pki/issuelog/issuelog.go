@@ -6,7 +6,11 @@
 // Every signature stands there twice under one id: as an intent before the CA
 // key signs, and with the certificate's id after. Each is durable when Record
 // returns, or with the transaction that Put is given. Records of one id may only be completed: the intent is never
-// overwritten by another one, nor a certificate's id by another.
+// overwritten by another one, nor a certificate's id by another, and a revocation stays.
+//
+// Which key may have which certificate is decided here, where the record is: a key that was
+// lost gets none, a CA's key no device's, one key one certificate unless the profile lets it
+// have more or the new one renews the old (keyrules.go).
 //
 // What it does not do: it doesn't delete. Unfinished lists what a crash left.
 package issuelog
@@ -19,15 +23,29 @@ import (
 )
 
 // Log is a journal of signatures, safe for concurrent use.
-type Log struct{ store imprint.Store }
+type Log struct {
+	store imprint.Store
+	room  func() error
+}
 
 // New makes a Log on a store.
 func New(store imprint.Store) *Log { return &Log{store: store} }
 
+// Within is a Log on the same store that records an intent only while room gives no error:
+// what follows the record, such as the Merkle log of issuances, may be too far behind. What
+// was begun may always be completed.
+func (l *Log) Within(room func() error) *Log { return &Log{store: l.store, room: room} }
+
 // Record stores an issuance durably. Recording the same twice is no error.
 // Errors: CodeInternal when the id is already that of another signature or of
-// another certificate; the store's.
+// another certificate; the store's; those of Within.
 func (l *Log) Record(ctx context.Context, issuance imprint.Issuance) error {
+	if l.room != nil && issuance.CertificateID == "" {
+		err := l.room()
+		if err != nil {
+			return err
+		}
+	}
 	err := l.store.Update(ctx, func(tx imprint.Tx) error { return put(tx, issuance) })
 	if err != nil {
 		return fmt.Errorf("couldn't record issuance %s: %w", issuance.ID, err)
@@ -45,6 +63,19 @@ func (l *Log) Put(tx imprint.Tx, issuance imprint.Issuance) error {
 }
 
 func put(tx imprint.Tx, issuance imprint.Issuance) error {
+	err := allowed(tx, issuance)
+	if err != nil {
+		return err
+	}
+	// Nearly always the intent is new, and its signature the first.
+	add := tx.AddIssuance
+	if issuance.CertificateID != "" {
+		add = tx.CompleteIssuance
+	}
+	done, err := add(issuance)
+	if err != nil || done {
+		return err
+	}
 	present, err := tx.Issuance(issuance.ID)
 	switch {
 	case imprint.CodeOf(err) == imprint.CodeNotFound:
@@ -53,32 +84,11 @@ func put(tx imprint.Tx, issuance imprint.Issuance) error {
 	case !continues(present, issuance):
 		return imprint.Errorf(imprint.CodeInternal, "issuance %s is already that of another signature", issuance.ID)
 	}
-	err = reused(tx, issuance)
-	if err != nil {
-		return err
+	if err == nil {
+		// Whoever records the same once more knows nothing of what happened since.
+		issuance.RevokedAt, issuance.Reason = present.RevokedAt, present.Reason
 	}
 	return tx.PutIssuance(issuance)
-}
-
-// reused says which certificate has the key already that an issuance is for. It is asked
-// for the intent, so that no CA key signs, and again in the transaction that makes the
-// certificate one: of two requests that come at once with one key, one gets it. An intent
-// without a certificate is no reason to refuse the next attempt.
-func reused(tx imprint.ReadTx, issuance imprint.Issuance) error {
-	if issuance.KeyHash == "" {
-		return nil
-	}
-	others, err := tx.IssuancesWithKey(issuance.Tenant, issuance.KeyHash)
-	if err != nil {
-		return fmt.Errorf("couldn't look for the key's certificates: %w", err)
-	}
-	for _, other := range others {
-		if other.ID == issuance.ID || other.CertificateID == "" || other.CertificateID == issuance.Renews {
-			continue
-		}
-		return imprint.Errorf(imprint.CodeKeyReused, "the request's key is that of certificate %s with serial number %s, subject %s", other.CertificateID, other.Serial, other.Subject)
-	}
-	return nil
 }
 
 // continues says whether next may stand in the place of present: the same bytes

@@ -71,6 +71,24 @@ func (x *tx) PutIssuance(i imprint.Issuance) error {
 	return nil
 }
 
+func (x *tx) AddIssuance(i imprint.Issuance) (bool, error) {
+	_, present := x.rows[i.ID]
+	if !present {
+		x.rows[i.ID] = i
+	}
+	return !present, nil
+}
+
+func (x *tx) CompleteIssuance(i imprint.Issuance) (bool, error) {
+	present, ok := x.rows[i.ID]
+	if !ok || present.Tenant != i.Tenant || present.Serial != i.Serial || present.TBSHash != i.TBSHash || present.CertificateID != "" {
+		return false, nil
+	}
+	present.CertificateID, present.Certificate = i.CertificateID, i.Certificate
+	x.rows[i.ID] = present
+	return true, nil
+}
+
 func (x *tx) Issuances(t imprint.Tenant, _ imprint.Page) ([]imprint.Issuance, string, error) {
 	var list []imprint.Issuance
 	for _, id := range slices.Backward(slices.Sorted(maps.Keys(x.rows))) {
@@ -79,6 +97,21 @@ func (x *tx) Issuances(t imprint.Tenant, _ imprint.Page) ([]imprint.Issuance, st
 		}
 	}
 	return list, "next", nil
+}
+
+func (x *tx) IssuancesWithKey(t imprint.Tenant, q imprint.KeyQuery, limit int) ([]imprint.Issuance, error) {
+	var list []imprint.Issuance
+	for _, id := range slices.Sorted(maps.Keys(x.rows)) {
+		i := x.rows[id]
+		if i.Tenant == t && i.KeyHash == q.KeyHash && i.CertificateID != "" && i.CA == q.CA && (q.Reason == "" || i.Reason == q.Reason) && len(list) < limit {
+			list = append(list, i)
+		}
+	}
+	return list, nil
+}
+
+func (x *tx) AuthorityOfKey(imprint.Tenant, string) (imprint.CertificateAuthority, error) {
+	return imprint.CertificateAuthority{}, imprint.Errorf(imprint.CodeNotFound, "there are none")
 }
 
 func newStore() *issuances { return &issuances{rows: map[string]imprint.Issuance{}} }
@@ -198,5 +231,30 @@ func TestAuthorityLeavesAnUnfinishedIntentWhenItDiesBetween(t *testing.T) {
 		if !signed[store.rows[id].CertificateID] {
 			t.Errorf("issuance %s: got certificate %q, want one that was signed", id, store.rows[id].CertificateID)
 		}
+	}
+}
+
+// TestNoIntentIsRecordedWithoutRoom ensures that nothing new is begun when what follows the
+// record is too far behind, and that what was begun is completed.
+func TestNoIntentIsRecordedWithoutRoom(t *testing.T) {
+	t.Parallel()
+	store := newStore()
+	full := errors.New("too many wait")
+	var room error
+	log := issuelog.New(store).Within(func() error { return room })
+	intent := imprint.Issuance{ID: "1", Tenant: tenant, Serial: "ab", TBSHash: "cd"}
+	err := log.Record(t.Context(), intent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	room = full
+	err = log.Record(t.Context(), imprint.Issuance{ID: "2", Tenant: tenant, Serial: "ef", TBSHash: "01"})
+	if !errors.Is(err, full) || len(store.rows) != 1 {
+		t.Errorf("an intent without room: got %v and %d records", err, len(store.rows))
+	}
+	intent.CertificateID = "ef"
+	err = log.Record(t.Context(), intent)
+	if err != nil || store.rows["1"].CertificateID != "ef" {
+		t.Errorf("what was begun: got %v", err)
 	}
 }

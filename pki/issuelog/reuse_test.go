@@ -20,7 +20,7 @@ func TestOneKeyGetsOneCertificate(t *testing.T) {
 	store := registrytest.New(t)
 	log := issuelog.New(store)
 	issuance := func(n int) imprint.Issuance {
-		return imprint.Issuance{ID: fmt.Sprintf("i%d", n), Tenant: tenant, Authority: "a", Serial: fmt.Sprint(n), KeyHash: "key", TBSHash: fmt.Sprint(n), At: time.Unix(1, 0)}
+		return imprint.Issuance{ID: fmt.Sprintf("i%d", n), Tenant: tenant, Authority: "a", Serial: fmt.Sprint(n), Subject: "CN=x", KeyHash: "key", TBSHash: fmt.Sprint(n), At: time.Unix(1, 0)}
 	}
 	finish := func(i imprint.Issuance) error {
 		i.CertificateID = imprint.CertificateID("cert-" + i.ID)

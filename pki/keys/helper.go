@@ -23,6 +23,9 @@ const (
 
 	helperHint = "Build it with `make pkcs11-helper` (it needs a C compiler) and put it beside the imprint program, or name it in " + HelperVariable + "."
 
+	// ownVariables begin the names of Imprint's own settings and secrets.
+	ownVariables = "IMPRINT_"
+
 	// lastWords bounds what is kept of the process's standard error.
 	lastWords = 1 << 10
 	// reapTime is how long a process that ended may take until its exit status is
@@ -76,7 +79,7 @@ func helperPath(configured string) (string, error) {
 func helperEnvironment() []string {
 	var kept []string
 	for _, pair := range os.Environ() {
-		if !strings.HasPrefix(pair, "IMPRINT_") && !strings.HasPrefix(pair, "AWS_") {
+		if !strings.HasPrefix(pair, ownVariables) && !strings.HasPrefix(pair, "AWS_") {
 			kept = append(kept, pair)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -211,7 +212,7 @@ func (t *token) refusal(process *helper, answer *wire.Response) error {
 
 func errPIN(said string) *imprint.Error {
 	return imprint.Errorf(imprint.CodeKeyRefused, "the token doesn't take the PIN: %s", imprint.Excerpt(said)).
-		WithHint("It isn't tried again, so that the token doesn't lock itself. Correct the file that pin-source names and open the key again (restart the server).")
+		WithHint("It isn't tried again, so that the token doesn't lock itself. Correct what pin-source names: the key is opened anew when it is used next.")
 }
 
 func (t *token) lock(err error) {
@@ -396,9 +397,12 @@ func (t *token) login(ctx context.Context, process *helper, of wire.Token) error
 	return nil
 }
 
-// readSecret reads a PIN or password from a file, without the line's end. The caller
-// clears it.
+// readSecret reads a PIN or password from a file, without the line's end, or from an
+// environment variable. The caller clears it.
 func readSecret(what, path string, most int64) ([]byte, error) {
+	if variable, ok := strings.CutPrefix(path, envPrefix); ok {
+		return readVariable(what, variable, most)
+	}
 	data, err := readBounded(path, most+2)
 	if err != nil {
 		return nil, imprint.Errorf(imprint.CodeKeyUnavailable, "couldn't read what %s names: %w", what, err).
@@ -412,6 +416,19 @@ func readSecret(what, path string, most int64) ([]byte, error) {
 			WithHint("Put the PIN or password on one line into %s.", path)
 	}
 	return secret, nil
+}
+
+func readVariable(what, variable string, most int64) ([]byte, error) {
+	secret, set := os.LookupEnv(variable)
+	if !set {
+		return nil, imprint.Errorf(imprint.CodeKeyUnavailable, "the variable %s, which %s names, isn't set", variable, what).
+			WithHint("Set it for the server alone, or put the PIN or password into a file.")
+	}
+	if secret == "" || int64(len(secret)) > most || strings.ContainsAny(secret, "\x00\r\n") {
+		return nil, imprint.Errorf(imprint.CodeKeyRefused, "the variable %s, which %s names, doesn't hold one line of at most %d bytes", variable, what, most).
+			WithHint("Set it to the PIN or password alone.")
+	}
+	return []byte(secret), nil
 }
 
 func trimEnd(data []byte, c byte) []byte {

@@ -8,6 +8,9 @@ import (
 	"fmt"
 	"io/fs"
 	"math/big"
+	"os"
+	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/google/go-tpm/tpm2"
@@ -16,6 +19,9 @@ import (
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/internal/durable"
 )
+
+// tssSuffix ends the names of key files in a directory of them.
+const tssSuffix = ".tss"
 
 // maxAuth bounds the password of a key in a TPM: a digest's length, of SHA-512 at most.
 const maxAuth = 64
@@ -50,6 +56,9 @@ func (s *Store) tpmKey(uri URI) (*tpmKey, error) {
 	if uri.file == "" {
 		return nil, imprint.Errorf(imprint.CodeInvalidRequest, "the URI names a TPM and no key in it").
 			WithHint("Write tpm:handle=0x81008001 or tpm:file=/PATH.")
+	}
+	if strings.HasSuffix(uri.file, "/") {
+		return nil, imprint.Errorf(imprint.CodeInvalidRequest, "the URI names a directory").WithHint("Write tpm:file=/PATH/NAME%s.", tssSuffix)
 	}
 	data, err := readBounded(uri.file, maxKeyFile)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -302,7 +311,7 @@ func newTPMPublic(kind Kind) tpm2.TPMTPublic {
 }
 
 func (s *Store) generateTPM(ctx context.Context, uri URI, kind Kind) (Signer, error) {
-	if uri.handle == 0 && uri.file == "" {
+	if uri.handle == 0 && (uri.file == "" || strings.HasSuffix(uri.file, "/")) {
 		_, err := s.tpmKey(uri)
 		return nil, err
 	}
@@ -384,6 +393,9 @@ func persist(tpm transport.TPM, parent tpm2.AuthHandle, created *tpm2.CreateResp
 }
 
 func (s *Store) listTPM(ctx context.Context, uri URI) ([]Info, error) {
+	if uri.file != "" {
+		return s.listTPMFiles(ctx, uri)
+	}
 	return run(ctx, s.tpms.device(uri.device), s.config.Timeout, func(tpm transport.TPM) ([]Info, error) {
 		handles, err := handlesOf(tpm, minHandle)
 		if err != nil {
@@ -409,6 +421,43 @@ func (s *Store) listTPM(ctx context.Context, uri URI) ([]Info, error) {
 		}
 		return list, nil
 	})
+}
+
+// listTPMFiles lists the keys in the files of a directory, or in one file.
+func (s *Store) listTPMFiles(ctx context.Context, uri URI) ([]Info, error) {
+	paths := []string{uri.file}
+	if strings.HasSuffix(uri.file, "/") {
+		entries, err := os.ReadDir(uri.file)
+		if err != nil {
+			return nil, fmt.Errorf("couldn't look for keys: %w", err)
+		}
+		paths = nil
+		for _, entry := range entries {
+			if strings.HasSuffix(entry.Name(), tssSuffix) && entry.Name() != tssSuffix && len(paths) < maxListed {
+				paths = append(paths, filepath.Join(uri.file, entry.Name()))
+			}
+		}
+	}
+	var list []Info
+	for _, path := range paths {
+		one := uri
+		one.file = path
+		info := Info{URI: one, Label: strings.TrimSuffix(filepath.Base(path), tssSuffix)}
+		key, err := s.tpmKey(one)
+		if err == nil {
+			info.Public, err = run(ctx, key.tpm, key.patience, key.public)
+		}
+		switch imprint.CodeOf(err) {
+		case imprint.CodeKeyUnavailable:
+			return nil, err // it is the TPM's problem, and none of one file
+		case "":
+			info.Kind, _ = KindOf(info.Public)
+		default:
+			info.Problem = err.Error()
+		}
+		list = append(list, info)
+	}
+	return list, nil
 }
 
 // handlesOf lists what a TPM has from a handle on: persistent or transient objects.

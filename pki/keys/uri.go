@@ -38,7 +38,8 @@ const maxURI = 4096
 // model, serial, slot-id, object, id and type (private, if at all), and the query
 // attributes module-path and pin-source. All others are refused, pin-value above all.
 // The other schemes have the same form: what names the key stands in the path, how to
-// get at it in the query. A tpm: URI without a device means /dev/tpmrm0.
+// get at it in the query. A tpm: URI without a device means /dev/tpmrm0. PINs and
+// passwords stand in a file, or in an environment variable: pin-source=env:IMPRINT_HSM_PIN.
 type URI struct {
 	scheme string
 	file   string // of file: and tpm:file=
@@ -191,8 +192,19 @@ func printable(name string) string {
 // unescape is url.PathUnescape: a plus sign is one.
 func unescape(text string) (string, error) { return url.PathUnescape(text) }
 
-// secretSource reads where a PIN or password is: file:/PATH or /PATH.
+// envPrefix marks a secret that stands in an environment variable.
+const envPrefix = "env:"
+
+// secretSource reads where a PIN or password is: file:/PATH or /PATH, or
+// env:IMPRINT_NAME. Variables of other names reach the processes that Imprint starts.
 func secretSource(name, text string) (string, error) {
+	if variable, ok := strings.CutPrefix(text, envPrefix); ok {
+		if !strings.HasPrefix(variable, ownVariables) || strings.Trim(variable, "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_") != "" {
+			return "", badURI("its %s names a variable that doesn't begin with %s, or has other characters than A-Z, 0-9 and _", name, ownVariables).
+				WithHint("Variables of Imprint's own aren't given to the modules and programs that it starts: write %s=env:%sHSM_PIN, for example.", name, ownVariables)
+		}
+		return text, nil
+	}
 	if strings.HasPrefix(text, "|") {
 		return "", badURI("its %s is a command", name).WithHint("Commands aren't run. Put the secret into a file and write %s=file:/PATH.", name)
 	}
@@ -261,6 +273,14 @@ func parsePKCS11URI(rest string) (URI, error) {
 	return u, nil
 }
 
+// sourceText gives a source as secretSource reads it.
+func sourceText(source string) string {
+	if strings.HasPrefix(source, envPrefix) {
+		return source
+	}
+	return "file:" + source
+}
+
 // defaultTPM is the device with the kernel's resource manager.
 const defaultTPM = "/dev/tpmrm0"
 
@@ -299,10 +319,13 @@ func parseTPMURI(rest string) (URI, error) {
 		u.handle = uint32(number)
 	}
 	if byFile {
-		if !path.IsAbs(file) || strings.HasSuffix(file, "/") {
+		if !path.IsAbs(file) {
 			return URI{}, badURI("its file isn't the whole path of one")
 		}
 		u.file = path.Clean(file)
+		if strings.HasSuffix(file, "/") && u.file != "/" {
+			u.file += "/"
+		}
 	}
 	if device, given := access["device"]; given {
 		socket, isSocket := strings.CutPrefix(device, unixPrefix)
@@ -377,7 +400,7 @@ func (u URI) String() string {
 		}
 		add(&query, "module-path", u.token.module)
 		if u.token.pinSource != "" {
-			add(&query, "pin-source", "file:"+u.token.pinSource)
+			add(&query, "pin-source", sourceText(u.token.pinSource))
 		}
 	case schemeTPM:
 		if u.handle != 0 {
@@ -388,7 +411,7 @@ func (u URI) String() string {
 			add(&query, "device", u.device)
 		}
 		if u.authSource != "" {
-			add(&query, "auth-source", "file:"+u.authSource)
+			add(&query, "auth-source", sourceText(u.authSource))
 		}
 	case schemeAWSKMS:
 		add(&front, "key-id", u.keyID)

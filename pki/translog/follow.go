@@ -66,8 +66,8 @@ func (l *Log) follow(ctx context.Context) {
 // note keeps why the log doesn't advance, and tells of it once.
 func (l *Log) note(err error) {
 	l.mu.Lock()
-	before := l.failure
-	if !l.counters.Broken {
+	before, broken := l.failure, l.counters.Broken
+	if !broken {
 		l.failure = err
 	}
 	if err != nil {
@@ -77,7 +77,7 @@ func (l *Log) note(err error) {
 	if err != nil && before == nil {
 		l.config.Logger.Error("Certificates can't be added to the issuance log now; they wait in the registry.", slog.Any("error", err))
 	}
-	if err == nil && before != nil {
+	if err == nil && before != nil && !broken {
 		l.config.Logger.Info("The issuance log goes on.")
 	}
 }

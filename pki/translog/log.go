@@ -53,8 +53,24 @@ type Log struct {
 	failure   error
 }
 
-// silence makes the library's own log the server's. It is for the whole process.
+// silence makes what the library warns of the server's own log, and leaves out what it tells
+// of its work. It is for the whole process.
 var silence sync.Once
+
+type warnings struct{ slog.Handler }
+
+// Enabled implements slog.Handler.
+func (w warnings) Enabled(ctx context.Context, level slog.Level) bool {
+	return level >= slog.LevelWarn && w.Handler.Enabled(ctx, level)
+}
+
+// WithAttrs implements slog.Handler.
+func (w warnings) WithAttrs(attributes []slog.Attr) slog.Handler {
+	return warnings{w.Handler.WithAttrs(attributes)}
+}
+
+// WithGroup implements slog.Handler.
+func (w warnings) WithGroup(name string) slog.Handler { return warnings{w.Handler.WithGroup(name)} }
 
 // longestRest is how long it waits at most before what went wrong is tried again.
 const longestRest = 30 * time.Second
@@ -74,7 +90,7 @@ func Open(ctx context.Context, config Config) (*Log, error) {
 	if err != nil {
 		return nil, err
 	}
-	silence.Do(func() { klog.SetSlogLogger(config.Logger) })
+	silence.Do(func() { klog.SetSlogLogger(slog.New(warnings{config.Logger.Handler()})) })
 	l := &Log{
 		config: config, source: tiles.Dir(filepath.Join(config.Dir, tilesDir)),
 		progress: make(chan struct{}), kick: make(chan struct{}, 1), stopped: make(chan struct{}),
@@ -101,6 +117,7 @@ func (l *Log) open(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("couldn't read what the registry knows of it: %w", err)
 	}
+	l.counters.Size = l.state.Size
 	tree, begun, err := readTreeState(filepath.Join(l.config.Dir, tilesDir))
 	if err != nil {
 		return err
@@ -248,6 +265,13 @@ func (l *Log) VerifierKey() string { return l.key.verifier }
 
 // Verifier verifies the log's checkpoints.
 func (l *Log) Verifier() *tiles.Verifier { return l.verifier }
+
+// Checkpoint gives the published one; without Raw, none is yet.
+func (l *Log) Checkpoint() tiles.Checkpoint {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.published
+}
 
 // Source reads the log.
 func (l *Log) Source() tiles.Source { return l.source }

@@ -28,6 +28,9 @@ func (*Log) VerifierKey() string { return "" }
 // Verifier is nil.
 func (*Log) Verifier() *tiles.Verifier { return nil }
 
+// Checkpoint is empty.
+func (*Log) Checkpoint() tiles.Checkpoint { return tiles.Checkpoint{} }
+
 // Source is nil.
 func (*Log) Source() tiles.Source { return nil }
 

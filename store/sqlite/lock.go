@@ -40,6 +40,17 @@ func acquireLock(path string) (*fileLock, error) {
 	return &fileLock{file: file}, nil
 }
 
+// InUse says whether a process, such as a server, has the registry in a file open.
+func InUse(path string) bool {
+	file, err := os.OpenFile(path+".lock", os.O_RDWR, 0)
+	if err != nil {
+		return false
+	}
+	err = tryLock(file)
+	_ = file.Close() // lets go of it
+	return errors.Is(err, errHeld)
+}
+
 // release lets go of the lock. The file stays: to remove it would let two
 // processes hold locks on two files of one name.
 func (l *fileLock) release() error { return l.file.Close() }

@@ -94,7 +94,7 @@ func TestEveryStatementRunsOverAnIndex(t *testing.T) {
 // scanAllowed: walks in the order of an index or of the primary key end at the statement's limit, and
 // the parts of a composed statement are bounded by their own limits.
 func scanAllowed(line string) bool {
-	for _, allowed := range []string{"USING INDEX", "USING COVERING INDEX", "SCAN part_", "SCAN oldest", "SCAN (subquery", "SCAN tenant_settings", "SCAN events"} {
+	for _, allowed := range []string{"USING INDEX", "USING COVERING INDEX", "SCAN part_", "SCAN oldest", "SCAN (subquery", "SCAN tenant_settings", "SCAN events", "SCAN rollovers"} {
 		if strings.Contains(line, allowed) {
 			return true
 		}
@@ -147,7 +147,13 @@ func everyRead(tx imprint.Tx) error {
 	keep(err)
 	_, err = tx.IssuanceOf(tenant, "a", "a")
 	keep(err)
-	_, err = tx.IssuancesWithKey(tenant, "k")
+	for _, reason := range []imprint.RevocationReason{"", imprint.ReasonKeyCompromise} {
+		_, err = tx.IssuancesWithKey(tenant, imprint.KeyQuery{KeyHash: "k", Reason: reason}, 1)
+		keep(err)
+	}
+	_, err = tx.IssuanceOfCertificate(tenant, "a")
+	keep(err)
+	_, err = tx.AuthorityOfKey(tenant, "k")
 	keep(err)
 	_, err = tx.IssuanceRequested(tenant, "a", "a")
 	keep(err)
@@ -161,9 +167,21 @@ func everyRead(tx imprint.Tx) error {
 	keep(err)
 	keep(tx.DeleteRevocationLists(tenant, "a", 1))
 	keep(tx.DeleteAuthority(tenant, "a"))
+	_, err = tx.RolloverTenants()
+	keep(err)
+	_, err = tx.Rollover(tenant, "a")
+	keep(err)
+	keep(tx.PutSighting(imprint.Sighting{Tenant: tenant, Certificate: "a"}))
+	_, err = tx.Sighting(tenant, "a")
+	keep(err)
+	_, err = tx.DeleteSightings(tenant, 1)
+	keep(err)
+	keep(tx.DeleteRollover(tenant, "a"))
 	_, err = tx.IssuanceLog()
 	keep(err)
 	_, err = tx.LoggedIssuance("a")
+	keep(err)
+	_, err = tx.LoggedIssuanceOf(tenant, "a")
 	keep(err)
 	_, err = tx.LoggedIssuances("a", 1)
 	keep(err)
@@ -408,6 +426,7 @@ func putSome(tx imprint.Tx, tenant imprint.Tenant, keep func(error)) {
 		keep(tx.PutIssuance(imprint.Issuance{ID: id, Tenant: tenant}))
 		keep(tx.PutIssuance(imprint.Issuance{ID: id + "2", Tenant: tenant, Authority: "a", Serial: id, KeyHash: "k", RequestToken: id, RevokedAt: time.Unix(1, 0)}))
 		keep(tx.PutAuthority(imprint.CertificateAuthority{Tenant: tenant, ID: imprint.AuthorityID(id), Name: id, CertificateID: certificate}))
+		keep(tx.PutRollover(imprint.Rollover{Tenant: tenant, From: imprint.CertificateID(id)}))
 		keep(tx.PutAuditTask(imprint.AuditTask{Tenant: tenant, ID: id}))
 		keep(tx.PutAuditFinding(imprint.AuditFinding{Tenant: tenant, ID: id, Task: "a"}))
 		keep(tx.PutScheduledAudit(imprint.ScheduledAudit{Tenant: tenant, Name: id}))
@@ -474,6 +493,7 @@ func lists(tx imprint.Tx, tenant imprint.Tenant, paged func(func(imprint.Page) (
 	paged(func(p imprint.Page) (string, error) { _, c, err := tx.Issuances(tenant, p); return c, err })
 	paged(func(p imprint.Page) (string, error) { _, c, err := tx.IssuancesBy(tenant, "a", p); return c, err })
 	paged(func(p imprint.Page) (string, error) { _, c, err := tx.Authorities(tenant, p); return c, err })
+	paged(func(p imprint.Page) (string, error) { _, c, err := tx.Rollovers(tenant, p); return c, err })
 	paged(func(p imprint.Page) (string, error) { _, c, err := tx.ClaimGuards(tenant, p); return c, err })
 	paged(func(p imprint.Page) (string, error) { _, c, err := tx.RetainedMessages(tenant, p); return c, err })
 	for _, all := range []bool{false, true} {

@@ -20,7 +20,7 @@ func testAuthorities(t *testing.T, h Harness) {
 	update(t, store, func(tx imprint.Tx) error {
 		for n, tenant := range []imprint.Tenant{here, there} {
 			for _, a := range []imprint.CertificateAuthority{
-				{Tenant: tenant, ID: one, Name: "line", Status: imprint.AuthorityDeleted, CertificateID: certID(1)},
+				{Tenant: tenant, ID: one, Name: "line", Status: imprint.AuthorityDeleted, CertificateID: certID(1), KeyHash: "line key"},
 				{Tenant: tenant, ID: two, Name: "line", Status: imprint.AuthorityActive, CertificateID: certID(2 + 10*n)},
 			} {
 				err := tx.PutAuthority(a)
@@ -32,7 +32,7 @@ func testAuthorities(t *testing.T, h Harness) {
 		return nil
 	})
 	issue := func(n int, change func(*imprint.Issuance)) {
-		i := imprint.Issuance{ID: fmt.Sprintf("i%02d", n), Tenant: here, Authority: two, Serial: fmt.Sprintf("%02x", n), KeyHash: "key", NotAfter: instant.Add(time.Hour)}
+		i := imprint.Issuance{ID: fmt.Sprintf("i%02d", n), Tenant: here, Authority: two, Serial: fmt.Sprintf("%02x", n), KeyHash: "key", CertificateID: certID(100 + n), NotAfter: instant.Add(time.Hour)}
 		change(&i)
 		update(t, store, func(tx imprint.Tx) error { return tx.PutIssuance(i) })
 	}
@@ -41,6 +41,8 @@ func testAuthorities(t *testing.T, h Harness) {
 	issue(3, func(i *imprint.Issuance) { i.RevokedAt, i.NotAfter = instant, instant.Add(-time.Hour) })
 	issue(4, func(i *imprint.Issuance) { i.Tenant, i.RevokedAt = there, instant })
 	issue(5, func(i *imprint.Issuance) { i.Authority, i.RevokedAt, i.KeyHash = "", instant, "" })
+	issue(7, func(i *imprint.Issuance) { i.CertificateID = "" })
+	issue(8, func(i *imprint.Issuance) { i.CA = true })
 	issue(6, func(i *imprint.Issuance) { i.Serial, i.Authority, i.KeyHash = "02", one, "other" })
 	view(t, store, func(tx imprint.ReadTx) error {
 		a, err := tx.AuthorityNamed(here, "line")
@@ -59,10 +61,40 @@ func testAuthorities(t *testing.T, h Harness) {
 		same(t, "a request", fmt.Sprint(i.ID, err), fmt.Sprint("i02", nil))
 		_, err = tx.IssuanceRequested(here, two, "")
 		same(t, "no request", imprint.CodeOf(err), imprint.CodeNotFound)
-		withKey, err := tx.IssuancesWithKey(here, "key")
-		same(t, "those with a key", fmt.Sprint(len(withKey), err), fmt.Sprint(3, nil))
-		withKey, err = tx.IssuancesWithKey(here, "")
-		same(t, "those without a key", fmt.Sprint(len(withKey), err), fmt.Sprint(0, nil))
+		for _, c := range []struct {
+			name  string
+			query imprint.KeyQuery
+			limit int
+			want  string
+		}{
+			{"a key, without the intent", imprint.KeyQuery{KeyHash: "key"}, 100, "i02 i03 i01 "},
+			{"a key, one", imprint.KeyQuery{KeyHash: "key"}, 1, "i02 "},
+			{"a key of a CA", imprint.KeyQuery{KeyHash: "key", CA: true}, 100, "i08 "},
+			{"a key that was revoked for a reason", imprint.KeyQuery{KeyHash: "key", Reason: imprint.ReasonSuperseded}, 100, "i01 "},
+			{"no key", imprint.KeyQuery{}, 100, ""},
+		} {
+			withKey, err := tx.IssuancesWithKey(here, c.query, c.limit)
+			if err != nil {
+				return err
+			}
+			found := ""
+			for _, one := range withKey {
+				found += one.ID + " "
+			}
+			same(t, "those with "+c.name, found, c.want)
+		}
+		i, err = tx.IssuanceOfCertificate(here, certID(102))
+		same(t, "the one that made a certificate", fmt.Sprint(i.ID, err), fmt.Sprint("i02", nil))
+		_, err = tx.IssuanceOfCertificate(there, certID(102))
+		same(t, "another tenant's certificate", imprint.CodeOf(err), imprint.CodeNotFound)
+		_, err = tx.IssuanceOfCertificate(here, "")
+		same(t, "no certificate", imprint.CodeOf(err), imprint.CodeNotFound)
+		a, err = tx.AuthorityOfKey(here, "line key")
+		same(t, "the authority of a key", fmt.Sprint(a.ID, err), fmt.Sprint(one, nil))
+		_, err = tx.AuthorityOfKey(here, "")
+		same(t, "the authority of no key", imprint.CodeOf(err), imprint.CodeNotFound)
+		_, err = tx.AuthorityOfKey(there, "another")
+		same(t, "the authority of another tenant's key", imprint.CodeOf(err), imprint.CodeNotFound)
 		var revoked []imprint.RevokedSerial
 		err = tx.RevokedBy(here, two, instant, func(s imprint.RevokedSerial) bool {
 			revoked = append(revoked, s)

@@ -275,6 +275,19 @@ func failureCalls() []call {
 				matching, _, matchErr := tx.Attempts(imprint.AttemptFilter{Match: "x"}, imprint.Page{Limit: 10})
 				return fmt.Sprint(len(all), len(matching), err, matchErr)
 			}, true},
+		{"an intent that is completed, with its certificate", func(tx imprint.Tx) error {
+			_, err := tx.AddIssuance(imprint.Issuance{ID: "i", Tenant: here})
+			return err
+		},
+			steps(func(tx imprint.Tx) error {
+				_, err := tx.CompleteIssuance(imprint.Issuance{ID: "i", Tenant: here, CertificateID: certID(8)})
+				return err
+			}, func(tx imprint.Tx) error { return tx.PutCertificate(imprint.Certificate{Tenant: here, ID: certID(8)}) }),
+			func(tx imprint.ReadTx) string {
+				i, err := tx.Issuance("i")
+				_, certErr := tx.Certificate(here, certID(8))
+				return fmt.Sprint(i.CertificateID, imprint.CodeOf(err), imprint.CodeOf(certErr))
+			}, false},
 		{"an issuance and its certificate", func(tx imprint.Tx) error { return tx.PutIssuance(imprint.Issuance{ID: "i", Tenant: here}) },
 			steps(func(tx imprint.Tx) error {
 				return tx.PutIssuance(imprint.Issuance{ID: "i", Tenant: here, CertificateID: certID(8)})

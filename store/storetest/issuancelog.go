@@ -57,6 +57,12 @@ func testIssuanceLog(t *testing.T, h Harness) {
 		same(t, "one with its index", fmt.Sprint(i.ID, i.Tenant, i.LogIndex, err), fmt.Sprint("a", there, 0, nil))
 		_, err = tx.LoggedIssuance("z")
 		wantCode(t, err, imprint.CodeNotFound)
+		i, err = tx.LoggedIssuanceOf(there, certID(1))
+		same(t, "that of a certificate", fmt.Sprint(i.ID, i.LogIndex, err), fmt.Sprint("a", 0, nil))
+		for _, id := range []imprint.CertificateID{certID(3), certID(9), ""} {
+			_, err = tx.LoggedIssuanceOf(there, id) // another tenant's, nobody's, and that of intents
+			wantCode(t, err, imprint.CodeNotFound)
+		}
 		var ids []string
 		for after := ""; ; {
 			page, err := tx.LoggedIssuances(after, 3)
@@ -73,4 +79,55 @@ func testIssuanceLog(t *testing.T, h Harness) {
 	})
 	err := store.Update(t.Context(), func(tx imprint.Tx) error { return tx.SetLogIndex("z", 1) })
 	wantCode(t, err, imprint.CodeNotFound)
+}
+
+// testIssuanceSteps ensures that an intent is added where there is none, and that only its
+// own intent is completed, once.
+func testIssuanceSteps(t *testing.T, h Harness) {
+	store := mustOpen(t, h)
+	intent := imprint.Issuance{
+		ID: "i", Tenant: here, Authority: "a", Profile: "p", Serial: "0a", Subject: "CN=x", TBSHash: "bb", KeyHash: "cc", RequestedBy: "me",
+		At: instant, NotBefore: instant, NotAfter: instant,
+	}
+	step := func(what string, want bool, do func(tx imprint.Tx) (bool, error)) {
+		t.Helper()
+		var got bool
+		update(t, store, func(tx imprint.Tx) error {
+			var err error
+			got, err = do(tx)
+			return err
+		})
+		same(t, what, got, want)
+	}
+	holds := func(want imprint.Issuance) {
+		t.Helper()
+		view(t, store, func(tx imprint.ReadTx) error {
+			got, err := tx.Issuance("i")
+			same(t, "the issuance", got, want)
+			return err
+		})
+	}
+	done := intent
+	done.CertificateID, done.Certificate = certID(1), []byte{1, 2}
+	complete := func(change func(*imprint.Issuance)) func(tx imprint.Tx) (bool, error) {
+		i := done
+		change(&i)
+		return func(tx imprint.Tx) (bool, error) { return tx.CompleteIssuance(i) }
+	}
+	step("completed before its intent", false, complete(func(*imprint.Issuance) {}))
+	step("added", true, func(tx imprint.Tx) (bool, error) { return tx.AddIssuance(intent) })
+	step("added again", false, func(tx imprint.Tx) (bool, error) { return tx.AddIssuance(done) })
+	holds(intent)
+	step("completed by another tenant", false, complete(func(i *imprint.Issuance) { i.Tenant = there }))
+	step("completed for other bytes", false, complete(func(i *imprint.Issuance) { i.TBSHash = "bc" }))
+	step("completed with another serial", false, complete(func(i *imprint.Issuance) { i.Serial = "0b" }))
+	holds(intent)
+	step("completed", true, complete(func(i *imprint.Issuance) { i.Profile = "other" }))
+	step("completed again", false, complete(func(i *imprint.Issuance) { i.CertificateID = certID(2) }))
+	holds(done)
+	view(t, store, func(tx imprint.ReadTx) error {
+		waiting, err := tx.UnloggedIssuances(10)
+		same(t, "what waits for the log", fmt.Sprint(waiting, err), fmt.Sprint([]string{"i"}, nil))
+		return nil
+	})
 }

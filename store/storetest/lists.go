@@ -255,6 +255,12 @@ func nameLists() []pagedList {
 			items, next, err := tx.Authorities(t, p)
 			return numbers(items, next, err, func(a imprint.CertificateAuthority) string { return string(a.ID) })
 		}},
+		{"rollovers", func(tx imprint.Tx, t imprint.Tenant, n int) error {
+			return tx.PutRollover(imprint.Rollover{Tenant: t, From: imprint.CertificateID(name(n))})
+		}, func(tx imprint.ReadTx, t imprint.Tenant, p imprint.Page) ([]int, string, error) {
+			items, next, err := tx.Rollovers(t, p)
+			return numbers(items, next, err, func(r imprint.Rollover) string { return string(r.From) })
+		}},
 		{"issuances", func(tx imprint.Tx, t imprint.Tenant, n int) error {
 			return tx.PutIssuance(imprint.Issuance{ID: t.String() + name(n), Tenant: t})
 		}, func(tx imprint.ReadTx, t imprint.Tenant, p imprint.Page) ([]int, string, error) {

@@ -76,7 +76,7 @@ func absent(t *testing.T, store imprint.Store, r row, tenant imprint.Tenant) {
 }
 
 func allRows() []row {
-	return slices.Concat(certificateRows(), nameRows(), registryRows(), otherRows(), functionRows(), claimRows(), userRows(), taskRows(), ruleRows(), auditRows())
+	return slices.Concat(certificateRows(), nameRows(), registryRows(), otherRows(), functionRows(), claimRows(), userRows(), taskRows(), ruleRows(), auditRows(), rolloverRows())
 }
 
 func certificateRows() []row {
@@ -220,7 +220,7 @@ func otherRows() []row {
 		name: "issuance",
 		full: func(t imprint.Tenant) any {
 			return imprint.Issuance{ID: id(t), Tenant: t, Authority: authorityID(1), Profile: "device", Serial: "1f", Subject: unusual, TBSHash: "ab",
-				KeyHash: "cd", RequestedBy: unusual, RequestToken: unusual, Renews: certID(9), At: instant, NotBefore: instant.Add(-time.Hour), NotAfter: instant.Add(time.Hour),
+				KeyHash: "cd", KeyReusable: true, CA: true, RequestedBy: unusual, RequestToken: unusual, Renews: certID(9), At: instant, NotBefore: instant.Add(-time.Hour), NotAfter: instant.Add(time.Hour),
 				CertificateID: certID(2), Certificate: []byte("0\x00"), RevokedAt: instant.Add(time.Minute), Reason: imprint.ReasonKeyCompromise}
 		},
 		bare: func(t imprint.Tenant) any { return imprint.Issuance{ID: id(t)} },
@@ -230,7 +230,7 @@ func otherRows() []row {
 		name: "certificate authority",
 		full: func(t imprint.Tenant) any {
 			return imprint.CertificateAuthority{Tenant: t, ID: authorityID(1), Name: unusual, Type: imprint.AuthoritySubordinate, Status: imprint.AuthorityActive,
-				Key: "file:", SealedKey: []byte("k\x00"), KeyAlgorithm: "EC_prime256v1", SigningAlgorithm: "SHA256WITHECDSA", Subject: []byte("0\x00"), CSR: "csr",
+				Key: "file:", SealedKey: []byte("k\x00"), KeyAlgorithm: "EC_prime256v1", SigningAlgorithm: "SHA256WITHECDSA", KeyHash: "ab", Subject: []byte("0\x00"), CSR: "csr",
 				Certificate: "pem", Chain: "pem2", CertificateID: certID(3), Serial: "2f", SubjectKeyID: "aa", NotBefore: instant, NotAfter: instant.Add(time.Hour),
 				Parent: authorityID(2), Profiles: []string{"device", "server"}, SigningEnds: instant.Add(time.Minute),
 				Revocation: imprint.RevocationConfiguration{CRL: true, CRLDays: 7, CRLShards: 64, CRLHost: "crl.example.com", OCSP: true, OCSPHost: "ocsp.example.com"},

@@ -126,6 +126,13 @@ func pathOf(t tlog.Tile) string {
 	return "tile/" + rest
 }
 
+// IsPath says whether a path is that of a log's file: of its checkpoint, a tile or an entry
+// bundle.
+func IsPath(path string) bool {
+	_, err := parsePath(path)
+	return path == CheckpointPath || err == nil
+}
+
 // parsePath is the inverse of pathOf.
 func parsePath(path string) (tlog.Tile, error) {
 	rest, ok := strings.CutPrefix(path, "tile/")

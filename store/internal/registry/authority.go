@@ -10,13 +10,13 @@ import (
 
 const authorityColumns = "tenant, id, name, type, status, key_uri, sealed_key, key_algorithm, signing_algorithm, subject, csr, certificate, chain, " +
 	"certificate_id, serial, subject_key_id, not_before, not_after, parent, profiles, signing_ends, revocation, short_lived, tags, idempotency_token, " +
-	"created_at, changed_at, restorable_until, revoked_at, revocation_reason"
+	"created_at, changed_at, restorable_until, revoked_at, revocation_reason, key_hash"
 
 var (
 	putAuthority = upsert("authorities", 2, "tenant", "id", "name", "type", "status", "key_uri", "sealed_key", "key_algorithm", "signing_algorithm",
 		"subject", "csr", "certificate", "chain", "certificate_id", "serial", "subject_key_id", "not_before", "not_after", "parent", "profiles",
 		"signing_ends", "revocation", "short_lived", "tags", "idempotency_token", "created_at", "changed_at", "restorable_until", "revoked_at",
-		"revocation_reason")
+		"revocation_reason", "key_hash")
 
 	authorities = newList("Ps", authorityColumns, "authorities WHERE tenant = $1", 1, []string{"id"}, scanAuthority,
 		func(a *imprint.CertificateAuthority) []any { return []any{string(a.ID)} })
@@ -28,7 +28,7 @@ func scanAuthority(t *Tx, r Rows, a *imprint.CertificateAuthority) error {
 	err := r.Scan(&tenant, (*string)(&a.ID), &a.Name, (*string)(&a.Type), (*string)(&a.Status), &a.Key, &a.SealedKey, &a.KeyAlgorithm, &a.SigningAlgorithm,
 		&a.Subject, &a.CSR, &a.Certificate, &a.Chain, (*string)(&a.CertificateID), &a.Serial, &a.SubjectKeyID, &notBefore, &notAfter, (*string)(&a.Parent),
 		&profiles, &signingEnds, &revocation, &short, &tags, &a.IdempotencyToken, &created, &changed, &restorable, &revoked,
-		(*string)(&a.RevocationReason))
+		(*string)(&a.RevocationReason), &a.KeyHash)
 	if err != nil {
 		return err
 	}
@@ -83,6 +83,15 @@ func (t *Tx) AuthorityOf(tenant imprint.Tenant, id imprint.CertificateID) (impri
 	return a, err
 }
 
+// AuthorityOfKey implements imprint.AuthorityReader.
+func (t *Tx) AuthorityOfKey(tenant imprint.Tenant, keyHash string) (imprint.CertificateAuthority, error) {
+	a, found, err := first(t, scanAuthority, "SELECT "+authorityColumns+" FROM authorities WHERE tenant = $1 AND key_hash = $2 AND key_hash <> ''", t.in(tenant), keyHash)
+	if err == nil && !found {
+		err = imprint.Errorf(imprint.CodeNotFound, "no certificate authority of this account and region has the key %s", imprint.Excerpt(keyHash))
+	}
+	return a, err
+}
+
 // Authorities implements imprint.AuthorityReader.
 func (t *Tx) Authorities(tenant imprint.Tenant, p imprint.Page) ([]imprint.CertificateAuthority, string, error) {
 	return authorities.page(t, p, nil, t.in(tenant))
@@ -108,14 +117,10 @@ func (t *Tx) PutAuthority(a imprint.CertificateAuthority) error {
 		}
 		parts[n] = string(text)
 	}
-	short := int64(0)
-	if a.ShortLived {
-		short = 1
-	}
 	_, err := t.exec(putAuthority, t.in(a.Tenant), string(a.ID), a.Name, string(a.Type), string(a.Status), a.Key, blob(a.SealedKey), a.KeyAlgorithm,
 		a.SigningAlgorithm, blob(a.Subject), a.CSR, a.Certificate, a.Chain, string(a.CertificateID), a.Serial, a.SubjectKeyID, millis(a.NotBefore),
-		millis(a.NotAfter), string(a.Parent), parts[0], millis(a.SigningEnds), parts[1], short, parts[2], a.IdempotencyToken, millis(a.CreatedAt),
-		millis(a.ChangedAt), millis(a.RestorableUntil), millis(a.RevokedAt), string(a.RevocationReason))
+		millis(a.NotAfter), string(a.Parent), parts[0], millis(a.SigningEnds), parts[1], flag(a.ShortLived), parts[2], a.IdempotencyToken, millis(a.CreatedAt),
+		millis(a.ChangedAt), millis(a.RestorableUntil), millis(a.RevokedAt), string(a.RevocationReason), a.KeyHash)
 	if err != nil {
 		return err
 	}

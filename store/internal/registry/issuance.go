@@ -1,17 +1,25 @@
 package registry
 
 import (
+	"strings"
 	"time"
 
 	"github.com/imprint-iot/imprint"
 )
 
 const issuanceColumns = "id, tenant, authority, profile, serial, subject, tbs_hash, key_hash, requested_by, request_token, renews, at, not_before, not_after, " +
-	"certificate_id, certificate, revoked_at, reason"
+	"certificate_id, certificate, revoked_at, reason, ca, key_reusable"
 
 var (
 	putIssuance = upsert("issuances", 1, "id", "tenant", "authority", "profile", "serial", "subject", "tbs_hash", "key_hash", "requested_by",
-		"request_token", "renews", "at", "not_before", "not_after", "certificate_id", "certificate", "revoked_at", "reason")
+		"request_token", "renews", "at", "not_before", "not_after", "certificate_id", "certificate", "revoked_at", "reason", "ca", "key_reusable")
+
+	addIssuance = strings.Replace(putIssuance, putIssuance[strings.Index(putIssuance, " DO UPDATE"):], " DO NOTHING", 1)
+
+	// completeIssuance leaves alone what indices hold, but for the log's list of what waits
+	// for it: to write those again is most of the cost of a row.
+	completeIssuance = "UPDATE issuances SET certificate_id = $5, certificate = $6 " +
+		"WHERE id = $1 AND tenant = $2 AND serial = $3 AND tbs_hash = $4 AND certificate_id = ''"
 
 	issuances = newList("Ms", issuanceColumns, "issuances WHERE tenant = $1", 1, []string{"id"}, scanIssuance,
 		func(i *imprint.Issuance) []any { return []any{i.ID} })
@@ -21,9 +29,10 @@ var (
 
 func scanIssuance(t *Tx, r Rows, i *imprint.Issuance) error {
 	var tenant string
-	var at, notBefore, notAfter, revoked int64
+	var at, notBefore, notAfter, revoked, ca, reusable int64
 	err := r.Scan(&i.ID, &tenant, (*string)(&i.Authority), &i.Profile, &i.Serial, &i.Subject, &i.TBSHash, &i.KeyHash, &i.RequestedBy, &i.RequestToken, (*string)(&i.Renews),
-		&at, &notBefore, &notAfter, (*string)(&i.CertificateID), &i.Certificate, &revoked, (*string)(&i.Reason))
+		&at, &notBefore, &notAfter, (*string)(&i.CertificateID), &i.Certificate, &revoked, (*string)(&i.Reason), &ca, &reusable)
+	i.CA, i.KeyReusable = ca != 0, reusable != 0
 	i.Tenant = t.readTenant(tenant)
 	i.At, i.NotBefore, i.NotAfter, i.RevokedAt = readTime(at), readTime(notBefore), readTime(notAfter), readTime(revoked)
 	if len(i.Certificate) == 0 {
@@ -66,12 +75,25 @@ func (t *Tx) IssuanceOf(tenant imprint.Tenant, a imprint.AuthorityID, serial str
 }
 
 // IssuancesWithKey implements imprint.IssuanceReader.
-func (t *Tx) IssuancesWithKey(tenant imprint.Tenant, keyHash string) ([]imprint.Issuance, error) {
-	if keyHash == "" {
+func (t *Tx) IssuancesWithKey(tenant imprint.Tenant, q imprint.KeyQuery, limit int) ([]imprint.Issuance, error) {
+	if q.KeyHash == "" {
 		return nil, nil
 	}
-	return all(t, scanIssuance, "SELECT "+issuanceColumns+" FROM issuances WHERE tenant = $1 AND key_hash = $2 AND key_hash <> '' ORDER BY id LIMIT $3",
-		t.in(tenant), keyHash, int64(maxPlain))
+	const query = "SELECT " + issuanceColumns + " FROM issuances WHERE tenant = $1 AND key_hash = $2 AND ca = $3 AND key_hash <> '' AND certificate_id <> ''"
+	if q.Reason != "" {
+		return some(t, limit, scanIssuance, query+" AND reason = $4 ORDER BY id LIMIT $5", t.in(tenant), q.KeyHash, flag(q.CA), string(q.Reason))
+	}
+	return some(t, limit, scanIssuance, query+" ORDER BY reason, id LIMIT $4", t.in(tenant), q.KeyHash, flag(q.CA))
+}
+
+// IssuanceOfCertificate implements imprint.IssuanceReader.
+func (t *Tx) IssuanceOfCertificate(tenant imprint.Tenant, id imprint.CertificateID) (imprint.Issuance, error) {
+	i, found, err := first(t, scanIssuance, "SELECT "+issuanceColumns+" FROM issuances WHERE tenant = $1 AND certificate_id = $2 AND certificate_id <> ''",
+		t.in(tenant), string(id))
+	if err == nil && !found {
+		err = imprint.Errorf(imprint.CodeNotFound, "no certificate authority of this account and region issued the certificate %s", imprint.Excerpt(string(id)))
+	}
+	return i, err
 }
 
 // IssuanceRequested implements imprint.IssuanceReader.
@@ -98,7 +120,25 @@ func (t *Tx) RevokedBy(tenant imprint.Tenant, a imprint.AuthorityID, after time.
 
 // PutIssuance implements imprint.IssuanceWriter.
 func (t *Tx) PutIssuance(i imprint.Issuance) error {
-	_, err := t.exec(putIssuance, i.ID, t.in(i.Tenant), string(i.Authority), i.Profile, i.Serial, i.Subject, i.TBSHash, i.KeyHash, i.RequestedBy,
-		i.RequestToken, string(i.Renews), millis(i.At), millis(i.NotBefore), millis(i.NotAfter), string(i.CertificateID), blob(i.Certificate), millis(i.RevokedAt), string(i.Reason))
+	_, err := t.exec(putIssuance, t.issuanceValues(&i)...)
 	return err
+}
+
+// AddIssuance implements imprint.IssuanceWriter.
+func (t *Tx) AddIssuance(i imprint.Issuance) (bool, error) {
+	n, err := t.exec(addIssuance, t.issuanceValues(&i)...)
+	return n == 1, err
+}
+
+// CompleteIssuance implements imprint.IssuanceWriter.
+func (t *Tx) CompleteIssuance(i imprint.Issuance) (bool, error) {
+	n, err := t.exec(completeIssuance, i.ID, t.in(i.Tenant), i.Serial, i.TBSHash, string(i.CertificateID), blob(i.Certificate))
+	return n == 1, err
+}
+
+func (t *Tx) issuanceValues(i *imprint.Issuance) []any {
+	return []any{
+		i.ID, t.in(i.Tenant), string(i.Authority), i.Profile, i.Serial, i.Subject, i.TBSHash, i.KeyHash, i.RequestedBy,
+		i.RequestToken, string(i.Renews), millis(i.At), millis(i.NotBefore), millis(i.NotAfter), string(i.CertificateID), blob(i.Certificate), millis(i.RevokedAt), string(i.Reason), flag(i.CA), flag(i.KeyReusable),
+	}
 }

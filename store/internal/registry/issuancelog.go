@@ -50,6 +50,16 @@ func (t *Tx) LoggedIssuance(id string) (imprint.LoggedIssuance, error) {
 	return i, err
 }
 
+// LoggedIssuanceOf implements imprint.IssuanceLogReader.
+func (t *Tx) LoggedIssuanceOf(tenant imprint.Tenant, id imprint.CertificateID) (imprint.LoggedIssuance, error) {
+	i, found, err := first(t, scanLoggedIssuance, "SELECT "+issuanceColumns+", log_index FROM issuances WHERE certificate_id = $2 AND tenant = $1 AND certificate_id <> ''",
+		t.in(tenant), string(id))
+	if err == nil && !found {
+		err = imprint.Errorf(imprint.CodeNotFound, "no CA of this server signed certificate %q for %s", imprint.Excerpt(string(id)), tenant)
+	}
+	return i, err
+}
+
 // LoggedIssuances implements imprint.IssuanceLogReader.
 func (t *Tx) LoggedIssuances(after string, limit int) ([]imprint.LoggedIssuance, error) {
 	return some(t, limit, scanLoggedIssuance, "SELECT "+issuanceColumns+", log_index FROM issuances WHERE id > $1 ORDER BY id LIMIT $2", after)

@@ -1,0 +1,153 @@
+package issuelog
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/imprint-iot/imprint"
+)
+
+// maxWithKey bounds the certificates of one key that are looked through.
+const maxWithKey = 100
+
+// allowed says whether an issuance may have its key. It is asked for the intent, so that no
+// CA key signs, and again in the transaction that makes the certificate one: of two requests
+// that come at once with one key, one gets it. An intent without a certificate is no reason
+// to refuse the next attempt.
+//
+// Whatever the profile says, a key that was lost gets nothing, and the key of a CA and that
+// of a device are never one.
+func allowed(tx imprint.ReadTx, i imprint.Issuance) error {
+	err := renewable(tx, i)
+	if err != nil || i.KeyHash == "" {
+		return err
+	}
+	for _, check := range []func(imprint.ReadTx, imprint.Issuance) error{lost, otherKind, reused} {
+		err = check(tx, i)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// lost refuses a key whose private half others may have. CERTIFICATE_AUTHORITY_COMPROMISE
+// says so of a CA's own key alone: a device below that CA keeps its key.
+func lost(tx imprint.ReadTx, i imprint.Issuance) error {
+	for _, q := range []imprint.KeyQuery{
+		{Reason: imprint.ReasonKeyCompromise}, {Reason: imprint.ReasonKeyCompromise, CA: true}, {Reason: imprint.ReasonCACompromise, CA: true},
+	} {
+		q.KeyHash = i.KeyHash
+		found, err := with(tx, i, q, 1)
+		if err != nil {
+			return err
+		}
+		for _, other := range found {
+			return imprint.Errorf(imprint.CodeCertificateWeak, "the request's key is that of certificate %s, which was revoked at %s for %s",
+				other.CertificateID, other.RevokedAt.UTC().Format(time.RFC3339), other.Reason).
+				WithHint("Make a new key: whoever has the old one would have the new certificate, too.")
+		}
+	}
+	return nil
+}
+
+// otherKind keeps the keys of CAs and of devices apart: a CA's request is public, and what
+// its key signs must never count as a device's word.
+func otherKind(tx imprint.ReadTx, i imprint.Issuance) error {
+	found, err := with(tx, i, imprint.KeyQuery{KeyHash: i.KeyHash, CA: !i.CA}, 1)
+	if err != nil {
+		return err
+	}
+	for _, other := range found {
+		whose, asked := "a CA's certificate", "a device"
+		if i.CA {
+			whose, asked = "a device's certificate", "a CA"
+		}
+		return imprint.Errorf(imprint.CodeKeyReused, "the request's key is that of %s, %s with serial number %s, subject %s", whose, other.CertificateID, other.Serial, other.Subject).
+			WithHint("Make a key for %s alone.", asked)
+	}
+	if i.CA {
+		return nil
+	}
+	owner, err := tx.AuthorityOfKey(i.Tenant, i.KeyHash)
+	if imprint.CodeOf(err) == imprint.CodeNotFound {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("couldn't look for the key's authority: %w", err)
+	}
+	return imprint.Errorf(imprint.CodeKeyReused, "the request's key is that of certificate authority %s", owner.ID).WithHint("Make a key for the device.")
+}
+
+// reused says which certificate has the key already that an issuance is for.
+func reused(tx imprint.ReadTx, i imprint.Issuance) error {
+	if i.KeyReusable {
+		return nil
+	}
+	others, err := with(tx, i, imprint.KeyQuery{KeyHash: i.KeyHash, CA: i.CA}, maxWithKey)
+	if err != nil {
+		return err
+	}
+	// A key that renewed its certificate before has those, too, whose places were taken.
+	renews := make(map[imprint.CertificateID]imprint.CertificateID, len(others))
+	for _, other := range others {
+		renews[other.CertificateID] = other.Renews
+	}
+	replaced := map[imprint.CertificateID]bool{}
+	for at := i.Renews; at != "" && !replaced[at]; at = renews[at] {
+		replaced[at] = true
+	}
+	for _, other := range others {
+		if other.ID == i.ID || replaced[other.CertificateID] && len(others) < maxWithKey {
+			continue
+		}
+		return imprint.Errorf(imprint.CodeKeyReused, "the request's key is that of certificate %s with serial number %s, subject %s", other.CertificateID, other.Serial, other.Subject)
+	}
+	return nil
+}
+
+func with(tx imprint.ReadTx, i imprint.Issuance, q imprint.KeyQuery, limit int) ([]imprint.Issuance, error) {
+	found, err := tx.IssuancesWithKey(i.Tenant, q, limit)
+	if err != nil {
+		return nil, fmt.Errorf("couldn't look for the key's certificates: %w", err)
+	}
+	return found, nil
+}
+
+// renewable refuses to put a certificate in the place of one that isn't there, isn't the
+// same device's, or doesn't count any more: a renewal must give nobody what he hasn't got.
+func renewable(tx imprint.ReadTx, i imprint.Issuance) error {
+	if i.Renews == "" {
+		return nil
+	}
+	refused := func(format string, args ...any) error {
+		return imprint.Errorf(imprint.CodeCertificateValidation, "certificate %s can't be renewed: "+format, append([]any{imprint.Excerpt(string(i.Renews))}, args...)...).
+			WithHint("Renew the certificate that the device has now, or make a new key and ask for a new certificate.")
+	}
+	old, err := tx.IssuanceOfCertificate(i.Tenant, i.Renews)
+	switch {
+	case imprint.CodeOf(err) == imprint.CodeNotFound:
+		return refused("no certificate authority of this account and region issued it")
+	case err != nil:
+		return fmt.Errorf("couldn't look for the certificate to be renewed: %w", err)
+	case !old.RevokedAt.IsZero():
+		return refused("it was revoked at %s", old.RevokedAt.UTC().Format(time.RFC3339))
+	case !old.NotAfter.IsZero() && old.NotAfter.Before(i.At):
+		return refused("it ended at %s", old.NotAfter.UTC().Format(time.RFC3339))
+	case old.Subject != i.Subject:
+		return refused("its subject is %s, that of the request %s", old.Subject, i.Subject)
+	case old.CA != i.CA:
+		return refused("one of both is a CA's certificate, the other isn't")
+	}
+	registered, err := tx.Certificate(i.Tenant, i.Renews)
+	if imprint.CodeOf(err) == imprint.CodeNotFound {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("couldn't look for the certificate to be renewed: %w", err)
+	}
+	if registered.Status != imprint.CertificateActive {
+		return refused("it is %s in the registry", registered.Status)
+	}
+	return nil
+}
