@@ -99,10 +99,12 @@ func presentRevocation(r imprint.RevocationConfiguration) *revocation {
 	return out
 }
 
-func (s *Service) present(a *imprint.CertificateAuthority) (authority, error) {
+func (s *Service) present(a *imprint.CertificateAuthority) authority {
 	name, err := subjectOf(a.Subject)
 	if err != nil {
-		return authority{}, err
+		// A name that was signed elsewhere may be one that can't be taken apart. It must
+		// not hide the others of a list.
+		name = subject{CommonName: pki.SubjectText(a.Subject)}
 	}
 	out := authority{
 		ARN: a.ARN(), Owner: string(a.Tenant.Account), CreatedAt: a.CreatedAt, ChangedAt: a.ChangedAt, Type: string(a.Type), Serial: a.Serial,
@@ -112,7 +114,7 @@ func (s *Service) present(a *imprint.CertificateAuthority) (authority, error) {
 	if a.ShortLived {
 		out.UsageMode = modeShort
 	}
-	return out, nil
+	return out
 }
 
 func (s *Service) describe(ctx context.Context, caller awsapi.Caller, in *arnInput) (*describeOutput, error) {
@@ -120,8 +122,8 @@ func (s *Service) describe(ctx context.Context, caller awsapi.Caller, in *arnInp
 	if err != nil {
 		return nil, err
 	}
-	out, err := s.present(&a)
-	return &describeOutput{Authority: &out}, err
+	out := s.present(&a)
+	return &describeOutput{Authority: &out}, nil
 }
 
 const defaultPage = 100
@@ -140,11 +142,7 @@ func (s *Service) list(ctx context.Context, caller awsapi.Caller, in *listInput)
 		return nil, asWhere("InvalidNextTokenException", err, imprint.CodeInvalidRequest)
 	}
 	for _, a := range all {
-		one, err := s.present(&a)
-		if err != nil {
-			return nil, err
-		}
-		out.Authorities = append(out.Authorities, one)
+		out.Authorities = append(out.Authorities, s.present(&a))
 	}
 	out.NextToken = next
 	return out, nil
