@@ -87,6 +87,7 @@ type CertificateAuthority struct {
 	// on; zero: with its certificate.
 	SigningEnds time.Time
 	Revocation  RevocationConfiguration
+	CRLs        CRLHistory
 	// ShortLived is AWS Private CA's mode SHORT_LIVED_CERTIFICATE: certificates end
 	// within seven days.
 	ShortLived           bool
@@ -115,6 +116,27 @@ type RevocationConfiguration struct {
 	CRLHost  string `json:"crlHost,omitempty"`
 	OCSP     bool   `json:"ocsp,omitempty"`
 	OCSPHost string `json:"ocspHost,omitempty"`
+}
+
+// CRLHistory is what an authority's CRLs owe to the certificates that are in the field:
+// they name lists for as long as they count, whatever the configuration says since.
+type CRLHistory struct {
+	// Base is where the CRLs of new certificates are, such as http://pki.example.com: as it
+	// was when they were configured, whatever the server's own is since.
+	Base string `json:"base,omitempty"`
+	// Layouts are all the places that certificates may name.
+	Layouts []CRLLayout `json:"layouts,omitempty"`
+	// Floor is the number above which those of its lists begin: that of the last list of an
+	// authority that was made elsewhere.
+	Floor int64 `json:"floor,omitempty"`
+	// Unknown says that nobody told what it revoked before it came here.
+	Unknown bool `json:"unknown,omitempty"`
+}
+
+// CRLLayout is a place of CRLs, and among how many lists certificates are divided there.
+type CRLLayout struct {
+	Base   string `json:"base"`
+	Shards int    `json:"shards,omitempty"` // below 2: there is one
 }
 
 // RevocationReason is why a certificate was revoked: AWS Private CA's names for the
@@ -156,24 +178,97 @@ func (r RevocationReason) Code() (int, bool) {
 	return 0, false
 }
 
+// ReasonOf gives the reason of a CRLReason. Those that AWS Private CA doesn't know are
+// ReasonUnspecified.
+func ReasonOf(code int) RevocationReason {
+	for _, r := range []RevocationReason{ReasonKeyCompromise, ReasonCACompromise, ReasonAffiliationChanged, ReasonSuperseded, ReasonCessationOfOperation,
+		ReasonPrivilegeWithdrawn, ReasonAACompromise} {
+		known, _ := r.Code()
+		if known == code {
+			return r
+		}
+	}
+	return ReasonUnspecified
+}
+
+// OfKey says whether the reason is that others may have the key: then every certificate of
+// that key is as bad as the one that is revoked.
+func (r RevocationReason) OfKey() bool { return r == ReasonKeyCompromise || r == ReasonCACompromise }
+
 // NotFoundAuthority is the error for a certificate authority that doesn't exist.
 func NotFoundAuthority(id AuthorityID) *Error {
 	return Errorf(CodeNotFound, "certificate authority %q doesn't exist in this account and region", Excerpt(string(id))).
 		WithHint("imprint ca list shows those that do.")
 }
 
-// RevocationList is a CRL of an authority, as it is served.
+// WholeList is the shard's number of a list that isn't divided.
+const WholeList = -1
+
+// RevocationList is a CRL of an authority, as it is served. Its row stays for ever, since its
+// number does.
 type RevocationList struct {
 	Tenant    Tenant
 	Authority AuthorityID
-	Shard     int
+	Shard     int // WholeList, or from 0
 	// Number is that of the list in DER, or where there is none yet of the last one; it
 	// only grows.
 	Number                 int64
 	DER                    []byte
 	ThisUpdate, NextUpdate time.Time
+	// SignedAt is when it was signed; ThisUpdate is a while before.
+	SignedAt time.Time
 	// DueAt is when it is to be signed anew.
 	DueAt time.Time
+	// Wanted counts the revocations that it is to tell of: one that comes while it is
+	// signed is seen by it.
+	Wanted int64
+	// Retired says that nobody needs it any more: it is never due.
+	Retired bool
+}
+
+// AuthorityCertificate is a certificate of a CA that an authority had or has, or that an
+// authority made for a CA elsewhere.
+type AuthorityCertificate struct {
+	Tenant Tenant
+	ID     CertificateID
+	// Authority is whose it is; empty: one of a CA elsewhere.
+	Authority AuthorityID
+	// Issuer is the authority that signed it; empty: another CA did.
+	Issuer  AuthorityID
+	Serial  string // lowercase hex
+	KeyHash string // lowercase hex SHA-256 of the SubjectPublicKeyInfo
+}
+
+// AdoptedRevocation is a certificate that an authority revoked and of which there is no
+// issuance: it stood on the last CRL of an authority that was made elsewhere, or was shown.
+type AdoptedRevocation struct {
+	Tenant        Tenant
+	Authority     AuthorityID
+	Serial        string        // lowercase hex
+	CertificateID CertificateID // empty: it was on a list
+	NotAfter      time.Time     // zero: it isn't known
+	RevokedAt     time.Time
+	Reason        RevocationReason
+}
+
+// Revocation is a reason not to trust a certificate: it was revoked, or an authority by which
+// it may be signed was, or one above that.
+type Revocation struct {
+	Tenant    Tenant
+	Authority AuthorityID // of the issuer's name, in Tenant
+	// Own says that it is about the certificate itself, not about its authority.
+	Own bool
+	// CertificateID is the certificate that it is about; empty: it is known by the serial
+	// number, or by the issuer's name, alone.
+	CertificateID CertificateID
+	RevokedAt     time.Time
+	Reason        RevocationReason
+}
+
+// AuthorityPlace names an authority.
+type AuthorityPlace struct {
+	Tenant    Tenant
+	Authority AuthorityID
 }
 
 // ChangeAuthority is the kind of a Change of a certificate authority; its key is the id.
@@ -184,19 +279,35 @@ type AuthorityReader interface {
 	Authority(Tenant, AuthorityID) (CertificateAuthority, error)
 	// AuthorityNamed gives the one of a name that isn't deleted.
 	AuthorityNamed(t Tenant, name string) (CertificateAuthority, error)
-	// AuthorityOf gives the one with a certificate.
+	// AuthorityOf gives the one that has a certificate, or had it.
 	AuthorityOf(Tenant, CertificateID) (CertificateAuthority, error)
 	// AuthorityOfKey gives one with a key.
 	AuthorityOfKey(t Tenant, keyHash string) (CertificateAuthority, error)
 	Authorities(Tenant, Page) ([]CertificateAuthority, string, error) // by id
+	// AuthorityCertificate gives one. Errors: CodeNotFound.
+	AuthorityCertificate(Tenant, CertificateID) (AuthorityCertificate, error)
+	// AuthorityCertificates lists those of an authority, AuthorityCertificatesBy those that
+	// it signed for CAs, and AuthorityCertificatesWithKey those of a key, at most 1000.
+	AuthorityCertificates(Tenant, AuthorityID) ([]AuthorityCertificate, error)
+	AuthorityCertificatesBy(Tenant, AuthorityID) ([]AuthorityCertificate, error)
+	AuthorityCertificatesWithKey(t Tenant, keyHash string) ([]AuthorityCertificate, error)
 	// RevocationList gives a CRL. Errors: CodeNotFound.
 	RevocationList(t Tenant, a AuthorityID, shard int) (RevocationList, error)
 	// RevocationListSize gives a CRL without its DER, and how many bytes that has; 0: it
 	// isn't signed yet. Errors: CodeNotFound.
 	RevocationListSize(t Tenant, a AuthorityID, shard int) (RevocationList, int64, error)
-	// DueRevocationLists lists those, of all tenants, that are to be signed by a time,
-	// the earliest first, at most limit, without their DER.
-	DueRevocationLists(by time.Time, limit int) ([]RevocationList, error)
+	// RevocationLists lists all of an authority without their DER, by shard.
+	RevocationLists(Tenant, AuthorityID) ([]RevocationList, error)
+	// RevocationListsDue lists the authorities, of all tenants, with lists that are to be
+	// signed by a time, at most limit.
+	RevocationListsDue(by time.Time, limit int) ([]AuthorityPlace, error)
+	// AdoptedRevocation gives the one of a serial number. Errors: CodeNotFound.
+	AdoptedRevocation(t Tenant, a AuthorityID, serial string) (AdoptedRevocation, error)
+	// Revocations lists what speaks against a certificate, in all tenants: what was revoked
+	// under its id or its serial number, and authorities of its issuer's name (DER) that
+	// were revoked or stand below one that was. Whether the serial number or the name mean
+	// this certificate is for the caller to see.
+	Revocations(id CertificateID, serial string, issuer []byte) ([]Revocation, error)
 	// AuthorityTenants lists the tenants that have any, at most 10,000.
 	AuthorityTenants() ([]Tenant, error)
 }
@@ -204,9 +315,14 @@ type AuthorityReader interface {
 // AuthorityWriter writes certificate authorities.
 type AuthorityWriter interface {
 	PutAuthority(CertificateAuthority) error
-	// DeleteAuthority deletes its CRLs, too.
+	// DeleteAuthority leaves its lists' numbers and certificates.
 	DeleteAuthority(Tenant, AuthorityID) error
+	PutAuthorityCertificate(AuthorityCertificate) error
 	PutRevocationList(RevocationList) error
-	// DeleteRevocationLists deletes an authority's from a shard's number on.
-	DeleteRevocationLists(t Tenant, a AuthorityID, from int) error
+	// WantRevocationList counts a revocation that a list is to tell of, and makes it due by
+	// a time at the latest.
+	WantRevocationList(t Tenant, a AuthorityID, shard int, by time.Time) error
+	// DelayRevocationList makes a list due at a time, and not before.
+	DelayRevocationList(t Tenant, a AuthorityID, shard int, until time.Time) error
+	PutAdoptedRevocation(AdoptedRevocation) error
 }

@@ -58,8 +58,8 @@ type IssuanceReader interface {
 	IssuanceOfCertificate(Tenant, CertificateID) (Issuance, error)
 	// IssuanceRequested gives the one with a request token of an authority.
 	IssuanceRequested(t Tenant, a AuthorityID, token string) (Issuance, error)
-	// RevokedBy gives what an authority revoked to yield, by serial number, until
-	// that returns false; certificates that have ended before after are left out.
+	// RevokedBy gives what an authority revoked to yield, adopted ones too, until that returns
+	// false; certificates that have ended before after are left out.
 	RevokedBy(t Tenant, a AuthorityID, after time.Time, yield func(RevokedSerial) bool) error
 }
 

@@ -34,10 +34,11 @@ var (
 // office is an engine on a real registry.
 type office struct {
 	*ca.Engine
-	t     *testing.T
-	store imprint.Store
-	mu    sync.Mutex
-	at    time.Time
+	t      *testing.T
+	store  imprint.Store
+	sealer imprint.Sealer
+	mu     sync.Mutex
+	at     time.Time
 }
 
 func (o *office) clock() time.Time {
@@ -65,6 +66,7 @@ func newOffice(t *testing.T) *office {
 }
 
 func (o *office) open(sealer imprint.Sealer) {
+	o.sealer = sealer
 	profiles, err := pki.NewProfiles(pki.ProfileConfig{Name: "hour", Kind: pki.KindOperational, Lifetime: time.Hour},
 		pki.ProfileConfig{Name: "again", Kind: pki.KindOperational, Lifetime: time.Hour, AllowKeyReuse: true})
 	if err != nil {
@@ -253,7 +255,7 @@ func TestRevokingAnIntermediateStopsItsDevicesAndNobodyElses(t *testing.T) {
 	bad, good := o.below(root.ID, "bad"), o.below(root.ID, "good")
 	err := o.store.Update(t.Context(), func(tx imprint.Tx) error {
 		for _, a := range []imprint.CertificateAuthority{bad, good} {
-			err := tx.PutCA(imprint.CACertificate{Tenant: home, ID: a.CertificateID, Status: imprint.CAActive, AutoRegistration: true})
+			err := tx.PutCA(imprint.CACertificate{Tenant: home, ID: a.CertificateID, PEM: a.Certificate, Status: imprint.CAActive, AutoRegistration: true})
 			if err != nil {
 				return err
 			}
@@ -274,7 +276,7 @@ func TestRevokingAnIntermediateStopsItsDevicesAndNobodyElses(t *testing.T) {
 	foreign := ca.Issued{Issued: &pki.Issued{ID: imprint.CertificateID(strings.Repeat("f", 64)), PEM: "p", Certificate: &x509.Certificate{}}}
 	o.register(foreign, bad.CertificateID)
 	gone = append(gone, foreign.ID)
-	_, err = o.RevokeBelow(t.Context(), home, bad.ID)
+	_, err = o.RevokeBelow(t.Context(), home, bad.ID, "")
 	refused(t, "an authority that isn't revoked", err, imprint.CodeAuthorityState, "isn't revoked")
 	_, err = o.Revoke(t.Context(), home, root.ID, bad.Serial, imprint.ReasonKeyCompromise)
 	if err != nil {
@@ -283,7 +285,7 @@ func TestRevokingAnIntermediateStopsItsDevicesAndNobodyElses(t *testing.T) {
 	_, err = o.Issue(t.Context(), home, bad.ID, "hour", pki.Request{PublicKey: key(t).Public(), RawSubject: subject(t, "x")})
 	refused(t, "a revoked authority", err, imprint.CodeAuthorityState, "was revoked")
 	for range 2 { // again changes nothing
-		_, err = o.RevokeBelow(t.Context(), home, bad.ID)
+		_, err = o.RevokeBelow(t.Context(), home, bad.ID, "")
 		if err != nil {
 			t.Fatal(err)
 		}

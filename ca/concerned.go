@@ -3,7 +3,6 @@ package ca
 import (
 	"bytes"
 	"context"
-	"crypto/x509"
 	"fmt"
 
 	"github.com/imprint-iot/imprint"
@@ -11,46 +10,53 @@ import (
 )
 
 // Concerned gives the authorities that revoking a certificate is about: the one that
-// issued it and, when it is an authority's, that one. A certificate that only looks like
-// an issued one, by its issuer's name and its number, isn't it. Errors: CodeNotFound when
-// no authority of the tenant issued it.
+// issued it, by the record of that or, where there is none, by its signature, and when it
+// is an authority's, that one. A certificate that only looks like an issued one, by its
+// issuer's name and its number, isn't it. Errors: CodeNotFound when there is none.
 func (e *Engine) Concerned(ctx context.Context, tenant imprint.Tenant, der []byte) ([]imprint.CertificateAuthority, error) {
-	cert, err := x509.ParseCertificate(der)
+	shown, err := pki.ParseIssued(der)
 	if err != nil {
-		return nil, fmt.Errorf("couldn't read the certificate: %w", err)
+		return nil, err
 	}
-	id := pki.CertificateID(der)
 	var about []imprint.CertificateAuthority
 	err = e.opts.Store.View(ctx, func(tx imprint.ReadTx) error {
 		about = nil
-		all, _, err := tx.Authorities(tenant, imprint.Page{Limit: MaxAuthorities, Ascending: true})
-		if err != nil {
+		err := each(tx, tenant, func(a *imprint.CertificateAuthority) error {
+			by, err := issued(tx, a, shown)
+			if by || err == nil && a.CertificateID == shown.ID {
+				about = append(about, *a)
+			}
 			return err
-		}
-		for _, a := range all {
-			if !bytes.Equal(a.Subject, cert.RawIssuer) {
-				continue
-			}
-			issued, err := tx.IssuanceOf(tenant, a.ID, pki.SerialHex(cert.SerialNumber))
-			if imprint.CodeOf(err) == imprint.CodeNotFound || err == nil && issued.CertificateID != id {
-				continue
-			}
-			if err != nil {
-				return err
-			}
-			about = append(about, a)
-		}
-		if len(about) == 0 {
-			return imprint.Errorf(imprint.CodeNotFound, "no certificate authority of this account and region issued the certificate %s", id)
-		}
-		own, err := tx.AuthorityOf(tenant, id)
-		if imprint.CodeOf(err) == imprint.CodeNotFound {
-			return nil
-		}
-		if err == nil && own.ID != about[0].ID {
-			about = append(about, own)
+		})
+		if err == nil && len(about) == 0 {
+			err = issuedByNobody(shown.ID)
 		}
 		return err
 	})
 	return about, err
+}
+
+// issued says whether an authority signed a certificate.
+func issued(tx imprint.ReadTx, a *imprint.CertificateAuthority, shown *pki.Issued) (bool, error) {
+	cert := shown.Certificate
+	if a.Certificate == "" || !bytes.Equal(a.Subject, cert.RawIssuer) {
+		return false, nil
+	}
+	record, err := tx.IssuanceOf(a.Tenant, a.ID, pki.SerialHex(cert.SerialNumber))
+	if err == nil && record.CertificateID == shown.ID {
+		return true, nil
+	}
+	if err != nil && imprint.CodeOf(err) != imprint.CodeNotFound {
+		return false, err
+	}
+	issuer, err := pki.ParseCertificatePEM(a.Certificate)
+	if err != nil {
+		return false, fmt.Errorf("couldn't read the certificate of authority %s: %w", called(a), err)
+	}
+	return cert.CheckSignatureFrom(issuer) == nil, nil
+}
+
+func issuedByNobody(id imprint.CertificateID) error {
+	return imprint.Errorf(imprint.CodeNotFound, "no certificate authority of this account and region issued the certificate %s", id).
+		WithHint("Adopt its CA, without the key if that is elsewhere: imprint ca adopt")
 }

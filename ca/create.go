@@ -47,7 +47,12 @@ type Spec struct {
 	IdempotencyToken string
 	// TokenFor is how long the token makes repeated requests one; zero: it does not.
 	TokenFor time.Duration
-	By       string // who asks
+	// LastCRLs are, for Adopt, the last ones that the authority signed elsewhere, PEM or DER:
+	// what stands there is revoked here, too, and the numbers of its lists go on.
+	// IssuedNothing says that there is nothing to revoke.
+	LastCRLs      [][]byte
+	IssuedNothing bool
+	By            string // who asks
 }
 
 // MaxAuthorities bounds those of one tenant.
@@ -175,21 +180,20 @@ func (e *Engine) created(tx imprint.ReadTx, tenant imprint.Tenant, spec *Spec) (
 	if spec.IdempotencyToken == "" || spec.TokenFor <= 0 {
 		return imprint.CertificateAuthority{}, false, nil
 	}
-	all, _, err := tx.Authorities(tenant, imprint.Page{Limit: MaxAuthorities, Ascending: true})
-	if err != nil {
-		return imprint.CertificateAuthority{}, false, err
-	}
-	for _, a := range all {
-		if a.IdempotencyToken != spec.IdempotencyToken || e.opts.Clock().Sub(a.CreatedAt) > spec.TokenFor {
-			continue
+	var made imprint.CertificateAuthority
+	found := false
+	err := each(tx, tenant, func(a *imprint.CertificateAuthority) error {
+		if found || a.IdempotencyToken != spec.IdempotencyToken || e.opts.Clock().Sub(a.CreatedAt) > spec.TokenFor {
+			return nil
 		}
+		made, found = *a, true
 		kind := kinds[a.KeyAlgorithm]
 		if a.Type != spec.Type || !bytes.Equal(a.Subject, spec.RawSubject) || kind != spec.Kind || spec.Algorithm != "" && a.SigningAlgorithm != spec.Algorithm {
-			return a, false, imprint.Errorf(imprint.CodeInvalidRequest, "the request token was used for another certificate authority, %s", a.ARN()).WithHint("Choose another token.")
+			return imprint.Errorf(imprint.CodeInvalidRequest, "the request token was used for another certificate authority, %s", a.ARN()).WithHint("Choose another token.")
 		}
-		return a, true, nil
-	}
-	return imprint.CertificateAuthority{}, false, nil
+		return nil
+	})
+	return made, found && err == nil, err
 }
 
 func checkName(name string) error {
@@ -250,11 +254,17 @@ func (e *Engine) mayCreate(tx imprint.ReadTx, tenant imprint.Tenant, spec *Spec)
 	if err != nil {
 		return err
 	}
-	all, next, err := tx.Authorities(tenant, imprint.Page{Limit: MaxAuthorities, Ascending: true})
+	count := 0
+	err = each(tx, tenant, func(a *imprint.CertificateAuthority) error {
+		if !e.gone(a) {
+			count++
+		}
+		return nil
+	})
 	if err != nil {
 		return err
 	}
-	if len(all) >= MaxAuthorities || next != "" {
+	if count >= MaxAuthorities {
 		return imprint.Errorf(imprint.CodeLimitExceeded, "the tenant has %d certificate authorities, as many as allowed", MaxAuthorities).
 			WithHint("Delete those that nobody needs.")
 	}
@@ -366,43 +376,129 @@ func (e *Engine) install(ctx context.Context, tenant imprint.Tenant, id imprint.
 		if err != nil {
 			return err
 		}
-		return e.put(tx, &a)
+		issuer := a.Parent
+		if bytes.Equal(cert.RawIssuer, cert.RawSubject) {
+			issuer = a.ID
+		}
+		err = tx.PutAuthorityCertificate(certificateOf(tenant, cert, a.ID, issuer))
+		if err == nil {
+			err = e.put(tx, &a)
+		}
+		if err != nil {
+			return err
+		}
+		err = takeBelow(tx, &a, cert)
+		if err != nil {
+			return err
+		}
+		return e.takeListed(tx, &a)
 	})
 	return a, err
+}
+
+// takeListed revokes the CAs that an authority signed and that stand on a CRL of before.
+func (e *Engine) takeListed(tx imprint.Tx, a *imprint.CertificateAuthority) error {
+	made, err := tx.AuthorityCertificatesBy(a.Tenant, a.ID)
+	for _, c := range made {
+		if err != nil {
+			return err
+		}
+		var listed imprint.AdoptedRevocation
+		listed, err = tx.AdoptedRevocation(a.Tenant, a.ID, c.Serial)
+		switch {
+		case imprint.CodeOf(err) == imprint.CodeNotFound:
+			err = nil
+		case err == nil && (listed.CertificateID == "" || listed.CertificateID == c.ID):
+			err = e.takeCA(tx, a.Tenant, c.ID, listed.Reason, listed.Reason.OfKey())
+		}
+	}
+	return err
+}
+
+// takeBelow makes an authority the parent of those that it signed and that came here before
+// it.
+func takeBelow(tx imprint.Tx, a *imprint.CertificateAuthority, cert *x509.Certificate) error {
+	var below []imprint.CertificateAuthority
+	err := each(tx, a.Tenant, func(other *imprint.CertificateAuthority) error {
+		if other.Parent != "" || other.ID == a.ID || other.Certificate == "" || bytes.Equal(other.Subject, cert.RawSubject) {
+			return nil
+		}
+		own, err := pki.ParseCertificatePEM(other.Certificate)
+		if err != nil {
+			return fmt.Errorf("couldn't read the certificate of authority %s: %w", called(other), err)
+		}
+		if bytes.Equal(own.RawIssuer, cert.RawSubject) && own.CheckSignatureFrom(cert) == nil {
+			other.Parent = a.ID
+			below = append(below, *other)
+		}
+		return nil
+	})
+	for _, other := range below {
+		if err != nil {
+			return err
+		}
+		var row imprint.AuthorityCertificate
+		row, err = tx.AuthorityCertificate(other.Tenant, other.CertificateID)
+		if err == nil {
+			row.Issuer = a.ID
+			err = tx.PutAuthorityCertificate(row)
+		}
+		if err == nil {
+			err = tx.PutAuthority(other)
+		}
+	}
+	return err
 }
 
 // signerOf gives the authority of the tenant that signed a certificate, whichever of its own
 // certificates is in the chain; none: it is elsewhere. What that one has revoked isn't
 // taken.
 func signerOf(tx imprint.ReadTx, a *imprint.CertificateAuthority, cert *x509.Certificate) (imprint.AuthorityID, error) {
-	all, _, err := tx.Authorities(a.Tenant, imprint.Page{Limit: MaxAuthorities, Ascending: true})
-	if err != nil {
-		return "", err
-	}
-	for _, other := range all {
+	var found imprint.AuthorityID
+	err := each(tx, a.Tenant, func(other *imprint.CertificateAuthority) error {
 		if other.Certificate == "" && other.ID != a.ID || !bytes.Equal(other.Subject, cert.RawIssuer) {
-			continue
+			return nil
 		}
-		issued, err := tx.IssuanceOf(a.Tenant, other.ID, pki.SerialHex(cert.SerialNumber))
-		switch {
-		case err == nil && !issued.RevokedAt.IsZero() && issued.CertificateID == pki.CertificateID(cert.Raw):
-			return "", imprint.Errorf(imprint.CodeCertificateValidation, "the certificate was revoked at %s", issued.RevokedAt.Format(time.RFC3339)).
-				WithHint("Let the request be signed again.")
-		case err != nil && imprint.CodeOf(err) != imprint.CodeNotFound:
-			return "", err
-		}
-		if other.ID == a.ID {
-			continue
+		err := revokedBy(tx, other, cert)
+		if err != nil || found != "" || other.ID == a.ID {
+			return err
 		}
 		signer, err := pki.ParseCertificatePEM(other.Certificate)
 		if err != nil {
-			return "", fmt.Errorf("couldn't read the certificate of authority %s: %w", called(&other), err)
+			return fmt.Errorf("couldn't read the certificate of authority %s: %w", called(other), err)
 		}
 		if cert.CheckSignatureFrom(signer) == nil {
-			return other.ID, nil
+			found = other.ID
+		}
+		return nil
+	})
+	return found, err
+}
+
+// revokedBy refuses a CA's certificate that an authority revoked.
+func revokedBy(tx imprint.ReadTx, issuer *imprint.CertificateAuthority, cert *x509.Certificate) error {
+	serial := pki.SerialHex(cert.SerialNumber)
+	var at time.Time
+	issued, err := tx.IssuanceOf(issuer.Tenant, issuer.ID, serial)
+	switch {
+	case err == nil && issued.CertificateID == pki.CertificateID(cert.Raw):
+		at = issued.RevokedAt
+	case err != nil && imprint.CodeOf(err) != imprint.CodeNotFound:
+		return err
+	default:
+		adopted, err := tx.AdoptedRevocation(issuer.Tenant, issuer.ID, serial)
+		if err != nil && imprint.CodeOf(err) != imprint.CodeNotFound {
+			return err
+		}
+		if adopted.CertificateID == "" || adopted.CertificateID == pki.CertificateID(cert.Raw) {
+			at = adopted.RevokedAt
 		}
 	}
-	return "", nil
+	if at.IsZero() {
+		return nil
+	}
+	return imprint.Errorf(imprint.CodeCertificateValidation, "the certificate was revoked at %s", at.Format(time.RFC3339)).
+		WithHint("Let the request be signed again.")
 }
 
 // fits says whether a certificate may be an authority's.
@@ -471,81 +567,4 @@ func parseChain(text string) ([]*x509.Certificate, error) {
 		return nil, imprint.Errorf(imprint.CodeCertificateValidation, "the chain has %d certificates, at most %d are accepted", len(all), maxChain)
 	}
 	return all, nil
-}
-
-// Adopt takes in an authority that was made elsewhere: with its key, which is sealed, with
-// the name of one that is in a key store (spec.KeyURI), or without, for the chain alone.
-// Errors: those of Import and of the key's store.
-func (e *Engine) Adopt(ctx context.Context, tenant imprint.Tenant, spec Spec, certificate, chain string, key crypto.Signer) (imprint.CertificateAuthority, error) {
-	var a imprint.CertificateAuthority
-	cert, err := pki.ParseCertificatePEM(certificate)
-	if err != nil {
-		return a, err
-	}
-	spec.Type, spec.RawSubject = imprint.AuthoritySubordinate, cert.RawSubject
-	if bytes.Equal(cert.RawIssuer, cert.RawSubject) {
-		spec.Type = imprint.AuthorityRoot
-	}
-	spec.Profile, spec.Parent = "", ""
-	err = e.check(&spec)
-	if err != nil {
-		return a, err
-	}
-	if spec.Algorithm == "" {
-		spec.Algorithm = defaultAlgorithm(pki.KeyKindOf(cert.PublicKey))
-	}
-	now := e.opts.Clock()
-	a = imprint.CertificateAuthority{
-		Tenant: tenant, ID: imprint.AuthorityID(uuid.NewString()), Name: spec.Name, Type: spec.Type, Status: imprint.AuthorityPending, Subject: cert.RawSubject,
-		KeyAlgorithm: kindName(cert.PublicKey), SigningAlgorithm: spec.Algorithm, Profiles: spec.Profiles, SigningEnds: spec.SigningEnds,
-		Revocation: spec.Revocation, Tags: spec.Tags, CreatedAt: now, ChangedAt: now,
-	}
-	if key != nil {
-		own, comparable := key.Public().(interface{ Equal(crypto.PublicKey) bool })
-		if !comparable || !own.Equal(cert.PublicKey) {
-			return a, imprint.Errorf(imprint.CodeCertificateValidation, "the key isn't that of the certificate")
-		}
-		refusal := pki.WeakKey(key.Public())
-		if refusal != nil {
-			return a, refusal
-		}
-		err = e.keepKey(&a, key)
-		if err != nil {
-			return a, err
-		}
-	}
-	if spec.KeyURI != "" {
-		err = e.adoptKey(ctx, &a, spec.KeyURI, cert)
-		if err != nil {
-			return a, err
-		}
-	}
-	err = answerable(&a)
-	if err != nil {
-		return a, err
-	}
-	err = e.opts.Store.Update(ctx, func(tx imprint.Tx) error {
-		err := e.mayCreate(tx, tenant, &spec)
-		if err != nil {
-			return err
-		}
-		_, err = tx.AuthorityOf(tenant, pki.CertificateID(cert.Raw))
-		if err == nil {
-			return imprint.Errorf(imprint.CodeAlreadyExists, "the certificate is that of an authority already")
-		}
-		if imprint.CodeOf(err) != imprint.CodeNotFound {
-			return err
-		}
-		if spec.KeyURI != "" {
-			err = e.unused(tx, &a, cert.PublicKey)
-			if err != nil {
-				return err
-			}
-		}
-		return e.put(tx, &a)
-	})
-	if err != nil {
-		return a, err
-	}
-	return e.install(ctx, tenant, a.ID, certificate, chain)
 }

@@ -73,6 +73,8 @@ type Engine struct {
 
 	tokens locks
 
+	publishers publishers
+
 	responders responders
 	shelf      shelf
 }
@@ -217,7 +219,7 @@ func nextStep(status imprint.AuthorityStatus) string {
 	case imprint.AuthorityDeleted:
 		return "imprint ca restore, while it can be"
 	case imprint.AuthorityExpired:
-		return "Sign with its successor: imprint ca rollover shows one."
+		return "Sign with its successor."
 	}
 	return ""
 }
@@ -323,7 +325,7 @@ func (e *Engine) unbroken(tx imprint.ReadTx, a *imprint.CertificateAuthority) er
 		}
 		parent, err := tx.Authority(a.Tenant, above)
 		if imprint.CodeOf(err) == imprint.CodeNotFound {
-			return nil // deleted for good: its certificate still counts
+			return nil // it never had a certificate: those that had keep their row, also when they are gone
 		}
 		if err != nil {
 			return err
@@ -340,24 +342,23 @@ func (e *Engine) unbroken(tx imprint.ReadTx, a *imprint.CertificateAuthority) er
 // points are the URLs in what an authority signs.
 func (e *Engine) points(a *imprint.CertificateAuthority) pki.Points {
 	var p pki.Points
-	base := func(host string) string {
-		if host != "" {
-			return "http://" + host
-		}
-		return e.opts.BaseURL
+	at := pathOf(a)
+	base := e.opts.BaseURL
+	if base == "" {
+		base = a.CRLs.Base
 	}
-	at := string(a.Tenant.Account) + "/" + string(a.Tenant.Region) + "/" + string(a.ID)
-	if url := base(a.Revocation.CRLHost); a.Revocation.CRL && url != "" {
-		p.CRL = url + "/crl/" + at + ".crl"
-		if a.Revocation.CRLShards > 1 {
-			p.CRL, p.CRLShards = url+"/crl/"+at+"/", a.Revocation.CRLShards
-		}
+	if l := e.layoutOf(a); a.Revocation.CRL && l.Base != "" {
+		p.CRL, p.CRLShards = crlURL(a, l), l.Shards
 	}
-	if url := base(a.Revocation.OCSPHost); a.Revocation.OCSP && url != "" {
+	url := base
+	if a.Revocation.OCSPHost != "" {
+		url = "http://" + a.Revocation.OCSPHost
+	}
+	if a.Revocation.OCSP && url != "" {
 		p.OCSP = url + "/ocsp/" + at
 	}
-	if e.opts.BaseURL != "" && (a.Revocation.CRL || a.Revocation.OCSP) {
-		p.Issuer = e.opts.BaseURL + "/ca/" + at + ".cer"
+	if base != "" && (a.Revocation.CRL || a.Revocation.OCSP) {
+		p.Issuer = base + "/ca/" + at + ".cer"
 	}
 	return p
 }

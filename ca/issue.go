@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"context"
 	"crypto"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
 	"slices"
 	"strings"
 	"time"
@@ -73,7 +76,7 @@ func (e *Engine) issue(ctx context.Context, tenant imprint.Tenant, id imprint.Au
 	}
 	// What was revoked or switched off since the authority was opened is seen in the
 	// transaction that makes the certificate one: until then nobody has it.
-	issued, err := by.signing.SignInto(ctx, token, func(_ *pki.Issued, record func(imprint.Tx) error) error {
+	issued, err := by.signing.SignInto(ctx, token, func(made *pki.Issued, record func(imprint.Tx) error) error {
 		return e.opts.Store.Update(ctx, func(tx imprint.Tx) error {
 			row, err := tx.Authority(tenant, id)
 			if err != nil {
@@ -84,12 +87,18 @@ func (e *Engine) issue(ctx context.Context, tenant imprint.Tenant, id imprint.Au
 				return err
 			}
 			if row.CertificateID != by.row.CertificateID || !slices.Equal(row.Profiles, by.row.Profiles) || !row.SigningEnds.Equal(by.row.SigningEnds) ||
-				row.Revocation != by.row.Revocation {
+				row.Revocation != by.row.Revocation || !sameHistory(&row.CRLs, &by.row.CRLs) {
 				return imprint.Errorf(imprint.CodeConflictingUpdate, "certificate authority %s was changed while it signed", called(&row)).WithHint("Ask again.")
 			}
 			err = e.unbroken(tx, &row)
 			if err != nil {
 				return err
+			}
+			if made.Certificate.IsCA {
+				err = tx.PutAuthorityCertificate(certificateOf(tenant, made.Certificate, "", id))
+				if err != nil {
+					return err
+				}
 			}
 			return record(tx)
 		})
@@ -98,6 +107,20 @@ func (e *Engine) issue(ctx context.Context, tenant imprint.Tenant, id imprint.Au
 		return nil, "", err
 	}
 	return issued, by.row.Certificate + by.row.Chain, nil
+}
+
+// sameHistory says whether certificates would name the same lists.
+func sameHistory(a, b *imprint.CRLHistory) bool {
+	return a.Base == b.Base && slices.Equal(a.Layouts, b.Layouts)
+}
+
+// certificateOf describes a CA's certificate: of an authority, where one has it, signed by
+// another one, where that is here.
+func certificateOf(tenant imprint.Tenant, cert *x509.Certificate, of, issuer imprint.AuthorityID) imprint.AuthorityCertificate {
+	sum := sha256.Sum256(cert.RawSubjectPublicKeyInfo)
+	return imprint.AuthorityCertificate{
+		Tenant: tenant, ID: pki.CertificateID(cert.Raw), Authority: of, Issuer: issuer, Serial: pki.SerialHex(cert.SerialNumber), KeyHash: hex.EncodeToString(sum[:]),
+	}
 }
 
 // requested gives what was issued for a token, when that was for the same key.

@@ -89,25 +89,23 @@ func (e *Engine) unused(tx imprint.ReadTx, a *imprint.CertificateAuthority, publ
 		return err
 	}
 	for _, tenant := range tenants {
-		all, _, err := tx.Authorities(tenant, imprint.Page{Limit: MaxAuthorities, Ascending: true})
-		if err != nil {
-			return err
-		}
-		for _, other := range all {
-			if other.ID == a.ID && other.Tenant == a.Tenant || e.gone(&other) {
-				continue
+		err = each(tx, tenant, func(other *imprint.CertificateAuthority) error {
+			if other.ID == a.ID && other.Tenant == a.Tenant || e.gone(other) {
+				return nil
 			}
-			theirs := publicKey(&other)
+			theirs := publicKey(other)
 			if theirs == nil || !own.Equal(theirs) {
-				continue
+				return nil
 			}
-			refusal := imprint.Errorf(imprint.CodeAlreadyExists, "the key %s is that of another certificate authority", imprint.Excerpt(a.Key)).
-				WithHint("Choose another key, or make one: imprint ca create --key STORE:LABEL")
 			if other.Tenant == a.Tenant {
-				refusal = imprint.Errorf(imprint.CodeAlreadyExists, "the key %s is that of certificate authority %s", imprint.Excerpt(a.Key), called(&other)).
+				return imprint.Errorf(imprint.CodeAlreadyExists, "the key %s is that of certificate authority %s", imprint.Excerpt(a.Key), called(other)).
 					WithHint("Choose another key; one that is deleted has its key until it can't be restored any more.")
 			}
-			return refusal
+			return imprint.Errorf(imprint.CodeAlreadyExists, "the key %s is that of another certificate authority", imprint.Excerpt(a.Key)).
+				WithHint("Choose another key, or make one: imprint ca create --key STORE:LABEL")
+		})
+		if err != nil {
+			return err
 		}
 	}
 	return nil
@@ -174,12 +172,12 @@ func (e *Engine) StoredKeys(ctx context.Context, tenant imprint.Tenant, store st
 			return err
 		}
 		for _, one := range tenants {
-			authorities, _, err := tx.Authorities(one, imprint.Page{Limit: MaxAuthorities, Ascending: true})
+			err = each(tx, one, func(a *imprint.CertificateAuthority) error {
+				note(all, a, a.Tenant == tenant)
+				return nil
+			})
 			if err != nil {
 				return err
-			}
-			for _, a := range authorities {
-				note(all, &a, a.Tenant == tenant)
 			}
 		}
 		return nil

@@ -51,13 +51,16 @@ func (e *Engine) SelfSign(ctx context.Context, tenant imprint.Tenant, id imprint
 	if err != nil {
 		return Issued{}, err
 	}
-	issued, err := authority.SignInto(ctx, token, func(_ *pki.Issued, record func(imprint.Tx) error) error {
+	issued, err := authority.SignInto(ctx, token, func(made *pki.Issued, record func(imprint.Tx) error) error {
 		return e.opts.Store.Update(ctx, func(tx imprint.Tx) error {
 			row, err := tx.Authority(tenant, id)
 			if err != nil {
 				return err
 			}
 			err = e.maySelfSign(&row, p, request)
+			if err == nil {
+				err = tx.PutAuthorityCertificate(certificateOf(tenant, made.Certificate, id, id))
+			}
 			if err != nil {
 				return err
 			}
@@ -119,18 +122,42 @@ type Edit struct {
 	Profiles    *[]string               // none: see maySignBy
 	SigningEnds *time.Time              // zero: with its certificate
 	Revocation  *imprint.RevocationConfiguration
-	Tags        func(tags map[string]string) error // changes them in place
+	// LastCRLs are what an authority that was made elsewhere revoked there, and IssuedNothing
+	// says that there is nothing: see Spec.
+	LastCRLs      [][]byte
+	IssuedNothing bool
+	Tags          func(tags map[string]string) error // changes them in place
 }
 
-// Update changes an authority. What it signs from then on follows the change. Errors:
-// CodeNotFound, CodeInvalidRequest, CodeAuthorityState for a status that it can't have
-// and for a deleted one, CodeAlreadyExists for a name.
+// Update changes an authority. What it signs from then on follows the change; lists that
+// certificates name already go on. Errors: CodeNotFound, CodeInvalidRequest,
+// CodeAuthorityState for a status that it can't have and for a deleted one, CodeAlreadyExists
+// for a name.
 func (e *Engine) Update(ctx context.Context, tenant imprint.Tenant, id imprint.AuthorityID, edit Edit) (imprint.CertificateAuthority, error) {
+	var lists []takenList
+	if len(edit.LastCRLs) > 0 {
+		a, err := e.Authority(ctx, tenant, id)
+		if err == nil {
+			lists, err = e.takeLists(ctx, &a, edit.LastCRLs)
+		}
+		if err != nil {
+			return a, err
+		}
+	}
 	return e.change(ctx, tenant, id, func(tx imprint.Tx, a *imprint.CertificateAuthority) error {
 		if a.Status == imprint.AuthorityDeleted {
 			return state(a, e.opts.Clock())
 		}
+		if len(lists) > 0 || edit.IssuedNothing {
+			a.CRLs.Unknown = false
+		}
+		for _, l := range lists {
+			a.CRLs.Floor = max(a.CRLs.Floor, l.number)
+		}
 		err := edit.checked(tx, e, a)
+		if err == nil && len(lists) > 0 {
+			err = e.takeListed(tx, a)
+		}
 		if err != nil {
 			return err
 		}
@@ -173,6 +200,9 @@ func (edit *Edit) checked(tx imprint.Tx, e *Engine, a *imprint.CertificateAuthor
 	err := answerable(a)
 	if err != nil {
 		return err
+	}
+	if e.opts.BaseURL != "" {
+		a.CRLs.Base = e.opts.BaseURL // as the server has it now; the former place stays among its layouts
 	}
 	return checkRevocation(a.Revocation)
 }
@@ -275,8 +305,10 @@ func (e *Engine) freeName(tx imprint.ReadTx, tenant imprint.Tenant, name string)
 	return nil
 }
 
-// Purge takes the deleted authorities away whose days are over, with their sealed keys,
-// and gives how many. The record of what they issued stays.
+// Purge takes the keys of deleted authorities away whose days are over, and gives how many
+// it took. The record of what they issued stays, and so does the row of one that had a
+// certificate: what it was, what revoked it and the numbers of its lists must be known for
+// as long as others stand below it.
 func (e *Engine) Purge(ctx context.Context) (int, error) {
 	var tenants []imprint.Tenant
 	err := e.opts.Store.View(ctx, func(tx imprint.ReadTx) error {
@@ -292,21 +324,21 @@ func (e *Engine) Purge(ctx context.Context) (int, error) {
 		}
 		err = e.opts.Store.Update(ctx, func(tx imprint.Tx) error {
 			gone = 0
-			all, _, err := tx.Authorities(tenant, imprint.Page{Limit: MaxAuthorities, Ascending: true})
-			if err != nil {
-				return err
-			}
-			for _, a := range all {
-				if !e.gone(&a) {
-					continue
+			return each(tx, tenant, func(a *imprint.CertificateAuthority) error {
+				if !e.gone(a) || a.Key == "" && a.Certificate != "" {
+					return nil
 				}
-				err = tx.DeleteAuthority(tenant, a.ID)
+				gone++
+				if a.Certificate == "" {
+					return tx.DeleteAuthority(tenant, a.ID)
+				}
+				a.Key, a.SealedKey, a.Tags, a.IdempotencyToken = "", nil, nil, ""
+				err := tx.PutAuthority(*a)
 				if err != nil {
 					return err
 				}
-				gone++
-			}
-			return nil
+				return planLists(tx, a, e.opts.Clock())
+			})
 		})
 		total += gone
 	}

@@ -91,6 +91,12 @@ func (e *Engine) statusOf(ctx context.Context, tenant imprint.Tenant, id imprint
 	said := pki.OCSPAnswer{Serial: asked.SerialNumber, Hash: asked.HashAlgorithm, NameHash: asked.IssuerNameHash, KeyHash: asked.IssuerKeyHash}
 	err := e.opts.Store.View(ctx, func(tx imprint.ReadTx) error {
 		found, err := tx.IssuanceOf(tenant, id, pki.SerialHex(asked.SerialNumber))
+		if imprint.CodeOf(err) == imprint.CodeNotFound {
+			// What it revoked elsewhere, before it came here, is all that is known of then.
+			var adopted imprint.AdoptedRevocation
+			adopted, err = tx.AdoptedRevocation(tenant, id, pki.SerialHex(asked.SerialNumber))
+			found.CertificateID, found.RevokedAt, found.Reason = "adopted", adopted.RevokedAt, adopted.Reason
+		}
 		if imprint.CodeOf(err) == imprint.CodeNotFound || err == nil && found.CertificateID == "" {
 			return imprint.Errorf(imprint.CodeNotFound, "the OCSP request is about a certificate that was never issued")
 		}

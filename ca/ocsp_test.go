@@ -67,7 +67,9 @@ func (m *modules) Check(imprint.Tenant, string) error { return nil }
 
 func (m *modules) Stores(imprint.Tenant) []ca.KeyStore { return nil }
 
-func (m *modules) List(context.Context, imprint.Tenant, string) ([]ca.StoredKey, error) { return nil, nil }
+func (m *modules) List(context.Context, imprint.Tenant, string) ([]ca.StoredKey, error) {
+	return nil, nil
+}
 
 func (m *modules) Open(_ context.Context, uri string) (pki.Signer, error) {
 	m.opened.Add(1)

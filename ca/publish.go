@@ -81,15 +81,16 @@ func (e *Engine) serveList(w http.ResponseWriter, r *http.Request, tenant imprin
 	if !allowed(w, r, http.MethodGet, http.MethodHead) {
 		return
 	}
-	suffix := ""
-	if !divided {
-		suffix, file = ".crl", "0.crl"
+	shard, known := imprint.WholeList, true
+	if divided {
+		number, isList := strings.CutSuffix(file, ".crl")
+		n, err := strconv.Atoi(number)
+		shard, known = n, isList && err == nil && n >= 0 && strconv.Itoa(n) == number
+	} else {
+		name, known = strings.CutSuffix(name, ".crl")
 	}
-	name, found := strings.CutSuffix(name, suffix)
 	id, err := imprint.ParseAuthorityID(name)
-	number, isList := strings.CutSuffix(file, ".crl")
-	shard, numberErr := strconv.Atoi(number)
-	if !found || !isList || err != nil || numberErr != nil || shard < 0 || strconv.Itoa(shard) != number {
+	if !known || err != nil {
 		http.NotFound(w, r)
 		return
 	}

@@ -34,7 +34,7 @@ func TestALargeListIsReadOnceForAllRequests(t *testing.T) { // not parallel: it 
 	o := newOffice(t)
 	line := o.with(o.root("root").ID, "line", "intermediate", imprint.RevocationConfiguration{CRL: true})
 	const size = 8 << 20
-	list := imprint.RevocationList{Tenant: home, Authority: line.ID, Number: 7, DER: make([]byte, size), ThisUpdate: now, NextUpdate: now.AddDate(0, 0, 7), DueAt: now.AddDate(0, 0, 3)}
+	list := imprint.RevocationList{Tenant: home, Authority: line.ID, Shard: imprint.WholeList, Number: 7, DER: make([]byte, size), ThisUpdate: now, NextUpdate: now.AddDate(0, 0, 7), DueAt: now.AddDate(0, 0, 3)}
 	_, _ = rand.Read(list.DER)
 	put := func() {
 		t.Helper()

@@ -69,6 +69,15 @@ func (o *office) list(server *httptest.Server, a imprint.CertificateAuthority, p
 	return l
 }
 
+func parseList(t *testing.T, der []byte) *x509.RevocationList {
+	t.Helper()
+	l, err := x509.ParseRevocationList(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
 func fetch(t *testing.T, server *httptest.Server, path string, want int) []byte {
 	t.Helper()
 	response, err := server.Client().Get(server.URL + path)
@@ -171,7 +180,7 @@ func TestShardedListsTellOfTheirOwnCertificates(t *testing.T) {
 	seen := map[string]int{}
 	for n := range 12 {
 		issued := o.issue(line.ID, fmt.Sprint("SN-", n))
-		o.later(time.Second)
+		o.later(10 * time.Second)
 		o.revoke(line.ID, issued, imprint.ReasonSuperseded)
 		if signed := o.publish(); signed != 1 {
 			t.Fatalf("one revocation made %d lists", signed)
@@ -300,7 +309,7 @@ func TestAListThatCantBeSignedIsTriedAgain(t *testing.T) {
 	if n := o.publish(); n != 1 {
 		t.Errorf("signed %d lists, want that of the sound authority", n)
 	}
-	l, err := o.List(t.Context(), home, broken.ID, 0)
+	l, err := o.List(t.Context(), home, broken.ID, imprint.WholeList)
 	if err != nil || l.Number != 1 {
 		t.Errorf("the list before: number %d, %v", l.Number, err)
 	}
@@ -329,7 +338,7 @@ func TestThePublisherSignsAndEnds(t *testing.T) {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		_, err := o.List(t.Context(), home, line.ID, 0)
+		_, err := o.List(t.Context(), home, line.ID, imprint.WholeList)
 		if err == nil {
 			break
 		}

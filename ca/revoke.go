@@ -2,6 +2,7 @@ package ca
 
 import (
 	"context"
+	"crypto/x509"
 	"time"
 
 	"github.com/google/uuid"
@@ -10,24 +11,22 @@ import (
 	"github.com/imprint-iot/imprint/pki"
 )
 
-// Revoke takes a certificate's validity back, by its serial number. When the registry has
-// it, it is REVOKED there, too: who is connected with it is off within a second. When it
-// is an authority's, that signs nothing more, and nothing below it does; RevokeBelow takes
-// the certificates below it. Revoking again changes nothing, but a certificate that was
-// revoked without a reason may get one. Errors: CodeNotFound, CodeInvalidRequest for a
-// reason that isn't one.
+// Revoke takes a certificate's validity back, by its serial number. It can't be registered
+// from then on, and where the registry has it, in whatever region of the account, it is
+// REVOKED there: who is connected with it is off within a second. When it is an authority's
+// own, that signs nothing more, and nothing below it does; RevokeBelow takes the certificates
+// below it. A reason that is about the key takes every certificate that the authority has of
+// that key; a former certificate that is revoked for another reason takes nothing else along.
+// Revoking again changes nothing, but a certificate that was revoked without a reason may get
+// one, and any the reason that its key is in other hands. Errors: CodeNotFound,
+// CodeInvalidRequest for a reason that isn't one.
 func (e *Engine) Revoke(ctx context.Context, tenant imprint.Tenant, id imprint.AuthorityID, serial string, reason imprint.RevocationReason) (imprint.Issuance, error) {
 	var done imprint.Issuance
-	if reason == "" {
-		reason = imprint.ReasonUnspecified
+	reason, err := checkReason(reason)
+	if err != nil {
+		return done, err
 	}
-	_, known := reason.Code()
-	if !known {
-		return done, imprint.Errorf(imprint.CodeInvalidRequest, "reason %q isn't one", imprint.Excerpt(string(reason))).
-			WithHint("Reasons: UNSPECIFIED, KEY_COMPROMISE, CERTIFICATE_AUTHORITY_COMPROMISE, AFFILIATION_CHANGED, SUPERSEDED, CESSATION_OF_OPERATION, PRIVILEGE_WITHDRAWN, A_A_COMPROMISE.")
-	}
-	now := e.opts.Clock()
-	err := e.opts.Store.Update(ctx, func(tx imprint.Tx) error {
+	err = e.opts.Store.Update(ctx, func(tx imprint.Tx) error {
 		found, err := tx.IssuanceOf(tenant, id, NormalSerial(serial))
 		if err != nil {
 			return err
@@ -35,16 +34,38 @@ func (e *Engine) Revoke(ctx context.Context, tenant imprint.Tenant, id imprint.A
 		if found.CertificateID == "" {
 			return imprint.Errorf(imprint.CodeNotFound, "serial number %s was never given to a certificate", found.Serial)
 		}
-		done, err = revoke(tx, found, reason, now)
+		done, err = e.takeIssued(tx, found, reason, reason.OfKey())
 		return err
 	})
 	return done, err
 }
 
-// revoke marks an issuance, its row in the registry and its authority.
-func revoke(tx imprint.Tx, i imprint.Issuance, reason imprint.RevocationReason, now time.Time) (imprint.Issuance, error) {
+func checkReason(reason imprint.RevocationReason) (imprint.RevocationReason, error) {
+	if reason == "" {
+		return imprint.ReasonUnspecified, nil
+	}
+	_, known := reason.Code()
+	if !known {
+		return "", imprint.Errorf(imprint.CodeInvalidRequest, "reason %q isn't one", imprint.Excerpt(string(reason))).
+			WithHint("Reasons: UNSPECIFIED, KEY_COMPROMISE, CERTIFICATE_AUTHORITY_COMPROMISE, AFFILIATION_CHANGED, SUPERSEDED, CESSATION_OF_OPERATION, PRIVILEGE_WITHDRAWN, A_A_COMPROMISE.")
+	}
+	return reason, nil
+}
+
+// worse says whether a reason may stand in the place of the one before.
+func worse(before, reason imprint.RevocationReason) bool {
+	if before == "" || before == imprint.ReasonUnspecified {
+		return reason != imprint.ReasonUnspecified
+	}
+	return reason.OfKey() && !before.OfKey()
+}
+
+// takeIssued marks an issuance, its rows in the registry and its authority. OfKey: all that
+// has its key, too.
+func (e *Engine) takeIssued(tx imprint.Tx, i imprint.Issuance, reason imprint.RevocationReason, ofKey bool) (imprint.Issuance, error) {
+	now := e.opts.Clock()
 	first := i.RevokedAt.IsZero()
-	if !first && i.Reason != imprint.ReasonUnspecified {
+	if !first && !worse(i.Reason, reason) {
 		return i, nil
 	}
 	if first {
@@ -52,163 +73,302 @@ func revoke(tx imprint.Tx, i imprint.Issuance, reason imprint.RevocationReason, 
 	}
 	i.Reason = reason
 	err := tx.PutIssuance(i)
+	if err == nil {
+		err = listDue(tx, i.Tenant, i.Authority, i.Serial, now)
+	}
+	if err == nil {
+		err = e.takeCA(tx, i.Tenant, i.CertificateID, reason, ofKey)
+	}
+	if err == nil {
+		err = e.revokeRegistered(tx, i.Tenant, i.CertificateID)
+	}
+	return i, err
+}
+
+// takeCA makes a CA whose certificate is revoked sign nothing more and register nobody. A
+// device's certificate isn't one: nothing happens.
+func (e *Engine) takeCA(tx imprint.Tx, tenant imprint.Tenant, id imprint.CertificateID, reason imprint.RevocationReason, ofKey bool) error {
+	err := e.closeRegistration(tx, tenant, id)
 	if err != nil {
-		return i, err
+		return err
 	}
-	err = listDue(tx, &i, now)
+	row, err := tx.AuthorityCertificate(tenant, id)
+	if imprint.CodeOf(err) == imprint.CodeNotFound {
+		return nil
+	}
 	if err != nil {
-		return i, err
+		return err
 	}
-	below, err := tx.AuthorityOf(i.Tenant, i.CertificateID)
-	switch {
-	case err == nil:
-		below.RevokedAt, below.RevocationReason, below.ChangedAt = i.RevokedAt, reason, now
-		err = tx.PutAuthority(below)
-		if err != nil {
-			return i, err
-		}
-		err = closeRegistration(tx, i.Tenant, i.CertificateID, now)
-		if err != nil {
-			return i, err
-		}
-	case imprint.CodeOf(err) != imprint.CodeNotFound:
-		return i, err
+	err = e.markRevoked(tx, row, reason, ofKey)
+	if err != nil || !ofKey {
+		return err
 	}
-	return i, revokeRegistered(tx, i.Tenant, i.CertificateID, now)
+	same, err := tx.AuthorityCertificatesWithKey(tenant, row.KeyHash)
+	for _, other := range same {
+		if err != nil {
+			return err
+		}
+		if other.ID == id {
+			continue
+		}
+		err = e.closeRegistration(tx, tenant, other.ID)
+		if err == nil {
+			err = e.markRevoked(tx, other, reason, true)
+		}
+		if err == nil {
+			err = e.takeTwin(tx, other, reason)
+		}
+	}
+	return err
+}
+
+// takeTwin revokes another certificate of a key, where an authority here signed it.
+func (e *Engine) takeTwin(tx imprint.Tx, c imprint.AuthorityCertificate, reason imprint.RevocationReason) error {
+	if c.Issuer == "" {
+		return nil
+	}
+	issued, err := tx.IssuanceOf(c.Tenant, c.Issuer, c.Serial)
+	if imprint.CodeOf(err) == imprint.CodeNotFound {
+		return nil
+	}
+	if err == nil && issued.CertificateID == c.ID {
+		_, err = e.takeIssued(tx, issued, reason, false)
+	}
+	return err
+}
+
+// markRevoked marks the authority of a certificate: when that is its present one, or the
+// reason is about its key.
+func (e *Engine) markRevoked(tx imprint.Tx, c imprint.AuthorityCertificate, reason imprint.RevocationReason, ofKey bool) error {
+	if c.Authority == "" {
+		return nil
+	}
+	a, err := tx.Authority(c.Tenant, c.Authority)
+	if err != nil || a.CertificateID != c.ID && !ofKey {
+		return err
+	}
+	if !a.RevokedAt.IsZero() && !worse(a.RevocationReason, reason) {
+		return nil
+	}
+	now := e.opts.Clock()
+	if a.RevokedAt.IsZero() {
+		a.RevokedAt = now
+	}
+	a.RevocationReason, a.ChangedAt = reason, now
+	return tx.PutAuthority(a)
 }
 
 // closeRegistration keeps devices of a revoked CA from being registered.
-func closeRegistration(tx imprint.Tx, tenant imprint.Tenant, id imprint.CertificateID, now time.Time) error {
+func (e *Engine) closeRegistration(tx imprint.Tx, tenant imprint.Tenant, id imprint.CertificateID) error {
 	registered, err := tx.CA(tenant, id)
 	if imprint.CodeOf(err) == imprint.CodeNotFound {
 		return nil
 	}
-	if err != nil {
+	if err != nil || registered.Status == imprint.CAInactive {
 		return err
 	}
 	registered.Status = imprint.CAInactive
-	return tx.PutCA(registered.Changed(now, uuid.NewString()))
+	return tx.PutCA(registered.Changed(e.opts.Clock(), uuid.NewString()))
 }
 
-// revokeRegistered makes a device certificate REVOKED in the registry, if it is there and
-// its status lets it.
-func revokeRegistered(tx imprint.Tx, tenant imprint.Tenant, id imprint.CertificateID, now time.Time) error {
-	device, err := tx.Certificate(tenant, id)
-	if imprint.CodeOf(err) == imprint.CodeNotFound {
-		return nil
+// revokeRegistered makes a device certificate REVOKED in the registry of the account, in
+// whatever region it is there. Other accounts that registered it decide for themselves.
+func (e *Engine) revokeRegistered(tx imprint.Tx, tenant imprint.Tenant, id imprint.CertificateID) error {
+	all, err := tx.CertificateTenants(id)
+	for _, device := range all {
+		if err != nil {
+			return err
+		}
+		if device.Tenant.Account == tenant.Account {
+			err = e.revokeRow(tx, device)
+		}
 	}
-	if err != nil {
-		return err
-	}
+	return err
+}
+
+// revokeRow makes one row REVOKED, if its status lets it.
+func (e *Engine) revokeRow(tx imprint.Tx, device imprint.Certificate) error {
 	if device.Status == imprint.CertificateRevoked || device.Status == imprint.CertificatePendingTransfer {
 		return nil
 	}
-	device, err = device.ChangeStatus(imprint.CertificateRevoked, now, uuid.NewString())
+	device, err := device.ChangeStatus(imprint.CertificateRevoked, e.opts.Clock(), uuid.NewString())
 	if err != nil {
 		return err
 	}
 	return tx.PutCertificate(device)
 }
 
-// belowPage is how many certificates one transaction of RevokeBelow takes.
-const belowPage = 200
-
-// RevokeBelow revokes in the registry all that a revoked authority issued, and all that
-// was registered because it had signed: page by page, so that others are served between.
-// It may be called again after a crash, and gives how many certificates it changed. Those
-// of other authorities are left alone. Errors: CodeAuthorityState when the authority isn't
-// revoked.
-func (e *Engine) RevokeBelow(ctx context.Context, tenant imprint.Tenant, id imprint.AuthorityID) (int, error) {
-	a, err := e.Authority(ctx, tenant, id)
+// RevokeAuthority revokes an authority, whoever signed its certificate: one that was signed
+// here stands on its issuer's CRL then, one of a CA elsewhere is revoked as far as this
+// server goes. It signs nothing more, nothing below it does, and its devices can't be
+// registered. Errors: CodeNotFound, CodeInvalidRequest for the reason, CodeAuthorityState when
+// it has no certificate.
+func (e *Engine) RevokeAuthority(ctx context.Context, tenant imprint.Tenant, id imprint.AuthorityID, reason imprint.RevocationReason) (imprint.CertificateAuthority, error) {
+	var a imprint.CertificateAuthority
+	reason, err := checkReason(reason)
 	if err != nil {
-		return 0, err
+		return a, err
 	}
-	if a.RevokedAt.IsZero() {
-		return 0, imprint.Errorf(imprint.CodeAuthorityState, "certificate authority %s isn't revoked", called(&a)).WithHint("Revoke its certificate first: imprint ca revoke")
-	}
-	issued, err := e.everyPage(ctx, func(tx imprint.Tx, p imprint.Page, now time.Time) (int, string, error) {
-		all, next, err := tx.IssuancesBy(tenant, id, p)
-		changed := 0
-		for _, i := range all {
-			if err != nil {
-				break
-			}
-			if i.CertificateID != "" && i.RevokedAt.IsZero() && i.CertificateID != a.CertificateID {
-				_, err = revoke(tx, i, imprint.ReasonCACompromise, now)
-				changed++
-			}
-		}
-		return changed, next, err
-	})
-	if err != nil {
-		return issued, err
-	}
-	registered, err := e.everyPage(ctx, func(tx imprint.Tx, p imprint.Page, now time.Time) (int, string, error) {
-		all, next, err := tx.Certificates(tenant, a.CertificateID, p)
-		changed := 0
-		for _, c := range all {
-			if err != nil {
-				break
-			}
-			if c.Status != imprint.CertificateRevoked {
-				err = revokeRegistered(tx, tenant, c.ID, now)
-				changed++
-			}
-		}
-		return changed, next, err
-	})
-	return issued + registered, err
-}
-
-func (e *Engine) everyPage(ctx context.Context, fn func(imprint.Tx, imprint.Page, time.Time) (int, string, error)) (int, error) {
-	total, cursor := 0, ""
-	for {
-		changed, next := 0, ""
-		err := e.opts.Store.Update(ctx, func(tx imprint.Tx) error {
-			var err error
-			changed, next, err = fn(tx, imprint.Page{Limit: belowPage, Cursor: cursor, Ascending: true}, e.opts.Clock())
-			return err
-		})
+	err = e.opts.Store.Update(ctx, func(tx imprint.Tx) error {
+		found, err := e.authority(tx, tenant, id)
 		if err != nil {
-			return total, err
+			return err
 		}
-		total += changed
-		if next == "" {
-			return total, nil
+		err = e.takeAuthority(tx, &found, reason, reason.OfKey())
+		if err != nil {
+			return err
 		}
-		cursor = next
-	}
+		a, err = tx.Authority(tenant, id)
+		return err
+	})
+	return a, err
 }
 
-// RevokeCertificate is Revoke by the certificate alone: its issuer is looked for among the
-// tenant's authorities.
+func (e *Engine) takeAuthority(tx imprint.Tx, a *imprint.CertificateAuthority, reason imprint.RevocationReason, ofKey bool) error {
+	if a.Certificate == "" {
+		return imprint.Errorf(imprint.CodeAuthorityState, "certificate authority %s has no certificate to revoke", called(a)).WithHint("Delete it: imprint ca delete")
+	}
+	row, err := tx.AuthorityCertificate(a.Tenant, a.CertificateID)
+	if err != nil {
+		return err
+	}
+	if row.Issuer != "" {
+		issued, err := tx.IssuanceOf(a.Tenant, row.Issuer, row.Serial)
+		if err == nil && issued.CertificateID == a.CertificateID {
+			_, err = e.takeIssued(tx, issued, reason, ofKey)
+			return err
+		}
+		if err != nil && imprint.CodeOf(err) != imprint.CodeNotFound {
+			return err
+		}
+	}
+	if row.Issuer != "" && row.Issuer != a.ID {
+		return e.takeShown(tx, row.Issuer, imprint.AdoptedRevocation{
+			Tenant: a.Tenant, Authority: row.Issuer, Serial: row.Serial, CertificateID: a.CertificateID, NotAfter: a.NotAfter, Reason: reason,
+		}, ofKey)
+	}
+	err = e.takeCA(tx, a.Tenant, a.CertificateID, reason, ofKey)
+	if err != nil {
+		return err
+	}
+	return e.revokeRegistered(tx, a.Tenant, a.CertificateID)
+}
+
+// takeShown marks a certificate of which there is no issuance.
+func (e *Engine) takeShown(tx imprint.Tx, issuer imprint.AuthorityID, shown imprint.AdoptedRevocation, ofKey bool) error {
+	now := e.opts.Clock()
+	before, err := tx.AdoptedRevocation(shown.Tenant, issuer, shown.Serial)
+	switch {
+	case imprint.CodeOf(err) == imprint.CodeNotFound:
+		shown.RevokedAt = now
+	case err != nil:
+		return err
+	default:
+		shown.RevokedAt = before.RevokedAt
+		if !worse(before.Reason, shown.Reason) {
+			shown.Reason = before.Reason
+		}
+	}
+	err = tx.PutAdoptedRevocation(shown)
+	if err == nil {
+		err = listDue(tx, shown.Tenant, issuer, shown.Serial, now)
+	}
+	if err == nil {
+		err = e.takeCA(tx, shown.Tenant, shown.CertificateID, shown.Reason, ofKey)
+	}
+	if err == nil {
+		err = e.revokeRegistered(tx, shown.Tenant, shown.CertificateID)
+	}
+	return err
+}
+
+// RevokeCertificate is Revoke by the certificate itself: its issuer is looked for among the
+// tenant's authorities. One that an authority signed elsewhere, before it came here, is
+// revoked as well: that the authority signed it is seen. Errors: CodeNotFound when none of
+// them did.
 func (e *Engine) RevokeCertificate(ctx context.Context, tenant imprint.Tenant, der []byte, reason imprint.RevocationReason) (imprint.Issuance, error) {
-	issued, err := pki.ParseIssued(der)
+	shown, err := pki.ParseIssued(der)
 	if err != nil {
 		return imprint.Issuance{}, err
 	}
-	cursor := ""
-	for {
-		var all []imprint.CertificateAuthority
-		err := e.opts.Store.View(ctx, func(tx imprint.ReadTx) error {
+	reason, err = checkReason(reason)
+	if err != nil {
+		return imprint.Issuance{}, err
+	}
+	var done imprint.Issuance
+	err = e.opts.Store.Update(ctx, func(tx imprint.Tx) error {
+		found := false
+		err := each(tx, tenant, func(a *imprint.CertificateAuthority) error {
+			if found {
+				return nil
+			}
 			var err error
-			all, cursor, err = tx.Authorities(tenant, imprint.Page{Limit: 100, Cursor: cursor, Ascending: true})
+			done, found, err = e.takeCertificate(tx, a, shown, reason)
 			return err
 		})
-		if err != nil {
-			return imprint.Issuance{}, err
+		if err == nil && !found {
+			done, found, err = e.takeForeignCA(tx, tenant, shown, reason)
 		}
-		for _, a := range all {
-			if pki.SubjectText(a.Subject) != pki.SubjectText(issued.Certificate.RawIssuer) {
-				continue
-			}
-			done, err := e.Revoke(ctx, tenant, a.ID, pki.SerialHex(issued.Certificate.SerialNumber), reason)
-			if imprint.CodeOf(err) != imprint.CodeNotFound {
-				return done, err
-			}
+		if err == nil && !found {
+			err = issuedByNobody(shown.ID)
 		}
-		if cursor == "" {
-			return imprint.Issuance{}, imprint.Errorf(imprint.CodeNotFound, "no certificate authority of this account and region issued the certificate %s", issued.ID)
-		}
+		return err
+	})
+	return done, err
+}
+
+// takeCertificate revokes a certificate if an authority signed it: by the record of its
+// issuance, or where there is none, by its signature.
+func (e *Engine) takeCertificate(tx imprint.Tx, a *imprint.CertificateAuthority, shown *pki.Issued, reason imprint.RevocationReason) (imprint.Issuance, bool, error) {
+	cert := shown.Certificate
+	serial := pki.SerialHex(cert.SerialNumber)
+	by, err := issued(tx, a, shown)
+	if !by || err != nil {
+		return imprint.Issuance{}, false, err
+	}
+	record, err := tx.IssuanceOf(a.Tenant, a.ID, serial)
+	if err == nil && record.CertificateID == shown.ID {
+		record, err = e.takeIssued(tx, record, reason, reason.OfKey())
+		return record, true, err
+	}
+	if err != nil && imprint.CodeOf(err) != imprint.CodeNotFound {
+		return record, false, err
+	}
+	if a.CertificateID == shown.ID { // a root's own, which it signed elsewhere
+		return e.takeForeignCA(tx, a.Tenant, shown, reason)
+	}
+	err = e.takeShown(tx, a.ID, imprint.AdoptedRevocation{
+		Tenant: a.Tenant, Authority: a.ID, Serial: serial, CertificateID: shown.ID, NotAfter: cert.NotAfter, Reason: reason,
+	}, reason.OfKey())
+	if err != nil {
+		return record, false, err
+	}
+	taken, err := tx.AdoptedRevocation(a.Tenant, a.ID, serial)
+	return asIssuance(a.Tenant, a.ID, cert, taken.RevokedAt, taken.Reason), true, err
+}
+
+// takeForeignCA revokes an authority that a CA elsewhere signed, by its certificate.
+func (e *Engine) takeForeignCA(tx imprint.Tx, tenant imprint.Tenant, shown *pki.Issued, reason imprint.RevocationReason) (imprint.Issuance, bool, error) {
+	a, err := tx.AuthorityOf(tenant, shown.ID)
+	if imprint.CodeOf(err) == imprint.CodeNotFound {
+		return imprint.Issuance{}, false, nil
+	}
+	if err == nil {
+		err = e.takeCA(tx, tenant, shown.ID, reason, reason.OfKey())
+	}
+	if err == nil {
+		err = e.revokeRegistered(tx, tenant, shown.ID)
+	}
+	if err == nil {
+		a, err = tx.Authority(tenant, a.ID)
+	}
+	return asIssuance(tenant, "", shown.Certificate, a.RevokedAt, a.RevocationReason), true, err
+}
+
+// asIssuance describes a certificate that has no record of its issuance as if it had one.
+func asIssuance(tenant imprint.Tenant, issuer imprint.AuthorityID, cert *x509.Certificate, at time.Time, reason imprint.RevocationReason) imprint.Issuance {
+	return imprint.Issuance{
+		Tenant: tenant, Authority: issuer, Serial: pki.SerialHex(cert.SerialNumber), Subject: pki.SubjectText(cert.RawSubject), NotBefore: cert.NotBefore, NotAfter: cert.NotAfter,
+		CertificateID: pki.CertificateID(cert.Raw), Certificate: cert.Raw, RevokedAt: at, Reason: reason,
 	}
 }

@@ -39,8 +39,8 @@ type listVersion struct {
 	size       int64
 }
 
-// tag is the ETag of a version: a number alone could come again with another list, when an
-// authority's lists were deleted and made anew.
+// tag is the ETag of a version: a number alone comes again with another list when a registry
+// was restored from a backup.
 func (v listVersion) tag() string {
 	return `"` + strconv.FormatInt(v.number, 10) + "-" + strconv.FormatInt(v.thisUpdate.UnixMilli(), 36) + `"`
 }
@@ -65,7 +65,11 @@ func (e *Engine) listVersion(ctx context.Context, at listPlace) (listVersion, er
 		l, size, err = tx.RevocationListSize(at.tenant, at.id, at.shard)
 		return err
 	})
-	if err == nil && size == 0 {
+	switch {
+	case err != nil:
+	case l.Retired:
+		err = unpublished(at.id, at.shard)
+	case size == 0:
 		err = unsigned(at.id, at.shard)
 	}
 	if err != nil {

@@ -39,10 +39,11 @@ func (p Points) CRLOf(serial *big.Int) string {
 	if p.CRL == "" || p.CRLShards < 2 {
 		return p.CRL
 	}
-	return p.shardURL(p.Shard(serial))
+	return p.ListURL(p.Shard(serial))
 }
 
-func (p Points) shardURL(shard int) string { return p.CRL + strconv.Itoa(shard) + ".crl" }
+// ListURL gives the URL of one of several CRLs.
+func (p Points) ListURL(shard int) string { return p.CRL + strconv.Itoa(shard) + ".crl" }
 
 var (
 	usageServer = objectID{1, 3, 6, 1, 5, 5, 7, 3, 1}

@@ -20,17 +20,19 @@ import (
 type CRL struct {
 	Number                 int64 // greater than that of the list before
 	ThisUpdate, NextUpdate time.Time
-	// Shard is the list's number where the authority divides its certificates among
-	// several.
-	Shard   int
+	// Divided says that the list is about some of the authority's certificates alone: about
+	// those that name one of its URLs.
+	Divided bool
+	URLs    []string
 	Entries []imprint.RevokedSerial
 }
 
 // SignCRL signs a certificate revocation list (RFC 5280 section 5). The key signs a
 // TBSCertList that is built here, which no verifier takes for a certificate. A list of a
-// divided authority has an issuingDistributionPoint with the URL that stands in the
-// certificates that it is about. Errors: CodeInternal for an entry that isn't a serial
-// number; the signer's.
+// divided authority has an issuingDistributionPoint with the URLs that stand in the
+// certificates that it is about: without it, it could be put in the place of another, and is
+// never signed. Errors: CodeInternal for that, and for an entry that isn't a serial number;
+// the signer's.
 func (a *Authority) SignCRL(ctx context.Context, list CRL) ([]byte, error) {
 	template := &x509.RevocationList{
 		SignatureAlgorithm: a.algorithm, Number: big.NewInt(list.Number), ThisUpdate: list.ThisUpdate.UTC().Truncate(time.Second),
@@ -47,8 +49,11 @@ func (a *Authority) SignCRL(ctx context.Context, list CRL) ([]byte, error) {
 			SerialNumber: serial, RevocationTime: entry.RevokedAt.UTC().Truncate(time.Second), ReasonCode: reason,
 		})
 	}
-	if a.points.CRLShards > 1 {
-		point, err := distributionPoint(a.points.shardURL(list.Shard))
+	if list.Divided && len(list.URLs) == 0 {
+		return nil, imprint.Errorf(imprint.CodeInternal, "a list of some certificates must say of which: it has no URL")
+	}
+	if list.Divided {
+		point, err := distributionPoint(list.URLs)
 		if err != nil {
 			return nil, err
 		}
@@ -67,13 +72,17 @@ func (a *Authority) SignCRL(ctx context.Context, list CRL) ([]byte, error) {
 func (a *Authority) Delegates(p *Profile) bool { return a.permitsUsages(p) == nil }
 
 // distributionPoint is a critical extension (RFC 5280 section 5.2.5): the list is about
-// the certificates alone that name this URL.
-func distributionPoint(url string) (pkix.Extension, error) {
+// the certificates alone that name one of these URLs.
+func distributionPoint(urls []string) (pkix.Extension, error) {
 	explicit := cryptobyte_asn1.Tag(0).ContextSpecific().Constructed()
 	b := cryptobyte.NewBuilder(nil)
 	b.AddASN1(cryptobyte_asn1.SEQUENCE, func(b *cryptobyte.Builder) {
 		b.AddASN1(explicit, func(b *cryptobyte.Builder) {
-			b.AddASN1(explicit, func(b *cryptobyte.Builder) { addGeneralName(b, 6, []byte(url)) })
+			b.AddASN1(explicit, func(b *cryptobyte.Builder) {
+				for _, url := range urls {
+					addGeneralName(b, 6, []byte(url))
+				}
+			})
 		})
 	})
 	der, err := b.Bytes()

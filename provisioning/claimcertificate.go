@@ -18,6 +18,7 @@ import (
 
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/pki"
+	"github.com/imprint-iot/imprint/pki/revoked"
 )
 
 // keyWait is how long a request waits for a key when the pool is empty.
@@ -190,6 +191,16 @@ func (d *demand) give(ctx context.Context, cert *x509.Certificate, text string, 
 		err := checkUnregistered(tx, row)
 		if err != nil {
 			return err
+		}
+		if record == nil {
+			// A certificate provider's: it may answer one that was revoked.
+			err = revoked.Refusal(tx, d.Tenant, cert)
+			if imprint.CodeOf(err) == imprint.CodeCertificateRevoked {
+				return imprint.Errorf(imprint.CodeProviderFailed, "the certificate provider answered a certificate that can't be used: %w", err)
+			}
+			if err != nil {
+				return err
+			}
 		}
 		err = tx.PutCertificate(row)
 		if err != nil {

@@ -149,31 +149,43 @@ func TestACertificateProviderSigns(t *testing.T) {
 		name      string
 		functions imprint.Functions
 		fails     bool
+		revoked   bool
 	}{
-		{"its certificate is taken", signing(func(*x509.Certificate) any { return nil }), false},
-		{"a certificate for another key", signing(func(*x509.Certificate) any { return &newKey(t).PublicKey }), true},
-		{"an expired one", signing(func(c *x509.Certificate) any { c.NotAfter = instant.Add(-time.Minute); return nil }), true},
-		{"a CA certificate", signing(func(c *x509.Certificate) any { c.BasicConstraintsValid, c.IsCA = true, true; return nil }), true},
-		{"no certificate", answering(`{}`), true},
+		{"its certificate is taken", signing(func(*x509.Certificate) any { return nil }), false, false},
+		{"one that its issuer revoked", signing(func(*x509.Certificate) any { return nil }), true, true},
+		{"a certificate for another key", signing(func(*x509.Certificate) any { return &newKey(t).PublicKey }), true, false},
+		{"an expired one", signing(func(c *x509.Certificate) any { c.NotAfter = instant.Add(-time.Minute); return nil }), true, false},
+		{"a CA certificate", signing(func(c *x509.Certificate) any { c.BasicConstraintsValid, c.IsCA = true, true; return nil }), true, false},
+		{"no certificate", answering(`{}`), true, false},
 		{"a certificate under a name in other case", function(func(ctx context.Context, call imprint.FunctionCall) (imprint.FunctionResult, error) {
 			out, err := signing(func(*x509.Certificate) any { return nil }).(function)(ctx, call)
 			out.Payload = bytes.Replace(out.Payload, []byte("certificatePem"), []byte("CertificatePem"), 1)
 			return out, err
-		}), true},
-		{"what isn't one", answering(`{"certificatePem":"x"}`), true},
-		{"nobody runs functions", nil, true},
+		}), true, false},
+		{"what isn't one", answering(`{"certificatePem":"x"}`), true, false},
+		{"nobody runs functions", nil, true, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			o := newOffice(t, tt.functions, provisioning.ClaimOptions{})
 			update(t, o.store, func(tx imprint.Tx) error {
+				if tt.revoked {
+					err := waysToRevoke["it stood on a list of before"](tx, maker, &x509.Certificate{SerialNumber: big.NewInt(77)})
+					if err != nil {
+						return err
+					}
+				}
 				return tx.PutCertificateProvider(imprint.CertificateProvider{Tenant: home, Name: "maker", FunctionARN: hookARN, Operations: []string{"CreateCertificateFromCsr"}})
 			})
 			csr, _ := signingRequest(t, "unit")
 			out, ok := o.ask(home, csrTopic, object(t, map[string]any{"certificateSigningRequest": csr}))
 			if tt.fails {
 				rejectedWith(t, out, ok, 403, "AccessDenied")
-				checkFailure(t, o.steps(), "claim.provider", imprint.CodeProviderFailed)
+				step := "claim.provider"
+				if tt.revoked {
+					step = "claim.certificate"
+				}
+				checkFailure(t, o.steps(), step, imprint.CodeProviderFailed)
 				return
 			}
 			cert, err := pki.ParseCertificatePEM(out.PEM)

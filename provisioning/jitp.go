@@ -14,6 +14,7 @@ import (
 
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/pki"
+	"github.com/imprint-iot/imprint/pki/revoked"
 	"github.com/imprint-iot/imprint/template"
 	"github.com/imprint-iot/imprint/trace"
 )
@@ -95,7 +96,7 @@ func (e *Engine) look(ctx context.Context, n Newcomer) error {
 	}
 	v.Rec.Fail(result.stage, err)
 	switch {
-	case result.stage == stageRegister, imprint.CodeOf(err) == imprint.CodeInternal, imprint.CodeOf(err) == imprint.CodeUnavailable:
+	case result.stage == stageRegister, result.stage == stageRevoked, imprint.CodeOf(err) == imprint.CodeInternal, imprint.CodeOf(err) == imprint.CodeUnavailable:
 		return err
 	}
 	return e.registerOnly(ctx, v, err)
@@ -229,7 +230,11 @@ func refuseWhatIsNotKept(thing *template.ThingPlan) error {
 	return nil
 }
 
-const stageRegister = "register"
+// The stages that aren't a template's: what is refused there isn't registered at all.
+const (
+	stageRegister = "register"
+	stageRevoked  = "certificate.revoked"
+)
 
 // provision registers the certificate and applies the plan in one transaction.
 // On an error the result's stage says where it came.
@@ -239,6 +244,7 @@ func (e *Engine) provision(ctx context.Context, v *visit, plan *template.Plan) (
 		result = applied{stage: stageRegister}
 		cert, fresh, err := e.register(tx, v)
 		if err != nil {
+			result.stage = stageOf(err)
 			return nil, err
 		}
 		if cert.Status != imprint.CertificatePendingActivation {
@@ -250,6 +256,14 @@ func (e *Engine) provision(ctx context.Context, v *visit, plan *template.Plan) (
 		return a, a.run()
 	})
 	return result, err
+}
+
+// stageOf gives the stage at which a certificate isn't registered.
+func stageOf(err error) string {
+	if imprint.CodeOf(err) == imprint.CodeCertificateRevoked {
+		return stageRevoked
+	}
+	return stageRegister
 }
 
 // finish says how a connection ends whose device is provisioned.
@@ -316,7 +330,7 @@ func (e *Engine) registerOnly(ctx context.Context, v *visit, why error) error {
 		return err
 	}
 	if err != nil {
-		v.Rec.Fail(stageRegister, err)
+		v.Rec.Fail(stageOf(err), err)
 		return err
 	}
 	if cert.Status != imprint.CertificatePendingActivation {
@@ -349,6 +363,11 @@ func (e *Engine) register(tx imprint.Tx, v *visit) (cert imprint.Certificate, fr
 	}
 	if cert.Status != imprint.CertificatePendingActivation {
 		return cert, false, nil
+	}
+	// Its issuer may have revoked it before any registry had it.
+	err = revoked.Refusal(tx, v.Tenant, v.Leaf)
+	if err != nil {
+		return cert, false, err
 	}
 	event, err := registeredEvent(cert, v.now)
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/pki"
+	"github.com/imprint-iot/imprint/pki/revoked"
 	"github.com/imprint-iot/imprint/template"
 )
 
@@ -84,7 +85,7 @@ func failedRegistration(err error) error {
 	switch imprint.CodeOf(err) {
 	case imprint.CodeTemplateValue, imprint.CodePolicyMissing, imprint.CodeGroupMissing, imprint.CodeThingTypeMissing, imprint.CodeLimitExceeded,
 		imprint.CodeCANotRegistered, imprint.CodeCAInactive, imprint.CodeCAExpired, imprint.CodeCASignature, imprint.CodeCertificateState,
-		imprint.CodeCertificateConflict, imprint.CodeAlreadyExists, imprint.CodeNotFound:
+		imprint.CodeCertificateConflict, imprint.CodeAlreadyExists, imprint.CodeNotFound, imprint.CodeCertificateRevoked:
 		return &imprint.Error{Code: imprint.CodeRegistrationFailure, Err: err, Hint: imprint.HintOf(err)}
 	case imprint.CodeCertificateValidation, imprint.CodeCertificateWeak:
 		return &imprint.Error{Code: imprint.CodeInvalidRequest, Err: err, Hint: imprint.HintOf(err)}
@@ -101,6 +102,7 @@ type bulkRegistration struct {
 	// fresh is a certificate that isn't registered yet, or may not be; nil: the
 	// template names one by its id, or none.
 	fresh *imprint.Certificate
+	leaf  *x509.Certificate // fresh's, when it wasn't made here
 }
 
 // prepare makes or reads the certificate, as far as that needs no transaction.
@@ -136,7 +138,7 @@ func (r *bulkRegistration) prepare(ctx context.Context) error {
 	}
 	row := r.row(r.tenant, leaf, p.CertificatePem)
 	row.CAID, row.Mode = ca.ID, ca.Mode
-	r.fresh = &row
+	r.fresh, r.leaf = &row, leaf
 	return nil
 }
 
@@ -209,6 +211,9 @@ func (r *bulkRegistration) certificate(tx imprint.ReadTx) (imprint.Certificate, 
 		return present, false, err
 	}
 	err = checkUnregistered(tx, *r.fresh)
+	if err == nil && r.leaf != nil {
+		err = revoked.Refusal(tx, r.tenant, r.leaf)
+	}
 	if err != nil || r.fresh.CAID == "" {
 		return *r.fresh, true, err
 	}

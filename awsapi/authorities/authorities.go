@@ -7,6 +7,7 @@
 //	GET    /imprint/authorities/{authority}                    DescribeAuthority
 //	PATCH  /imprint/authorities/{authority}                    UpdateAuthority
 //	POST   /imprint/authorities/{authority}/certificates       IssueByProfile
+//	POST   /imprint/authorities/{authority}/revocation         RevokeAuthority
 //	POST   /imprint/authorities/{authority}/below              RevokeBelow
 //	POST   /imprint/revocations                                RevokeIssued
 //	GET    /imprint/key-stores                                 ListKeyStores
@@ -28,7 +29,6 @@ import (
 	"crypto"
 	"crypto/x509"
 	"encoding/pem"
-	"errors"
 	"time"
 
 	"github.com/imprint-iot/imprint"
@@ -85,16 +85,22 @@ type (
 		Profiles    []string    `api:"body profiles Profiles"`
 		SigningEnds *time.Time  `api:"body signingEnds Time"`
 		Revocation  *Revocation `api:"body revocation Revocation"`
+		// LastCRLs are the last ones that it signed elsewhere, PEM; IssuedNothing says that
+		// it has revoked nothing.
+		LastCRLs      []string `api:"body lastCrls CRLs"`
+		IssuedNothing *bool    `api:"body issuedNothing Flag"`
 	}
 	// UpdateInput changes the members that it has. Profiles without any
 	// let it sign for devices and servers alone, "all" by every one.
 	UpdateInput struct {
-		ID          string      `api:"path authority ID required"`
-		Name        *string     `api:"body name Name"`
-		Status      *string     `api:"body status Status"`
-		Profiles    []string    `api:"body profiles Profiles"`
-		SigningEnds *time.Time  `api:"body signingEnds Time"`
-		Revocation  *Revocation `api:"body revocation Revocation"`
+		ID            string      `api:"path authority ID required"`
+		Name          *string     `api:"body name Name"`
+		Status        *string     `api:"body status Status"`
+		Profiles      []string    `api:"body profiles Profiles"`
+		SigningEnds   *time.Time  `api:"body signingEnds Time"`
+		Revocation    *Revocation `api:"body revocation Revocation"`
+		LastCRLs      []string    `api:"body lastCrls CRLs"`
+		IssuedNothing *bool       `api:"body issuedNothing Flag"`
 	}
 	// IssueInput asks for a certificate.
 	IssueInput struct {
@@ -128,11 +134,23 @@ type (
 		Reason        string    `api:"body reason String"`
 		RevokedAt     time.Time `api:"body revokedAt Time"`
 	}
-	// BelowOutput says how many certificates changed, and whether some are left: who asks
-	// asks again until none is.
+	// RevokeAuthorityInput revokes an authority, whoever signed its certificate.
+	RevokeAuthorityInput struct {
+		ID     string  `api:"path authority ID required"`
+		Reason *string `api:"body reason Reason"`
+	}
+	// BelowInput begins, or goes on with the cursor of the answer before.
+	BelowInput struct {
+		ID     string  `api:"path authority ID required"`
+		Cursor *string `api:"body cursor NextToken"`
+	}
+	// BelowOutput says how many certificates changed, and of which authorities. While there
+	// is a cursor, some are left: who asks goes on from there.
 	BelowOutput struct {
-		Changed *int  `api:"body changed Count"`
-		More    *bool `api:"body more Flag"`
+		Changed     *int             `api:"body changed Count"`
+		More        *bool            `api:"body more Flag"`
+		Cursor      string           `api:"body cursor NextToken"`
+		Authorities []BelowAuthority `api:"body authorities BelowAuthorities"`
 	}
 	// ProfilesInput asks for the profiles.
 	ProfilesInput struct{}
@@ -146,6 +164,14 @@ type Revocation struct {
 	CRLHost   *string `api:"body crlHost Host"`
 	OCSP      *bool   `api:"body ocsp Flag"`
 	OCSPHost  *string `api:"body ocspHost Host"`
+}
+
+// BelowAuthority is an authority with how many certificates of it were revoked.
+type BelowAuthority struct {
+	ID      string `api:"body id String"`
+	Name    string `api:"body name String"`
+	Subject string `api:"body subject String"`
+	Changed *int   `api:"body changed Count"`
 }
 
 // Authority is one as it is shown.
@@ -191,6 +217,8 @@ var codec = restjson.New(restjson.Shapes{
 	"Profile":       {Pattern: `[a-z0-9-]{1,64}`},
 	"Profiles":      {Limits: restjson.AtMost(100), Member: "Profile"},
 	"PEM":           {Limits: restjson.Between(1, 512<<10)},
+	"CRLs":          {Limits: restjson.AtMost(64), Member: "CRL"},
+	"CRL":           {Limits: restjson.Between(1, maxCRL)},
 	"Key":           {Limits: restjson.Between(1, 64<<10), Sensitive: true},
 	"Days":          {Limits: restjson.Between(0, 5000)},
 	"Shards":        {Limits: restjson.Between(0, 4096)},
@@ -207,6 +235,15 @@ func operation(name, method, path, resource string) awsapi.Operation {
 	return awsapi.Operation{Name: name, Method: method, Path: path, Action: "imprint:" + name, Resource: resource}
 }
 
+// maxCRL bounds a CRL of before, in PEM: a million entries.
+const maxCRL = 56 << 20
+
+// large lets an operation take one of those.
+func large(op awsapi.Operation) awsapi.Operation {
+	op.MaxBody = maxCRL + 1<<20
+	return op
+}
+
 const (
 	onePath  = Path + "/{authority}"
 	one      = "arn:{partition}:acm-pca:{region}:{account}:certificate-authority/{authority}"
@@ -221,11 +258,12 @@ const (
 var (
 	ListAuthorities         = awsapi.Define[ListInput, ListOutput](codec, operation("ListAuthorities", "GET", Path, "*"))
 	CreateAuthority         = awsapi.Define[CreateInput, Authority](codec, operation("CreateAuthority", "POST", Path, "*"))
-	AdoptAuthority          = awsapi.Define[AdoptInput, Authority](codec, operation("AdoptAuthority", "POST", adopted, "*"))
+	AdoptAuthority          = awsapi.Define[AdoptInput, Authority](codec, large(operation("AdoptAuthority", "POST", adopted, "*")))
 	DescribeAuthority       = awsapi.Define[IDInput, Authority](codec, operation("DescribeAuthority", "GET", onePath, one))
-	UpdateAuthority         = awsapi.Define[UpdateInput, Authority](codec, operation("UpdateAuthority", "PATCH", onePath, one))
+	UpdateAuthority         = awsapi.Define[UpdateInput, Authority](codec, large(operation("UpdateAuthority", "PATCH", onePath, one)))
 	IssueByProfile          = awsapi.Define[IssueInput, IssueOutput](codec, operation("IssueByProfile", "POST", onePath+"/certificates", one))
-	RevokeBelow             = awsapi.Define[IDInput, BelowOutput](codec, operation("RevokeBelow", "POST", onePath+"/below", one))
+	RevokeAuthority         = awsapi.Define[RevokeAuthorityInput, Authority](codec, operation("RevokeAuthority", "POST", onePath+"/revocation", one))
+	RevokeBelow             = awsapi.Define[BelowInput, BelowOutput](codec, operation("RevokeBelow", "POST", onePath+"/below", one))
 	ListKeyStores           = awsapi.Define[KeyStoresInput, KeyStoresOutput](codec, operation("ListKeyStores", "GET", keyStores, "*"))
 	ListStoredKeys          = awsapi.Define[StoredKeysInput, StoredKeysOutput](codec, operation("ListStoredKeys", "GET", keyStores+"/{store}", "*"))
 	RevokeIssued            = awsapi.Define[RevokeInput, RevokeOutput](codec, operation("RevokeIssued", "POST", revoked, "*"))
@@ -236,7 +274,7 @@ var (
 func Operations() []awsapi.Operation {
 	return []awsapi.Operation{
 		ListAuthorities.Operation, CreateAuthority.Operation, AdoptAuthority.Operation, DescribeAuthority.Operation, UpdateAuthority.Operation,
-		IssueByProfile.Operation, RevokeBelow.Operation, RevokeIssued.Operation, ListCertificateProfiles.Operation,
+		IssueByProfile.Operation, RevokeAuthority.Operation, RevokeBelow.Operation, RevokeIssued.Operation, ListCertificateProfiles.Operation,
 		ListKeyStores.Operation, ListStoredKeys.Operation,
 	}
 }
@@ -252,7 +290,7 @@ func (o Office) Routes() []awsapi.Route {
 	return []awsapi.Route{
 		awsapi.HandleAsking(ListAuthorities, o.finds, o.list), awsapi.HandleAsking(CreateAuthority, creates, o.create), awsapi.Handle(AdoptAuthority, o.adopt),
 		awsapi.Handle(DescribeAuthority, o.describe), awsapi.Handle(UpdateAuthority, o.update), awsapi.HandleAsking(IssueByProfile, o.issues, o.issue),
-		awsapi.Handle(RevokeBelow, o.below), awsapi.HandleAsking(RevokeIssued, o.revokes, o.revoke), awsapi.Handle(ListCertificateProfiles, o.profiles),
+		awsapi.Handle(RevokeAuthority, o.revokeAuthority), awsapi.Handle(RevokeBelow, o.below), awsapi.HandleAsking(RevokeIssued, o.revokes, o.revoke), awsapi.Handle(ListCertificateProfiles, o.profiles),
 		awsapi.Handle(ListKeyStores, o.keyStores), awsapi.Handle(ListStoredKeys, o.storedKeys),
 	}
 }
@@ -343,8 +381,17 @@ func (o Office) adopt(ctx context.Context, caller awsapi.Caller, in *AdoptInput)
 	}
 	a, err := o.Engine.Adopt(ctx, tenantOf(caller), ca.Spec{
 		Name: value(in.Name), KeyURI: value(in.KeyAt), Profiles: in.Profiles, SigningEnds: instant(in.SigningEnds), Revocation: config, By: caller.PrincipalARN,
+		LastCRLs: bytesOf(in.LastCRLs), IssuedNothing: value(in.IssuedNothing),
 	}, in.Certificate, value(in.Chain), key)
 	return o.answer(&a, err)
+}
+
+func bytesOf(texts []string) [][]byte {
+	var all [][]byte
+	for _, text := range texts {
+		all = append(all, []byte(text))
+	}
+	return all
 }
 
 // parseKey reads a private key of an authority. Messages never show any of it.
@@ -385,7 +432,7 @@ func (o Office) describe(ctx context.Context, caller awsapi.Caller, in *IDInput)
 
 func (o Office) update(ctx context.Context, caller awsapi.Caller, in *UpdateInput) (*Authority, error) {
 	tenant, id := tenantOf(caller), imprint.AuthorityID(in.ID)
-	edit := ca.Edit{Name: in.Name, Status: imprint.AuthorityStatus(value(in.Status))}
+	edit := ca.Edit{Name: in.Name, Status: imprint.AuthorityStatus(value(in.Status)), LastCRLs: bytesOf(in.LastCRLs), IssuedNothing: value(in.IssuedNothing)}
 	if in.Profiles != nil {
 		edit.Profiles = &in.Profiles
 	}
@@ -468,15 +515,23 @@ func (o Office) issue(ctx context.Context, caller awsapi.Caller, in *IssueInput)
 // belowTime bounds one RevokeBelow, which is shorter than clients wait.
 const belowTime = 15 * time.Second
 
-func (o Office) below(ctx context.Context, caller awsapi.Caller, in *IDInput) (*BelowOutput, error) {
+func (o Office) below(ctx context.Context, caller awsapi.Caller, in *BelowInput) (*BelowOutput, error) {
 	limited, cancel := context.WithTimeout(ctx, belowTime)
 	defer cancel()
-	changed, err := o.Engine.RevokeBelow(limited, tenantOf(caller), imprint.AuthorityID(in.ID))
-	more := errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil && changed > 0
-	if err != nil && !more {
+	done, err := o.Engine.RevokeBelow(limited, tenantOf(caller), imprint.AuthorityID(in.ID), value(in.Cursor))
+	if err != nil {
 		return nil, err
 	}
-	return &BelowOutput{Changed: &changed, More: &more}, nil
+	out := &BelowOutput{Changed: new(done.Changed()), More: new(done.Next != ""), Cursor: done.Next, Authorities: []BelowAuthority{}}
+	for _, a := range done.Authorities {
+		out.Authorities = append(out.Authorities, BelowAuthority{ID: string(a.ID), Name: a.Name, Subject: pki.SubjectText(a.Subject), Changed: new(a.Changed)})
+	}
+	return out, nil
+}
+
+func (o Office) revokeAuthority(ctx context.Context, caller awsapi.Caller, in *RevokeAuthorityInput) (*Authority, error) {
+	a, err := o.Engine.RevokeAuthority(ctx, tenantOf(caller), imprint.AuthorityID(in.ID), imprint.RevocationReason(value(in.Reason)))
+	return o.answer(&a, err)
 }
 
 func (o Office) revoke(ctx context.Context, caller awsapi.Caller, in *RevokeInput) (*RevokeOutput, error) {

@@ -8,6 +8,7 @@ import (
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/awsapi"
 	"github.com/imprint-iot/imprint/pki"
+	"github.com/imprint-iot/imprint/pki/revoked"
 )
 
 // caRoutes are the operations on the registration code and on CA certificates
@@ -111,6 +112,19 @@ func (s *Service) updateCA(ctx context.Context, caller awsapi.Caller, in *Update
 		}
 		if next.Status == present.Status && next.AutoRegistration == present.AutoRegistration && sameConfig(next.Registration, present.Registration) {
 			return nil, nil
+		}
+		if next.Status == imprint.CAActive && present.Status != next.Status {
+			cert, err := pki.ParseCertificatePEM(present.PEM)
+			if err != nil {
+				return nil, imprint.Errorf(imprint.CodeInternal, "couldn't read CA certificate %s of the store: %w", id, err)
+			}
+			err = revoked.Refusal(tx, tenant, cert)
+			if imprint.CodeOf(err) == imprint.CodeCertificateRevoked {
+				return nil, &imprint.Error{Code: imprint.CodeInvalidRequest, Op: "couldn't activate the CA", Err: err, Hint: imprint.HintOf(err)}
+			}
+			if err != nil {
+				return nil, err
+			}
 		}
 		err = tx.PutCA(next.Changed(s.rooms.Clock(), newGeneration()))
 		if err != nil {

@@ -105,6 +105,10 @@ func (s *Service) storeCA(tx imprint.Tx, registration *caRegistration) error {
 	if err != nil {
 		return err
 	}
+	err = refuseRevoked(tx, ca.Tenant, registration.cert)
+	if err != nil {
+		return err
+	}
 	err = checkTemplateName(tx, ca.Tenant, ca.Registration)
 	if err != nil {
 		return err

@@ -6,6 +6,8 @@ import (
 
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/awsapi"
+	"github.com/imprint-iot/imprint/pki"
+	"github.com/imprint-iot/imprint/pki/revoked"
 )
 
 // certificateRoutes are the operations on device certificates (AWS IoT API
@@ -121,11 +123,22 @@ func (s *Service) updateCertificate(ctx context.Context, caller awsapi.Caller, i
 	})
 }
 
-// checkActivation refuses to make a certificate ACTIVE while its CA is INACTIVE;
-// one that was deleted since forbids nothing.
+// checkActivation refuses to make a certificate ACTIVE that its issuer revoked, and while its
+// CA is INACTIVE; one that was deleted since forbids nothing.
 func checkActivation(tx imprint.ReadTx, cert imprint.Certificate) error {
-	if cert.Status != imprint.CertificateActive || cert.CAID == "" {
+	if cert.Status != imprint.CertificateActive {
 		return nil
+	}
+	leaf, err := pki.ParseCertificatePEM(cert.PEM)
+	if err != nil {
+		return imprint.Errorf(imprint.CodeInternal, "couldn't read certificate %s of the store: %w", cert.ID, err)
+	}
+	err = revoked.Refusal(tx, cert.Tenant, leaf)
+	if imprint.CodeOf(err) == imprint.CodeCertificateRevoked {
+		return &imprint.Error{Code: imprint.CodeCertificateState, Op: "couldn't activate the certificate", Err: err, Hint: imprint.HintOf(err)}
+	}
+	if err != nil || cert.CAID == "" {
+		return err
 	}
 	ca, err := tx.CA(cert.Tenant, cert.CAID)
 	switch {

@@ -10,6 +10,7 @@ import (
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/awsapi"
 	"github.com/imprint-iot/imprint/pki"
+	"github.com/imprint-iot/imprint/pki/revoked"
 )
 
 // registerCertificate registers a certificate that a registered CA signed.
@@ -40,7 +41,7 @@ func (s *Service) registerCertificate(ctx context.Context, caller awsapi.Caller,
 	}
 	cert := s.newCertificate(tenant, leaf, in.CertificatePem)
 	cert.Status, cert.Mode, cert.CAID = status, ca.Mode, ca.ID
-	err = s.storeRegistered(ctx, cert)
+	err = s.storeRegistered(ctx, cert, leaf)
 	if err != nil {
 		return nil, err
 	}
@@ -64,7 +65,7 @@ func (s *Service) registerCertificateWithoutCA(ctx context.Context, caller awsap
 	}
 	cert := s.newCertificate(tenant, leaf, in.CertificatePem)
 	cert.Status, cert.Mode = status, imprint.ModeSNIOnly
-	err = s.storeRegistered(ctx, cert)
+	err = s.storeRegistered(ctx, cert, leaf)
 	if err != nil {
 		return nil, err
 	}
@@ -178,12 +179,19 @@ func checkSigner(ca imprint.CACertificate, now time.Time) error {
 }
 
 // storeRegistered stores a certificate that isn't registered in its tenant yet.
-// Its CA must still be what it was when it was looked at.
-func (s *Service) storeRegistered(ctx context.Context, cert imprint.Certificate) error {
+// Its CA must still be what it was when it was looked at, and its issuer mustn't have revoked
+// it, unless it is registered as what it is.
+func (s *Service) storeRegistered(ctx context.Context, cert imprint.Certificate, leaf *x509.Certificate) error {
 	_, err := update(ctx, s, func(tx imprint.Tx) (imprint.Certificate, error) {
 		err := checkNewCertificate(tx, cert)
 		if err != nil {
 			return cert, err
+		}
+		if cert.Status != imprint.CertificateRevoked {
+			err = refuseRevoked(tx, cert.Tenant, leaf)
+			if err != nil {
+				return cert, err
+			}
 		}
 		if cert.CAID != "" {
 			ca, err := tx.CA(cert.Tenant, cert.CAID)
@@ -200,6 +208,15 @@ func (s *Service) storeRegistered(ctx context.Context, cert imprint.Certificate)
 		}
 		return cert, nil
 	})
+	return err
+}
+
+// refuseRevoked refuses what a certificate authority of this server revoked.
+func refuseRevoked(tx imprint.ReadTx, tenant imprint.Tenant, cert *x509.Certificate) error {
+	err := revoked.Refusal(tx, tenant, cert)
+	if imprint.CodeOf(err) == imprint.CodeCertificateRevoked {
+		return asValidation(err)
+	}
 	return err
 }
 

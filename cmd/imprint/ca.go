@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -153,6 +155,42 @@ func (r *revocationFlags) body(cmd *cobra.Command) map[string]any {
 	return body
 }
 
+// historyFlags say what a CA that was made elsewhere revoked there.
+type historyFlags struct {
+	lastCRLs      []string
+	issuedNothing bool
+}
+
+func (h *historyFlags) add(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringArrayVar(&h.lastCRLs, "last-crl", nil, "file of the last CRL that the CA signed elsewhere, PEM or DER: what is on it is revoked here, too, and numbers go on (may be repeated)")
+	f.BoolVar(&h.issuedNothing, "issued-nothing", false, "the CA revoked nothing elsewhere")
+}
+
+// maxCRLFile bounds the files of CRLs.
+const maxCRLFile = 40 << 20
+
+func (h *historyFlags) addTo(body map[string]any) error {
+	var lists []string
+	for _, path := range h.lastCRLs {
+		data, err := readSmallFile(path, maxCRLFile)
+		if err != nil {
+			return err
+		}
+		if !bytes.HasPrefix(bytes.TrimSpace(data), []byte("-----BEGIN")) {
+			data = pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: data})
+		}
+		lists = append(lists, string(data))
+	}
+	if lists != nil {
+		body["lastCrls"] = lists
+	}
+	if h.issuedNothing {
+		body["issuedNothing"] = true
+	}
+	return nil
+}
+
 // when reads a time: a date, a date with time, or how long from now.
 func when(text string) (int64, error) {
 	for _, layout := range []string{time.RFC3339, time.DateOnly} {
@@ -258,6 +296,7 @@ func newCAAdopt() *cobra.Command {
 	var name, certificate, chain, key, keyAt, signingEnds string
 	var profiles []string
 	var revocation revocationFlags
+	var history historyFlags
 	var cmd *cobra.Command
 	cmd = newCACommand("adopt", "Take in a CA that was made elsewhere, with its key or without", cobra.NoArgs, func(ctx context.Context, c *client.Client, w io.Writer, _ []string, asJSON bool) error {
 		if certificate == "" {
@@ -282,7 +321,7 @@ func newCAAdopt() *cobra.Command {
 		if r := revocation.body(cmd); r != nil {
 			body["revocation"] = r
 		}
-		err := addTime(body, "signingEnds", signingEnds)
+		err := errors.Join(addTime(body, "signingEnds", signingEnds), history.addTo(body))
 		if err != nil {
 			return err
 		}
@@ -302,6 +341,7 @@ func newCAAdopt() *cobra.Command {
 	f.StringVar(&signingEnds, "signing-ends", "", "from when on it signs nothing more")
 	f.StringSliceVar(&profiles, "profiles", nil, "profiles that it may sign by; all: every one (default: those of devices and servers, and of CAs that are made here below it)")
 	revocation.add(cmd)
+	history.add(cmd)
 	return cmd
 }
 

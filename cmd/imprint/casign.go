@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -175,7 +176,7 @@ func newCARevoke() *cobra.Command {
 	f.StringVar(&reason, "reason", "", "key-compromise, superseded, cessation-of-operation, ... (default: unspecified)")
 	f.StringVar(&certificate, "cert", "", "PEM file of the certificate")
 	f.StringVar(&serial, "serial", "", "serial number of the certificate, in hexadecimal")
-	f.BoolVar(&below, "below", false, "revoke what the CA signed, too: its devices are off within a second")
+	f.BoolVar(&below, "below", false, "revoke what the CA and those below it signed, too: each device is off within a second of its turn")
 	return cmd
 }
 
@@ -220,50 +221,84 @@ func revokePEM(ctx context.Context, c *client.Client, pem, reason string) (revoc
 	return done, err
 }
 
-// revokeAuthority revokes a CA's own certificate, unless that is so already, and what is
-// below.
+// belowShown is an authority with how many certificates of it were revoked.
+type belowShown struct {
+	ID      string `json:"id"`
+	Name    string `json:"name,omitempty"`
+	Subject string `json:"subject"`
+	Changed int    `json:"changed"`
+}
+
+// revokeAuthority revokes a CA, unless that is so already, and what is below.
 func revokeAuthority(ctx context.Context, c *client.Client, w io.Writer, a authorityShown, reason string, below, asJSON bool) error {
-	if a.RevokedAt == 0 {
+	if a.RevokedAt == 0 || reason != "" {
 		if a.Certificate == "" {
 			return usageError{fmt.Errorf("%s has no certificate to revoke", a.ID)}
 		}
-		_, err := revokePEM(ctx, c, a.Certificate, reason)
+		body := map[string]any{}
+		addText(body, "reason", reason)
+		err := c.Call(ctx, "POST", authorities.Path+"/"+a.ID+"/revocation", body, &a)
 		if err != nil {
 			return err
 		}
 	}
-	var changed struct {
-		Changed int `json:"changed"`
+	var done struct {
+		Changed     int          `json:"changed"`
+		Authorities []belowShown `json:"authorities"`
 	}
 	// A fleet takes longer than one request: each goes on where the last one ended.
+	body := map[string]any{}
 	for more := below; more; {
 		var part struct {
-			Changed int
-			More    bool
+			Changed     int
+			Cursor      string
+			Authorities []belowShown
 		}
-		err := c.Call(ctx, "POST", authorities.Path+"/"+a.ID+"/below", nil, &part)
+		err := c.Call(ctx, "POST", authorities.Path+"/"+a.ID+"/below", body, &part)
 		if err != nil {
-			return err
+			return fmt.Errorf("%w (%d certificate(s) were revoked before; the same command goes on)", err, done.Changed)
 		}
-		changed.Changed, more = changed.Changed+part.Changed, part.More
+		done.Changed, done.Authorities = done.Changed+part.Changed, addBelow(done.Authorities, part.Authorities)
+		body["cursor"], more = part.Cursor, part.Cursor != ""
 	}
 	if asJSON {
-		return printJSON(w, changed)
+		return printJSON(w, done)
 	}
 	_, err := fmt.Fprintf(w, "revoked %s (%s)", a.Subject, a.ID)
 	if err == nil && below {
-		_, err = fmt.Fprintf(w, ", and %d certificate(s) below it", changed.Changed)
+		_, err = fmt.Fprintf(w, ", and %d certificate(s) below it", done.Changed)
 	}
 	if err == nil {
 		_, err = fmt.Fprintln(w)
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, one := range done.Authorities {
+		_, _ = fmt.Fprintf(table, "  %d\tof %s\t%s\n", one.Changed, one.Subject, one.ID)
+	}
+	return table.Flush()
+}
+
+// addBelow adds up what several answers say of the same authorities.
+func addBelow(all, more []belowShown) []belowShown {
+	for _, one := range more {
+		at := slices.IndexFunc(all, func(b belowShown) bool { return b.ID == one.ID })
+		if at < 0 {
+			all = append(all, one)
+		} else {
+			all[at].Changed += one.Changed
+		}
+	}
+	return all
 }
 
 func newCAUpdate() *cobra.Command {
 	var name, status, signingEnds string
 	var profiles []string
 	var revocation revocationFlags
+	var history historyFlags
 	var cmd *cobra.Command
 	cmd = newCACommand("update CA", "Change a CA: switch it off and on, its name, profiles and revocation", cobra.ExactArgs(1), func(ctx context.Context, c *client.Client, w io.Writer, args []string, asJSON bool) error {
 		found, err := findAuthority(ctx, c, args[0])
@@ -288,8 +323,12 @@ func newCAUpdate() *cobra.Command {
 		if r := revocation.body(cmd); r != nil {
 			body["revocation"] = r
 		}
+		err = history.addTo(body)
+		if err != nil {
+			return err
+		}
 		if len(body) == 0 {
-			return usageError{errors.New("say what to change: --status, --name, --profiles, --signing-ends, --crl, --ocsp")}
+			return usageError{errors.New("say what to change: --status, --name, --profiles, --signing-ends, --crl, --ocsp, --last-crl")}
 		}
 		var changed authorityShown
 		err = c.Call(ctx, "PATCH", authorities.Path+"/"+found.ID, body, &changed)
@@ -304,6 +343,7 @@ func newCAUpdate() *cobra.Command {
 	f.StringSliceVar(&profiles, "profiles", nil, `profiles that it may sign by; all: every one ("": those of devices and servers, and of CAs that are made here below it)`)
 	f.StringVar(&signingEnds, "signing-ends", "", `from when on it signs nothing more ("": with its certificate)`)
 	revocation.add(cmd)
+	history.add(cmd)
 	return cmd
 }
 

@@ -83,6 +83,9 @@ func put(tx imprint.Tx, issuance imprint.Issuance) error {
 		return fmt.Errorf("couldn't look for issuance %s: %w", issuance.ID, err)
 	case !continues(present, issuance):
 		return imprint.Errorf(imprint.CodeInternal, "issuance %s is already that of another signature", issuance.ID)
+	case issuance.RevokedAt.IsZero():
+		// Who signed knows nothing of a revocation since.
+		issuance.RevokedAt, issuance.Reason = present.RevokedAt, present.Reason
 	}
 	if err == nil {
 		// Whoever records the same once more knows nothing of what happened since.

@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -10,6 +11,111 @@ import (
 
 func authorityID(n int) imprint.AuthorityID {
 	return imprint.AuthorityID(fmt.Sprintf("00000000-0000-4000-8000-%012d", n))
+}
+
+// testRevocations ensures that what speaks against a certificate is found, by its id, its
+// serial number, its issuer's name, and whatever stands above that.
+func testRevocations(t *testing.T, h Harness) {
+	store := mustOpen(t, h)
+	root, middle, line, sound := authorityID(1), authorityID(2), authorityID(3), authorityID(4)
+	update(t, store, func(tx imprint.Tx) error {
+		for _, a := range []imprint.CertificateAuthority{
+			{Tenant: here, ID: root, Subject: []byte("root"), RevokedAt: instant, RevocationReason: imprint.ReasonKeyCompromise},
+			{Tenant: here, ID: middle, Subject: []byte("middle"), Parent: root},
+			{Tenant: here, ID: line, Subject: []byte("line"), Parent: middle},
+			{Tenant: here, ID: sound, Subject: []byte("sound")},
+			{Tenant: there, ID: root, Subject: []byte("root")},
+			{Tenant: there, ID: middle, Subject: []byte("line"), Parent: root},
+		} {
+			err := tx.PutAuthority(a)
+			if err != nil {
+				return err
+			}
+		}
+		for n, i := range []imprint.Issuance{
+			{ID: "a", Tenant: there, Authority: sound, Serial: "01", CertificateID: certID(1), RevokedAt: instant, Reason: imprint.ReasonSuperseded},
+			{ID: "b", Tenant: here, Authority: sound, Serial: "02", CertificateID: certID(2)},
+		} {
+			err := tx.PutIssuance(i)
+			if err != nil {
+				return fmt.Errorf("issuance %d: %w", n, err)
+			}
+		}
+		return tx.PutAdoptedRevocation(imprint.AdoptedRevocation{Tenant: here, Authority: sound, Serial: "03", RevokedAt: instant})
+	})
+	view(t, store, func(tx imprint.ReadTx) error {
+		for _, c := range []struct {
+			name, serial, issuer string
+			id                   imprint.CertificateID
+			want                 []imprint.Revocation
+		}{
+			{"what was issued and revoked", "01", "sound", certID(1), []imprint.Revocation{{Tenant: there, Authority: sound, Own: true, CertificateID: certID(1), RevokedAt: instant, Reason: imprint.ReasonSuperseded}}},
+			{"what wasn't revoked", "02", "sound", certID(2), nil},
+			{"what was revoked elsewhere", "03", "sound", certID(3), []imprint.Revocation{{Tenant: here, Authority: sound, Own: true, RevokedAt: instant}}},
+			{"what is two below a revoked one", "04", "line", certID(4), []imprint.Revocation{{Tenant: here, Authority: line, RevokedAt: instant, Reason: imprint.ReasonKeyCompromise}}},
+			{"what nobody knows", "05", "nobody", certID(5), nil},
+		} {
+			got, err := tx.Revocations(c.id, c.serial, []byte(c.issuer))
+			if err != nil {
+				return err
+			}
+			same(t, c.name, got, c.want)
+		}
+		return nil
+	})
+}
+
+// testRevocationLists ensures that authorities with lists that are due are told once, and
+// those of retired lists never.
+func testRevocationLists(t *testing.T, h Harness) {
+	store := mustOpen(t, h)
+	update(t, store, func(tx imprint.Tx) error {
+		for _, l := range []imprint.RevocationList{
+			{Tenant: here, Authority: authorityID(1), Shard: 0, DueAt: instant, DER: []byte("x")},
+			{Tenant: here, Authority: authorityID(1), Shard: 1, DueAt: instant},
+			{Tenant: there, Authority: authorityID(1), Shard: imprint.WholeList, DueAt: instant.Add(1)},
+			{Tenant: here, Authority: authorityID(2), Shard: 0, DueAt: instant.Add(time.Hour)},
+			{Tenant: here, Authority: authorityID(3), Shard: 0, DueAt: instant, Retired: true},
+		} {
+			err := tx.PutRevocationList(l)
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	view(t, store, func(tx imprint.ReadTx) error {
+		due, err := tx.RevocationListsDue(instant, 10)
+		same(t, "what is due", fmt.Sprint(len(due), err), fmt.Sprint(2, nil))
+		due, err = tx.RevocationListsDue(instant, 1)
+		same(t, "the first that is due", fmt.Sprint(len(due), err), fmt.Sprint(1, nil))
+		all, err := tx.RevocationLists(here, authorityID(1))
+		same(t, "those of one", fmt.Sprint(len(all), all[0].DER == nil, err), fmt.Sprint(2, true, nil))
+		return err
+	})
+	update(t, store, func(tx imprint.Tx) error {
+		return errors.Join(tx.WantRevocationList(here, authorityID(1), 0, instant.Add(time.Hour)), tx.WantRevocationList(here, authorityID(2), 0, instant),
+			tx.WantRevocationList(here, authorityID(4), 5, instant), tx.DelayRevocationList(here, authorityID(1), 1, instant.Add(time.Minute)))
+	})
+	view(t, store, func(tx imprint.ReadTx) error {
+		for _, c := range []struct {
+			name   string
+			a      imprint.AuthorityID
+			shard  int
+			due    time.Time
+			wanted int64
+			der    string
+		}{
+			{"one that is due already", authorityID(1), 0, instant, 1, "x"},
+			{"one that would be due later", authorityID(2), 0, instant, 1, ""},
+			{"one that wasn't there", authorityID(4), 5, instant, 1, ""},
+			{"one that is delayed", authorityID(1), 1, instant.Add(time.Minute), 0, ""},
+		} {
+			l, err := tx.RevocationList(here, c.a, c.shard)
+			same(t, c.name, fmt.Sprint(l.DueAt.Equal(c.due), l.Wanted, string(l.DER), err), fmt.Sprint(true, c.wanted, c.der, nil))
+		}
+		return nil
+	})
 }
 
 // testAuthorities ensures that authorities and what they issued are found in every way
@@ -24,6 +130,9 @@ func testAuthorities(t *testing.T, h Harness) {
 				{Tenant: tenant, ID: two, Name: "line", Status: imprint.AuthorityActive, CertificateID: certID(2 + 10*n)},
 			} {
 				err := tx.PutAuthority(a)
+				if err == nil {
+					err = tx.PutAuthorityCertificate(imprint.AuthorityCertificate{Tenant: tenant, ID: a.CertificateID, Authority: a.ID})
+				}
 				if err != nil {
 					return err
 				}
@@ -44,6 +153,36 @@ func testAuthorities(t *testing.T, h Harness) {
 	issue(7, func(i *imprint.Issuance) { i.CertificateID = "" })
 	issue(8, func(i *imprint.Issuance) { i.CA = true })
 	issue(6, func(i *imprint.Issuance) { i.Serial, i.Authority, i.KeyHash = "02", one, "other" })
+	update(t, store, func(tx imprint.Tx) error {
+		// A former certificate, and one that it made for a CA elsewhere.
+		err := tx.PutAuthorityCertificate(imprint.AuthorityCertificate{Tenant: here, ID: certID(20), Authority: two, Issuer: one, KeyHash: "k"})
+		if err == nil {
+			err = tx.PutAuthorityCertificate(imprint.AuthorityCertificate{Tenant: here, ID: certID(21), Issuer: two, KeyHash: "other"})
+		}
+		return errors.Join(err, tx.PutAdoptedRevocation(imprint.AdoptedRevocation{Tenant: here, Authority: two, Serial: "0a", RevokedAt: instant}),
+			tx.PutAdoptedRevocation(imprint.AdoptedRevocation{Tenant: here, Authority: two, Serial: "0b", RevokedAt: instant, NotAfter: instant.Add(-time.Hour)}))
+	})
+	view(t, store, func(tx imprint.ReadTx) error {
+		former, err := tx.AuthorityOf(here, certID(20))
+		same(t, "the one that had a certificate", fmt.Sprint(former.ID, err), fmt.Sprint(two, nil))
+		_, err = tx.AuthorityOf(here, certID(21))
+		same(t, "that of a CA elsewhere", imprint.CodeOf(err), imprint.CodeNotFound)
+		one20, err := tx.AuthorityCertificate(here, certID(20))
+		same(t, "a former certificate", fmt.Sprint(one20.KeyHash, one20.Issuer, err), fmt.Sprint("k", one, nil))
+		_, err = tx.AuthorityCertificate(there, certID(20))
+		same(t, "another tenant's certificate", imprint.CodeOf(err), imprint.CodeNotFound)
+		of, err := tx.AuthorityCertificates(here, two)
+		same(t, "its certificates", fmt.Sprint(len(of), err), fmt.Sprint(2, nil))
+		by, err := tx.AuthorityCertificatesBy(here, one)
+		same(t, "what it signed", fmt.Sprint(len(by), err), fmt.Sprint(1, nil))
+		by, err = tx.AuthorityCertificatesBy(here, "")
+		same(t, "what nobody signed", fmt.Sprint(len(by), err), fmt.Sprint(0, nil))
+		with, err := tx.AuthorityCertificatesWithKey(here, "k")
+		same(t, "those with its key", fmt.Sprint(len(with), err), fmt.Sprint(1, nil))
+		with, err = tx.AuthorityCertificatesWithKey(here, "")
+		same(t, "those whose key isn't known", fmt.Sprint(len(with), err), fmt.Sprint(0, nil))
+		return err
+	})
 	view(t, store, func(tx imprint.ReadTx) error {
 		a, err := tx.AuthorityNamed(here, "line")
 		same(t, "the one of a name", fmt.Sprint(a.ID, err), fmt.Sprint(two, nil))
@@ -100,7 +239,7 @@ func testAuthorities(t *testing.T, h Harness) {
 			revoked = append(revoked, s)
 			return true
 		})
-		same(t, "what is revoked and hasn't ended", revoked, []imprint.RevokedSerial{{Serial: "01", RevokedAt: instant, Reason: imprint.ReasonSuperseded}})
+		same(t, "what is revoked and hasn't ended", revoked, []imprint.RevokedSerial{{Serial: "01", RevokedAt: instant, Reason: imprint.ReasonSuperseded}, {Serial: "0a", RevokedAt: instant}})
 		tenants, tenantsErr := tx.AuthorityTenants()
 		same(t, "tenants with authorities", fmt.Sprint(len(tenants), tenantsErr), fmt.Sprint(2, nil))
 		return err

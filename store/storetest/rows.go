@@ -235,7 +235,8 @@ func otherRows() []row {
 				Parent: authorityID(2), Profiles: []string{"device", "server"}, SigningEnds: instant.Add(time.Minute),
 				Revocation: imprint.RevocationConfiguration{CRL: true, CRLDays: 7, CRLShards: 64, CRLHost: "crl.example.com", OCSP: true, OCSPHost: "ocsp.example.com"},
 				ShortLived: true, Tags: map[string]string{"k": unusual}, IdempotencyToken: unusual, CreatedAt: instant, ChangedAt: instant.Add(1e6),
-				RestorableUntil: instant.Add(2e6), RevokedAt: instant.Add(3e6), RevocationReason: imprint.ReasonSuperseded}
+				RestorableUntil: instant.Add(2e6), RevokedAt: instant.Add(3e6), RevocationReason: imprint.ReasonSuperseded,
+				CRLs: imprint.CRLHistory{Base: "http://pki.example.com", Layouts: []imprint.CRLLayout{{Base: "http://old.example.com", Shards: 4}}, Floor: 500, Unknown: true}}
 		},
 		bare:   func(t imprint.Tenant) any { return imprint.CertificateAuthority{Tenant: t, ID: authorityID(1)} },
 		put:    func(tx imprint.Tx, v any) error { return tx.PutAuthority(v.(imprint.CertificateAuthority)) },
@@ -245,14 +246,26 @@ func otherRows() []row {
 		name: "revocation list",
 		full: func(t imprint.Tenant) any {
 			return imprint.RevocationList{Tenant: t, Authority: authorityID(1), Shard: 7, Number: 1 << 40, DER: []byte("0\x00"), ThisUpdate: instant,
-				NextUpdate: instant.Add(time.Hour), DueAt: instant.Add(time.Minute)}
+				NextUpdate: instant.Add(time.Hour), SignedAt: instant.Add(time.Second), DueAt: instant.Add(time.Minute), Wanted: 3, Retired: true}
 		},
 		bare: func(t imprint.Tenant) any {
 			return imprint.RevocationList{Tenant: t, Authority: authorityID(1), Shard: 7}
 		},
-		put:    func(tx imprint.Tx, v any) error { return tx.PutRevocationList(v.(imprint.RevocationList)) },
-		get:    func(tx imprint.ReadTx, t imprint.Tenant) (any, error) { return tx.RevocationList(t, authorityID(1), 7) },
-		remove: func(tx imprint.Tx, t imprint.Tenant) error { return tx.DeleteRevocationLists(t, authorityID(1), 7) },
+		put: func(tx imprint.Tx, v any) error { return tx.PutRevocationList(v.(imprint.RevocationList)) },
+		get: func(tx imprint.ReadTx, t imprint.Tenant) (any, error) { return tx.RevocationList(t, authorityID(1), 7) },
+	}, {
+		name: "adopted revocation",
+		full: func(t imprint.Tenant) any {
+			return imprint.AdoptedRevocation{Tenant: t, Authority: authorityID(1), Serial: "1f", CertificateID: certID(4), NotAfter: instant.Add(time.Hour), RevokedAt: instant,
+				Reason: imprint.ReasonSuperseded}
+		},
+		bare: func(t imprint.Tenant) any {
+			return imprint.AdoptedRevocation{Tenant: t, Authority: authorityID(1), Serial: "1f"}
+		},
+		put: func(tx imprint.Tx, v any) error { return tx.PutAdoptedRevocation(v.(imprint.AdoptedRevocation)) },
+		get: func(tx imprint.ReadTx, t imprint.Tenant) (any, error) {
+			return tx.AdoptedRevocation(t, authorityID(1), "1f")
+		},
 	}, {
 		name: "retained message",
 		full: func(t imprint.Tenant) any {

@@ -88,6 +88,8 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 		{"calls come when they are due", testQueuedCalls},
 		{"users have policies and access keys", testUsers},
 		{"authorities and what they issued are found", testAuthorities},
+		{"what speaks against a certificate is found", testRevocations},
+		{"revocation lists that are due are told", testRevocationLists},
 		{"rollovers and what was seen meanwhile are found", testSightings},
 		{"the log of issuances is told what it lacks", testIssuanceLog},
 		{"an issuance is added once and completed once", testIssuanceSteps},

@@ -3,32 +3,31 @@ package registry
 import (
 	"encoding/json"
 	"fmt"
-	"time"
 
 	"github.com/imprint-iot/imprint"
 )
 
 const authorityColumns = "tenant, id, name, type, status, key_uri, sealed_key, key_algorithm, signing_algorithm, subject, csr, certificate, chain, " +
 	"certificate_id, serial, subject_key_id, not_before, not_after, parent, profiles, signing_ends, revocation, short_lived, tags, idempotency_token, " +
-	"created_at, changed_at, restorable_until, revoked_at, revocation_reason, key_hash"
+	"created_at, changed_at, restorable_until, revoked_at, revocation_reason, key_hash, crls"
 
 var (
 	putAuthority = upsert("authorities", 2, "tenant", "id", "name", "type", "status", "key_uri", "sealed_key", "key_algorithm", "signing_algorithm",
 		"subject", "csr", "certificate", "chain", "certificate_id", "serial", "subject_key_id", "not_before", "not_after", "parent", "profiles",
 		"signing_ends", "revocation", "short_lived", "tags", "idempotency_token", "created_at", "changed_at", "restorable_until", "revoked_at",
-		"revocation_reason", "key_hash")
+		"revocation_reason", "key_hash", "crls")
 
 	authorities = newList("Ps", authorityColumns, "authorities WHERE tenant = $1", 1, []string{"id"}, scanAuthority,
 		func(a *imprint.CertificateAuthority) []any { return []any{string(a.ID)} })
 )
 
 func scanAuthority(t *Tx, r Rows, a *imprint.CertificateAuthority) error {
-	var tenant, profiles, revocation, tags string
+	var tenant, profiles, revocation, tags, crls string
 	var notBefore, notAfter, signingEnds, created, changed, restorable, revoked, short int64
 	err := r.Scan(&tenant, (*string)(&a.ID), &a.Name, (*string)(&a.Type), (*string)(&a.Status), &a.Key, &a.SealedKey, &a.KeyAlgorithm, &a.SigningAlgorithm,
 		&a.Subject, &a.CSR, &a.Certificate, &a.Chain, (*string)(&a.CertificateID), &a.Serial, &a.SubjectKeyID, &notBefore, &notAfter, (*string)(&a.Parent),
 		&profiles, &signingEnds, &revocation, &short, &tags, &a.IdempotencyToken, &created, &changed, &restorable, &revoked,
-		(*string)(&a.RevocationReason), &a.KeyHash)
+		(*string)(&a.RevocationReason), &a.KeyHash, &crls)
 	if err != nil {
 		return err
 	}
@@ -44,7 +43,7 @@ func scanAuthority(t *Tx, r Rows, a *imprint.CertificateAuthority) error {
 	for _, part := range []struct {
 		text string
 		into any
-	}{{profiles, &a.Profiles}, {revocation, &a.Revocation}, {tags, &a.Tags}} {
+	}{{profiles, &a.Profiles}, {revocation, &a.Revocation}, {tags, &a.Tags}, {crls, &a.CRLs}} {
 		err = json.Unmarshal([]byte(part.text), part.into)
 		if err != nil {
 			return fmt.Errorf("couldn't read certificate authority %s: %w", a.ID, err)
@@ -75,10 +74,10 @@ func (t *Tx) AuthorityNamed(tenant imprint.Tenant, name string) (imprint.Certifi
 
 // AuthorityOf implements imprint.AuthorityReader.
 func (t *Tx) AuthorityOf(tenant imprint.Tenant, id imprint.CertificateID) (imprint.CertificateAuthority, error) {
-	a, found, err := first(t, scanAuthority, "SELECT "+authorityColumns+" FROM authorities WHERE tenant = $1 AND certificate_id = $2 AND certificate_id <> ''",
-		t.in(tenant), string(id))
+	a, found, err := first(t, scanAuthority, "SELECT "+authorityColumns+" FROM authorities WHERE tenant = $1 AND id = "+
+		"(SELECT authority FROM authority_certificates WHERE tenant = $1 AND certificate_id = $2 AND authority <> '')", t.in(tenant), string(id))
 	if err == nil && !found {
-		err = imprint.Errorf(imprint.CodeNotFound, "no certificate authority of this account and region has the certificate %s", imprint.Excerpt(string(id)))
+		err = imprint.Errorf(imprint.CodeNotFound, "no certificate authority of this account and region has or had the certificate %s", imprint.Excerpt(string(id)))
 	}
 	return a, err
 }
@@ -109,8 +108,8 @@ func (t *Tx) AuthorityTenants() ([]imprint.Tenant, error) {
 
 // PutAuthority implements imprint.AuthorityWriter.
 func (t *Tx) PutAuthority(a imprint.CertificateAuthority) error {
-	var parts [3]string
-	for n, part := range []any{a.Profiles, a.Revocation, a.Tags} {
+	var parts [4]string
+	for n, part := range []any{a.Profiles, a.Revocation, a.Tags, a.CRLs} {
 		text, err := json.Marshal(part)
 		if err != nil {
 			return fmt.Errorf("couldn't encode certificate authority %s: %w", a.ID, err)
@@ -120,7 +119,7 @@ func (t *Tx) PutAuthority(a imprint.CertificateAuthority) error {
 	_, err := t.exec(putAuthority, t.in(a.Tenant), string(a.ID), a.Name, string(a.Type), string(a.Status), a.Key, blob(a.SealedKey), a.KeyAlgorithm,
 		a.SigningAlgorithm, blob(a.Subject), a.CSR, a.Certificate, a.Chain, string(a.CertificateID), a.Serial, a.SubjectKeyID, millis(a.NotBefore),
 		millis(a.NotAfter), string(a.Parent), parts[0], millis(a.SigningEnds), parts[1], flag(a.ShortLived), parts[2], a.IdempotencyToken, millis(a.CreatedAt),
-		millis(a.ChangedAt), millis(a.RestorableUntil), millis(a.RevokedAt), string(a.RevocationReason), a.KeyHash)
+		millis(a.ChangedAt), millis(a.RestorableUntil), millis(a.RevokedAt), string(a.RevocationReason), a.KeyHash, parts[3])
 	if err != nil {
 		return err
 	}
@@ -130,66 +129,53 @@ func (t *Tx) PutAuthority(a imprint.CertificateAuthority) error {
 
 // DeleteAuthority implements imprint.AuthorityWriter.
 func (t *Tx) DeleteAuthority(tenant imprint.Tenant, id imprint.AuthorityID) error {
-	err := t.DeleteRevocationLists(tenant, id, 0)
-	if err != nil {
-		return err
-	}
 	return t.remove(imprint.ChangeAuthority, tenant, string(id), "DELETE FROM authorities WHERE tenant = $1 AND id = $2", t.in(tenant), string(id))
 }
 
-const listColumns = "tenant, authority, shard, number, this_update, next_update, due_at"
+const authorityCertificateColumns = "tenant, certificate_id, authority, issuer, serial, key_hash"
 
-var putRevocationList = upsert("revocation_lists", 3, "tenant", "authority", "shard", "number", "this_update", "next_update", "due_at", "der")
+var putAuthorityCertificate = upsert("authority_certificates", 2, "tenant", "certificate_id", "authority", "issuer", "serial", "key_hash")
 
-func scanRevocationList(t *Tx, r Rows, l *imprint.RevocationList, more ...any) error {
+func scanAuthorityCertificate(t *Tx, r Rows, c *imprint.AuthorityCertificate) error {
 	var tenant string
-	var shard, this, next, due int64
-	err := r.Scan(append([]any{&tenant, (*string)(&l.Authority), &shard, &l.Number, &this, &next, &due}, more...)...)
-	l.Tenant, l.Shard = t.readTenant(tenant), int(shard)
-	l.ThisUpdate, l.NextUpdate, l.DueAt = readTime(this), readTime(next), readTime(due)
+	err := r.Scan(&tenant, (*string)(&c.ID), (*string)(&c.Authority), (*string)(&c.Issuer), &c.Serial, &c.KeyHash)
+	c.Tenant = t.readTenant(tenant)
 	return err
 }
 
-// RevocationList implements imprint.AuthorityReader.
-func (t *Tx) RevocationList(tenant imprint.Tenant, a imprint.AuthorityID, shard int) (imprint.RevocationList, error) {
-	l, found, err := first(t, func(t *Tx, r Rows, l *imprint.RevocationList) error {
-		err := scanRevocationList(t, r, l, &l.DER)
-		if len(l.DER) == 0 {
-			l.DER = nil
-		}
-		return err
-	}, "SELECT "+listColumns+", der FROM revocation_lists WHERE tenant = $1 AND authority = $2 AND shard = $3", t.in(tenant), string(a), int64(shard))
+// AuthorityCertificate implements imprint.AuthorityReader.
+func (t *Tx) AuthorityCertificate(tenant imprint.Tenant, id imprint.CertificateID) (imprint.AuthorityCertificate, error) {
+	c, found, err := first(t, scanAuthorityCertificate, "SELECT "+authorityCertificateColumns+" FROM authority_certificates WHERE tenant = $1 AND certificate_id = $2",
+		t.in(tenant), string(id))
 	if err == nil && !found {
-		err = imprint.Errorf(imprint.CodeNotFound, "certificate authority %s has no revocation list %d", a, shard)
+		err = imprint.Errorf(imprint.CodeNotFound, "certificate %s is no certificate authority's of this account and region", imprint.Excerpt(string(id)))
 	}
-	return l, err
+	return c, err
 }
 
-// RevocationListSize implements imprint.AuthorityReader.
-func (t *Tx) RevocationListSize(tenant imprint.Tenant, a imprint.AuthorityID, shard int) (imprint.RevocationList, int64, error) {
-	var size int64
-	l, found, err := first(t, func(t *Tx, r Rows, l *imprint.RevocationList) error { return scanRevocationList(t, r, l, &size) },
-		"SELECT "+listColumns+", LENGTH(der) FROM revocation_lists WHERE tenant = $1 AND authority = $2 AND shard = $3", t.in(tenant), string(a), int64(shard))
-	if err == nil && !found {
-		err = imprint.Errorf(imprint.CodeNotFound, "certificate authority %s has no revocation list %d", a, shard)
-	}
-	return l, size, err
+// maxAuthorityCertificates bounds those of one authority or key that are listed.
+const maxAuthorityCertificates = 1000
+
+// AuthorityCertificates implements imprint.AuthorityReader.
+func (t *Tx) AuthorityCertificates(tenant imprint.Tenant, a imprint.AuthorityID) ([]imprint.AuthorityCertificate, error) {
+	return all(t, scanAuthorityCertificate, "SELECT "+authorityCertificateColumns+" FROM authority_certificates "+
+		"WHERE tenant = $1 AND authority = $2 AND authority <> '' ORDER BY certificate_id LIMIT $3", t.in(tenant), string(a), int64(maxAuthorityCertificates))
 }
 
-// DueRevocationLists implements imprint.AuthorityReader.
-func (t *Tx) DueRevocationLists(by time.Time, limit int) ([]imprint.RevocationList, error) {
-	return some(t, limit, func(t *Tx, r Rows, l *imprint.RevocationList) error { return scanRevocationList(t, r, l) },
-		"SELECT "+listColumns+" FROM revocation_lists WHERE due_at <= $1 ORDER BY due_at, tenant, authority, shard LIMIT $2", millis(by))
+// AuthorityCertificatesBy implements imprint.AuthorityReader.
+func (t *Tx) AuthorityCertificatesBy(tenant imprint.Tenant, issuer imprint.AuthorityID) ([]imprint.AuthorityCertificate, error) {
+	return all(t, scanAuthorityCertificate, "SELECT "+authorityCertificateColumns+" FROM authority_certificates "+
+		"WHERE tenant = $1 AND issuer = $2 AND issuer <> '' ORDER BY certificate_id LIMIT $3", t.in(tenant), string(issuer), int64(maxAuthorityCertificates))
 }
 
-// PutRevocationList implements imprint.AuthorityWriter.
-func (t *Tx) PutRevocationList(l imprint.RevocationList) error {
-	_, err := t.exec(putRevocationList, t.in(l.Tenant), string(l.Authority), int64(l.Shard), l.Number, millis(l.ThisUpdate), millis(l.NextUpdate), millis(l.DueAt), blob(l.DER))
-	return err
+// AuthorityCertificatesWithKey implements imprint.AuthorityReader.
+func (t *Tx) AuthorityCertificatesWithKey(tenant imprint.Tenant, keyHash string) ([]imprint.AuthorityCertificate, error) {
+	return all(t, scanAuthorityCertificate, "SELECT "+authorityCertificateColumns+" FROM authority_certificates "+
+		"WHERE tenant = $1 AND key_hash = $2 AND key_hash <> '' ORDER BY certificate_id LIMIT $3", t.in(tenant), keyHash, int64(maxAuthorityCertificates))
 }
 
-// DeleteRevocationLists implements imprint.AuthorityWriter.
-func (t *Tx) DeleteRevocationLists(tenant imprint.Tenant, a imprint.AuthorityID, from int) error {
-	_, err := t.exec("DELETE FROM revocation_lists WHERE tenant = $1 AND authority = $2 AND shard >= $3", t.in(tenant), string(a), int64(from))
+// PutAuthorityCertificate implements imprint.AuthorityWriter.
+func (t *Tx) PutAuthorityCertificate(c imprint.AuthorityCertificate) error {
+	_, err := t.exec(putAuthorityCertificate, t.in(c.Tenant), string(c.ID), string(c.Authority), string(c.Issuer), c.Serial, c.KeyHash)
 	return err
 }

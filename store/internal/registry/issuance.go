@@ -114,8 +114,9 @@ func (t *Tx) RevokedBy(tenant imprint.Tenant, a imprint.AuthorityID, after time.
 		s.RevokedAt = readTime(revoked)
 		return err
 	}
-	return each(t, true, scan, yield, "SELECT serial, revoked_at, reason FROM issuances WHERE tenant = $1 AND authority = $2 AND revoked_at > 0 AND not_after >= $3 ORDER BY serial",
-		t.in(tenant), string(a), millis(after))
+	return each(t, true, scan, yield, "SELECT serial, revoked_at, reason FROM issuances WHERE tenant = $1 AND authority = $2 AND revoked_at > 0 AND not_after >= $3 "+
+		"UNION ALL SELECT serial, revoked_at, reason FROM adopted_revocations WHERE tenant = $1 AND authority = $2 AND (not_after >= $3 OR not_after = $4)",
+		t.in(tenant), string(a), millis(after), millis(time.Time{}))
 }
 
 // PutIssuance implements imprint.IssuanceWriter.
