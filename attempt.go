@@ -25,6 +25,8 @@ const (
 	OutcomeRefused Outcome = "refused"
 	// OutcomeProvisioned: a first connection that was provisioned and closed.
 	OutcomeProvisioned Outcome = "provisioned"
+	// OutcomeEnrolled: a request over EST was given a certificate.
+	OutcomeEnrolled Outcome = "enrolled"
 	// OutcomeConnected: CONNACK with success was sent; the connection lives.
 	OutcomeConnected Outcome = "connected"
 	// OutcomeClosed: the connection lived and has ended.

@@ -62,6 +62,8 @@ const (
 	CodeCertificateUnknown     Code = "CertificateUnknown"
 	CodeCertificateInactive    Code = "CertificateInactive"
 	CodeCertificateRevoked     Code = "CertificateRevoked"
+	CodeOnRevocationList       Code = "OnRevocationList"
+	CodeRevocationListStale    Code = "RevocationListStale"
 	CodeCertificatePending     Code = "CertificatePendingActivation"
 	CodeCertificateTransfer    Code = "CertificatePendingTransfer"
 	CodeCertificateExpired     Code = "CertificateExpired"
@@ -134,6 +136,18 @@ const (
 	CodeProviderFailed  Code = "CertificateProviderFailed"
 	CodeReceiveDenied   Code = "ReceiveDenied"
 	CodeAnswerUnread    Code = "AnswerNotSubscribed"
+)
+
+// Codes of enrolment over a secure channel (EST) and of renewal.
+const (
+	CodeEnrolmentLabel    Code = "EnrolmentLabelUnknown"
+	CodeEnrolmentRequest  Code = "EnrolmentRequestInvalid"
+	CodeEnrolmentUnproven Code = "EnrolmentUnauthenticated"
+	CodeEnrolmentPassword Code = "EnrolmentPasswordRefused"
+	CodeEnrolmentDenied   Code = "EnrolmentDenied"
+	CodeEnrolmentBinding  Code = "EnrolmentNotBound"
+	CodeEnrolmentRate     Code = "EnrolmentRateExceeded"
+	CodeRenewalEarly      Code = "RenewalTooEarly"
 )
 
 // Description is one row of the error table.
@@ -234,6 +248,8 @@ var table = []Description{
 	{CodeCertificateUnknown, "", 0, 0x87, "", "The certificate isn't registered here.", "Register its CA with auto-registration, or the certificate itself: aws iot register-certificate."},
 	{CodeCertificateInactive, "", 0, 0x87, "", "The certificate is registered but INACTIVE.", "aws iot update-certificate --new-status ACTIVE --certificate-id ID"},
 	{CodeCertificateRevoked, "", 0, 0x87, "", "The certificate is REVOKED.", "Give the device a new certificate; a revoked one stays revoked."},
+	{CodeOnRevocationList, "CertificateValidationException", 400, 0x87, "", "The certificate is on a revocation list of its CA that was imported, and isn't registered.", "Give the device a new certificate. If its CA revoked it by mistake, that signs a new list without it: imprint ca crl list shows which was imported."},
+	{CodeRevocationListStale, "CertificateValidationException", 400, 0x87, "", "The revocation list of the certificate's CA is past its next update, and nobody is registered without a current one.", "Import the CA's current list: imprint ca crl import; or let newcomers in without: imprint ca crl set --stale allow."},
 	{CodeCertificatePending, "", 0, 0x87, "", "The certificate is registered and waits for activation.", "Activate it (aws iot update-certificate --new-status ACTIVE) or mend what stopped the provisioning, named in the attempt before."},
 	{CodeCertificateTransfer, "", 0, 0x87, "", "The certificate is being transferred to another account.", "Accept, reject or cancel the transfer."},
 	{CodeCertificateExpired, "", 0, 0x87, "", "The certificate's validity has ended.", "Give the device a new certificate, or check the server's clock."},
@@ -303,4 +319,13 @@ var table = []Description{
 	{CodeProviderFailed, "", 0, 0x87, "AccessDenied", "The certificate provider's function failed or answered a certificate that can't be used.", "The function must answer {\"certificatePem\": ...} for the key of the signing request within --hook-timeout (5s unless the server is started with another)."},
 	{CodeReceiveDenied, "", 0, 0x87, "", "No policy of the certificate allows iot:Receive on the topic of a message or of the service's answer: it isn't sent.", "Allow iot:Receive on topic/TOPIC, beside iot:Subscribe on topicfilter/TOPIC."},
 	{CodeAnswerUnread, "", 0, 0, "", "The device made a request and hasn't subscribed to the topic of the answer: it isn't sent.", "Subscribe to REQUEST_TOPIC/accepted and REQUEST_TOPIC/rejected before the request."},
+
+	{CodeEnrolmentLabel, "", 0, 0, "", "The path of an EST request names no label or operation of this server.", "imprint est list shows the labels; a path is /.well-known/est/LABEL/OPERATION."},
+	{CodeEnrolmentRequest, "", 0, 0, "", "An EST request's body isn't a certificate signing request.", "Send the base64 of a PKCS#10 request in DER: openssl req -new -outform der ... | base64"},
+	{CodeEnrolmentUnproven, "", 0, 0, "", "An EST request came without a client certificate or a one-time password that its label accepts.", "Show a certificate of a CA that the label names, or a password of imprint est otp create."},
+	{CodeEnrolmentPassword, "", 0, 0, "", "An EST one-time password is wrong, used up, expired, or another label's.", "Make a new one: imprint est otp create --label LABEL"},
+	{CodeEnrolmentDenied, "", 0, 0, "", "Who sent an EST request may not have this certificate.", "The detail names the rule; imprint est show LABEL shows those of the label."},
+	{CodeEnrolmentBinding, "", 0, 0, "", "The label demands that an EST request is tied to its TLS connection, and it isn't.", "Put the connection's tls-unique (TLS 1.2) or tls-exporter (TLS 1.3, RFC 9266) value into the request's challengePassword in base64."},
+	{CodeEnrolmentRate, "", 0, 0, "", "An address sends EST requests, or wrong passwords, more often than it may.", "Wait as long as Retry-After says; --est-rate raises the bound of requests."},
+	{CodeRenewalEarly, "ConflictingResourceUpdateException", 409, 0, "", "The certificate is younger than its renewal window lets it be renewed.", "The detail has the day on which the window opens; imprint ca issue --force renews before."},
 }

@@ -16,7 +16,7 @@ const module = "github.com/imprint-iot/imprint"
 // beside them.
 var floors = map[string]int{
 	"cmd":     5,
-	"gateway": 4, "awsapi": 4,
+	"gateway": 4, "awsapi": 4, "est": 4,
 	"provisioning": 3, "broker": 3, "events": 3, "rules": 3, "functions": 3, "trace": 3, "audit": 3, "ca": 3,
 	"store": 2, "identity": 2,
 	"policy": 1, "template": 1, "rulesql": 1, "mqtt": 1, "pki": 1,
@@ -25,7 +25,7 @@ var floors = map[string]int{
 
 // neighbours are the imports within a floor that docs/architecture.md names.
 var neighbours = map[[2]string]bool{
-	{"gateway", "trace"}: true, {"awsapi", "trace"}: true, {"provisioning", "trace"}: true, {"broker", "trace"}: true, {"functions", "trace"}: true, {"rules", "trace"}: true,
+	{"gateway", "trace"}: true, {"awsapi", "trace"}: true, {"est", "trace"}: true, {"provisioning", "trace"}: true, {"broker", "trace"}: true, {"functions", "trace"}: true, {"rules", "trace"}: true,
 	{"rulesql", "mqtt"}: true,
 }
 

@@ -92,6 +92,7 @@ type ReadTx interface {
 	IssuanceLogReader
 	AuthorityReader
 	RolloverReader
+	ForeignListReader
 	SessionReader
 	FunctionReader
 	TopicRuleReader
@@ -99,6 +100,7 @@ type ReadTx interface {
 	RegistrationTaskReader
 	ClaimReader
 	AuditReader
+	EnrolmentReader
 }
 
 // Tx reads and writes. Put inserts or replaces the whole row; Delete of
@@ -120,6 +122,7 @@ type Tx interface {
 	IssuanceLogWriter
 	AuthorityWriter
 	RolloverWriter
+	ForeignListWriter
 	SessionWriter
 	FunctionWriter
 	TopicRuleWriter
@@ -127,6 +130,7 @@ type Tx interface {
 	RegistrationTaskWriter
 	ClaimWriter
 	AuditWriter
+	EnrolmentWriter
 	// Try runs fn, whose writes through this Tx are undone, and nothing else, when
 	// it returns an error. It can't be used inside itself.
 	Try(fn func() error) error

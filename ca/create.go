@@ -297,7 +297,7 @@ func (e *Engine) certify(ctx context.Context, a imprint.CertificateAuthority, si
 		}
 		return e.install(ctx, a.Tenant, a.ID, issued.PEM, "")
 	}
-	issued, chain, err := e.issue(ctx, a.Tenant, spec.Parent, profile, request, true)
+	issued, chain, err := e.issue(ctx, a.Tenant, spec.Parent, profile, request, true, nil)
 	if err != nil {
 		return a, e.undo(ctx, &a, &spec, err)
 	}

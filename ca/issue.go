@@ -30,6 +30,12 @@ type Issued struct {
 // CodeKeyReused, CodeAccessDenied for a profile that isn't the authority's, those of
 // pki.Authority.Prepare and Sign.
 func (e *Engine) Issue(ctx context.Context, tenant imprint.Tenant, id imprint.AuthorityID, profile string, request pki.Request) (Issued, error) {
+	return e.IssueInto(ctx, tenant, id, profile, request, nil)
+}
+
+// IssueInto is Issue for who has to store something with the certificate: also runs in the
+// transaction that makes it one, perhaps again, and its error keeps it from becoming one.
+func (e *Engine) IssueInto(ctx context.Context, tenant imprint.Tenant, id imprint.AuthorityID, profile string, request pki.Request, also func(imprint.Tx, *pki.Issued) error) (Issued, error) {
 	p, err := e.opts.Profiles.Profile(profile)
 	if err != nil {
 		return Issued{}, err
@@ -42,12 +48,12 @@ func (e *Engine) Issue(ctx context.Context, tenant imprint.Tenant, id imprint.Au
 			return again, err
 		}
 	}
-	issued, chain, err := e.issue(ctx, tenant, id, p, request, false)
+	issued, chain, err := e.issue(ctx, tenant, id, p, request, false, also)
 	return Issued{issued, chain}, err
 }
 
 // issue signs a request; ours is one for a key of the engine's.
-func (e *Engine) issue(ctx context.Context, tenant imprint.Tenant, id imprint.AuthorityID, p *pki.Profile, request pki.Request, ours bool) (*pki.Issued, string, error) {
+func (e *Engine) issue(ctx context.Context, tenant imprint.Tenant, id imprint.AuthorityID, p *pki.Profile, request pki.Request, ours bool, also func(imprint.Tx, *pki.Issued) error) (*pki.Issued, string, error) {
 	by, err := e.signing(ctx, tenant, id, request.Algorithm)
 	if err != nil {
 		return nil, "", err
@@ -100,7 +106,11 @@ func (e *Engine) issue(ctx context.Context, tenant imprint.Tenant, id imprint.Au
 					return err
 				}
 			}
-			return record(tx)
+			err = record(tx)
+			if err != nil || also == nil {
+				return err
+			}
+			return also(tx, made)
 		})
 	})
 	if err != nil {

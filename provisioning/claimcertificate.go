@@ -194,8 +194,8 @@ func (d *demand) give(ctx context.Context, cert *x509.Certificate, text string, 
 		}
 		if record == nil {
 			// A certificate provider's: it may answer one that was revoked.
-			err = revoked.Refusal(tx, d.Tenant, cert)
-			if imprint.CodeOf(err) == imprint.CodeCertificateRevoked {
+			_, err = revoked.Check(tx, d.Tenant, cert, d.now)
+			if revoked.Is(err) {
 				return imprint.Errorf(imprint.CodeProviderFailed, "the certificate provider answered a certificate that can't be used: %w", err)
 			}
 			if err != nil {

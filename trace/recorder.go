@@ -385,7 +385,7 @@ func (r *Recorder) end(outcome imprint.Outcome, code imprint.Code) (e entry, mus
 	}
 	r.ended = true
 	now := r.log.clock()
-	mustKeep = (outcome == imprint.OutcomeRefused && code != imprint.CodeOverloaded) || outcome == imprint.OutcomeProvisioned
+	mustKeep = (outcome == imprint.OutcomeRefused && code != imprint.CodeOverloaded) || outcome == imprint.OutcomeProvisioned || outcome == imprint.OutcomeEnrolled
 	a := r.attempt
 	if r.connected {
 		outcome, mustKeep = imprint.OutcomeClosed, r.failed || r.thing != ""

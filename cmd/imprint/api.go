@@ -21,6 +21,7 @@ import (
 	"github.com/imprint-iot/imprint/awsapi/audits"
 	"github.com/imprint-iot/imprint/awsapi/authorities"
 	"github.com/imprint-iot/imprint/awsapi/claims"
+	"github.com/imprint-iot/imprint/awsapi/enrolment"
 	"github.com/imprint-iot/imprint/awsapi/explain"
 	"github.com/imprint-iot/imprint/awsapi/iot"
 	"github.com/imprint-iot/imprint/awsapi/iotdata"
@@ -46,9 +47,11 @@ func (s *server) newAPI() (*http.Server, error) {
 		Verifier: verifier, Translate: iot.Translate, Observe: s.observe, Now: s.clock,
 		Allow: s.callers.allow, Authorize: s.authorize,
 	}, slices.Concat(iot.Operations(), attempts.Operations(), claims.Operations(), audits.Operations(), users.Operations(), explain.Operations(), authorities.Operations(),
-		authorities.RolloverOperations(), issuances.Operations()),
+		authorities.RolloverOperations(), authorities.ForeignOperations(), issuances.Operations(), enrolment.Operations()),
 		slices.Concat(s.service.Routes(), recorded.Routes(), guards.Routes(), audits.Starter{Auditor: s.audit}.Routes(), s.directory().Routes(), explainer.Routes(),
-			authorities.Office{Engine: s.authorities, Clock: s.clock}.Routes(), authorities.Rollovers{Planner: s.rollovers}.Routes(), s.issuanceReader().Routes()))
+			authorities.Office{Engine: s.authorities, Clock: s.clock}.Routes(), authorities.Rollovers{Planner: s.rollovers}.Routes(),
+			authorities.Foreign{Engine: s.foreign, Planner: s.rollovers, Clock: s.clock}.Routes(), s.issuanceReader().Routes(),
+			enrolment.Office{Store: s.store, Engine: s.authorities, Clock: s.clock}.Routes()))
 	if err != nil {
 		return nil, err
 	}

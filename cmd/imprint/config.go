@@ -103,6 +103,8 @@ type Config struct {
 	AuditConfig `koanf:",squash"`
 	// AuthorityConfig are those of certificate authorities.
 	AuthorityConfig `koanf:",squash"`
+	// ESTConfig are those of enrolment over EST and of renewal.
+	ESTConfig `koanf:",squash"`
 	// KeyStoreConfig says where the keys of some of them are.
 	KeyStoreConfig `koanf:",squash"`
 	// IssuanceLogConfig are those of the log of issuances.
@@ -188,6 +190,7 @@ func addServeFlags(f *pflag.FlagSet) {
 	addBulkFlags(f)
 	addAuditFlags(f)
 	addAuthorityFlags(f)
+	addESTFlags(f)
 	addKeyStoreFlags(f)
 	addIssuanceLogFlags(f)
 	f.Int("max-connections-per-address", 0, "bound of those from one address (0: none)")
@@ -367,7 +370,7 @@ func (c Config) checkNumbers() error {
 	if err != nil {
 		return err
 	}
-	err = errors.Join(c.AuthorityConfig.check(), c.KeyStoreConfig.check())
+	err = errors.Join(c.AuthorityConfig.check(), c.KeyStoreConfig.check(), c.ESTConfig.check())
 	if err != nil {
 		return err
 	}

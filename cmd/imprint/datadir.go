@@ -46,7 +46,9 @@ type serverFacts struct {
 	MQTTAddress string `json:"mqttAddress"` // host:port for devices of the first tenant
 	// HTTPSAddress is host:port for HTTPS of devices, empty when it is switched off.
 	HTTPSAddress string `json:"httpsAddress,omitempty"`
-	CABundle     string `json:"caBundle"` // absolute path of the server's roots, a PEM bundle; empty: the system's
+	// ESTURL is https://host:port of EST, empty when it is switched off.
+	ESTURL   string `json:"estUrl,omitempty"`
+	CABundle string `json:"caBundle"` // absolute path of the server's roots, a PEM bundle; empty: the system's
 }
 
 // openSealer gives the sealer of a data directory; create makes the master key

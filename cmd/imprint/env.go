@@ -85,6 +85,7 @@ func printEnv(w io.Writer, facts serverFacts, key operatorKey) error {
 		{"AWS_CA_BUNDLE", facts.CABundle},
 		{"IMPRINT_MQTT", facts.MQTTAddress},
 		{"IMPRINT_HTTPS", facts.HTTPSAddress},
+		{"IMPRINT_EST", facts.ESTURL},
 		{"IMPRINT_CA", facts.CABundle},
 	} {
 		if pair[1] == "" {

@@ -75,6 +75,6 @@ func newRoot() *cobra.Command {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w (try: %s --help)", err, cmd.CommandPath())}
 	})
-	root.AddCommand(newServe(), newEnv(), newExplain(), newAttempts(), newDoctor(), newUser(), newAccount(), newClaim(), newBulk(), newAudit(), newCA(), newPolicy(), newBench(), newTemplate(), newAdvise(), newVersion())
+	root.AddCommand(newServe(), newEnv(), newExplain(), newAttempts(), newDoctor(), newUser(), newAccount(), newClaim(), newBulk(), newAudit(), newCA(), newEST(), newPolicy(), newBench(), newTemplate(), newAdvise(), newVersion())
 	return root
 }

@@ -23,7 +23,9 @@ import (
 	"github.com/imprint-iot/imprint/awsapi/iot"
 	"github.com/imprint-iot/imprint/broker"
 	"github.com/imprint-iot/imprint/ca"
+	"github.com/imprint-iot/imprint/ca/foreign"
 	"github.com/imprint-iot/imprint/ca/rollover"
+	"github.com/imprint-iot/imprint/est"
 	"github.com/imprint-iot/imprint/events"
 	"github.com/imprint-iot/imprint/functions"
 	"github.com/imprint-iot/imprint/gateway"
@@ -52,6 +54,7 @@ type server struct {
 	authority    *pki.Authority
 	authorities  *ca.Engine
 	rollovers    *rollover.Planner
+	foreign      *foreign.Engine
 	profile      *pki.Profile
 	keys         *pki.KeyPool
 	endpoints    *gateway.Endpoints
@@ -80,6 +83,9 @@ type server struct {
 	apiLn     net.Listener
 	pki       *http.Server // nil: nothing is served to relying parties
 	pkiLn     net.Listener
+	est       *http.Server // nil: nobody enrols by EST
+	estDoor   *est.Door
+	estLn     net.Listener
 	mqttLn    net.Listener
 	httpsLn   net.Listener // nil when it is switched off
 	stopping  atomic.Bool
@@ -386,7 +392,7 @@ func (s *server) listen(ctx context.Context) error {
 	s.apiLn = tls.NewListener(apiLn, &tls.Config{
 		MinVersion: tls.VersionTLS12, GetCertificate: s.certificates.Get, NextProtos: []string{"h2", "http/1.1"},
 	})
-	err = s.listenPKI(ctx, lc)
+	err = errors.Join(s.listenPKI(ctx, lc), s.listenEST(ctx, lc))
 	if err != nil {
 		return err
 	}
@@ -416,6 +422,9 @@ func (s *server) writeFacts(ctx context.Context) error {
 	}
 	if s.httpsLn != nil {
 		s.facts.HTTPSAddress = net.JoinHostPort(device, portOf(s.httpsLn.Addr()))
+	}
+	if s.estLn != nil {
+		s.facts.ESTURL = "https://" + net.JoinHostPort(device, portOf(s.estLn.Addr()))
 	}
 	data, err := json.MarshalIndent(s.facts, "", "  ")
 	if err != nil {
@@ -493,7 +502,7 @@ func (s *server) run(ctx context.Context) error {
 	defer heapfloor.Hold(heapFloor)()
 	s.functions.Start()
 	s.rules.Start(s.broker)
-	failed := make(chan error, 4)
+	failed := make(chan error, 5)
 	go func() {
 		err := s.api.Serve(s.apiLn)
 		if !errors.Is(err, http.ErrServerClosed) {
@@ -525,12 +534,20 @@ func (s *server) run(ctx context.Context) error {
 			}
 		}()
 	}
+	s.serveEST(lifetime, failed)
 	publishing := make(chan struct{})
 	defer func() { <-publishing }()
 	defer end()
 	go func() {
 		defer close(publishing)
 		s.authorities.PublishLists(lifetime)
+	}()
+	fetching := make(chan struct{})
+	defer func() { <-fetching }()
+	defer end()
+	go func() {
+		defer close(fetching)
+		s.foreign.Run(lifetime)
 	}()
 	go s.watchFiles(lifetime)
 	go s.purgeAuthorities(lifetime)
@@ -553,6 +570,7 @@ func (s *server) run(ctx context.Context) error {
 	if s.httpsLn != nil {
 		_ = s.httpsLn.Close()
 	}
+	defer s.closeEST(grace)()
 	return errors.Join(result, endBeside(grace, s.endPKI, s.api.Shutdown, s.broker.Shutdown, s.gateway.Shutdown))
 }
 

@@ -19,7 +19,7 @@ import (
 // packages are where Debian keeps programs whose package has another name.
 var packages = map[string]string{
 	"mosquitto_pub": "mosquitto-clients", "mosquitto_sub": "mosquitto-clients",
-	"node": "nodejs", "aws": "awscli", "timeout": "coreutils", "stdbuf": "coreutils", "script": "bsdutils",
+	"node": "nodejs", "aws": "awscli", "timeout": "coreutils", "stdbuf": "coreutils", "script": "bsdutils", "pki": "strongswan-pki",
 }
 
 // Program gives the path of the first of the programs that is there; a name is

@@ -184,6 +184,15 @@ func everyRead(tx imprint.Tx) error {
 	_, err = tx.Revocations("a", "1", []byte("a"))
 	keep(err)
 	keep(tx.DeleteAuthority(tenant, "a"))
+	_, err = tx.EnrolmentLabel("a")
+	keep(err)
+	_, err = tx.EnrolmentPassword("a")
+	keep(err)
+	_, err = tx.TrimEnrolmentPasswords(time.Unix(1, 0), 1)
+	keep(err)
+	keep(tx.DeleteEnrolmentPassword("a"))
+	keep(tx.DeleteEnrolmentLabel(tenant, "a"))
+	foreignLists(tx, tenant, keep)
 	_, err = tx.RolloverTenants()
 	keep(err)
 	_, err = tx.Rollover(tenant, "a")
@@ -443,6 +452,9 @@ func putSome(tx imprint.Tx, tenant imprint.Tenant, keep func(error)) {
 		keep(tx.PutIssuance(imprint.Issuance{ID: id, Tenant: tenant}))
 		keep(tx.PutIssuance(imprint.Issuance{ID: id + "2", Tenant: tenant, Authority: "a", Serial: id, KeyHash: "k", RequestToken: id, RevokedAt: time.Unix(1, 0)}))
 		keep(tx.PutAuthority(imprint.CertificateAuthority{Tenant: tenant, ID: imprint.AuthorityID(id), Name: id, CertificateID: certificate}))
+		keep(tx.PutEnrolmentLabel(imprint.EnrolmentLabel{Tenant: tenant, Name: imprint.LabelName(id)}))
+		keep(tx.PutEnrolmentPassword(imprint.EnrolmentPassword{ID: id, Tenant: tenant, Label: "a"}))
+		keep(tx.PutForeignList(imprint.ForeignList{ID: int64(len(id)), Tenant: tenant, CA: imprint.CertificateID(id)}))
 		keep(tx.PutRollover(imprint.Rollover{Tenant: tenant, From: imprint.CertificateID(id)}))
 		keep(tx.PutAuditTask(imprint.AuditTask{Tenant: tenant, ID: id}))
 		keep(tx.PutAuditFinding(imprint.AuditFinding{Tenant: tenant, ID: id, Task: "a"}))
@@ -460,6 +472,26 @@ func putSome(tx imprint.Tx, tenant imprint.Tenant, keep func(error)) {
 		keep(tx.PutQueued(imprint.QueuedMessage{Session: key, Seq: 1}))
 		keep(tx.PutRetained(imprint.RetainedMessage{Tenant: tenant, Topic: id}))
 	}
+}
+
+func foreignLists(tx imprint.Tx, tenant imprint.Tenant, keep func(error)) {
+	_, err := tx.ForeignList(1)
+	keep(err)
+	_, err = tx.ForeignListsOf(tenant, "a")
+	keep(err)
+	_, err = tx.ForeignListsBySubject(tenant, "a")
+	keep(err)
+	_, err = tx.ForeignListsDue(time.Unix(1, 0), 1)
+	keep(err)
+	_, err = tx.AllForeignLists(0, 1)
+	keep(err)
+	keep(tx.PutForeignRevocation(1, 1, imprint.ForeignRevocation{Serial: "1"}))
+	_, err = tx.ForeignRevocation(1, 1, "1")
+	keep(err)
+	_, err = tx.ForeignRevocations(1, 1, "", 1)
+	keep(err)
+	_, err = tx.DeleteForeignRevocations(1, 2, 1)
+	keep(err)
 }
 
 func lists(tx imprint.Tx, tenant imprint.Tenant, paged func(func(imprint.Page) (string, error))) {
@@ -510,6 +542,12 @@ func lists(tx imprint.Tx, tenant imprint.Tenant, paged func(func(imprint.Page) (
 	paged(func(p imprint.Page) (string, error) { _, c, err := tx.Issuances(tenant, p); return c, err })
 	paged(func(p imprint.Page) (string, error) { _, c, err := tx.IssuancesBy(tenant, "a", p); return c, err })
 	paged(func(p imprint.Page) (string, error) { _, c, err := tx.Authorities(tenant, p); return c, err })
+	paged(func(p imprint.Page) (string, error) { _, c, err := tx.EnrolmentLabels(tenant, p); return c, err })
+	paged(func(p imprint.Page) (string, error) {
+		_, c, err := tx.EnrolmentPasswords(tenant, "a", p)
+		return c, err
+	})
+	paged(func(p imprint.Page) (string, error) { _, c, err := tx.ForeignLists(tenant, p); return c, err })
 	paged(func(p imprint.Page) (string, error) { _, c, err := tx.Rollovers(tenant, p); return c, err })
 	paged(func(p imprint.Page) (string, error) { _, c, err := tx.ClaimGuards(tenant, p); return c, err })
 	paged(func(p imprint.Page) (string, error) { _, c, err := tx.RetainedMessages(tenant, p); return c, err })

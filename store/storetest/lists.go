@@ -255,11 +255,29 @@ func nameLists() []pagedList {
 			items, next, err := tx.Authorities(t, p)
 			return numbers(items, next, err, func(a imprint.CertificateAuthority) string { return string(a.ID) })
 		}},
+		{"enrolment labels", func(tx imprint.Tx, t imprint.Tenant, n int) error {
+			return tx.PutEnrolmentLabel(imprint.EnrolmentLabel{Tenant: t, Name: imprint.LabelName(string(t.Account) + string(t.Region) + name(n))})
+		}, func(tx imprint.ReadTx, t imprint.Tenant, p imprint.Page) ([]int, string, error) {
+			items, next, err := tx.EnrolmentLabels(t, p)
+			return numbers(items, next, err, func(l imprint.EnrolmentLabel) string { return string(l.Name) })
+		}},
+		{"enrolment passwords", func(tx imprint.Tx, t imprint.Tenant, n int) error {
+			return tx.PutEnrolmentPassword(imprint.EnrolmentPassword{ID: t.String() + name(n), Tenant: t, Label: "line"})
+		}, func(tx imprint.ReadTx, t imprint.Tenant, p imprint.Page) ([]int, string, error) {
+			items, next, err := tx.EnrolmentPasswords(t, "line", p)
+			return numbers(items, next, err, func(e imprint.EnrolmentPassword) string { return e.ID })
+		}},
 		{"rollovers", func(tx imprint.Tx, t imprint.Tenant, n int) error {
 			return tx.PutRollover(imprint.Rollover{Tenant: t, From: imprint.CertificateID(name(n))})
 		}, func(tx imprint.ReadTx, t imprint.Tenant, p imprint.Page) ([]int, string, error) {
 			items, next, err := tx.Rollovers(t, p)
 			return numbers(items, next, err, func(r imprint.Rollover) string { return string(r.From) })
+		}},
+		{"imported revocation lists", func(tx imprint.Tx, t imprint.Tenant, n int) error {
+			return tx.PutForeignList(imprint.ForeignList{ID: listID(t) + int64(n), Tenant: t, CA: imprint.CertificateID(name(n))})
+		}, func(tx imprint.ReadTx, t imprint.Tenant, p imprint.Page) ([]int, string, error) {
+			items, next, err := tx.ForeignLists(t, p)
+			return numbers(items, next, err, func(l imprint.ForeignList) string { return string(l.CA) })
 		}},
 		{"issuances", func(tx imprint.Tx, t imprint.Tenant, n int) error {
 			return tx.PutIssuance(imprint.Issuance{ID: t.String() + name(n), Tenant: t})

@@ -76,7 +76,7 @@ func absent(t *testing.T, store imprint.Store, r row, tenant imprint.Tenant) {
 }
 
 func allRows() []row {
-	return slices.Concat(certificateRows(), nameRows(), registryRows(), otherRows(), functionRows(), claimRows(), userRows(), taskRows(), ruleRows(), auditRows(), rolloverRows())
+	return slices.Concat(certificateRows(), nameRows(), registryRows(), otherRows(), functionRows(), claimRows(), userRows(), taskRows(), ruleRows(), auditRows(), rolloverRows(), foreignListRows())
 }
 
 func certificateRows() []row {
@@ -185,6 +185,9 @@ func nameRows() []row {
 // otherRows have ids of their own, which hold the tenant here.
 func otherRows() []row {
 	id := func(t imprint.Tenant) string { return "id " + t.String() }
+	labelOf := func(t imprint.Tenant) imprint.LabelName {
+		return imprint.LabelName("l" + string(t.Account+"-") + string(t.Region))
+	}
 	return []row{{
 		name: "tenant settings",
 		full: func(t imprint.Tenant) any {
@@ -242,6 +245,27 @@ func otherRows() []row {
 		put:    func(tx imprint.Tx, v any) error { return tx.PutAuthority(v.(imprint.CertificateAuthority)) },
 		get:    func(tx imprint.ReadTx, t imprint.Tenant) (any, error) { return tx.Authority(t, authorityID(1)) },
 		remove: func(tx imprint.Tx, t imprint.Tenant) error { return tx.DeleteAuthority(t, authorityID(1)) },
+	}, {
+		name: "enrolment label",
+		full: func(t imprint.Tenant) any {
+			window, _ := imprint.ParseRenewalWindow("30d")
+			return imprint.EnrolmentLabel{Tenant: t, Name: labelOf(t), Authority: authorityID(1), Profile: "operational", DeviceCAs: unusual, StationCAs: "pem", Passwords: true,
+				ServerKeys: true, Binding: true, Window: window, CreatedAt: instant, ChangedAt: instant.Add(time.Hour)}
+		},
+		bare:   func(t imprint.Tenant) any { return imprint.EnrolmentLabel{Tenant: t, Name: labelOf(t)} },
+		put:    func(tx imprint.Tx, v any) error { return tx.PutEnrolmentLabel(v.(imprint.EnrolmentLabel)) },
+		get:    func(tx imprint.ReadTx, t imprint.Tenant) (any, error) { return tx.EnrolmentLabel(labelOf(t)) },
+		remove: func(tx imprint.Tx, t imprint.Tenant) error { return tx.DeleteEnrolmentLabel(t, labelOf(t)) },
+	}, {
+		name: "enrolment password",
+		full: func(t imprint.Tenant) any {
+			return imprint.EnrolmentPassword{ID: id(t), Tenant: t, Label: "line7", Hash: []byte("h\x00"), Subject: unusual, CreatedAt: instant, ExpiresAt: instant.Add(time.Hour),
+				UsedAt: instant.Add(time.Minute), Authority: authorityID(1), Serial: "1f"}
+		},
+		bare:   func(t imprint.Tenant) any { return imprint.EnrolmentPassword{ID: id(t)} },
+		put:    func(tx imprint.Tx, v any) error { return tx.PutEnrolmentPassword(v.(imprint.EnrolmentPassword)) },
+		get:    func(tx imprint.ReadTx, t imprint.Tenant) (any, error) { return tx.EnrolmentPassword(id(t)) },
+		remove: func(tx imprint.Tx, t imprint.Tenant) error { return tx.DeleteEnrolmentPassword(id(t)) },
 	}, {
 		name: "revocation list",
 		full: func(t imprint.Tenant) any {
