@@ -293,6 +293,9 @@ type AuthorityReader interface {
 	AuthorityCertificatesWithKey(t Tenant, keyHash string) ([]AuthorityCertificate, error)
 	// RevocationList gives a CRL. Errors: CodeNotFound.
 	RevocationList(t Tenant, a AuthorityID, shard int) (RevocationList, error)
+	// RevocationListSize gives a CRL without its DER, and how many bytes that has; 0: it
+	// isn't signed yet. Errors: CodeNotFound.
+	RevocationListSize(t Tenant, a AuthorityID, shard int) (RevocationList, int64, error)
 	// RevocationLists lists all of an authority without their DER, by shard.
 	RevocationLists(Tenant, AuthorityID) ([]RevocationList, error)
 	// RevocationListsDue lists the authorities, of all tenants, with lists that are to be

@@ -69,6 +69,9 @@ func (e *Engine) Adopt(ctx context.Context, tenant imprint.Tenant, spec Spec, ce
 	if err == nil {
 		err = e.mayBe(ctx, &a, cert, above)
 	}
+	if err == nil {
+		err = answerable(&a)
+	}
 	if err != nil {
 		return a, err
 	}

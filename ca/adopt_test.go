@@ -312,10 +312,11 @@ func TestAKeyThatOthersHaveIsRevokedByAnyOfItsCertificates(t *testing.T) {
 	t.Parallel()
 	for reason, stops := range map[imprint.RevocationReason]bool{imprint.ReasonKeyCompromise: true, imprint.ReasonSuperseded: false} {
 		o := newOffice(t)
-		third := newMaker(t, "Third party", newMaker(t, "Their root", nil))
+		root := newMaker(t, "Their root", nil)
+		third := newMaker(t, "Third party", root)
 		a, err := third.adopt(o, ca.Spec{}, true)
 		if err == nil {
-			a, err = o.Import(t.Context(), home, a.ID, pki.EncodeCertificatePEM(third.renew().Raw), "")
+			a, err = o.Import(t.Context(), home, a.ID, pki.EncodeCertificatePEM(third.renew().Raw), pki.EncodeCertificatePEM(root.cert.Raw))
 		}
 		if err == nil {
 			_, err = o.RevokeCertificate(t.Context(), home, third.cert.Raw, reason)

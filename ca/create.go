@@ -213,6 +213,15 @@ func checkRevocation(r imprint.RevocationConfiguration) error {
 	return nil
 }
 
+// answerable refuses OCSP where nothing could sign a response.
+func answerable(a *imprint.CertificateAuthority) error {
+	if a.Revocation.OCSP && a.Key == "" {
+		return imprint.Errorf(imprint.CodeInvalidRequest, "the key of certificate authority %s isn't here: nothing can sign OCSP responses", called(a)).
+			WithHint("Leave OCSP off, and let the responder be where the key is.")
+	}
+	return nil
+}
+
 func (e *Engine) mayCreate(tx imprint.ReadTx, tenant imprint.Tenant, spec *Spec) error {
 	err := e.freeName(tx, tenant, spec.Name)
 	if err != nil {

@@ -292,13 +292,21 @@ func (e *Engine) List(ctx context.Context, tenant imprint.Tenant, id imprint.Aut
 	switch {
 	case err != nil:
 	case l.Retired:
-		err = imprint.Errorf(imprint.CodeNotFound, "revocation list %d of certificate authority %s isn't published any more", shard, id)
+		err = unpublished(id, shard)
 	case l.DER == nil:
-		err = imprint.Errorf(imprint.CodeUnavailable, "revocation list %d of certificate authority %s isn't signed yet", shard, id).
-			WithHint("It is within seconds, unless the authority's key can't be used: the log says why.")
+		err = unsigned(id, shard)
 	}
 	if err != nil {
 		return l, fmt.Errorf("couldn't give a revocation list: %w", err)
 	}
 	return l, nil
+}
+
+func unsigned(id imprint.AuthorityID, shard int) error {
+	return imprint.Errorf(imprint.CodeUnavailable, "revocation list %d of certificate authority %s isn't signed yet", shard, id).
+		WithHint("It is within seconds, unless the authority's key can't be used: the log says why.")
+}
+
+func unpublished(id imprint.AuthorityID, shard int) error {
+	return imprint.Errorf(imprint.CodeNotFound, "revocation list %d of certificate authority %s isn't published any more", shard, id)
 }

@@ -82,6 +82,7 @@ type Engine struct {
 	publishers publishers
 
 	responders responders
+	shelf      shelf
 
 	tally tally
 }
@@ -91,6 +92,8 @@ type place struct {
 	id     imprint.AuthorityID
 	// algorithm is that of the signatures; zero: the authority's own.
 	algorithm x509.SignatureAlgorithm
+	// telling is an authority that signs CRLs and OCSP responses, in any state.
+	telling bool
 }
 
 // opened is an authority whose key is open, with the row that it was opened for.
@@ -139,6 +142,7 @@ func (e *Engine) changed(changes []imprint.Change) {
 			}
 		}
 		e.mu.Unlock()
+		e.responders.leave(place{tenant: c.Tenant, id: imprint.AuthorityID(c.Key)})
 	}
 }
 
@@ -239,7 +243,7 @@ func called(a *imprint.CertificateAuthority) string {
 // signing gives an authority that may sign now, with its key. The algorithm is that of
 // its signatures; zero: its own.
 func (e *Engine) signing(ctx context.Context, tenant imprint.Tenant, id imprint.AuthorityID, algorithm x509.SignatureAlgorithm) (*opened, error) {
-	at := place{tenant, id, algorithm}
+	at := place{tenant: tenant, id: id, algorithm: algorithm}
 	e.mu.Lock()
 	found, seen := e.open[at], e.changes
 	e.mu.Unlock()
@@ -266,15 +270,31 @@ func (e *Engine) signing(ctx context.Context, tenant imprint.Tenant, id imprint.
 	if err != nil {
 		return nil, err
 	}
+	e.keepOpen(at, found, seen)
+	return found, nil
+}
+
+// generation counts the commits that changed authorities.
+func (e *Engine) generation() uint64 {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	return e.changes
+}
+
+// keepOpen keeps an authority whose row was read at a generation, unless it is stale by now.
+func (e *Engine) keepOpen(at place, one *opened, seen uint64) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.changes != seen {
+		return
+	}
 	if len(e.open) >= maxOpen {
-		clear(e.open)
+		for other := range e.open { // any: the others needn't be opened again
+			delete(e.open, other)
+			break
+		}
 	}
-	if e.changes == seen {
-		e.open[at] = found
-	}
-	return found, nil
+	e.open[at] = one
 }
 
 // openRow opens an authority's key, whatever its state: what it revoked must be told for as

@@ -200,6 +200,10 @@ func (edit *Edit) checked(tx imprint.Tx, e *Engine, a *imprint.CertificateAuthor
 		return nil
 	}
 	a.Revocation = *edit.Revocation
+	err := answerable(a)
+	if err != nil {
+		return err
+	}
 	if a.Revocation.CRL && a.Certificate != "" {
 		cert, err := pki.ParseCertificatePEM(a.Certificate)
 		if err == nil {

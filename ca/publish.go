@@ -1,6 +1,7 @@
 package ca
 
 import (
+	"context"
 	"encoding/base64"
 	"encoding/pem"
 	"errors"
@@ -16,103 +17,164 @@ import (
 
 // Handler serves what relying parties ask for, over plain HTTP, as it is signed: CRLs, OCSP
 // responses (RFC 6960 appendix A: POST, and GET with the request in the path) and the
-// certificates of authorities.
+// certificates of authorities that have CRLs or OCSP.
 //
 //	/crl/ACCOUNT/REGION/AUTHORITY.crl, /crl/ACCOUNT/REGION/AUTHORITY/SHARD.crl
 //	/ocsp/ACCOUNT/REGION/AUTHORITY[/REQUEST]
 //	/ca/ACCOUNT/REGION/AUTHORITY.cer
+//
+// It must get requests with their path untouched: not behind an http.ServeMux, which takes
+// the slashes together that base64 has.
 func (e *Engine) Handler() http.Handler {
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /crl/{account}/{region}/{file}", e.serveList)
-	mux.HandleFunc("GET /crl/{account}/{region}/{file}/{shard}", e.serveList)
-	mux.HandleFunc("POST /ocsp/{account}/{region}/{file}", e.servePostedOCSP)
-	mux.HandleFunc("GET /ocsp/{account}/{region}/{file}/{request...}", e.serveGotOCSP)
-	mux.HandleFunc("GET /ca/{account}/{region}/{file}", e.serveCertificate)
-	return mux
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// The request of /ocsp is the rest, which may have slashes.
+		parts := strings.SplitN(strings.TrimPrefix(r.URL.EscapedPath(), "/"), "/", 5)
+		if len(parts) < 4 {
+			http.NotFound(w, r)
+			return
+		}
+		tenant, err := tenantOf(parts[1], parts[2])
+		if err != nil {
+			http.NotFound(w, r)
+			return
+		}
+		rest, more := "", len(parts) == 5
+		if more {
+			rest = parts[4]
+		}
+		switch parts[0] {
+		case "crl":
+			e.serveList(w, r, tenant, parts[3], rest, more)
+		case "ocsp":
+			e.serveOCSP(w, r, tenant, parts[3], rest, more)
+		case "ca":
+			if more {
+				http.NotFound(w, r)
+				return
+			}
+			e.serveCertificate(w, r, tenant, parts[3])
+		default:
+			http.NotFound(w, r)
+		}
+	})
 }
 
-// placeOf reads the path; false when it names nothing that can be.
-func placeOf(r *http.Request, suffix string) (imprint.Tenant, imprint.AuthorityID, bool) {
-	account, err := imprint.ParseAccountID(r.PathValue("account"))
-	region, regionErr := imprint.ParseRegion(r.PathValue("region"))
-	name, found := strings.CutSuffix(r.PathValue("file"), suffix)
-	id, idErr := imprint.ParseAuthorityID(name)
-	return imprint.Tenant{Account: account, Region: region}, id, found && errors.Join(err, regionErr, idErr) == nil
+func tenantOf(account, region string) (imprint.Tenant, error) {
+	id, err := imprint.ParseAccountID(account)
+	name, regionErr := imprint.ParseRegion(region)
+	return imprint.Tenant{Account: id, Region: name}, errors.Join(err, regionErr)
 }
 
-func (e *Engine) serveList(w http.ResponseWriter, r *http.Request) {
-	suffix, shard := ".crl", imprint.WholeList
-	file := r.PathValue("shard")
-	known := true
-	if file != "" {
+// allowed refuses methods that a place doesn't have.
+func allowed(w http.ResponseWriter, r *http.Request, methods ...string) bool {
+	for _, method := range methods {
+		if r.Method == method {
+			return true
+		}
+	}
+	w.Header().Set("Allow", strings.Join(methods, ", "))
+	http.Error(w, "the method isn't one of "+strings.Join(methods, ", "), http.StatusMethodNotAllowed)
+	return false
+}
+
+func (e *Engine) serveList(w http.ResponseWriter, r *http.Request, tenant imprint.Tenant, name, file string, divided bool) {
+	if !allowed(w, r, http.MethodGet, http.MethodHead) {
+		return
+	}
+	shard, known := imprint.WholeList, true
+	if divided {
 		number, isList := strings.CutSuffix(file, ".crl")
 		n, err := strconv.Atoi(number)
-		suffix, shard, known = "", n, isList && err == nil && n >= 0 && strconv.Itoa(n) == number
+		shard, known = n, isList && err == nil && n >= 0 && strconv.Itoa(n) == number
+	} else {
+		name, known = strings.CutSuffix(name, ".crl")
 	}
-	tenant, id, named := placeOf(r, suffix)
-	if !known || !named {
+	id, err := imprint.ParseAuthorityID(name)
+	if !known || err != nil {
 		http.NotFound(w, r)
 		return
 	}
-	l, err := e.List(r.Context(), tenant, id, shard)
+	at := listPlace{tenant, id, shard}
+	version, err := e.listVersion(r.Context(), at)
 	if err != nil {
 		e.fail(w, err)
 		return
 	}
+	tag := version.tag()
 	w.Header().Set("Content-Type", "application/pkix-crl")
-	w.Header().Set("Last-Modified", l.ThisUpdate.UTC().Format(http.TimeFormat))
 	// A list is made anew when something is revoked: caches may keep one a minute.
 	w.Header().Set("Cache-Control", "public, max-age=60")
-	w.Header().Set("ETag", `"`+strconv.FormatInt(l.Number, 10)+`"`)
-	http.ServeContent(w, r, "", l.ThisUpdate, strings.NewReader(string(l.DER)))
-}
-
-func (e *Engine) servePostedOCSP(w http.ResponseWriter, r *http.Request) {
-	request, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxOCSPRequest))
-	if err != nil {
-		http.Error(w, "the OCSP request is longer than "+strconv.Itoa(MaxOCSPRequest)+" bytes or can't be read", http.StatusRequestEntityTooLarge)
+	w.Header().Set("ETag", tag)
+	if r.Method == http.MethodHead || strings.Contains(r.Header.Get("If-None-Match"), tag) {
+		http.ServeContent(w, r, "", version.thisUpdate, &sizeAlone{size: version.size})
 		return
 	}
-	e.serveOCSP(w, r, request)
+	reading := context.WithoutCancel(r.Context()) // others may wait for what one reads
+	content, release, err := e.shelf.take(r.Context(), at, version, func() ([]byte, error) {
+		l, err := e.List(reading, tenant, id, shard)
+		return l.DER, err
+	})
+	if err != nil {
+		w.Header().Del("ETag")
+		w.Header().Del("Cache-Control")
+		e.fail(w, err)
+		return
+	}
+	defer release()
+	http.ServeContent(w, r, "", version.thisUpdate, content)
 }
 
-func (e *Engine) serveGotOCSP(w http.ResponseWriter, r *http.Request) {
-	// The base64 may hold slashes, escaped or not.
-	text, err := url.PathUnescape(r.PathValue("request"))
-	if err != nil || len(text) > 2*MaxOCSPRequest {
+func (e *Engine) serveOCSP(w http.ResponseWriter, r *http.Request, tenant imprint.Tenant, name, rest string, got bool) {
+	id, err := imprint.ParseAuthorityID(name)
+	if err != nil {
 		http.NotFound(w, r)
 		return
 	}
-	request, err := base64.StdEncoding.DecodeString(text)
-	if err != nil {
-		http.Error(w, "the path doesn't end in the base64 of an OCSP request", http.StatusBadRequest)
-		return
+	var request []byte
+	if got {
+		if !allowed(w, r, http.MethodGet, http.MethodHead) {
+			return
+		}
+		text, err := url.PathUnescape(rest)
+		if err != nil || len(text) > 2*MaxOCSPRequest {
+			http.NotFound(w, r)
+			return
+		}
+		request, err = base64.StdEncoding.DecodeString(text)
+		if err != nil {
+			http.Error(w, "the path doesn't end in the base64 of an OCSP request", http.StatusBadRequest)
+			return
+		}
+	} else {
+		if !allowed(w, r, http.MethodPost) {
+			return
+		}
+		request, err = io.ReadAll(http.MaxBytesReader(w, r.Body, MaxOCSPRequest))
+		if err != nil {
+			http.Error(w, "the OCSP request is longer than "+strconv.Itoa(MaxOCSPRequest)+" bytes or can't be read", http.StatusRequestEntityTooLarge)
+			return
+		}
 	}
-	e.serveOCSP(w, r, request)
-}
-
-func (e *Engine) serveOCSP(w http.ResponseWriter, r *http.Request, request []byte) {
-	tenant, id, known := placeOf(r, "")
-	if !known {
-		http.NotFound(w, r)
-		return
-	}
+	// A failure to sign is logged where it happens, once.
 	der, until, err := e.Respond(r.Context(), tenant, id, request)
 	e.tally.countOCSP(der, err)
-	if err != nil && imprint.CodeOf(err) != imprint.CodeNotFound && imprint.CodeOf(err) != imprint.CodeInvalidRequest {
-		e.opts.Logger.Error("couldn't answer an OCSP request", "tenant", tenant.String(), "authority", id, "error", err)
-	}
 	w.Header().Set("Content-Type", "application/ocsp-response")
-	if !until.IsZero() && r.Method == http.MethodGet {
+	if err == nil && got {
 		w.Header().Set("Cache-Control", "public, no-transform, must-revalidate, max-age=60")
 		w.Header().Set("Expires", until.UTC().Format(http.TimeFormat))
 	}
 	_, _ = w.Write(der)
 }
 
-func (e *Engine) serveCertificate(w http.ResponseWriter, r *http.Request) {
-	tenant, id, known := placeOf(r, ".cer")
-	if !known {
+// serveCertificate gives the certificate of an authority whose certificates name this
+// place, which those of others don't.
+func (e *Engine) serveCertificate(w http.ResponseWriter, r *http.Request, tenant imprint.Tenant, file string) {
+	if !allowed(w, r, http.MethodGet, http.MethodHead) {
+		return
+	}
+	name, found := strings.CutSuffix(file, ".cer")
+	id, err := imprint.ParseAuthorityID(name)
+	if !found || err != nil {
 		http.NotFound(w, r)
 		return
 	}
@@ -122,7 +184,7 @@ func (e *Engine) serveCertificate(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	block, _ := pem.Decode([]byte(a.Certificate))
-	if block == nil {
+	if block == nil || !a.Revocation.CRL && !a.Revocation.OCSP {
 		http.NotFound(w, r)
 		return
 	}
@@ -138,6 +200,9 @@ func (e *Engine) fail(w http.ResponseWriter, err error) {
 	case imprint.CodeUnavailable:
 		w.Header().Set("Retry-After", "5")
 		http.Error(w, "it isn't signed yet", http.StatusServiceUnavailable)
+	case imprint.CodeThrottled:
+		w.Header().Set("Retry-After", "5")
+		http.Error(w, "too many are being sent", http.StatusServiceUnavailable)
 	default:
 		e.opts.Logger.Error("couldn't serve a certificate authority's data", "error", err)
 		http.Error(w, "couldn't serve it", http.StatusInternalServerError)

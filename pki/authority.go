@@ -68,8 +68,9 @@ type Authority struct {
 	ends   time.Time
 	// signingEnds is from when on nothing more is signed; zero: with the certificate.
 	signingEnds time.Time
-	// signer is the CA key. Only sign may touch it: that is what makes every
-	// signature one of a linted, recorded certificate.
+	// signer is the CA key. Of certificates only sign makes signatures with it, which
+	// makes each one of a linted, recorded certificate. SignCRL and SignOCSP sign lists
+	// and responses that they build themselves, from what is revoked.
 	signer    Signer
 	algorithm x509.SignatureAlgorithm
 	hash      crypto.Hash

@@ -43,7 +43,7 @@ func BuiltinProfiles() []ProfileConfig {
 		// have none.
 		{Name: "idevid-root", Kind: KindRoot, Unlimited: true, PathLength: 1, Keys: caKeys},
 		{Name: "idevid-intermediate", Kind: KindIntermediate, Unlimited: true, Keys: caKeys},
-		{Name: "ocsp", Kind: KindOCSP, Lifetime: 14 * 24 * time.Hour, CommonName: "OCSP responder", ShortenToCA: true},
+		{Name: "ocsp", Kind: KindOCSP, Lifetime: 14 * 24 * time.Hour, Backdate: time.Hour, CommonName: "OCSP responder", ShortenToCA: true},
 		root, both, client, server, ocsp,
 	}
 	for n := range 4 {

@@ -136,13 +136,14 @@ func basicConstraints(p *Profile) (pkix.Extension, error) {
 }
 
 // keyUsage is a BIT STRING: bit 0 digitalSignature, 2 keyEncipherment, 5 keyCertSign, 6
-// cRLSign.
+// cRLSign. CAs have the first because some of them sign OCSP responses themselves (RFC 5280
+// section 4.2.1.3); those of AWS Private CA have it, too.
 func keyUsage(p *Profile, key crypto.PublicKey) pkix.Extension {
 	e := pkix.Extension{Id: objectID{2, 5, 29, 15}, Critical: true, Value: []byte{0x03, 0x02, 0x07, 0x80}}
 	_, isRSA := key.(*rsa.PublicKey)
 	switch {
 	case p.kind.isCA():
-		e.Value = []byte{0x03, 0x02, 0x01, 0x06}
+		e.Value = []byte{0x03, 0x02, 0x01, 0x86}
 	case isRSA && (p.kind == KindServer || p.kind == KindIDevID):
 		// TLS 1.2's key exchange by RSA.
 		e.Value = []byte{0x03, 0x02, 0x05, 0xa0}

@@ -12,7 +12,6 @@ import (
 
 	"golang.org/x/crypto/cryptobyte"
 	cryptobyte_asn1 "golang.org/x/crypto/cryptobyte/asn1"
-	"golang.org/x/crypto/ocsp"
 
 	"github.com/imprint-iot/imprint"
 )
@@ -63,16 +62,6 @@ func (a *Authority) SignCRL(ctx context.Context, list CRL) ([]byte, error) {
 	der, err := x509.CreateRevocationList(rand.Reader, template, a.cert, boundSigner{ctx, a.signer})
 	if err != nil {
 		return nil, fmt.Errorf("couldn't sign the revocation list: %w", err)
-	}
-	return der, nil
-}
-
-// SignOCSP signs an OCSP response with the authority's own key (RFC 6960 section
-// 4.2.2.2), for authorities below which no responder's certificate may stand.
-func (a *Authority) SignOCSP(ctx context.Context, answer ocsp.Response) ([]byte, error) {
-	der, err := ocsp.CreateResponse(a.cert, a.cert, answer, boundSigner{ctx, a.signer})
-	if err != nil {
-		return nil, fmt.Errorf("couldn't sign the OCSP response: %w", err)
 	}
 	return der, nil
 }

@@ -2,6 +2,7 @@ package acmpca
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -12,7 +13,9 @@ import (
 
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/awsapi"
+	"github.com/imprint-iot/imprint/ca"
 	"github.com/imprint-iot/imprint/internal/foreign"
+	"github.com/imprint-iot/imprint/internal/registrytest"
 	"github.com/imprint-iot/imprint/pki"
 )
 
@@ -161,6 +164,39 @@ func TestSubjectsComeBackAsTheyWere(t *testing.T) {
 		_, err := bad.encode()
 		if imprint.CodeOf(err) != imprint.CodeInvalidRequest {
 			t.Errorf("%+v: got %v", bad, err)
+		}
+	}
+}
+
+// TestANameThatCantBeReadHidesNoOther: a CA that was made elsewhere may have one.
+func TestANameThatCantBeReadHidesNoOther(t *testing.T) {
+	t.Parallel()
+	store := registrytest.New(t)
+	readable, err := (&subject{CommonName: "line"}).encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n, name := range [][]byte{readable, []byte("nonsense"), nil} {
+		err = store.Update(t.Context(), func(tx imprint.Tx) error {
+			return tx.PutAuthority(imprint.CertificateAuthority{Tenant: imprint.Tenant{Account: "000000000000", Region: "us-east-1"}, Subject: name, Status: imprint.AuthorityActive,
+				ID: imprint.AuthorityID(fmt.Sprintf("00000000-0000-4000-8000-%012d", n))})
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	engine := ca.New(ca.Options{Store: store, Clock: time.Now})
+	t.Cleanup(engine.Close)
+	s := &Service{Engine: engine, Clock: time.Now}
+	caller := awsapi.Caller{Account: "000000000000", Region: "us-east-1"}
+	out, err := s.list(t.Context(), caller, &listInput{})
+	if err != nil || len(out.Authorities) != 3 || out.Authorities[0].Configuration.Subject.CommonName != "line" {
+		t.Fatalf("got %+v, %v, want three authorities", out, err)
+	}
+	for _, one := range out.Authorities {
+		described, err := s.describe(t.Context(), caller, &arnInput{ARN: one.ARN})
+		if err != nil || described.Authority.ARN != one.ARN {
+			t.Errorf("%s: %+v, %v", one.ARN, described, err)
 		}
 	}
 }

@@ -40,12 +40,19 @@ type AuthorityConfig struct {
 	PKIURL string `koanf:"pki-url"`
 	// PKIAddress is where these are served over plain HTTP. Empty: nowhere.
 	PKIAddress string `koanf:"pki-address"`
+	// PKIConnectionsPerAddress and PKIRatePerAddress bound what one address, or one /64 of
+	// IPv6, may have there: connections, and requests a second. 0: no bound, for a server
+	// behind a proxy that bounds them.
+	PKIConnectionsPerAddress int `koanf:"pki-connections-per-address"`
+	PKIRatePerAddress        int `koanf:"pki-rate-per-address"`
 }
 
 func addAuthorityFlags(f *pflag.FlagSet) {
 	f.String("ca-profiles", "", "YAML or JSON file of certificate profiles beside the built-in ones")
 	f.String("known-keys", "", "file of SHA-256 hashes of public keys that nobody may use")
 	f.String("pki-address", "", "where CRLs, OCSP responses and CA certificates are served over plain HTTP, such as :8880; empty: nowhere")
+	f.Int("pki-connections-per-address", 32, "connections of one address to the pki-address at a time (0: no bound)")
+	f.Int("pki-rate-per-address", 100, "requests per second of one address to the pki-address (0: no bound)")
 	f.String("pki-url", "", "where CRLs, OCSP responses and CA certificates are found, such as http://pki.example.com")
 }
 

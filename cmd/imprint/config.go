@@ -326,6 +326,8 @@ func (c Config) checkNumbers() error {
 		{"concurrent-handshakes", c.ConcurrentHandshakes, 0},
 		{"api-rate", c.APIRate, 0},
 		{"https-publish-rate", c.HTTPSPublishRate, 0},
+		{"pki-connections-per-address", c.PKIConnectionsPerAddress, 0},
+		{"pki-rate-per-address", c.PKIRatePerAddress, 0},
 		{"trace-keep", c.TraceKeep, 1},
 		{"trace-success-rate", c.TraceSuccessRate, 0},
 		{"trace-fold-after", c.TraceFoldAfter, 0},

@@ -547,9 +547,6 @@ func (s *server) run(ctx context.Context) error {
 	if s.httpsLn != nil {
 		_ = s.httpsLn.Close()
 	}
-	if s.pki != nil {
-		result = errors.Join(result, s.pki.Shutdown(grace))
-	}
 	defer s.closeEST(grace)()
-	return errors.Join(result, s.api.Shutdown(grace), s.broker.Shutdown(grace), s.gateway.Shutdown(grace))
+	return errors.Join(result, endBeside(grace, s.endPKI, s.api.Shutdown, s.broker.Shutdown, s.gateway.Shutdown))
 }

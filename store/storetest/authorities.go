@@ -252,6 +252,26 @@ func testAuthorities(t *testing.T, h Harness) {
 		same(t, "tenants with authorities", fmt.Sprint(len(tenants), tenantsErr), fmt.Sprint(2, nil))
 		return err
 	})
+	listed := imprint.RevocationList{Tenant: here, Authority: two, Shard: 1, Number: 9, ThisUpdate: instant, NextUpdate: instant.Add(time.Hour), DueAt: instant.Add(time.Minute)}
+	update(t, store, func(tx imprint.Tx) error {
+		with := listed
+		with.DER = []byte("0\x00\xff")
+		err := tx.PutRevocationList(with)
+		if err == nil {
+			err = tx.PutRevocationList(imprint.RevocationList{Tenant: here, Authority: two})
+		}
+		return err
+	})
+	view(t, store, func(tx imprint.ReadTx) error {
+		l, size, err := tx.RevocationListSize(here, two, 1)
+		same(t, "a list without its DER", l, listed)
+		same(t, "the size of a list", fmt.Sprint(size, err), fmt.Sprint(3, nil))
+		_, size, err = tx.RevocationListSize(here, two, 0)
+		same(t, "the size of one that isn't signed", fmt.Sprint(size, err), fmt.Sprint(0, nil))
+		_, _, err = tx.RevocationListSize(there, two, 1)
+		same(t, "another tenant's list", imprint.CodeOf(err), imprint.CodeNotFound)
+		return nil
+	})
 	err := store.Update(t.Context(), func(tx imprint.Tx) error {
 		return tx.PutIssuance(imprint.Issuance{ID: "again", Tenant: here, Authority: two, Serial: "01"})
 	})

@@ -37,6 +37,17 @@ func (t *Tx) RevocationList(tenant imprint.Tenant, a imprint.AuthorityID, shard 
 // maxLists bounds the lists of one authority that are listed.
 const maxLists = 10_000
 
+// RevocationListSize implements imprint.AuthorityReader.
+func (t *Tx) RevocationListSize(tenant imprint.Tenant, a imprint.AuthorityID, shard int) (imprint.RevocationList, int64, error) {
+	var size int64
+	l, found, err := first(t, func(t *Tx, r Rows, l *imprint.RevocationList) error { return scanRevocationList(t, r, l, &size) },
+		"SELECT "+listColumns+", LENGTH(der) FROM revocation_lists WHERE tenant = $1 AND authority = $2 AND shard = $3", t.in(tenant), string(a), int64(shard))
+	if err == nil && !found {
+		err = imprint.Errorf(imprint.CodeNotFound, "certificate authority %s has no revocation list %d", a, shard)
+	}
+	return l, size, err
+}
+
 // RevocationLists implements imprint.AuthorityReader.
 func (t *Tx) RevocationLists(tenant imprint.Tenant, a imprint.AuthorityID) ([]imprint.RevocationList, error) {
 	return all(t, func(t *Tx, r Rows, l *imprint.RevocationList) error { return scanRevocationList(t, r, l) },
