@@ -161,7 +161,7 @@ func (d *demand) askProvider(ctx context.Context, p imprint.CertificateProvider,
 	if cert.IsCA {
 		return nil, imprint.Errorf(imprint.CodeProviderFailed, "certificate provider %s answered a CA certificate (basicConstraints CA:TRUE), which a device mustn't have: it could sign others", p.Name)
 	}
-	refusal := pki.CheckKey(cert)
+	refusal := d.engine.checkKey(cert)
 	if refusal != nil {
 		return nil, imprint.Errorf(imprint.CodeProviderFailed, "certificate provider %s answered a certificate that isn't accepted: %w", p.Name, refusal)
 	}
