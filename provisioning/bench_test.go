@@ -5,6 +5,7 @@ package provisioning_test
 import (
 	"context"
 	"crypto/x509/pkix"
+	"encoding/json"
 	"fmt"
 	"sync/atomic"
 	"syscall"
@@ -81,6 +82,58 @@ func BenchmarkOnboarding(b *testing.B) {
 	})
 	b.StopTimer()
 	err := w.log.Flush(ctx)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportMetric(float64((cpu(b)-before).Nanoseconds())/float64(b.N), "cpu-ns/op")
+}
+
+// BenchmarkClaim is what the server does for one device by claim, without its connections:
+// the certificate for a signing request by a P-256 CA, its registration, the identity of the
+// next connection, and the trace of the one with the claim.
+func BenchmarkClaim(b *testing.B) {
+	o := newOffice(b, nil, provisioning.ClaimOptions{})
+	*o.foresight = foresight{Resolver: identity.NewResolver(o.store, nil)}
+	b.Cleanup(o.foresight.Close)
+	requests := make([]string, min(b.N, 64))
+	for i := range requests {
+		csr, _ := signingRequest(b, fmt.Sprintf("unit-%d", i))
+		requests[i] = object(b, map[string]any{"certificateSigningRequest": csr})
+	}
+	ctx := context.Background()
+	var next atomic.Int64
+	b.ReportAllocs()
+	b.SetParallelism(32)
+	before := cpu(b)
+	b.ResetTimer()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			n := next.Add(1)
+			rec := o.log.Begin("192.0.2.7:1")
+			rec.Connected()
+			ask := func(topic, payload string) (answer reply) {
+				a := o.claims.Answer(ctx, provisioning.ClaimRequest{
+					Tenant: home, Topic: topic, Payload: []byte(payload), Claim: claimID, ClientID: "unit", Address: address, Rec: rec,
+				})
+				err := json.Unmarshal(a.Payload, &answer)
+				if err != nil || a.Refused != "" {
+					b.Errorf("%s: %s %v", topic, a.Payload, err)
+				}
+				return answer
+			}
+			made := ask(csrTopic, requests[int(n)%len(requests)])
+			ask(provision, `{"certificateOwnershipToken":"`+made.Token+`","parameters":{"SerialNumber":"`+fmt.Sprint(n)+`"}}`)
+			rec.End(imprint.OutcomeClosed, imprint.CodeClientDisconnect)
+			who, err := o.foresight.Acquire(ctx, home, imprint.CertificateID(made.ID))
+			if err != nil {
+				b.Errorf("Acquire: %v", err)
+				continue
+			}
+			o.foresight.Release(who)
+		}
+	})
+	b.StopTimer()
+	err := o.log.Flush(ctx)
 	if err != nil {
 		b.Fatal(err)
 	}

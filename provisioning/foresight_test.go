@@ -16,7 +16,7 @@ import (
 )
 
 // foresight is the connection path's cache, which is made after the flows. It compares
-// what each flow says that it wrote with what the registry holds.
+// what each flow says that it wrote with what the registry holds, unless there is no test.
 type foresight struct {
 	testing.TB
 	*identity.Resolver
@@ -24,7 +24,7 @@ type foresight struct {
 }
 
 func (f *foresight) Foresee(tx imprint.ReadTx, tenant imprint.Tenant, id imprint.CertificateID, known *imprint.Principal) func(committed bool) {
-	if known != nil {
+	if known != nil && f.TB != nil {
 		f.written.Add(1)
 		want, err := tx.Principal(tenant, id, 100)
 		if err != nil || !cmp.Equal(*known, want) {
