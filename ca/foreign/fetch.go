@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"sync"
 	"time"
 
 	"github.com/imprint-iot/imprint"
@@ -24,8 +25,9 @@ const (
 	// retryFirst is the pause after a fetch that failed; each further one doubles it, up to
 	// retryMost.
 	retryFirst, retryMost = time.Minute, time.Hour
-	// dueAtOnce bounds the lists of one look.
-	dueAtOnce = 100
+	// dueAtOnce bounds the lists of one look, fetchesAtOnce those that are fetched beside each
+	// other: a place that is slow keeps few others waiting.
+	dueAtOnce, fetchesAtOnce = 100, 8
 )
 
 func newClient() *http.Client {
@@ -125,20 +127,29 @@ func (e *Engine) FetchDue(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	var all sync.WaitGroup
+	room := make(chan struct{}, fetchesAtOnce)
 	for _, l := range due {
-		if !l.Applied {
-			_, err = e.apply(ctx, l)
-			if err != nil {
-				return err
+		room <- struct{}{}
+		all.Go(func() {
+			defer func() { <-room }()
+			err := e.look(ctx, l)
+			if err != nil && ctx.Err() == nil {
+				e.opts.Logger.Error("couldn't look after an imported revocation list", "tenant", l.Tenant.String(), "ca", l.CA, "error", err)
 			}
-			continue
-		}
-		err = e.renew(ctx, l)
-		if err != nil {
-			return err
-		}
+		})
 	}
-	return nil
+	all.Wait()
+	return ctx.Err()
+}
+
+// look does what is due for one list.
+func (e *Engine) look(ctx context.Context, l imprint.ForeignList) error {
+	if l.Applied {
+		return e.renew(ctx, l)
+	}
+	_, err := e.apply(ctx, l)
+	return err
 }
 
 // renew fetches a list; a failure is stored and tried again later.

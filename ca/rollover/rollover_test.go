@@ -311,6 +311,11 @@ func TestProgressCountsWhoMovedAndWhoProvedIt(t *testing.T) {
 		return tx.PutAttempt(imprint.Attempt{ID: "1", Tenant: home, At: instant, CertificateID: newC, Outcome: imprint.OutcomeClosed})
 	})
 	count("5 2 2 0 0 2")
+	newD := y.device(next, "d", "", nil)
+	y.update(func(tx imprint.Tx) error {
+		return tx.PutRenewal(imprint.Renewal{Tenant: home, Certificate: newD, Renews: olds["d"], State: imprint.RenewalProven, ProvenAt: instant})
+	})
+	count("5 3 3 0 0 1")
 	y.update(func(tx imprint.Tx) error {
 		c, err := tx.Certificate(home, olds["b"])
 		if err != nil {
@@ -319,11 +324,11 @@ func TestProgressCountsWhoMovedAndWhoProvedIt(t *testing.T) {
 		c.Status = imprint.CertificateInactive
 		return tx.PutCertificate(c)
 	})
-	count("4 1 1 1 1 2")
+	count("4 2 2 1 1 1")
 	// A device of the trace that comes late: a was seen, and then not for 31 days.
 	y.now = y.now.Add(31 * day)
 	c := y.rehearse(rollover.Question{From: "line", To: "next"}).Counts
-	want(t, "unseen after 31 days", c.Unseen, 3)
+	want(t, "unseen after 31 days", c.Unseen, 2)
 	plans, _, err := y.Plans(t.Context(), home, imprint.Page{Limit: 10, Ascending: true})
 	if err != nil || len(plans) != 1 || plans[0].Devices != 5 || plans[0].StartedBy != "arn:x" {
 		t.Errorf("plans: got %+v, %v", plans, err)

@@ -96,7 +96,7 @@ func (p *Planner) flush(ctx context.Context) error {
 }
 
 // seenAt is when a certificate was last let in, as far as anybody knows: it is connected,
-// a plan kept it, or the trace has it. Zero: nobody knows.
+// a plan kept it, its renewal was proven by that, or the trace has it. Zero: nobody knows.
 func (p *Planner) seenAt(tx imprint.ReadTx, tenant imprint.Tenant, id imprint.CertificateID) (time.Time, error) {
 	if p.opts.Connected != nil && p.opts.Connected(tenant, id) {
 		return p.opts.Clock(), nil
@@ -106,6 +106,13 @@ func (p *Planner) seenAt(tx imprint.ReadTx, tenant imprint.Tenant, id imprint.Ce
 		return s.LastAt, nil
 	}
 	if imprint.CodeOf(err) != imprint.CodeNotFound {
+		return time.Time{}, err
+	}
+	renewal, err := tx.Renewal(tenant, id)
+	if err == nil && !renewal.ProvenAt.IsZero() {
+		return renewal.ProvenAt, nil
+	}
+	if err != nil && imprint.CodeOf(err) != imprint.CodeNotFound {
 		return time.Time{}, err
 	}
 	attempts, _, err := tx.Attempts(imprint.AttemptFilter{Tenant: tenant, Match: string(id)}, imprint.Page{Limit: traceLooks})
