@@ -57,6 +57,7 @@ type server struct {
 	foreign      *foreign.Engine
 	profile      *pki.Profile
 	keys         *pki.KeyPool
+	known        *pki.KnownKeys // that nobody may use
 	endpoints    *gateway.Endpoints
 	certificates *gateway.Certificates
 	identities   *identity.Resolver
@@ -169,7 +170,13 @@ func (s *server) openPKI(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("couldn't make the directory of keys: %w", err)
 	}
-	s.authority, err = pki.OpenAuthority(ctx, dir, pki.AuthorityConfig{Sealer: s.sealer, Journal: s.journal(), Clock: s.clock, Key: deviceCAKeys[s.config.DeviceCAKey]})
+	s.known, err = readKnownKeys(s.config.KnownKeys)
+	if err != nil {
+		return err
+	}
+	s.authority, err = pki.OpenAuthority(ctx, dir, pki.AuthorityConfig{
+		Sealer: s.sealer, Journal: s.journal(), Clock: s.clock, Key: deviceCAKeys[s.config.DeviceCAKey], Known: s.known,
+	})
 	if err != nil {
 		return err
 	}
@@ -196,7 +203,7 @@ func (s *server) openTenant(ctx context.Context) error {
 		return err
 	}
 	s.service = iot.NewService(iot.Rooms{
-		Store: s.store, Clock: s.clock, Authority: s.authority, Profile: s.profile, Keys: s.keys,
+		Store: s.store, Clock: s.clock, Authority: s.authority, Profile: s.profile, Keys: s.keys, Known: s.known,
 		Claims: s.claims, Bulk: s.bulk, ReportURL: s.reportURL, Audit: s.audit, Endpoint: s.endpoints.Address, TenantMade: s.tenantMade, RuleActions: s.rules.Offered(), Logger: s.logger,
 		ThingTypeDeletionDelay: orNoDelay(s.config.ThingTypeDeletionDelay),
 	})
