@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha1" // an identifier, RFC 5280 section 4.2.1.2
 	"encoding/hex"
+	"fmt"
 	"net"
 	"net/url"
 	"slices"
@@ -196,6 +197,7 @@ func (i *inspection) names(value []byte) {
 		return
 	}
 	r := &i.rules.Names
+	seen := map[string]bool{}
 	for !list.Empty() {
 		var name cryptobyte.String
 		var kind tag.Tag
@@ -204,6 +206,11 @@ func (i *inspection) names(value []byte) {
 			return
 		}
 		text, called, allowed := string(name), "", false
+		once := strings.ToLower(fmt.Sprint(kind, " ", text))
+		if seen[once] {
+			i.wrong("its subjectAltName has a name twice")
+		}
+		seen[once] = true
 		switch kind {
 		case tag.Tag(1).ContextSpecific():
 			called, allowed = "email", r.Email

@@ -36,6 +36,9 @@ func (i *inspection) key() {
 	if len(i.rules.Keys) > 0 && kind != "" && !slices.Contains(i.rules.Keys, kind) {
 		i.wrong("its key is of the kind %s, and profile %s takes %s", kind, i.rules.Name, strings.Join(i.rules.Keys, ", "))
 	}
+	if i.rules.Kind == kindIDevID && (kind == "p521" || kind == "ed25519") { // IEEE 802.1AR-2018 section 9
+		i.wrong("its key is of the kind %s, which IEEE 802.1AR has not", kind)
+	}
 	if i.signer != nil && i.rules.Kind != kindRoot && string(i.signer.spki) == string(i.c.spki) {
 		i.wrong("its key is its CA's own")
 	}

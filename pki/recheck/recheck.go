@@ -48,6 +48,7 @@ func Certificate(der, signer []byte, issuance imprint.Issuance, rules Rules) []s
 	i.subject()
 	i.key()
 	i.extensions()
+	i.devices(der)
 	i.permitted(der, signer)
 	i.problems = append(i.problems, lints(der, rules.Kind)...)
 	return i.problems
@@ -210,12 +211,13 @@ func whole(expression, text string) bool {
 // permitted has crypto/x509 verify the certificate against its CA alone: signature, path
 // length, the CA's usages and name constraints.
 func (i *inspection) permitted(der, signer []byte) {
-	if signer == nil {
-		return
-	}
 	leaf, err := x509.ParseCertificate(der)
 	if err != nil {
 		i.wrong("crypto/x509 can't read it: %v", err)
+		return
+	}
+	i.places(leaf)
+	if signer == nil {
 		return
 	}
 	ca, err := x509.ParseCertificate(signer)
