@@ -61,6 +61,8 @@ type Options struct {
 	// BaseURL is where CRLs, OCSP responses and CA certificates are served, such as
 	// http://pki.example.com; empty: certificates name no such places.
 	BaseURL string
+	// Refused is told of each request for a certificate that is refused; nil: nobody is.
+	Refused func(context.Context, Refusal)
 	Logger  *slog.Logger
 }
 
@@ -80,6 +82,8 @@ type Engine struct {
 	publishers publishers
 
 	responders responders
+
+	tally tally
 }
 
 type place struct {

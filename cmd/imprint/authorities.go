@@ -78,7 +78,7 @@ func (s *server) openAuthorities(ctx context.Context) error {
 	}
 	s.authorities = ca.New(ca.Options{
 		Store: s.store, Sealer: s.sealer, Keys: stores, Journal: s.journal(), Clock: s.clock, Profiles: profiles, Known: s.known, Renewed: s.renewed,
-		BaseURL: strings.TrimRight(s.config.PKIURL, "/"), Logger: s.logger,
+		BaseURL: strings.TrimRight(s.config.PKIURL, "/"), Refused: s.refusedByCA, Logger: s.logger,
 	})
 	s.closeLater(s.authorities.Close)
 	err = s.authorities.RememberKeys(ctx)

@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"sync"
@@ -57,6 +56,7 @@ type server struct {
 	rollovers    *rollover.Planner
 	renewals     *renewal.Engine
 	foreign      *foreign.Engine
+	toldRefusals toldRefusals
 	profile      *pki.Profile
 	keys         *pki.KeyPool
 	known        *pki.KnownKeys // that nobody may use
@@ -308,6 +308,7 @@ func (s *server) wire(ctx context.Context) error {
 		announcer: s.announcer,
 		gateway:   s.gateway, broker: s.broker, provisioning: s.provisioning, claims: s.claims, trace: s.trace, events: s.events, identities: s.identities, keys: s.keys,
 		functions: s.functions, logger: s.logger, rules: s.rules, certificates: s.certificates, reloads: &s.reloads, guard: s.guard, bulk: s.bulk, audit: s.audit,
+		authorities: s.authorities, foreign: s.foreign, rollovers: s.rollovers, store: s.store, clock: s.clock,
 	})
 	return nil
 }
@@ -462,40 +463,6 @@ func (s *server) apiHost() string {
 		return s.certificates.HostName()
 	}
 	return "localhost"
-}
-
-// linkURL begins the links to the API that others open: owners of destinations, and
-// who reads a report. The machine's own name for itself, which is what other
-// commands are told, is none of theirs.
-func (s *server) linkURL() string {
-	return "https://" + net.JoinHostPort(linkHost(s.config.APIAddress, s.config.Hosts, s.config.Domain, s.facts.MQTTAddress, s.apiHost()), portOf(s.apiLn.Addr()))
-}
-
-// linkHost chooses the name: where the API listens, if that is one address which
-// others can reach; the first of the server's other names; below a domain that of the first tenant's devices,
-// which the server's certificate has; or what is known on this machine.
-func linkHost(listen string, hosts []string, domain, devices, local string) string {
-	host, _, err := net.SplitHostPort(listen)
-	ip, notIP := netip.ParseAddr(host)
-	if err == nil && host != "" && host != "localhost" && (notIP != nil || !ip.IsUnspecified() && !ip.IsLoopback()) {
-		return host
-	}
-	if len(hosts) > 0 {
-		return hosts[0]
-	}
-	name, _, err := net.SplitHostPort(devices)
-	if domain != "" && err == nil {
-		return name
-	}
-	return local
-}
-
-func portOf(a net.Addr) string {
-	_, port, err := net.SplitHostPort(a.String())
-	if err != nil {
-		return ""
-	}
-	return port
 }
 
 // shutdownTimeout bounds a graceful stop.

@@ -164,6 +164,8 @@ func everyRead(tx imprint.Tx) error {
 		_, err = tx.IssuancesWithKey(tenant, imprint.KeyQuery{KeyHash: "k", Reason: reason}, 1)
 		keep(err)
 	}
+	_, err = tx.KeyIssued(tenant, "k")
+	keep(err)
 	_, err = tx.IssuanceOfCertificate(tenant, "a")
 	keep(err)
 	_, err = tx.AuthorityOfKey(tenant, "k")

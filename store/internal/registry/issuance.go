@@ -74,6 +74,13 @@ func (t *Tx) IssuanceOf(tenant imprint.Tenant, a imprint.AuthorityID, serial str
 	return i, err
 }
 
+// KeyIssued implements imprint.IssuanceReader.
+func (t *Tx) KeyIssued(tenant imprint.Tenant, keyHash string) (bool, error) {
+	_, found, err := first(t, func(_ *Tx, r Rows, one *int64) error { return r.Scan(one) },
+		"SELECT 1 FROM issuances WHERE tenant = $1 AND key_hash = $2 AND key_hash <> '' AND certificate_id <> '' LIMIT 1", t.in(tenant), keyHash)
+	return found, err
+}
+
 // IssuancesWithKey implements imprint.IssuanceReader.
 func (t *Tx) IssuancesWithKey(tenant imprint.Tenant, q imprint.KeyQuery, limit int) ([]imprint.Issuance, error) {
 	if q.KeyHash == "" {
