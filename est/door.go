@@ -66,6 +66,8 @@ type Door struct {
 	opts     Options
 	requests *perAddress
 	failures *perAddress
+	// renewals are those of each certificate, whatever address they come from.
+	renewals *rates
 	// making bounds the RSA keys that are made at once: each takes a processor for up to a
 	// second.
 	making chan struct{}
@@ -86,6 +88,10 @@ type Count struct {
 // because there were too many.
 func (d *Door) Handshakes() (failed, refused uint64) { return d.failed.Load(), d.refused.Load() }
 
+// maxRenewals is how many new keys one certificate may be renewed for in an hour. A device
+// needs one; a stolen key, or a firmware that asks in a loop, must not fill the record.
+const maxRenewals = 10
+
 // maxRSAKeys is how many RSA keys are made at once.
 const maxRSAKeys = 2
 
@@ -98,7 +104,7 @@ func New(opts Options) *Door {
 	}
 	return &Door{
 		opts: opts, requests: newPerAddress(requests, 2*opts.Rate), failures: newPerAddress(rate.Limit(opts.WrongPasswords)/60, opts.WrongPasswords),
-		making: make(chan struct{}, maxRSAKeys), counts: map[Count]uint64{},
+		renewals: newRates(maxRenewals/rate.Limit(time.Hour/time.Second), maxRenewals), making: make(chan struct{}, maxRSAKeys), counts: map[Count]uint64{},
 	}
 }
 
@@ -300,7 +306,21 @@ func (v *visit) find(text string) error {
 }
 
 // perAddress is a rate of each address, or each /64 network of IPv6.
-type perAddress struct {
+type perAddress struct{ rates *rates }
+
+func newPerAddress(limit rate.Limit, burst int) *perAddress {
+	return &perAddress{newRates(limit, burst)}
+}
+
+func (p *perAddress) allow(remote string) bool { return p.rates.bucket(networkOf(remote)).Allow() }
+
+// spent says whether nothing is left, and takes nothing.
+func (p *perAddress) spent(remote string) bool {
+	return p.rates.bucket(networkOf(remote)).Tokens() < 1
+}
+
+// rates is a rate of each key.
+type rates struct {
 	limit rate.Limit
 	burst int
 
@@ -311,12 +331,11 @@ type perAddress struct {
 // maxBuckets bounds the memory of a rate; beyond it all begin anew.
 const maxBuckets = 20_000
 
-func newPerAddress(limit rate.Limit, burst int) *perAddress {
-	return &perAddress{limit: limit, burst: max(burst, 1), buckets: map[string]*rate.Limiter{}}
+func newRates(limit rate.Limit, burst int) *rates {
+	return &rates{limit: limit, burst: max(burst, 1), buckets: map[string]*rate.Limiter{}}
 }
 
-func (p *perAddress) bucket(remote string) *rate.Limiter {
-	key := networkOf(remote)
+func (p *rates) bucket(key string) *rate.Limiter {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	found := p.buckets[key]
@@ -329,11 +348,6 @@ func (p *perAddress) bucket(remote string) *rate.Limiter {
 	}
 	return found
 }
-
-func (p *perAddress) allow(remote string) bool { return p.bucket(remote).Allow() }
-
-// spent says whether nothing is left, and takes nothing.
-func (p *perAddress) spent(remote string) bool { return p.bucket(remote).Tokens() < 1 }
 
 // networkOf is what one party is counted by: a host with IPv6 has a whole /64.
 func networkOf(remote string) string {

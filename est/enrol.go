@@ -69,6 +69,10 @@ func (v *visit) enrol() error {
 			return err
 		}
 	}
+	if request.Renews != "" && !v.door.renewals.bucket(string(request.Renews)).Allow() {
+		return imprint.Errorf(imprint.CodeEnrolmentRate, "certificate %s is renewed more than %d times an hour, each time for another key", request.Renews, maxRenewals).
+			WithHint("Send the same request again when an answer is lost: it gets the same certificate.")
+	}
 	var key []byte
 	if v.operation == opServerKey {
 		key, err = v.makeKey(&request, attributes)

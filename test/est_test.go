@@ -147,11 +147,15 @@ becomes() { for n in $(seq 300); do [ "$(status $1)" = $2 ] && return; sleep 0.1
 func TestTheCommandsOfTheRenewalPageWork(t *testing.T) {
 	need(t, "bash", "aws", "openssl", "mosquitto_pub")
 	t.Parallel()
-	s := startServer(t, "--renewal-grace", "5s", "--expiry-warning", "240h")
+	s := startServer(t, "--renewal-grace", "10s", "--expiry-warning", "500h")
 	said := s.runPage(t, t.TempDir(), "renewal.md", renewalShell+`
 grep -h "Z  [0-9a-f]" page.txt | sed 's/^[^ ]* [^ ]*  [0-9a-f]* *//; s/[0-9a-f]\{16\}/ID/; s/at 2.*Z/at TIME/; s/from 2.*Z/from TIME/'
 grep -o '"renewal": "[A-Z]*"' page.txt
 grep -c "too early" page.txt; grep -o "may be renewed from" page.err
+hello old # the device goes back, and on again
+imprint explain sensor-17 --json | grep -o '"certificate.expiry"' | sort -u
+for n in $(seq 300); do imprint ca expiring --within 30d >list.txt; grep -o "hasn't connected yet (the device came back" list.txt && break; sleep 0.1; done
+hello new
 becomes old INACTIVE
 status new
 hello new
@@ -161,7 +165,7 @@ curl -sSf --cacert "$IMPRINT_CA" "$AWS_ENDPOINT_URL_IOT/metrics" | grep 'imprint
 `)
 	expectLines(t, said, "CN=sensor-17  sensor-17  no renewal, possible from TIME",
 		"CN=sensor-17  sensor-17  renewed by ID, which hasn't connected yet", "CN=sensor-17  sensor-17  renewed by ID, retired at TIME", `"renewal": "NONE"`, "1",
-		"may be renewed from", "ACTIVE", "the old one is refused", "0", `imprint_renewals_total\{what="proven"\} 1`, `imprint_renewals_total\{what="retired"\} 1`)
+		"may be renewed from", `"certificate.expiry"`, "hasn't connected yet \\(the device came back", "ACTIVE", "the old one is refused", "0", `imprint_renewals_total\{what="proven"\} 2`, `imprint_renewals_total\{what="retired"\} 1`)
 }
 
 // A server that is killed between renewal, proof and retirement loses no device: the old
@@ -170,7 +174,7 @@ curl -sSf --cacert "$IMPRINT_CA" "$AWS_ENDPOINT_URL_IOT/metrics" | grep 'imprint
 func TestRenewalOutlivesKills(t *testing.T) {
 	need(t, "bash", "aws", "openssl", "mosquitto_pub", "curl")
 	t.Parallel()
-	s := startServer(t, "--est-address", "127.0.0.1:0", "--renewal-grace", "4s", "--renewal-window", "always")
+	s := startServer(t, "--est-address", "127.0.0.1:0", "--renewal-grace", "10s", "--renewal-window", "always")
 	dir := t.TempDir()
 	s.mustShell(t, dir, `
 imprint ca create --root --name root --subject "/O=Acme/CN=Acme root" >/dev/null
