@@ -276,6 +276,10 @@ func (e *Engine) openRow(ctx context.Context, row *imprint.CertificateAuthority,
 	if err != nil {
 		return nil, fmt.Errorf("couldn't read the certificate of authority %s: %w", called(row), err)
 	}
+	chain, err := parseChain(row.Chain)
+	if err != nil {
+		return nil, fmt.Errorf("couldn't read the chain of authority %s: %w", called(row), err)
+	}
 	signer, err := e.openKey(ctx, row)
 	if err != nil {
 		return nil, err
@@ -284,7 +288,7 @@ func (e *Engine) openRow(ctx context.Context, row *imprint.CertificateAuthority,
 		algorithm = algorithms[row.SigningAlgorithm]
 	}
 	authority, err := pki.NewAuthority(pki.IssuerConfig{
-		ID: row.ID, Certificate: cert, Signer: signer, Algorithm: algorithm, Journal: e.opts.Journal, Clock: e.opts.Clock,
+		ID: row.ID, Certificate: cert, Chain: chain, Signer: signer, Algorithm: algorithm, Journal: e.opts.Journal, Clock: e.opts.Clock,
 		Points: e.points(row), Known: e.opts.Known, SigningEnds: row.SigningEnds,
 	})
 	if err != nil {

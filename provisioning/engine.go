@@ -18,11 +18,13 @@ package provisioning
 
 import (
 	"context"
+	"crypto/x509"
 	"log/slog"
 	"sync"
 	"sync/atomic"
 
 	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/pki"
 )
 
 // Options tune an Engine.
@@ -34,7 +36,9 @@ type Options struct {
 	// Identities, when not nil, keep the identity of each device that was made for
 	// the connection that it makes next.
 	Identities Identities
-	Logger     *slog.Logger // [slog.Default]
+	// Known are keys that no device may have, beside the built-in ones.
+	Known  *pki.KnownKeys
+	Logger *slog.Logger // [slog.Default]
 }
 
 // Identities is the part of the connection path's cache that flows use. Foresee is
@@ -68,7 +72,7 @@ type Engine struct {
 	clock imprint.Clock
 	opts  Options
 
-	provisioned, pending, refused atomic.Uint64
+	provisioned, pending, refused, unsure atomic.Uint64
 
 	stopWatch func()
 	// generation counts the commits that touched a CA or a template. It is set
@@ -90,16 +94,26 @@ func NewEngine(store imprint.Store, clock imprint.Clock, opts Options) *Engine {
 	return e
 }
 
+// checkKey says why a certificate's key isn't a device's; nil when it may be.
+func (e *Engine) checkKey(leaf *x509.Certificate) *imprint.Error {
+	policy := pki.DevicePolicy()
+	policy.Known = e.opts.Known
+	return policy.CheckKey(leaf)
+}
+
 // Counters are what the engine has done since it was made.
 type Counters struct {
 	// Provisioned devices, certificates left PENDING_ACTIVATION, and newcomers
 	// refused before anything was registered.
 	Provisioned, Pending, Refused uint64
+	// Unsure are those of them that were let in although a revocation list of their CA is past
+	// its time.
+	Unsure uint64
 }
 
 // Counters gives the present counts.
 func (e *Engine) Counters() Counters {
-	return Counters{Provisioned: e.provisioned.Load(), Pending: e.pending.Load(), Refused: e.refused.Load()}
+	return Counters{Provisioned: e.provisioned.Load(), Pending: e.pending.Load(), Refused: e.refused.Load(), Unsure: e.unsure.Load()}
 }
 
 // Close stops listening to the store.

@@ -19,7 +19,7 @@ func (s *Service) registerCertificate(ctx context.Context, caller awsapi.Caller,
 	if err != nil {
 		return nil, err
 	}
-	leaf, err := parseDevice(in.CertificatePem)
+	leaf, err := s.parseDevice(in.CertificatePem)
 	if err != nil {
 		return nil, err
 	}
@@ -55,7 +55,7 @@ func (s *Service) registerCertificateWithoutCA(ctx context.Context, caller awsap
 	if err != nil {
 		return nil, err
 	}
-	leaf, err := parseDevice(in.CertificatePem)
+	leaf, err := s.parseDevice(in.CertificatePem)
 	if err != nil {
 		return nil, err
 	}
@@ -91,12 +91,14 @@ func initialStatus(status *CertificateStatus, setAsActive *bool) (imprint.Certif
 
 // parseDevice reads a certificate whose key and signature algorithm are
 // acceptable.
-func parseDevice(text string) (*x509.Certificate, error) {
+func (s *Service) parseDevice(text string) (*x509.Certificate, error) {
 	leaf, err := pki.ParseCertificatePEM(text)
 	if err != nil {
 		return nil, fmt.Errorf("certificatePem: %w", err)
 	}
-	refusal := pki.CheckKey(leaf)
+	policy := pki.DevicePolicy()
+	policy.Known = s.rooms.Known
+	refusal := policy.CheckKey(leaf)
 	if refusal != nil {
 		return nil, asValidation(refusal)
 	}
@@ -188,7 +190,7 @@ func (s *Service) storeRegistered(ctx context.Context, cert imprint.Certificate,
 			return cert, err
 		}
 		if cert.Status != imprint.CertificateRevoked {
-			err = refuseRevoked(tx, cert.Tenant, leaf)
+			err = s.refuseRevoked(tx, cert.Tenant, leaf)
 			if err != nil {
 				return cert, err
 			}
@@ -211,10 +213,11 @@ func (s *Service) storeRegistered(ctx context.Context, cert imprint.Certificate,
 	return err
 }
 
-// refuseRevoked refuses what a certificate authority of this server revoked.
-func refuseRevoked(tx imprint.ReadTx, tenant imprint.Tenant, cert *x509.Certificate) error {
-	err := revoked.Refusal(tx, tenant, cert)
-	if imprint.CodeOf(err) == imprint.CodeCertificateRevoked {
+// refuseRevoked refuses what a certificate authority of this server, or an imported list,
+// revoked.
+func (s *Service) refuseRevoked(tx imprint.ReadTx, tenant imprint.Tenant, cert *x509.Certificate) error {
+	_, err := revoked.Check(tx, tenant, cert, s.rooms.Clock())
+	if revoked.Is(err) {
 		return asValidation(err)
 	}
 	return err

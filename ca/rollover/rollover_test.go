@@ -306,7 +306,9 @@ func TestProgressCountsWhoMovedAndWhoProvedIt(t *testing.T) {
 	y.Saw(home, newB)
 	y.Saw(imprint.Tenant{Account: "111111111111", Region: "us-east-1"}, newC) // without a plan: nothing is kept
 	count("5 2 1 0 0 2")
-	y.update(func(tx imprint.Tx) error { return tx.PutAttempt(imprint.Attempt{ID: "1", Tenant: home, At: instant, CertificateID: newC, Outcome: imprint.OutcomeClosed}) })
+	y.update(func(tx imprint.Tx) error {
+		return tx.PutAttempt(imprint.Attempt{ID: "1", Tenant: home, At: instant, CertificateID: newC, Outcome: imprint.OutcomeClosed})
+	})
 	count("5 2 2 0 0 2")
 	y.update(func(tx imprint.Tx) error {
 		c, err := tx.Certificate(home, olds["b"])

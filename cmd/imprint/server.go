@@ -23,6 +23,7 @@ import (
 	"github.com/imprint-iot/imprint/awsapi/iot"
 	"github.com/imprint-iot/imprint/broker"
 	"github.com/imprint-iot/imprint/ca"
+	"github.com/imprint-iot/imprint/ca/foreign"
 	"github.com/imprint-iot/imprint/ca/rollover"
 	"github.com/imprint-iot/imprint/est"
 	"github.com/imprint-iot/imprint/events"
@@ -53,8 +54,10 @@ type server struct {
 	authority    *pki.Authority
 	authorities  *ca.Engine
 	rollovers    *rollover.Planner
+	foreign      *foreign.Engine
 	profile      *pki.Profile
 	keys         *pki.KeyPool
+	known        *pki.KnownKeys // that nobody may use
 	endpoints    *gateway.Endpoints
 	certificates *gateway.Certificates
 	identities   *identity.Resolver
@@ -109,7 +112,7 @@ func newServer(ctx context.Context, config Config, logger *slog.Logger) (*server
 		home: imprint.Tenant{Account: imprint.AccountID(config.Account), Region: imprint.Region(config.Region)},
 	}
 	for _, step := range []func(context.Context) error{
-		s.openData, s.openIssuanceLog, s.openPKI, s.openAuthorities, s.openRollovers, s.openTrace, s.openFunctions, s.openRules, s.openClaims, s.openBulk, s.openAudit, s.openTenant, s.wire, s.listen,
+		s.openData, s.openIssuanceLog, s.openPKI, s.openAuthorities, s.openRollovers, s.openTrace, s.openFunctions, s.openRules, s.openClaims, s.recordProfiles, s.openBulk, s.openAudit, s.openTenant, s.wire, s.listen,
 		s.writeFacts,
 	} {
 		err := step(ctx)
@@ -167,7 +170,13 @@ func (s *server) openPKI(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("couldn't make the directory of keys: %w", err)
 	}
-	s.authority, err = pki.OpenAuthority(ctx, dir, pki.AuthorityConfig{Sealer: s.sealer, Journal: s.journal(), Clock: s.clock, Key: deviceCAKeys[s.config.DeviceCAKey]})
+	s.known, err = readKnownKeys(s.config.KnownKeys)
+	if err != nil {
+		return err
+	}
+	s.authority, err = pki.OpenAuthority(ctx, dir, pki.AuthorityConfig{
+		Sealer: s.sealer, Journal: s.journal(), Clock: s.clock, Key: deviceCAKeys[s.config.DeviceCAKey], Known: s.known,
+	})
 	if err != nil {
 		return err
 	}
@@ -194,7 +203,7 @@ func (s *server) openTenant(ctx context.Context) error {
 		return err
 	}
 	s.service = iot.NewService(iot.Rooms{
-		Store: s.store, Clock: s.clock, Authority: s.authority, Profile: s.profile, Keys: s.keys,
+		Store: s.store, Clock: s.clock, Authority: s.authority, Profile: s.profile, Keys: s.keys, Known: s.known,
 		Claims: s.claims, Bulk: s.bulk, ReportURL: s.reportURL, Audit: s.audit, Endpoint: s.endpoints.Address, TenantMade: s.tenantMade, RuleActions: s.rules.Offered(), Logger: s.logger,
 		ThingTypeDeletionDelay: orNoDelay(s.config.ThingTypeDeletionDelay),
 	})
@@ -539,6 +548,13 @@ func (s *server) run(ctx context.Context) error {
 	go func() {
 		defer close(publishing)
 		s.authorities.PublishLists(lifetime)
+	}()
+	fetching := make(chan struct{})
+	defer func() { <-fetching }()
+	defer end()
+	go func() {
+		defer close(fetching)
+		s.foreign.Run(lifetime)
 	}()
 	go s.watchFiles(lifetime)
 	go s.purgeAuthorities(lifetime)
