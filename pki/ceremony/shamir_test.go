@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/rand"
 	"math/bits"
+	"strings"
 	"testing"
 )
 
@@ -97,6 +98,53 @@ func TestEnoughSharesGiveTheSecretAndFewerNothing(t *testing.T) {
 		_, err = split([]byte{1}, c.threshold, c.total)
 		if err == nil {
 			t.Errorf("%d of %d is split", c.threshold, c.total)
+		}
+	}
+}
+
+// Shares that say that they belong together, and don't, are told.
+func TestForgedSharesAreTold(t *testing.T) {
+	t.Parallel()
+	key := bytes.Repeat([]byte{42}, 32)
+	parts, err := split(key, 3, 5)
+	if err != nil {
+		t.Fatal(err)
+	}
+	set := setOf(key)
+	one := func(number, threshold byte) share {
+		return share{set: set, threshold: threshold, number: number, value: bytes.Clone(parts[number-1])}
+	}
+	forged := one(2, 3)
+	forged.value[0] ^= 1
+	for _, c := range []struct {
+		what, words string
+		given       []share
+	}{
+		{"a forged one", "at least one of them is forged", []share{one(1, 3), forged, one(3, 3)}},
+		{"one and its forgery", "two different shares with the number 2", []share{one(2, 3), forged}},
+		{"another threshold", "the others say 3", []share{one(1, 3), one(2, 2)}},
+		{"too few", "1 more are needed", []share{one(1, 3), one(5, 3)}},
+		{"good ones", "", []share{one(5, 3), one(1, 3), one(4, 3)}},
+	} {
+		all := &shares{}
+		var err error
+		for _, s := range c.given {
+			if err == nil {
+				err = all.add(s)
+			}
+		}
+		var got []byte
+		if err == nil {
+			got, err = all.key()
+		}
+		if c.words == "" && (err != nil || !bytes.Equal(got, key)) || c.words != "" && (err == nil || !strings.Contains(err.Error(), c.words)) {
+			t.Errorf("%s: got %v, want %q", c.what, err, c.words)
+		}
+		all.destroy()
+		for _, s := range all.given {
+			if !bytes.Equal(s.value, make([]byte, 32)) {
+				t.Errorf("%s: a share is still in memory", c.what)
+			}
 		}
 	}
 }
