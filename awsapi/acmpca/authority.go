@@ -102,7 +102,8 @@ func presentRevocation(r imprint.RevocationConfiguration) *revocation {
 func (s *Service) present(a *imprint.CertificateAuthority) (authority, error) {
 	name, err := subjectOf(a.Subject)
 	if err != nil {
-		return authority{}, err
+		// It was made elsewhere: one name that can't be read must not hide the others.
+		name = subject{Custom: []customAttribute{{ID: "2.5.4.3", Value: pki.SubjectText(a.Subject)}}}
 	}
 	out := authority{
 		ARN: a.ARN(), Owner: string(a.Tenant.Account), CreatedAt: a.CreatedAt, ChangedAt: a.ChangedAt, Type: string(a.Type), Serial: a.Serial,
@@ -175,7 +176,7 @@ func (s *Service) importCertificate(ctx context.Context, caller awsapi.Caller, i
 		return nil, as("MalformedCertificateException", err)
 	}
 	_, err = s.Engine.Import(ctx, tenantOf(caller), a.ID, string(in.Certificate), string(in.Chain))
-	return nil, asWhere("CertificateMismatchException", err, imprint.CodeCertificateValidation, imprint.CodeCertificateExpired, imprint.CodeCertificateNotYetValid)
+	return nil, asWhere("CertificateMismatchException", err, imprint.CodeCertificateValidation, imprint.CodeCertificateWeak, imprint.CodeCertificateExpired, imprint.CodeCertificateNotYetValid)
 }
 
 func (s *Service) authorityCertificate(ctx context.Context, caller awsapi.Caller, in *arnInput) (*certificateOutput, error) {
