@@ -22,6 +22,7 @@ import (
 // maker is a CA that isn't here.
 type maker struct {
 	cert  *x509.Certificate
+	chain string // PEM of the one above it
 	sign  func(template *x509.Certificate, public any) *x509.Certificate
 	list  func(number int64, serials ...*big.Int) []byte
 	adopt func(o *office, spec ca.Spec, withKey bool) (imprint.CertificateAuthority, error)
@@ -61,7 +62,7 @@ func newMaker(t *testing.T, name string, by *maker) *maker {
 	template := &x509.Certificate{Subject: pkix.Name{CommonName: name}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign}
 	signer := m
 	if by != nil {
-		signer = by
+		signer, m.chain = by, by.pem()
 	}
 	m.cert = signer.sign(template, own.Public())
 	m.renew = func() *x509.Certificate {
@@ -83,9 +84,9 @@ func newMaker(t *testing.T, name string, by *maker) *maker {
 	}
 	m.adopt = func(o *office, spec ca.Spec, withKey bool) (imprint.CertificateAuthority, error) {
 		if withKey {
-			return o.Adopt(t.Context(), home, spec, m.pem(), "", own)
+			return o.Adopt(t.Context(), home, spec, m.pem(), m.chain, own)
 		}
-		return o.Adopt(t.Context(), home, spec, m.pem(), "", nil)
+		return o.Adopt(t.Context(), home, spec, m.pem(), m.chain, nil)
 	}
 	return m
 }
@@ -285,7 +286,7 @@ func TestEveryCertificateOfALostKeyStandsOnItsIssuersList(t *testing.T) {
 	a, err := third.adopt(o, ca.Spec{}, true)
 	fresh := third.renew()
 	if err == nil {
-		_, err = o.Import(t.Context(), home, a.ID, pki.EncodeCertificatePEM(fresh.Raw), "")
+		_, err = o.Import(t.Context(), home, a.ID, pki.EncodeCertificatePEM(fresh.Raw), third.chain)
 	}
 	if err == nil {
 		_, err = o.RevokeAuthority(t.Context(), home, a.ID, imprint.ReasonKeyCompromise)
@@ -312,11 +313,10 @@ func TestAKeyThatOthersHaveIsRevokedByAnyOfItsCertificates(t *testing.T) {
 	t.Parallel()
 	for reason, stops := range map[imprint.RevocationReason]bool{imprint.ReasonKeyCompromise: true, imprint.ReasonSuperseded: false} {
 		o := newOffice(t)
-		root := newMaker(t, "Their root", nil)
-		third := newMaker(t, "Third party", root)
+		third := newMaker(t, "Third party", newMaker(t, "Their root", nil))
 		a, err := third.adopt(o, ca.Spec{}, true)
 		if err == nil {
-			a, err = o.Import(t.Context(), home, a.ID, pki.EncodeCertificatePEM(third.renew().Raw), pki.EncodeCertificatePEM(root.cert.Raw))
+			a, err = o.Import(t.Context(), home, a.ID, pki.EncodeCertificatePEM(third.renew().Raw), third.chain)
 		}
 		if err == nil {
 			_, err = o.RevokeCertificate(t.Context(), home, third.cert.Raw, reason)

@@ -300,6 +300,15 @@ var certificateWays = map[string]func(*ward, *testing.T, string) way{
 		d := w.b.joined(types.CertificateStatusRevoked)(t)
 		return way{word: from, seen: turnedAway(t, w.server(), d, d.name, from)}
 	},
+	"revoked before it came": func(w *ward, t *testing.T, from string) way {
+		f := w.b.factoryWith(t, nil)
+		d := f.device(t, "never-came", "P-256")
+		run := w.server().shell(t, f.dir, "imprint ca adopt --cert "+f.cert+" && imprint ca revoke --reason key-compromise --cert "+d.cert)
+		if run.exit != 0 {
+			t.Fatalf("exit code %d\n%s", run.exit, run.all())
+		}
+		return way{word: from, seen: turnedAway(t, w.server(), d, d.name, from)}
+	},
 	"pending activation": func(w *ward, t *testing.T, from string) way {
 		d := w.b.under(nil)(t)
 		return way{word: from, seen: turnedAway(t, w.server(), d, d.name, from), names: map[string]string{"certificate": d.id(t)}, retry: w.registered(d)}

@@ -114,6 +114,8 @@ var Table = []Section{
 			Outcome: "closed", Step: "session", Code: "CertificateInactive", Fix: activate, Typed: true},
 		{Name: "revoked", Wrong: "the certificate is REVOKED", Seen: refused,
 			Outcome: "refused", Step: "certificate", Code: "CertificateRevoked", Fix: "Give the device a new certificate"},
+		{Name: "revoked before it came", Wrong: "its issuer, an authority of this server, revoked the certificate before the device came for the first time", Seen: refused,
+			Outcome: "refused", Step: "certificate.revoked", Code: "CertificateRevoked", Fix: "Give the device a new certificate"},
 		{Name: "pending activation", Wrong: "just-in-time registration left it PENDING_ACTIVATION", Seen: refused,
 			Outcome: "refused", Step: "activate", Code: "RegisteredPendingActivation", Fix: activate, Typed: true},
 		{Name: "no server name, two tenants", Wrong: "no server name (SNI), and the certificate is registered in two tenants", Seen: "CONNACK 0x87",
