@@ -90,6 +90,7 @@ type ReadTx interface {
 	TraceReader
 	IssuanceReader
 	IssuanceLogReader
+	ProfileRulesReader
 	AuthorityReader
 	RolloverReader
 	ForeignListReader
@@ -120,6 +121,7 @@ type Tx interface {
 	TraceWriter
 	IssuanceWriter
 	IssuanceLogWriter
+	ProfileRulesWriter
 	AuthorityWriter
 	RolloverWriter
 	ForeignListWriter

@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"encoding/asn1"
 	"encoding/pem"
+	"errors"
 	"slices"
 	"time"
 
@@ -49,10 +50,6 @@ func (e *Engine) Adopt(ctx context.Context, tenant imprint.Tenant, spec Spec, ce
 		if !comparable || !own.Equal(cert.PublicKey) {
 			return a, imprint.Errorf(imprint.CodeCertificateValidation, "the key isn't that of the certificate")
 		}
-		refusal := pki.WeakKey(key.Public())
-		if refusal != nil {
-			return a, refusal
-		}
 		err = e.keepKey(&a, key)
 		if err != nil {
 			return a, err
@@ -65,6 +62,17 @@ func (e *Engine) Adopt(ctx context.Context, tenant imprint.Tenant, spec Spec, ce
 		}
 	}
 	err = answerable(&a)
+	if err != nil {
+		return a, err
+	}
+	above, err := parseChain(chain)
+	if err != nil {
+		return a, err
+	}
+	err = follows(cert, above, e.opts.Clock())
+	if err == nil {
+		err = e.mayBe(ctx, &a, cert, above)
+	}
 	if err != nil {
 		return a, err
 	}
@@ -102,7 +110,11 @@ func (e *Engine) Adopt(ctx context.Context, tenant imprint.Tenant, spec Spec, ce
 	if err != nil {
 		return a, err
 	}
-	return e.install(ctx, tenant, a.ID, certificate, chain)
+	installed, err := e.install(ctx, tenant, a.ID, certificate, chain)
+	if err != nil {
+		return installed, errors.Join(err, e.discard(ctx, &a))
+	}
+	return installed, nil
 }
 
 // adopted is the row of an authority that is taken in.

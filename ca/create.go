@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"regexp"
 	"strings"
 	"time"
@@ -86,17 +87,13 @@ func (e *Engine) Create(ctx context.Context, tenant imprint.Tenant, spec Spec) (
 	if err != nil || found {
 		return a, err
 	}
-	err = e.mayCertify(ctx, tenant, &spec)
-	if err != nil {
-		return a, err
-	}
 	now := e.opts.Clock()
 	a = imprint.CertificateAuthority{
 		Tenant: tenant, ID: imprint.AuthorityID(uuid.NewString()), Name: spec.Name, Type: spec.Type, Status: imprint.AuthorityPending,
 		Subject: spec.RawSubject, Parent: spec.Parent, Profiles: spec.Profiles, SigningEnds: spec.SigningEnds, Revocation: spec.Revocation,
 		ShortLived: spec.ShortLived, Tags: spec.Tags, IdempotencyToken: spec.IdempotencyToken, CreatedAt: now, ChangedAt: now,
 	}
-	signer, err := e.makeKey(ctx, &a, spec.KeyURI, spec.Kind, spec.KeyIsThere)
+	signer, err := e.makeKeyFor(ctx, &a, &spec)
 	if err != nil {
 		return a, err
 	}
@@ -148,32 +145,6 @@ func (e *Engine) register(ctx context.Context, a *imprint.CertificateAuthority, 
 	})
 }
 
-// mayCertify refuses what certify would refuse, before a key is made that nobody has then.
-func (e *Engine) mayCertify(ctx context.Context, tenant imprint.Tenant, spec *Spec) error {
-	if spec.Profile == "" {
-		return nil
-	}
-	profile, err := e.opts.Profiles.Profile(spec.Profile)
-	if err != nil {
-		return err
-	}
-	wanted := pki.KindIntermediate
-	if spec.Type == imprint.AuthorityRoot {
-		wanted = pki.KindRoot
-	}
-	if profile.Kind() != wanted {
-		return imprint.Errorf(imprint.CodeInvalidRequest, "profile %s isn't of the kind %s but %s", profile.Name(), wanted, profile.Kind())
-	}
-	if spec.Type == imprint.AuthorityRoot {
-		return nil
-	}
-	by, err := e.signing(ctx, tenant, spec.Parent, 0)
-	if err != nil {
-		return err
-	}
-	return maySignBy(&by.row, profile, true)
-}
-
 // created gives the authority that a request with the same token made, while the token
 // holds.
 func (e *Engine) created(tx imprint.ReadTx, tenant imprint.Tenant, spec *Spec) (imprint.CertificateAuthority, bool, error) {
@@ -183,12 +154,14 @@ func (e *Engine) created(tx imprint.ReadTx, tenant imprint.Tenant, spec *Spec) (
 	var made imprint.CertificateAuthority
 	found := false
 	err := each(tx, tenant, func(a *imprint.CertificateAuthority) error {
-		if found || a.IdempotencyToken != spec.IdempotencyToken || e.opts.Clock().Sub(a.CreatedAt) > spec.TokenFor {
+		// One that was deleted is nobody's answer: its key may be gone.
+		if found || a.IdempotencyToken != spec.IdempotencyToken || a.Status == imprint.AuthorityDeleted || e.opts.Clock().Sub(a.CreatedAt) > spec.TokenFor {
 			return nil
 		}
 		made, found = *a, true
 		kind := kinds[a.KeyAlgorithm]
-		if a.Type != spec.Type || !bytes.Equal(a.Subject, spec.RawSubject) || kind != spec.Kind || spec.Algorithm != "" && a.SigningAlgorithm != spec.Algorithm {
+		if a.Type != spec.Type || !bytes.Equal(a.Subject, spec.RawSubject) || kind != spec.Kind || spec.Algorithm != "" && a.SigningAlgorithm != spec.Algorithm ||
+			a.Name != spec.Name || a.ShortLived != spec.ShortLived || a.Revocation != spec.Revocation || !maps.Equal(a.Tags, spec.Tags) {
 			return imprint.Errorf(imprint.CodeInvalidRequest, "the request token was used for another certificate authority, %s", a.ARN()).WithHint("Choose another token.")
 		}
 		return nil
@@ -283,7 +256,7 @@ func defaultAlgorithm(kind pki.KeyKind) string {
 
 // certify makes the certificate of a new authority.
 func (e *Engine) certify(ctx context.Context, a imprint.CertificateAuthority, signer pki.Signer, spec Spec) (imprint.CertificateAuthority, error) {
-	profile, err := e.opts.Profiles.Profile(spec.Profile)
+	profile, err := e.profileOf(&spec)
 	if err != nil {
 		return a, err
 	}
@@ -332,8 +305,34 @@ func (e *Engine) undo(ctx context.Context, a *imprint.CertificateAuthority, spec
 }
 
 // Import gives an authority the certificate that another CA made from its request, with
-// those above it, each signed by the next, the root last or left out.
+// those above it, each signed by the next, the root last or left out. Without any it takes
+// the newest one that was made here for its key, as a crash may have kept it from having.
+// Errors: CodeCertificateValidation, CodeCertificateWeak, CodeAuthorityState, CodeNotFound
+// where none is on record.
 func (e *Engine) Import(ctx context.Context, tenant imprint.Tenant, id imprint.AuthorityID, certificate, chain string) (imprint.CertificateAuthority, error) {
+	if certificate != "" {
+		return e.install(ctx, tenant, id, certificate, chain)
+	}
+	err := e.opts.Store.View(ctx, func(tx imprint.ReadTx) error {
+		a, err := e.authority(tx, tenant, id)
+		if err != nil {
+			return err
+		}
+		i, err := recorded(tx, &a)
+		if err != nil {
+			return err
+		}
+		certificate, chain = pki.EncodeCertificatePEM(i.Certificate), ""
+		if i.Authority == id {
+			return nil
+		}
+		by, err := tx.Authority(tenant, i.Authority)
+		chain = by.Certificate + by.Chain
+		return err
+	})
+	if err != nil {
+		return imprint.CertificateAuthority{}, err
+	}
 	return e.install(ctx, tenant, id, certificate, chain)
 }
 
@@ -347,7 +346,21 @@ func (e *Engine) install(ctx context.Context, tenant imprint.Tenant, id imprint.
 	if err != nil {
 		return a, err
 	}
-	err = follows(cert, above)
+	err = follows(cert, above, e.opts.Clock())
+	if err != nil {
+		return a, err
+	}
+	// The key may be in a module: it isn't opened in a transaction.
+	err = e.opts.Store.View(ctx, func(tx imprint.ReadTx) error {
+		a, err = tx.Authority(tenant, id)
+		if err != nil {
+			return err
+		}
+		return fits(&a, cert, e.opts.Clock())
+	})
+	if err == nil {
+		err = e.mayBe(ctx, &a, cert, above)
+	}
 	if err != nil {
 		return a, err
 	}
@@ -357,6 +370,9 @@ func (e *Engine) install(ctx context.Context, tenant imprint.Tenant, id imprint.
 			return err
 		}
 		err = fits(&found, cert, e.opts.Clock())
+		if err == nil {
+			err = replaces(tx, &found, cert, above)
+		}
 		if err != nil {
 			return err
 		}
@@ -514,6 +530,10 @@ func fits(a *imprint.CertificateAuthority, cert *x509.Certificate, now time.Time
 	if err != nil {
 		return err
 	}
+	if a.Type == imprint.AuthorityRoot && !selfSigned(cert) {
+		return imprint.Errorf(imprint.CodeCertificateValidation, "certificate authority %s is a root, and the certificate is by %s", called(a), pki.SubjectText(cert.RawIssuer)).
+			WithHint("A cross-certificate goes to verifiers, with the root's chain; the root keeps its own certificate.")
+	}
 	if !bytes.Equal(cert.RawSubject, a.Subject) {
 		return imprint.Errorf(imprint.CodeCertificateValidation, "the certificate's subject %s isn't that of the request, %s", pki.SubjectText(cert.RawSubject), pki.SubjectText(a.Subject))
 	}
@@ -528,26 +548,6 @@ func fits(a *imprint.CertificateAuthority, cert *x509.Certificate, now time.Time
 	if !comparable || !own.Equal(cert.PublicKey) {
 		return imprint.Errorf(imprint.CodeCertificateValidation, "the certificate is of another key than that of the request").
 			WithHint("Sign the request that imprint ca csr gives now.")
-	}
-	return nil
-}
-
-// follows checks that each certificate is signed by the next one.
-func follows(cert *x509.Certificate, above []*x509.Certificate) error {
-	below := cert
-	for _, next := range above {
-		err := below.CheckSignatureFrom(next)
-		if err != nil {
-			return imprint.Errorf(imprint.CodeCertificateValidation, "certificate %s of the chain didn't sign %s: %w", pki.SubjectText(next.RawSubject), pki.SubjectText(below.RawSubject), err).
-				WithHint("Send the chain from the one that signed the certificate up to the root.")
-		}
-		below = next
-	}
-	if len(above) == 0 && bytes.Equal(cert.RawIssuer, cert.RawSubject) {
-		err := cert.CheckSignatureFrom(cert)
-		if err != nil {
-			return imprint.Errorf(imprint.CodeCertificateValidation, "the root didn't sign itself: %w", err)
-		}
 	}
 	return nil
 }

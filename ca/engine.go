@@ -57,6 +57,8 @@ type Options struct {
 	// BaseURL is where CRLs, OCSP responses and CA certificates are served, such as
 	// http://pki.example.com; empty: certificates name no such places.
 	BaseURL string
+	// Refused is told of each request for a certificate that is refused; nil: nobody is.
+	Refused func(context.Context, Refusal)
 	Logger  *slog.Logger
 }
 
@@ -77,6 +79,8 @@ type Engine struct {
 
 	responders responders
 	shelf      shelf
+
+	tally tally
 }
 
 type place struct {
@@ -296,6 +300,10 @@ func (e *Engine) openRow(ctx context.Context, row *imprint.CertificateAuthority,
 	if err != nil {
 		return nil, fmt.Errorf("couldn't read the certificate of authority %s: %w", called(row), err)
 	}
+	chain, err := parseChain(row.Chain)
+	if err != nil {
+		return nil, fmt.Errorf("couldn't read the chain of authority %s: %w", called(row), err)
+	}
 	signer, err := e.openKey(ctx, row)
 	if err != nil {
 		return nil, err
@@ -304,7 +312,7 @@ func (e *Engine) openRow(ctx context.Context, row *imprint.CertificateAuthority,
 		algorithm = algorithms[row.SigningAlgorithm]
 	}
 	authority, err := pki.NewAuthority(pki.IssuerConfig{
-		ID: row.ID, Certificate: cert, Signer: signer, Algorithm: algorithm, Journal: e.opts.Journal, Clock: e.opts.Clock,
+		ID: row.ID, Certificate: cert, Chain: chain, Signer: signer, Algorithm: algorithm, Journal: e.opts.Journal, Clock: e.opts.Clock,
 		Points: e.points(row), Known: e.opts.Known, SigningEnds: row.SigningEnds,
 	})
 	if err != nil {

@@ -26,16 +26,15 @@ type Issued struct {
 }
 
 // Issue makes a certificate by a profile. A request with the Token of an earlier one of
-// this authority gets that one's certificate, for the time of TokenFor. Errors: CodeAuthorityState, CodeNotFound,
+// this authority, and for the same, gets that one's certificate, for the time of TokenFor. Errors: CodeAuthorityState, CodeNotFound,
 // CodeKeyReused, CodeAccessDenied for a profile that isn't the authority's, those of
 // pki.Authority.Prepare and Sign.
 func (e *Engine) Issue(ctx context.Context, tenant imprint.Tenant, id imprint.AuthorityID, profile string, request pki.Request) (Issued, error) {
 	return e.IssueInto(ctx, tenant, id, profile, request, nil)
 }
 
-// IssueInto is Issue for who has to store something with the certificate: also runs in the
-// transaction that makes it one, perhaps again, and its error keeps it from becoming one.
-func (e *Engine) IssueInto(ctx context.Context, tenant imprint.Tenant, id imprint.AuthorityID, profile string, request pki.Request, also func(imprint.Tx, *pki.Issued) error) (Issued, error) {
+// issueFor is IssueInto, uncounted.
+func (e *Engine) issueFor(ctx context.Context, tenant imprint.Tenant, id imprint.AuthorityID, profile string, request pki.Request, also func(imprint.Tx, *pki.Issued) error) (Issued, error) {
 	p, err := e.opts.Profiles.Profile(profile)
 	if err != nil {
 		return Issued{}, err
@@ -43,7 +42,7 @@ func (e *Engine) IssueInto(ctx context.Context, tenant imprint.Tenant, id imprin
 	if request.Token != "" {
 		// Two that come at once are one, too.
 		defer e.tokens.hold("issue\x00" + tenant.String() + "\x00" + string(id) + "\x00" + request.Token)()
-		again, found, err := e.requested(ctx, tenant, id, request)
+		again, found, err := e.requested(ctx, tenant, id, p, request)
 		if err != nil || found {
 			return again, err
 		}
@@ -58,23 +57,9 @@ func (e *Engine) issue(ctx context.Context, tenant imprint.Tenant, id imprint.Au
 	if err != nil {
 		return nil, "", err
 	}
-	if p.Kind() == pki.KindRoot {
-		return nil, "", imprint.Errorf(imprint.CodeInvalidRequest, "profile %s is for what a root signs for itself", p.Name()).
-			WithHint("Use a profile of the kind %s for a CA below %s.", pki.KindIntermediate, called(&by.row))
-	}
-	err = maySignBy(&by.row, p, ours)
+	request, err = e.mayIssue(by, p, request, ours)
 	if err != nil {
 		return nil, "", err
-	}
-	if by.row.ShortLived {
-		end := e.opts.Clock().Add(shortLife)
-		if !request.NotAfter.IsZero() && request.NotAfter.After(end) {
-			return nil, "", imprint.Errorf(imprint.CodeCertificateValidation, "certificate authority %s makes certificates of at most seven days", called(&by.row)).
-				WithHint("Ask for a shorter validity.")
-		}
-		if request.NotAfter.IsZero() {
-			request.NotAfter = end
-		}
 	}
 	token, err := by.signing.Prepare(ctx, tenant, p, request)
 	if err != nil {
@@ -116,7 +101,34 @@ func (e *Engine) issue(ctx context.Context, tenant imprint.Tenant, id imprint.Au
 	if err != nil {
 		return nil, "", err
 	}
+	e.tally.countIssued(p.Name())
 	return issued, by.row.Certificate + by.row.Chain, nil
+}
+
+// mayIssue refuses what an authority doesn't sign, whatever the request, and gives the
+// request with the validity that a mode of the authority sets.
+func (e *Engine) mayIssue(by *opened, p *pki.Profile, request pki.Request, ours bool) (pki.Request, error) {
+	if p.Kind() == pki.KindRoot {
+		return request, imprint.Errorf(imprint.CodeInvalidRequest, "profile %s is for what a root signs for itself", p.Name()).
+			WithHint("Use a profile of the kind %s for a CA below %s.", pki.KindIntermediate, called(&by.row))
+	}
+	err := maySignBy(&by.row, p, ours)
+	if err != nil {
+		return request, err
+	}
+	if !by.row.ShortLived {
+		return request, nil
+	}
+	now := e.opts.Clock()
+	end := now.Add(shortLife)
+	if !request.NotAfter.IsZero() && request.NotAfter.After(end) {
+		return request, imprint.Errorf(imprint.CodeCertificateValidation, "certificate authority %s makes certificates of at most seven days", called(&by.row)).
+			WithHint("Ask for a shorter validity.")
+	}
+	if request.NotAfter.IsZero() && p.End(now).After(end) {
+		request.NotAfter = end
+	}
+	return request, nil
 }
 
 // sameHistory says whether certificates would name the same lists.
@@ -133,8 +145,9 @@ func certificateOf(tenant imprint.Tenant, cert *x509.Certificate, of, issuer imp
 	}
 }
 
-// requested gives what was issued for a token, when that was for the same key.
-func (e *Engine) requested(ctx context.Context, tenant imprint.Tenant, id imprint.AuthorityID, request pki.Request) (Issued, bool, error) {
+// requested gives what was issued for a token, when all of that request was the same. What
+// doesn't count any more is given to nobody again.
+func (e *Engine) requested(ctx context.Context, tenant imprint.Tenant, id imprint.AuthorityID, p *pki.Profile, request pki.Request) (Issued, bool, error) {
 	var row imprint.CertificateAuthority
 	var before imprint.Issuance
 	err := e.opts.Store.View(ctx, func(tx imprint.ReadTx) error {
@@ -146,7 +159,8 @@ func (e *Engine) requested(ctx context.Context, tenant imprint.Tenant, id imprin
 		before, err = tx.IssuanceRequested(tenant, id, request.Token)
 		return err
 	})
-	late := request.TokenFor > 0 && e.opts.Clock().Sub(before.At) > request.TokenFor
+	now := e.opts.Clock()
+	late := request.TokenFor > 0 && now.Sub(before.At) > request.TokenFor
 	if imprint.CodeOf(err) == imprint.CodeNotFound || err == nil && (before.CertificateID == "" || late) {
 		return Issued{}, false, nil
 	}
@@ -158,8 +172,17 @@ func (e *Engine) requested(ctx context.Context, tenant imprint.Tenant, id imprin
 		return Issued{}, false, err
 	}
 	own, comparable := issued.Certificate.PublicKey.(interface{ Equal(crypto.PublicKey) bool })
-	if !comparable || !own.Equal(request.PublicKey) {
-		return Issued{}, false, imprint.Errorf(imprint.CodeInvalidRequest, "the request token was used for another request").WithHint("Choose another token.")
+	var wrong string
+	switch {
+	case !comparable || !own.Equal(request.PublicKey) || before.RequestHash != "" && before.RequestHash != request.Hash(p):
+		wrong = "another request"
+	case !before.RevokedAt.IsZero():
+		wrong = "a certificate that was revoked at " + before.RevokedAt.UTC().Format(time.RFC3339)
+	case issued.Certificate.NotAfter.Before(now):
+		wrong = "a certificate that ended at " + issued.Certificate.NotAfter.UTC().Format(time.RFC3339)
+	}
+	if wrong != "" {
+		return Issued{}, false, imprint.Errorf(imprint.CodeInvalidRequest, "the request token was used for %s", wrong).WithHint("Choose another token.")
 	}
 	return Issued{issued, row.Certificate + row.Chain}, true, nil
 }

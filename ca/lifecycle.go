@@ -12,18 +12,15 @@ import (
 	"github.com/imprint-iot/imprint/pki"
 )
 
-// SelfSign lets a root sign its own request by a profile of the kind root: the first time
-// while it waits for a certificate, later to renew that. The certificate is the root's
-// when Import is given it. Errors: CodeInvalidRequest for an authority that isn't a root
-// and a request that isn't its own, CodeAuthorityState, those of Issue.
-func (e *Engine) SelfSign(ctx context.Context, tenant imprint.Tenant, id imprint.AuthorityID, profile string, request pki.Request) (Issued, error) {
+// selfSign is SelfSign, uncounted.
+func (e *Engine) selfSign(ctx context.Context, tenant imprint.Tenant, id imprint.AuthorityID, profile string, request pki.Request) (Issued, error) {
 	p, err := e.opts.Profiles.Profile(profile)
 	if err != nil {
 		return Issued{}, err
 	}
 	if request.Token != "" {
 		defer e.tokens.hold("issue\x00" + tenant.String() + "\x00" + string(id) + "\x00" + request.Token)()
-		again, found, err := e.requested(ctx, tenant, id, request)
+		again, found, err := e.requested(ctx, tenant, id, p, request)
 		if err != nil || found {
 			again.Chain = ""
 			return again, err
@@ -67,6 +64,9 @@ func (e *Engine) SelfSign(ctx context.Context, tenant imprint.Tenant, id imprint
 			return record(tx)
 		})
 	})
+	if err == nil {
+		e.tally.countIssued(p.Name())
+	}
 	return Issued{issued, ""}, err
 }
 
@@ -82,8 +82,11 @@ func (e *Engine) maySelfSign(a *imprint.CertificateAuthority, p *pki.Profile, re
 			WithHint("Sign it with the CA above, by a profile of the kind %s.", pki.KindIntermediate)
 	case !a.RevokedAt.IsZero() || a.Key == "":
 		return state(a, now)
-	case status == imprint.AuthorityDisabled || status == imprint.AuthorityDeleted:
+	case status == imprint.AuthorityDisabled || status == imprint.AuthorityDeleted || status == imprint.AuthorityExpired:
 		return state(a, now)
+	case !a.SigningEnds.IsZero() && !now.Before(a.SigningEnds):
+		return imprint.Errorf(imprint.CodeCAExpired, "certificate authority %s signs nothing more since %s", called(a), a.SigningEnds.UTC().Format(time.RFC3339)).
+			WithHint("Set a later end, imprint ca update --signing-ends, or make its successor.")
 	}
 	if a.Certificate != "" {
 		err := maySignBy(a, p, true)
@@ -200,6 +203,15 @@ func (edit *Edit) checked(tx imprint.Tx, e *Engine, a *imprint.CertificateAuthor
 	err := answerable(a)
 	if err != nil {
 		return err
+	}
+	if a.Revocation.CRL && a.Certificate != "" {
+		cert, err := pki.ParseCertificatePEM(a.Certificate)
+		if err == nil {
+			err = canList(a.Revocation, cert)
+		}
+		if err != nil {
+			return err
+		}
 	}
 	if e.opts.BaseURL != "" {
 		a.CRLs.Base = e.opts.BaseURL // as the server has it now; the former place stays among its layouts

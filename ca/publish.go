@@ -157,6 +157,7 @@ func (e *Engine) serveOCSP(w http.ResponseWriter, r *http.Request, tenant imprin
 	}
 	// A failure to sign is logged where it happens, once.
 	der, until, err := e.Respond(r.Context(), tenant, id, request)
+	e.tally.countOCSP(der, err)
 	w.Header().Set("Content-Type", "application/ocsp-response")
 	if err == nil && got {
 		w.Header().Set("Cache-Control", "public, no-transform, must-revalidate, max-age=60")

@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"golang.org/x/crypto/cryptobyte"
@@ -21,6 +22,9 @@ type AltNames struct {
 	IPs    []net.IP
 	URIs   []*url.URL
 	Emails []string
+	// Others are the kinds of names that no profile takes from a request, such as
+	// directoryName.
+	Others []string
 }
 
 func (n *AltNames) empty() bool {
@@ -77,7 +81,7 @@ func newNameRules(config *ProfileConfig) (nameRules, error) {
 		if !slices.Contains([]string{"dns", "ip", "uri", "email"}, kind) {
 			return r, config.wrong("names of the kind %q don't exist", imprint.Excerpt(kind)).WithHint("Kinds: dns, ip, uri, email.")
 		}
-		pattern, err := regexp.Compile(`\A(?:` + text + `)\z`)
+		pattern, err := wholePattern(text)
 		if err != nil {
 			return r, config.wrong("the pattern of %s names isn't a regular expression: %w", kind, err)
 		}
@@ -108,6 +112,13 @@ func (r *nameRules) check(names AltNames, profile string) error {
 	}
 	if n := names.count(); n > maxAltNames {
 		return invalid("the request asks for %d names, at most %d are allowed", n, maxAltNames)
+	}
+	for _, kind := range names.Others {
+		if kind == hardwareModule && r.hardwareType != nil {
+			continue // it is made of the subject's serialNumber
+		}
+		return invalid("the request asks for a name of the kind %s, which can't be taken from requests", kind).
+			WithHint("Leave it out of the request's subjectAltName: DNS, IP, URI and email names can be asked for.")
 	}
 	matches := func(kind, name string) bool {
 		pattern := r.patterns[kind]
@@ -205,7 +216,7 @@ func addGeneralName(b *cryptobyte.Builder, tag uint8, value []byte) {
 func addHardwareModule(b *cryptobyte.Builder, kind asn1.ObjectIdentifier, serial string) {
 	explicit := cryptobyte_asn1.Tag(0).ContextSpecific().Constructed()
 	b.AddASN1(explicit, func(b *cryptobyte.Builder) {
-		b.AddASN1ObjectIdentifier(objectID{1, 3, 6, 1, 5, 5, 7, 8, 4})
+		b.AddASN1ObjectIdentifier(hardwareModuleID)
 		b.AddASN1(explicit, func(b *cryptobyte.Builder) {
 			b.AddASN1(cryptobyte_asn1.SEQUENCE, func(b *cryptobyte.Builder) {
 				b.AddASN1ObjectIdentifier(kind)
@@ -215,9 +226,53 @@ func addHardwareModule(b *cryptobyte.Builder, kind asn1.ObjectIdentifier, serial
 	})
 }
 
+const hardwareModule = "hardwareModuleName"
+
+// otherNames gives the kinds of names in a request that crypto/x509 doesn't read.
+func otherNames(extensions []pkix.Extension) []string {
+	at := slices.IndexFunc(extensions, func(e pkix.Extension) bool { return e.Id.Equal(objectID{2, 5, 29, 17}) })
+	if at < 0 {
+		return nil
+	}
+	input := cryptobyte.String(extensions[at].Value)
+	var names cryptobyte.String
+	if !input.ReadASN1(&names, cryptobyte_asn1.SEQUENCE) {
+		return []string{"that can't be read"}
+	}
+	var kinds []string
+	for !names.Empty() {
+		var name cryptobyte.String
+		var tag cryptobyte_asn1.Tag
+		if !names.ReadAnyASN1(&name, &tag) {
+			return append(kinds, "that can't be read")
+		}
+		switch number := tag & 0x1f; number {
+		case 1, 2, 6, 7:
+		case 0:
+			var id asn1.ObjectIdentifier
+			kind := "otherName"
+			if name.ReadASN1ObjectIdentifier(&id) {
+				kind += " " + id.String()
+			}
+			if id.Equal(hardwareModuleID) {
+				kind = hardwareModule
+			}
+			kinds = append(kinds, kind)
+		case 4:
+			kinds = append(kinds, "directoryName")
+		case 8:
+			kinds = append(kinds, "registeredID")
+		default:
+			kinds = append(kinds, "number "+strconv.Itoa(int(number)))
+		}
+	}
+	return kinds
+}
+
+var hardwareModuleID = objectID{1, 3, 6, 1, 5, 5, 7, 8, 4}
+
 // NameConstraints are the names that may stand below an intermediate (RFC 5280 section
-// 4.2.1.10). Names of directories aren't among them: Go's verifier and others refuse
-// every certificate below a CA with those.
+// 4.2.1.10).
 type NameConstraints struct {
 	PermittedDNS    []string `json:"permittedDNS"`
 	ExcludedDNS     []string `json:"excludedDNS"`
@@ -227,16 +282,25 @@ type NameConstraints struct {
 	ExcludedEmails  []string `json:"excludedEmails"`
 	PermittedURIs   []string `json:"permittedURIs"` // host names
 	ExcludedURIs    []string `json:"excludedURIs"`
+	// PermittedDirectories and ExcludedDirectories are what subjects may or may not begin
+	// with, as openssl's -subj has it: /O=Acme/OU=Site 7. OpenSSL's verifier holds to them;
+	// Go's and others don't know them and refuse every certificate below such a CA.
+	PermittedDirectories []string `json:"permittedDirectories"`
+	ExcludedDirectories  []string `json:"excludedDirectories"`
 }
 
 func (c *NameConstraints) empty() bool {
-	for _, list := range [][]string{c.PermittedDNS, c.ExcludedDNS, c.PermittedIPs, c.ExcludedIPs, c.PermittedEmails, c.ExcludedEmails, c.PermittedURIs, c.ExcludedURIs} {
+	for _, list := range [][]string{c.PermittedDNS, c.ExcludedDNS, c.PermittedIPs, c.ExcludedIPs, c.PermittedEmails, c.ExcludedEmails, c.PermittedURIs, c.ExcludedURIs,
+		c.PermittedDirectories, c.ExcludedDirectories} {
 		if len(list) > 0 {
 			return false
 		}
 	}
 	return true
 }
+
+// tagDirectory is directoryName's among general names.
+const tagDirectory = 4
 
 type subtree struct {
 	tag   uint8
@@ -247,11 +311,11 @@ func (c *NameConstraints) encode(config *ProfileConfig) ([]byte, error) {
 	if c.empty() {
 		return nil, nil
 	}
-	permitted, err := c.subtrees(config, c.PermittedDNS, c.PermittedIPs, c.PermittedEmails, c.PermittedURIs)
+	permitted, err := c.subtrees(config, c.PermittedDNS, c.PermittedIPs, c.PermittedEmails, c.PermittedURIs, c.PermittedDirectories)
 	if err != nil {
 		return nil, err
 	}
-	excluded, err := c.subtrees(config, c.ExcludedDNS, c.ExcludedIPs, c.ExcludedEmails, c.ExcludedURIs)
+	excluded, err := c.subtrees(config, c.ExcludedDNS, c.ExcludedIPs, c.ExcludedEmails, c.ExcludedURIs, c.ExcludedDirectories)
 	if err != nil {
 		return nil, err
 	}
@@ -263,7 +327,14 @@ func (c *NameConstraints) encode(config *ProfileConfig) ([]byte, error) {
 			}
 			b.AddASN1(cryptobyte_asn1.Tag(n).ContextSpecific().Constructed(), func(b *cryptobyte.Builder) {
 				for _, tree := range trees {
-					b.AddASN1(cryptobyte_asn1.SEQUENCE, func(b *cryptobyte.Builder) { addGeneralName(b, tree.tag, tree.value) })
+					b.AddASN1(cryptobyte_asn1.SEQUENCE, func(b *cryptobyte.Builder) {
+						if tree.tag == tagDirectory {
+							// A Name is a CHOICE, so its tag is explicit.
+							b.AddASN1(cryptobyte_asn1.Tag(tagDirectory).ContextSpecific().Constructed(), func(b *cryptobyte.Builder) { b.AddBytes(tree.value) })
+							return
+						}
+						addGeneralName(b, tree.tag, tree.value)
+					})
 				}
 			})
 		}
@@ -275,7 +346,7 @@ func (c *NameConstraints) encode(config *ProfileConfig) ([]byte, error) {
 	return der, nil
 }
 
-func (c *NameConstraints) subtrees(config *ProfileConfig, dns, ips, emails, uris []string) ([]subtree, error) {
+func (c *NameConstraints) subtrees(config *ProfileConfig, dns, ips, emails, uris, directories []string) ([]subtree, error) {
 	var trees []subtree
 	for _, texts := range []struct {
 		kind string
@@ -302,6 +373,13 @@ func (c *NameConstraints) subtrees(config *ProfileConfig, dns, ips, emails, uris
 			return nil, config.wrong("the IP constraint %q isn't a network such as 192.0.2.0/24", imprint.Excerpt(text))
 		}
 		trees = append(trees, subtree{7, slices.Concat(network.IP, net.IP(network.Mask))})
+	}
+	for _, text := range directories {
+		der, err := ParseSubject(text)
+		if err != nil {
+			return nil, config.wrong("the directory constraint %q isn't a name: %w", imprint.Excerpt(text), err)
+		}
+		trees = append(trees, subtree{tagDirectory, der})
 	}
 	return trees, nil
 }

@@ -38,6 +38,8 @@ type AuthorityConfig struct {
 	// keeps its own. Default: KeyRSA2048, whose signatures every device and AWS
 	// tool can read.
 	Key KeyKind
+	// Known are keys that nobody may use, beside the built-in ones.
+	Known *KnownKeys
 }
 
 // Signer is a CA key. It is package keys' Signer: a key in a module may take long, or
@@ -60,6 +62,10 @@ type Authority struct {
 	cert   *x509.Certificate
 	points Points
 	known  *KnownKeys
+	// limits are those of cert and of the certificates above it, in that order, and ends is
+	// when the first of them ends: nothing below outlives any.
+	limits []limits
+	ends   time.Time
 	// signingEnds is from when on nothing more is signed; zero: with the certificate.
 	signingEnds time.Time
 	// signer is the CA key. Of certificates only sign makes signatures with it, which
@@ -124,7 +130,7 @@ func openAuthority(ctx context.Context, dir string, config AuthorityConfig, file
 }
 
 func newAuthority(p *pair, config AuthorityConfig) (*Authority, error) {
-	return NewAuthority(IssuerConfig{Certificate: p.cert, Signer: softSigner{p.key}, Journal: config.Journal, Clock: config.Clock})
+	return NewAuthority(IssuerConfig{Certificate: p.cert, Signer: softSigner{p.key}, Journal: config.Journal, Clock: config.Clock, Known: config.Known})
 }
 
 // Certificate gives the CA's certificate. It must not be changed.
@@ -172,35 +178,16 @@ func (a *Authority) Prepare(ctx context.Context, tenant imprint.Tenant, profile 
 	if profile == nil || tenant == (imprint.Tenant{}) {
 		return nil, errors.New("couldn't prepare a certificate: tenant and profile must be given")
 	}
-	if request.Algorithm != 0 && request.Algorithm != a.algorithm {
-		return nil, imprint.Errorf(imprint.CodeInvalidRequest, "the authority signs by %s, not by %s", a.algorithm, request.Algorithm)
-	}
 	now := a.clock()
-	draft, err := a.draft(now, profile, request)
+	draft, state, err := a.examine(now, profile, request)
 	if err != nil {
 		return nil, err
-	}
-	if !a.signingEnds.IsZero() && !now.Before(a.signingEnds) {
-		return nil, imprint.Errorf(imprint.CodeCAExpired, "the CA signs nothing more since %s", a.signingEnds.UTC().Format(time.RFC3339)).
-			WithHint("Sign with its successor: imprint ca list")
-	}
-	linter := a.linter
-	if profile.subjectLints {
-		linter = a.strict
-	}
-	err = linter.check(draft.der)
-	if err != nil {
-		return nil, err
-	}
-	state, err := a.inspect(draft)
-	if err != nil {
-		return nil, fmt.Errorf("couldn't prepare a certificate: %w", err)
 	}
 	sum := sha256.Sum256(state.tbs)
 	state.issuance = imprint.Issuance{
 		ID: issuanceID(now), Tenant: tenant, Authority: a.id, Profile: profile.name, Serial: SerialHex(draft.serial),
 		Subject: SubjectText(draft.subject), TBSHash: hex.EncodeToString(sum[:]), At: now, NotBefore: draft.notBefore, NotAfter: draft.notAfter,
-		RequestedBy: request.By, RequestToken: request.Token, Renews: request.Renews,
+		RequestedBy: request.By, RequestToken: request.Token, RequestHash: request.tokenHash(profile), Renews: request.Renews,
 		KeyHash: hashOf(draft.spki), KeyReusable: profile.reuse, CA: draft.isCA,
 	}
 	err = a.journal.Record(ctx, state.issuance)
@@ -208,6 +195,40 @@ func (a *Authority) Prepare(ctx context.Context, tenant imprint.Tenant, profile 
 		return nil, fmt.Errorf("couldn't record the intent to sign: %w", err)
 	}
 	return &Token{state: state}, nil
+}
+
+// Check refuses what Prepare would, and records nothing.
+func (a *Authority) Check(profile *Profile, request Request) error {
+	_, _, err := a.examine(a.clock(), profile, request)
+	return err
+}
+
+// examine builds the certificate for a request, lints it and compares it with the profile.
+func (a *Authority) examine(now time.Time, profile *Profile, request Request) (*draft, *tokenState, error) {
+	if request.Algorithm != 0 && request.Algorithm != a.algorithm {
+		return nil, nil, imprint.Errorf(imprint.CodeInvalidRequest, "the authority signs by %s, not by %s", a.algorithm, request.Algorithm)
+	}
+	d, err := a.draft(now, profile, request)
+	if err != nil {
+		return nil, nil, err
+	}
+	if !a.signingEnds.IsZero() && !now.Before(a.signingEnds) {
+		return nil, nil, imprint.Errorf(imprint.CodeCAExpired, "the CA signs nothing more since %s", a.signingEnds.UTC().Format(time.RFC3339)).
+			WithHint("Sign with its successor: imprint ca list")
+	}
+	linter := a.linter
+	if profile.subjectLints {
+		linter = a.strict
+	}
+	err = linter.check(d.der)
+	if err != nil {
+		return nil, nil, err
+	}
+	state, err := a.inspect(d, profile.kind)
+	if err != nil {
+		return nil, nil, fmt.Errorf("couldn't prepare a certificate: %w", err)
+	}
+	return d, state, nil
 }
 
 // Sign signs what a token stands for with the CA key and records the
@@ -221,6 +242,8 @@ func (a *Authority) Sign(ctx context.Context, token *Token) (*Issued, error) {
 	if err != nil {
 		return nil, err
 	}
+	// It may stand nowhere else, as claims of trusted users do.
+	record.Certificate = issued.Certificate.Raw
 	err = a.journal.Record(ctx, record)
 	if err != nil {
 		return nil, fmt.Errorf("couldn't record the signed certificate: %w", err)

@@ -1,6 +1,7 @@
 package pki
 
 import (
+	"slices"
 	"strconv"
 	"time"
 
@@ -11,7 +12,7 @@ import (
 // profiles may replace all but device.
 func BuiltinProfiles() []ProfileConfig {
 	const year = 365 * 24 * time.Hour
-	caKeys := []KeyKind{KeyP256, KeyP384, KeyRSA2048, KeyRSA3072, KeyRSA4096}
+	caKeys := authorityKinds
 	// The profiles aws-... are AWS Private CA's templates: the request says the subject,
 	// the names and the validity. A CA's key may have several certificates, because that
 	// is how AWS renews one.
@@ -38,6 +39,10 @@ func BuiltinProfiles() []ProfileConfig {
 		{Name: "policy-ca", Kind: KindIntermediate, Lifetime: 25 * year, ShortenToCA: true, PathLength: 1,
 			Keys: caKeys},
 		{Name: "root", Kind: KindRoot, Lifetime: 30 * year, PathLength: 2, Keys: caKeys},
+		// IEEE 802.1AR wants certificates of devices without an end, and so their CAs must
+		// have none.
+		{Name: "idevid-root", Kind: KindRoot, Unlimited: true, PathLength: 1, Keys: caKeys},
+		{Name: "idevid-intermediate", Kind: KindIntermediate, Unlimited: true, Keys: caKeys},
 		{Name: "ocsp", Kind: KindOCSP, Lifetime: 14 * 24 * time.Hour, Backdate: time.Hour, CommonName: "OCSP responder", ShortenToCA: true},
 		root, both, client, server, ocsp,
 	}
@@ -72,6 +77,9 @@ func NewProfiles(configs ...ProfileConfig) (*Profiles, error) {
 			return nil, imprint.Errorf(imprint.CodeInvalidRequest, "a profile can't be called all: that stands for all of them").WithHint("Give yours another name.")
 		case own && given[p.name]:
 			return nil, imprint.Errorf(imprint.CodeInvalidRequest, "profile %s is there twice", p.name)
+		case own && p.name == "ocsp" && !p.makesResponders():
+			return nil, imprint.Errorf(imprint.CodeInvalidRequest, "profile ocsp doesn't fit the server's OCSP responders, which are made by it").
+				WithHint("It must be of the kind %s, take P-256 keys, and have a commonName and no required names.", KindOCSP)
 		}
 		given[p.name] = own
 		if all.byName[p.name] == nil {
@@ -80,6 +88,13 @@ func NewProfiles(configs ...ProfileConfig) (*Profiles, error) {
 		all.byName[p.name] = p
 	}
 	return all, nil
+}
+
+// makesResponders says whether the profile takes what the server asks for each responder: a
+// P-256 key, no subject and no names.
+func (p *Profile) makesResponders() bool {
+	_, err := p.subjectOf(Request{})
+	return p.kind == KindOCSP && err == nil && !p.names.required && (len(p.kinds) == 0 || slices.Contains(p.kinds, KeyP256))
 }
 
 // Profile gives one. Errors: CodeNotFound.

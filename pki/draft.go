@@ -48,7 +48,7 @@ func (a *Authority) draft(now time.Time, profile *Profile, request Request) (*dr
 		return nil, err
 	}
 	if profile.kind != KindAWSDevice {
-		err = errors.Join(profile.names.check(request.Names, profile.name), a.permits(profile, request))
+		err = errors.Join(profile.names.check(request.Names, profile.name), a.permits(profile, d.subject, request))
 		if err != nil {
 			return nil, err
 		}
@@ -157,30 +157,31 @@ func (a *Authority) window(now time.Time, profile *Profile, request Request) (no
 		}
 		notBefore = asked
 	}
-	if profile.kind != KindAWSDevice && notBefore.Before(a.cert.NotBefore) && request.NotBefore.IsZero() {
+	if notBefore.Before(a.cert.NotBefore) && request.NotBefore.IsZero() && !now.Before(a.cert.NotBefore) {
 		notBefore = a.cert.NotBefore
 	}
-	if profile.shorten && notAfter.After(a.cert.NotAfter) {
-		notAfter = a.cert.NotAfter
+	if profile.shorten && notAfter.After(a.ends) {
+		notAfter = a.ends
 	}
-	err = a.covers(notBefore, notAfter)
-	if err != nil && (!request.NotBefore.IsZero() || !request.NotAfter.IsZero()) {
-		// It isn't the server's settings that are wrong.
-		return notBefore, notAfter, invalid("the request asks for a certificate from %s until %s, the CA is valid from %s until %s",
-			notBefore.Format(time.RFC3339), notAfter.Format(time.RFC3339), a.cert.NotBefore.Format(time.RFC3339), a.cert.NotAfter.Format(time.RFC3339)).
-			WithHint("Ask for a validity within the CA's.")
-	}
-	return notBefore, notAfter, err
+	return notBefore, notAfter, a.covers(profile, notBefore, notAfter)
 }
 
-// covers says whether the CA is valid for as long as a certificate will be.
-func (a *Authority) covers(notBefore, notAfter time.Time) error {
-	if notBefore.Before(a.cert.NotBefore) || notAfter.After(a.cert.NotAfter) || !notBefore.Before(notAfter) {
+// covers says whether the CA, and each above it, is valid for as long as a certificate will
+// be.
+func (a *Authority) covers(profile *Profile, notBefore, notAfter time.Time) error {
+	if !notBefore.Before(a.cert.NotBefore) && !notAfter.After(a.ends) && notBefore.Before(notAfter) {
+		return nil
+	}
+	from, until := a.cert.NotBefore.UTC().Format(time.RFC3339), a.ends.UTC().Format(time.RFC3339)
+	if a.id == "" && profile.kind == KindAWSDevice {
+		// The built-in device CA and the server's own profile: no request could be right.
 		return imprint.Errorf(imprint.CodeInternal, "couldn't make a certificate from %s until %s: the CA is valid from %s until %s",
-			notBefore.Format(time.RFC3339), notAfter.Format(time.RFC3339), a.cert.NotBefore.Format(time.RFC3339), a.cert.NotAfter.Format(time.RFC3339)).
+			notBefore.Format(time.RFC3339), notAfter.Format(time.RFC3339), from, until).
 			WithHint("Check the server's clock, and the end of validity in the profile.")
 	}
-	return nil
+	return invalid("the certificate would be valid from %s until %s, the CA and those above it are from %s until %s",
+		notBefore.Format(time.RFC3339), notAfter.Format(time.RFC3339), from, until).
+		WithHint("Ask for a validity within the CA's, set shortenToCA in profile %s, or sign with a CA that lasts longer.", profile.name)
 }
 
 // profileExtensions gives the four extensions in the order in which AWS IoT
@@ -208,7 +209,7 @@ func profileExtensions(issuerKeyID, keyID []byte) ([]pkix.Extension, error) {
 
 // inspect reads the draft back and compares every field with what the profile
 // demands: what encode made is trusted no more than any other input.
-func (a *Authority) inspect(d *draft) (*tokenState, error) {
+func (a *Authority) inspect(d *draft, kind ProfileKind) (*tokenState, error) {
 	cert, err := x509.ParseCertificate(d.der)
 	if err != nil {
 		return nil, fmt.Errorf("couldn't read back the draft: %w", err)
@@ -231,6 +232,10 @@ func (a *Authority) inspect(d *draft) (*tokenState, error) {
 		if !check.ok {
 			return nil, imprint.Errorf(imprint.CodeInternal, "the draft's %s isn't what the profile demands", check.field)
 		}
+	}
+	err = ownRules(cert, a.cert, kind)
+	if err != nil {
+		return nil, err
 	}
 	return &tokenState{authority: a, tbs: bytes.Clone(cert.RawTBSCertificate)}, nil
 }

@@ -61,6 +61,15 @@ func (t *Token) TBS() []byte { return t.state.tbs }
 // Lint runs the linter alone.
 func (a *Authority) Lint(der []byte) error { return a.linter.check(der) }
 
+// LintStrictly runs all lints of ZLint that profiles with rules for subjects run.
+func LintStrictly(der []byte) error {
+	l, err := newLinter(nil)
+	if err != nil {
+		return err
+	}
+	return l.check(der)
+}
+
 // Draft gives what is linted for a request.
 func (a *Authority) Draft(t testing.TB, p *Profile, r Request) *x509.Certificate {
 	t.Helper()

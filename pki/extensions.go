@@ -10,7 +10,6 @@ import (
 	"math/big"
 	"slices"
 	"strconv"
-	"strings"
 
 	"golang.org/x/crypto/cryptobyte"
 	cryptobyte_asn1 "golang.org/x/crypto/cryptobyte/asn1"
@@ -197,27 +196,32 @@ func (p Points) extend(all []pkix.Extension, serial *big.Int) ([]pkix.Extension,
 
 // permits says why what a profile makes for a request can't stand below this authority;
 // nil when it can. It is asked before the CA key is used, as verifiers would refuse it
-// only after.
-func (a *Authority) permits(p *Profile, r Request) error {
-	if p.kind.isCA() && a.cert.BasicConstraintsValid {
-		limit := a.cert.MaxPathLen
-		if limit == 0 && !a.cert.MaxPathLenZero {
-			limit = -1
-		}
-		if limit >= 0 && p.pathLength >= limit {
-			return invalid("the CA lets %d CAs stand in a row below it, profile %s needs %d", limit, p.name, p.pathLength+1).
+// only after. Each certificate of the chain may have limits of its own.
+func (a *Authority) permits(p *Profile, subject []byte, r Request) error {
+	for depth, l := range a.limits {
+		// How many CAs would stand in a row below this one.
+		if limit := PathLimit(l.cert); p.kind.isCA() && limit >= 0 && depth+1+p.pathLength > limit {
+			return invalid("the CA %s lets %d CAs stand in a row below it, profile %s needs %d", SubjectText(l.cert.RawSubject), limit, p.name, depth+1+p.pathLength).
 				WithHint("Sign with the CA above it, or use a profile with a smaller pathLength.")
 		}
+		err := permitsUsages(l.cert, p)
+		if err != nil {
+			return err
+		}
+		names := r.Names
+		if p.kind.isCA() {
+			names = AltNames{} // CAs have none
+		}
+		err = l.permits(subject, names)
+		if err != nil {
+			return err
+		}
 	}
-	err := a.permitsUsages(p)
-	if err != nil || p.kind.isCA() {
-		return err
-	}
-	return a.permitsNames(r.Names)
+	return nil
 }
 
-func (a *Authority) permitsUsages(p *Profile) error {
-	if len(a.cert.ExtKeyUsage) == 0 && len(a.cert.UnknownExtKeyUsage) == 0 || slices.Contains(a.cert.ExtKeyUsage, x509.ExtKeyUsageAny) {
+func permitsUsages(cert *x509.Certificate, p *Profile) error {
+	if len(cert.ExtKeyUsage) == 0 && len(cert.UnknownExtKeyUsage) == 0 || slices.Contains(cert.ExtKeyUsage, x509.ExtKeyUsageAny) {
 		return nil
 	}
 	usages := p.extendedUsages()
@@ -229,84 +233,11 @@ func (a *Authority) permitsUsages(p *Profile) error {
 	}
 	for _, usage := range usages {
 		kind, isKnown := known[usage.String()]
-		if isKnown && slices.Contains(a.cert.ExtKeyUsage, kind) || slices.ContainsFunc(a.cert.UnknownExtKeyUsage, usage.Equal) {
+		if isKnown && slices.Contains(cert.ExtKeyUsage, kind) || slices.ContainsFunc(cert.UnknownExtKeyUsage, usage.Equal) {
 			continue
 		}
 		return invalid("the CA's extendedKeyUsage doesn't allow %s, which certificates of profile %s have", usage, p.name).
 			WithHint("Sign with a CA without that limit.")
 	}
 	return nil
-}
-
-// permitsNames applies the CA's own name constraints (RFC 5280 section 4.2.1.10).
-func (a *Authority) permitsNames(names AltNames) error {
-	for _, name := range names.DNS {
-		err := withinConstraints("DNS name", name, a.cert.PermittedDNSDomains, a.cert.ExcludedDNSDomains, underDomain)
-		if err != nil {
-			return err
-		}
-	}
-	for _, mail := range names.Emails {
-		err := withinConstraints("email name", mail, a.cert.PermittedEmailAddresses, a.cert.ExcludedEmailAddresses, underMail)
-		if err != nil {
-			return err
-		}
-	}
-	for _, uri := range names.URIs {
-		err := withinConstraints("URI", uri.Hostname(), a.cert.PermittedURIDomains, a.cert.ExcludedURIDomains, underURI)
-		if err != nil {
-			return err
-		}
-	}
-	for _, ip := range names.IPs {
-		inside := false
-		for _, network := range a.cert.ExcludedIPRanges {
-			if network.Contains(ip) {
-				return invalid("the CA's name constraints exclude the address %s", ip)
-			}
-		}
-		for _, network := range a.cert.PermittedIPRanges {
-			inside = inside || network.Contains(ip)
-		}
-		if len(a.cert.PermittedIPRanges) > 0 && !inside {
-			return invalid("the CA's name constraints don't permit the address %s", ip)
-		}
-	}
-	return nil
-}
-
-func withinConstraints(kind, name string, permitted, excluded []string, under func(name, constraint string) bool) error {
-	for _, constraint := range excluded {
-		if under(name, constraint) {
-			return invalid("the CA's name constraints exclude the %s %q: %s", kind, name, constraint)
-		}
-	}
-	if len(permitted) == 0 || slices.ContainsFunc(permitted, func(constraint string) bool { return under(name, constraint) }) {
-		return nil
-	}
-	return invalid("the CA's name constraints don't permit the %s %q, but %s", kind, name, strings.Join(permitted, ", "))
-}
-
-// underDomain: a constraint holds for a host and all below it.
-func underDomain(name, constraint string) bool {
-	name, constraint = strings.ToLower(name), strings.ToLower(strings.TrimPrefix(constraint, "."))
-	return name == constraint || strings.HasSuffix(name, "."+constraint)
-}
-
-// underURI: a constraint without a leading dot is one host, with it all below.
-func underURI(host, constraint string) bool {
-	host, constraint = strings.ToLower(host), strings.ToLower(constraint)
-	if strings.HasPrefix(constraint, ".") {
-		return strings.HasSuffix(host, constraint)
-	}
-	return host == constraint
-}
-
-// underMail: a constraint is a mailbox, a host, or with a leading dot all hosts below.
-func underMail(mail, constraint string) bool {
-	if strings.Contains(constraint, "@") {
-		return strings.EqualFold(mail, constraint)
-	}
-	_, host, _ := strings.Cut(mail, "@")
-	return underURI(host, constraint)
 }

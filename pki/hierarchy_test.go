@@ -81,9 +81,20 @@ func builtin(t testing.TB, name string) *pki.Profile {
 
 func newRoot(t testing.TB, kind pki.KeyKind) *ca {
 	t.Helper()
+	return rootBy(t, kind, "root")
+}
+
+// newRootBy makes a root by another built-in profile.
+func newRootBy(t testing.TB, name string) *ca {
+	t.Helper()
+	return rootBy(t, pki.KeyP256, name)
+}
+
+func rootBy(t testing.TB, kind pki.KeyKind, name string) *ca {
+	t.Helper()
 	r := &ca{key: newKey(t, kind), journal: &memory{}}
 	config := pki.IssuerConfig{Signer: pki.NewSoftSigner(r.key), Journal: r.journal, Clock: at(start), ID: "root"}
-	issued, err := pki.NewRoot(t.Context(), tenant, config, builtin(t, "root"), pki.Request{RawSubject: named(t, "C=DE", "O=Acme", "CN=Acme root")})
+	issued, err := pki.NewRoot(t.Context(), tenant, config, builtin(t, name), pki.Request{RawSubject: named(t, "C=DE", "O=Acme", "CN=Acme root")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -203,8 +214,8 @@ func TestNobodySignsWhatTheProfileForbids(t *testing.T) {
 		"a name":                       {line, strict, pki.Request{PublicKey: key, RawSubject: good, Names: pki.AltNames{DNS: []string{"a.example.org"}}}, imprint.CodeCertificateValidation, "a.example.org"},
 		"an address":                   {line, strict, pki.Request{PublicKey: key, RawSubject: good, Names: pki.AltNames{IPs: []net.IP{net.IPv4(192, 0, 2, 1)}}}, imprint.CodeCertificateValidation, "IP"},
 		"a longer life":                {line, strict, pki.Request{PublicKey: key, RawSubject: good, NotAfter: start.Add(2 * time.Hour)}, imprint.CodeCertificateValidation, "beyond"},
-		"a life beyond the CA's":       {constrained, profile(t, pki.ProfileConfig{Name: "long", Kind: pki.KindOperational, Lifetime: 48 * time.Hour}), pki.Request{PublicKey: key, RawSubject: good}, imprint.CodeInternal, "valid from"},
-		"no end below an ending CA":    {line, builtin(t, "idevid"), pki.Request{PublicKey: key, RawSubject: named(t, "SN=1")}, imprint.CodeInternal, "valid from"},
+		"a life beyond the CA's":       {constrained, profile(t, pki.ProfileConfig{Name: "long", Kind: pki.KindOperational, Lifetime: 48 * time.Hour}), pki.Request{PublicKey: key, RawSubject: good}, imprint.CodeCertificateValidation, "valid from"},
+		"no end below an ending CA":    {line, builtin(t, "idevid"), pki.Request{PublicKey: key, RawSubject: named(t, "SN=1")}, imprint.CodeCertificateValidation, "valid from"},
 		"an IDevID without serial":     {line, builtin(t, "idevid"), pki.Request{PublicKey: key, RawSubject: good}, imprint.CodeCertificateValidation, "SERIALNUMBER 0 times"},
 		"a server below clients only":  {line, builtin(t, "server"), pki.Request{PublicKey: key, Names: pki.AltNames{DNS: []string{"a.example.com"}}}, imprint.CodeCertificateValidation, "extendedKeyUsage"},
 		"a server without names":       {root, builtin(t, "server"), pki.Request{PublicKey: key, RawSubject: good}, imprint.CodeCertificateValidation, "subjectAltName"},

@@ -24,7 +24,10 @@ import (
 type IssuerConfig struct {
 	ID          imprint.AuthorityID
 	Certificate *x509.Certificate
-	Signer      Signer
+	// Chain are the certificates above it, each signed by the next: what it signs stays
+	// within their limits and ends with the first of them. Empty: nothing is known of them.
+	Chain  []*x509.Certificate
+	Signer Signer
 	// Algorithm is that of the signatures. Default: ECDSA with the hash of the curve's
 	// size, RSA PKCS #1 v1.5 with SHA-256.
 	Algorithm x509.SignatureAlgorithm
@@ -63,7 +66,10 @@ func newIssuer(config IssuerConfig) (*Authority, error) {
 		id: config.ID, cert: config.Certificate, points: config.Points, known: config.Known, signingEnds: config.SigningEnds,
 		signer: config.Signer, journal: config.Journal, clock: config.Clock,
 	}
-	var err error
+	err := a.takeLimits(config)
+	if err != nil {
+		return nil, err
+	}
 	a.algorithm, a.hash, err = signingAlgorithm(config.Signer.Public(), config.Algorithm)
 	if err != nil {
 		return nil, err
@@ -82,6 +88,25 @@ func newIssuer(config IssuerConfig) (*Authority, error) {
 	}
 	a.strict, err = newLinter(nil)
 	return a, err
+}
+
+// takeLimits reads what the authority's certificate and those above it allow.
+func (a *Authority) takeLimits(config IssuerConfig) error {
+	a.ends = config.Certificate.NotAfter
+	if !config.Certificate.BasicConstraintsValid {
+		return nil // a root that has no certificate yet
+	}
+	for _, cert := range append([]*x509.Certificate{config.Certificate}, config.Chain...) {
+		l, err := newLimits(cert)
+		if err != nil {
+			return err
+		}
+		a.limits = append(a.limits, l)
+		if cert.NotAfter.Before(a.ends) {
+			a.ends = cert.NotAfter
+		}
+	}
+	return nil
 }
 
 // signingAlgorithm checks an algorithm against a key, or chooses it, and gives its hash.
@@ -143,17 +168,38 @@ func NewRoot(ctx context.Context, tenant imprint.Tenant, config IssuerConfig, pr
 // PrepareRoot is the first step of NewRoot. The authority that it gives signs the token
 // and nothing else: it has no certificate yet.
 func PrepareRoot(ctx context.Context, tenant imprint.Tenant, config IssuerConfig, profile *Profile, request Request) (*Authority, *Token, error) {
+	a, request, err := newRoot(config, profile, request)
+	if err != nil {
+		return nil, nil, err
+	}
+	token, err := a.Prepare(ctx, tenant, profile, request)
+	if err != nil {
+		return nil, nil, err
+	}
+	return a, token, nil
+}
+
+// CheckRoot refuses what PrepareRoot would, and records nothing.
+func CheckRoot(config IssuerConfig, profile *Profile, request Request) error {
+	a, request, err := newRoot(config, profile, request)
+	if err != nil {
+		return err
+	}
+	return a.Check(profile, request)
+}
+
+func newRoot(config IssuerConfig, profile *Profile, request Request) (*Authority, Request, error) {
 	if profile == nil || profile.kind != KindRoot {
-		return nil, nil, imprint.Errorf(imprint.CodeInvalidRequest, "a root is made by a profile of the kind %s", KindRoot)
+		return nil, request, imprint.Errorf(imprint.CodeInvalidRequest, "a root is made by a profile of the kind %s", KindRoot)
 	}
 	request.PublicKey = config.Signer.Public()
 	subject, err := profile.subjectOf(request)
 	if err != nil {
-		return nil, nil, err
+		return nil, request, err
 	}
 	_, keyID, err := encodedKey(request.PublicKey)
 	if err != nil {
-		return nil, nil, err
+		return nil, request, err
 	}
 	// It stands in for the certificate that is about to be made: what a draft takes
 	// from its issuer.
@@ -165,14 +211,7 @@ func PrepareRoot(ctx context.Context, tenant imprint.Tenant, config IssuerConfig
 		RawSubject: subject, PublicKey: request.PublicKey, SubjectKeyId: keyID, NotBefore: notBefore, NotAfter: notAfter, MaxPathLen: -1,
 	}
 	a, err := newIssuer(config)
-	if err != nil {
-		return nil, nil, err
-	}
-	token, err := a.Prepare(ctx, tenant, profile, request)
-	if err != nil {
-		return nil, nil, err
-	}
-	return a, token, nil
+	return a, request, err
 }
 
 // NewSoftSigner makes a signer of a key in memory.

@@ -8,6 +8,7 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"math/big"
+	"slices"
 	"time"
 
 	"github.com/imprint-iot/imprint"
@@ -30,6 +31,8 @@ type Policy struct {
 	// Ed25519 accepts Ed25519 keys and signatures, too, which TLS allows and
 	// AWS IoT Core refuses.
 	Ed25519 bool
+	// Known are keys that are refused beside the built-in ones; nil: none.
+	Known *KnownKeys
 }
 
 // DevicePolicy is the policy for device certificates and CSRs: AWS IoT Core's
@@ -46,7 +49,51 @@ func (p Policy) CheckKey(cert *x509.Certificate) *imprint.Error {
 	if refusal != nil {
 		return refusal
 	}
+	refusal = p.Known.Refusal(cert.RawSubjectPublicKeyInfo)
+	if refusal != nil {
+		return refusal
+	}
 	return p.checkSignatureAlgorithm(cert.SignatureAlgorithm)
+}
+
+// CheckAuthorityKey says why a certificate's key may not be that of a CA; nil when it may.
+// A CA that signs here must have a key that AWS Private CA's CAs may have, too: RSA of 2048
+// to 4096 bits with an exponent of 65537 or more, P-256 or P-384. Of one that is here for
+// its chain alone no more is asked than of a device. The code is CodeCertificateWeak.
+func (p Policy) CheckAuthorityKey(cert *x509.Certificate, signs bool) *imprint.Error {
+	refusal := p.CheckKey(cert)
+	if refusal == nil {
+		refusal = WeakKey(cert.PublicKey)
+	}
+	if refusal != nil || !signs {
+		return refusal
+	}
+	refusal = smallExponent(cert.PublicKey)
+	if refusal != nil {
+		return refusal
+	}
+	if !slices.Contains(authorityKinds, KeyKindOf(cert.PublicKey)) {
+		return weak("the CA's key is a %s key", KeyKindOf(cert.PublicKey)).
+			WithHint("Keys of CAs that sign here are of these kinds: %s.", joinKinds(authorityKinds))
+	}
+	return nil
+}
+
+// authorityKinds are the keys that a CA may sign with.
+var authorityKinds = []KeyKind{KeyP256, KeyP384, KeyRSA2048, KeyRSA3072, KeyRSA4096}
+
+// minExponent is the least public exponent that certificates are made for: with small ones,
+// faulty programs were made to accept signatures that nobody made (NIST SP 800-89 section
+// 5.3.3; CVE-2006-4339).
+const minExponent = 65537
+
+func smallExponent(pub crypto.PublicKey) *imprint.Error {
+	key, isRSA := pub.(*rsa.PublicKey)
+	if !isRSA || key.E >= minExponent {
+		return nil
+	}
+	return weak("the RSA key's exponent is %d, at least %d is needed", key.E, minExponent).
+		WithHint("Make a new key, whose exponent is 65537 where nothing else is said: openssl genrsa 2048")
 }
 
 func (p Policy) checkPublicKey(pub crypto.PublicKey) *imprint.Error {

@@ -2,7 +2,10 @@ package pki
 
 import (
 	"crypto"
+	"crypto/sha256"
 	"crypto/x509"
+	"encoding/hex"
+	"fmt"
 	"regexp"
 	"slices"
 	"strings"
@@ -93,6 +96,9 @@ type ProfileConfig struct {
 	RefuseEd25519 bool `json:"refuseEd25519"`
 	// Keys are the kinds of keys that are accepted; empty: all that Policy accepts.
 	Keys []KeyKind `json:"keys"`
+	// AllowSmallExponent lets RSA keys have an exponent under 65537, for chips that make
+	// no others.
+	AllowSmallExponent bool `json:"allowSmallExponent"`
 	// AllowKeyReuse lets one key have several certificates. KindAWSDevice always does,
 	// as AWS IoT Core does.
 	AllowKeyReuse bool `json:"allowKeyReuse"`
@@ -131,6 +137,7 @@ type Profile struct {
 	keys         Policy
 	kinds        []KeyKind
 	reuse        bool
+	smallRSA     bool // exponents under 65537
 	rules        subjectRules
 	names        nameRules
 	pathLength   int
@@ -162,7 +169,7 @@ func NewProfile(config ProfileConfig) (*Profile, error) {
 	}
 	p := &Profile{
 		name: config.Name, kind: config.Kind, backdate: config.Backdate, notAfter: config.NotAfter.UTC(), lifetime: config.Lifetime,
-		shorten: config.ShortenToCA, keys: Policy{Ed25519: !config.RefuseEd25519}, kinds: slices.Clone(config.Keys),
+		shorten: config.ShortenToCA, keys: Policy{Ed25519: !config.RefuseEd25519}, kinds: slices.Clone(config.Keys), smallRSA: config.AllowSmallExponent,
 		reuse: config.AllowKeyReuse || config.Kind == KindAWSDevice, pathLength: config.PathLength, noPathLength: config.NoPathLength, clientsOnly: config.ClientsOnly,
 		subjectLints: config.Kind != KindAWSDevice,
 	}
@@ -317,6 +324,12 @@ func (p *Profile) Kind() ProfileKind { return p.kind }
 // ReusesKeys says whether one key may have several certificates of the profile.
 func (p *Profile) ReusesKeys() bool { return p.reuse }
 
+// End gives when a certificate ends at the latest that is made now.
+func (p *Profile) End(now time.Time) time.Time {
+	_, end := p.validity(now)
+	return end
+}
+
 // validity gives the window of a certificate that is made now.
 func (p *Profile) validity(now time.Time) (notBefore, notAfter time.Time) {
 	now = now.UTC().Truncate(time.Second)
@@ -335,6 +348,12 @@ func (p *Profile) checkKey(key crypto.PublicKey) *imprint.Error {
 	refusal = WeakKey(key)
 	if refusal != nil {
 		return refusal
+	}
+	if !p.smallRSA {
+		refusal = smallExponent(key)
+		if refusal != nil {
+			return refusal
+		}
 	}
 	kind := KeyKindOf(key)
 	if len(p.kinds) > 0 && !slices.Contains(p.kinds, kind) {
@@ -364,6 +383,9 @@ type Request struct {
 	// By and Token stand in the record: who asked, and what makes repeated requests
 	// one.
 	By, Token string
+	// Asked is the validity in the caller's words, where NotBefore and NotAfter follow from
+	// the present time: what repeated requests with a Token have in common.
+	Asked string
 	// TokenFor is how long the Token makes repeated requests one; zero: for ever.
 	TokenFor time.Duration
 	// Renews is a certificate that may have the same key, because this one takes its
@@ -371,10 +393,49 @@ type Request struct {
 	Renews imprint.CertificateID
 }
 
+// Hash is of all that a request asks for by a profile: two requests with one Token and one
+// Hash are one.
+func (r *Request) Hash(p *Profile) string {
+	h := sha256.New()
+	write := func(parts ...string) {
+		for _, part := range parts {
+			fmt.Fprintf(h, "%d:%s\n", len(part), part)
+		}
+	}
+	key, err := x509.MarshalPKIXPublicKey(r.PublicKey)
+	if err != nil {
+		key = nil // it gets no certificate
+	}
+	validity := []string{r.Asked, ""}
+	if r.Asked == "" {
+		validity = []string{r.NotBefore.UTC().Format(time.RFC3339), r.NotAfter.UTC().Format(time.RFC3339)}
+	}
+	write(p.name, string(key), string(r.RawSubject), validity[0], validity[1], r.Algorithm.String(), string(r.Renews))
+	write(r.Names.DNS...)
+	write("email")
+	write(r.Names.Emails...)
+	write("uri")
+	for _, uri := range r.Names.URIs {
+		write(uri.String())
+	}
+	write("ip")
+	for _, ip := range r.Names.IPs {
+		write(ip.String())
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+func (r *Request) tokenHash(p *Profile) string {
+	if r.Token == "" {
+		return ""
+	}
+	return r.Hash(p)
+}
+
 // RequestOf takes what a certificate signing request asks for. That its signature is
 // right is ParseCSRPEM's to check.
 func RequestOf(csr *x509.CertificateRequest) Request {
 	return Request{PublicKey: csr.PublicKey, RawSubject: csr.RawSubject, Names: AltNames{
-		DNS: csr.DNSNames, IPs: csr.IPAddresses, URIs: csr.URIs, Emails: csr.EmailAddresses,
+		DNS: csr.DNSNames, IPs: csr.IPAddresses, URIs: csr.URIs, Emails: csr.EmailAddresses, Others: otherNames(csr.Extensions),
 	}}
 }

@@ -67,9 +67,13 @@ func (a *Authority) SignCRL(ctx context.Context, list CRL) ([]byte, error) {
 }
 
 // Delegates says whether a responder's certificate may stand below the authority: not
-// where its extendedKeyUsage is limited to other usages. Giving the usage OCSPSigning to
-// an intermediate would make that a responder of the CA above it.
-func (a *Authority) Delegates(p *Profile) bool { return a.permitsUsages(p) == nil }
+// where its extendedKeyUsage is limited to other usages, or its names to others than the
+// responder's. Giving the usage OCSPSigning to an intermediate would make that a responder
+// of the CA above it.
+func (a *Authority) Delegates(p *Profile) bool {
+	subject, err := p.subjectOf(Request{})
+	return err == nil && a.permits(p, subject, Request{}) == nil
+}
 
 // distributionPoint is a critical extension (RFC 5280 section 5.2.5): the list is about
 // the certificates alone that name one of these URLs.

@@ -112,12 +112,15 @@ func newSubjectRules(config *ProfileConfig) (subjectRules, error) {
 		if err != nil {
 			return r, config.wrong("subject attribute %q isn't known", imprint.Excerpt(name))
 		}
-		pattern, err := regexp.Compile(`\A(?:` + text + `)\z`)
+		pattern, err := wholePattern(text)
 		if err != nil {
 			return r, config.wrong("the pattern of %s isn't a regular expression: %w", name, err)
 		}
 		if r.patterns == nil {
 			r.patterns = map[string]*regexp.Regexp{}
+		}
+		if r.patterns[id.String()] != nil {
+			return r, config.wrong("there are two patterns of %s", attributeName(id))
 		}
 		r.patterns[id.String()] = pattern
 	}
@@ -127,12 +130,41 @@ func newSubjectRules(config *ProfileConfig) (subjectRules, error) {
 		if err != nil {
 			return r, config.wrong("subject attribute %q isn't known", imprint.Excerpt(name))
 		}
+		if slices.ContainsFunc(r.fixed, func(f pkix.AttributeTypeAndValue) bool { return f.Type.Equal(id) }) {
+			return r, config.wrong("%s has two fixed values", attributeName(id))
+		}
 		if value == "" || len(value) > 128 || !utf8.ValidString(value) || strings.ContainsFunc(value, unicode.IsControl) {
 			return r, config.wrong("the fixed value %q of %s isn't 1 to 128 bytes without control characters", imprint.Excerpt(value), name)
+		}
+		if encoded := directoryString(id, value); encoded.Tag == asn1.TagPrintableString && !printable(value) || encoded.Tag == asn1.TagIA5String && !isASCII(value) {
+			return r, config.wrong("the fixed value %q of %s has characters that it can't have", imprint.Excerpt(value), attributeName(id)).
+				WithHint("Letters of ASCII, digits, spaces and '()+,-./:=? are allowed (PrintableString, RFC 5280 appendix A.1).")
+		}
+		if attributeName(id) == "C" && (len(value) != 2 || strings.ToUpper(value) != value) {
+			return r, config.wrong("the fixed country %q isn't two capital letters", imprint.Excerpt(value))
 		}
 		r.fixed = append(r.fixed, pkix.AttributeTypeAndValue{Type: id, Value: directoryString(id, value)})
 	}
 	return r, nil
+}
+
+// wholePattern compiles what a whole value must match. The text alone comes first: with
+// a parenthesis too many it would get around the anchors.
+func wholePattern(text string) (*regexp.Regexp, error) {
+	_, err := regexp.Compile(text)
+	if err != nil {
+		return nil, err
+	}
+	return regexp.Compile(`\A(?:` + text + `)\z`)
+}
+
+func printable(text string) bool {
+	for _, r := range text {
+		if !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune(" '()+,-./:=?", r)) {
+			return false
+		}
+	}
+	return true
 }
 
 func byFixedOrder(a, b string) int {

@@ -12,6 +12,9 @@ import (
 	"math/big"
 	"strings"
 	"sync"
+	"unicode"
+
+	_ "embed" // for publishedkeys.txt
 
 	"github.com/imprint-iot/imprint"
 )
@@ -90,41 +93,54 @@ var smallPrimes = sync.OnceValue(func() *big.Int {
 	return product
 })
 
-// knownKeys are SHA-256 hashes of SubjectPublicKeyInfos whose private keys everybody
-// can read, in hexadecimal.
-type knownKeys struct{ hashes map[[sha256.Size]byte]string }
-
 // KnownKeys is a list of keys that nobody may use, because their private halves are
-// public. The zero value knows none.
-type KnownKeys struct{ known knownKeys }
+// public: by the SHA-256 of their SubjectPublicKeyInfo. Each knows the built-in ones, from
+// RFCs and the test data of TLS libraries; so does a nil one.
+type KnownKeys struct{ hashes map[[sha256.Size]byte]string }
+
+//go:embed publishedkeys.txt
+var publishedText string
+
+// published are the built-in ones. That the list can be read, a test ensures.
+var published = sync.OnceValue(func() *KnownKeys {
+	k, err := NewKnownKeys(publishedText)
+	if err != nil {
+		panic(err)
+	}
+	return k
+})
 
 // NewKnownKeys reads a list: a line each of the lowercase hex SHA-256 of a
 // SubjectPublicKeyInfo and, after white space, words about it. Empty lines and those
 // that begin with # don't count. Errors: CodeInvalidRequest, with the line.
 func NewKnownKeys(text string) (*KnownKeys, error) {
-	k := &KnownKeys{known: knownKeys{hashes: map[[sha256.Size]byte]string{}}}
+	k := &KnownKeys{hashes: map[[sha256.Size]byte]string{}}
 	for n, line := range strings.Split(text, "\n") {
 		line = strings.TrimSpace(line)
 		if line == "" || strings.HasPrefix(line, "#") {
 			continue
 		}
-		hash, words, _ := strings.Cut(line, " ")
+		hash, words := line, ""
+		if at := strings.IndexFunc(line, unicode.IsSpace); at >= 0 {
+			hash, words = line[:at], line[at:]
+		}
 		raw, err := hex.DecodeString(hash)
 		if err != nil || len(raw) != sha256.Size {
 			return nil, imprint.Errorf(imprint.CodeInvalidRequest, "line %d of the list of known keys doesn't begin with a SHA-256 in hexadecimal", n+1).
 				WithHint("openssl pkey -pubin -in key.pem -outform der | sha256sum")
 		}
-		k.known.hashes[[sha256.Size]byte(raw)] = strings.TrimSpace(words)
+		k.hashes[[sha256.Size]byte(raw)] = strings.TrimSpace(words)
 	}
 	return k, nil
 }
 
 // Refusal says why a key isn't accepted; nil when it isn't on the list.
 func (k *KnownKeys) Refusal(spki []byte) *imprint.Error {
-	if k == nil || len(k.known.hashes) == 0 {
-		return nil
+	hash := sha256.Sum256(spki)
+	words, found := published().hashes[hash]
+	if !found && k != nil {
+		words, found = k.hashes[hash]
 	}
-	words, found := k.known.hashes[sha256.Sum256(spki)]
 	if !found {
 		return nil
 	}

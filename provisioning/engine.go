@@ -18,11 +18,13 @@ package provisioning
 
 import (
 	"context"
+	"crypto/x509"
 	"log/slog"
 	"sync"
 	"sync/atomic"
 
 	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/pki"
 )
 
 // Options tune an Engine.
@@ -34,7 +36,9 @@ type Options struct {
 	// Identities, when not nil, keep the identity of each device that was made for
 	// the connection that it makes next.
 	Identities Identities
-	Logger     *slog.Logger // [slog.Default]
+	// Known are keys that no device may have, beside the built-in ones.
+	Known  *pki.KnownKeys
+	Logger *slog.Logger // [slog.Default]
 }
 
 // Identities is the part of the connection path's cache that flows use. Foresee is
@@ -88,6 +92,13 @@ func NewEngine(store imprint.Store, clock imprint.Clock, opts Options) *Engine {
 	e := &Engine{store: store, clock: clock, opts: opts, cas: map[caKey]*issuers{}, documents: documents{known: map[string]error{}}}
 	e.stopWatch = store.Watch(e.committed)
 	return e
+}
+
+// checkKey says why a certificate's key isn't a device's; nil when it may be.
+func (e *Engine) checkKey(leaf *x509.Certificate) *imprint.Error {
+	policy := pki.DevicePolicy()
+	policy.Known = e.opts.Known
+	return policy.CheckKey(leaf)
 }
 
 // Counters are what the engine has done since it was made.

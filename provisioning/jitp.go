@@ -117,7 +117,7 @@ func (e *Engine) admit(ctx context.Context, v *visit) error {
 		v.Rec.Fail("certificate.validity", refusal)
 		return refusal
 	}
-	refusal = pki.CheckKey(v.Leaf)
+	refusal = e.checkKey(v.Leaf)
 	if refusal != nil {
 		v.Rec.Fail("certificate.key", refusal)
 		return refusal

@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/pki"
 	"github.com/imprint-iot/imprint/provisioning"
 )
 
@@ -577,5 +578,25 @@ func TestAnExclusiveAttachmentElsewhereStopsTheTemplate(t *testing.T) {
 	want := state{Status: imprint.CertificatePendingActivation, Things: []string{"elsewhere!"}, Events: 2}
 	if diff := cmp.Diff(want, w.state(t, idOf(leaf))); diff != "" {
 		t.Errorf("the registry differs (-want +got):\n%s", diff)
+	}
+}
+
+// TestAKnownKeyIsNoDevices: neither one of the operator's list nor a published one.
+func TestAKnownKeyIsNoDevices(t *testing.T) {
+	t.Parallel()
+	key := newKey(t)
+	hash, err := pki.KeyHash(key.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	known, err := pki.NewKnownKeys(hash + " found in a firmware")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newWorld(t, templateOf("}}", "}"), provisioning.Options{Known: known})
+	leaf := w.ca.device(t, pkix.Name{CommonName: "unit"}, key)
+	code, steps := w.connect(t, leaf)
+	if code != imprint.CodeCertificateWeak || !strings.Contains(fmt.Sprint(steps), "found in a firmware") {
+		t.Errorf("got %s with %v", code, steps)
 	}
 }

@@ -129,7 +129,7 @@ func (r *bulkRegistration) prepare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	refusal := pki.CheckKey(leaf)
+	refusal := r.engine.checkKey(leaf)
 	if refusal != nil {
 		return refusal
 	}

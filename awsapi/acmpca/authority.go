@@ -99,12 +99,11 @@ func presentRevocation(r imprint.RevocationConfiguration) *revocation {
 	return out
 }
 
-func (s *Service) present(a *imprint.CertificateAuthority) authority {
+func (s *Service) present(a *imprint.CertificateAuthority) (authority, error) {
 	name, err := subjectOf(a.Subject)
 	if err != nil {
-		// A name that was signed elsewhere may be one that can't be taken apart. It must
-		// not hide the others of a list.
-		name = subject{CommonName: pki.SubjectText(a.Subject)}
+		// It was made elsewhere: one name that can't be read must not hide the others.
+		name = subject{Custom: []customAttribute{{ID: "2.5.4.3", Value: pki.SubjectText(a.Subject)}}}
 	}
 	out := authority{
 		ARN: a.ARN(), Owner: string(a.Tenant.Account), CreatedAt: a.CreatedAt, ChangedAt: a.ChangedAt, Type: string(a.Type), Serial: a.Serial,
@@ -114,7 +113,7 @@ func (s *Service) present(a *imprint.CertificateAuthority) authority {
 	if a.ShortLived {
 		out.UsageMode = modeShort
 	}
-	return out
+	return out, nil
 }
 
 func (s *Service) describe(ctx context.Context, caller awsapi.Caller, in *arnInput) (*describeOutput, error) {
@@ -122,8 +121,8 @@ func (s *Service) describe(ctx context.Context, caller awsapi.Caller, in *arnInp
 	if err != nil {
 		return nil, err
 	}
-	out := s.present(&a)
-	return &describeOutput{Authority: &out}, nil
+	out, err := s.present(&a)
+	return &describeOutput{Authority: &out}, err
 }
 
 const defaultPage = 100
@@ -142,7 +141,11 @@ func (s *Service) list(ctx context.Context, caller awsapi.Caller, in *listInput)
 		return nil, asWhere("InvalidNextTokenException", err, imprint.CodeInvalidRequest)
 	}
 	for _, a := range all {
-		out.Authorities = append(out.Authorities, s.present(&a))
+		one, err := s.present(&a)
+		if err != nil {
+			return nil, err
+		}
+		out.Authorities = append(out.Authorities, one)
 	}
 	out.NextToken = next
 	return out, nil
@@ -173,7 +176,7 @@ func (s *Service) importCertificate(ctx context.Context, caller awsapi.Caller, i
 		return nil, as("MalformedCertificateException", err)
 	}
 	_, err = s.Engine.Import(ctx, tenantOf(caller), a.ID, string(in.Certificate), string(in.Chain))
-	return nil, asWhere("CertificateMismatchException", err, imprint.CodeCertificateValidation, imprint.CodeCertificateExpired, imprint.CodeCertificateNotYetValid)
+	return nil, asWhere("CertificateMismatchException", err, imprint.CodeCertificateValidation, imprint.CodeCertificateWeak, imprint.CodeCertificateExpired, imprint.CodeCertificateNotYetValid)
 }
 
 func (s *Service) authorityCertificate(ctx context.Context, caller awsapi.Caller, in *arnInput) (*certificateOutput, error) {

@@ -128,6 +128,10 @@ func (s *Service) issue(ctx context.Context, caller awsapi.Caller, in *issueInpu
 	if err != nil {
 		return nil, err
 	}
+	request.Asked = fmt.Sprintf("%d %s", in.Validity.Value, in.Validity.Type)
+	if in.NotBefore != nil {
+		request.Asked += fmt.Sprintf(" from %d %s", in.NotBefore.Value, in.NotBefore.Type)
+	}
 	var issued ca.Issued
 	if profile.Kind() == pki.KindRoot {
 		issued, err = s.Engine.SelfSign(ctx, tenantOf(caller), a.ID, profile.Name(), request)

@@ -7,6 +7,7 @@
 //	GET    /imprint/authorities/{authority}                    DescribeAuthority
 //	PATCH  /imprint/authorities/{authority}                    UpdateAuthority
 //	POST   /imprint/authorities/{authority}/certificates       IssueByProfile
+//	POST   /imprint/authorities/{authority}/recorded-certificate  ImportRecordedCertificate
 //	POST   /imprint/authorities/{authority}/revocation         RevokeAuthority
 //	POST   /imprint/authorities/{authority}/below              RevokeBelow
 //	POST   /imprint/revocations                                RevokeIssued
@@ -262,6 +263,7 @@ var (
 	DescribeAuthority       = awsapi.Define[IDInput, Authority](codec, operation("DescribeAuthority", "GET", onePath, one))
 	UpdateAuthority         = awsapi.Define[UpdateInput, Authority](codec, large(operation("UpdateAuthority", "PATCH", onePath, one)))
 	IssueByProfile          = awsapi.Define[IssueInput, IssueOutput](codec, operation("IssueByProfile", "POST", onePath+"/certificates", one))
+	ImportRecorded          = awsapi.Define[IDInput, Authority](codec, operation("ImportRecordedCertificate", "POST", onePath+"/recorded-certificate", one))
 	RevokeAuthority         = awsapi.Define[RevokeAuthorityInput, Authority](codec, operation("RevokeAuthority", "POST", onePath+"/revocation", one))
 	RevokeBelow             = awsapi.Define[BelowInput, BelowOutput](codec, operation("RevokeBelow", "POST", onePath+"/below", one))
 	ListKeyStores           = awsapi.Define[KeyStoresInput, KeyStoresOutput](codec, operation("ListKeyStores", "GET", keyStores, "*"))
@@ -274,7 +276,7 @@ var (
 func Operations() []awsapi.Operation {
 	return []awsapi.Operation{
 		ListAuthorities.Operation, CreateAuthority.Operation, AdoptAuthority.Operation, DescribeAuthority.Operation, UpdateAuthority.Operation,
-		IssueByProfile.Operation, RevokeAuthority.Operation, RevokeBelow.Operation, RevokeIssued.Operation, ListCertificateProfiles.Operation,
+		IssueByProfile.Operation, ImportRecorded.Operation, RevokeAuthority.Operation, RevokeBelow.Operation, RevokeIssued.Operation, ListCertificateProfiles.Operation,
 		ListKeyStores.Operation, ListStoredKeys.Operation,
 	}
 }
@@ -290,7 +292,8 @@ func (o Office) Routes() []awsapi.Route {
 	return []awsapi.Route{
 		awsapi.HandleAsking(ListAuthorities, o.finds, o.list), awsapi.HandleAsking(CreateAuthority, creates, o.create), awsapi.Handle(AdoptAuthority, o.adopt),
 		awsapi.Handle(DescribeAuthority, o.describe), awsapi.Handle(UpdateAuthority, o.update), awsapi.HandleAsking(IssueByProfile, o.issues, o.issue),
-		awsapi.Handle(RevokeAuthority, o.revokeAuthority), awsapi.Handle(RevokeBelow, o.below), awsapi.HandleAsking(RevokeIssued, o.revokes, o.revoke), awsapi.Handle(ListCertificateProfiles, o.profiles),
+		awsapi.Handle(ImportRecorded, o.importRecorded),
+		awsapi.HandleAsking(RevokeAuthority, o.revokesAuthority, o.revokeAuthority), awsapi.Handle(RevokeBelow, o.below), awsapi.HandleAsking(RevokeIssued, o.revokes, o.revoke), awsapi.Handle(ListCertificateProfiles, o.profiles),
 		awsapi.Handle(ListKeyStores, o.keyStores), awsapi.Handle(ListStoredKeys, o.storedKeys),
 	}
 }
@@ -427,6 +430,13 @@ func parseKey(text string) (crypto.Signer, error) {
 
 func (o Office) describe(ctx context.Context, caller awsapi.Caller, in *IDInput) (*Authority, error) {
 	a, err := o.Engine.Authority(ctx, tenantOf(caller), imprint.AuthorityID(in.ID))
+	return o.answer(&a, err)
+}
+
+// importRecorded gives an authority the certificate that was made here for its key, and that
+// a crash kept from it.
+func (o Office) importRecorded(ctx context.Context, caller awsapi.Caller, in *IDInput) (*Authority, error) {
+	a, err := o.Engine.Import(ctx, tenantOf(caller), imprint.AuthorityID(in.ID), "", "")
 	return o.answer(&a, err)
 }
 

@@ -78,6 +78,7 @@ func rules(p *pki.Profile) []Rule {
 		add("keys", string(kind))
 	}
 	flag("refuseEd25519", c.RefuseEd25519)
+	flag("allowSmallExponent", c.AllowSmallExponent)
 	flag("allowKeyReuse", c.AllowKeyReuse)
 	list("subject.required", c.Subject.Required)
 	list("subject.allowed", c.Subject.Allowed)
@@ -102,6 +103,8 @@ func rules(p *pki.Profile) []Rule {
 		add("pathLength", strconv.Itoa(c.PathLength))
 	}
 	flag("clientsOnly", c.ClientsOnly)
+	list("constraints.permittedDirectories", c.Constraints.PermittedDirectories)
+	list("constraints.excludedDirectories", c.Constraints.ExcludedDirectories)
 	list("constraints.permittedDNS", c.Constraints.PermittedDNS)
 	list("constraints.excludedDNS", c.Constraints.ExcludedDNS)
 	list("constraints.permittedIPs", c.Constraints.PermittedIPs)

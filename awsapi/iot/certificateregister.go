@@ -19,7 +19,7 @@ func (s *Service) registerCertificate(ctx context.Context, caller awsapi.Caller,
 	if err != nil {
 		return nil, err
 	}
-	leaf, err := parseDevice(in.CertificatePem)
+	leaf, err := s.parseDevice(in.CertificatePem)
 	if err != nil {
 		return nil, err
 	}
@@ -55,7 +55,7 @@ func (s *Service) registerCertificateWithoutCA(ctx context.Context, caller awsap
 	if err != nil {
 		return nil, err
 	}
-	leaf, err := parseDevice(in.CertificatePem)
+	leaf, err := s.parseDevice(in.CertificatePem)
 	if err != nil {
 		return nil, err
 	}
@@ -91,12 +91,14 @@ func initialStatus(status *CertificateStatus, setAsActive *bool) (imprint.Certif
 
 // parseDevice reads a certificate whose key and signature algorithm are
 // acceptable.
-func parseDevice(text string) (*x509.Certificate, error) {
+func (s *Service) parseDevice(text string) (*x509.Certificate, error) {
 	leaf, err := pki.ParseCertificatePEM(text)
 	if err != nil {
 		return nil, fmt.Errorf("certificatePem: %w", err)
 	}
-	refusal := pki.CheckKey(leaf)
+	policy := pki.DevicePolicy()
+	policy.Known = s.rooms.Known
+	refusal := policy.CheckKey(leaf)
 	if refusal != nil {
 		return nil, asValidation(refusal)
 	}

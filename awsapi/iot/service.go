@@ -29,6 +29,8 @@ type Rooms struct {
 	Authority *pki.Authority
 	Profile   *pki.Profile
 	Keys      *pki.KeyPool
+	// Known are keys that no device may have, beside the built-in ones.
+	Known *pki.KnownKeys
 	// Endpoint gives the host name of a tenant for an endpoint type of
 	// DescribeEndpoint.
 	Endpoint func(imprint.TenantSettings, string) (string, error)

@@ -175,6 +175,7 @@ func respond(w http.ResponseWriter, status int, body map[string]string) {
 // observe logs and counts one control-plane request.
 func (s *server) observe(a awsapi.Access) {
 	s.metrics.observe(a)
+	s.refusedRequest(a)
 	level := slog.LevelDebug
 	if a.Status >= http.StatusInternalServerError && a.Status != http.StatusNotImplemented {
 		level = slog.LevelError

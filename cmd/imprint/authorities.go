@@ -31,7 +31,8 @@ type AuthorityConfig struct {
 	// place of those of their names. Empty: none.
 	CAProfiles string `koanf:"ca-profiles"`
 	// KnownKeys is a file of keys that nobody may use, because their private halves are
-	// public: a line each of the SHA-256 of a SubjectPublicKeyInfo. Empty: none.
+	// public: a line each of the SHA-256 of a SubjectPublicKeyInfo. Empty: the built-in
+	// ones alone.
 	KnownKeys string `koanf:"known-keys"`
 	// PKIURL is where CRLs, OCSP responses and CA certificates are found, such as
 	// http://pki.example.com: certificates of authorities that have them name it. Empty:
@@ -78,17 +79,13 @@ func (s *server) openAuthorities(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("couldn't use the profiles of %s: %w", s.config.CAProfiles, err)
 	}
-	known, err := readKnownKeys(s.config.KnownKeys)
-	if err != nil {
-		return err
-	}
 	stores, err := s.openKeyStores()
 	if err != nil {
 		return err
 	}
 	s.authorities = ca.New(ca.Options{
-		Store: s.store, Sealer: s.sealer, Keys: stores, Journal: s.journal(), Clock: s.clock, Profiles: profiles, Known: known,
-		BaseURL: strings.TrimRight(s.config.PKIURL, "/"), Logger: s.logger,
+		Store: s.store, Sealer: s.sealer, Keys: stores, Journal: s.journal(), Clock: s.clock, Profiles: profiles, Known: s.known,
+		BaseURL: strings.TrimRight(s.config.PKIURL, "/"), Refused: s.refusedByCA, Logger: s.logger,
 	})
 	s.closeLater(s.authorities.Close)
 	err = s.authorities.RememberKeys(ctx)

@@ -65,13 +65,21 @@ func newCACert() *cobra.Command {
 
 func newCAImport() *cobra.Command {
 	var certificate, chain string
+	var recorded bool
 	cmd := newCACommand("import CA", "Give a CA the certificate that was made from its request", cobra.ExactArgs(1), func(ctx context.Context, c *client.Client, w io.Writer, args []string, asJSON bool) error {
-		if certificate == "" {
-			return usageError{errors.New("say --cert FILE, and --chain FILE with those above it")}
+		if (certificate == "") != recorded || recorded && chain != "" {
+			return usageError{errors.New("say --cert FILE, and --chain FILE with those above it, or --recorded alone")}
 		}
 		found, err := findAuthority(ctx, c, args[0])
 		if err != nil {
 			return err
+		}
+		if recorded {
+			err = c.Call(ctx, "POST", authorities.Path+"/"+found.ID+"/recorded-certificate", nil, &found)
+			if err != nil {
+				return err
+			}
+			return printAuthority(w, found, asJSON)
 		}
 		pem, err := readSmallFile(certificate, maxPEMFile)
 		if err != nil {
@@ -97,6 +105,7 @@ func newCAImport() *cobra.Command {
 	})
 	cmd.Flags().StringVar(&certificate, "cert", "", "PEM file of the certificate")
 	cmd.Flags().StringVar(&chain, "chain", "", "PEM file of those above it, each signed by the next")
+	cmd.Flags().BoolVar(&recorded, "recorded", false, "take the newest one that was made here for its key: after a crash")
 	return cmd
 }
 

@@ -79,7 +79,7 @@ func (c ClaimConfig) check() error {
 // openClaims makes what devices are provisioned by.
 func (s *server) openClaims(context.Context) error {
 	s.provisioning = provisioning.NewEngine(s.store, s.clock, provisioning.Options{
-		Hold: s.config.Hold, Identities: foresight{s}, Logger: s.logger,
+		Hold: s.config.Hold, Identities: foresight{s}, Known: s.known, Logger: s.logger,
 	})
 	s.closeLater(s.provisioning.Close)
 	var err error

@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"sync"
@@ -55,8 +54,10 @@ type server struct {
 	authorities  *ca.Engine
 	rollovers    *rollover.Planner
 	foreign      *foreign.Engine
+	toldRefusals toldRefusals
 	profile      *pki.Profile
 	keys         *pki.KeyPool
+	known        *pki.KnownKeys // that nobody may use
 	endpoints    *gateway.Endpoints
 	certificates *gateway.Certificates
 	identities   *identity.Resolver
@@ -111,7 +112,7 @@ func newServer(ctx context.Context, config Config, logger *slog.Logger) (*server
 		home: imprint.Tenant{Account: imprint.AccountID(config.Account), Region: imprint.Region(config.Region)},
 	}
 	for _, step := range []func(context.Context) error{
-		s.openData, s.openIssuanceLog, s.openPKI, s.openAuthorities, s.openRollovers, s.openTrace, s.openFunctions, s.openRules, s.openClaims, s.openBulk, s.openAudit, s.openTenant, s.wire, s.listen,
+		s.openData, s.openIssuanceLog, s.openPKI, s.openAuthorities, s.openRollovers, s.openTrace, s.openFunctions, s.openRules, s.openClaims, s.recordProfiles, s.openBulk, s.openAudit, s.openTenant, s.wire, s.listen,
 		s.writeFacts,
 	} {
 		err := step(ctx)
@@ -169,7 +170,13 @@ func (s *server) openPKI(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("couldn't make the directory of keys: %w", err)
 	}
-	s.authority, err = pki.OpenAuthority(ctx, dir, pki.AuthorityConfig{Sealer: s.sealer, Journal: s.journal(), Clock: s.clock, Key: deviceCAKeys[s.config.DeviceCAKey]})
+	s.known, err = readKnownKeys(s.config.KnownKeys)
+	if err != nil {
+		return err
+	}
+	s.authority, err = pki.OpenAuthority(ctx, dir, pki.AuthorityConfig{
+		Sealer: s.sealer, Journal: s.journal(), Clock: s.clock, Key: deviceCAKeys[s.config.DeviceCAKey], Known: s.known,
+	})
 	if err != nil {
 		return err
 	}
@@ -196,7 +203,7 @@ func (s *server) openTenant(ctx context.Context) error {
 		return err
 	}
 	s.service = iot.NewService(iot.Rooms{
-		Store: s.store, Clock: s.clock, Authority: s.authority, Profile: s.profile, Keys: s.keys,
+		Store: s.store, Clock: s.clock, Authority: s.authority, Profile: s.profile, Keys: s.keys, Known: s.known,
 		Claims: s.claims, Bulk: s.bulk, ReportURL: s.reportURL, Audit: s.audit, Endpoint: s.endpoints.Address, TenantMade: s.tenantMade, RuleActions: s.rules.Offered(), Logger: s.logger,
 		ThingTypeDeletionDelay: orNoDelay(s.config.ThingTypeDeletionDelay),
 	})
@@ -299,6 +306,7 @@ func (s *server) wire(ctx context.Context) error {
 		announcer: s.announcer,
 		gateway:   s.gateway, broker: s.broker, provisioning: s.provisioning, claims: s.claims, trace: s.trace, events: s.events, identities: s.identities, keys: s.keys,
 		functions: s.functions, logger: s.logger, rules: s.rules, certificates: s.certificates, reloads: &s.reloads, guard: s.guard, bulk: s.bulk, audit: s.audit,
+		authorities: s.authorities, foreign: s.foreign, rollovers: s.rollovers, store: s.store, clock: s.clock,
 	})
 	return nil
 }
@@ -453,40 +461,6 @@ func (s *server) apiHost() string {
 		return s.certificates.HostName()
 	}
 	return "localhost"
-}
-
-// linkURL begins the links to the API that others open: owners of destinations, and
-// who reads a report. The machine's own name for itself, which is what other
-// commands are told, is none of theirs.
-func (s *server) linkURL() string {
-	return "https://" + net.JoinHostPort(linkHost(s.config.APIAddress, s.config.Hosts, s.config.Domain, s.facts.MQTTAddress, s.apiHost()), portOf(s.apiLn.Addr()))
-}
-
-// linkHost chooses the name: where the API listens, if that is one address which
-// others can reach; the first of the server's other names; below a domain that of the first tenant's devices,
-// which the server's certificate has; or what is known on this machine.
-func linkHost(listen string, hosts []string, domain, devices, local string) string {
-	host, _, err := net.SplitHostPort(listen)
-	ip, notIP := netip.ParseAddr(host)
-	if err == nil && host != "" && host != "localhost" && (notIP != nil || !ip.IsUnspecified() && !ip.IsLoopback()) {
-		return host
-	}
-	if len(hosts) > 0 {
-		return hosts[0]
-	}
-	name, _, err := net.SplitHostPort(devices)
-	if domain != "" && err == nil {
-		return name
-	}
-	return local
-}
-
-func portOf(a net.Addr) string {
-	_, port, err := net.SplitHostPort(a.String())
-	if err != nil {
-		return ""
-	}
-	return port
 }
 
 // shutdownTimeout bounds a graceful stop.

@@ -87,10 +87,6 @@ func put(tx imprint.Tx, issuance imprint.Issuance) error {
 		// Who signed knows nothing of a revocation since.
 		issuance.RevokedAt, issuance.Reason = present.RevokedAt, present.Reason
 	}
-	if err == nil {
-		// Whoever records the same once more knows nothing of what happened since.
-		issuance.RevokedAt, issuance.Reason = present.RevokedAt, present.Reason
-	}
 	return tx.PutIssuance(issuance)
 }
 

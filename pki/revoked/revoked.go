@@ -99,9 +99,5 @@ func concerns(tx imprint.ReadTx, tenant imprint.Tenant, r imprint.Revocation, ce
 	if authority.Certificate == "" || !bytes.Equal(authority.Subject, cert.RawIssuer) {
 		return false, nil
 	}
-	issuer, err := pki.ParseCertificatePEM(authority.Certificate)
-	if err != nil {
-		return false, fmt.Errorf("couldn't read the certificate of authority %s: %w", authority.ID, err)
-	}
-	return cert.CheckSignatureFrom(issuer) == nil, nil
+	return signedBy(cert, authority.Certificate), nil
 }

@@ -223,7 +223,7 @@ func otherRows() []row {
 		name: "issuance",
 		full: func(t imprint.Tenant) any {
 			return imprint.Issuance{ID: id(t), Tenant: t, Authority: authorityID(1), Profile: "device", Serial: "1f", Subject: unusual, TBSHash: "ab",
-				KeyHash: "cd", KeyReusable: true, CA: true, RequestedBy: unusual, RequestToken: unusual, Renews: certID(9), At: instant, NotBefore: instant.Add(-time.Hour), NotAfter: instant.Add(time.Hour),
+				KeyHash: "cd", KeyReusable: true, CA: true, RequestedBy: unusual, RequestToken: unusual, RequestHash: "ef", Renews: certID(9), At: instant, NotBefore: instant.Add(-time.Hour), NotAfter: instant.Add(time.Hour),
 				CertificateID: certID(2), Certificate: []byte("0\x00"), RevokedAt: instant.Add(time.Minute), Reason: imprint.ReasonKeyCompromise}
 		},
 		bare: func(t imprint.Tenant) any { return imprint.Issuance{ID: id(t)} },

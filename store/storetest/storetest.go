@@ -93,6 +93,7 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 		{"rollovers and what was seen meanwhile are found", testSightings},
 		{"imported revocation lists are found", testForeignLists},
 		{"the log of issuances is told what it lacks", testIssuanceLog},
+		{"the rules of profiles are kept, the old ones too", testProfileRules},
 		{"passwords end with their time and their label", testEnrolment},
 		{"an issuance is added once and completed once", testIssuanceSteps},
 		{"registration tasks and their reports are found", testTasks},

@@ -8,11 +8,11 @@ import (
 )
 
 const issuanceColumns = "id, tenant, authority, profile, serial, subject, tbs_hash, key_hash, requested_by, request_token, renews, at, not_before, not_after, " +
-	"certificate_id, certificate, revoked_at, reason, ca, key_reusable"
+	"certificate_id, certificate, revoked_at, reason, ca, key_reusable, request_hash"
 
 var (
 	putIssuance = upsert("issuances", 1, "id", "tenant", "authority", "profile", "serial", "subject", "tbs_hash", "key_hash", "requested_by",
-		"request_token", "renews", "at", "not_before", "not_after", "certificate_id", "certificate", "revoked_at", "reason", "ca", "key_reusable")
+		"request_token", "renews", "at", "not_before", "not_after", "certificate_id", "certificate", "revoked_at", "reason", "ca", "key_reusable", "request_hash")
 
 	addIssuance = strings.Replace(putIssuance, putIssuance[strings.Index(putIssuance, " DO UPDATE"):], " DO NOTHING", 1)
 
@@ -31,7 +31,7 @@ func scanIssuance(t *Tx, r Rows, i *imprint.Issuance) error {
 	var tenant string
 	var at, notBefore, notAfter, revoked, ca, reusable int64
 	err := r.Scan(&i.ID, &tenant, (*string)(&i.Authority), &i.Profile, &i.Serial, &i.Subject, &i.TBSHash, &i.KeyHash, &i.RequestedBy, &i.RequestToken, (*string)(&i.Renews),
-		&at, &notBefore, &notAfter, (*string)(&i.CertificateID), &i.Certificate, &revoked, (*string)(&i.Reason), &ca, &reusable)
+		&at, &notBefore, &notAfter, (*string)(&i.CertificateID), &i.Certificate, &revoked, (*string)(&i.Reason), &ca, &reusable, &i.RequestHash)
 	i.CA, i.KeyReusable = ca != 0, reusable != 0
 	i.Tenant = t.readTenant(tenant)
 	i.At, i.NotBefore, i.NotAfter, i.RevokedAt = readTime(at), readTime(notBefore), readTime(notAfter), readTime(revoked)
@@ -74,6 +74,13 @@ func (t *Tx) IssuanceOf(tenant imprint.Tenant, a imprint.AuthorityID, serial str
 	return i, err
 }
 
+// KeyIssued implements imprint.IssuanceReader.
+func (t *Tx) KeyIssued(tenant imprint.Tenant, keyHash string) (bool, error) {
+	_, found, err := first(t, func(_ *Tx, r Rows, one *int64) error { return r.Scan(one) },
+		"SELECT 1 FROM issuances WHERE tenant = $1 AND key_hash = $2 AND key_hash <> '' AND certificate_id <> '' LIMIT 1", t.in(tenant), keyHash)
+	return found, err
+}
+
 // IssuancesWithKey implements imprint.IssuanceReader.
 func (t *Tx) IssuancesWithKey(tenant imprint.Tenant, q imprint.KeyQuery, limit int) ([]imprint.Issuance, error) {
 	if q.KeyHash == "" {
@@ -98,7 +105,8 @@ func (t *Tx) IssuanceOfCertificate(tenant imprint.Tenant, id imprint.Certificate
 
 // IssuanceRequested implements imprint.IssuanceReader.
 func (t *Tx) IssuanceRequested(tenant imprint.Tenant, a imprint.AuthorityID, token string) (imprint.Issuance, error) {
-	i, found, err := first(t, scanIssuance, "SELECT "+issuanceColumns+" FROM issuances WHERE tenant = $1 AND authority = $2 AND request_token = $3 AND request_token <> '' ORDER BY id DESC LIMIT 1",
+	// Ordered by the id itself, SQLite walks the tenant's issuances, all of them, in that order.
+	i, found, err := first(t, scanIssuance, "SELECT "+issuanceColumns+" FROM issuances WHERE tenant = $1 AND authority = $2 AND request_token = $3 AND request_token <> '' ORDER BY id || '' DESC LIMIT 1",
 		t.in(tenant), string(a), token)
 	if err == nil && (!found || token == "") {
 		err = imprint.Errorf(imprint.CodeNotFound, "nothing was issued for request token %q", imprint.Excerpt(token))
@@ -141,5 +149,6 @@ func (t *Tx) issuanceValues(i *imprint.Issuance) []any {
 	return []any{
 		i.ID, t.in(i.Tenant), string(i.Authority), i.Profile, i.Serial, i.Subject, i.TBSHash, i.KeyHash, i.RequestedBy,
 		i.RequestToken, string(i.Renews), millis(i.At), millis(i.NotBefore), millis(i.NotAfter), string(i.CertificateID), blob(i.Certificate), millis(i.RevokedAt), string(i.Reason), flag(i.CA), flag(i.KeyReusable),
+		i.RequestHash,
 	}
 }
