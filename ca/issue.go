@@ -92,6 +92,9 @@ func (e *Engine) issue(ctx context.Context, tenant imprint.Tenant, id imprint.Au
 				}
 			}
 			err = record(tx)
+			if err == nil && request.Renews != "" && e.opts.Renewed != nil && !made.Certificate.IsCA {
+				err = e.opts.Renewed(tx, tenant, request.Renews, made, row.CertificateID)
+			}
 			if err != nil || also == nil {
 				return err
 			}

@@ -84,7 +84,7 @@ func (s *server) openAuthorities(ctx context.Context) error {
 		return err
 	}
 	s.authorities = ca.New(ca.Options{
-		Store: s.store, Sealer: s.sealer, Keys: stores, Journal: s.journal(), Clock: s.clock, Profiles: profiles, Known: s.known,
+		Store: s.store, Sealer: s.sealer, Keys: stores, Journal: s.journal(), Clock: s.clock, Profiles: profiles, Known: s.known, Renewed: s.renewed,
 		BaseURL: strings.TrimRight(s.config.PKIURL, "/"), Refused: s.refusedByCA, Logger: s.logger,
 	})
 	s.closeLater(s.authorities.Close)

@@ -34,6 +34,7 @@ import (
 	"github.com/imprint-iot/imprint/pki"
 	"github.com/imprint-iot/imprint/pki/translog"
 	"github.com/imprint-iot/imprint/provisioning"
+	"github.com/imprint-iot/imprint/renewal"
 	"github.com/imprint-iot/imprint/rules"
 	"github.com/imprint-iot/imprint/store/sqlite"
 	"github.com/imprint-iot/imprint/trace"
@@ -53,6 +54,7 @@ type server struct {
 	authority    *pki.Authority
 	authorities  *ca.Engine
 	rollovers    *rollover.Planner
+	renewals     *renewal.Engine
 	foreign      *foreign.Engine
 	toldRefusals toldRefusals
 	profile      *pki.Profile
@@ -112,7 +114,7 @@ func newServer(ctx context.Context, config Config, logger *slog.Logger) (*server
 		home: imprint.Tenant{Account: imprint.AccountID(config.Account), Region: imprint.Region(config.Region)},
 	}
 	for _, step := range []func(context.Context) error{
-		s.openData, s.openIssuanceLog, s.openPKI, s.openAuthorities, s.openRollovers, s.openTrace, s.openFunctions, s.openRules, s.openClaims, s.recordProfiles, s.openBulk, s.openAudit, s.openTenant, s.wire, s.listen,
+		s.openData, s.openIssuanceLog, s.openPKI, s.openAuthorities, s.openRenewals, s.openRollovers, s.openTrace, s.openFunctions, s.openRules, s.openClaims, s.recordProfiles, s.openBulk, s.openAudit, s.openTenant, s.wire, s.listen,
 		s.writeFacts,
 	} {
 		err := step(ctx)
@@ -282,7 +284,7 @@ func (s *server) wire(ctx context.Context) error {
 	options := s.config.MQTTConfig.options()
 	options.Rules = s.rules
 	options.ConnectTimeout, options.Logger = s.config.ConnectTimeout, s.logger
-	options.Reserved, options.Seen = claimDoor{s.claims}, s.rollovers.Saw
+	options.Reserved, options.Seen = claimDoor{s.claims}, s.saw
 	options.RefusedConnectGetsReason, options.DeniedSubscribeGetsReason = s.config.RefusalReasons, s.config.RefusalReasons
 	s.broker = broker.New(options, s.store, s.identities, s.clock)
 	close(s.wired)
@@ -338,7 +340,7 @@ func (s *server) openGateway() error {
 		HandshakeTimeout: s.config.HandshakeTimeout, MaxHandshakes: s.config.MaxHandshakes,
 		MaxPending: s.config.MaxPendingPerAddress, MaxConnections: s.config.MaxConnections,
 		MaxPerAddress: s.config.MaxConnectionsPerAddress, RatePerAddress: s.config.ConnectionRatePerAddress,
-		ConcurrentHandshakes: s.config.ConcurrentHandshakes, SecurityPolicy: policy, Logger: s.logger,
+		ConcurrentHandshakes: s.config.ConcurrentHandshakes, SecurityPolicy: policy, ExpiryWarning: s.config.ExpiryWarning, Logger: s.logger,
 		HTTP: gateway.HTTPOptions{HeaderTimeout: s.config.ConnectTimeout, PublishRate: orNoBound(s.config.HTTPSPublishRate), MaxPayload: s.config.MaxPayload},
 	}, gateway.Rooms{
 		Store: s.store, Clock: s.clock, Endpoints: s.endpoints, Identities: s.identities,
@@ -509,6 +511,7 @@ func (s *server) run(ctx context.Context) error {
 		}()
 	}
 	s.serveEST(lifetime, failed)
+	go s.renewals.Run(lifetime)
 	publishing := make(chan struct{})
 	defer func() { <-publishing }()
 	defer end()
@@ -546,28 +549,4 @@ func (s *server) run(ctx context.Context) error {
 	}
 	defer s.closeEST(grace)()
 	return errors.Join(result, endBeside(grace, s.endPKI, s.api.Shutdown, s.broker.Shutdown, s.gateway.Shutdown))
-}
-
-// renew replaces the server's certificates when their time comes.
-func (s *server) renew(ctx context.Context) {
-	const lookAgain = time.Hour
-	ticker := time.NewTicker(lookAgain)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
-		s.renewing.Lock()
-		due := s.clock().After(s.identity.RenewAt)
-		s.renewing.Unlock()
-		if !due {
-			continue
-		}
-		err := s.renewCertificates(ctx)
-		if err != nil {
-			s.logger.Error("couldn't renew the server's certificates", "error", err)
-		}
-	}
 }
