@@ -61,6 +61,10 @@ func (e *Engine) Adopt(ctx context.Context, tenant imprint.Tenant, spec Spec, ce
 			return a, err
 		}
 	}
+	err = answerable(&a)
+	if err != nil {
+		return a, err
+	}
 	above, err := parseChain(chain)
 	if err != nil {
 		return a, err
@@ -68,9 +72,6 @@ func (e *Engine) Adopt(ctx context.Context, tenant imprint.Tenant, spec Spec, ce
 	err = follows(cert, above, e.opts.Clock())
 	if err == nil {
 		err = e.mayBe(ctx, &a, cert, above)
-	}
-	if err == nil {
-		err = answerable(&a)
 	}
 	if err != nil {
 		return a, err

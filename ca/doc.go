@@ -8,19 +8,16 @@
 //
 // What it promises: nothing is signed but by package pki's two steps, which refuse what a
 // profile forbids before the key is used; an authority that is disabled, deleted, revoked
-// or ended makes no certificates, and neither does one below a revoked one, however long
-// ago that was. It still tells what it revoked, by CRLs and OCSP responses, until its
-// certificate ends; past its SigningEnds the one certificate that it makes is that of its own
-// OCSP responder. What is revoked can't be registered or connect from the moment at which
-// Revoke returns (package revoked, which the registry's doors ask), and its live sessions end
-// within a second; every list that a certificate in the field names is signed for as long as
-// the authority lasts, with a number that only grows. docs/revocation.md has what isn't right
-// yet.
+// or ended makes no certificates, and neither does one below a revoked one, however long ago
+// that was. It still tells what it revoked, by CRLs and OCSP responses, until its certificate
+// ends; past its SigningEnds the one certificate that it makes is that of its own OCSP
+// responder. What is revoked can't be registered or connect from the moment at which Revoke
+// returns (package revoked, which the registry's doors ask), and its live sessions end within
+// a second; every list that a certificate in the field names is signed for as long as the
+// authority lasts, with a number that only grows. docs/revocation.md has what isn't right yet.
 //
-// Handler serves CRLs, OCSP responses and certificates of authorities to anybody, with
-// bounds on what that makes keys and memory do.
-//
-// It signs and serves CRLs and OCSP responses: PublishLists and Handler.
+// It signs and serves CRLs and OCSP responses: PublishLists and Handler, which anybody may
+// ask, with bounds on what that makes keys and memory do.
 //
 // What it does not do: it keeps no key that the Keys of its options doesn't open, and trusts
 // no clock but the given one.
