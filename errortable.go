@@ -62,6 +62,8 @@ const (
 	CodeCertificateUnknown     Code = "CertificateUnknown"
 	CodeCertificateInactive    Code = "CertificateInactive"
 	CodeCertificateRevoked     Code = "CertificateRevoked"
+	CodeOnRevocationList       Code = "OnRevocationList"
+	CodeRevocationListStale    Code = "RevocationListStale"
 	CodeCertificatePending     Code = "CertificatePendingActivation"
 	CodeCertificateTransfer    Code = "CertificatePendingTransfer"
 	CodeCertificateExpired     Code = "CertificateExpired"
@@ -246,6 +248,8 @@ var table = []Description{
 	{CodeCertificateUnknown, "", 0, 0x87, "", "The certificate isn't registered here.", "Register its CA with auto-registration, or the certificate itself: aws iot register-certificate."},
 	{CodeCertificateInactive, "", 0, 0x87, "", "The certificate is registered but INACTIVE.", "aws iot update-certificate --new-status ACTIVE --certificate-id ID"},
 	{CodeCertificateRevoked, "", 0, 0x87, "", "The certificate is REVOKED.", "Give the device a new certificate; a revoked one stays revoked."},
+	{CodeOnRevocationList, "CertificateValidationException", 400, 0x87, "", "The certificate is on a revocation list of its CA that was imported, and isn't registered.", "Give the device a new certificate. If its CA revoked it by mistake, that signs a new list without it: imprint ca crl list shows which was imported."},
+	{CodeRevocationListStale, "CertificateValidationException", 400, 0x87, "", "The revocation list of the certificate's CA is past its next update, and nobody is registered without a current one.", "Import the CA's current list: imprint ca crl import; or let newcomers in without: imprint ca crl set --stale allow."},
 	{CodeCertificatePending, "", 0, 0x87, "", "The certificate is registered and waits for activation.", "Activate it (aws iot update-certificate --new-status ACTIVE) or mend what stopped the provisioning, named in the attempt before."},
 	{CodeCertificateTransfer, "", 0, 0x87, "", "The certificate is being transferred to another account.", "Accept, reject or cancel the transfer."},
 	{CodeCertificateExpired, "", 0, 0x87, "", "The certificate's validity has ended.", "Give the device a new certificate, or check the server's clock."},

@@ -33,7 +33,8 @@ type Issuance struct {
 	At                  time.Time
 	NotBefore, NotAfter time.Time
 	CertificateID       CertificateID // empty until signed
-	// Certificate is its DER. The built-in CA's are in the registry instead.
+	// Certificate is its DER. The built-in CA's that are registered are in the registry
+	// instead.
 	Certificate []byte
 	RevokedAt   time.Time // zero: it isn't
 	Reason      RevocationReason
@@ -54,6 +55,8 @@ type IssuanceReader interface {
 	IssuancesBy(Tenant, AuthorityID, Page) ([]Issuance, string, error)
 	// IssuanceOf gives the one of a serial number. The built-in CA's aren't found so.
 	IssuanceOf(t Tenant, a AuthorityID, serial string) (Issuance, error)
+	// KeyIssued says whether any certificate was issued for a key, a CA's included.
+	KeyIssued(t Tenant, keyHash string) (bool, error)
 	// IssuancesWithKey lists those of one key that have a certificate, at most limit and
 	// at most 100.
 	IssuancesWithKey(t Tenant, q KeyQuery, limit int) ([]Issuance, error)

@@ -90,8 +90,10 @@ type ReadTx interface {
 	TraceReader
 	IssuanceReader
 	IssuanceLogReader
+	ProfileRulesReader
 	AuthorityReader
 	RolloverReader
+	ForeignListReader
 	SessionReader
 	FunctionReader
 	TopicRuleReader
@@ -119,8 +121,10 @@ type Tx interface {
 	TraceWriter
 	IssuanceWriter
 	IssuanceLogWriter
+	ProfileRulesWriter
 	AuthorityWriter
 	RolloverWriter
+	ForeignListWriter
 	SessionWriter
 	FunctionWriter
 	TopicRuleWriter

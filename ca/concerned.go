@@ -10,9 +10,9 @@ import (
 )
 
 // Concerned gives the authorities that revoking a certificate is about: the one that
-// issued it, by the record of that or, where there is none, by its signature, and when it
-// is an authority's, that one. A certificate that only looks like an issued one, by its
-// issuer's name and its number, isn't it. Errors: CodeNotFound when there is none.
+// issued it, by the record of that or, where there is none, by its signature, and those that
+// have its key, when it is or was an authority's. A certificate that only looks like an issued
+// one, by its issuer's name and its number, isn't it. Errors: CodeNotFound when there is none.
 func (e *Engine) Concerned(ctx context.Context, tenant imprint.Tenant, der []byte) ([]imprint.CertificateAuthority, error) {
 	shown, err := pki.ParseIssued(der)
 	if err != nil {
@@ -21,9 +21,13 @@ func (e *Engine) Concerned(ctx context.Context, tenant imprint.Tenant, der []byt
 	var about []imprint.CertificateAuthority
 	err = e.opts.Store.View(ctx, func(tx imprint.ReadTx) error {
 		about = nil
-		err := each(tx, tenant, func(a *imprint.CertificateAuthority) error {
+		has, err := holders(tx, tenant, shown.ID)
+		if err != nil {
+			return err
+		}
+		err = each(tx, tenant, func(a *imprint.CertificateAuthority) error {
 			by, err := issued(tx, a, shown)
-			if by || err == nil && a.CertificateID == shown.ID {
+			if by || err == nil && has[a.ID] {
 				about = append(about, *a)
 			}
 			return err
@@ -34,6 +38,24 @@ func (e *Engine) Concerned(ctx context.Context, tenant imprint.Tenant, der []byt
 		return err
 	})
 	return about, err
+}
+
+// holders gives the authorities that have a certificate or had it, or have another one of its
+// key: a reason that is about the key takes those along.
+func holders(tx imprint.ReadTx, tenant imprint.Tenant, id imprint.CertificateID) (map[imprint.AuthorityID]bool, error) {
+	own, err := tx.AuthorityCertificate(tenant, id)
+	if imprint.CodeOf(err) == imprint.CodeNotFound {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	all, err := tx.AuthorityCertificatesWithKey(tenant, own.KeyHash)
+	has := map[imprint.AuthorityID]bool{}
+	for _, c := range append(all, own) {
+		has[c.Authority] = true
+	}
+	return has, err
 }
 
 // issued says whether an authority signed a certificate.

@@ -193,9 +193,19 @@ func TestListsFollowEveryLayoutThatCertificatesName(t *testing.T) {
 		if out, err := openssl(t, dir, "crl", "-inform", "der", "-in", "list.der", "-out", "list.pem", "-CAfile", "ca.pem"); err != nil || !strings.Contains(out, "verify OK") {
 			t.Errorf("openssl crl: %v: %s", err, out)
 		}
-		out, err := openssl(t, dir, "verify", "-attime", fmt.Sprint(o.clock().Unix()), "-crl_check", "-CRLfile", "list.pem", "-CAfile", "ca.pem", "bad.pem")
-		if err == nil || !strings.Contains(out, "certificate revoked") {
+		verify := func(file string) (string, error) {
+			return openssl(t, dir, "verify", "-attime", fmt.Sprint(o.clock().Unix()), "-crl_check", "-CRLfile", "list.pem", "-CAfile", "ca.pem", file)
+		}
+		if out, err := verify("bad.pem"); err == nil || !strings.Contains(out, "certificate revoked") {
 			t.Errorf("openssl verify of revoked certificate %d: %s", n, out)
+		}
+		put(t, dir, "list.der", fetch(t, server, pathOf(t, good[n]), http.StatusOK))
+		put(t, dir, "good.pem", []byte(good[n].PEM))
+		if out, err := openssl(t, dir, "crl", "-inform", "der", "-in", "list.der", "-out", "list.pem"); err != nil {
+			t.Errorf("openssl crl: %v: %s", err, out)
+		}
+		if out, err := verify("good.pem"); err != nil {
+			t.Errorf("openssl verify of good certificate %d: %s", n, out)
 		}
 	}
 }
@@ -356,6 +366,9 @@ func TestAnEntryStaysUntilALaterListHadIt(t *testing.T) {
 	if want := o.clock().Add(-time.Hour); !first.ThisUpdate.Equal(want) || len(first.RevokedCertificateEntries) != 2 {
 		t.Errorf("made at %s with %d entries, want %s and 2", first.ThisUpdate, len(first.RevokedCertificateEntries), want)
 	}
+	o.later(3 * time.Hour) // a list that is made because something was revoked
+	o.revoke(line.ID, o.issue(line.ID, "a third"), imprint.ReasonSuperseded)
+	o.publish()
 	o.later(4 * 24 * time.Hour) // a regular one
 	o.publish()
 	if !o.on(server, line, short) {

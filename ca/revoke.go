@@ -122,19 +122,24 @@ func (e *Engine) takeCA(tx imprint.Tx, tenant imprint.Tenant, id imprint.Certifi
 	return err
 }
 
-// takeTwin revokes another certificate of a key, where an authority here signed it.
+// takeTwin revokes another certificate of a key, where an authority here signed it, whether
+// that was here or elsewhere.
 func (e *Engine) takeTwin(tx imprint.Tx, c imprint.AuthorityCertificate, reason imprint.RevocationReason) error {
 	if c.Issuer == "" {
 		return nil
 	}
 	issued, err := tx.IssuanceOf(c.Tenant, c.Issuer, c.Serial)
-	if imprint.CodeOf(err) == imprint.CodeNotFound {
-		return nil
+	if err != nil && imprint.CodeOf(err) != imprint.CodeNotFound {
+		return err
 	}
 	if err == nil && issued.CertificateID == c.ID {
 		_, err = e.takeIssued(tx, issued, reason, false)
+		return err
 	}
-	return err
+	if c.Issuer == c.Authority {
+		return nil // a root's own, which it signed elsewhere: no list says that of a root
+	}
+	return e.takeShown(tx, c.Issuer, imprint.AdoptedRevocation{Tenant: c.Tenant, Authority: c.Issuer, Serial: c.Serial, CertificateID: c.ID, Reason: reason}, false)
 }
 
 // markRevoked marks the authority of a certificate: when that is its present one, or the

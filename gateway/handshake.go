@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -178,8 +179,25 @@ func (h *handshake) record(state tls.ConnectionState) {
 		h.gateway.resumed.Add(1)
 		shown = "session resumed, its key last proved at " + h.session.proved.UTC().Format(time.RFC3339)
 	}
-	h.rec.OK("tls", "%s, %s, client key %s, %s", version, tls.CipherSuiteName(state.CipherSuite),
+	h.rec.OK("tls", "%s, %s, client key %s, %s", version, suiteName(state.CipherSuite),
 		describeClient(state.PeerCertificates), shown)
+}
+
+// cipherNames are those of crypto/tls, which makes a list of all to find one.
+var cipherNames = sync.OnceValue(func() map[uint16]string {
+	names := map[uint16]string{}
+	for _, suite := range slices.Concat(tls.CipherSuites(), tls.InsecureCipherSuites()) {
+		names[suite.ID] = suite.Name
+	}
+	return names
+})
+
+func suiteName(id uint16) string {
+	name, known := cipherNames()[id]
+	if !known {
+		return tls.CipherSuiteName(id)
+	}
+	return name
 }
 
 // configure answers the hello: tenant by server name, application protocol. From

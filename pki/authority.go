@@ -241,6 +241,8 @@ func (a *Authority) Sign(ctx context.Context, token *Token) (*Issued, error) {
 	if err != nil {
 		return nil, err
 	}
+	// It may stand nowhere else, as claims of trusted users do.
+	record.Certificate = issued.Certificate.Raw
 	err = a.journal.Record(ctx, record)
 	if err != nil {
 		return nil, fmt.Errorf("couldn't record the signed certificate: %w", err)

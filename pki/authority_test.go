@@ -522,7 +522,7 @@ func TestJournalStandsBeforeAndAfterEachSignature(t *testing.T) {
 	if diff := cmp.Diff(intent, want); diff != "" {
 		t.Errorf("intent (-got +want):\n%s", diff)
 	}
-	want.CertificateID = issued.ID
+	want.CertificateID, want.Certificate = issued.ID, issued.Certificate.Raw
 	if diff := cmp.Diff(done, want); diff != "" {
 		t.Errorf("completion (-got +want):\n%s", diff)
 	}

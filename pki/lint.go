@@ -50,8 +50,14 @@ var subjectLints = []string{
 // Apple's and ETSI's, whose rules are for the web, for mail and for qualified
 // signatures.
 type linter struct {
-	lints  []*lint.CertificateLint
+	lints  []neededLint
 	config lint.Configuration
+}
+
+// neededLint is a lint and the extension without which it doesn't apply.
+type neededLint struct {
+	*lint.CertificateLint
+	extension string // dotted; empty: it has to be asked
 }
 
 // newLinter picks the lints once; they keep no state between certificates.
@@ -63,7 +69,16 @@ func newLinter(without []string) (*linter, error) {
 	if err != nil {
 		return nil, fmt.Errorf("couldn't choose lints: %w", err)
 	}
-	l := &linter{lints: registry.CertificateLints().Lints(), config: lint.NewEmptyConfig()}
+	needs := map[string]string{}
+	for oid, names := range lintNeeds {
+		for _, name := range names {
+			needs[name] = oid
+		}
+	}
+	l := &linter{config: lint.NewEmptyConfig()}
+	for _, one := range registry.CertificateLints().Lints() {
+		l.lints = append(l.lints, neededLint{one, needs[one.Name]})
+	}
 	if len(l.lints) == 0 {
 		return nil, errors.New("couldn't choose lints: none is registered")
 	}
@@ -81,6 +96,12 @@ func (l *linter) check(der []byte) error {
 	var failed []string
 	code := imprint.CodeCertificateValidation
 	for _, one := range l.lints {
+		if one.extension != "" {
+			_, present := cert.ExtensionsMap[one.extension]
+			if !present {
+				continue
+			}
+		}
 		result := one.Execute(cert, l.config)
 		if result.Status < lint.Warn {
 			continue

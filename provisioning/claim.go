@@ -105,6 +105,9 @@ type Claims struct {
 	ended     sync.WaitGroup
 }
 
+// Profile is the one by which claims of trusted users are signed.
+func (c *Claims) Profile() *pki.Profile { return c.claim }
+
 // NewClaims makes the API and begins to sweep what has ended. Close ends it.
 func NewClaims(rooms ClaimRooms, opts ClaimOptions) (*Claims, error) {
 	opts = opts.withDefaults()

@@ -188,21 +188,15 @@ func (d *demand) give(ctx context.Context, cert *x509.Certificate, text string, 
 		CreatedAt: d.now, ExpiresAt: d.now.Add(d.opts.TokenLifetime),
 	}
 	err := d.store.Update(ctx, func(tx imprint.Tx) error {
-		err := checkUnregistered(tx, row)
-		if err != nil {
-			return err
-		}
+		// What the CA has just signed, under a serial number of its own, nobody can have
+		// registered before, or revoked.
 		if record == nil {
-			// A certificate provider's: it may answer one that was revoked.
-			err = revoked.Refusal(tx, d.Tenant, cert)
-			if imprint.CodeOf(err) == imprint.CodeCertificateRevoked {
-				return imprint.Errorf(imprint.CodeProviderFailed, "the certificate provider answered a certificate that can't be used: %w", err)
-			}
+			err := d.checkProvided(tx, cert, row)
 			if err != nil {
 				return err
 			}
 		}
-		err = tx.PutCertificate(row)
+		err := tx.PutCertificate(row)
 		if err != nil {
 			return fmt.Errorf("couldn't store certificate %s: %w", id, err)
 		}
@@ -221,6 +215,20 @@ func (d *demand) give(ctx context.Context, cert *x509.Certificate, text string, 
 	d.count.created.Add(1)
 	d.Rec.Made("claim.certificate", id, "certificate %s is registered PENDING_ACTIVATION; its token is good until %s", id, pending.ExpiresAt.UTC().Format(time.RFC3339))
 	return &createdBody{CertificateID: string(id), CertificatePEM: text, Token: token}, nil
+}
+
+// checkProvided refuses a certificate provider's certificate that is registered already, or
+// was revoked.
+func (d *demand) checkProvided(tx imprint.ReadTx, cert *x509.Certificate, row imprint.Certificate) error {
+	err := checkUnregistered(tx, row)
+	if err != nil {
+		return err
+	}
+	_, err = revoked.Check(tx, d.Tenant, cert, d.now)
+	if revoked.Is(err) {
+		return imprint.Errorf(imprint.CodeProviderFailed, "the certificate provider answered a certificate that can't be used: %w", err)
+	}
+	return err
 }
 
 // row is a certificate without a registered CA, as fleet provisioning gives it

@@ -167,8 +167,14 @@ func allowedSerial(tx imprint.ReadTx, g *imprint.ClaimGuard, parameters map[stri
 	return row, nil
 }
 
-// countDevice counts the device under the claim's guard as it stands now.
+// countDevice counts the device under the claim's guard as it stands now. Where none is
+// known to stand, only one of the same commit could be there, which comes after the device
+// then.
 func (r *registration) countDevice(tx imprint.Tx) error {
+	free, _ := r.free.free(freeClaim{guardKey{r.Tenant, r.Claim}, false})
+	if free {
+		return nil
+	}
 	guard, err := tx.ClaimGuard(r.Tenant, r.Claim)
 	if imprint.CodeOf(err) == imprint.CodeNotFound {
 		return nil

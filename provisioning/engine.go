@@ -72,7 +72,7 @@ type Engine struct {
 	clock imprint.Clock
 	opts  Options
 
-	provisioned, pending, refused atomic.Uint64
+	provisioned, pending, refused, unsure atomic.Uint64
 
 	stopWatch func()
 	// generation counts the commits that touched a CA or a template. It is set
@@ -106,11 +106,14 @@ type Counters struct {
 	// Provisioned devices, certificates left PENDING_ACTIVATION, and newcomers
 	// refused before anything was registered.
 	Provisioned, Pending, Refused uint64
+	// Unsure are those of them that were let in although a revocation list of their CA is past
+	// its time.
+	Unsure uint64
 }
 
 // Counters gives the present counts.
 func (e *Engine) Counters() Counters {
-	return Counters{Provisioned: e.provisioned.Load(), Pending: e.pending.Load(), Refused: e.refused.Load()}
+	return Counters{Provisioned: e.provisioned.Load(), Pending: e.pending.Load(), Refused: e.refused.Load(), Unsure: e.unsure.Load()}
 }
 
 // Close stops listening to the store.

@@ -38,6 +38,8 @@ type visit struct {
 	one *issuer
 	// generation is the engine's when one was read.
 	generation uint64
+	// warning tells of a revocation list that is past its time.
+	warning string
 }
 
 // maxCertificate bounds the DER of a certificate that is registered, so that
@@ -89,6 +91,7 @@ func (e *Engine) look(ctx context.Context, n Newcomer) error {
 	}
 	result, err := e.provision(ctx, v, plan)
 	if err == nil {
+		e.warn(v)
 		return e.finish(v, result)
 	}
 	if errors.Is(err, errMoved) {
@@ -96,7 +99,7 @@ func (e *Engine) look(ctx context.Context, n Newcomer) error {
 	}
 	v.Rec.Fail(result.stage, err)
 	switch {
-	case result.stage == stageRegister, result.stage == stageRevoked, imprint.CodeOf(err) == imprint.CodeInternal, imprint.CodeOf(err) == imprint.CodeUnavailable:
+	case result.stage == stageRegister, revoked.Is(err), imprint.CodeOf(err) == imprint.CodeInternal, imprint.CodeOf(err) == imprint.CodeUnavailable:
 		return err
 	}
 	return e.registerOnly(ctx, v, err)
@@ -230,11 +233,9 @@ func refuseWhatIsNotKept(thing *template.ThingPlan) error {
 	return nil
 }
 
-// The stages that aren't a template's: what is refused there isn't registered at all.
-const (
-	stageRegister = "register"
-	stageRevoked  = "certificate.revoked"
-)
+// stageRegister isn't a template's: what is refused there, as what revoked.Is tells, isn't
+// registered at all.
+const stageRegister = "register"
 
 // provision registers the certificate and applies the plan in one transaction.
 // On an error the result's stage says where it came.
@@ -260,10 +261,18 @@ func (e *Engine) provision(ctx context.Context, v *visit, plan *template.Plan) (
 
 // stageOf gives the stage at which a certificate isn't registered.
 func stageOf(err error) string {
-	if imprint.CodeOf(err) == imprint.CodeCertificateRevoked {
-		return stageRevoked
+	if revoked.Is(err) {
+		return revoked.Step(err)
 	}
 	return stageRegister
+}
+
+// warn records what register found that refuses nobody.
+func (e *Engine) warn(v *visit) {
+	if v.warning != "" {
+		e.unsure.Add(1)
+		v.Rec.Info("certificate.crl", "%s", v.warning)
+	}
 }
 
 // finish says how a connection ends whose device is provisioned.
@@ -333,6 +342,7 @@ func (e *Engine) registerOnly(ctx context.Context, v *visit, why error) error {
 		v.Rec.Fail(stageOf(err), err)
 		return err
 	}
+	e.warn(v)
 	if cert.Status != imprint.CertificatePendingActivation {
 		return e.finish(v, applied{raced: true, cert: cert})
 	}
@@ -365,7 +375,7 @@ func (e *Engine) register(tx imprint.Tx, v *visit) (cert imprint.Certificate, fr
 		return cert, false, nil
 	}
 	// Its issuer may have revoked it before any registry had it.
-	err = revoked.Refusal(tx, v.Tenant, v.Leaf)
+	v.warning, err = revoked.Check(tx, v.Tenant, v.Leaf, v.now)
 	if err != nil {
 		return cert, false, err
 	}

@@ -85,7 +85,8 @@ func failedRegistration(err error) error {
 	switch imprint.CodeOf(err) {
 	case imprint.CodeTemplateValue, imprint.CodePolicyMissing, imprint.CodeGroupMissing, imprint.CodeThingTypeMissing, imprint.CodeLimitExceeded,
 		imprint.CodeCANotRegistered, imprint.CodeCAInactive, imprint.CodeCAExpired, imprint.CodeCASignature, imprint.CodeCertificateState,
-		imprint.CodeCertificateConflict, imprint.CodeAlreadyExists, imprint.CodeNotFound, imprint.CodeCertificateRevoked:
+		imprint.CodeCertificateConflict, imprint.CodeAlreadyExists, imprint.CodeNotFound, imprint.CodeCertificateRevoked,
+		imprint.CodeOnRevocationList, imprint.CodeRevocationListStale:
 		return &imprint.Error{Code: imprint.CodeRegistrationFailure, Err: err, Hint: imprint.HintOf(err)}
 	case imprint.CodeCertificateValidation, imprint.CodeCertificateWeak:
 		return &imprint.Error{Code: imprint.CodeInvalidRequest, Err: err, Hint: imprint.HintOf(err)}
@@ -212,7 +213,7 @@ func (r *bulkRegistration) certificate(tx imprint.ReadTx) (imprint.Certificate, 
 	}
 	err = checkUnregistered(tx, *r.fresh)
 	if err == nil && r.leaf != nil {
-		err = revoked.Refusal(tx, r.tenant, r.leaf)
+		_, err = revoked.Check(tx, r.tenant, r.leaf, r.clock())
 	}
 	if err != nil || r.fresh.CAID == "" {
 		return *r.fresh, true, err

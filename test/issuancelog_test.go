@@ -38,7 +38,7 @@ func csrOf(t *testing.T, name string) string {
 }
 
 // issuanceAudit runs `imprint ca audit --json` and gives its last line and its exit code.
-func (s *server) issuanceAudit(t *testing.T, args ...string) (summary struct{ Entries, Issuances, Certificates, Ours, Waiting, Findings int64 }, run toolRun) {
+func (s *server) issuanceAudit(t *testing.T, args ...string) (summary struct{ Entries, Issuances, Certificates, Ours, Waiting, Rechecked, Findings int64 }, run toolRun) {
 	t.Helper()
 	run = runTool(t, "", cleanEnv(), program, append([]string{"ca", "audit", "--json", "--data", s.dir}, args...)...)
 	lines := strings.Split(strings.TrimSpace(run.stdout), "\n")
@@ -124,7 +124,7 @@ func TestEveryCertificateThatIsSignedIsInTheLog(t *testing.T) {
 	// What waited is published by now, or at the latest when the server has ended.
 	writeFile(t, checkpoint, readFile(t, filepath.Join(s.tiles(), "checkpoint")))
 	summary, run := s.issuanceAudit(t, "--checkpoint", checkpoint)
-	if run.exit != 0 || summary.Issuances != int64(len(all)) || summary.Entries+summary.Waiting != summary.Issuances {
+	if run.exit != 0 || summary.Issuances != int64(len(all)) || summary.Entries+summary.Waiting != summary.Issuances || summary.Rechecked != summary.Entries {
 		t.Errorf("the audit beside the server: exit code %d, %+v; want %d issuances\n%s", run.exit, summary, len(all), run.all())
 	}
 	stranger := s.addAccount(t, "111111111111")
@@ -171,7 +171,7 @@ func TestEveryCertificateThatIsSignedIsInTheLog(t *testing.T) {
 		t.Error("the log hasn't the origin that was configured")
 	}
 	summary, run = s.issuanceAudit(t, "--checkpoint", checkpoint)
-	if run.exit != 0 || summary.Entries != int64(len(all)) {
+	if run.exit != 0 || summary.Entries != int64(len(all)) || summary.Rechecked != summary.Entries {
 		t.Errorf("the audit of the stopped server: exit code %d, %+v\n%s", run.exit, summary, run.all())
 	}
 }

@@ -268,8 +268,11 @@ func TestAKeyInATPMCarriesACA(t *testing.T) {
 	stop := startTPM(t, state, socket)
 	wrapped := filepath.Join(t.TempDir(), "keys") + "/"
 	mkdir(t, wrapped)
-	s := startServer(t, "--ca-key-store", "tpm=tpm:file="+wrapped+"?device=unix:"+socket, "--ca-key-store", "handles=tpm:?device=unix:"+socket, "--ca-key-timeout", "5s")
+	s := newServer(t, "--ca-key-timeout", "5s")
+	s.settings = append(s.settings, "IMPRINT_CA_KEY_STORE=tpm=tpm:file="+wrapped+"?device=unix:"+socket+",handles=tpm:?device=unix:"+socket)
 	s.troubled = "code=ServiceUnavailableException"
+	s.start()
+	s.readEnv()
 	dir := t.TempDir()
 	said := s.caScript(t, dir, `
 imprint ca create --root --name root --subject '/CN=root' --key handles:0x81008001 | grep ^key

@@ -277,3 +277,30 @@ func TestHandingOverWaitsForNobody(t *testing.T) {
 	}
 	l.Close()
 }
+
+// TestAShortConnectionIsWrittenOnce ensures that who is let in and goes before a whole round
+// has passed is one entry, however the rounds fall, and that who stays is written meanwhile.
+func TestAShortConnectionIsWrittenOnce(t *testing.T) {
+	t.Parallel()
+	store := openStore(t)
+	l := trace.NewLog(store, clock, trace.Options{Logger: quiet(), FoldAfter: -1, SuccessRate: -1})
+	defer l.Close()
+	for rounds, want := range []uint64{1, 1, 2, 2} {
+		before := l.Counters().Written
+		rec := l.Begin("192.0.2.1:1")
+		rec.Connected()
+		rec.Provisioned("unit")
+		for range rounds {
+			l.HandOverLate()
+		}
+		rec.End(imprint.OutcomeClosed, imprint.CodeClientDisconnect)
+		flush(t, l)
+		if got := l.Counters().Written - before; got != want {
+			t.Errorf("a connection of %d rounds: got %d entries, want %d", rounds, got, want)
+		}
+		a, found := attempt(t, store, rec.ID())
+		if !found || a.Outcome != imprint.OutcomeClosed || a.Thing != "unit" {
+			t.Errorf("got %s with thing %q, found %t; want closed, with unit", a.Outcome, a.Thing, found)
+		}
+	}
+}

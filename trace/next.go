@@ -17,6 +17,8 @@ var nextByCode = map[imprint.Code]string{
 	imprint.CodeConnectionLost:         "The device notices that its connection is gone and comes again.",
 	imprint.CodeClientDisconnect:       "None: the device ended the connection itself and comes again when it wants to.",
 	imprint.CodeCertificateRevoked:     "The device is refused for good: it needs a new certificate.",
+	imprint.CodeOnRevocationList:       "The device is refused for good: it needs a new certificate.",
+	imprint.CodeRevocationListStale:    "The device comes again and is let in once its CA's revocation list is current.",
 	imprint.CodeCertificateDeleted:     "The device is refused unless its certificate is registered again: by its CA's auto-registration, or by an operator.",
 	imprint.CodeCertificateExpired:     "The device is refused for good: it needs a new certificate.",
 	imprint.CodeClaimStopped:           "Devices with this claim are refused until an operator lets the claim go on.",

@@ -186,6 +186,10 @@ func (r *Recorder) addLate(s imprint.Step) {
 		r.failed = true
 	}
 	if r.lateSteps < maxSteps {
+		if r.late == nil && r.attempt != nil {
+			// Few have any; those who do have many, as they are claims.
+			r.late = make([]imprint.Step, 0, 2*usualSteps)
+		}
 		r.late = append(r.late, s)
 		r.lateSteps++
 		if r.failed {

@@ -151,10 +151,11 @@ type Log struct {
 
 	successes *rate.Limiter // nil: all are kept
 
-	// lateMu guards late: those who have something for the writer. handing is held while
-	// it is handed over, so that whoever waits for that waits for all.
+	// lateMu guards late and later: those who have something for the writer, and those who
+	// have it since the last round. handing is held while it is handed over, so that whoever
+	// waits for that waits for all.
 	handing, lateMu sync.Mutex
-	late            []*Recorder
+	late, later     []*Recorder
 
 	written, dropped, failed, trimmed, folded, unsampled atomic.Uint64
 }
@@ -233,7 +234,8 @@ func (l *Log) Flush(ctx context.Context) error {
 func (l *Log) owes() bool {
 	l.lateMu.Lock()
 	defer l.lateMu.Unlock()
-	return slices.ContainsFunc(l.late, func(r *Recorder) bool { return r.refused.Load() })
+	refused := func(r *Recorder) bool { return r.refused.Load() }
+	return slices.ContainsFunc(l.late, refused) || slices.ContainsFunc(l.later, refused)
 }
 
 func (l *Log) flushOnce(ctx context.Context) error {
@@ -294,23 +296,32 @@ func (l *Log) put(e entry, mustKeep bool) bool {
 	}
 }
 
-// handOverEvery is how long what happens on a live connection waits for company.
+// handOverEvery is how long what happens on a live connection waits for company. It waits
+// for half of that at least: of a connection that is over by then, as that of a claim, all is
+// one write.
 const handOverEvery = time.Second
 
 // soon has a recorder's handOver called within handOverEvery.
 func (l *Log) soon(r *Recorder) {
 	l.lateMu.Lock()
 	defer l.lateMu.Unlock()
-	l.late = append(l.late, r)
+	l.later = append(l.later, r)
 }
 
 // handOver gives the writer what recorders have for it.
 func (l *Log) handOver() {
+	l.handOverLate()
+	l.handOverLate()
+}
+
+// handOverLate gives the writer what recorders have for it that were there in the round
+// before.
+func (l *Log) handOverLate() {
 	l.handing.Lock()
 	defer l.handing.Unlock()
 	l.lateMu.Lock()
 	late := l.late
-	l.late = nil
+	l.late, l.later = l.later, nil
 	l.lateMu.Unlock()
 	for _, r := range late {
 		r.handOver()
@@ -318,12 +329,12 @@ func (l *Log) handOver() {
 }
 
 func (l *Log) hander() {
-	ticker := time.NewTicker(handOverEvery)
+	ticker := time.NewTicker(handOverEvery / 2)
 	defer ticker.Stop()
 	for {
 		select {
 		case <-ticker.C:
-			l.handOver()
+			l.handOverLate()
 		case <-l.closing:
 			return
 		}

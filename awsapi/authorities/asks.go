@@ -80,3 +80,28 @@ func (o Office) revokes(ctx context.Context, caller awsapi.Caller, in *RevokeInp
 	}
 	return asks, nil
 }
+
+// revokesAuthority asks for the authority, for the one that signed it, whose list it comes to
+// stand on, and for those that have its key.
+func (o Office) revokesAuthority(ctx context.Context, caller awsapi.Caller, in *RevokeAuthorityInput) ([]awsapi.Ask, error) {
+	own := tenantOf(caller).AuthorityARN(imprint.AuthorityID(in.ID))
+	asks := []awsapi.Ask{{Resource: own}}
+	a, err := o.Engine.Authority(ctx, tenantOf(caller), imprint.AuthorityID(in.ID))
+	if imprint.CodeOf(err) == imprint.CodeNotFound || err == nil && a.Certificate == "" {
+		return asks, nil // the engine says so
+	}
+	if err != nil {
+		return nil, err
+	}
+	cert, err := pki.ParseCertificatePEM(a.Certificate)
+	if err != nil {
+		return nil, err
+	}
+	about, err := o.Engine.Concerned(ctx, tenantOf(caller), cert.Raw)
+	for _, other := range about {
+		if other.ID != a.ID {
+			asks = append(asks, awsapi.Ask{Resource: other.ARN()})
+		}
+	}
+	return asks, err
+}

@@ -169,6 +169,35 @@ func TestWhoMayRevokeDevicesMayNotRevokeWhatIsDenied(t *testing.T) {
 	denied(t, "a caller without the action", revoke("nobody", stranger.Certificate), "imprint:RevokeIssued")
 }
 
+// TestWhoMayRevokeAnAuthorityMayNotPutItOnADeniedList: its issuer's, and not when its key is that
+// of one that is denied.
+func TestWhoMayRevokeAnAuthorityMayNotPutItOnADeniedList(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "us-east-1")
+	root := w.make("root", "", "root")
+	line, sister := w.make("line", root.ID, "intermediate"), w.make("sister", root.ID, "intermediate")
+	w.allow("repairs", `{"Effect":"Allow","Action":"imprint:*","Resource":"*"},{"Effect":"Deny","Action":"imprint:RevokeAuthority","Resource":"ROOT"}`, "ROOT", root.ARN)
+	w.allow("lines", `{"Effect":"Allow","Action":"imprint:*","Resource":"*"},{"Effect":"Deny","Action":"imprint:RevokeAuthority","Resource":"LINE"}`, "LINE", line.ARN)
+	revoke := func(user imprint.UserName, id string) error {
+		return w.as(user, "POST", authorities.Path+"/"+id+"/revocation", map[string]string{"reason": "SUPERSEDED"}, nil)
+	}
+	denied(t, "an intermediate of a root that is denied", revoke("repairs", line.ID), "on resource: "+root.ARN+" with an explicit deny")
+	denied(t, "an intermediate that is denied itself", revoke("lines", line.ID), "on resource: "+line.ARN+" with an explicit deny")
+	err := revoke("lines", sister.ID)
+	if err != nil {
+		t.Errorf("another intermediate: %v", err)
+	}
+	var shown struct {
+		RevocationReason string  `json:"revocationReason"`
+		RevokedAt        float64 `json:"revokedAt"`
+	}
+	err = w.as("lines", "GET", authorities.Path+"/"+sister.ID, nil, &shown)
+	if err != nil || shown.RevocationReason != "SUPERSEDED" || shown.RevokedAt == 0 {
+		t.Errorf("it is shown as %+v, %v", shown, err)
+	}
+	apitest.WantRefusal(t, "one that isn't there", revoke("lines", "00000000-0000-4000-8000-000000000000"), 404, "ResourceNotFoundException", "doesn't exist")
+}
+
 // forge signs a certificate of an issuer and number with a key of its own.
 func forge(t *testing.T, text string) string {
 	t.Helper()

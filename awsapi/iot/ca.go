@@ -118,8 +118,8 @@ func (s *Service) updateCA(ctx context.Context, caller awsapi.Caller, in *Update
 			if err != nil {
 				return nil, imprint.Errorf(imprint.CodeInternal, "couldn't read CA certificate %s of the store: %w", id, err)
 			}
-			err = revoked.Refusal(tx, tenant, cert)
-			if imprint.CodeOf(err) == imprint.CodeCertificateRevoked {
+			_, err = revoked.Check(tx, tenant, cert, s.rooms.Clock())
+			if revoked.Is(err) {
 				return nil, &imprint.Error{Code: imprint.CodeInvalidRequest, Op: "couldn't activate the CA", Err: err, Hint: imprint.HintOf(err)}
 			}
 			if err != nil {

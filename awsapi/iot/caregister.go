@@ -105,7 +105,7 @@ func (s *Service) storeCA(tx imprint.Tx, registration *caRegistration) error {
 	if err != nil {
 		return err
 	}
-	err = refuseRevoked(tx, ca.Tenant, registration.cert)
+	err = s.refuseRevoked(tx, ca.Tenant, registration.cert)
 	if err != nil {
 		return err
 	}

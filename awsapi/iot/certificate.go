@@ -3,6 +3,7 @@ package iot
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/awsapi"
@@ -111,7 +112,7 @@ func (s *Service) updateCertificate(ctx context.Context, caller awsapi.Caller, i
 		if err != nil || next.Status == present.Status {
 			return nil, err
 		}
-		err = checkActivation(tx, next)
+		err = checkActivation(tx, next, s.rooms.Clock())
 		if err != nil {
 			return nil, err
 		}
@@ -125,7 +126,7 @@ func (s *Service) updateCertificate(ctx context.Context, caller awsapi.Caller, i
 
 // checkActivation refuses to make a certificate ACTIVE that its issuer revoked, and while its
 // CA is INACTIVE; one that was deleted since forbids nothing.
-func checkActivation(tx imprint.ReadTx, cert imprint.Certificate) error {
+func checkActivation(tx imprint.ReadTx, cert imprint.Certificate, now time.Time) error {
 	if cert.Status != imprint.CertificateActive {
 		return nil
 	}
@@ -133,8 +134,11 @@ func checkActivation(tx imprint.ReadTx, cert imprint.Certificate) error {
 	if err != nil {
 		return imprint.Errorf(imprint.CodeInternal, "couldn't read certificate %s of the store: %w", cert.ID, err)
 	}
-	err = revoked.Refusal(tx, cert.Tenant, leaf)
-	if imprint.CodeOf(err) == imprint.CodeCertificateRevoked {
+	_, err = revoked.Check(tx, cert.Tenant, leaf, now)
+	if imprint.CodeOf(err) == imprint.CodeRevocationListStale {
+		err = nil // it is registered: only newcomers need a current list
+	}
+	if revoked.Is(err) {
 		return &imprint.Error{Code: imprint.CodeCertificateState, Op: "couldn't activate the certificate", Err: err, Hint: imprint.HintOf(err)}
 	}
 	if err != nil || cert.CAID == "" {

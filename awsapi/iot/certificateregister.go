@@ -190,7 +190,7 @@ func (s *Service) storeRegistered(ctx context.Context, cert imprint.Certificate,
 			return cert, err
 		}
 		if cert.Status != imprint.CertificateRevoked {
-			err = refuseRevoked(tx, cert.Tenant, leaf)
+			err = s.refuseRevoked(tx, cert.Tenant, leaf)
 			if err != nil {
 				return cert, err
 			}
@@ -213,10 +213,11 @@ func (s *Service) storeRegistered(ctx context.Context, cert imprint.Certificate,
 	return err
 }
 
-// refuseRevoked refuses what a certificate authority of this server revoked.
-func refuseRevoked(tx imprint.ReadTx, tenant imprint.Tenant, cert *x509.Certificate) error {
-	err := revoked.Refusal(tx, tenant, cert)
-	if imprint.CodeOf(err) == imprint.CodeCertificateRevoked {
+// refuseRevoked refuses what a certificate authority of this server, or an imported list,
+// revoked.
+func (s *Service) refuseRevoked(tx imprint.ReadTx, tenant imprint.Tenant, cert *x509.Certificate) error {
+	_, err := revoked.Check(tx, tenant, cert, s.rooms.Clock())
+	if revoked.Is(err) {
 		return asValidation(err)
 	}
 	return err

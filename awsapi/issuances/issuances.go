@@ -107,6 +107,7 @@ type Summary struct {
 	Unregistered *int64 `api:"body unregistered Count"`
 	WithoutBytes *int64 `api:"body withoutBytes Count"`
 	Unchecked    *int64 `api:"body unchecked Count"`
+	Rechecked    *int64 `api:"body rechecked Count"`
 	Findings     *int64 `api:"body findings Count"`
 }
 
@@ -308,7 +309,7 @@ func (r Reader) run(_ context.Context, caller awsapi.Caller, in *RunInput) (*Run
 	out.Checkpoint = string(d.Checkpoint.Raw)
 	out.Summary = &Summary{
 		Entries: &d.Entries, Issuances: &d.Issuances, Certificates: &d.Certificates, Ours: &d.Ours, Waiting: &d.Waiting,
-		Unregistered: &d.Unregistered, WithoutBytes: &d.WithoutBytes, Unchecked: &d.Unchecked, Findings: &d.Findings,
+		Unregistered: &d.Unregistered, WithoutBytes: &d.WithoutBytes, Unchecked: &d.Unchecked, Rechecked: &d.Rechecked, Findings: &d.Findings,
 	}
 	return out, nil
 }

@@ -157,3 +157,17 @@ func (p *Planner) Resources(ctx context.Context, tenant imprint.Tenant, text str
 	}
 	return arns
 }
+
+// Certificate gives that of a CA, by what a person calls it. Errors: CodeNotFound,
+// CodeInvalidRequest.
+func (p *Planner) Certificate(ctx context.Context, tenant imprint.Tenant, text string) (*x509.Certificate, error) {
+	var cert *x509.Certificate
+	err := p.view(ctx, tenant, func(_ imprint.ReadTx, g *graph) error {
+		m, err := g.find(text)
+		if err == nil {
+			cert = m.cert
+		}
+		return err
+	})
+	return cert, err
+}

@@ -47,9 +47,10 @@ func (s *server) newAPI() (*http.Server, error) {
 		Verifier: verifier, Translate: iot.Translate, Observe: s.observe, Now: s.clock,
 		Allow: s.callers.allow, Authorize: s.authorize,
 	}, slices.Concat(iot.Operations(), attempts.Operations(), claims.Operations(), audits.Operations(), users.Operations(), explain.Operations(), authorities.Operations(),
-		authorities.RolloverOperations(), issuances.Operations(), enrolment.Operations()),
+		authorities.RolloverOperations(), authorities.ForeignOperations(), issuances.Operations(), enrolment.Operations()),
 		slices.Concat(s.service.Routes(), recorded.Routes(), guards.Routes(), audits.Starter{Auditor: s.audit}.Routes(), s.directory().Routes(), explainer.Routes(),
-			authorities.Office{Engine: s.authorities, Clock: s.clock}.Routes(), authorities.Rollovers{Planner: s.rollovers}.Routes(), s.issuanceReader().Routes(),
+			authorities.Office{Engine: s.authorities, Clock: s.clock}.Routes(), authorities.Rollovers{Planner: s.rollovers}.Routes(),
+			authorities.Foreign{Engine: s.foreign, Planner: s.rollovers, Clock: s.clock}.Routes(), s.issuanceReader().Routes(),
 			enrolment.Office{Store: s.store, Engine: s.authorities, Clock: s.clock}.Routes()))
 	if err != nil {
 		return nil, err

@@ -71,7 +71,7 @@ authority's name, id or ARN.
   imprint ca issue line7 --csr device.csr --profile operational --out device.pem`,
 	}
 	cmd.AddCommand(newCAAudit(), newCALogged(), newCACreate(), newCAAdopt(), newCAList(), newCAShow(), newCACert(), newCACSR(), newCAImport(), newCAIssue(), newCARevoke(), newCAUpdate(),
-		newCADelete(), newCARestore(), newCAProfiles(), newCAKeys(), newCARollover())
+		newCADelete(), newCARestore(), newCAProfiles(), newCAKeys(), newCARollover(), newCACRL(), newCACeremony(), newCAVerify())
 	return cmd
 }
 
@@ -294,7 +294,7 @@ func newCACreate() *cobra.Command {
 
 func newCAAdopt() *cobra.Command {
 	var name, certificate, chain, key, keyAt, signingEnds string
-	var profiles []string
+	var profiles, shares []string
 	var revocation revocationFlags
 	var history historyFlags
 	var cmd *cobra.Command
@@ -308,6 +308,9 @@ func newCAAdopt() *cobra.Command {
 				continue
 			}
 			text, err := readSmallFile(part.path, maxPEMFile)
+			if part.name == "key" && strings.HasSuffix(part.path, ".sealed") {
+				text, err = unsealed(cmd, part.path, shares)
+			}
 			if err != nil {
 				return err
 			}
@@ -337,7 +340,8 @@ func newCAAdopt() *cobra.Command {
 	f.StringVar(&certificate, "cert", "", "PEM file of its certificate")
 	f.StringVar(&chain, "chain", "", "PEM file of those above it, each signed by the next")
 	f.StringVar(&keyAt, "key", "", "STORE:LABEL of its private key, when that is in a key store")
-	f.StringVar(&key, "key-file", "", "PEM file of its private key, which is sealed in the registry (default: it stays elsewhere)")
+	f.StringVar(&key, "key-file", "", "PEM file of its private key, or NAME.sealed of a ceremony; it is sealed in the registry (default: it stays elsewhere)")
+	f.StringArrayVar(&shares, "share", nil, "file with a holder's share that opens NAME.sealed, in place of a question (may be repeated)")
 	f.StringVar(&signingEnds, "signing-ends", "", "from when on it signs nothing more")
 	f.StringSliceVar(&profiles, "profiles", nil, "profiles that it may sign by; all: every one (default: those of devices and servers, and of CAs that are made here below it)")
 	revocation.add(cmd)

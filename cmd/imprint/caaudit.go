@@ -113,8 +113,12 @@ func (w *whichLog) audit(cmd *cobra.Command, dir string, remembered []string, re
 	if err != nil {
 		return translog.Audited{}, err
 	}
+	check, err := translog.Recheck(ctx, store)
+	if err != nil {
+		return translog.Audited{}, err
+	}
 	return translog.Audit(ctx, translog.AuditConfig{
-		Store: store, Source: source, Verifier: verifier, DeviceCA: ca, Remembered: kept, Clock: time.Now, Report: report,
+		Store: store, Source: source, Verifier: verifier, DeviceCA: ca, Check: check, Remembered: kept, Clock: time.Now, Report: report,
 	})
 }
 
@@ -263,6 +267,7 @@ func printAudited(out io.Writer, a translog.Audited, asJSON bool) {
 	fmt.Fprintf(out, "log        %d entries, root %s\n", a.Entries, a.Checkpoint.Hash)
 	fmt.Fprintf(out, "record     %d signatures, %d of them wait for the log\n", a.Issuances, a.Waiting)
 	fmt.Fprintf(out, "registry   %d certificates, %d of them ours; %d in the log aren't registered\n", a.Certificates, a.Ours, a.Unregistered)
+	fmt.Fprintf(out, "checked    %d certificates again, by their profiles and the linter\n", a.Rechecked)
 	if a.WithoutBytes > 0 {
 		fmt.Fprintf(out, "           %d entries have a certificate's id alone\n", a.WithoutBytes)
 	}

@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"path/filepath"
 	"strings"
@@ -12,6 +14,7 @@ import (
 
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/awsapi/issuances"
+	"github.com/imprint-iot/imprint/pki"
 	"github.com/imprint-iot/imprint/pki/issuelog"
 	"github.com/imprint-iot/imprint/pki/translog"
 )
@@ -101,12 +104,58 @@ func (s *server) issuanceReader() issuances.Reader {
 		if err != nil {
 			return translog.AuditConfig{}, err
 		}
+		check, err := translog.Recheck(context.Background(), s.store)
+		if err != nil {
+			return translog.AuditConfig{}, err
+		}
 		return translog.AuditConfig{
-			Store: s.store, Source: log.Source(), Verifier: log.Verifier(), DeviceCA: s.authority.Certificate(), Clock: s.clock,
+			Store: s.store, Source: log.Source(), Verifier: log.Verifier(), DeviceCA: s.authority.Certificate(), Check: check, Clock: s.clock,
 		}, nil
 	})
 	s.closeLater(auditor.Close)
 	return issuances.Reader{Log: s.loggedTo, Store: s.store, Auditor: auditor, Home: s.home.Account}
+}
+
+// recordProfiles records the rules of all profiles that the server signs by, where they changed:
+// what is issued is checked again by those.
+func (s *server) recordProfiles(ctx context.Context) error {
+	used := map[string]*pki.Profile{}
+	for _, p := range []*pki.Profile{s.profile, s.claims.Profile()} {
+		used[translog.RulesOf("", p.Name())] = p
+	}
+	profiles := s.authorities.Profiles()
+	for _, name := range profiles.Names() {
+		p, err := profiles.Profile(name)
+		if err != nil {
+			return err
+		}
+		used[name] = p
+	}
+	now := s.clock()
+	return s.store.Update(ctx, func(tx imprint.Tx) error {
+		recorded, err := tx.ProfileRules()
+		if err != nil {
+			return err
+		}
+		newest := map[string]string{}
+		for _, r := range recorded {
+			newest[r.Name] = r.Rules
+		}
+		for name, p := range used {
+			rules, err := json.Marshal(p.Config())
+			if err != nil {
+				return fmt.Errorf("couldn't encode the rules of profile %s: %w", name, err)
+			}
+			if newest[name] == string(rules) {
+				continue
+			}
+			err = tx.PutProfileRules(imprint.ProfileRules{Name: name, From: now, Rules: string(rules)})
+			if err != nil {
+				return fmt.Errorf("couldn't record the rules of profile %s: %w", name, err)
+			}
+		}
+		return nil
+	})
 }
 
 // publicLog is where the log is at the door for relying parties.

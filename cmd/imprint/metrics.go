@@ -193,6 +193,8 @@ func (m *metrics) watch(rooms metered) {
 	counter("imprint_registered_pending_total", "Certificates left PENDING_ACTIVATION by a first connection.", func() uint64 { return p().Pending })
 	counter("imprint_first_connections_refused_total", "First connections refused before registration.", func() uint64 { return p().Refused })
 
+	counter("imprint_first_connections_unsure_total", "Certificates registered at a first connection although a revocation list of their CA is past its time.", func() uint64 { return p().Unsure })
+
 	c := rooms.claims.Counters
 	counter("imprint_claim_certificates_total", "Certificates given out by the fleet provisioning API.", func() uint64 { return c().Created })
 	counter("imprint_claim_registered_total", "Devices registered by the fleet provisioning API.", func() uint64 { return c().Registered })

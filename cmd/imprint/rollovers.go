@@ -5,10 +5,12 @@ import (
 	"crypto/x509"
 
 	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/ca/foreign"
 	"github.com/imprint-iot/imprint/ca/rollover"
 )
 
-// openRollovers makes what plans how devices move from one CA to another.
+// openRollovers makes what plans how devices move from one CA to another, and what keeps
+// the CRLs of CAs elsewhere.
 func (s *server) openRollovers(ctx context.Context) error {
 	planner, err := rollover.New(ctx, rollover.Options{
 		Store: s.store, Clock: s.clock, BuiltIn: s.authority.Certificate(), Logger: s.logger,
@@ -23,5 +25,6 @@ func (s *server) openRollovers(ctx context.Context) error {
 	}
 	s.rollovers = planner
 	s.closeLater(planner.Close)
+	s.foreign = foreign.New(foreign.Options{Store: s.store, Clock: s.clock, Logger: s.logger})
 	return nil
 }

@@ -23,6 +23,7 @@ import (
 	"github.com/imprint-iot/imprint/awsapi/iot"
 	"github.com/imprint-iot/imprint/broker"
 	"github.com/imprint-iot/imprint/ca"
+	"github.com/imprint-iot/imprint/ca/foreign"
 	"github.com/imprint-iot/imprint/ca/rollover"
 	"github.com/imprint-iot/imprint/est"
 	"github.com/imprint-iot/imprint/events"
@@ -53,6 +54,7 @@ type server struct {
 	authority    *pki.Authority
 	authorities  *ca.Engine
 	rollovers    *rollover.Planner
+	foreign      *foreign.Engine
 	profile      *pki.Profile
 	keys         *pki.KeyPool
 	known        *pki.KnownKeys // that nobody may use
@@ -110,7 +112,7 @@ func newServer(ctx context.Context, config Config, logger *slog.Logger) (*server
 		home: imprint.Tenant{Account: imprint.AccountID(config.Account), Region: imprint.Region(config.Region)},
 	}
 	for _, step := range []func(context.Context) error{
-		s.openData, s.openIssuanceLog, s.openPKI, s.openAuthorities, s.openRollovers, s.openTrace, s.openFunctions, s.openRules, s.openClaims, s.openBulk, s.openAudit, s.openTenant, s.wire, s.listen,
+		s.openData, s.openIssuanceLog, s.openPKI, s.openAuthorities, s.openRollovers, s.openTrace, s.openFunctions, s.openRules, s.openClaims, s.recordProfiles, s.openBulk, s.openAudit, s.openTenant, s.wire, s.listen,
 		s.writeFacts,
 	} {
 		err := step(ctx)
@@ -546,6 +548,13 @@ func (s *server) run(ctx context.Context) error {
 	go func() {
 		defer close(publishing)
 		s.authorities.PublishLists(lifetime)
+	}()
+	fetching := make(chan struct{})
+	defer func() { <-fetching }()
+	defer end()
+	go func() {
+		defer close(fetching)
+		s.foreign.Run(lifetime)
 	}()
 	go s.watchFiles(lifetime)
 	go s.purgeAuthorities(lifetime)

@@ -99,6 +99,15 @@ func (x *tx) Issuances(t imprint.Tenant, _ imprint.Page) ([]imprint.Issuance, st
 	return list, "next", nil
 }
 
+func (x *tx) KeyIssued(t imprint.Tenant, keyHash string) (bool, error) {
+	for _, i := range x.rows {
+		if i.Tenant == t && i.KeyHash == keyHash && i.CertificateID != "" {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
 func (x *tx) IssuancesWithKey(t imprint.Tenant, q imprint.KeyQuery, limit int) ([]imprint.Issuance, error) {
 	var list []imprint.Issuance
 	for _, id := range slices.Sorted(maps.Keys(x.rows)) {

@@ -22,6 +22,14 @@ func allowed(tx imprint.ReadTx, i imprint.Issuance) error {
 	if err != nil || i.KeyHash == "" {
 		return err
 	}
+	// Nearly every key is new: one look tells what the five of the checks would.
+	issued, err := tx.KeyIssued(i.Tenant, i.KeyHash)
+	if err != nil {
+		return fmt.Errorf("couldn't look for the key's certificates: %w", err)
+	}
+	if !issued {
+		return ofAuthority(tx, i)
+	}
 	for _, check := range []func(imprint.ReadTx, imprint.Issuance) error{lost, otherKind, reused} {
 		err = check(tx, i)
 		if err != nil {
@@ -66,6 +74,11 @@ func otherKind(tx imprint.ReadTx, i imprint.Issuance) error {
 		return imprint.Errorf(imprint.CodeKeyReused, "the request's key is that of %s, %s with serial number %s, subject %s", whose, other.CertificateID, other.Serial, other.Subject).
 			WithHint("Make a key for %s alone.", asked)
 	}
+	return ofAuthority(tx, i)
+}
+
+// ofAuthority refuses a device the key of a CA, also of one that has no certificate yet.
+func ofAuthority(tx imprint.ReadTx, i imprint.Issuance) error {
 	if i.CA {
 		return nil
 	}

@@ -182,6 +182,30 @@ func TestKMSConforms(t *testing.T) {
 	conform(t, place{store: newStore(t), kinds: keys.Kinds(), all: k.uri(""), uri: func(name string) keys.URI { return k.uri("alias/" + name) }})
 }
 
+// A key of a named KMS is known by its ARN once it is made, whatever its alias names then.
+func TestANamedKeyOfKMSIsKnownByItsARN(t *testing.T) {
+	credentials(t)
+	k := newLocalKMS(t)
+	n := named(t, nil, keys.Place{Name: "cloud", Account: account, URI: k.uri("")})
+	made, name, err := n.Generate(t.Context(), "cloud:root", keys.P256)
+	if err != nil || !strings.HasPrefix(name, "cloud:root;id=arn:aws:kms:eu-central-1:") {
+		t.Fatalf("got %q, %v", name, err)
+	}
+	generate(t, newStore(t), k.uri(""), keys.P256)
+	k.mu.Lock()
+	k.aliases["alias/root"] = "arn:aws:kms:eu-central-1:123456789012:key/2"
+	k.mu.Unlock()
+	again := named(t, nil, n.Places()...)
+	signer, err := again.Open(t.Context(), name)
+	if err != nil || fmt.Sprint(signer.Public()) != fmt.Sprint(made.Public()) {
+		t.Fatalf("by its name: %v", err)
+	}
+	found, err := again.List(t.Context(), account, "cloud")
+	if err != nil || len(found) != 2 || again.Check(account, found[0].Name) != nil {
+		t.Errorf("got %+v, %v", found, err)
+	}
+}
+
 // A KMS that is slow, refuses or is gone is an error within the deadline, with the
 // right code, and works again afterwards.
 func TestSigningRecoversFromEveryFailureOfKMS(t *testing.T) {

@@ -1,7 +1,9 @@
-// Package revoked says whether a certificate authority of this server took a certificate
-// back, whoever comes with it: a device for the first time, or an operator who registers it.
+// Package revoked says whether a certificate authority of this server, or an imported CRL of
+// a CA elsewhere, took a certificate back, whoever comes with it: a device for the first time,
+// or an operator who registers it.
 //
-//	err := revoked.Refusal(tx, tenant, leaf)
+//	warning, err := revoked.Check(tx, tenant, leaf, now)
+//	if revoked.Is(err) { ... }
 //
 // What it promises: asked in the transaction that registers a certificate, it refuses one
 // that was revoked before that by its issuer, also if no registry had it, one that an
@@ -9,8 +11,10 @@
 // and revoked is refused in every account. Authorities that an account adopted without
 // having issued by them here speak for that account alone, in all of its regions.
 //
-// What it does not do: it doesn't ask other servers' CRLs or OCSP responders, and says
-// nothing of certificates of CAs that aren't authorities here.
+// A CA elsewhere speaks by the lists that the tenant imported (package ca/foreign), and these
+// for that tenant alone.
+//
+// What it does not do: it asks nobody over the network, so no OCSP responders either.
 package revoked
 
 import (
@@ -95,9 +99,5 @@ func concerns(tx imprint.ReadTx, tenant imprint.Tenant, r imprint.Revocation, ce
 	if authority.Certificate == "" || !bytes.Equal(authority.Subject, cert.RawIssuer) {
 		return false, nil
 	}
-	issuer, err := pki.ParseCertificatePEM(authority.Certificate)
-	if err != nil {
-		return false, fmt.Errorf("couldn't read the certificate of authority %s: %w", authority.ID, err)
-	}
-	return cert.CheckSignatureFrom(issuer) == nil, nil
+	return signedBy(cert, authority.Certificate), nil
 }

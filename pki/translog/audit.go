@@ -59,9 +59,9 @@ type AuditConfig struct {
 	DeviceCA *x509.Certificate
 	// Remembered are checkpoints that someone kept, beside the registry's own.
 	Remembered []tiles.Checkpoint
-	// Check looks at each certificate again, such as with the linter of its profile; its
-	// error is a finding. May be nil.
-	Check func(der []byte, issuance imprint.Issuance) error
+	// Check looks at each certificate again, such as Recheck's; signer is the certificate of its
+	// CA, nil when that is gone. Its error is a finding. May be nil.
+	Check func(der []byte, signer *x509.Certificate, issuance imprint.Issuance) error
 	// Grace is how long after its preparation an issuance may wait for the log before that
 	// is a finding. [10 minutes]
 	Grace time.Duration
@@ -89,6 +89,8 @@ type Audited struct {
 	// Unchecked entries are those whose CA the store doesn't have any more, so that nobody
 	// can say here who signed them.
 	Unchecked int64 `json:"unchecked"`
+	// Rechecked certificates were checked again by AuditConfig.Check.
+	Rechecked int64 `json:"rechecked"`
 	Findings  int64 `json:"findings"`
 }
 

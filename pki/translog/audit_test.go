@@ -466,7 +466,7 @@ func TestAuditHasEachCertificateCheckedAgain(t *testing.T) {
 	refused := pki.CertificateID(certs[5].Raw)
 	seen := 0
 	_, found := w.audit(t, func(c *translog.AuditConfig) {
-		c.Check = func(der []byte, i imprint.Issuance) error {
+		c.Check = func(der []byte, _ *x509.Certificate, i imprint.Issuance) error {
 			seen++
 			if pki.CertificateID(der) != i.CertificateID {
 				t.Errorf("got the bytes of another certificate for issuance %s", i.ID)

@@ -194,7 +194,8 @@ func (a *audit) compareEntry(index int64, e tiles.Entry, has looked) error {
 		find(FindingSigner, "its signature isn't that of %s", signerText(e.Authority))
 	}
 	if a.config.Check != nil && i.ID != "" {
-		err = a.config.Check(e.DER, i.Issuance)
+		a.done.Rechecked++
+		err = a.config.Check(e.DER, ca, i.Issuance)
 		if err != nil {
 			find(FindingCheck, "%v", err)
 		}

@@ -4,6 +4,7 @@ package translog_test
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"testing"
 	"time"
@@ -23,7 +24,7 @@ func TestAuditsRunOneAtATimeAndAreKept(t *testing.T) {
 	auditor := translog.NewAuditor(time.Now, func() (translog.AuditConfig, error) {
 		return translog.AuditConfig{
 			Store: w.store, Source: tiles.Dir(w.tilesDir()), Verifier: w.verifier(t), DeviceCA: w.ca.Certificate(),
-			Check: func([]byte, imprint.Issuance) error {
+			Check: func([]byte, *x509.Certificate, imprint.Issuance) error {
 				checked <- struct{}{}
 				<-gate
 				return errors.New("refused")

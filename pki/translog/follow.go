@@ -44,7 +44,7 @@ func (l *Log) follow(ctx context.Context) {
 		kick = l.kick
 		if err != nil {
 			kick = nil // who waits doesn't shorten the rest after a failure
-			err = errors.Join(err, l.count(ctx))
+			err = errors.Join(err, l.count(ctx, true))
 		}
 		l.note(err)
 		switch {
@@ -114,7 +114,7 @@ func (l *Log) step(ctx context.Context) (more bool, err error) {
 			if published && l.published.N == l.state.Size {
 				err = l.remember(ctx)
 			}
-			return false, errors.Join(err, l.count(ctx))
+			return false, errors.Join(err, l.count(ctx, true))
 		}
 	}
 	// What fails from here on may have been done all the same.
@@ -132,8 +132,12 @@ func (l *Log) step(ctx context.Context) (more bool, err error) {
 		return false, err
 	}
 	l.synced = true
-	return len(l.state.Pending) > 0, l.count(ctx)
+	return len(l.state.Pending) > 0, l.count(ctx, len(l.state.Pending) == 0)
 }
+
+// countEvery is how often what waits is counted while it is more than a batch: to count is to
+// read all of it.
+const countEvery = time.Second
 
 // entry is one that is being added.
 type entry struct {
@@ -441,14 +445,24 @@ func (l *Log) remember(ctx context.Context) error {
 	return nil
 }
 
-// count measures what waits.
-func (l *Log) count(ctx context.Context) error {
+// count measures what waits: what is pending, unless that is a full batch or the log doesn't get
+// on.
+func (l *Log) count(ctx context.Context, exact bool) error {
+	pending := len(l.state.Pending)
+	if pending == l.config.Batch && !exact {
+		if l.config.Clock().Sub(l.counted) < countEvery {
+			return nil
+		}
+		exact = true
+	}
 	var waiting int64
 	var oldest time.Time
 	err := l.config.Store.Glance(ctx, func(tx imprint.ReadTx) error {
 		var err error
-		oldest = time.Time{}
-		waiting, err = tx.UnloggedCount(l.config.MaxBacklog)
+		oldest, waiting = time.Time{}, int64(pending)
+		if exact {
+			waiting, err = tx.UnloggedCount(l.config.MaxBacklog)
+		}
 		if err != nil || waiting == 0 {
 			return err
 		}
@@ -463,6 +477,7 @@ func (l *Log) count(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("couldn't count what waits for the log: %w", err)
 	}
+	l.counted = l.config.Clock()
 	l.mu.Lock()
 	l.counters.Waiting, l.counters.oldest = waiting, oldest
 	l.mu.Unlock()

@@ -42,8 +42,9 @@ type Log struct {
 	signer *signer
 
 	// Of the following goroutine alone.
-	state  imprint.IssuanceLog
-	synced bool // state is what the store has, and all that the log has is in it
+	state   imprint.IssuanceLog
+	synced  bool // state is what the store has, and all that the log has is in it
+	counted time.Time
 
 	mu sync.Mutex // for what follows; held for no I/O
 	// progress is closed, and replaced, when more is recorded or published.
@@ -350,6 +351,40 @@ func (l *Log) Wait(ctx context.Context, issuanceID string) (Receipt, error) {
 			failure = l.failure
 			l.mu.Unlock()
 			return Receipt{}, fmt.Errorf("couldn't wait until issuance %s is in the log: %w", issuanceID, errors.Join(ctx.Err(), failure))
+		}
+	}
+}
+
+// Settle waits until nothing waits for the log and its published checkpoint covers all of it.
+// Errors: what ended the log.
+func (l *Log) Settle(ctx context.Context) error {
+	l.Kick()
+	ticker := time.NewTicker(l.config.Interval)
+	defer ticker.Stop()
+	for {
+		l.mu.Lock()
+		progress, behind, failure, broken := l.progress, l.published.N < l.counters.Size, l.failure, l.counters.Broken
+		l.mu.Unlock()
+		if broken {
+			return imprint.Errorf(imprint.CodeUnavailable, "couldn't log what waits: %w", failure)
+		}
+		var waiting int64
+		err := l.config.Store.Glance(ctx, func(tx imprint.ReadTx) error {
+			var err error
+			waiting, err = tx.UnloggedCount(1)
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("couldn't look for what waits for the log: %w", err)
+		}
+		if waiting == 0 && !behind {
+			return nil
+		}
+		select {
+		case <-progress:
+		case <-ticker.C:
+		case <-ctx.Done():
+			return fmt.Errorf("couldn't wait until nothing waits for the log: %w", errors.Join(ctx.Err(), failure))
 		}
 	}
 }

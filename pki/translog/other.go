@@ -51,6 +51,11 @@ func (*Log) Wait(context.Context, string) (Receipt, error) {
 	return Receipt{}, imprint.Errorf(imprint.CodeUnavailable, "there is no issuance log on this system")
 }
 
+// Settle refuses.
+func (*Log) Settle(context.Context) error {
+	return imprint.Errorf(imprint.CodeUnavailable, "there is no issuance log on this system")
+}
+
 // Prove refuses.
 func (*Log) Prove(context.Context, Receipt) (tiles.Proof, error) {
 	return tiles.Proof{}, imprint.Errorf(imprint.CodeUnavailable, "there is no issuance log on this system")

@@ -83,6 +83,11 @@ func TestEveryStatementRunsOverAnIndex(t *testing.T) {
 				t.Errorf("%s\nlooks for the tenant and not for the match:\n%s", query, plan)
 				break
 			}
+			for part, index := range wantIndex {
+				if strings.Contains(query, part) && strings.Contains(line, "issuances") && !strings.Contains(line, index) {
+					t.Errorf("%s\ndoesn't use %s:\n%s", query, index, plan)
+				}
+			}
 			if strings.HasPrefix(line, "SCAN ") && !scanAllowed(line) || sorts(query, line) {
 				t.Errorf("%s\nruns as\n%s", query, plan)
 				break
@@ -91,10 +96,18 @@ func TestEveryStatementRunsOverAnIndex(t *testing.T) {
 	}
 }
 
+// wantIndex are the indices of look-ups that another one would order as well, and find nothing:
+// SQLite walked all issuances of a tenant for each new one.
+var wantIndex = map[string]string{
+	"FROM issuances WHERE tenant = $1 AND key_hash = $2":       "issuances_by_key",
+	"AND request_token = $3":                                   "issuances_by_token",
+	"FROM issuances WHERE certificate_id = $2 AND tenant = $1": "issuances_by_certificate",
+}
+
 // scanAllowed: walks in the order of an index or of the primary key end at the statement's limit, and
 // the parts of a composed statement are bounded by their own limits.
 func scanAllowed(line string) bool {
-	for _, allowed := range []string{"USING INDEX", "USING COVERING INDEX", "SCAN part_", "SCAN oldest", "SCAN (subquery", "SCAN tenant_settings", "SCAN events", "SCAN rollovers"} {
+	for _, allowed := range []string{"USING INDEX", "USING COVERING INDEX", "SCAN part_", "SCAN oldest", "SCAN (subquery", "SCAN tenant_settings", "SCAN profile_rules", "SCAN events", "SCAN rollovers"} {
 		if strings.Contains(line, allowed) {
 			return true
 		}
@@ -109,7 +122,7 @@ func sorts(query, line string) bool {
 		!strings.Contains(line, "TEMP B-TREE FOR GROUP BY") {
 		return false
 	}
-	for _, bounded := range []string{"WHERE id = $1 ORDER BY created_at, tenant", "WHERE serial = $1", "WHERE id IN ("} {
+	for _, bounded := range []string{"request_token = $3", "WHERE id = $1 ORDER BY created_at, tenant", "WHERE serial = $1", "WHERE id IN ("} {
 		if strings.Contains(query, bounded) {
 			return false
 		}
@@ -154,6 +167,8 @@ func everyRead(tx imprint.Tx) error {
 	keep(tx.CountProfileUse(tenant, "a", "p"))
 	_, err = tx.ProfileUses(tenant, "a", "p")
 	keep(err)
+	_, err = tx.KeyIssued(tenant, "k")
+	keep(err)
 	_, err = tx.IssuanceOfCertificate(tenant, "a")
 	keep(err)
 	_, err = tx.AuthorityOfKey(tenant, "k")
@@ -195,6 +210,7 @@ func everyRead(tx imprint.Tx) error {
 	keep(err)
 	keep(tx.DeleteEnrolmentPassword("a"))
 	keep(tx.DeleteEnrolmentLabel(tenant, "a"))
+	foreignLists(tx, tenant, keep)
 	_, err = tx.RolloverTenants()
 	keep(err)
 	_, err = tx.Rollover(tenant, "a")
@@ -216,6 +232,8 @@ func everyRead(tx imprint.Tx) error {
 	_, err = tx.UnloggedIssuances(1)
 	keep(err)
 	_, err = tx.UnloggedCount(1)
+	keep(err)
+	_, err = tx.ProfileRules()
 	keep(err)
 	_, err = tx.CAsBySubject(tenant, "1")
 	keep(err)
@@ -456,6 +474,7 @@ func putSome(tx imprint.Tx, tenant imprint.Tenant, keep func(error)) {
 		keep(tx.PutAuthority(imprint.CertificateAuthority{Tenant: tenant, ID: imprint.AuthorityID(id), Name: id, CertificateID: certificate}))
 		keep(tx.PutEnrolmentLabel(imprint.EnrolmentLabel{Tenant: tenant, Name: imprint.LabelName(id)}))
 		keep(tx.PutEnrolmentPassword(imprint.EnrolmentPassword{ID: id, Tenant: tenant, Label: "a"}))
+		keep(tx.PutForeignList(imprint.ForeignList{ID: int64(len(id)), Tenant: tenant, CA: imprint.CertificateID(id)}))
 		keep(tx.PutRollover(imprint.Rollover{Tenant: tenant, From: imprint.CertificateID(id)}))
 		keep(tx.PutAuditTask(imprint.AuditTask{Tenant: tenant, ID: id}))
 		keep(tx.PutAuditFinding(imprint.AuditFinding{Tenant: tenant, ID: id, Task: "a"}))
@@ -473,6 +492,26 @@ func putSome(tx imprint.Tx, tenant imprint.Tenant, keep func(error)) {
 		keep(tx.PutQueued(imprint.QueuedMessage{Session: key, Seq: 1}))
 		keep(tx.PutRetained(imprint.RetainedMessage{Tenant: tenant, Topic: id}))
 	}
+}
+
+func foreignLists(tx imprint.Tx, tenant imprint.Tenant, keep func(error)) {
+	_, err := tx.ForeignList(1)
+	keep(err)
+	_, err = tx.ForeignListsOf(tenant, "a")
+	keep(err)
+	_, err = tx.ForeignListsBySubject(tenant, "a")
+	keep(err)
+	_, err = tx.ForeignListsDue(time.Unix(1, 0), 1)
+	keep(err)
+	_, err = tx.AllForeignLists(0, 1)
+	keep(err)
+	keep(tx.PutForeignRevocation(1, 1, imprint.ForeignRevocation{Serial: "1"}))
+	_, err = tx.ForeignRevocation(1, 1, "1")
+	keep(err)
+	_, err = tx.ForeignRevocations(1, 1, "", 1)
+	keep(err)
+	_, err = tx.DeleteForeignRevocations(1, 2, 1)
+	keep(err)
 }
 
 func lists(tx imprint.Tx, tenant imprint.Tenant, paged func(func(imprint.Page) (string, error))) {
@@ -528,6 +567,7 @@ func lists(tx imprint.Tx, tenant imprint.Tenant, paged func(func(imprint.Page) (
 		_, c, err := tx.EnrolmentPasswords(tenant, "a", p)
 		return c, err
 	})
+	paged(func(p imprint.Page) (string, error) { _, c, err := tx.ForeignLists(tenant, p); return c, err })
 	paged(func(p imprint.Page) (string, error) { _, c, err := tx.Rollovers(tenant, p); return c, err })
 	paged(func(p imprint.Page) (string, error) { _, c, err := tx.ClaimGuards(tenant, p); return c, err })
 	paged(func(p imprint.Page) (string, error) { _, c, err := tx.RetainedMessages(tenant, p); return c, err })

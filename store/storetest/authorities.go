@@ -233,6 +233,14 @@ func testAuthorities(t *testing.T, h Harness) {
 			}
 			same(t, "those with "+c.name, found, c.want)
 		}
+		for _, c := range []struct {
+			tenant imprint.Tenant
+			key    string
+			want   bool
+		}{{here, "key", true}, {here, "other", true}, {there, "other", false}, {here, "nobody's", false}, {here, "", false}} {
+			issued, err := tx.KeyIssued(c.tenant, c.key)
+			same(t, "issued for key "+c.key, fmt.Sprint(issued, err), fmt.Sprint(c.want, nil))
+		}
 		i, err = tx.IssuanceOfCertificate(here, certID(102))
 		same(t, "the one that made a certificate", fmt.Sprint(i.ID, err), fmt.Sprint("i02", nil))
 		_, err = tx.IssuanceOfCertificate(there, certID(102))

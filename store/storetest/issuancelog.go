@@ -3,6 +3,7 @@ package storetest
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/imprint-iot/imprint"
 )
@@ -79,6 +80,29 @@ func testIssuanceLog(t *testing.T, h Harness) {
 	})
 	err := store.Update(t.Context(), func(tx imprint.Tx) error { return tx.SetLogIndex("z", 1) })
 	wantCode(t, err, imprint.CodeNotFound)
+}
+
+// testProfileRules ensures that all rules that a profile ever had are kept, by name and time.
+func testProfileRules(t *testing.T, h Harness) {
+	store := mustOpen(t, h)
+	put := func(name string, from int64, rules string) {
+		update(t, store, func(tx imprint.Tx) error {
+			return tx.PutProfileRules(imprint.ProfileRules{Name: name, From: time.UnixMilli(from), Rules: rules})
+		})
+	}
+	put("b", 5, "{}")
+	put("a", 9, unusual)
+	put("a", 1, "{}")
+	put("a", 1, `{"lifetime":1}`)
+	view(t, store, func(tx imprint.ReadTx) error {
+		all, err := tx.ProfileRules()
+		got := ""
+		for _, p := range all {
+			got += fmt.Sprintln(p.Name, p.From.UnixMilli(), p.Rules)
+		}
+		same(t, "the rules", got, fmt.Sprintln("a", 1, `{"lifetime":1}`)+fmt.Sprintln("a", 9, unusual)+fmt.Sprintln("b", 5, "{}"))
+		return err
+	})
 }
 
 // testIssuanceSteps ensures that an intent is added where there is none, and that only its

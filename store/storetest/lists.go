@@ -273,6 +273,12 @@ func nameLists() []pagedList {
 			items, next, err := tx.Rollovers(t, p)
 			return numbers(items, next, err, func(r imprint.Rollover) string { return string(r.From) })
 		}},
+		{"imported revocation lists", func(tx imprint.Tx, t imprint.Tenant, n int) error {
+			return tx.PutForeignList(imprint.ForeignList{ID: listID(t) + int64(n), Tenant: t, CA: imprint.CertificateID(name(n))})
+		}, func(tx imprint.ReadTx, t imprint.Tenant, p imprint.Page) ([]int, string, error) {
+			items, next, err := tx.ForeignLists(t, p)
+			return numbers(items, next, err, func(l imprint.ForeignList) string { return string(l.CA) })
+		}},
 		{"issuances", func(tx imprint.Tx, t imprint.Tenant, n int) error {
 			return tx.PutIssuance(imprint.Issuance{ID: t.String() + name(n), Tenant: t})
 		}, func(tx imprint.ReadTx, t imprint.Tenant, p imprint.Page) ([]int, string, error) {

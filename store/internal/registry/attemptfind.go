@@ -10,11 +10,13 @@ var putAttemptMade = upsert("attempt_made", 2, "certificate_id", "attempt")
 
 // putMade remembers which certificates an attempt made.
 func (t *Tx) putMade(a *imprint.Attempt) error {
+	last := imprint.CertificateID("")
 	for i := range a.Steps {
 		made := a.Steps[i].Certificate
-		if made == "" {
-			continue
+		if made == "" || made == last {
+			continue // two steps tell of each: that it was made, and that it is registered
 		}
+		last = made
 		_, err := t.exec(putAttemptMade, string(made), a.ID)
 		if err != nil {
 			return err

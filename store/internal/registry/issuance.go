@@ -74,6 +74,13 @@ func (t *Tx) IssuanceOf(tenant imprint.Tenant, a imprint.AuthorityID, serial str
 	return i, err
 }
 
+// KeyIssued implements imprint.IssuanceReader.
+func (t *Tx) KeyIssued(tenant imprint.Tenant, keyHash string) (bool, error) {
+	_, found, err := first(t, func(_ *Tx, r Rows, one *int64) error { return r.Scan(one) },
+		"SELECT 1 FROM issuances WHERE tenant = $1 AND key_hash = $2 AND key_hash <> '' AND certificate_id <> '' LIMIT 1", t.in(tenant), keyHash)
+	return found, err
+}
+
 // IssuancesWithKey implements imprint.IssuanceReader.
 func (t *Tx) IssuancesWithKey(tenant imprint.Tenant, q imprint.KeyQuery, limit int) ([]imprint.Issuance, error) {
 	if q.KeyHash == "" {
@@ -112,7 +119,8 @@ func (t *Tx) IssuanceOfCertificate(tenant imprint.Tenant, id imprint.Certificate
 
 // IssuanceRequested implements imprint.IssuanceReader.
 func (t *Tx) IssuanceRequested(tenant imprint.Tenant, a imprint.AuthorityID, token string) (imprint.Issuance, error) {
-	i, found, err := first(t, scanIssuance, "SELECT "+issuanceColumns+" FROM issuances WHERE tenant = $1 AND authority = $2 AND request_token = $3 AND request_token <> '' ORDER BY id DESC LIMIT 1",
+	// Ordered by the id itself, SQLite walks the tenant's issuances, all of them, in that order.
+	i, found, err := first(t, scanIssuance, "SELECT "+issuanceColumns+" FROM issuances WHERE tenant = $1 AND authority = $2 AND request_token = $3 AND request_token <> '' ORDER BY id || '' DESC LIMIT 1",
 		t.in(tenant), string(a), token)
 	if err == nil && (!found || token == "") {
 		err = imprint.Errorf(imprint.CodeNotFound, "nothing was issued for request token %q", imprint.Excerpt(token))
