@@ -17,7 +17,7 @@ const module = "github.com/imprint-iot/imprint"
 var floors = map[string]int{
 	"cmd":     5,
 	"gateway": 4, "awsapi": 4, "est": 4,
-	"provisioning": 3, "broker": 3, "events": 3, "rules": 3, "functions": 3, "trace": 3, "audit": 3, "ca": 3,
+	"provisioning": 3, "broker": 3, "events": 3, "rules": 3, "functions": 3, "trace": 3, "audit": 3, "ca": 3, "renewal": 3,
 	"store": 2, "identity": 2,
 	"policy": 1, "template": 1, "rulesql": 1, "mqtt": 1, "pki": 1,
 	".": 0,

@@ -102,6 +102,7 @@ type ReadTx interface {
 	ClaimReader
 	AuditReader
 	EnrolmentReader
+	RenewalReader
 }
 
 // Tx reads and writes. Put inserts or replaces the whole row; Delete of
@@ -133,6 +134,7 @@ type Tx interface {
 	ClaimWriter
 	AuditWriter
 	EnrolmentWriter
+	RenewalWriter
 	// Try runs fn, whose writes through this Tx are undone, and nothing else, when
 	// it returns an error. It can't be used inside itself.
 	Try(fn func() error) error

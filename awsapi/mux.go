@@ -270,7 +270,7 @@ func (m *Mux) answer(r *http.Request, access *Access) (answer Answer, err error)
 	if err != nil {
 		return Answer{}, err
 	}
-	answer, err = route.serve(r.Context(), call{caller: caller, source: source,
+	answer, err = route.serve(context.WithValue(r.Context(), callerKey{}, caller), call{caller: caller, source: source,
 		authorize: func(ctx context.Context, ask Ask) error {
 			if ask.Action == "" {
 				ask.Action = op.Action

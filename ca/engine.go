@@ -54,9 +54,15 @@ type Options struct {
 	Profiles *pki.Profiles
 	Known    *pki.KnownKeys
 	Keys     Keys // nil: keys sealed in the registry alone
+	// Renewed runs in the transaction in which a device's certificate that renews another
+	// becomes one; nil: nothing is done about the old one. Signer is the certificate of the
+	// authority.
+	Renewed func(tx imprint.Tx, tenant imprint.Tenant, old imprint.CertificateID, issued *pki.Issued, signer imprint.CertificateID) error
 	// BaseURL is where CRLs, OCSP responses and CA certificates are served, such as
 	// http://pki.example.com; empty: certificates name no such places.
 	BaseURL string
+	// Refused is told of each request for a certificate that is refused; nil: nobody is.
+	Refused func(context.Context, Refusal)
 	Logger  *slog.Logger
 }
 
@@ -76,6 +82,8 @@ type Engine struct {
 	publishers publishers
 
 	responders responders
+
+	tally tally
 }
 
 type place struct {

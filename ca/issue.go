@@ -33,9 +33,8 @@ func (e *Engine) Issue(ctx context.Context, tenant imprint.Tenant, id imprint.Au
 	return e.IssueInto(ctx, tenant, id, profile, request, nil)
 }
 
-// IssueInto is Issue for who has to store something with the certificate: also runs in the
-// transaction that makes it one, perhaps again, and its error keeps it from becoming one.
-func (e *Engine) IssueInto(ctx context.Context, tenant imprint.Tenant, id imprint.AuthorityID, profile string, request pki.Request, also func(imprint.Tx, *pki.Issued) error) (Issued, error) {
+// issueFor is IssueInto, uncounted.
+func (e *Engine) issueFor(ctx context.Context, tenant imprint.Tenant, id imprint.AuthorityID, profile string, request pki.Request, also func(imprint.Tx, *pki.Issued) error) (Issued, error) {
 	p, err := e.opts.Profiles.Profile(profile)
 	if err != nil {
 		return Issued{}, err
@@ -104,6 +103,9 @@ func (e *Engine) issue(ctx context.Context, tenant imprint.Tenant, id imprint.Au
 				}
 			}
 			err = record(tx)
+			if err == nil && request.Renews != "" && e.opts.Renewed != nil && !made.Certificate.IsCA {
+				err = e.opts.Renewed(tx, tenant, request.Renews, made, row.CertificateID)
+			}
 			if err != nil || also == nil {
 				return err
 			}
@@ -113,6 +115,7 @@ func (e *Engine) issue(ctx context.Context, tenant imprint.Tenant, id imprint.Au
 	if err != nil {
 		return nil, "", err
 	}
+	e.tally.countIssued(p.Name())
 	return issued, by.row.Certificate + by.row.Chain, nil
 }
 

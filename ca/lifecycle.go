@@ -12,11 +12,8 @@ import (
 	"github.com/imprint-iot/imprint/pki"
 )
 
-// SelfSign lets a root sign its own request by a profile of the kind root: the first time
-// while it waits for a certificate, later to renew that. The certificate is the root's
-// when Import is given it. Errors: CodeInvalidRequest for an authority that isn't a root
-// and a request that isn't its own, CodeAuthorityState, those of Issue.
-func (e *Engine) SelfSign(ctx context.Context, tenant imprint.Tenant, id imprint.AuthorityID, profile string, request pki.Request) (Issued, error) {
+// selfSign is SelfSign, uncounted.
+func (e *Engine) selfSign(ctx context.Context, tenant imprint.Tenant, id imprint.AuthorityID, profile string, request pki.Request) (Issued, error) {
 	p, err := e.opts.Profiles.Profile(profile)
 	if err != nil {
 		return Issued{}, err
@@ -67,6 +64,9 @@ func (e *Engine) SelfSign(ctx context.Context, tenant imprint.Tenant, id imprint
 			return record(tx)
 		})
 	})
+	if err == nil {
+		e.tally.countIssued(p.Name())
+	}
 	return Issued{issued, ""}, err
 }
 

@@ -98,6 +98,7 @@ func (e *Engine) serveOCSP(w http.ResponseWriter, r *http.Request, request []byt
 		return
 	}
 	der, until, err := e.Respond(r.Context(), tenant, id, request)
+	e.tally.countOCSP(der, err)
 	if err != nil && imprint.CodeOf(err) != imprint.CodeNotFound && imprint.CodeOf(err) != imprint.CodeInvalidRequest {
 		e.opts.Logger.Error("couldn't answer an OCSP request", "tenant", tenant.String(), "authority", id, "error", err)
 	}

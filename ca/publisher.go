@@ -121,6 +121,7 @@ func (e *Engine) startLists(ctx context.Context, work *sync.WaitGroup, tried map
 		work.Go(func() {
 			defer e.publishers.give(at)
 			signed, err := e.signLists(ctx, at)
+			e.tally.countLists(signed, err)
 			if err != nil && ctx.Err() == nil {
 				e.opts.Logger.Error("couldn't sign revocation lists", "tenant", at.Tenant.String(), "authority", at.Authority, "error", err)
 			}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/pki"
+	"github.com/imprint-iot/imprint/pki/revoked"
 )
 
 // clientKind is what a client has shown itself to be.
@@ -164,8 +165,8 @@ func (v *visit) verify(chain []*x509.Certificate) (clientKind, []*x509.Certifica
 		WithHint("Send the chain along, or name its CA: imprint est update %s --device-ca FILE", v.label.Name)
 }
 
-// counts refuses a certificate that the registry or the record of what was issued takes
-// back, or whose CA was revoked.
+// counts refuses a certificate that the registry, the record of what was issued, or an
+// imported revocation list takes back, and one whose CA is taken back.
 func (v *visit) counts(leaf *x509.Certificate, path []*x509.Certificate) error {
 	tenant, id := v.label.Tenant, pki.CertificateID(leaf.Raw)
 	return v.door.opts.Store.View(v.r.Context(), func(tx imprint.ReadTx) error {
@@ -179,26 +180,13 @@ func (v *visit) counts(leaf *x509.Certificate, path []*x509.Certificate) error {
 		case imprint.CodeOf(err) != imprint.CodeNotFound:
 			return err
 		}
-		for n, cert := range path[1:] {
-			issuer, err := tx.AuthorityOf(tenant, pki.CertificateID(cert.Raw))
-			if imprint.CodeOf(err) == imprint.CodeNotFound {
-				continue
-			}
+		for _, cert := range path {
+			warning, err := revoked.Check(tx, tenant, cert, v.door.opts.Clock())
 			if err != nil {
 				return err
 			}
-			if !issuer.RevokedAt.IsZero() {
-				return imprint.Errorf(imprint.CodeEnrolmentDenied, "the client certificate's CA, %s, was revoked at %s", issuer.ID, issuer.RevokedAt.Format(time.RFC3339))
-			}
-			below, err := tx.IssuanceOf(tenant, issuer.ID, pki.SerialHex(path[n].SerialNumber))
-			if imprint.CodeOf(err) == imprint.CodeNotFound {
-				continue
-			}
-			if err != nil {
-				return err
-			}
-			if !below.RevokedAt.IsZero() {
-				return imprint.Errorf(imprint.CodeCertificateRevoked, "certificate %s was revoked at %s", pki.CertificateID(path[n].Raw), below.RevokedAt.Format(time.RFC3339))
+			if warning != "" {
+				v.rec.Info("certificate.crl", "%s", warning)
 			}
 		}
 		return nil

@@ -63,6 +63,12 @@ func (v *visit) enrol() error {
 	if who.kind == passwordClient && !who.password.UsedAt.IsZero() {
 		return v.again(who, csr.PublicKey)
 	}
+	if request.Renews != "" && v.operation == opReenroll {
+		sent, err := v.renewed(request.Renews, csr.PublicKey)
+		if err != nil || sent {
+			return err
+		}
+	}
 	var key []byte
 	if v.operation == opServerKey {
 		key, err = v.makeKey(&request, attributes)
@@ -233,6 +239,53 @@ func (v *visit) again(who *client, key crypto.PublicKey) error {
 	v.made(ca.Issued{Issued: issued})
 	v.send(typeCertsOnly, der)
 	return nil
+}
+
+// renewed answers who asks once more, with the key of a renewal that is open, with the
+// certificate of then: the answer may have been lost, and another certificate for the key
+// would be refused.
+func (v *visit) renewed(old imprint.CertificateID, key crypto.PublicKey) (bool, error) {
+	var before []imprint.Issuance
+	err := v.door.opts.Store.View(v.r.Context(), func(tx imprint.ReadTx) error {
+		before = nil
+		all, err := tx.RenewalsOf(v.label.Tenant, old)
+		if err != nil {
+			return err
+		}
+		for _, r := range all {
+			if !r.Open() {
+				continue
+			}
+			issued, err := tx.IssuanceOfCertificate(v.label.Tenant, r.Certificate)
+			if err != nil {
+				return err
+			}
+			before = append(before, issued)
+		}
+		return nil
+	})
+	if err != nil {
+		return false, err
+	}
+	for _, one := range before {
+		issued, err := pki.ParseIssued(one.Certificate)
+		if err != nil {
+			return false, err
+		}
+		own, comparable := issued.Certificate.PublicKey.(interface{ Equal(crypto.PublicKey) bool })
+		if !comparable || !own.Equal(key) || !one.RevokedAt.IsZero() || one.Authority != v.label.Authority || one.Profile != v.label.Profile {
+			continue
+		}
+		der, err := certsOnly(issued.Certificate.Raw)
+		if err != nil {
+			return false, err
+		}
+		v.rec.Info("est.renewal", "certificate %s was renewed for this key before: that certificate is sent again", string(old))
+		v.made(ca.Issued{Issued: issued})
+		v.send(typeCertsOnly, der)
+		return true, nil
+	}
+	return false, nil
 }
 
 // makeKey makes a key of the kind of the request's, puts it into the request, and gives it

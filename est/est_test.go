@@ -537,3 +537,29 @@ func TestConnectionsAndHandshakes(t *testing.T) {
 	}
 	l.as(nil).send("GET", "/.well-known/est/seven/cacerts", "", nil).certificates(t)
 }
+
+// Who renews, loses the answer and asks again with the same request gets the certificate of
+// then: a device whose answers are lost isn't refused for its key.
+func TestALostRenewalIsSentAgain(t *testing.T) {
+	t.Parallel()
+	l := newLine(t)
+	l.label("seven", func(label *imprint.EnrolmentLabel) { label.Window, _ = imprint.ParseRenewalWindow("always") })
+	pair, old := l.enrolled("SN-1")
+	l.update(func(tx imprint.Tx) error {
+		return tx.PutCertificate(imprint.Certificate{Tenant: home, ID: pki.CertificateID(old.Raw), Status: imprint.CertificateActive, NotBefore: old.NotBefore, NotAfter: old.NotAfter})
+	})
+	request := csr(t, newKey(t), name("SN-1"))
+	first := l.as(pair).post("seven", "simplereenroll", request).certificate(t)
+	second := l.as(pair).post("seven", "simplereenroll", request).certificate(t)
+	if !first.Equal(second) {
+		t.Error("the repetition got another certificate")
+	}
+	same := csr(t, pair.PrivateKey.(crypto.Signer), name("SN-1"))
+	third := l.as(pair).post("seven", "simplereenroll", same).certificate(t)
+	if again := l.as(pair).post("seven", "simplereenroll", same).certificate(t); !again.Equal(third) || third.Equal(first) {
+		t.Error("the repetition with the old key got another certificate")
+	}
+	_, err := l.engine.Revoke(t.Context(), home, l.seven.ID, pki.SerialHex(first.SerialNumber), imprint.ReasonSuperseded)
+	fatal(t, err)
+	l.as(pair).post("seven", "simplereenroll", request).want(t, 400, "key is that of certificate")
+}

@@ -34,6 +34,7 @@ import (
 	"github.com/imprint-iot/imprint/internal/seal"
 	"github.com/imprint-iot/imprint/pki"
 	"github.com/imprint-iot/imprint/pki/issuelog"
+	"github.com/imprint-iot/imprint/renewal"
 	"github.com/imprint-iot/imprint/trace"
 )
 
@@ -46,16 +47,17 @@ var (
 
 // line is a door with its rooms, a root and an intermediate.
 type line struct {
-	t      *testing.T
-	dir    string
-	store  imprint.Store
-	engine *ca.Engine
-	trace  *trace.Log
-	door   *est.Door
-	url    string
-	root   imprint.CertificateAuthority
-	seven  imprint.CertificateAuthority
-	server *x509.Certificate
+	t        *testing.T
+	dir      string
+	store    imprint.Store
+	engine   *ca.Engine
+	renewals *renewal.Engine
+	trace    *trace.Log
+	door     *est.Door
+	url      string
+	root     imprint.CertificateAuthority
+	seven    imprint.CertificateAuthority
+	server   *x509.Certificate
 
 	mu sync.Mutex
 	at time.Time
@@ -91,7 +93,10 @@ func newLine(t *testing.T, edits ...func(*est.Options)) *line {
 		pki.ProfileConfig{Name: "year", Kind: pki.KindOperational, Lifetime: 300 * 24 * time.Hour, Names: pki.NameRules{DNS: true}, Keys: []pki.KeyKind{pki.KeyP256}},
 		pki.ProfileConfig{Name: "fixed", Kind: pki.KindOperational, Lifetime: time.Hour, Subject: pki.SubjectRules{Required: []string{"CN"}, Fixed: map[string]string{"O": "Acme"}}})
 	fatal(t, err)
-	l.engine = ca.New(ca.Options{Store: l.store, Sealer: seal.New(master), Journal: issuelog.New(l.store), Clock: l.clock, Profiles: profiles, Logger: slog.New(slog.DiscardHandler)})
+	l.renewals, err = renewal.New(t.Context(), renewal.Options{Store: l.store, Clock: l.clock, Logger: slog.New(slog.DiscardHandler)})
+	fatal(t, err)
+	t.Cleanup(l.renewals.Close)
+	l.engine = ca.New(ca.Options{Renewed: l.renewals.Attach, Store: l.store, Sealer: seal.New(master), Journal: issuelog.New(l.store), Clock: l.clock, Profiles: profiles, Logger: slog.New(slog.DiscardHandler)})
 	t.Cleanup(l.engine.Close)
 	l.trace = trace.NewLog(l.store, l.clock, trace.Options{FoldAfter: -1, Logger: slog.New(slog.DiscardHandler)})
 	t.Cleanup(l.trace.Close)

@@ -76,8 +76,11 @@ type Options struct {
 	ConcurrentHandshakes int
 	// SecurityPolicy says which TLS versions and cipher suites are spoken.
 	SecurityPolicy SecurityPolicy
-	HTTP           HTTPOptions
-	Logger         *slog.Logger // [slog.Default]
+	// ExpiryWarning is how long before the end of a device's certificate the trace of its
+	// connections says so [0: never].
+	ExpiryWarning time.Duration
+	HTTP          HTTPOptions
+	Logger        *slog.Logger // [slog.Default]
 }
 
 func (o Options) withDefaults() Options {

@@ -173,6 +173,10 @@ func (v *visitor) check(who *identity.Identity, rec *trace.Recorder) (*identity.
 		return who, nil
 	}
 	rec.OK("certificate", "%s is ACTIVE, %d thing(s) attached; %s", who.Certificate.ID, len(who.Things), shownBy(v.chain))
+	if left := who.Certificate.NotAfter.Sub(v.gateway.rooms.Clock()); left < v.gateway.opts.ExpiryWarning {
+		rec.Info("certificate.expiry", "the certificate ends at %s, in %s: it is to be renewed before (imprint ca expiring)",
+			who.Certificate.NotAfter.UTC().Format(time.RFC3339), left.Round(time.Minute))
+	}
 	return who, nil
 }
 

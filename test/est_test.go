@@ -133,3 +133,64 @@ func (s *server) mustShell(t *testing.T, dir, script string) string {
 	}
 	return run.stdout
 }
+
+// renewalShell are the commands by which the tests below look at certificates.
+const renewalShell = `
+status() { aws iot describe-certificate --certificate-id $(openssl x509 -in $1.pem -outform der | sha256sum | cut -d' ' -f1) --query certificateDescription.status --output text; }
+hello() { mosquitto_pub --cafile "$IMPRINT_CA" --cert $1.pem --key $1.key -h "${IMPRINT_MQTT%:*}" -p "${IMPRINT_MQTT##*:}" -i sensor-17 -q 1 -t up -m hello; }
+# becomes NAME STATUS waits for it.
+becomes() { for n in $(seq 300); do [ "$(status $1)" = $2 ] && return; sleep 0.1; done; echo "$1 is $(status $1), not $2"; exit 9; }
+`
+
+// What docs/renewal.md tells people to type works; then the grace passes, and the old
+// certificate is retired.
+func TestTheCommandsOfTheRenewalPageWork(t *testing.T) {
+	need(t, "bash", "aws", "openssl", "mosquitto_pub")
+	t.Parallel()
+	s := startServer(t, "--renewal-grace", "5s", "--expiry-warning", "240h")
+	said := s.runPage(t, t.TempDir(), "renewal.md", renewalShell+`
+grep -h "Z  [0-9a-f]" page.txt | sed 's/^[^ ]* [^ ]*  [0-9a-f]* *//; s/[0-9a-f]\{16\}/ID/; s/at 2.*Z/at TIME/; s/from 2.*Z/from TIME/'
+grep -o '"renewal": "[A-Z]*"' page.txt
+grep -c "too early" page.txt; grep -o "may be renewed from" page.err
+becomes old INACTIVE
+status new
+hello new
+hello old >/dev/null 2>&1 || echo "the old one is refused"
+imprint ca expiring --within 30d | wc -l
+curl -sSf --cacert "$IMPRINT_CA" "$AWS_ENDPOINT_URL_IOT/metrics" | grep 'imprint_renewals_total{what="[pr][re]'
+`)
+	expectLines(t, said, "CN=sensor-17  sensor-17  no renewal, possible from TIME",
+		"CN=sensor-17  sensor-17  renewed by ID, which hasn't connected yet", "CN=sensor-17  sensor-17  renewed by ID, retired at TIME", `"renewal": "NONE"`, "1",
+		"may be renewed from", "ACTIVE", "the old one is refused", "0", `imprint_renewals_total\{what="proven"\} 1`, `imprint_renewals_total\{what="retired"\} 1`)
+}
+
+// A server that is killed between renewal, proof and retirement loses no device: the old
+// certificate goes only after the new one has connected, and one that was never used takes
+// nothing away.
+func TestRenewalOutlivesKills(t *testing.T) {
+	need(t, "bash", "aws", "openssl", "mosquitto_pub", "curl")
+	t.Parallel()
+	s := startServer(t, "--est-address", "127.0.0.1:0", "--renewal-grace", "4s", "--renewal-window", "always")
+	dir := t.TempDir()
+	s.mustShell(t, dir, `
+imprint ca create --root --name root --subject "/O=Acme/CN=Acme root" >/dev/null
+imprint est create default --authority root --profile operational >/dev/null
+aws iot create-policy --policy-name telemetry --policy-document '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["iot:Connect","iot:Publish"],"Resource":"*"}]}' >/dev/null
+for d in used unused; do
+  openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=$d -keyout $d.key -out $d.csr 2>/dev/null
+  imprint ca issue root --csr $d.csr --profile operational --out $d.pem
+  ARN=$(aws iot register-certificate-without-ca --certificate-pem file://$d.pem --status ACTIVE --query certificateArn --output text)
+  aws iot attach-policy --policy-name telemetry --target $ARN
+  openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=$d -keyout new-$d.key -outform der -out new-$d.csr 2>/dev/null
+  base64 -w0 new-$d.csr | curl -sSf --cacert "$IMPRINT_CA" --cert $d.pem --key $d.key -H 'Content-Type: application/pkcs10' --data-binary @- "$IMPRINT_EST/.well-known/est/simplereenroll" |
+    base64 -d | openssl pkcs7 -inform der -print_certs -out new-$d.pem
+done
+`)
+	s.restart()
+	said := s.mustShell(t, dir, renewalShell+`hello new-used; hello used; hello new-used; hello unused; status used; status unused`)
+	expectLines(t, said, "ACTIVE", "ACTIVE")
+	s.restart()
+	// The kill may have come before the proof was written: then this connection is it.
+	said = s.mustShell(t, dir, renewalShell+`hello new-used; becomes used INACTIVE; hello new-used; hello unused; hello unused; status unused; status new-unused`)
+	expectLines(t, said, "ACTIVE", "ACTIVE")
+}

@@ -111,6 +111,7 @@ type (
 		NotBefore *time.Time `api:"body notBefore Time"`
 		NotAfter  *time.Time `api:"body notAfter Time"`
 		Renews    *string    `api:"body renews CertificateID"`
+		Force     *bool      `api:"body force Flag"`
 		Token     *string    `api:"body token Token"`
 	}
 	// IssueOutput is a certificate.
@@ -285,6 +286,8 @@ func Operations() []awsapi.Operation {
 type Office struct {
 	Engine *ca.Engine
 	Clock  imprint.Clock
+	// MayRenew refuses renewals before their time, unless they are forced; nil: none.
+	MayRenew func(context.Context, imprint.Tenant, imprint.CertificateID) error
 }
 
 // Routes binds the operations.
@@ -507,6 +510,12 @@ func (o Office) issue(ctx context.Context, caller awsapi.Caller, in *IssueInput)
 	request.By, request.Token, request.Renews = caller.PrincipalARN, value(in.Token), imprint.CertificateID(value(in.Renews))
 	request.NotBefore, request.NotAfter = instant(in.NotBefore), instant(in.NotAfter)
 	tenant, id := tenantOf(caller), imprint.AuthorityID(in.ID)
+	if request.Renews != "" && o.MayRenew != nil && !value(in.Force) {
+		err = o.MayRenew(ctx, tenant, request.Renews)
+		if err != nil {
+			return nil, err
+		}
+	}
 	var issued ca.Issued
 	if profile.Kind() == pki.KindRoot {
 		issued, err = o.Engine.SelfSign(ctx, tenant, id, in.Profile, request)

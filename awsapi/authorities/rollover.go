@@ -33,12 +33,13 @@ type (
 		MaxResults *int    `api:"query maxResults RehearseResults"`
 		NextToken  *string `api:"query nextToken NextToken"`
 	}
-	// RehearseOutput is that part. The counts of all parts add up; authorities and server are
-	// in the first.
+	// RehearseOutput is that part. The counts of all parts add up; authorities, labels
+	// and server are in the first.
 	RehearseOutput struct {
 		Items       []RolloverItem `api:"body items Items"`
 		Counts      RolloverCounts `api:"body counts Counts"`
 		Authorities []RolloverCA   `api:"body authorities Authorities"`
+		Labels      []RolloverEST  `api:"body labels Labels"`
 		Server      *bool          `api:"body server Flag"`
 		NextToken   string         `api:"body nextToken NextToken"`
 	}
@@ -115,6 +116,13 @@ type RolloverCA struct {
 	AutoRegistration *bool     `api:"body autoRegistration Flag"`
 	Template         string    `api:"body template String"`
 	NotAfter         time.Time `api:"body notAfter Time"`
+}
+
+// RolloverEST is a label of EST that fails.
+type RolloverEST struct {
+	Name  string `api:"body name String"`
+	Signs *bool  `api:"body signs Flag"`
+	Shown *bool  `api:"body shown Flag"`
 }
 
 // RolloverShown is a plan as it is shown.
@@ -212,7 +220,11 @@ func (r Rollovers) rehearse(ctx context.Context, caller awsapi.Caller, in *Rehea
 		Unregistered: &c.Unregistered, LastEnd: c.LastEnd,
 	}}
 	if in.NextToken == nil {
-		out.Server, out.Authorities = &answer.Server, []RolloverCA{}
+		out.Server, out.Authorities, out.Labels = &answer.Server, []RolloverCA{}, []RolloverEST{}
+	}
+	for n := range answer.Labels {
+		label := &answer.Labels[n]
+		out.Labels = append(out.Labels, RolloverEST{Name: string(label.Name), Signs: &label.Signs, Shown: &label.Shown})
 	}
 	for n := range answer.Authorities {
 		a := &answer.Authorities[n]

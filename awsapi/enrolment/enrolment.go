@@ -1,5 +1,5 @@
 // Package enrolment is Imprint's own API for enrolment over EST (package est): the labels
-// and the one-time passwords.
+// and the one-time passwords, and which certificates are to be renewed.
 //
 //	GET    /imprint/enrolment-labels                               ListEnrolmentLabels
 //	POST   /imprint/enrolment-labels                               CreateEnrolmentLabel
@@ -9,6 +9,7 @@
 //	GET    /imprint/enrolment-labels/{label}/passwords             ListEnrolmentPasswords
 //	POST   /imprint/enrolment-labels/{label}/passwords             CreateEnrolmentPasswords
 //	DELETE /imprint/enrolment-labels/{label}/passwords/{password}  DeleteEnrolmentPassword
+//	GET    /imprint/expiring-certificates?within=SECONDS           ListExpiringCertificates
 //
 // The actions are imprint:CreateEnrolmentLabel and so on, on
 // arn:aws:iot:REGION:ACCOUNT:enrolmentlabel/LABEL; who makes a label, or gives it another
@@ -28,6 +29,7 @@ import (
 	"github.com/imprint-iot/imprint/awsapi/restjson"
 	"github.com/imprint-iot/imprint/ca"
 	"github.com/imprint-iot/imprint/pki"
+	"github.com/imprint-iot/imprint/renewal"
 )
 
 // Path is where the operations on labels are.
@@ -103,7 +105,9 @@ var codec = restjson.New(restjson.Shapes{
 	"Count":      {Limits: restjson.Between(1, maxPasswords)},
 	"Subjects":   {Limits: restjson.AtMost(maxPasswords), Member: "Subject"},
 	"Subject":    {Limits: restjson.Between(1, 128)},
+	"Within":     {Limits: restjson.Between(1, 100*maxLifetime)},
 	"Seconds":    {Limits: restjson.Between(1, maxLifetime)},
+	"Things":     {Member: "String"},
 	"PasswordID": {Pattern: `[a-z2-7]{1,64}`},
 }, "InvalidRequestException")
 
@@ -133,15 +137,16 @@ var (
 func Operations() []awsapi.Operation {
 	return []awsapi.Operation{
 		ListEnrolmentLabels.Operation, CreateEnrolmentLabel.Operation, DescribeEnrolmentLabel.Operation, UpdateEnrolmentLabel.Operation,
-		DeleteEnrolmentLabel.Operation, ListEnrolmentPasswords.Operation, CreateEnrolmentPasswords.Operation, DeleteEnrolmentPassword.Operation,
+		DeleteEnrolmentLabel.Operation, ListExpiringCertificates.Operation, ListEnrolmentPasswords.Operation, CreateEnrolmentPasswords.Operation, DeleteEnrolmentPassword.Operation,
 	}
 }
 
 // Office answers the operations.
 type Office struct {
-	Store  imprint.Store
-	Engine *ca.Engine
-	Clock  imprint.Clock
+	Store    imprint.Store
+	Engine   *ca.Engine
+	Renewals *renewal.Engine
+	Clock    imprint.Clock
 }
 
 // Routes binds the operations.
@@ -159,7 +164,7 @@ func (o Office) Routes() []awsapi.Route {
 			}
 			return arns
 		}, o.update),
-		awsapi.Handle(DeleteEnrolmentLabel, o.delete), awsapi.Handle(ListEnrolmentPasswords, o.passwords),
+		awsapi.Handle(DeleteEnrolmentLabel, o.delete), awsapi.Handle(ListExpiringCertificates, o.expiring), awsapi.Handle(ListEnrolmentPasswords, o.passwords),
 		awsapi.Handle(CreateEnrolmentPasswords, o.createPasswords), awsapi.Handle(DeleteEnrolmentPassword, o.deletePassword),
 	}
 }

@@ -18,6 +18,7 @@ const (
 	StepTrusted    StepName = "trusted"    // who verifies chains trusts both
 	StepRegistered StepName = "registered" // devices join by the new one
 	StepSigning    StepName = "signing"    // the old one signs nothing more
+	StepEnrolment  StepName = "enrolment"  // labels of EST give certificates of the new one
 	StepRenewal    StepName = "renewal"    // devices get certificates of the new one
 	StepLastEnd    StepName = "last-end"   // the last certificate of the old one has ended
 	StepInactive   StepName = "inactive"   // nobody joins by the old one any more
@@ -117,7 +118,7 @@ func (p *Planner) draft(tx imprint.ReadTx, g *graph, tenant imprint.Tenant, d Dr
 	if err != nil {
 		return Plan{}, err
 	}
-	return l.steps(r), nil
+	return l.steps(r)
 }
 
 // window chooses the times of the renewal that nobody said, and refuses those that can't be.
@@ -170,8 +171,8 @@ func (p *Planner) Plan(ctx context.Context, tenant imprint.Tenant, from string) 
 			}
 			return err
 		}
-		plan = p.planOf(tx, g, r)
-		return nil
+		plan, err = p.planOf(tx, g, r)
+		return err
 	})
 	return plan, err
 }
@@ -184,7 +185,12 @@ func (p *Planner) Plans(ctx context.Context, tenant imprint.Tenant, page imprint
 		all, cursor, err := tx.Rollovers(tenant, page)
 		plans, next = nil, cursor
 		for _, r := range all {
-			plans = append(plans, p.planOf(tx, g, r))
+			if err != nil {
+				break
+			}
+			var plan Plan
+			plan, err = p.planOf(tx, g, r)
+			plans = append(plans, plan)
 		}
 		return err
 	})
@@ -192,7 +198,7 @@ func (p *Planner) Plans(ctx context.Context, tenant imprint.Tenant, page imprint
 }
 
 // planOf gives the steps of a plan whose CAs may be gone.
-func (p *Planner) planOf(tx imprint.ReadTx, g *graph, r imprint.Rollover) Plan {
+func (p *Planner) planOf(tx imprint.ReadTx, g *graph, r imprint.Rollover) (Plan, error) {
 	q := Question{Tenant: r.Tenant, From: string(r.From), To: string(r.To)}
 	if g.byID[r.To] == nil {
 		q.To = ""
@@ -206,7 +212,7 @@ func (p *Planner) planOf(tx imprint.ReadTx, g *graph, r imprint.Rollover) Plan {
 		plan.ToName = to.name()
 	}
 	plan.Steps = []Step{{Name: StepDeleted, State: StepDone, Detail: "the CA is neither an authority nor registered here any more"}}
-	return plan
+	return plan, nil
 }
 
 // Forget deletes the plan of a CA; with the last one of a tenant, what was seen.
@@ -242,7 +248,7 @@ func (p *Planner) Forget(ctx context.Context, tenant imprint.Tenant, from string
 }
 
 // steps gives a plan with its steps as they are now.
-func (l *look) steps(r imprint.Rollover) Plan {
+func (l *look) steps(r imprint.Rollover) (Plan, error) {
 	plan := Plan{Rollover: r, FromName: l.from.name()}
 	if l.to != nil {
 		plan.ToName = l.to.name()
@@ -251,14 +257,18 @@ func (l *look) steps(r imprint.Rollover) Plan {
 	if r.LastEnd.After(over) && r.LastEnd.Before(l.from.cert.NotAfter) {
 		over = r.LastEnd
 	}
-	plan.Steps = []Step{
-		l.made(r), l.trusted(r), l.registration(r), l.signing(r),
-		{Name: StepRenewal, At: r.RenewFrom, Until: r.RenewUntil, Detail: "devices get certificates of the new CA; imprint ca rollover --progress counts them"},
-		{Name: StepLastEnd, At: r.LastEnd, Detail: "the last certificate of the old CA ends: what hasn't moved by then needs a person"},
-		l.inactive(over), l.deleted(over.Add(afterwards)),
+	enrolment, err := l.enrolment(r)
+	if err != nil {
+		return plan, err
 	}
+	last := Step{Name: StepLastEnd, At: r.LastEnd, Detail: "the last certificate of the old CA ends: what hasn't moved by then needs a person"}
 	if r.LastEnd.IsZero() {
-		plan.Steps[5].At, plan.Steps[5].Detail, plan.Steps[5].State = r.StartedAt, "no certificate depended on the old CA", StepDone
+		last.At, last.Detail, last.State = r.StartedAt, "no certificate depended on the old CA", StepDone
+	}
+	plan.Steps = []Step{
+		l.made(r), l.trusted(r), l.registration(r), l.signing(r), enrolment,
+		{Name: StepRenewal, At: r.RenewFrom, Until: r.RenewUntil, Detail: "devices get certificates of the new CA; imprint ca rollover --progress counts them"},
+		last, l.inactive(over), l.deleted(over.Add(afterwards)),
 	}
 	for n := range plan.Steps {
 		s := &plan.Steps[n]
@@ -272,7 +282,31 @@ func (l *look) steps(r imprint.Rollover) Plan {
 			s.State = StepAhead
 		}
 	}
-	return plan
+	return plan, nil
+}
+
+// enrolment says whether labels of EST still give certificates of the old CA.
+func (l *look) enrolment(r imprint.Rollover) (Step, error) {
+	s := Step{Name: StepEnrolment, At: r.RenewFrom, State: StepDone, Detail: "no label of EST gives certificates of the old CA"}
+	labels, err := l.labels()
+	if err != nil {
+		return s, err
+	}
+	to := "NEW"
+	if l.to != nil {
+		to = l.word(l.to)
+	}
+	var commands []string
+	for _, label := range labels {
+		if label.Signs && len(commands) < maxCommands {
+			commands = append(commands, fmt.Sprintf("imprint est update %s --authority %s --device-ca %s --device-ca %s", label.Name, to, l.word(l.from), to))
+		}
+	}
+	if len(commands) > 0 {
+		s.State, s.Command = "", strings.Join(commands, "; ")
+		s.Detail = "labels of EST give certificates of the old CA: let them give the new one's to who shows either"
+	}
+	return s, nil
 }
 
 func (l *look) made(r imprint.Rollover) Step {

@@ -92,12 +92,22 @@ type Authority struct {
 	NotAfter         time.Time
 }
 
+// Label is one of EST that fails with the CA.
+type Label struct {
+	Name imprint.LabelName
+	// Signs says that what devices get there is signed by a CA that fails; Shown that devices
+	// or stations show certificates there of one.
+	Signs, Shown bool
+}
+
 // Answer is a part of who would fail.
 type Answer struct {
 	Items  []Item
 	Counts Counts
 	// Authorities are, in the first part, the CA itself and those below it that fail.
 	Authorities []Authority
+	// Labels are, in the first part, those of EST that fail.
+	Labels []Label
 	// Server says, in the first part, that the server's own certificate fails: devices that
 	// verify it wouldn't trust it.
 	Server bool
@@ -154,7 +164,10 @@ func (p *Planner) Rehearse(ctx context.Context, q Question) (Answer, error) {
 			part := Answer{}
 			l.answer = &part
 			if first {
-				l.summary()
+				err = l.summary()
+				if err != nil {
+					return err
+				}
 			}
 			next, err := l.page(at, min(scanPage, q.Limit-len(answer.Items)))
 			if err == nil {
@@ -210,6 +223,7 @@ func (p *Planner) newLook(tx imprint.ReadTx, g *graph, q Question) (*look, error
 func (a *Answer) add(part Answer) {
 	a.Items = append(a.Items, part.Items...)
 	a.Authorities = append(a.Authorities, part.Authorities...)
+	a.Labels = append(a.Labels, part.Labels...)
 	a.Server = a.Server || part.Server
 	a.Counts.Add(part.Counts)
 }
@@ -232,20 +246,56 @@ func (c *Counts) Add(more Counts) {
 }
 
 // summary tells what fails beside devices.
-func (l *look) summary() {
+func (l *look) summary() error {
 	for _, m := range l.g.all {
 		if l.below[m] && !l.alive[m] {
 			l.answer.Authorities = append(l.answer.Authorities, m.shown(l.now))
 		}
 	}
-	if l.p.opts.ServerChains == nil {
-		return
+	var err error
+	l.answer.Labels, err = l.labels()
+	if err != nil || l.p.opts.ServerChains == nil {
+		return err
 	}
 	for _, chain := range l.p.opts.ServerChains() {
 		if len(chain) > 0 && l.fate(l.chainSigner(chain)) == fails {
 			l.answer.Server = true
 		}
 	}
+	return nil
+}
+
+// maxLabels bounds the labels of EST that are looked at.
+const maxLabels = 1000
+
+// labels gives those of EST that fail.
+func (l *look) labels() ([]Label, error) {
+	all, _, err := l.tx.EnrolmentLabels(l.q.Tenant, imprint.Page{Limit: maxLabels, Ascending: true})
+	if err != nil {
+		return nil, fmt.Errorf("couldn't read the labels of EST: %w", err)
+	}
+	var failing []Label
+	for n := range all {
+		label := Label{Name: all[n].Name}
+		for _, m := range l.g.all {
+			if l.below[m] && !l.alive[m] && m.authority != nil && m.authority.ID == all[n].Authority {
+				label.Signs = true
+			}
+		}
+		shown, err := pki.ParseCertificatesPEM(all[n].DeviceCAs + all[n].StationCAs)
+		if err != nil {
+			shown = nil // the label takes none, or none that can be read
+		}
+		for _, cert := range shown {
+			if m := l.g.byID[pki.CertificateID(cert.Raw)]; m != nil && l.below[m] && !l.alive[m] {
+				label.Shown = true
+			}
+		}
+		if label.Signs || label.Shown {
+			failing = append(failing, label)
+		}
+	}
+	return failing, nil
 }
 
 // chainSigner gives the signer of a chain's first certificate that the tenant has as a CA.

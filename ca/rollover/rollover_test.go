@@ -180,6 +180,7 @@ func (y *yard) rehearse(q rollover.Question) rollover.Answer {
 			y.t.Fatal(err)
 		}
 		whole.Items, whole.Authorities, whole.Server = append(whole.Items, part.Items...), append(whole.Authorities, part.Authorities...), whole.Server || part.Server
+		whole.Labels = append(whole.Labels, part.Labels...)
 		whole.Counts.Add(part.Counts)
 		q.Cursor = part.Next
 		if q.Cursor == "" {
@@ -411,23 +412,36 @@ func TestThePlanFollowsWhatIsSo(t *testing.T) {
 		_, err := y.Start(t.Context(), home, d)
 		return err
 	}
+	named := func(name string) imprint.AuthorityID {
+		t.Helper()
+		var id imprint.AuthorityID
+		y.update(func(tx imprint.Tx) error {
+			a, err := tx.AuthorityNamed(home, name)
+			id = a.ID
+			return err
+		})
+		return id
+	}
+	label := imprint.EnrolmentLabel{Tenant: home, Name: "line", Authority: named("line"), DeviceCAs: line.pem}
+	y.update(func(tx imprint.Tx) error { return tx.PutEnrolmentLabel(label) })
+	want(t, "labels that fail", fmt.Sprint(y.rehearse(rollover.Question{From: "line"}).Labels), "[{line true true}]")
 	draft := rollover.Draft{Devices: 1, LastEnd: instant.Add(300 * day)}
 	if err := start(draft); err != nil {
 		t.Fatal(err)
 	}
-	want(t, "at first", states(), "due unknown ahead ahead ahead ahead ahead ahead")
+	want(t, "at first", states(), "due unknown ahead ahead ahead ahead ahead ahead ahead")
 	next := y.make("next", root)
 	draft.To = "next"
 	if err := start(draft); err != nil {
 		t.Fatal(err)
 	}
-	want(t, "with a successor", states(), "done done ahead ahead ahead ahead ahead ahead")
+	want(t, "with a successor", states(), "done done ahead ahead ahead ahead ahead ahead ahead")
 	y.register(next, nil)
-	want(t, "registered, but not as the old one", states(), "done done ahead ahead ahead ahead ahead ahead")
+	want(t, "registered, but not as the old one", states(), "done done ahead ahead ahead ahead ahead ahead ahead")
 	y.register(next, func(c *imprint.CACertificate) { c.AutoRegistration = true })
-	want(t, "registered", states(), "done done done ahead ahead ahead ahead ahead")
+	want(t, "registered", states(), "done done done ahead ahead ahead ahead ahead ahead")
 	y.now = instant.Add(20 * day)
-	want(t, "in the window", states(), "done done done due due ahead ahead ahead")
+	want(t, "in the window", states(), "done done done due due due ahead ahead ahead")
 	y.update(func(tx imprint.Tx) error {
 		a, err := tx.AuthorityNamed(home, "line")
 		if err != nil {
@@ -436,10 +450,13 @@ func TestThePlanFollowsWhatIsSo(t *testing.T) {
 		a.Status = imprint.AuthorityDisabled
 		return tx.PutAuthority(a)
 	})
-	want(t, "disabled", states(), "done done done done due ahead ahead ahead")
+	want(t, "disabled", states(), "done done done done due due ahead ahead ahead")
+	label.Authority = named("next")
+	y.update(func(tx imprint.Tx) error { return tx.PutEnrolmentLabel(label) })
+	want(t, "with EST by the new one", states(), "done done done done done due ahead ahead ahead")
 	y.register(line, func(c *imprint.CACertificate) { c.Status = imprint.CAInactive })
 	y.now = instant.Add(301 * day)
-	want(t, "inactive, and after the last end", states(), "done done done done done done done ahead")
+	want(t, "inactive, and after the last end", states(), "done done done done done done done done ahead")
 	y.update(func(tx imprint.Tx) error {
 		a, err := tx.AuthorityNamed(home, "line")
 		if err != nil {

@@ -49,9 +49,9 @@ func (s *server) newAPI() (*http.Server, error) {
 	}, slices.Concat(iot.Operations(), attempts.Operations(), claims.Operations(), audits.Operations(), users.Operations(), explain.Operations(), authorities.Operations(),
 		authorities.RolloverOperations(), authorities.ForeignOperations(), issuances.Operations(), enrolment.Operations()),
 		slices.Concat(s.service.Routes(), recorded.Routes(), guards.Routes(), audits.Starter{Auditor: s.audit}.Routes(), s.directory().Routes(), explainer.Routes(),
-			authorities.Office{Engine: s.authorities, Clock: s.clock}.Routes(), authorities.Rollovers{Planner: s.rollovers}.Routes(),
+			authorities.Office{Engine: s.authorities, Clock: s.clock, MayRenew: s.renewals.MayRenew}.Routes(), authorities.Rollovers{Planner: s.rollovers}.Routes(),
 			authorities.Foreign{Engine: s.foreign, Planner: s.rollovers, Clock: s.clock}.Routes(), s.issuanceReader().Routes(),
-			enrolment.Office{Store: s.store, Engine: s.authorities, Clock: s.clock}.Routes()))
+			enrolment.Office{Store: s.store, Engine: s.authorities, Renewals: s.renewals, Clock: s.clock}.Routes()))
 	if err != nil {
 		return nil, err
 	}
@@ -175,6 +175,7 @@ func respond(w http.ResponseWriter, status int, body map[string]string) {
 // observe logs and counts one control-plane request.
 func (s *server) observe(a awsapi.Access) {
 	s.metrics.observe(a)
+	s.refusedRequest(a)
 	level := slog.LevelDebug
 	if a.Status >= http.StatusInternalServerError && a.Status != http.StatusNotImplemented {
 		level = slog.LevelError

@@ -77,8 +77,8 @@ func (s *server) openAuthorities(ctx context.Context) error {
 		return err
 	}
 	s.authorities = ca.New(ca.Options{
-		Store: s.store, Sealer: s.sealer, Keys: stores, Journal: s.journal(), Clock: s.clock, Profiles: profiles, Known: s.known,
-		BaseURL: strings.TrimRight(s.config.PKIURL, "/"), Logger: s.logger,
+		Store: s.store, Sealer: s.sealer, Keys: stores, Journal: s.journal(), Clock: s.clock, Profiles: profiles, Known: s.known, Renewed: s.renewed,
+		BaseURL: strings.TrimRight(s.config.PKIURL, "/"), Refused: s.refusedByCA, Logger: s.logger,
 	})
 	s.closeLater(s.authorities.Close)
 	err = s.authorities.RememberKeys(ctx)

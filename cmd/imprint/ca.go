@@ -71,7 +71,7 @@ authority's name, id or ARN.
   imprint ca issue line7 --csr device.csr --profile operational --out device.pem`,
 	}
 	cmd.AddCommand(newCAAudit(), newCALogged(), newCACreate(), newCAAdopt(), newCAList(), newCAShow(), newCACert(), newCACSR(), newCAImport(), newCAIssue(), newCARevoke(), newCAUpdate(),
-		newCADelete(), newCARestore(), newCAProfiles(), newCAKeys(), newCARollover(), newCACRL(), newCACeremony(), newCAVerify())
+		newCADelete(), newCAExpiring(), newCARestore(), newCAProfiles(), newCAKeys(), newCARollover(), newCACRL(), newCACeremony(), newCAVerify())
 	return cmd
 }
 

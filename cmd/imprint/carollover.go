@@ -81,12 +81,20 @@ type rolloverCA struct {
 	NotAfter         float64 `json:"notAfter"`
 }
 
+// rolloverLabel is a label of EST that fails.
+type rolloverLabel struct {
+	Name  string `json:"name"`
+	Signs bool   `json:"signs"`
+	Shown bool   `json:"shown"`
+}
+
 type rolloverPart struct {
-	Items       []rolloverItem `json:"items"`
-	Counts      rolloverCounts `json:"counts"`
-	Authorities []rolloverCA   `json:"authorities"`
-	Server      bool           `json:"server"`
-	NextToken   string         `json:"nextToken"`
+	Items       []rolloverItem  `json:"items"`
+	Counts      rolloverCounts  `json:"counts"`
+	Authorities []rolloverCA    `json:"authorities"`
+	Labels      []rolloverLabel `json:"labels"`
+	Server      bool            `json:"server"`
+	NextToken   string          `json:"nextToken"`
 }
 
 // rolloverPlan is a plan as the API gives it.
@@ -231,12 +239,13 @@ type rehearsal struct {
 	counts rolloverCounts
 	server bool
 	cas    []rolloverCA
+	labels []rolloverLabel
 }
 
 func (r *rehearsal) part(first bool, part rolloverPart) error {
 	r.counts.add(part.Counts)
 	if first {
-		r.server, r.cas = part.Server, part.Authorities
+		r.server, r.cas, r.labels = part.Server, part.Authorities, part.Labels
 		err := r.begin()
 		if err != nil {
 			return err
@@ -261,7 +270,11 @@ func (r *rehearsal) begin() error {
 		if err != nil {
 			return fmt.Errorf("couldn't encode the CAs: %w", err)
 		}
-		_, err = fmt.Fprintf(r.w, "{\"authorities\":%s,\"server\":%t,\"items\":[", cas, r.server)
+		labels, err := json.Marshal(r.labels)
+		if err != nil {
+			return fmt.Errorf("couldn't encode the labels: %w", err)
+		}
+		_, err = fmt.Fprintf(r.w, "{\"authorities\":%s,\"labels\":%s,\"server\":%t,\"items\":[", cas, labels, r.server)
 		return err
 	}
 	for n, ca := range r.cas {
@@ -270,6 +283,16 @@ func (r *rehearsal) begin() error {
 			word = "and CA"
 		}
 		_, err := fmt.Fprintf(r.w, "%s %s (%s)%s ends %s\n", word, ca.Name, shortID(ca.CertificateID), joins(ca), dayTime(ca.NotAfter))
+		if err != nil {
+			return err
+		}
+	}
+	for _, label := range r.labels {
+		words := "devices show certificates of it there"
+		if label.Signs {
+			words = "it signs there"
+		}
+		_, err := fmt.Fprintf(r.w, "EST label %s: %s\n", label.Name, words)
 		if err != nil {
 			return err
 		}
@@ -389,7 +412,7 @@ func (r *rehearsal) end(plan rolloverPlan, unseen int) error {
 }
 
 var stepTitles = map[string]string{
-	"made": "the new CA is made", "trusted": "both are trusted", "registered": "the new one is registered", "signing": "the old one stops signing",
+	"made": "the new CA is made", "trusted": "both are trusted", "registered": "the new one is registered", "signing": "the old one stops signing", "enrolment": "EST gives the new one's",
 	"renewal": "devices renew", "last-end": "the last old certificate ends", "inactive": "the old CA is switched off", "deleted": "the old CA is deleted",
 }
 

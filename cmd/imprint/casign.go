@@ -111,7 +111,7 @@ func newCAImport() *cobra.Command {
 
 func newCAIssue() *cobra.Command {
 	var csr, profile, notBefore, notAfter, renews, out string
-	var withChain bool
+	var withChain, force bool
 	cmd := newCACommand("issue CA", "Sign a request by a profile", cobra.ExactArgs(1), func(ctx context.Context, c *client.Client, w io.Writer, args []string, asJSON bool) error {
 		if csr == "" || profile == "" {
 			return usageError{errors.New("say --csr FILE and --profile NAME (imprint ca profiles lists them)")}
@@ -126,6 +126,9 @@ func newCAIssue() *cobra.Command {
 		}
 		body := map[string]any{"csr": string(request), "profile": profile}
 		addText(body, "renews", renews)
+		if force {
+			body["force"] = true
+		}
 		err = errors.Join(addTime(body, "notBefore", notBefore), addTime(body, "notAfter", notAfter))
 		if err != nil {
 			return err
@@ -156,6 +159,7 @@ func newCAIssue() *cobra.Command {
 	f.StringVar(&notBefore, "not-before", "", "beginning of the certificate (default: the profile's)")
 	f.StringVar(&notAfter, "not-after", "", "end of the certificate, or how long it holds, 365d (default: the profile's)")
 	f.StringVar(&renews, "renews", "", "id of the certificate whose place it takes, and whose key it may have")
+	f.BoolVar(&force, "force", false, "renew before the renewal window opens")
 	f.StringVar(&out, "out", "", "file to write it to (default: standard output)")
 	f.BoolVar(&withChain, "chain", false, "write those above it behind it")
 	return cmd

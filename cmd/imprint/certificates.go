@@ -144,3 +144,27 @@ func (s *server) filesState() []fileState {
 	}
 	return all
 }
+
+// renew replaces the server's certificates when their time comes.
+func (s *server) renew(ctx context.Context) {
+	const lookAgain = time.Hour
+	ticker := time.NewTicker(lookAgain)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		s.renewing.Lock()
+		due := s.clock().After(s.identity.RenewAt)
+		s.renewing.Unlock()
+		if !due {
+			continue
+		}
+		err := s.renewCertificates(ctx)
+		if err != nil {
+			s.logger.Error("couldn't renew the server's certificates", "error", err)
+		}
+	}
+}

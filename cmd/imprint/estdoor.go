@@ -32,11 +32,19 @@ type ESTConfig struct {
 	// always, the last part of their life such as 1/3, or a time before their end such as
 	// 30d. Default 1/3.
 	RenewalWindow string `koanf:"renewal-window"`
+	// RenewalGrace is how long an old certificate stays ACTIVE after a connection with the
+	// one that renews it. Default 24h.
+	RenewalGrace time.Duration `koanf:"renewal-grace"`
+	// ExpiryWarning is how long before its end a certificate counts as expiring, in metrics
+	// and in the trace of its connections. Default 720h (30 days).
+	ExpiryWarning time.Duration `koanf:"expiry-warning"`
 }
 
 func addESTFlags(f *pflag.FlagSet) {
 	f.String("est-address", "", "where devices enrol and renew by EST (RFC 7030) over TLS, such as :8085; empty: nowhere")
 	f.Int("est-rate", 10, "EST requests per second of one address (0: no bound)")
+	f.Duration("renewal-grace", 24*time.Hour, "how long an old certificate stays ACTIVE after the one that renews it has connected")
+	f.Duration("expiry-warning", 720*time.Hour, "how long before its end a certificate counts as expiring")
 	f.String("renewal-window", "1/3", "when certificates may be renewed: always, the last part of their life, or a time before their end (30d)")
 }
 
@@ -44,6 +52,9 @@ func (c ESTConfig) check() error {
 	_, err := imprint.ParseRenewalWindow(c.RenewalWindow)
 	if err != nil {
 		return usageError{err}
+	}
+	if c.RenewalGrace < time.Second || c.ExpiryWarning < time.Second {
+		return usageError{fmt.Errorf("renewal-grace is %s and expiry-warning %s, and both must be at least a second", c.RenewalGrace, c.ExpiryWarning)}
 	}
 	if c.ESTRate < 0 {
 		return usageError{fmt.Errorf("est-rate is %d, and must be at least 0", c.ESTRate)}

@@ -16,6 +16,9 @@ import (
 	"github.com/imprint-iot/imprint/awsapi/access"
 	"github.com/imprint-iot/imprint/awsapi/attempts"
 	"github.com/imprint-iot/imprint/broker"
+	"github.com/imprint-iot/imprint/ca"
+	"github.com/imprint-iot/imprint/ca/foreign"
+	"github.com/imprint-iot/imprint/ca/rollover"
 	"github.com/imprint-iot/imprint/events"
 	"github.com/imprint-iot/imprint/functions"
 	"github.com/imprint-iot/imprint/gateway"
@@ -52,6 +55,11 @@ type metered struct {
 	guard        *access.Guard
 	bulk         *provisioning.Bulk
 	audit        *audit.Auditor
+	authorities  *ca.Engine
+	foreign      *foreign.Engine
+	rollovers    *rollover.Planner
+	store        imprint.Store
+	clock        imprint.Clock
 }
 
 func newMetrics() *metrics {
@@ -215,6 +223,7 @@ func (m *metrics) watch(rooms metered) {
 	counter("imprint_attempts_untold_total", "Attempts that weren't published there because subscribers didn't keep up.", func() uint64 { _, untold := rooms.announcer.Counts(); return untold })
 	counter("imprint_events_published_total", "Stored events published.", rooms.events.Published)
 	m.watchRules(rooms.rules)
+	m.registry.MustRegister(authorityMetrics{rooms.authorities, rooms.foreign, rooms.rollovers, rooms.store, rooms.clock, rooms.logger})
 	m.registry.MustRegister(shares{rooms.functions, rooms.rules, rooms.logger})
 	f := rooms.functions.Counters
 	counter("imprint_function_invocations_total", "Runs of functions that ended, asynchronous ones too.", func() uint64 { return f().Invocations })

@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"sync"
@@ -35,6 +34,7 @@ import (
 	"github.com/imprint-iot/imprint/pki"
 	"github.com/imprint-iot/imprint/pki/translog"
 	"github.com/imprint-iot/imprint/provisioning"
+	"github.com/imprint-iot/imprint/renewal"
 	"github.com/imprint-iot/imprint/rules"
 	"github.com/imprint-iot/imprint/store/sqlite"
 	"github.com/imprint-iot/imprint/trace"
@@ -54,7 +54,9 @@ type server struct {
 	authority    *pki.Authority
 	authorities  *ca.Engine
 	rollovers    *rollover.Planner
+	renewals     *renewal.Engine
 	foreign      *foreign.Engine
+	toldRefusals toldRefusals
 	profile      *pki.Profile
 	keys         *pki.KeyPool
 	known        *pki.KnownKeys // that nobody may use
@@ -112,7 +114,7 @@ func newServer(ctx context.Context, config Config, logger *slog.Logger) (*server
 		home: imprint.Tenant{Account: imprint.AccountID(config.Account), Region: imprint.Region(config.Region)},
 	}
 	for _, step := range []func(context.Context) error{
-		s.openData, s.openIssuanceLog, s.openPKI, s.openAuthorities, s.openRollovers, s.openTrace, s.openFunctions, s.openRules, s.openClaims, s.recordProfiles, s.openBulk, s.openAudit, s.openTenant, s.wire, s.listen,
+		s.openData, s.openIssuanceLog, s.openPKI, s.openAuthorities, s.openRenewals, s.openRollovers, s.openTrace, s.openFunctions, s.openRules, s.openClaims, s.recordProfiles, s.openBulk, s.openAudit, s.openTenant, s.wire, s.listen,
 		s.writeFacts,
 	} {
 		err := step(ctx)
@@ -282,7 +284,7 @@ func (s *server) wire(ctx context.Context) error {
 	options := s.config.MQTTConfig.options()
 	options.Rules = s.rules
 	options.ConnectTimeout, options.Logger = s.config.ConnectTimeout, s.logger
-	options.Reserved, options.Seen = claimDoor{s.claims}, s.rollovers.Saw
+	options.Reserved, options.Seen = claimDoor{s.claims}, s.saw
 	options.RefusedConnectGetsReason, options.DeniedSubscribeGetsReason = s.config.RefusalReasons, s.config.RefusalReasons
 	s.broker = broker.New(options, s.store, s.identities, s.clock)
 	close(s.wired)
@@ -306,6 +308,7 @@ func (s *server) wire(ctx context.Context) error {
 		announcer: s.announcer,
 		gateway:   s.gateway, broker: s.broker, provisioning: s.provisioning, claims: s.claims, trace: s.trace, events: s.events, identities: s.identities, keys: s.keys,
 		functions: s.functions, logger: s.logger, rules: s.rules, certificates: s.certificates, reloads: &s.reloads, guard: s.guard, bulk: s.bulk, audit: s.audit,
+		authorities: s.authorities, foreign: s.foreign, rollovers: s.rollovers, store: s.store, clock: s.clock,
 	})
 	return nil
 }
@@ -337,7 +340,7 @@ func (s *server) openGateway() error {
 		HandshakeTimeout: s.config.HandshakeTimeout, MaxHandshakes: s.config.MaxHandshakes,
 		MaxPending: s.config.MaxPendingPerAddress, MaxConnections: s.config.MaxConnections,
 		MaxPerAddress: s.config.MaxConnectionsPerAddress, RatePerAddress: s.config.ConnectionRatePerAddress,
-		ConcurrentHandshakes: s.config.ConcurrentHandshakes, SecurityPolicy: policy, Logger: s.logger,
+		ConcurrentHandshakes: s.config.ConcurrentHandshakes, SecurityPolicy: policy, ExpiryWarning: s.config.ExpiryWarning, Logger: s.logger,
 		HTTP: gateway.HTTPOptions{HeaderTimeout: s.config.ConnectTimeout, PublishRate: orNoBound(s.config.HTTPSPublishRate), MaxPayload: s.config.MaxPayload},
 	}, gateway.Rooms{
 		Store: s.store, Clock: s.clock, Endpoints: s.endpoints, Identities: s.identities,
@@ -462,40 +465,6 @@ func (s *server) apiHost() string {
 	return "localhost"
 }
 
-// linkURL begins the links to the API that others open: owners of destinations, and
-// who reads a report. The machine's own name for itself, which is what other
-// commands are told, is none of theirs.
-func (s *server) linkURL() string {
-	return "https://" + net.JoinHostPort(linkHost(s.config.APIAddress, s.config.Hosts, s.config.Domain, s.facts.MQTTAddress, s.apiHost()), portOf(s.apiLn.Addr()))
-}
-
-// linkHost chooses the name: where the API listens, if that is one address which
-// others can reach; the first of the server's other names; below a domain that of the first tenant's devices,
-// which the server's certificate has; or what is known on this machine.
-func linkHost(listen string, hosts []string, domain, devices, local string) string {
-	host, _, err := net.SplitHostPort(listen)
-	ip, notIP := netip.ParseAddr(host)
-	if err == nil && host != "" && host != "localhost" && (notIP != nil || !ip.IsUnspecified() && !ip.IsLoopback()) {
-		return host
-	}
-	if len(hosts) > 0 {
-		return hosts[0]
-	}
-	name, _, err := net.SplitHostPort(devices)
-	if domain != "" && err == nil {
-		return name
-	}
-	return local
-}
-
-func portOf(a net.Addr) string {
-	_, port, err := net.SplitHostPort(a.String())
-	if err != nil {
-		return ""
-	}
-	return port
-}
-
 // shutdownTimeout bounds a graceful stop.
 const shutdownTimeout = 10 * time.Second
 
@@ -542,6 +511,7 @@ func (s *server) run(ctx context.Context) error {
 		}()
 	}
 	s.serveEST(lifetime, failed)
+	go s.renewals.Run(lifetime)
 	publishing := make(chan struct{})
 	defer func() { <-publishing }()
 	defer end()
@@ -582,28 +552,4 @@ func (s *server) run(ctx context.Context) error {
 	}
 	defer s.closeEST(grace)()
 	return errors.Join(result, s.api.Shutdown(grace), s.broker.Shutdown(grace), s.gateway.Shutdown(grace))
-}
-
-// renew replaces the server's certificates when their time comes.
-func (s *server) renew(ctx context.Context) {
-	const lookAgain = time.Hour
-	ticker := time.NewTicker(lookAgain)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
-		s.renewing.Lock()
-		due := s.clock().After(s.identity.RenewAt)
-		s.renewing.Unlock()
-		if !due {
-			continue
-		}
-		err := s.renewCertificates(ctx)
-		if err != nil {
-			s.logger.Error("couldn't renew the server's certificates", "error", err)
-		}
-	}
 }

@@ -202,6 +202,18 @@ func everyRead(tx imprint.Tx) error {
 	_, err = tx.Revocations("a", "1", []byte("a"))
 	keep(err)
 	keep(tx.DeleteAuthority(tenant, "a"))
+	_, err = tx.Renewal(tenant, "a")
+	keep(err)
+	_, err = tx.RenewalsOf(tenant, "a")
+	keep(err)
+	_, err = tx.DueRenewals(time.Unix(1, 0), 1)
+	keep(err)
+	_, err = tx.OpenRenewals(imprint.Tenant{}, "", 1)
+	keep(err)
+	_, err = tx.CountExpiring(tenant, time.Unix(1, 0), time.Unix(2, 0))
+	keep(err)
+	_, err = tx.TrimRenewals(time.Unix(1, 0), 1)
+	keep(err)
 	_, err = tx.EnrolmentLabel("a")
 	keep(err)
 	_, err = tx.EnrolmentPassword("a")
@@ -472,6 +484,7 @@ func putSome(tx imprint.Tx, tenant imprint.Tenant, keep func(error)) {
 		keep(tx.PutIssuance(imprint.Issuance{ID: id, Tenant: tenant}))
 		keep(tx.PutIssuance(imprint.Issuance{ID: id + "2", Tenant: tenant, Authority: "a", Serial: id, KeyHash: "k", RequestToken: id, RevokedAt: time.Unix(1, 0)}))
 		keep(tx.PutAuthority(imprint.CertificateAuthority{Tenant: tenant, ID: imprint.AuthorityID(id), Name: id, CertificateID: certificate}))
+		keep(tx.PutRenewal(imprint.Renewal{Tenant: tenant, Certificate: imprint.CertificateID(id), Renews: "a", State: imprint.RenewalProven}))
 		keep(tx.PutEnrolmentLabel(imprint.EnrolmentLabel{Tenant: tenant, Name: imprint.LabelName(id)}))
 		keep(tx.PutEnrolmentPassword(imprint.EnrolmentPassword{ID: id, Tenant: tenant, Label: "a"}))
 		keep(tx.PutForeignList(imprint.ForeignList{ID: int64(len(id)), Tenant: tenant, CA: imprint.CertificateID(id)}))
@@ -563,6 +576,10 @@ func lists(tx imprint.Tx, tenant imprint.Tenant, paged func(func(imprint.Page) (
 	paged(func(p imprint.Page) (string, error) { _, c, err := tx.IssuancesBy(tenant, "a", p); return c, err })
 	paged(func(p imprint.Page) (string, error) { _, c, err := tx.Authorities(tenant, p); return c, err })
 	paged(func(p imprint.Page) (string, error) { _, c, err := tx.EnrolmentLabels(tenant, p); return c, err })
+	paged(func(p imprint.Page) (string, error) {
+		_, c, err := tx.ExpiringCertificates(tenant, time.Unix(1, 0), time.Unix(1<<32, 0), p)
+		return c, err
+	})
 	paged(func(p imprint.Page) (string, error) {
 		_, c, err := tx.EnrolmentPasswords(tenant, "a", p)
 		return c, err

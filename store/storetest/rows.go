@@ -246,6 +246,15 @@ func otherRows() []row {
 		get:    func(tx imprint.ReadTx, t imprint.Tenant) (any, error) { return tx.Authority(t, authorityID(1)) },
 		remove: func(tx imprint.Tx, t imprint.Tenant) error { return tx.DeleteAuthority(t, authorityID(1)) },
 	}, {
+		name: "renewal",
+		full: func(t imprint.Tenant) any {
+			return imprint.Renewal{Tenant: t, Certificate: certID(1), Renews: certID(2), State: imprint.RenewalProven, CreatedAt: instant, ProvenAt: instant.Add(time.Hour),
+				DueAt: instant.Add(2 * time.Hour), EndedAt: instant.Add(3 * time.Hour), Reason: unusual}
+		},
+		bare: func(t imprint.Tenant) any { return imprint.Renewal{Tenant: t, Certificate: certID(1)} },
+		put:  func(tx imprint.Tx, v any) error { return tx.PutRenewal(v.(imprint.Renewal)) },
+		get:  func(tx imprint.ReadTx, t imprint.Tenant) (any, error) { return tx.Renewal(t, certID(1)) },
+	}, {
 		name: "enrolment label",
 		full: func(t imprint.Tenant) any {
 			window, _ := imprint.ParseRenewalWindow("30d")

@@ -95,6 +95,7 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 		{"the log of issuances is told what it lacks", testIssuanceLog},
 		{"the rules of profiles are kept, the old ones too", testProfileRules},
 		{"passwords end with their time and their label", testEnrolment},
+		{"renewals are found from both ends, and what needs one", testRenewals},
 		{"an issuance is added once and completed once", testIssuanceSteps},
 		{"registration tasks and their reports are found", testTasks},
 		{"audits and their findings are found", testAudits},

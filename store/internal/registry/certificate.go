@@ -12,7 +12,8 @@ var (
 		"id", "tenant", "pem", "status", "mode", "ca_id", "owned_by", "previous_owner", "serial", "subject",
 		"not_before", "not_after", "created_at", "modified_at", "customer_version", "generation_id")
 
-	// updateCertificate replaces what is in no index.
+	// updateCertificate replaces what is in no index, but for the end of the validity,
+	// which hardly ever changes.
 	updateCertificate = "UPDATE certificates SET pem = $3, status = $4, mode = $5, owned_by = $6, previous_owner = $7, subject = $8, " +
 		"not_before = $9, not_after = $10, modified_at = $11, customer_version = $12, generation_id = $13 WHERE id = $1 AND tenant = $2"
 
