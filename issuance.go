@@ -60,6 +60,9 @@ type IssuanceReader interface {
 	// IssuancesWithKey lists those of one key that have a certificate, at most limit and
 	// at most 100.
 	IssuancesWithKey(t Tenant, q KeyQuery, limit int) ([]Issuance, error)
+	// ProfileUses gives how many certificates an authority signed by a profile, as
+	// CountProfileUse counted.
+	ProfileUses(t Tenant, a AuthorityID, profile string) (int64, error)
 	// IssuanceOfCertificate gives the one that made a certificate.
 	IssuanceOfCertificate(Tenant, CertificateID) (Issuance, error)
 	// IssuanceRequested gives the one with a request token of an authority.
@@ -80,6 +83,8 @@ type KeyQuery struct {
 // IssuanceWriter writes it.
 type IssuanceWriter interface {
 	PutIssuance(Issuance) error
+	// CountProfileUse counts one certificate more.
+	CountProfileUse(t Tenant, a AuthorityID, profile string) error
 	// AddIssuance stores one whose id isn't there yet; otherwise it does nothing and
 	// reports false.
 	AddIssuance(Issuance) (bool, error)

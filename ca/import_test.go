@@ -476,3 +476,51 @@ func (k *countingKeys) Generate(ctx context.Context, uri string, kind pki.KeyKin
 	k.made++
 	return k.slowKeys.Generate(ctx, uri, kind)
 }
+
+// TestAnAuthorityKeepsToItsOrder: so many certificates by a profile, also when requests come
+// at once, and other authorities have their own count.
+func TestAnAuthorityKeepsToItsOrder(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	profiles, err := pki.NewProfiles(pki.ProfileConfig{Name: "order", Kind: pki.KindOperational, Lifetime: time.Hour, MaxCertificates: 5, Subject: pki.SubjectRules{Fixed: map[string]string{"OU": "SKU 7"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	engine := ca.New(ca.Options{Store: o.store, Sealer: o.sealer, Journal: issuelog.New(o.store), Clock: o.clock, Profiles: profiles})
+	t.Cleanup(engine.Close)
+	root := o.root("root")
+	var lines [2]imprint.CertificateAuthority
+	for n := range lines {
+		lines[n], err = engine.Create(t.Context(), home, ca.Spec{Type: imprint.AuthoritySubordinate, RawSubject: subject(t, "line"), Parent: root.ID, Profile: "intermediate", Profiles: []string{"order"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	ask := func(line imprint.AuthorityID, profile string) error {
+		_, err := engine.Issue(t.Context(), home, line, profile, pki.Request{PublicKey: key(t).Public(), RawSubject: subject(t, "SN-1")})
+		return err
+	}
+	refused(t, "another profile", ask(lines[0].ID, "operational"), imprint.CodeAccessDenied, "doesn't sign by profile operational")
+	errs := make(chan error, 12)
+	for range cap(errs) {
+		go func() { errs <- ask(lines[0].ID, "order") }()
+	}
+	signed := 0
+	for range cap(errs) {
+		err := <-errs
+		if err == nil {
+			signed++
+			continue
+		}
+		refused(t, "one more than the order", err, imprint.CodeLimitExceeded, "as many as that lets one authority sign")
+	}
+	if signed != 5 {
+		t.Errorf("%d certificates were signed of an order of 5", signed)
+	}
+	err = ask(lines[1].ID, "order")
+	if err != nil {
+		t.Errorf("another authority's order: %v", err)
+	}
+	_, err = pki.NewProfile(pki.ProfileConfig{Name: "x", Kind: pki.KindOperational, Lifetime: time.Hour, MaxCertificates: -1})
+	refused(t, "less than none", err, imprint.CodeInvalidRequest, "maxCertificates")
+}

@@ -61,6 +61,10 @@ func (e *Engine) issue(ctx context.Context, tenant imprint.Tenant, id imprint.Au
 	if err != nil {
 		return nil, "", err
 	}
+	err = e.opts.Store.View(ctx, func(tx imprint.ReadTx) error { return withinOrder(tx, &by.row, p) })
+	if err != nil {
+		return nil, "", err
+	}
 	token, err := by.signing.Prepare(ctx, tenant, p, request)
 	if err != nil {
 		return nil, "", err
@@ -82,6 +86,13 @@ func (e *Engine) issue(ctx context.Context, tenant imprint.Tenant, id imprint.Au
 				return imprint.Errorf(imprint.CodeConflictingUpdate, "certificate authority %s was changed while it signed", called(&row)).WithHint("Ask again.")
 			}
 			err = e.unbroken(tx, &row)
+			if err != nil {
+				return err
+			}
+			err = withinOrder(tx, &row, p)
+			if err == nil {
+				err = tx.CountProfileUse(tenant, id, p.Name())
+			}
 			if err != nil {
 				return err
 			}
@@ -132,6 +143,20 @@ func (e *Engine) mayIssue(by *opened, p *pki.Profile, request pki.Request, ours 
 		request.NotAfter = end
 	}
 	return request, nil
+}
+
+// withinOrder refuses one certificate more than the profile lets one authority sign.
+func withinOrder(tx imprint.ReadTx, a *imprint.CertificateAuthority, p *pki.Profile) error {
+	most := p.Config().MaxCertificates
+	if most == 0 {
+		return nil
+	}
+	uses, err := tx.ProfileUses(a.Tenant, a.ID, p.Name())
+	if err != nil || uses < int64(most) {
+		return err
+	}
+	return imprint.Errorf(imprint.CodeLimitExceeded, "certificate authority %s signed %d certificates by profile %s, as many as that lets one authority sign", called(a), uses, p.Name()).
+		WithHint("Make an authority for the next order, imprint ca create, or raise maxCertificates in the profile.")
 }
 
 // sameHistory says whether certificates would name the same lists.

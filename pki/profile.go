@@ -89,6 +89,10 @@ type ProfileConfig struct {
 	Lifetime time.Duration `json:"lifetime"`
 	// Unlimited certificates end at NoExpiry.
 	Unlimited bool `json:"unlimited"`
+	// MaxCertificates is how many certificates one authority signs by the profile, of all
+	// time; 0: any number. With rules for the subject, and an authority that signs by no
+	// other profile, it is the order of a factory: so many of these, and nothing else.
+	MaxCertificates int `json:"maxCertificates"`
 	// ShortenToCA ends a certificate with its CA where it would end later. Without it
 	// such a request is refused.
 	ShortenToCA bool `json:"shortenToCA"`
@@ -229,6 +233,9 @@ func (p *Profile) takeCommonName(config *ProfileConfig) error {
 }
 
 func (p *Profile) takeTimes(config *ProfileConfig) error {
+	if config.MaxCertificates < 0 || config.MaxCertificates > 0 && config.Kind == KindRoot {
+		return config.wrong("maxCertificates %d isn't how many certificates an authority may sign; a root signs itself without it", config.MaxCertificates)
+	}
 	if p.backdate == 0 {
 		p.backdate = DefaultBackdate
 	}

@@ -71,6 +71,9 @@ func rules(p *pki.Profile) []Rule {
 	}
 	add("backdate", c.Backdate.String())
 	flag("shortenToCA", c.ShortenToCA)
+	if c.MaxCertificates > 0 {
+		add("maxCertificates", strconv.Itoa(c.MaxCertificates))
+	}
 	if c.CommonName != "" {
 		add("commonName", c.CommonName)
 	}

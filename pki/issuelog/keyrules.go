@@ -50,7 +50,8 @@ func lost(tx imprint.ReadTx, i imprint.Issuance) error {
 		if err != nil {
 			return err
 		}
-		for _, other := range found {
+		if len(found) > 0 {
+			other := found[0]
 			return imprint.Errorf(imprint.CodeCertificateWeak, "the request's key is that of certificate %s, which was revoked at %s for %s",
 				other.CertificateID, other.RevokedAt.UTC().Format(time.RFC3339), other.Reason).
 				WithHint("Make a new key: whoever has the old one would have the new certificate, too.")
@@ -66,7 +67,8 @@ func otherKind(tx imprint.ReadTx, i imprint.Issuance) error {
 	if err != nil {
 		return err
 	}
-	for _, other := range found {
+	if len(found) > 0 {
+		other := found[0]
 		whose, asked := "a CA's certificate", "a device"
 		if i.CA {
 			whose, asked = "a device's certificate", "a CA"

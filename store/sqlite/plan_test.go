@@ -164,6 +164,9 @@ func everyRead(tx imprint.Tx) error {
 		_, err = tx.IssuancesWithKey(tenant, imprint.KeyQuery{KeyHash: "k", Reason: reason}, 1)
 		keep(err)
 	}
+	keep(tx.CountProfileUse(tenant, "a", "p"))
+	_, err = tx.ProfileUses(tenant, "a", "p")
+	keep(err)
 	_, err = tx.KeyIssued(tenant, "k")
 	keep(err)
 	_, err = tx.IssuanceOfCertificate(tenant, "a")

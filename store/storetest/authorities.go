@@ -183,7 +183,18 @@ func testAuthorities(t *testing.T, h Harness) {
 		same(t, "those whose key isn't known", fmt.Sprint(len(with), err), fmt.Sprint(0, nil))
 		return err
 	})
+	for _, use := range []struct {
+		tenant  imprint.Tenant
+		of      imprint.AuthorityID
+		profile string
+	}{{here, one, "a"}, {here, one, "a"}, {here, one, "b"}, {here, two, "a"}, {there, one, "a"}} {
+		update(t, store, func(tx imprint.Tx) error { return tx.CountProfileUse(use.tenant, use.of, use.profile) })
+	}
 	view(t, store, func(tx imprint.ReadTx) error {
+		for profile, want := range map[string]int64{"a": 2, "b": 1, "c": 0} {
+			uses, err := tx.ProfileUses(here, one, profile)
+			same(t, "uses of profile "+profile, fmt.Sprint(uses, err), fmt.Sprint(want, nil))
+		}
 		a, err := tx.AuthorityNamed(here, "line")
 		same(t, "the one of a name", fmt.Sprint(a.ID, err), fmt.Sprint(two, nil))
 		_, err = tx.AuthorityNamed(here, "")

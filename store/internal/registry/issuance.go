@@ -93,6 +93,20 @@ func (t *Tx) IssuancesWithKey(tenant imprint.Tenant, q imprint.KeyQuery, limit i
 	return some(t, limit, scanIssuance, query+" ORDER BY reason, id LIMIT $4", t.in(tenant), q.KeyHash, flag(q.CA))
 }
 
+// ProfileUses implements imprint.IssuanceReader.
+func (t *Tx) ProfileUses(tenant imprint.Tenant, a imprint.AuthorityID, profile string) (int64, error) {
+	uses, _, err := first(t, func(_ *Tx, r Rows, n *int64) error { return r.Scan(n) },
+		"SELECT uses FROM profile_uses WHERE tenant = $1 AND authority = $2 AND profile = $3", t.in(tenant), string(a), profile)
+	return uses, err
+}
+
+// CountProfileUse implements imprint.IssuanceWriter.
+func (t *Tx) CountProfileUse(tenant imprint.Tenant, a imprint.AuthorityID, profile string) error {
+	_, err := t.exec("INSERT INTO profile_uses (tenant, authority, profile, uses) VALUES ($1, $2, $3, 1) "+
+		"ON CONFLICT (tenant, authority, profile) DO UPDATE SET uses = profile_uses.uses + 1", t.in(tenant), string(a), profile)
+	return err
+}
+
 // IssuanceOfCertificate implements imprint.IssuanceReader.
 func (t *Tx) IssuanceOfCertificate(tenant imprint.Tenant, id imprint.CertificateID) (imprint.Issuance, error) {
 	i, found, err := first(t, scanIssuance, "SELECT "+issuanceColumns+" FROM issuances WHERE tenant = $1 AND certificate_id = $2 AND certificate_id <> ''",
