@@ -99,7 +99,7 @@ func presentRevocation(r imprint.RevocationConfiguration) *revocation {
 	return out
 }
 
-func (s *Service) present(a *imprint.CertificateAuthority) (authority, error) {
+func (s *Service) present(a *imprint.CertificateAuthority) authority {
 	name, err := subjectOf(a.Subject)
 	if err != nil {
 		// It was made elsewhere: one name that can't be read must not hide the others.
@@ -113,7 +113,7 @@ func (s *Service) present(a *imprint.CertificateAuthority) (authority, error) {
 	if a.ShortLived {
 		out.UsageMode = modeShort
 	}
-	return out, nil
+	return out
 }
 
 func (s *Service) describe(ctx context.Context, caller awsapi.Caller, in *arnInput) (*describeOutput, error) {
@@ -121,8 +121,8 @@ func (s *Service) describe(ctx context.Context, caller awsapi.Caller, in *arnInp
 	if err != nil {
 		return nil, err
 	}
-	out, err := s.present(&a)
-	return &describeOutput{Authority: &out}, err
+	out := s.present(&a)
+	return &describeOutput{Authority: &out}, nil
 }
 
 const defaultPage = 100
@@ -141,11 +141,7 @@ func (s *Service) list(ctx context.Context, caller awsapi.Caller, in *listInput)
 		return nil, asWhere("InvalidNextTokenException", err, imprint.CodeInvalidRequest)
 	}
 	for _, a := range all {
-		one, err := s.present(&a)
-		if err != nil {
-			return nil, err
-		}
-		out.Authorities = append(out.Authorities, one)
+		out.Authorities = append(out.Authorities, s.present(&a))
 	}
 	out.NextToken = next
 	return out, nil
