@@ -88,7 +88,7 @@ func (p *planned) reason() error {
 	}
 	var fault *template.Error
 	if errors.As(err, &fault) {
-		return linePlanError(fault)
+		return linePlanError(fault, p.parameters)
 	}
 	if imprint.HintOf(err) != "" {
 		return err
@@ -97,12 +97,15 @@ func (p *planned) reason() error {
 }
 
 // linePlanError is planError for a line of a bulk registration.
-func linePlanError(fault *template.Error) error {
+func linePlanError(fault *template.Error, parameters map[string]string) error {
 	refusal := &imprint.Error{Code: imprint.CodeTemplateValue, Op: "couldn't evaluate the template", Err: fault, Hint: "Change what the line says, or the template."}
 	switch {
 	case fault.Code == template.CodeMissingParameter:
 		refusal.Code = imprint.CodeParameterMissing
 		refusal.Hint = "Put " + imprint.Excerpt(fault.Parameter) + " into the line, or give the parameter a Default in the template."
+		if other := inOtherCase(parameters, fault.Parameter); other != "" {
+			refusal.Hint = "Names are case-sensitive: the line has " + imprint.Excerpt(other) + ", the template wants " + imprint.Excerpt(fault.Parameter) + "."
+		}
 	case fault.Parameter != "":
 		refusal.Hint = "Change the template, or what the line has for " + imprint.Excerpt(fault.Parameter) + "."
 	case fault.Hint != "":

@@ -74,13 +74,14 @@ func TestTheTraceHasTheParametersOfLines(t *testing.T) {
 		`{"Site":"north","Id":"` + other + `"}`,
 		`{"Name":"nobody","Id":"` + other + `","Policy":"none"}`,
 		`{"Name":"` + strings.Repeat("y", 3000) + `","Id":"` + other + `"}`,
+		`{"NAME":"loud","Id":"` + other + `"}`,
 	}, "\n"))
 	const body = `{"Parameters":{"Name":{"Type":"String"},"Id":{"Type":"String"},"Site":{"Type":"String","Default":"south"},"Policy":{"Type":"String","Default":"devices"}},"Resources":{
 	 "thing":{"Type":"AWS::IoT::Thing","Properties":{"ThingName":{"Ref":"Name"},"AttributePayload":{"site":{"Ref":"Site"}}}},
 	 "certificate":{"Type":"AWS::IoT::Certificate","Properties":{"CertificateId":{"Ref":"Id"}}},
 	 "policy":{"Type":"AWS::IoT::Policy","Properties":{"PolicyName":{"Ref":"Policy"}}}}}`
 	task := ended(t, w.store, w.start(t, body).ID)
-	if task.Succeeded != 1 || task.Failed != 6 {
+	if task.Succeeded != 1 || task.Failed != 7 {
 		t.Fatalf("got the task %+v", task)
 	}
 	attempts := map[string]imprint.Attempt{}
@@ -98,7 +99,7 @@ func TestTheTraceHasTheParametersOfLines(t *testing.T) {
 	}
 	slices.Sort(got)
 	want := []string{":1 registered activate ", ":2 refused bulk.line InvalidRequest", ":3 refused register NotFound", ":4 refused template.plan TemplateValueInvalid",
-		":5 refused template.plan ParameterMissing", ":6 refused policy PolicyMissing", ":7 refused template.plan TemplateValueInvalid"}
+		":5 refused template.plan ParameterMissing", ":6 refused policy PolicyMissing", ":7 refused template.plan TemplateValueInvalid", ":8 refused template.plan ParameterMissing"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("the attempts differ:\n%s", diff)
 	}
@@ -119,6 +120,9 @@ func TestTheTraceHasTheParametersOfLines(t *testing.T) {
 	}
 	if long := parameters(7); len(long) != 4 || len(long[0]) > 300 {
 		t.Errorf("got the parameters %q, want them bounded", long)
+	}
+	if fix := attempts[task.ID+":8"].Steps; !strings.Contains(fix[len(fix)-1].Fix, "the line has NAME, the template wants Name") {
+		t.Errorf("got %+v, want a fix that knows of the other case", fix[len(fix)-1])
 	}
 	for word, line := range map[string]int{"one": 1, id: 1, "0ab": 1, task.ID + ":4": 4, "nobody": 6, strings.Repeat("00", 32): 3} {
 		found := w.told(t, log, word)
