@@ -24,8 +24,10 @@ func TestARegistryIsInUseWhileItIsOpen(t *testing.T) {
 		return store
 	}
 	store := open()
-	if !InUse(path) || !InUse(path) {
-		t.Error("an open registry isn't in use")
+	for range 2 { // to ask takes no lock away
+		if !InUse(path) {
+			t.Error("an open registry isn't in use")
+		}
 	}
 	err := store.Close()
 	if err != nil {
