@@ -21,6 +21,7 @@ const (
 	CodeConflictingUpdate     Code = "ConflictingUpdate"
 	CodeDeleteConflict        Code = "DeleteConflict"
 	CodeAlreadyExists         Code = "AlreadyExists"
+	CodeTaskAlreadyExists     Code = "TaskAlreadyExists"
 	CodeTransferConflict      Code = "TransferConflict"
 	CodeVersionConflict       Code = "VersionConflict"
 	CodeVersionsLimitExceeded Code = "VersionsLimitExceeded"
@@ -211,6 +212,7 @@ var table = []Description{
 	{CodeConflictingUpdate, "ConflictingResourceUpdateException", 409, 0, "ResourceConflict", "Another change to the resource got in the way.", "Read the resource again and repeat the change."},
 	{CodeDeleteConflict, "DeleteConflictException", 409, 0, "", "The resource is still in use.", "Detach or delete what the message names first."},
 	{CodeAlreadyExists, "ResourceAlreadyExistsException", 409, 0, "ResourceAlreadyExists", "A resource of this name exists already.", "Use the existing one or choose another name."},
+	{CodeTaskAlreadyExists, "TaskAlreadyExistsException", 400, 0, "", "Another task has this id.", "Choose another id, or send the clientRequestToken of the request that began the task."},
 	{CodeTransferConflict, "TransferConflictException", 409, 0, "", "The certificate can't be transferred while policies or things are attached.", "Detach policies and things first."},
 	{CodeVersionConflict, "VersionConflictException", 409, 0, "", "The resource has another version than the one expected.", "Read the resource again and send its present version."},
 	{CodeVersionsLimitExceeded, "VersionsLimitExceededException", 409, 0, "", "The resource has the most versions it may have.", "Delete a version that isn't the default one."},

@@ -101,6 +101,7 @@ type ReadTx interface {
 	RegistrationTaskReader
 	ClaimReader
 	AuditReader
+	MitigationReader
 	EnrolmentReader
 	RenewalReader
 }
@@ -133,6 +134,7 @@ type Tx interface {
 	RegistrationTaskWriter
 	ClaimWriter
 	AuditWriter
+	MitigationWriter
 	EnrolmentWriter
 	RenewalWriter
 	// Try runs fn, whose writes through this Tx are undone, and nothing else, when

@@ -103,6 +103,8 @@ type Auditor struct {
 	tasks *cancelable.Tasks
 	ctx   context.Context // theirs, ends with Close
 	wake  chan struct{}   // a schedule has changed
+	// mitigations are tasks of their own: what was found needn't wait for an audit.
+	mitigations *cancelable.Tasks
 
 	tally tally
 }
@@ -113,7 +115,11 @@ func New(ctx context.Context, store imprint.Store, clock imprint.Clock, opts Opt
 	a := &Auditor{store: store, clock: clock, opts: opts.withDefaults(), wake: make(chan struct{}, 1)}
 	a.tasks = cancelable.New(ctx, a.opts.Concurrent)
 	a.ctx = a.tasks.Context()
+	a.mitigations = cancelable.New(ctx, 1)
 	err := a.resume(ctx)
+	if err == nil {
+		err = a.resumeMitigations(ctx)
+	}
 	if err != nil {
 		a.Close()
 		return nil, fmt.Errorf("couldn't look for audits that were interrupted: %w", err)
@@ -123,8 +129,11 @@ func New(ctx context.Context, store imprint.Store, clock imprint.Clock, opts Opt
 	return a, nil
 }
 
-// Close interrupts all audits and waits for them.
-func (a *Auditor) Close() { a.tasks.Close() }
+// Close interrupts all audits and mitigation tasks and waits for them.
+func (a *Auditor) Close() {
+	a.mitigations.Close()
+	a.tasks.Close()
+}
 
 // resume begins the unfinished checks of interrupted audits again.
 func (a *Auditor) resume(ctx context.Context) error {

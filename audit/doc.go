@@ -16,11 +16,16 @@
 // next page. Findings are bounded: of one check in one audit, of a tenant, and in
 // time.
 //
-// What it does not do: it changes nothing but its own rows. A finding names what a
+// What is found can be mitigated: StartMitigation applies actions to findings. What they
+// change is in one transaction with what came of them, so that each is done at most
+// once, whatever is killed.
+//
+// What it does not do: an audit changes nothing but its own rows. A finding names what a
 // person can type. It fetches nothing: revocation lists are files that the operator
 // puts into a directory. A registry that changes during an audit is seen as each page
 // finds it.
 //
 // Sources: AWS IoT Device Defender developer guide, "Audit checks" and "Audit
-// commands"; AWS IoT API reference, StartOnDemandAuditTask and its neighbours.
+// commands"; AWS IoT API reference, StartOnDemandAuditTask and
+// StartAuditMitigationActionsTask with their neighbours.
 package audit

@@ -145,6 +145,7 @@ func (a *Auditor) sweep() {
 		}
 		for _, settings := range tenants {
 			a.forgetOld(settings.Tenant)
+			a.forgetOldMitigations(settings.Tenant)
 		}
 		if !pause.For(a.ctx, a.opts.SweepEvery) {
 			return

@@ -370,6 +370,67 @@ const (
 	DayOfWeekSat DayOfWeek = "SAT"
 )
 
+// DeviceCertificateUpdateAction is an enumeration of the API model.
+type DeviceCertificateUpdateAction string
+
+// Values of DeviceCertificateUpdateAction.
+const (
+	DeviceCertificateUpdateActionDeactivate DeviceCertificateUpdateAction = "DEACTIVATE"
+)
+
+// CACertificateUpdateAction is an enumeration of the API model.
+type CACertificateUpdateAction string
+
+// Values of CACertificateUpdateAction.
+const (
+	CACertificateUpdateActionDeactivate CACertificateUpdateAction = "DEACTIVATE"
+)
+
+// PolicyTemplateName is an enumeration of the API model.
+type PolicyTemplateName string
+
+// Values of PolicyTemplateName.
+const (
+	PolicyTemplateNameBlankPolicy PolicyTemplateName = "BLANK_POLICY"
+)
+
+// MitigationActionType is an enumeration of the API model.
+type MitigationActionType string
+
+// Values of MitigationActionType.
+const (
+	MitigationActionTypeUpdateDeviceCertificate     MitigationActionType = "UPDATE_DEVICE_CERTIFICATE"
+	MitigationActionTypeUpdateCaCertificate         MitigationActionType = "UPDATE_CA_CERTIFICATE"
+	MitigationActionTypeAddThingsToThingGroup       MitigationActionType = "ADD_THINGS_TO_THING_GROUP"
+	MitigationActionTypeReplaceDefaultPolicyVersion MitigationActionType = "REPLACE_DEFAULT_POLICY_VERSION"
+	MitigationActionTypeEnableIotLogging            MitigationActionType = "ENABLE_IOT_LOGGING"
+	MitigationActionTypePublishFindingToSns         MitigationActionType = "PUBLISH_FINDING_TO_SNS"
+)
+
+// AuditMitigationActionsTaskStatus is an enumeration of the API model.
+type AuditMitigationActionsTaskStatus string
+
+// Values of AuditMitigationActionsTaskStatus.
+const (
+	AuditMitigationActionsTaskStatusInProgress AuditMitigationActionsTaskStatus = "IN_PROGRESS"
+	AuditMitigationActionsTaskStatusCompleted  AuditMitigationActionsTaskStatus = "COMPLETED"
+	AuditMitigationActionsTaskStatusFailed     AuditMitigationActionsTaskStatus = "FAILED"
+	AuditMitigationActionsTaskStatusCanceled   AuditMitigationActionsTaskStatus = "CANCELED"
+)
+
+// AuditMitigationActionsExecutionStatus is an enumeration of the API model.
+type AuditMitigationActionsExecutionStatus string
+
+// Values of AuditMitigationActionsExecutionStatus.
+const (
+	AuditMitigationActionsExecutionStatusInProgress AuditMitigationActionsExecutionStatus = "IN_PROGRESS"
+	AuditMitigationActionsExecutionStatusCompleted  AuditMitigationActionsExecutionStatus = "COMPLETED"
+	AuditMitigationActionsExecutionStatusFailed     AuditMitigationActionsExecutionStatus = "FAILED"
+	AuditMitigationActionsExecutionStatusCanceled   AuditMitigationActionsExecutionStatus = "CANCELED"
+	AuditMitigationActionsExecutionStatusSkipped    AuditMitigationActionsExecutionStatus = "SKIPPED"
+	AuditMitigationActionsExecutionStatusPending    AuditMitigationActionsExecutionStatus = "PENDING"
+)
+
 // DynamicGroupStatus is an enumeration of the API model.
 type DynamicGroupStatus string
 

@@ -1065,3 +1065,73 @@ type ListAuditSuppressionsInput struct {
 	NextToken          *string             `api:"body nextToken NextToken"`
 	MaxResults         *int                `api:"body maxResults MaxResults"`
 }
+
+// CreateMitigationActionInput is the request of CreateMitigationAction.
+type CreateMitigationActionInput struct {
+	ActionName   string                  `api:"path actionName MitigationActionName required"`
+	RoleArn      string                  `api:"body roleArn RoleArn required"`
+	ActionParams *MitigationActionParams `api:"body actionParams MitigationActionParams required"`
+	Tags         []Tag                   `api:"body tags TagList"`
+}
+
+// DescribeMitigationActionInput is the request of DescribeMitigationAction.
+type DescribeMitigationActionInput struct {
+	ActionName string `api:"path actionName MitigationActionName required"`
+}
+
+// UpdateMitigationActionInput is the request of UpdateMitigationAction.
+type UpdateMitigationActionInput struct {
+	ActionName   string                  `api:"path actionName MitigationActionName required"`
+	RoleArn      *string                 `api:"body roleArn RoleArn"`
+	ActionParams *MitigationActionParams `api:"body actionParams MitigationActionParams"`
+}
+
+// DeleteMitigationActionInput is the request of DeleteMitigationAction.
+type DeleteMitigationActionInput struct {
+	ActionName string `api:"path actionName MitigationActionName required"`
+}
+
+// ListMitigationActionsInput is the request of ListMitigationActions.
+type ListMitigationActionsInput struct {
+	ActionType *MitigationActionType `api:"query actionType MitigationActionType"`
+	MaxResults *int                  `api:"query maxResults MaxResults"`
+	NextToken  *string               `api:"query nextToken NextToken"`
+}
+
+// StartAuditMitigationActionsTaskInput is the request of StartAuditMitigationActionsTask.
+type StartAuditMitigationActionsTaskInput struct {
+	TaskId                     string                            `api:"path taskId MitigationActionsTaskId required"`
+	Target                     *AuditMitigationActionsTaskTarget `api:"body target AuditMitigationActionsTaskTarget required"`
+	AuditCheckToActionsMapping map[string][]string               `api:"body auditCheckToActionsMapping AuditCheckToActionsMapping required"`
+	ClientRequestToken         string                            `api:"body clientRequestToken ClientRequestToken required"`
+}
+
+// DescribeAuditMitigationActionsTaskInput is the request of DescribeAuditMitigationActionsTask.
+type DescribeAuditMitigationActionsTaskInput struct {
+	TaskId string `api:"path taskId MitigationActionsTaskId required"`
+}
+
+// ListAuditMitigationActionsTasksInput is the request of ListAuditMitigationActionsTasks.
+type ListAuditMitigationActionsTasksInput struct {
+	AuditTaskId *string                           `api:"query auditTaskId AuditTaskId"`
+	FindingId   *string                           `api:"query findingId FindingId"`
+	TaskStatus  *AuditMitigationActionsTaskStatus `api:"query taskStatus AuditMitigationActionsTaskStatus"`
+	MaxResults  *int                              `api:"query maxResults MaxResults"`
+	NextToken   *string                           `api:"query nextToken NextToken"`
+	StartTime   time.Time                         `api:"query startTime Timestamp required"`
+	EndTime     time.Time                         `api:"query endTime Timestamp required"`
+}
+
+// CancelAuditMitigationActionsTaskInput is the request of CancelAuditMitigationActionsTask.
+type CancelAuditMitigationActionsTaskInput struct {
+	TaskId string `api:"path taskId MitigationActionsTaskId required"`
+}
+
+// ListAuditMitigationActionsExecutionsInput is the request of ListAuditMitigationActionsExecutions.
+type ListAuditMitigationActionsExecutionsInput struct {
+	TaskId       string                                 `api:"query taskId MitigationActionsTaskId required"`
+	ActionStatus *AuditMitigationActionsExecutionStatus `api:"query actionStatus AuditMitigationActionsExecutionStatus"`
+	FindingId    string                                 `api:"query findingId FindingId required"`
+	MaxResults   *int                                   `api:"query maxResults MaxResults"`
+	NextToken    *string                                `api:"query nextToken NextToken"`
+}

@@ -330,6 +330,26 @@ var (
 	DeleteAuditSuppression = awsapi.Define[DeleteAuditSuppressionInput, DeleteAuditSuppressionOutput](codec, awsapi.Operation{Name: "DeleteAuditSuppression", Method: "POST", Path: "/audit/suppressions/delete", Action: "iot:DeleteAuditSuppression", Resource: "*"})
 	// ListAuditSuppressions is POST /audit/suppressions/list.
 	ListAuditSuppressions = awsapi.Define[ListAuditSuppressionsInput, ListAuditSuppressionsOutput](codec, awsapi.Operation{Name: "ListAuditSuppressions", Method: "POST", Path: "/audit/suppressions/list", Action: "iot:ListAuditSuppressions", Resource: "*"})
+	// CreateMitigationAction is POST /mitigationactions/actions/{actionName}.
+	CreateMitigationAction = awsapi.Define[CreateMitigationActionInput, CreateMitigationActionOutput](codec, awsapi.Operation{Name: "CreateMitigationAction", Method: "POST", Path: "/mitigationactions/actions/{actionName}", Action: "iot:CreateMitigationAction", Resource: "arn:{partition}:iot:{region}:{account}:mitigationaction/{actionName}"})
+	// DescribeMitigationAction is GET /mitigationactions/actions/{actionName}.
+	DescribeMitigationAction = awsapi.Define[DescribeMitigationActionInput, DescribeMitigationActionOutput](codec, awsapi.Operation{Name: "DescribeMitigationAction", Method: "GET", Path: "/mitigationactions/actions/{actionName}", Action: "iot:DescribeMitigationAction", Resource: "arn:{partition}:iot:{region}:{account}:mitigationaction/{actionName}"})
+	// UpdateMitigationAction is PATCH /mitigationactions/actions/{actionName}.
+	UpdateMitigationAction = awsapi.Define[UpdateMitigationActionInput, UpdateMitigationActionOutput](codec, awsapi.Operation{Name: "UpdateMitigationAction", Method: "PATCH", Path: "/mitigationactions/actions/{actionName}", Action: "iot:UpdateMitigationAction", Resource: "arn:{partition}:iot:{region}:{account}:mitigationaction/{actionName}"})
+	// DeleteMitigationAction is DELETE /mitigationactions/actions/{actionName}.
+	DeleteMitigationAction = awsapi.Define[DeleteMitigationActionInput, DeleteMitigationActionOutput](codec, awsapi.Operation{Name: "DeleteMitigationAction", Method: "DELETE", Path: "/mitigationactions/actions/{actionName}", Action: "iot:DeleteMitigationAction", Resource: "arn:{partition}:iot:{region}:{account}:mitigationaction/{actionName}"})
+	// ListMitigationActions is GET /mitigationactions/actions.
+	ListMitigationActions = awsapi.Define[ListMitigationActionsInput, ListMitigationActionsOutput](codec, awsapi.Operation{Name: "ListMitigationActions", Method: "GET", Path: "/mitigationactions/actions", Action: "iot:ListMitigationActions", Resource: "*"})
+	// StartAuditMitigationActionsTask is POST /audit/mitigationactions/tasks/{taskId}.
+	StartAuditMitigationActionsTask = awsapi.Define[StartAuditMitigationActionsTaskInput, StartAuditMitigationActionsTaskOutput](codec, awsapi.Operation{Name: "StartAuditMitigationActionsTask", Method: "POST", Path: "/audit/mitigationactions/tasks/{taskId}", Action: "iot:StartAuditMitigationActionsTask", Resource: "*"})
+	// DescribeAuditMitigationActionsTask is GET /audit/mitigationactions/tasks/{taskId}.
+	DescribeAuditMitigationActionsTask = awsapi.Define[DescribeAuditMitigationActionsTaskInput, DescribeAuditMitigationActionsTaskOutput](codec, awsapi.Operation{Name: "DescribeAuditMitigationActionsTask", Method: "GET", Path: "/audit/mitigationactions/tasks/{taskId}", Action: "iot:DescribeAuditMitigationActionsTask", Resource: "*"})
+	// ListAuditMitigationActionsTasks is GET /audit/mitigationactions/tasks.
+	ListAuditMitigationActionsTasks = awsapi.Define[ListAuditMitigationActionsTasksInput, ListAuditMitigationActionsTasksOutput](codec, awsapi.Operation{Name: "ListAuditMitigationActionsTasks", Method: "GET", Path: "/audit/mitigationactions/tasks", Action: "iot:ListAuditMitigationActionsTasks", Resource: "*"})
+	// CancelAuditMitigationActionsTask is PUT /audit/mitigationactions/tasks/{taskId}/cancel.
+	CancelAuditMitigationActionsTask = awsapi.Define[CancelAuditMitigationActionsTaskInput, CancelAuditMitigationActionsTaskOutput](codec, awsapi.Operation{Name: "CancelAuditMitigationActionsTask", Method: "PUT", Path: "/audit/mitigationactions/tasks/{taskId}/cancel", Action: "iot:CancelAuditMitigationActionsTask", Resource: "*"})
+	// ListAuditMitigationActionsExecutions is GET /audit/mitigationactions/executions.
+	ListAuditMitigationActionsExecutions = awsapi.Define[ListAuditMitigationActionsExecutionsInput, ListAuditMitigationActionsExecutionsOutput](codec, awsapi.Operation{Name: "ListAuditMitigationActionsExecutions", Method: "GET", Path: "/audit/mitigationactions/executions", Action: "iot:ListAuditMitigationActionsExecutions", Resource: "*"})
 )
 
 // Operations lists every operation of the API, offered or not.
@@ -495,5 +515,15 @@ func Operations() []awsapi.Operation {
 		UpdateAuditSuppression.Operation,
 		DeleteAuditSuppression.Operation,
 		ListAuditSuppressions.Operation,
+		CreateMitigationAction.Operation,
+		DescribeMitigationAction.Operation,
+		UpdateMitigationAction.Operation,
+		DeleteMitigationAction.Operation,
+		ListMitigationActions.Operation,
+		StartAuditMitigationActionsTask.Operation,
+		DescribeAuditMitigationActionsTask.Operation,
+		ListAuditMitigationActionsTasks.Operation,
+		CancelAuditMitigationActionsTask.Operation,
+		ListAuditMitigationActionsExecutions.Operation,
 	}
 }

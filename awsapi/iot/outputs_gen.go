@@ -872,3 +872,67 @@ type ListAuditSuppressionsOutput struct {
 	Suppressions []AuditSuppression `api:"body suppressions AuditSuppressionList"`
 	NextToken    string             `api:"body nextToken NextToken"`
 }
+
+// CreateMitigationActionOutput is the response of CreateMitigationAction.
+type CreateMitigationActionOutput struct {
+	ActionArn string `api:"body actionArn MitigationActionArn"`
+	ActionId  string `api:"body actionId MitigationActionId"`
+}
+
+// DescribeMitigationActionOutput is the response of DescribeMitigationAction.
+type DescribeMitigationActionOutput struct {
+	ActionName       string                  `api:"body actionName MitigationActionName"`
+	ActionType       MitigationActionType    `api:"body actionType MitigationActionType"`
+	ActionArn        string                  `api:"body actionArn MitigationActionArn"`
+	ActionId         string                  `api:"body actionId MitigationActionId"`
+	RoleArn          string                  `api:"body roleArn RoleArn"`
+	ActionParams     *MitigationActionParams `api:"body actionParams MitigationActionParams"`
+	CreationDate     time.Time               `api:"body creationDate Timestamp"`
+	LastModifiedDate time.Time               `api:"body lastModifiedDate Timestamp"`
+}
+
+// UpdateMitigationActionOutput is the response of UpdateMitigationAction.
+type UpdateMitigationActionOutput struct {
+	ActionArn string `api:"body actionArn MitigationActionArn"`
+	ActionId  string `api:"body actionId MitigationActionId"`
+}
+
+// DeleteMitigationActionOutput is the response of DeleteMitigationAction.
+type DeleteMitigationActionOutput struct{}
+
+// ListMitigationActionsOutput is the response of ListMitigationActions.
+type ListMitigationActionsOutput struct {
+	ActionIdentifiers []MitigationActionIdentifier `api:"body actionIdentifiers MitigationActionIdentifierList"`
+	NextToken         string                       `api:"body nextToken NextToken"`
+}
+
+// StartAuditMitigationActionsTaskOutput is the response of StartAuditMitigationActionsTask.
+type StartAuditMitigationActionsTaskOutput struct {
+	TaskId string `api:"body taskId MitigationActionsTaskId"`
+}
+
+// DescribeAuditMitigationActionsTaskOutput is the response of DescribeAuditMitigationActionsTask.
+type DescribeAuditMitigationActionsTaskOutput struct {
+	TaskStatus                 AuditMitigationActionsTaskStatus       `api:"body taskStatus AuditMitigationActionsTaskStatus"`
+	StartTime                  time.Time                              `api:"body startTime Timestamp"`
+	EndTime                    time.Time                              `api:"body endTime Timestamp"`
+	TaskStatistics             map[string]TaskStatisticsForAuditCheck `api:"body taskStatistics AuditMitigationActionsTaskStatistics"`
+	Target                     *AuditMitigationActionsTaskTarget      `api:"body target AuditMitigationActionsTaskTarget"`
+	AuditCheckToActionsMapping map[string][]string                    `api:"body auditCheckToActionsMapping AuditCheckToActionsMapping"`
+	ActionsDefinition          []MitigationAction                     `api:"body actionsDefinition MitigationActionList"`
+}
+
+// ListAuditMitigationActionsTasksOutput is the response of ListAuditMitigationActionsTasks.
+type ListAuditMitigationActionsTasksOutput struct {
+	Tasks     []AuditMitigationActionsTaskMetadata `api:"body tasks AuditMitigationActionsTaskMetadataList"`
+	NextToken string                               `api:"body nextToken NextToken"`
+}
+
+// CancelAuditMitigationActionsTaskOutput is the response of CancelAuditMitigationActionsTask.
+type CancelAuditMitigationActionsTaskOutput struct{}
+
+// ListAuditMitigationActionsExecutionsOutput is the response of ListAuditMitigationActionsExecutions.
+type ListAuditMitigationActionsExecutionsOutput struct {
+	ActionsExecutions []AuditMitigationActionExecutionMetadata `api:"body actionsExecutions AuditMitigationActionExecutionMetadataList"`
+	NextToken         string                                   `api:"body nextToken NextToken"`
+}

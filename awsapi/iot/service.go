@@ -81,6 +81,7 @@ func (s *Service) Routes() []awsapi.Route {
 		s.claimRoutes(), s.certificateProviderRoutes(),
 		s.registrationTaskRoutes(),
 		s.auditConfigurationRoutes(), s.auditTaskRoutes(), s.auditFindingRoutes(), s.auditSuppressionRoutes(), s.scheduledAuditRoutes(),
+		s.mitigationActionRoutes(), s.mitigationTaskRoutes(),
 	} {
 		routes = append(routes, resource...)
 	}

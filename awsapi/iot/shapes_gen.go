@@ -955,3 +955,96 @@ type AuditSuppression struct {
 	SuppressIndefinitely *bool               `api:"body suppressIndefinitely SuppressIndefinitely"`
 	Description          string              `api:"body description AuditDescription"`
 }
+
+// MitigationActionParams is a structure of the API model.
+type MitigationActionParams struct {
+	UpdateDeviceCertificateParams     *UpdateDeviceCertificateParams     `api:"body updateDeviceCertificateParams UpdateDeviceCertificateParams"`
+	UpdateCACertificateParams         *UpdateCACertificateParams         `api:"body updateCACertificateParams UpdateCACertificateParams"`
+	AddThingsToThingGroupParams       *AddThingsToThingGroupParams       `api:"body addThingsToThingGroupParams AddThingsToThingGroupParams"`
+	ReplaceDefaultPolicyVersionParams *ReplaceDefaultPolicyVersionParams `api:"body replaceDefaultPolicyVersionParams ReplaceDefaultPolicyVersionParams"`
+	EnableIoTLoggingParams            *EnableIoTLoggingParams            `api:"body enableIoTLoggingParams EnableIoTLoggingParams"`
+	PublishFindingToSnsParams         *PublishFindingToSnsParams         `api:"body publishFindingToSnsParams PublishFindingToSnsParams"`
+}
+
+// UpdateDeviceCertificateParams is a structure of the API model.
+type UpdateDeviceCertificateParams struct {
+	Action DeviceCertificateUpdateAction `api:"body action DeviceCertificateUpdateAction required"`
+}
+
+// UpdateCACertificateParams is a structure of the API model.
+type UpdateCACertificateParams struct {
+	Action CACertificateUpdateAction `api:"body action CACertificateUpdateAction required"`
+}
+
+// AddThingsToThingGroupParams is a structure of the API model.
+type AddThingsToThingGroupParams struct {
+	ThingGroupNames       []string `api:"body thingGroupNames ThingGroupNames required"`
+	OverrideDynamicGroups *bool    `api:"body overrideDynamicGroups NullableBoolean"`
+}
+
+// ReplaceDefaultPolicyVersionParams is a structure of the API model.
+type ReplaceDefaultPolicyVersionParams struct {
+	TemplateName PolicyTemplateName `api:"body templateName PolicyTemplateName required"`
+}
+
+// EnableIoTLoggingParams is a structure of the API model.
+type EnableIoTLoggingParams struct {
+	RoleArnForLogging string   `api:"body roleArnForLogging RoleArn required"`
+	LogLevel          LogLevel `api:"body logLevel LogLevel required"`
+}
+
+// PublishFindingToSnsParams is a structure of the API model.
+type PublishFindingToSnsParams struct {
+	TopicArn string `api:"body topicArn SnsTopicArn required"`
+}
+
+// MitigationActionIdentifier is a structure of the API model.
+type MitigationActionIdentifier struct {
+	ActionName   string    `api:"body actionName MitigationActionName"`
+	ActionArn    string    `api:"body actionArn MitigationActionArn"`
+	CreationDate time.Time `api:"body creationDate Timestamp"`
+}
+
+// AuditMitigationActionsTaskTarget is a structure of the API model.
+type AuditMitigationActionsTaskTarget struct {
+	AuditTaskId                  *string             `api:"body auditTaskId AuditTaskId"`
+	FindingIds                   []string            `api:"body findingIds FindingIds"`
+	AuditCheckToReasonCodeFilter map[string][]string `api:"body auditCheckToReasonCodeFilter AuditCheckToReasonCodeFilter"`
+}
+
+// TaskStatisticsForAuditCheck is a structure of the API model.
+type TaskStatisticsForAuditCheck struct {
+	TotalFindingsCount     *int64 `api:"body totalFindingsCount TotalFindingsCount"`
+	FailedFindingsCount    *int64 `api:"body failedFindingsCount FailedFindingsCount"`
+	SucceededFindingsCount *int64 `api:"body succeededFindingsCount SucceededFindingsCount"`
+	SkippedFindingsCount   *int64 `api:"body skippedFindingsCount SkippedFindingsCount"`
+	CanceledFindingsCount  *int64 `api:"body canceledFindingsCount CanceledFindingsCount"`
+}
+
+// MitigationAction is a structure of the API model.
+type MitigationAction struct {
+	Name         string                  `api:"body name MitigationActionName"`
+	Id           string                  `api:"body id MitigationActionId"`
+	RoleArn      string                  `api:"body roleArn RoleArn"`
+	ActionParams *MitigationActionParams `api:"body actionParams MitigationActionParams"`
+}
+
+// AuditMitigationActionsTaskMetadata is a structure of the API model.
+type AuditMitigationActionsTaskMetadata struct {
+	TaskId     string                           `api:"body taskId MitigationActionsTaskId"`
+	StartTime  time.Time                        `api:"body startTime Timestamp"`
+	TaskStatus AuditMitigationActionsTaskStatus `api:"body taskStatus AuditMitigationActionsTaskStatus"`
+}
+
+// AuditMitigationActionExecutionMetadata is a structure of the API model.
+type AuditMitigationActionExecutionMetadata struct {
+	TaskId     string                                `api:"body taskId MitigationActionsTaskId"`
+	FindingId  string                                `api:"body findingId FindingId"`
+	ActionName string                                `api:"body actionName MitigationActionName"`
+	ActionId   string                                `api:"body actionId MitigationActionId"`
+	Status     AuditMitigationActionsExecutionStatus `api:"body status AuditMitigationActionsExecutionStatus"`
+	StartTime  time.Time                             `api:"body startTime Timestamp"`
+	EndTime    time.Time                             `api:"body endTime Timestamp"`
+	ErrorCode  string                                `api:"body errorCode ErrorCode"`
+	Message    string                                `api:"body message ErrorMessage"`
+}

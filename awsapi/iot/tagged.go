@@ -9,8 +9,8 @@ import (
 )
 
 // tagged is a resource that can have tags: a policy, a CA certificate, a thing
-// group, a thing type, a billing group, a provisioning template, a topic rule or a
-// scheduled audit. One of the last eight members is set.
+// group, a thing type, a billing group, a provisioning template, a topic rule, a
+// scheduled audit or a mitigation action. One of the last nine members is set.
 type tagged struct {
 	tenant   imprint.Tenant
 	arn      string // in the form that the resource's own ARN method gives
@@ -22,6 +22,7 @@ type tagged struct {
 	template imprint.TemplateName
 	rule     imprint.RuleName
 	audit    string
+	action   string
 }
 
 // parseTagged reads the ARN of a resource that can have tags and must belong to
@@ -62,9 +63,11 @@ func parseTagged(tenant imprint.Tenant, arn string) (tagged, error) {
 		target.arn = tenant.RuleARN(target.rule)
 	case "scheduledaudit":
 		target.audit, target.arn = name, imprint.ScheduledAudit{Tenant: tenant, Name: name}.ARN()
+	case "mitigationaction":
+		target.action, target.arn = name, imprint.MitigationAction{Tenant: tenant, Name: name}.ARN()
 	case "thing", "cert":
 		return tagged{}, imprint.Errorf(imprint.CodeInvalidRequest, "things and device certificates can't have tags").
-			WithHint("Policies, CA certificates, thing groups, thing types, billing groups, provisioning templates, topic rules and scheduled audits can.")
+			WithHint("Policies, CA certificates, thing groups, thing types, billing groups, provisioning templates, topic rules, scheduled audits and mitigation actions can.")
 	default:
 		return tagged{}, notFound("Resource", imprint.Excerpt(resource))
 	}
@@ -117,6 +120,10 @@ func (r tagged) exists(tx imprint.ReadTx) error {
 	if r.audit != "" {
 		_, err := tx.ScheduledAudit(r.tenant, r.audit)
 		return explainNotFound(err, "Scheduled audit", r.audit)
+	}
+	if r.action != "" {
+		_, err := tx.MitigationAction(r.tenant, r.action)
+		return explainNotFound(err, "Mitigation action", r.action)
 	}
 	_, err := tx.Template(r.tenant, r.template)
 	return explainNotFound(err, "Provisioning template", string(r.template))

@@ -168,7 +168,7 @@ func caNumbers(items []imprint.CACertificate, next string, err error) ([]int, st
 }
 
 func allLists() []pagedList {
-	return slices.Concat(certificateLists(), nameLists(), groupLists(), registryLists(), attachmentLists(), []pagedList{guardList()}, userLists(), taskLists(), ruleLists(), auditLists())
+	return slices.Concat(certificateLists(), nameLists(), groupLists(), registryLists(), attachmentLists(), []pagedList{guardList()}, userLists(), taskLists(), ruleLists(), auditLists(), mitigationLists())
 }
 
 func certificateLists() []pagedList {

@@ -76,7 +76,7 @@ func absent(t *testing.T, store imprint.Store, r row, tenant imprint.Tenant) {
 }
 
 func allRows() []row {
-	return slices.Concat(certificateRows(), nameRows(), registryRows(), otherRows(), functionRows(), claimRows(), userRows(), taskRows(), ruleRows(), auditRows(), rolloverRows(), foreignListRows())
+	return slices.Concat(certificateRows(), nameRows(), registryRows(), otherRows(), functionRows(), claimRows(), userRows(), taskRows(), ruleRows(), auditRows(), mitigationRows(), rolloverRows(), foreignListRows())
 }
 
 func certificateRows() []row {

@@ -99,6 +99,7 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 		{"an issuance is added once and completed once", testIssuanceSteps},
 		{"registration tasks and their reports are found", testTasks},
 		{"audits and their findings are found", testAudits},
+		{"mitigation tasks and what they did are found", testMitigations},
 		{"a part of a change undoes itself", testTry},
 		{"what has ended is listed", testDue},
 		{"allow lists grow and shrink", testSerials},

@@ -28,6 +28,7 @@ var resources = []struct{ label, suffix string }{
 	{"ruleName", "rule/{ruleName}"},
 	{"indexName", "index/{indexName}"},
 	{"scheduledAuditName", "scheduledaudit/{scheduledAuditName}"},
+	{"actionName", "mitigationaction/{actionName}"},
 	{"domainConfigurationName", "domainconfiguration/{domainConfigurationName}"},
 }
 
