@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"time"
 
 	"github.com/imprint-iot/imprint/awsapi/restjson"
 	"github.com/imprint-iot/imprint/awsapi/sigv4"
@@ -23,6 +24,8 @@ type APIError struct {
 	// Extra holds further members of the body, such as resourceId and
 	// resourceArn of a ResourceAlreadyExistsException. Empty ones are not sent.
 	Extra map[string]string
+	// RetryAfter is when it is worth to ask again, in whole seconds. Zero isn't sent.
+	RetryAfter time.Duration
 }
 
 // Error renders "code: message".
@@ -34,6 +37,8 @@ const (
 	CodeNotImplemented   = "NotImplementedException"
 	CodeTooLarge         = "RequestEntityTooLargeException"
 	CodeThrottling       = "ThrottlingException"
+	CodeUnavailable      = "ServiceUnavailableException"
+	CodeTimeout          = "RequestTimeoutException"
 	CodeSerialization    = restjson.CodeSerialization
 	CodeInternal         = "InternalFailureException"
 )

@@ -13,7 +13,10 @@
 //  1. It gets a request id, which every response carries in x-amzn-RequestId.
 //  2. Method and path find an operation; none is 404 UnknownOperationException.
 //  3. The Authorization header is checked, then the body is read (bounded), then
-//     the signature is checked: 403 and the codes of package sigv4.
+//     the signature is checked: 403 and the codes of package sigv4. A body of more
+//     than 64 KiB is read only for an access key that is known, within Config.Bodies
+//     over all requests: 503 ServiceUnavailableException with Retry-After when they
+//     are used up, 408 RequestTimeoutException when it comes too slowly.
 //  4. The caller's rate is checked: ThrottlingException, 400 as in AWS IoT.
 //  5. An operation without a function is 501 NotImplementedException.
 //  6. The input is decoded and its constraints are checked (package restjson).

@@ -39,6 +39,12 @@ type Config struct {
 	Observe func(Access)
 	// MaxBody bounds a request's body in bytes. Zero means 512 KiB.
 	MaxBody int64
+	// BodyTime bounds how long a body of more than 64 KiB may take in all. Zero means 30
+	// seconds.
+	BodyTime time.Duration
+	// Bodies bound what is read of all bodies before it is known who sends them. The APIs
+	// of a server share one. Nil means bounds of this API's own.
+	Bodies *Bodies
 	// TooLarge is the code of the refusal of a larger one, with status 413. Empty
 	// means RequestEntityTooLargeException.
 	TooLarge string
@@ -87,7 +93,6 @@ type Mux struct {
 	targets    map[string]*Operation // by name, with Config.Target
 	operations []Operation
 	routes     map[string]Route
-	large      chan struct{} // see largeBodies
 }
 
 // NewMux makes a Mux that knows the operations and answers those that have a
@@ -96,8 +101,7 @@ func NewMux(config Config, operations []Operation, routes []Route) (*Mux, error)
 	if config.Verifier == nil {
 		return nil, errors.New("couldn't make an API: its Config has no Verifier")
 	}
-	m := &Mux{config: withDefaults(config), operations: slices.Clone(operations), routes: make(map[string]Route),
-		large: make(chan struct{}, largeBodies)}
+	m := &Mux{config: withDefaults(config), operations: slices.Clone(operations), routes: make(map[string]Route)}
 	var err error
 	if config.Target == "" {
 		m.router, err = newRouter(m.operations)
@@ -133,6 +137,12 @@ func (m *Mux) add(route Route) error {
 func withDefaults(config Config) Config {
 	if config.MaxBody <= 0 {
 		config.MaxBody = 512 << 10
+	}
+	if config.BodyTime <= 0 {
+		config.BodyTime = 30 * time.Second
+	}
+	if config.Bodies == nil {
+		config.Bodies = NewBodies(BodyLimits{})
 	}
 	if config.TooLarge == "" {
 		config.TooLarge = CodeTooLarge
@@ -187,7 +197,7 @@ func (m *Mux) OperationOf(method, path string) (name string, offered bool) {
 func (m *Mux) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := m.config.Now()
 	access := Access{RequestID: m.config.NewRequestID(), Method: r.Method, Path: sigv4.EscapedPath(r)}
-	answer, err := m.answer(r, &access)
+	answer, err := m.answer(w, r, &access)
 	body := answer.Body
 	if err != nil {
 		body = m.fail(w, err, &access)
@@ -230,6 +240,9 @@ func (m *Mux) fail(w http.ResponseWriter, err error, access *Access) []byte {
 	}
 	access.Status, access.Code = api.Status, api.Code
 	w.Header().Set("X-Amzn-ErrorType", api.Code)
+	if api.RetryAfter > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(int(api.RetryAfter.Seconds())))
+	}
 	return body
 }
 
@@ -242,7 +255,7 @@ type panicError struct {
 func (e *panicError) Error() string { return fmt.Sprintf("panic: %v\n%s", e.value, e.stack) }
 
 // answer gives a success. A panic on the way becomes an error.
-func (m *Mux) answer(r *http.Request, access *Access) (answer Answer, err error) {
+func (m *Mux) answer(w http.ResponseWriter, r *http.Request, access *Access) (answer Answer, err error) {
 	defer func() {
 		if value := recover(); value != nil {
 			answer, err = Answer{}, &panicError{value, debug.Stack()}
@@ -253,7 +266,7 @@ func (m *Mux) answer(r *http.Request, access *Access) (answer Answer, err error)
 		return Answer{}, m.unknown(r.Method, access.Path)
 	}
 	access.Operation = op.Name
-	data, caller, err := m.authenticate(r, access, op)
+	data, caller, err := m.authenticate(w, r, access, op)
 	if err != nil {
 		return Answer{}, err
 	}
@@ -327,12 +340,13 @@ func (m *Mux) unknown(method, path string) error {
 }
 
 // authenticate reads the body and gives it with the caller.
-func (m *Mux) authenticate(r *http.Request, access *Access, op *Operation) ([]byte, Caller, error) {
+func (m *Mux) authenticate(w http.ResponseWriter, r *http.Request, access *Access, op *Operation) ([]byte, Caller, error) {
 	claim, err := m.config.Verifier.Parse(r)
 	if err != nil {
 		return nil, Caller{}, err
 	}
-	body, err := m.readBody(r, op)
+	body, done, err := m.readBody(w, r, op, func() error { return m.config.Verifier.Known(r.Context(), claim) })
+	defer done()
 	if err != nil {
 		return nil, Caller{}, err
 	}

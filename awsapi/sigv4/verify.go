@@ -218,6 +218,24 @@ func requestTime(r *http.Request, a Authorization) (time.Time, error) {
 	return time.Time{}, refuse(CodeIncomplete, "The header %s isn't a time of the form yyyymmddThhmmssZ.", name)
 }
 
+// Known refuses the claim of a key that nobody has, before its body is read: the signature
+// isn't checked yet. Refusals are *Error; anything else is a failure of the KeySource.
+func (v *Verifier) Known(ctx context.Context, claim Claim) error {
+	key, err := v.config.Keys.AccessKey(ctx, claim.KeyID())
+	unknown := errors.Is(err, ErrUnknownKey)
+	switch {
+	case err != nil && !unknown:
+		return fmt.Errorf("couldn't look up an access key: %w", err)
+	case unknown || key.Secret == "":
+		return unrecognized()
+	}
+	return nil
+}
+
+func unrecognized() error {
+	return refuse(CodeUnrecognized, "The security token included in the request is invalid. No active access key has the id that the request names.")
+}
+
 // Verify checks the signature of the request that claim was parsed from. body
 // is the whole body. Refusals are *Error; anything else is a failure of the
 // KeySource.
@@ -247,7 +265,7 @@ func (v *Verifier) Verify(ctx context.Context, claim Claim, r *http.Request, bod
 	good := v.signatureMatches(claim, r, queries, bodyHash, signingKey)
 	switch {
 	case unknown:
-		return Identity{}, refuse(CodeUnrecognized, "The security token included in the request is invalid. No active access key has the id that the request names.")
+		return Identity{}, unrecognized()
 	case !good:
 		return Identity{}, v.badSignature(claim, r, queries[len(queries)-1], bodyHash)
 	}

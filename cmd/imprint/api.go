@@ -45,7 +45,7 @@ func (s *server) newAPI() (*http.Server, error) {
 	guards := claims.Guards{Store: s.store, Clock: s.clock, Resumed: s.claims.Resume}
 	mux, err := awsapi.NewMux(awsapi.Config{
 		Verifier: verifier, Translate: iot.Translate, Observe: s.observe, Now: s.clock,
-		Allow: s.callers.allow, Authorize: s.authorize,
+		Allow: s.callers.allow, Authorize: s.authorize, Bodies: s.bodies,
 	}, slices.Concat(iot.Operations(), attempts.Operations(), claims.Operations(), audits.Operations(), users.Operations(), explain.Operations(), authorities.Operations(),
 		authorities.RolloverOperations(), authorities.ForeignOperations(), issuances.Operations(), enrolment.Operations()),
 		slices.Concat(s.service.Routes(), recorded.Routes(), guards.Routes(), audits.Starter{Auditor: s.audit}.Routes(), s.directory().Routes(), explainer.Routes(),
@@ -66,7 +66,7 @@ func (s *server) newAPI() (*http.Server, error) {
 	return &http.Server{
 		Handler:           s.routes(mux, lambdas, privateCA),
 		ReadHeaderTimeout: 10 * time.Second,
-		ReadTimeout:       30 * time.Second,
+		ReadTimeout:       30 * time.Second, // awsapi.Config.BodyTime, too
 		WriteTimeout:      60 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,

@@ -204,7 +204,7 @@ func (s *server) newAuthorityAPI() (http.Handler, error) {
 	}
 	return awsapi.NewMux(awsapi.Config{
 		Verifier: verifier, Translate: acmpca.Translate, Observe: s.observe, Now: s.clock, Target: acmpca.Target, MaxBody: maxAuthorityBody,
-		Allow: s.callers.allow, Authorize: s.authorize,
+		Allow: s.callers.allow, Authorize: s.authorize, Bodies: s.bodies,
 	}, acmpca.Operations(), (&acmpca.Service{Engine: s.authorities, Clock: s.clock}).Routes())
 }
 

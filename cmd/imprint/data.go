@@ -37,7 +37,7 @@ func (s *server) newDataAPI() error {
 	}
 	s.data, err = awsapi.NewMux(awsapi.Config{
 		Verifier: verifier, Translate: iotdata.Translate, Observe: s.observe, Now: s.clock,
-		Allow: s.callers.allow, Authorize: s.authorize,
+		Allow: s.callers.allow, Authorize: s.authorize, Bodies: s.bodies,
 		ThrottlingStatus: http.StatusTooManyRequests, MethodNotAllowed: iotdata.CodeMethodNotAllowed,
 	}, iotdata.Operations(), iotdata.NewService(messages{s.broker}).Routes())
 	return err

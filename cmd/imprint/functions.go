@@ -261,6 +261,7 @@ func (s *server) newLambdaAPI() (http.Handler, error) {
 	mux, err := awsapi.NewMux(awsapi.Config{
 		Verifier: verifier, Translate: lambda.Translate, Observe: s.observe, Now: s.clock,
 		Allow: s.callers.allow, Authorize: s.authorize, ThrottlingStatus: http.StatusTooManyRequests, TooLarge: lambda.TooLarge,
+		Bodies: s.bodies, BodyTime: functionReadTimeout,
 	}, lambda.Operations(), lambda.NewService(s.functions).Routes())
 	if err != nil {
 		return nil, err

@@ -17,6 +17,7 @@ import (
 
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/audit"
+	"github.com/imprint-iot/imprint/awsapi"
 	"github.com/imprint-iot/imprint/awsapi/access"
 	"github.com/imprint-iot/imprint/awsapi/attempts"
 	"github.com/imprint-iot/imprint/awsapi/iot"
@@ -80,6 +81,7 @@ type server struct {
 
 	guard     *access.Guard
 	callers   *callerLimit
+	bodies    *awsapi.Bodies // of all APIs
 	addresses *addressLimit
 	data      http.Handler
 	api       *http.Server
@@ -277,6 +279,7 @@ func (s *server) wire(ctx context.Context) error {
 	s.guard = guard
 	s.closeLater(guard.Close)
 	s.callers, s.addresses = newCallerLimit(s.config.APIRate), newAddressLimit(s.config.APIRate*addressFactor)
+	s.bodies = awsapi.NewBodies(awsapi.BodyLimits{})
 	s.identities = identity.NewResolver(s.store, func(tenant imprint.Tenant, id imprint.CertificateID) {
 		s.broker.CertificateChanged(tenant, id)
 	})
