@@ -41,6 +41,12 @@ func testRevocations(t *testing.T, h Harness) {
 				return fmt.Errorf("issuance %d: %w", n, err)
 			}
 		}
+		for n := range 10_000 {
+			err := tx.PutAdoptedRevocation(imprint.AdoptedRevocation{Tenant: there, Authority: authorityID(100 + n), Serial: "06", RevokedAt: instant})
+			if err != nil {
+				return err
+			}
+		}
 		return tx.PutAdoptedRevocation(imprint.AdoptedRevocation{Tenant: here, Authority: sound, Serial: "03", RevokedAt: instant})
 	})
 	view(t, store, func(tx imprint.ReadTx) error {
@@ -61,6 +67,12 @@ func testRevocations(t *testing.T, h Harness) {
 			}
 			same(t, c.name, got, c.want)
 		}
+		// A serial number may be one that many CAs gave: they hide no authority above.
+		got, err := tx.Revocations(certID(6), "06", []byte("line"))
+		if err != nil {
+			return err
+		}
+		same(t, "what is below a revoked one, with everybody's serial number", got[:1], []imprint.Revocation{{Tenant: here, Authority: line, RevokedAt: instant, Reason: imprint.ReasonKeyCompromise}})
 		return nil
 	})
 }

@@ -122,12 +122,12 @@ const revocations = "WITH RECURSIVE part_above (tenant, below, parent, revoked_a
 	"SELECT tenant, id, parent, revoked_at, revocation_reason, 0 FROM authorities WHERE subject = $3 " +
 	"UNION ALL SELECT up.tenant, part_above.below, up.parent, up.revoked_at, up.revocation_reason, part_above.depth + 1 FROM part_above " +
 	"JOIN authorities AS up ON up.tenant = part_above.tenant AND up.id = part_above.parent WHERE part_above.depth < 10) " +
-	"SELECT 1, tenant, authority, certificate_id, revoked_at, reason FROM issuances WHERE certificate_id = $1 AND revoked_at > 0 " +
-	"UNION ALL SELECT 1, tenant, authority, certificate_id, revoked_at, reason FROM adopted_revocations WHERE serial = $2 " +
-	"UNION ALL SELECT 0, tenant, below, '', revoked_at, reason FROM part_above WHERE revoked_at > 0 LIMIT $4"
+	"SELECT 0, tenant, below, '', revoked_at, reason FROM part_above WHERE revoked_at > 0 " +
+	"UNION ALL SELECT 1, tenant, authority, certificate_id, revoked_at, reason FROM issuances WHERE certificate_id = $1 AND revoked_at > 0 " +
+	"UNION ALL SELECT 1, tenant, authority, certificate_id, revoked_at, reason FROM adopted_revocations WHERE serial = $2 LIMIT $4"
 
 // maxRevocations bounds what is told of one certificate: serial numbers may be small ones
-// that many CAs gave.
+// that many CAs gave. What is above it comes first, and is never cut off.
 const maxRevocations = 10_000
 
 // Revocations implements imprint.AuthorityReader.
