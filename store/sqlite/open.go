@@ -163,7 +163,13 @@ func migrateOver(ctx context.Context, db *sql.DB, logger *slog.Logger) error {
 		return imprint.Errorf(imprint.CodeUnavailable, "the registry has version %d, this program knows %d", present, known).
 			WithHint("Use the program version that made the registry, or a newer one.")
 	}
-	if present == known {
+	// The highest version that ran says nothing of lower ones: a migration that came with a
+	// number below it must not be passed over in silence. The error names it.
+	pending, err := provider.HasPending(ctx)
+	if err != nil {
+		return fmt.Errorf("couldn't tell which migrations the registry lacks: %w", classify(err))
+	}
+	if !pending {
 		return nil
 	}
 	_, err = provider.Up(ctx)
