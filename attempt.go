@@ -27,6 +27,8 @@ const (
 	OutcomeProvisioned Outcome = "provisioned"
 	// OutcomeEnrolled: a request over EST was given a certificate.
 	OutcomeEnrolled Outcome = "enrolled"
+	// OutcomeRegistered: a line of a bulk registration was registered.
+	OutcomeRegistered Outcome = "registered"
 	// OutcomeConnected: CONNACK with success was sent; the connection lives.
 	OutcomeConnected Outcome = "connected"
 	// OutcomeClosed: the connection lived and has ended.
@@ -55,15 +57,15 @@ type Step struct {
 	Certificate CertificateID `json:"certificate,omitempty"`
 }
 
-// Attempt is one connection by a device, from its first byte on, with every
-// step that it went through.
+// Attempt is one connection by a device, from its first byte on, or one line of a bulk
+// registration, with every step that it went through.
 type Attempt struct {
 	ID      string // sorts by time
 	Tenant  Tenant // zero when the connection died before a tenant was known
 	At      time.Time
 	EndedAt time.Time // zero while a connected device is on
 
-	Address       string // peer, ip:port
+	Address       string // peer, ip:port; of a line of a bulk registration task:line
 	SNI, ALPN     string
 	TLSVersion    string
 	CertificateID CertificateID
@@ -99,7 +101,14 @@ type AttemptAlias struct {
 	Fold   string
 }
 
-// Host is the peer's address without port and brackets.
+// StepBulkLine is the first step of a line of a bulk registration, and of no connection.
+const StepBulkLine = "bulk.line"
+
+// OfLine says that no device came: a line of a bulk registration was read.
+func (a *Attempt) OfLine() bool { return len(a.Steps) > 0 && a.Steps[0].Name == StepBulkLine }
+
+// Host is the peer's address without port and brackets; of a line of a bulk registration
+// its task.
 func (a *Attempt) Host() string { return HostOf(a.Address) }
 
 // Failure gives the step that somebody has to mend: the last that failed, unless that

@@ -78,8 +78,8 @@ func TestCanceledAuditsEndAtOnce(t *testing.T) {
 	reached := h.blocked()
 	a := h.auditor()
 	task := h.start(a, audit.LoggingDisabled, audit.ConflictingClientIDs, audit.ThingWithoutCertificate)
+	<-reached // it has the turn before the second one asks for it
 	waiting := h.start(a, audit.LoggingDisabled)
-	<-reached
 	if got := h.task(waiting.ID).Runs[0].Status; got != imprint.AuditRunWaiting {
 		t.Errorf("a second audit at once: got %s, want %s", got, imprint.AuditRunWaiting)
 	}

@@ -46,7 +46,7 @@ func (w *walk) trace() error {
 				clients[a.ClientID] = clients[a.ClientID] || a.Code == imprint.CodeTakenOver
 			}
 			_, known = revoked[a.CertificateID]
-			if a.Code == imprint.CodeCertificateRevoked && !known && len(revoked) < maxClients {
+			if a.Code == imprint.CodeCertificateRevoked && !a.OfLine() && !known && len(revoked) < maxClients {
 				a.Steps = nil
 				revoked[a.CertificateID] = a
 			}

@@ -195,6 +195,13 @@ func TestRevokedCertificatesWhoseDevicesStillComeAreFound(t *testing.T) {
 	h.certificates(quietly, loudly)
 	h.visits("old", visit{-48 * time.Hour, 0, loudly.ID, "", "192.0.2.1", imprint.CodeCertificateRevoked})
 	h.visits("gone", visit{0, 0, "0123", "", "192.0.2.1", imprint.CodeCertificateRevoked})
+	// Who names it in a bulk registration is no device that comes with it.
+	h.put(func(tx imprint.Tx) error {
+		return tx.PutAttempt(imprint.Attempt{
+			ID: fmt.Sprintf("%012d-line", instant.Unix()), Tenant: home, At: instant, Address: "task:1", CertificateID: loudly.ID,
+			Outcome: imprint.OutcomeRefused, Code: imprint.CodeCertificateRevoked, Steps: []imprint.Step{{At: instant, Name: imprint.StepBulkLine, Verdict: imprint.VerdictInfo}},
+		})
+	})
 	h.finds(audit.RevokedDeviceCertificate, 0)
 	h.visits("new", visit{0, 0, loudly.ID, "", "192.0.2.7", imprint.CodeCertificateRevoked})
 	found := h.finds(audit.RevokedDeviceCertificate, 0, device(loudly, "CERTIFICATE_REVOKED_STILL_USED"))

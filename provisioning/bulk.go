@@ -15,6 +15,7 @@ import (
 	"github.com/imprint-iot/imprint/internal/cancelable"
 	"github.com/imprint-iot/imprint/internal/pause"
 	"github.com/imprint-iot/imprint/template"
+	"github.com/imprint-iot/imprint/trace"
 )
 
 // Bulk registration: a template over each line of a file, a JSON object with its
@@ -40,7 +41,10 @@ type BulkOptions struct {
 	SweepEvery time.Duration
 	// Retry is the first pause after an error that isn't a line's fault [1 s]; it
 	// doubles up to 30 s.
-	Retry  time.Duration
+	Retry time.Duration
+	// Trace is told of lines: of all that fail, and of so many that go well as it keeps
+	// of these [nothing is told].
+	Trace  *trace.Log
 	Logger *slog.Logger // [slog.Default]
 }
 

@@ -53,8 +53,7 @@ func (l bulkLine) parameters() (map[string]string, error) {
 	var parameters texts
 	err := json.Unmarshal(l.text, &parameters)
 	if err != nil || parameters == nil {
-		return nil, imprint.Errorf(imprint.CodeInvalidRequest, "the line isn't a JSON object whose values are texts").
-			WithHint(`Write one object a line: {"SerialNumber":"1","CSR":"-----BEGIN..."}`)
+		return nil, lineFault(l.text)
 	}
 	return parameters, nil
 }

@@ -44,8 +44,18 @@ type response struct {
 // planned is a line that is ready to be written, or why it can't be.
 type planned struct {
 	line bulkLine
-	plan *bulkRegistration
-	err  error
+	// parameters are the line's; nil: it has none that can be read.
+	parameters map[string]string
+	plan       *bulkRegistration
+	err        error
+	stage      string // the step of the trace that err came at
+	cause      error  // err before it was put into AWS's words; nil: that is err itself
+	// What follows is of the transaction that was tried last: what came of the line,
+	// whether the certificate's row was new, and what failed, at which step.
+	result   applied
+	made     bool
+	failed   error
+	failedAt string
 }
 
 // batch is some lines, with where the input is behind them.
@@ -93,7 +103,7 @@ func (b *Bulk) run(ctx context.Context, task imprint.RegistrationTask) error {
 		if one.err != nil {
 			return one.err
 		}
-		task, err = b.write(ctx, task, one)
+		task, err = b.write(ctx, task, parsed, one)
 		if err != nil {
 			return err
 		}
@@ -162,16 +172,21 @@ func (b *Bulk) gather(ctx context.Context, tenant imprint.Tenant, parsed *templa
 func (b *Bulk) planLine(tenant imprint.Tenant, parsed *template.Template, line bulkLine) planned {
 	p := planned{line: line}
 	if line.err != nil {
-		p.err = line.err
+		p.err, p.stage = line.err, imprint.StepBulkLine
 		return p
 	}
-	parameters, err := line.parameters()
+	p.parameters, p.err = line.parameters()
 	p.line.text = nil
-	if err != nil {
-		p.err = err
+	if p.err != nil {
+		p.stage = imprint.StepBulkLine
 		return p
 	}
-	p.plan, p.err = b.claims.planBulk(tenant, parsed, parameters)
+	plan, stage, err := b.claims.evaluateBulk(tenant, parsed, p.parameters)
+	if err != nil {
+		p.err, p.stage, p.cause = failedPlan(err), stage, err
+		return p
+	}
+	p.plan = plan
 	return p
 }
 
@@ -188,13 +203,16 @@ func (b *Bulk) prepare(ctx context.Context, lines []planned) {
 		signing.Go(func() {
 			defer func() { <-turns }()
 			p.err = p.plan.prepare(ctx)
+			if p.err != nil {
+				p.stage = certificateStage(p.err)
+			}
 		})
 	}
 	signing.Wait()
 }
 
 // write registers a batch: devices, verdicts and progress in one transaction.
-func (b *Bulk) write(ctx context.Context, task imprint.RegistrationTask, one batch) (imprint.RegistrationTask, error) {
+func (b *Bulk) write(ctx context.Context, task imprint.RegistrationTask, parsed *template.Template, one batch) (imprint.RegistrationTask, error) {
 	var next imprint.RegistrationTask
 	err := b.store.Update(ctx, func(tx imprint.Tx) error {
 		now, err := tx.RegistrationTask(task.Tenant, task.ID)
@@ -236,6 +254,7 @@ func (b *Bulk) write(ctx context.Context, task imprint.RegistrationTask, one bat
 	if err != nil {
 		return task, err
 	}
+	b.tell(task, parsed, one.lines)
 	b.registered.Add(uint64(next.Succeeded - task.Succeeded))
 	b.failed.Add(uint64(next.Failed - task.Failed))
 	return next, nil
@@ -246,21 +265,24 @@ func (b *Bulk) write(ctx context.Context, task imprint.RegistrationTask, one bat
 func (b *Bulk) writeLine(tx imprint.Tx, p *planned) (verdict, error) {
 	v := verdict{Line: p.line.at.line, Offset: p.line.at.offset}
 	err := p.err
-	var result applied
+	p.failed, p.failedAt = p.err, p.stage
 	if err == nil {
 		err = tx.Try(func() error {
-			result = applied{}
+			p.result = applied{}
 			cert, fresh, err := p.plan.certificate(tx)
 			if err != nil {
+				p.result.stage = certificateStage(err)
 				return err
 			}
-			a := application{tx: tx, cert: cert, fresh: fresh, plan: p.plan.plan, now: p.plan.clock(), applied: &result}
+			p.made = fresh
+			a := application{tx: tx, cert: cert, fresh: fresh, plan: p.plan.plan, now: p.plan.clock(), applied: &p.result}
 			return a.run()
 		})
+		p.failed, p.failedAt = err, p.result.stage
 	}
 	switch imprint.CodeOf(err) {
 	case "":
-		v.Response = &response{ResourceArns: p.plan.registered(result).Resources}
+		v.Response = &response{ResourceArns: p.plan.registered(p.result).Resources}
 		return v, nil
 	case imprint.CodeInternal, imprint.CodeUnavailable:
 		return v, fmt.Errorf("couldn't register line %d: %w", v.Line, err)

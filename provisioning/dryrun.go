@@ -442,22 +442,3 @@ func (r *dryRun) source() {
 		r.fail("ca", "Resources."+p.LogicalName+".Properties.CACertificatePem", err)
 	}
 }
-
-// SharesThing warns of a thing that another device of the same dry runs has,
-// too. Owners is what the earlier ones had, by the thing's name; device names
-// this one.
-func (r *DryRunResult) SharesThing(owners map[string]string, device string) {
-	if r.Plan == nil || r.Plan.Thing == nil {
-		return
-	}
-	name := r.Plan.Thing.ThingName
-	owner, taken := owners[name]
-	if !taken {
-		owners[name] = device
-		return
-	}
-	r.Steps = append(r.Steps, DryRunStep{
-		Name: "thing", Verdict: VerdictWarning, Member: "Resources." + r.Plan.Thing.LogicalName + ".Properties.ThingName",
-		Detail: fmt.Sprintf("thing %s is that of %s, too", name, owner), Fix: "put into the name what each device has alone",
-	})
-}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -303,9 +304,41 @@ func TestThingsThatDevicesShareAreNamed(t *testing.T) {
 	owners := map[string]string{}
 	for n, want := range []imprint.Verdict{imprint.VerdictOK, provisioning.VerdictWarning} {
 		result := dry(t, fleetBody(ownPolicy), template.Fleet, func(d *provisioning.DryRun) { d.Parameters = map[string]string{"SerialNumber": "7"} })
-		result.SharesThing(owners, "device")
+		result.Shares(owners, "device")
 		if got := result.Worst(); got != want {
 			t.Errorf("device %d: got %s, want %s", n, got, want)
+		}
+	}
+}
+
+// TestCertificatesThatDevicesShareAreNamed ensures that two lines of a bulk registration
+// with one certificate, by its text or its id, are told, and that ids which the service
+// makes aren't taken for one.
+func TestCertificatesThatDevicesShareAreNamed(t *testing.T) {
+	t.Parallel()
+	ca := newAuthority(t, "Line 1", nil)
+	one, two := ca.device(t, pkix.Name{CommonName: "a"}, nil), ca.device(t, pkix.Name{CommonName: "b"}, nil)
+	ofPEM := strings.NewReplacer("CertificateId", "CertificatePem").Replace(bulkTemplate)
+	owners := map[string]string{}
+	for n, row := range []struct {
+		body, value string
+		want        string // whose certificate it is
+	}{
+		{bulkTemplate, string(pki.CertificateID(one.Raw)), ""},
+		{bulkTemplate, string(pki.CertificateID(two.Raw)), ""},
+		{ofPEM, pki.EncodeCertificatePEM(one.Raw), "line 0"},
+		{bulkTemplate, strings.ToUpper(string(pki.CertificateID(two.Raw))), "line 1"},
+		{bulkTemplate, string(provisioning.StandInID), ""},
+		{bulkTemplate, string(provisioning.StandInID), ""},
+	} {
+		name := "line " + strconv.Itoa(n)
+		result := dry(t, row.body, template.Bulk, func(d *provisioning.DryRun) { d.Parameters = map[string]string{"Name": name[5:], "Id": row.value} })
+		result.Shares(owners, name)
+		told := slices.ContainsFunc(result.Steps, func(s provisioning.DryRunStep) bool {
+			return s.Name == "certificate" && s.Verdict == provisioning.VerdictWarning && s.Fix != "" && strings.Contains(s.Detail, "is that of "+row.want+", too")
+		})
+		if told != (row.want != "") {
+			t.Errorf("%s: got the steps %+v, want a warning: %q", name, result.Steps, row.want)
 		}
 	}
 }

@@ -300,8 +300,17 @@ func (e *Engine) finish(v *visit, result applied) error {
 
 func (result applied) record(rec *trace.Recorder) {
 	rec.OK("register", "certificate registered")
+	result.recordResources(rec)
+}
+
+// recordResources tells what a plan made beside the certificate's row.
+func (result applied) recordResources(rec *trace.Recorder) {
 	if result.thing != "" {
-		rec.OK("thing", "thing %s %s, certificate attached", result.thing, result.change)
+		with := ", certificate attached"
+		if result.cert.ID == "" {
+			with = ""
+		}
+		rec.OK("thing", "thing %s %s%s", result.thing, result.change, with)
 		rec.Describe(func(a *imprint.Attempt) { a.Thing = result.thing })
 	}
 	if result.kind != "" {

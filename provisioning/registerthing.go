@@ -49,21 +49,48 @@ func (c *Claims) RegisterThing(ctx context.Context, tenant imprint.Tenant, body 
 // planBulk evaluates a template of RegisterThing or bulk registration for one
 // device.
 func (c *Claims) planBulk(tenant imprint.Tenant, parsed *template.Template, parameters map[string]string) (*bulkRegistration, error) {
+	r, _, err := c.evaluateBulk(tenant, parsed, parameters)
+	if err != nil {
+		return nil, failedPlan(err)
+	}
+	return r, nil
+}
+
+// evaluateBulk is planBulk with what failed in our own words, and the step of the trace
+// that it failed at.
+func (c *Claims) evaluateBulk(tenant imprint.Tenant, parsed *template.Template, parameters map[string]string) (r *bulkRegistration, stage string, err error) {
 	plan, err := parsed.Plan(parameters)
 	if err != nil {
-		return nil, invalidTemplate(err)
+		return nil, stagePlan, err
 	}
 	err = refuseWhatIsNotKept(plan.Thing)
-	if err == nil {
-		err = c.engine.documents.check(plan)
-	}
-	if err == nil && plan.Certificate == nil && len(plan.Policies) > 0 {
-		err = imprint.Errorf(imprint.CodeTemplateValue, "the template has a policy and no certificate to attach it to")
-	}
 	if err != nil {
-		return nil, failedRegistration(err)
+		return nil, stagePlan, err
 	}
-	return &bulkRegistration{Claims: c, tenant: tenant, plan: plan}, nil
+	err = c.engine.documents.check(plan)
+	if err != nil {
+		return nil, stageDocument, err
+	}
+	if plan.Certificate == nil && len(plan.Policies) > 0 {
+		return nil, stagePlan, imprint.Errorf(imprint.CodeTemplateValue, "the template has a policy and no certificate to attach it to").
+			WithHint("Give the template a certificate, or take the policy out of it.")
+	}
+	return &bulkRegistration{Claims: c, tenant: tenant, plan: plan}, "", nil
+}
+
+// The steps of the trace at which a template fails for a device.
+const (
+	stagePlan     = "template.plan"
+	stageDocument = "template.policy"
+)
+
+// failedPlan is AWS's form of what evaluateBulk fails with.
+func failedPlan(err error) error {
+	var fault *template.Error
+	if errors.As(err, &fault) {
+		return invalidTemplate(err)
+	}
+	return failedRegistration(err)
 }
 
 // invalidTemplate is AWS's form of what is wrong with a template or its values.

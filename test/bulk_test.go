@@ -117,6 +117,7 @@ curl -sS -o /dev/null -w '%{http_code}' --cacert "$AWS_CA_BUNDLE" "${url/RESULTS
 	if tool.exit != 0 || strings.TrimSpace(tool.stdout) != strings.Join(errorsFound, "\n") {
 		t.Errorf("imprint bulk reports: exit code %d\n%s", tool.exit, tool.all())
 	}
+	s.checkLinesAreTold(t, id)
 	// Another account sees none of it.
 	other := s.addAccount(t, "111111111111")
 	_, err := s.sdk(t, withKey(other, "us-east-1")).DescribeThingRegistrationTask(t.Context(), &iot.DescribeThingRegistrationTaskInput{TaskId: aws.String(id)})
@@ -127,6 +128,31 @@ curl -sS -o /dev/null -w '%{http_code}' --cacert "$AWS_CA_BUNDLE" "${url/RESULTS
 	foreign := s.awaitBulk(t, s.startBulk(t, "in.json", withKey(other, "us-east-1")), isOver, withKey(other, "us-east-1"))
 	if foreign.Status != types.StatusFailed || foreign.SuccessCount != 0 {
 		t.Errorf("another account's task over this account's file: got %s with %d registered, want Failed", foreign.Status, foreign.SuccessCount)
+	}
+}
+
+// checkLinesAreTold looks at what imprint explain says about the lines of
+// TestTheCLIRegistersInBulk.
+func (s *server) checkLinesAreTold(t *testing.T, task string) {
+	t.Helper()
+	for line, want := range map[string][]string{
+		"301": {"refused InvalidRequest", "line 301 of lines/in.json", "isn't a JSON object", "Write one object a line"},
+		"302": {"refused TemplateValueInvalid", `Name = "not a name" (the line)`, "template.plan", "imprint bulk reports " + task + " --errors"},
+		"1":   {"registered", "line 1 of lines/in.json", `Name = "unit-0000000" (the line)`, "thing unit-0000000 created"},
+	} {
+		run := s.imprint(t, "explain", task+":"+line)
+		for _, part := range want {
+			if !strings.Contains(run.stdout, part) {
+				t.Errorf("imprint explain of line %s doesn't say %q:\n%s", line, part, run.all())
+			}
+		}
+	}
+	groups := s.imprint(t, "attempts", "--failed", "--group-by", "reason").stdout
+	if !strings.Contains(groups, "TemplateValueInvalid at template.plan") || !strings.Contains(groups, "InvalidRequest at bulk.line") {
+		t.Errorf("the groups of failures say\n%s", groups)
+	}
+	if list := s.explain(t, "unit-0000000"); len(list) != 1 || list[0].Address != task+":1" || list[0].Outcome != "registered" {
+		t.Errorf("the thing's timeline is %+v, want its line", list)
 	}
 }
 

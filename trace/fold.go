@@ -165,10 +165,13 @@ func (f *folds) meet(k *kind, a *imprint.Attempt) {
 }
 
 // whoOf names the device of an attempt: by its certificate, or by its address where
-// none is known.
+// none is known, or by its line of a bulk registration.
 func whoOf(a *imprint.Attempt) string {
 	if a.CertificateID != "" {
 		return string(a.CertificateID)
+	}
+	if a.OfLine() {
+		return a.Address
 	}
 	return a.Host()
 }

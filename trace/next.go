@@ -56,6 +56,9 @@ func Next(outcome imprint.Outcome, code imprint.Code) string {
 // NextOf is Next with what the steps tell: a claim's device goes on with its new
 // certificate, and what a device was thrown out for throws it out again.
 func NextOf(a *imprint.Attempt) string {
+	if a.OfLine() {
+		return nextOfLine(a)
+	}
 	if a.Outcome != imprint.OutcomeClosed {
 		return Next(a.Outcome, a.Code)
 	}
@@ -70,4 +73,12 @@ func NextOf(a *imprint.Attempt) string {
 		return "The device connects again by itself, and is closed again by the same packet until the fix is done."
 	}
 	return Next(a.Outcome, a.Code)
+}
+
+// nextOfLine is NextOf for a line of a bulk registration.
+func nextOfLine(a *imprint.Attempt) string {
+	if a.Outcome == imprint.OutcomeRegistered {
+		return "The device connects with its certificate; of one that was made of a signing request the report has the text: imprint bulk reports " + a.Host()
+	}
+	return "Nothing of the line is registered. Send it again in another file, with all that failed: imprint bulk reports " + a.Host() + " --errors"
 }

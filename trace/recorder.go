@@ -416,6 +416,11 @@ func (l *Log) samples(a *imprint.Attempt) bool {
 	return anyFailed(a.Steps) || l.successes == nil || l.successes.AllowN(l.clock(), 1)
 }
 
+// SamplesLine says whether a line of a bulk registration that went well is to be recorded.
+func (l *Log) SamplesLine() bool {
+	return !l.opts.Off && (l.lines == nil || l.lines.AllowN(l.clock(), 1))
+}
+
 // pack holds what is known of a device's attempt, without steps, in few bytes: there is
 // one for each idle connection that isn't sampled.
 func pack(a *imprint.Attempt) string {

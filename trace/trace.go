@@ -63,7 +63,8 @@ type Options struct {
 	FoldAfter int
 	// SuccessRate is how many attempts of devices that were let in are kept in a second
 	// [50], and as many at once. Of others nothing is kept, unless a step fails
-	// later. Below 0 all are kept.
+	// later. Below 0 all are kept. As many lines of bulk registrations are kept that went
+	// well (SamplesLine).
 	SuccessRate int
 	Logger      *slog.Logger // [slog.Default]
 }
@@ -150,6 +151,9 @@ type Log struct {
 	told  atomic.Pointer[func([]imprint.Attempt)]
 
 	successes *rate.Limiter // nil: all are kept
+	// lines is what successes is, of lines of bulk registrations: while a file is read,
+	// devices are sampled as ever.
+	lines *rate.Limiter
 
 	// lateMu guards late and later: those who have something for the writer, and those who
 	// have it since the last round. handing is held while it is handed over, so that whoever
@@ -170,6 +174,7 @@ func NewLog(store imprint.Store, clock imprint.Clock, opts Options) *Log {
 	l.folds = newFolds(l.opts.FoldAfter)
 	if l.opts.SuccessRate > 0 {
 		l.successes = rate.NewLimiter(rate.Limit(l.opts.SuccessRate), l.opts.SuccessRate)
+		l.lines = rate.NewLimiter(rate.Limit(l.opts.SuccessRate), l.opts.SuccessRate)
 	}
 	var work sync.WaitGroup
 	work.Go(l.run)

@@ -167,7 +167,7 @@ func (q *quest) strangers(ctx context.Context, now time.Time) ([]string, error) 
 		}
 		for i := range list {
 			a := &list[i]
-			if a.CertificateID != "" || a.Address == "" || a.Outcome != imprint.OutcomeRefused {
+			if a.CertificateID != "" || a.Address == "" || a.Outcome != imprint.OutcomeRefused || a.OfLine() {
 				continue
 			}
 			total += 1 + a.Repeats

@@ -155,6 +155,9 @@ func add(groups map[string]*grouping, by string, a *imprint.Attempt) {
 		g.First = first
 	}
 	device := string(a.CertificateID)
+	if device == "" && a.OfLine() {
+		device = a.Address
+	}
 	if device == "" {
 		device = a.Host()
 	}

@@ -139,6 +139,21 @@ func TestReasonsAreThoseOfTheStepThatFailed(t *testing.T) {
 	}
 }
 
+// TestLinesOfOneTaskAreDevices ensures that lines of a bulk registration are counted as so
+// many devices, though they have no certificate and one place.
+func TestLinesOfOneTaskAreDevices(t *testing.T) {
+	t.Parallel()
+	line := func(address string) imprint.Attempt {
+		return imprint.Attempt{Tenant: home, Address: address, Outcome: imprint.OutcomeRefused, Code: imprint.CodeInvalidRequest,
+			Steps: []imprint.Step{{At: instant, Name: imprint.StepBulkLine, Verdict: imprint.VerdictFailed, Code: imprint.CodeInvalidRequest, Fix: "mend it"}}}
+	}
+	w := newWorld(t, line("task:1"), line("task:2"), line("task:3"))
+	got, err := w.group(t, home, url.Values{"by": {"reason"}})
+	if err != nil || len(got.Groups) != 1 || got.Groups[0].Devices != 3 || got.Groups[0].Key != "InvalidRequest at bulk.line" {
+		t.Errorf("got %+v, %v, want one reason of three devices", got.Groups, err)
+	}
+}
+
 // subscribers stand for a broker.
 type subscribers struct {
 	tenants map[imprint.Tenant]bool

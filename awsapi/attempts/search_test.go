@@ -112,6 +112,9 @@ func TestWhatIsNotFoundIsSaidTruly(t *testing.T) {
 	w := newWorld(t,
 		imprint.Attempt{Tenant: home, Address: "192.0.2.8:1", Outcome: imprint.OutcomeRefused, Code: imprint.CodeServerNotTrusted, Steps: failed, Repeats: 3, FirstAt: instant},
 		imprint.Attempt{Tenant: another, Address: "192.0.2.9:1", Outcome: imprint.OutcomeRefused, Code: imprint.CodeServerNotTrusted, Steps: failed},
+		// A line of a bulk registration is nobody's handshake.
+		imprint.Attempt{Tenant: home, Address: "task:7", Outcome: imprint.OutcomeRefused, Code: imprint.CodeInvalidRequest, Steps: []imprint.Step{{
+			At: instant, Name: imprint.StepBulkLine, Verdict: imprint.VerdictFailed, Code: imprint.CodeInvalidRequest, Detail: "x", Fix: "y"}}},
 	)
 	err := w.store.Update(t.Context(), func(tx imprint.Tx) error {
 		err := tx.PutCertificate(imprint.Certificate{Tenant: home, ID: certificate, Status: imprint.CertificateActive, Subject: "CN=x", PEM: "PEM"})

@@ -141,7 +141,7 @@ func (s *server) openBulk(ctx context.Context) error {
 	// crypto/rand.Read never fails; it ends the program instead.
 	_, _ = rand.Read(s.reportKey[:])
 	s.bulk, err = provisioning.NewBulk(ctx, s.claims, input, provisioning.BulkOptions{
-		Concurrent: s.config.BulkTasks, Keep: s.config.BulkRetention, Logger: s.logger,
+		Concurrent: s.config.BulkTasks, Keep: s.config.BulkRetention, Trace: s.trace, Logger: s.logger,
 	})
 	if err != nil {
 		return err

@@ -202,7 +202,7 @@ func addServeFlags(f *pflag.FlagSet) {
 	f.Bool("trace", true, "record devices' attempts; off only to measure what that costs")
 	f.Duration("trace-retention", 168*time.Hour, "how long attempts are kept")
 	f.Int("trace-keep", 1_000_000, "how many attempts are kept")
-	f.Int("trace-success-rate", 50, "attempts per second of devices that are let in that are kept (0: all)")
+	f.Int("trace-success-rate", 50, "attempts per second of devices that are let in, and lines of bulk registrations, that are kept (0: all)")
 	f.Int("trace-fold-after", 3, "attempts of a device that fail alike kept whole in five minutes, before they are only counted (0: all)")
 	f.Int("rsa-key-pool", 16, "RSA keys kept ready for CreateKeysAndCertificate")
 	f.String("log-format", "text", "text or json")

@@ -371,7 +371,7 @@ func (f *templateFlags) test(ctx context.Context, w io.Writer) error {
 		if err != nil {
 			return fmt.Errorf("couldn't look on the server for what %s names: %w", s.source, err)
 		}
-		result.SharesThing(owners, one.name)
+		result.Shares(owners, one.name)
 		r.addDevice(one, result, len(runs) > batch)
 	}
 	if f.input != "" {

@@ -262,7 +262,7 @@ func (f *templateFlags) testInput(ctx context.Context, s *templateSubject, given
 		if err != nil {
 			return fmt.Errorf("couldn't look on the server for what %s names: %w", s.source, err)
 		}
-		result.SharesThing(owners, one.name)
+		result.Shares(owners, one.name)
 		r.addDevice(one, result, true)
 		return nil
 	})

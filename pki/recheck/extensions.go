@@ -100,6 +100,9 @@ func (i *inspection) value(e extension) {
 		want = i.wantBasic()
 	case idKeyUsage:
 		want = i.wantKeyUsage()
+		if i.rules.ca() && hex.EncodeToString(e.value) == formerCAUsage {
+			return
+		}
 	case idUsages:
 		i.usages(e.value)
 		return
@@ -144,11 +147,15 @@ func (i *inspection) wantBasic() string {
 	return "30060101ff0201" + hex.EncodeToString([]byte{byte(i.rules.PathLength)})
 }
 
+// formerCAUsage is that of CAs that were made before they signed OCSP responses themselves:
+// keyCertSign, cRLSign.
+const formerCAUsage = "03020106"
+
 func (i *inspection) wantKeyUsage() string {
 	isRSA := strings.Contains(hex.EncodeToString(i.c.spki[:min(40, len(i.c.spki))]), "06092a864886f70d010101")
 	switch {
 	case i.rules.ca():
-		return "03020106" // keyCertSign, cRLSign
+		return "03020186" // digitalSignature for OCSP responses, keyCertSign, cRLSign
 	case isRSA && (i.rules.Kind == kindServer || i.rules.Kind == kindIDevID):
 		return "030205a0" // digitalSignature, keyEncipherment
 	}

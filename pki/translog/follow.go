@@ -26,15 +26,28 @@ func (l *Log) follow(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	kick := l.kick
+	var stepped time.Time
+	full := false
 	for {
+		kicked := false
 		select {
 		case <-ctx.Done():
 			return
 		case <-kick:
+			kicked = true
 		case <-timer.C:
 		}
+		// A batch costs its commits and its writes of tiles, however small it is: while
+		// certificates come one after the other, each has those of an interval.
+		if !kicked && !full && l.synced && time.Since(stepped) < l.config.Interval {
+			l.look(ctx)
+			timer.Reset(l.pause(stepped))
+			continue
+		}
 		size, pending := l.state.Size, len(l.state.Pending)
-		more, err := l.step(ctx)
+		err := l.step(ctx)
+		stepped = time.Now()
+		full = len(l.state.Pending) == l.config.Batch
 		if l.state.Size != size || len(l.state.Pending) != pending {
 			rest = l.config.Interval // it got on, whatever failed then
 		}
@@ -49,18 +62,27 @@ func (l *Log) follow(ctx context.Context) {
 		l.note(err)
 		switch {
 		case err != nil:
+			stepped, full = time.Time{}, false
 			timer.Reset(rest)
 			rest = min(2*rest, longestRest)
 			continue
-		case more:
+		case full:
 			timer.Reset(0)
-		case l.due():
-			timer.Reset(publishLook)
 		default:
-			timer.Reset(l.config.Interval)
+			timer.Reset(l.pause(stepped))
 		}
 		rest = l.config.Interval
 	}
+}
+
+// pause is how long the log may rest: until the interval has passed, unless a checkpoint is
+// looked for.
+func (l *Log) pause(stepped time.Time) time.Duration {
+	left := max(0, l.config.Interval-time.Since(stepped))
+	if l.due() {
+		return min(left, publishLook)
+	}
+	return left
 }
 
 // note keeps why the log doesn't advance, and tells of it once.
@@ -89,50 +111,49 @@ func (l *Log) due() bool {
 	return !l.counters.Broken && l.published.N < l.counters.Size
 }
 
-// step adds what is pending and takes up the next batch. More says that there is one.
-func (l *Log) step(ctx context.Context) (more bool, err error) {
+// step adds what is pending and takes up the next batch.
+func (l *Log) step(ctx context.Context) error {
 	l.mu.Lock()
-	broken := l.counters.Broken
-	err = l.failure
+	broken, err := l.counters.Broken, l.failure
 	l.mu.Unlock()
 	if broken {
-		return false, err
+		return err
 	}
 	if !l.synced {
 		err = l.sync(ctx)
 		if err != nil {
-			return false, err
+			return err
 		}
 	}
 	published := l.look(ctx)
 	if len(l.state.Pending) == 0 {
 		err = l.plan(ctx)
 		if err != nil {
-			return false, err
+			return err
 		}
 		if len(l.state.Pending) == 0 {
 			if published && l.published.N == l.state.Size {
 				err = l.remember(ctx)
 			}
-			return false, errors.Join(err, l.count(ctx, true))
+			return errors.Join(err, l.count(ctx, true))
 		}
 	}
 	// What fails from here on may have been done all the same.
 	l.synced = false
 	batch, err := l.encode(ctx)
 	if err != nil {
-		return false, err
+		return err
 	}
 	err = l.add(ctx, batch)
 	if err != nil {
-		return false, err
+		return err
 	}
 	err = l.record(ctx, batch)
 	if err != nil {
-		return false, err
+		return err
 	}
 	l.synced = true
-	return len(l.state.Pending) > 0, l.count(ctx, len(l.state.Pending) == 0)
+	return l.count(ctx, len(l.state.Pending) == 0)
 }
 
 // countEvery is how often what waits is counted while it is more than a batch: to count is to
