@@ -76,8 +76,12 @@ type IssuanceReader interface {
 type KeyQuery struct {
 	KeyHash string // lowercase hex
 	CA      bool   // those of CAs, or all others
-	// Reason is why they were revoked; empty: all, revoked or not.
+	// Reason is why they were revoked; empty: all, revoked or not, by reason and id.
 	Reason RevocationReason
+	// AfterReason and AfterID are those of the one behind which to begin, where Reason is
+	// empty.
+	AfterReason RevocationReason
+	AfterID     string
 }
 
 // IssuanceWriter writes it.

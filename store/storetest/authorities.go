@@ -219,6 +219,8 @@ func testAuthorities(t *testing.T, h Harness) {
 		}{
 			{"a key, without the intent", imprint.KeyQuery{KeyHash: "key"}, 100, "i02 i03 i01 "},
 			{"a key, one", imprint.KeyQuery{KeyHash: "key"}, 1, "i02 "},
+			{"a key, behind one", imprint.KeyQuery{KeyHash: "key", AfterID: "i02"}, 100, "i03 i01 "},
+			{"a key, behind a revoked one", imprint.KeyQuery{KeyHash: "key", AfterReason: imprint.ReasonSuperseded, AfterID: "i01"}, 100, ""},
 			{"a key of a CA", imprint.KeyQuery{KeyHash: "key", CA: true}, 100, "i08 "},
 			{"a key that was revoked for a reason", imprint.KeyQuery{KeyHash: "key", Reason: imprint.ReasonSuperseded}, 100, "i01 "},
 			{"no key", imprint.KeyQuery{}, 100, ""},

@@ -1,0 +1,125 @@
+package ca_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/ca"
+	"github.com/imprint-iot/imprint/pki"
+)
+
+// made issues a device's certificate and registers it.
+func (o *office) made(by imprint.AuthorityID, profile string, request pki.Request) ca.Issued {
+	o.t.Helper()
+	issued, err := o.Issue(o.t.Context(), home, by, profile, request)
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	o.register(issued, "")
+	return issued
+}
+
+func (o *office) issuance(id imprint.CertificateID) imprint.Issuance {
+	o.t.Helper()
+	var found imprint.Issuance
+	o.update(func(tx imprint.Tx) error {
+		var err error
+		found, err = tx.IssuanceOfCertificate(home, id)
+		return err
+	})
+	return found
+}
+
+// TestALostKeyTakesAllCertificatesOfADevice: it renewed with its key, or got several for it,
+// of whatever authority; either of them may be the one that is revoked.
+func TestALostKeyTakesAllCertificatesOfADevice(t *testing.T) {
+	t.Parallel()
+	for reason, lost := range map[imprint.RevocationReason]bool{imprint.ReasonKeyCompromise: true, imprint.ReasonSuperseded: false, imprint.ReasonCACompromise: false} {
+		for revoked := range 3 {
+			o := newOffice(t)
+			root := o.root("root")
+			line, next := o.below(root.ID, "line"), o.below(root.ID, "next")
+			request := pki.Request{PublicKey: key(t).Public(), RawSubject: subject(t, "SN-1")}
+			first := o.made(line.ID, "hour", request)
+			renewing := request
+			renewing.Renews = first.ID
+			all := []ca.Issued{first, o.made(line.ID, "hour", renewing), o.made(next.ID, "again", request)}
+			stranger := o.made(line.ID, "hour", pki.Request{PublicKey: key(t).Public(), RawSubject: request.RawSubject})
+			by := []imprint.AuthorityID{line.ID, line.ID, next.ID}[revoked]
+			o.revoke(by, all[revoked], reason)
+			for n, c := range all {
+				want, wantReason := imprint.CertificateActive, imprint.RevocationReason("")
+				if lost || n == revoked {
+					want, wantReason = imprint.CertificateRevoked, reason
+				}
+				if got := o.status(c.ID); got != want {
+					t.Errorf("%s of certificate %d: certificate %d is %s in the registry, want %s", reason, revoked, n, got, want)
+				}
+				if got := o.issuance(c.ID).Reason; got != wantReason {
+					t.Errorf("%s of certificate %d: certificate %d is revoked for %q, want %q", reason, revoked, n, got, wantReason)
+				}
+			}
+			if got := o.status(stranger.ID); got != imprint.CertificateActive {
+				t.Errorf("%s of certificate %d: that of another key is %s", reason, revoked, got)
+			}
+		}
+	}
+}
+
+// TestALostKeyTakesMoreThanOnePageOfCertificates, whatever some of them were revoked for
+// before, and also when the record of the first doesn't name the key.
+func TestALostKeyTakesMoreThanOnePageOfCertificates(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	line := o.below(o.root("root").ID, "line")
+	request := pki.Request{PublicKey: key(t).Public(), RawSubject: subject(t, "SN-1")}
+	first := o.made(line.ID, "again", request)
+	named := o.issuance(first.ID)
+	old := named
+	old.KeyHash = ""
+	o.update(func(tx imprint.Tx) error {
+		err := tx.PutIssuance(old)
+		for n := range 250 {
+			if err != nil {
+				return err
+			}
+			twin := named
+			twin.ID, twin.Serial, twin.CertificateID = fmt.Sprintf("%s-%03d", named.ID, n), fmt.Sprintf("f%03d", n), imprint.CertificateID(fmt.Sprintf("%064d", n))
+			if n%2 == 0 {
+				twin.RevokedAt, twin.Reason = now.Add(-time.Hour), imprint.ReasonSuperseded
+			}
+			err = tx.PutIssuance(twin)
+		}
+		return err
+	})
+	o.revoke(line.ID, first, imprint.ReasonKeyCompromise)
+	for n := range 250 {
+		got := o.issuance(imprint.CertificateID(fmt.Sprintf("%064d", n)))
+		if got.Reason != imprint.ReasonKeyCompromise || got.RevokedAt.IsZero() {
+			t.Fatalf("certificate %d of the key is revoked at %s for %q", n, got.RevokedAt, got.Reason)
+		}
+	}
+}
+
+// TestTheLostKeyOfACertificateMadeElsewhere: what was issued for it here goes along.
+func TestTheLostKeyOfACertificateMadeElsewhere(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	maker := newMaker(t, "Adopted", nil)
+	_, err := maker.adopt(o, ca.Spec{}, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	line := o.below(o.root("root").ID, "line")
+	outside := maker.device(t, "SN-1")
+	here := o.made(line.ID, "hour", pki.Request{PublicKey: outside.Certificate.PublicKey, RawSubject: subject(t, "SN-1")})
+	_, err = o.RevokeCertificate(t.Context(), home, outside.Certificate.Raw, imprint.ReasonKeyCompromise)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := o.status(here.ID); got != imprint.CertificateRevoked {
+		t.Errorf("the certificate that was issued here for its key is %s", got)
+	}
+}
