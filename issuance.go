@@ -60,6 +60,9 @@ type IssuanceReader interface {
 	// IssuancesWithKey lists those of one key that have a certificate, at most limit and
 	// at most 100.
 	IssuancesWithKey(t Tenant, q KeyQuery, limit int) ([]Issuance, error)
+	// IssuancesRenewing lists those that made a certificate that takes the place of another
+	// one, by id, behind after, at most limit and at most 100.
+	IssuancesRenewing(t Tenant, old CertificateID, after string, limit int) ([]Issuance, error)
 	// ProfileUses gives how many certificates an authority signed by a profile, as
 	// CountProfileUse counted.
 	ProfileUses(t Tenant, a AuthorityID, profile string) (int64, error)

@@ -123,3 +123,51 @@ func TestTheLostKeyOfACertificateMadeElsewhere(t *testing.T) {
 		t.Errorf("the certificate that was issued here for its key is %s", got)
 	}
 }
+
+// TestWhatRenewedACertificateOfALostKeyGoes: whoever has the key may have renewed with one
+// of his own, at another authority, and again. What it came of stays, and so does a
+// certificate that was renewed for another reason.
+func TestWhatRenewedACertificateOfALostKeyGoes(t *testing.T) {
+	t.Parallel()
+	for reason, lost := range map[imprint.RevocationReason]bool{imprint.ReasonKeyCompromise: true, imprint.ReasonSuperseded: false, imprint.ReasonCACompromise: false} {
+		o := newOffice(t)
+		root := o.root("root")
+		line, next := o.below(root.ID, "line"), o.below(root.ID, "next")
+		name := subject(t, "SN-1")
+		renew := func(by imprint.AuthorityID, old ca.Issued, public any) ca.Issued {
+			t.Helper()
+			return o.made(by, "hour", pki.Request{PublicKey: public, RawSubject: name, Renews: old.ID})
+		}
+		before := o.made(line.ID, "hour", pki.Request{PublicKey: key(t).Public(), RawSubject: name})
+		stolen := renew(line.ID, before, key(t).Public())
+		sameKey := renew(line.ID, stolen, stolen.Certificate.PublicKey)
+		thief := renew(line.ID, stolen, key(t).Public())
+		again := renew(next.ID, thief, key(t).Public())
+		ofTwin := renew(next.ID, sameKey, key(t).Public())
+		// One in the row was taken back before; what came of it counts on.
+		o.revoke(line.ID, thief, imprint.ReasonCessationOfOperation)
+		o.revoke(line.ID, stolen, reason)
+		for what, c := range map[string]struct {
+			cert   ca.Issued
+			reason imprint.RevocationReason // why it goes along
+		}{
+			"that with the same key":       {sameKey, imprint.ReasonKeyCompromise},
+			"what renewed the thief's":     {again, imprint.ReasonPrivilegeWithdrawn},
+			"what renewed that of the key": {ofTwin, imprint.ReasonPrivilegeWithdrawn},
+		} {
+			want, wantReason := imprint.CertificateActive, imprint.RevocationReason("")
+			if lost {
+				want, wantReason = imprint.CertificateRevoked, c.reason
+			}
+			if status, got := o.status(c.cert.ID), o.issuance(c.cert.ID).Reason; status != want || got != wantReason {
+				t.Errorf("%s: %s is %s for %q, want %s for %q", reason, what, status, got, want, wantReason)
+			}
+		}
+		if got := o.issuance(thief.ID).Reason; got != imprint.ReasonCessationOfOperation {
+			t.Errorf("%s: what was revoked before is revoked for %s", reason, got)
+		}
+		if got := o.status(before.ID); got != imprint.CertificateActive {
+			t.Errorf("%s: the one that was renewed by it is %s", reason, got)
+		}
+	}
+}

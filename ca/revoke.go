@@ -17,7 +17,8 @@ import (
 // own, that signs nothing more, and nothing below it does; RevokeBelow takes the certificates
 // below it. A reason that is about the key takes every certificate that the authority has of
 // that key; a former certificate that is revoked for another reason takes nothing else along.
-// KEY_COMPROMISE takes every certificate of a device's key, too.
+// KEY_COMPROMISE takes every certificate of a device's key, too, and what came of those by
+// renewal.
 // Revoking again changes nothing, but a certificate that was revoked without a reason may get
 // one, and any the reason that its key is in other hands. Errors: CodeNotFound,
 // CodeInvalidRequest for a reason that isn't one.
@@ -73,7 +74,7 @@ func (e *Engine) takeIssued(tx imprint.Tx, i imprint.Issuance, reason imprint.Re
 	if err != nil {
 		return i, err
 	}
-	return i, e.takeDevicesWithKey(tx, i.Tenant, keyHash)
+	return i, e.takeLost(tx, i.Tenant, keyHash, i.CertificateID)
 }
 
 // markIssued marks an issuance that isn't marked so yet, its rows in the registry and its
