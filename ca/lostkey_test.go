@@ -171,3 +171,27 @@ func TestWhatRenewedACertificateOfALostKeyGoes(t *testing.T) {
 		}
 	}
 }
+
+// TestRevokingOnceMoreTakesWhatWasLeft: earlier versions revoked the one certificate alone.
+func TestRevokingOnceMoreTakesWhatWasLeft(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	line := o.below(o.root("root").ID, "line")
+	request := pki.Request{PublicKey: key(t).Public(), RawSubject: subject(t, "SN-1")}
+	first := o.made(line.ID, "again", request)
+	twin := o.made(line.ID, "again", request)
+	renewed := o.made(line.ID, "again", pki.Request{PublicKey: key(t).Public(), RawSubject: request.RawSubject, Renews: first.ID})
+	left := o.issuance(first.ID)
+	left.RevokedAt, left.Reason = now, imprint.ReasonKeyCompromise
+	o.update(func(tx imprint.Tx) error { return tx.PutIssuance(left) })
+	o.later(time.Hour)
+	o.revoke(line.ID, first, imprint.ReasonKeyCompromise)
+	for what, c := range map[string]ca.Issued{"that of the same key": twin, "what renewed it": renewed} {
+		if got := o.status(c.ID); got != imprint.CertificateRevoked {
+			t.Errorf("%s is %s", what, got)
+		}
+	}
+	if got := o.issuance(first.ID).RevokedAt; !got.Equal(now) {
+		t.Errorf("the first is revoked at %s, as it was at %s", got, now)
+	}
+}
