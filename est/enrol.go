@@ -155,6 +155,10 @@ func (v *visit) allowRenewal(who *client, request *pki.Request, attributes map[s
 		return imprint.Errorf(imprint.CodeEnrolmentDenied, "the request's subjectAltName isn't that of the certificate that is renewed").
 			WithHint("Ask for the same names, or leave them out: the new certificate has those of the old one.")
 	}
+	err := v.keepsProfile(pki.CertificateID(who.leaf.Raw))
+	if err != nil {
+		return err
+	}
 	window := v.label.Window
 	if window.IsZero() {
 		window = v.door.opts.Window
@@ -168,6 +172,29 @@ func (v *visit) allowRenewal(who *client, request *pki.Request, attributes map[s
 	request.RawSubject, request.Names = who.leaf.RawSubject, names
 	request.Renews = pki.CertificateID(who.leaf.Raw)
 	v.rec.OK("est.renewal", "certificate %s is renewed; its window is open since %s", string(request.Renews), opens.Format(time.RFC3339))
+	return nil
+}
+
+// keepsProfile refuses a renewal by another profile: the label's rules for who gets a
+// certificate of its profile would be stepped around, and a claim, which a whole batch has,
+// would become a device's certificate. That there is an issuance at all is asked for with
+// the intent to sign.
+func (v *visit) keepsProfile(old imprint.CertificateID) error {
+	var before imprint.Issuance
+	err := v.door.opts.Store.View(v.r.Context(), func(tx imprint.ReadTx) error {
+		var err error
+		before, err = tx.IssuanceOfCertificate(v.label.Tenant, old)
+		return err
+	})
+	switch {
+	case imprint.CodeOf(err) == imprint.CodeNotFound:
+		return nil
+	case err != nil:
+		return err
+	case before.Profile != v.label.Profile:
+		return imprint.Errorf(imprint.CodeEnrolmentDenied, "certificate %s is of profile %s, and label %s signs by %s: a renewal keeps the profile", string(old), before.Profile, v.label.Name, v.label.Profile).
+			WithHint("Renew at a label of profile %s; for another profile enrol anew, with %s and what the label asks for.", before.Profile, opEnroll)
+	}
 	return nil
 }
 
