@@ -20,8 +20,6 @@ package enrolment
 
 import (
 	"context"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/imprint-iot/imprint"
@@ -307,9 +305,9 @@ func (o Office) change(tx imprint.Tx, l *imprint.EnrolmentLabel, in *UpdateInput
 		return imprint.Errorf(imprint.CodeInvalidRequest, "profile %s makes certificates of the kind %s, which nobody enrols for", l.Profile, profile.Kind()).
 			WithHint("Choose one for devices, servers or claims: imprint ca profiles")
 	}
-	if len(authority.Profiles) > 0 && !slices.Contains(authority.Profiles, l.Profile) {
-		return imprint.Errorf(imprint.CodeInvalidRequest, "certificate authority %s doesn't sign by profile %s", l.Authority, l.Profile).
-			WithHint("It signs by %s.", strings.Join(authority.Profiles, ", "))
+	err = ca.MaySignBy(&authority, profile)
+	if err != nil {
+		return err
 	}
 	for _, text := range []string{l.DeviceCAs, l.StationCAs} {
 		err = checkCAs(text)

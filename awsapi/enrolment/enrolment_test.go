@@ -118,3 +118,24 @@ func TestALabelStepsRoundNoDenyOfATemplate(t *testing.T) {
 	denied(t, "another's label", w.update("bob", "srv", map[string]any{"passwords": true}), "imprint:UpdateEnrolmentLabel")
 	apitest.WantRefusal(t, "no label", w.update("bob", "nothing", map[string]any{"profile": "operational"}), 404, "ResourceNotFoundException", "nothing")
 }
+
+// TestALabelIsForWhatItsAuthoritySignsBy: an authority of all profiles, as each of AWS's API
+// is, has labels for every profile of devices; one with a list for those of the list.
+func TestALabelIsForWhatItsAuthoritySignsBy(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	operator := imprint.OperatorUser
+	all, none, some := w.root("all", ca.AllProfiles), w.root("none"), w.root("some", "server")
+	for name, by := range map[string]imprint.CertificateAuthority{"all": all, "none": none} {
+		w.fatal(w.create(operator, name, by, "operational"))
+		w.fatal(w.update(operator, name, map[string]any{"passwords": false}))
+		w.fatal(w.update(operator, name, map[string]any{"profile": "aws-end-entity"}))
+	}
+	w.fatal(w.create(operator, "some", some, "server"))
+	for what, err := range map[string]error{
+		"a label": w.create(operator, "more", some, "operational"), "its profile": w.update(operator, "some", map[string]any{"profile": "operational"}),
+		"its authority": w.update(operator, "all", map[string]any{"authority": some.ID}),
+	} {
+		denied(t, what, err, "It signs by server.")
+	}
+}
