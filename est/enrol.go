@@ -69,9 +69,9 @@ func (v *visit) enrol() error {
 			return err
 		}
 	}
-	if request.Renews != "" && !v.door.renewals.bucket(string(request.Renews)).Allow() {
-		return imprint.Errorf(imprint.CodeEnrolmentRate, "certificate %s is renewed more than %d times an hour, each time for another key", request.Renews, maxRenewals).
-			WithHint("Send the same request again when an answer is lost: it gets the same certificate.")
+	err = v.rated(who)
+	if err != nil {
+		return err
 	}
 	var key []byte
 	if v.operation == opServerKey {
@@ -94,6 +94,24 @@ func (v *visit) enrol() error {
 		return v.sendKey(key, der)
 	}
 	v.send(typeCertsOnly, der)
+	return nil
+}
+
+// rated bounds what one client certificate gets, whatever address it comes from: a stolen key,
+// or a firmware that asks in a loop, must not fill the record. A password gives one
+// certificate anyway.
+func (v *visit) rated(who *client) error {
+	if who.kind == passwordClient {
+		return nil
+	}
+	by, most, hint := v.door.renewals, maxRenewals, "Send the same request again when the answer to a renewal is lost: it gets the same certificate."
+	if who.kind == stationClient {
+		by, most, hint = v.door.stations, v.door.opts.StationRate, "Come again later, or give the line more stations, each with a certificate of its own."
+	}
+	id := string(pki.CertificateID(who.leaf.Raw))
+	if !by.bucket(id).Allow() {
+		return imprint.Errorf(imprint.CodeEnrolmentRate, "certificate %s asks for new certificates more than %d times an hour, each time for another key", id, most).WithHint("%s", hint)
+	}
 	return nil
 }
 
