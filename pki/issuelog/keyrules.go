@@ -195,6 +195,13 @@ func renewable(tx imprint.ReadTx, i imprint.Issuance) error {
 	case old.CA != i.CA:
 		return refused("one of both is a CA's certificate, the other isn't")
 	}
+	_, err = tx.ClaimGuard(i.Tenant, i.Renews)
+	if err == nil {
+		return refused("it is a claim with a guard, whose bounds a new certificate wouldn't have")
+	}
+	if imprint.CodeOf(err) != imprint.CodeNotFound {
+		return fmt.Errorf("couldn't look for the guard of the certificate to be renewed: %w", err)
+	}
 	registered, err := tx.Certificate(i.Tenant, i.Renews)
 	if imprint.CodeOf(err) == imprint.CodeNotFound {
 		return nil
