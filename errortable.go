@@ -328,6 +328,6 @@ var table = []Description{
 	{CodeEnrolmentPassword, "", 0, 0, "", "An EST one-time password is wrong, used up, expired, or another label's.", "Make a new one: imprint est otp create --label LABEL"},
 	{CodeEnrolmentDenied, "", 0, 0, "", "Who sent an EST request may not have this certificate.", "The detail names the rule; imprint est show LABEL shows those of the label."},
 	{CodeEnrolmentBinding, "", 0, 0, "", "The label demands that an EST request is tied to its TLS connection, and it isn't.", "Put the connection's tls-unique (TLS 1.2) or tls-exporter (TLS 1.3, RFC 9266) value into the request's challengePassword in base64."},
-	{CodeEnrolmentRate, "", 0, 0, "", "An address sends EST requests or wrong passwords, or a certificate is renewed, more often than it may.", "Wait as long as Retry-After says; --est-rate raises the bound of requests."},
+	{CodeEnrolmentRate, "", 0, 0, "", "An address sends EST requests or wrong passwords, or a certificate is renewed or enrols, more often than it may.", "Wait as long as Retry-After says; --est-rate raises the bound of requests."},
 	{CodeRenewalEarly, "ConflictingResourceUpdateException", 409, 0, "", "The certificate is younger than its renewal window lets it be renewed.", "The detail has the day on which the window opens; imprint ca issue --force renews before."},
 }

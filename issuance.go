@@ -60,6 +60,9 @@ type IssuanceReader interface {
 	// IssuancesWithKey lists those of one key that have a certificate, at most limit and
 	// at most 100.
 	IssuancesWithKey(t Tenant, q KeyQuery, limit int) ([]Issuance, error)
+	// IssuancesRenewing lists those that made a certificate that takes the place of another
+	// one, by id, behind after, at most limit and at most 100.
+	IssuancesRenewing(t Tenant, old CertificateID, after string, limit int) ([]Issuance, error)
 	// ProfileUses gives how many certificates an authority signed by a profile, as
 	// CountProfileUse counted.
 	ProfileUses(t Tenant, a AuthorityID, profile string) (int64, error)
@@ -76,8 +79,12 @@ type IssuanceReader interface {
 type KeyQuery struct {
 	KeyHash string // lowercase hex
 	CA      bool   // those of CAs, or all others
-	// Reason is why they were revoked; empty: all, revoked or not.
+	// Reason is why they were revoked; empty: all, revoked or not, by reason and id.
 	Reason RevocationReason
+	// AfterReason and AfterID are those of the one behind which to begin, where Reason is
+	// empty.
+	AfterReason RevocationReason
+	AfterID     string
 }
 
 // IssuanceWriter writes it.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -468,6 +469,34 @@ func TestMitigationsAreForTheCodesThatAreAskedFor(t *testing.T) {
 	}
 }
 
+// counting is a store that knows the most memberships of a transaction that was committed.
+type counting struct {
+	imprint.Store
+	most *atomic.Int64
+}
+
+type countingTx struct {
+	imprint.Tx
+	n *int64
+}
+
+func (c counting) Update(ctx context.Context, fn func(imprint.Tx) error) error {
+	n := int64(0)
+	err := c.Store.Update(ctx, func(tx imprint.Tx) error {
+		n = 0
+		return fn(countingTx{tx, &n})
+	})
+	if err == nil && n > c.most.Load() {
+		c.most.Store(n)
+	}
+	return err
+}
+
+func (c countingTx) PutThingGroupMembership(m imprint.ThingGroupMembership) error {
+	*c.n++
+	return c.Tx.PutThingGroupMembership(m)
+}
+
 // Two certificates with more things than one transaction takes are dealt with in two,
 // and one with more things than an action takes fails.
 func TestMitigationsOfManyThingsAreBounded(t *testing.T) {
@@ -490,8 +519,13 @@ func TestMitigationsOfManyThingsAreBounded(t *testing.T) {
 		findings = append(findings, f)
 	}
 	h.found(findings...)
+	var most atomic.Int64
+	h.store = counting{h.store, &most}
 	h.mitigate(h.auditor(), "task", map[imprint.AuditCheck][]string{audit.DeviceCertificateShared: {"things"}})
 	task := h.mitigated("task")
+	if got := most.Load(); got != 600 {
+		t.Errorf("got %d things in one transaction, want 600", got)
+	}
 	if got := task.Tallies[audit.DeviceCertificateShared]; got != (imprint.MitigationTally{Total: 3, Succeeded: 2, Failed: 1}) {
 		t.Errorf("got %+v, want two to succeed and one to fail", got)
 	}

@@ -126,6 +126,12 @@ func (c belowCursor) text() string {
 	return base64.RawURLEncoding.EncodeToString(data)
 }
 
+// Below gives the authorities that RevokeBelow of one is about, itself first. Errors:
+// CodeNotFound, CodeAuthorityState when it isn't revoked.
+func (e *Engine) Below(ctx context.Context, tenant imprint.Tenant, id imprint.AuthorityID) ([]imprint.CertificateAuthority, error) {
+	return e.descendants(ctx, tenant, id)
+}
+
 // descendants gives an authority that must be revoked, and then those below it, level by
 // level.
 func (e *Engine) descendants(ctx context.Context, tenant imprint.Tenant, id imprint.AuthorityID) ([]imprint.CertificateAuthority, error) {

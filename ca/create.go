@@ -537,17 +537,35 @@ func fits(a *imprint.CertificateAuthority, cert *x509.Certificate, now time.Time
 	if !bytes.Equal(cert.RawSubject, a.Subject) {
 		return imprint.Errorf(imprint.CodeCertificateValidation, "the certificate's subject %s isn't that of the request, %s", pki.SubjectText(cert.RawSubject), pki.SubjectText(a.Subject))
 	}
-	if a.CSR == "" {
+	return ofItsKey(a, cert)
+}
+
+// ofItsKey refuses a certificate of another key than an authority's: that of its request, or,
+// where it was made elsewhere and has none, that of its present certificate. Anybody can make a
+// CA of its name.
+func ofItsKey(a *imprint.CertificateAuthority, cert *x509.Certificate) error {
+	var public crypto.PublicKey
+	is, hint := "the request", "Sign the request that imprint ca csr gives now."
+	switch {
+	case a.CSR != "":
+		csr, err := pki.ParseCSRPEM(a.CSR)
+		if err != nil {
+			return fmt.Errorf("couldn't read the request of authority %s: %w", called(a), err)
+		}
+		public = csr.PublicKey
+	case a.Certificate != "":
+		present, err := pki.ParseCertificatePEM(a.Certificate)
+		if err != nil {
+			return fmt.Errorf("couldn't read the certificate of authority %s: %w", called(a), err)
+		}
+		public = present.PublicKey
+		is, hint = "the present certificate", "A CA of another key is another authority: imprint ca adopt"
+	default:
 		return nil
 	}
-	csr, parseErr := pki.ParseCSRPEM(a.CSR)
-	if parseErr != nil {
-		return fmt.Errorf("couldn't read the request of authority %s: %w", called(a), parseErr)
-	}
-	own, comparable := csr.PublicKey.(interface{ Equal(crypto.PublicKey) bool })
+	own, comparable := public.(interface{ Equal(crypto.PublicKey) bool })
 	if !comparable || !own.Equal(cert.PublicKey) {
-		return imprint.Errorf(imprint.CodeCertificateValidation, "the certificate is of another key than that of the request").
-			WithHint("Sign the request that imprint ca csr gives now.")
+		return imprint.Errorf(imprint.CodeCertificateValidation, "the certificate is of another key than that of %s", is).WithHint("%s", hint)
 	}
 	return nil
 }

@@ -260,6 +260,31 @@ func TestNobodyReplacesAnAuthoritysLimits(t *testing.T) {
 	refused(t, "a cross-certificate in the place of a root's own", err, imprint.CodeCertificateValidation, "")
 }
 
+// TestNobodyReplacesAnAdoptedCAByOneOfItsName: it has no request to be compared with, and
+// what it revoked counts under its own certificate alone.
+func TestNobodyReplacesAnAdoptedCAByOneOfItsName(t *testing.T) {
+	t.Parallel()
+	for _, withKey := range []bool{true, false} {
+		o := newOffice(t)
+		above := newMaker(t, "Their root", nil)
+		for what, by := range map[string]*maker{"root": nil, "CA below one": above} {
+			own := newMaker(t, "Adopted "+what, by)
+			a, err := own.adopt(o, ca.Spec{}, withKey)
+			if err != nil {
+				t.Fatal(err)
+			}
+			stranger := newMaker(t, "Adopted "+what, by)
+			_, err = o.Import(t.Context(), home, a.ID, stranger.pem(), stranger.chain)
+			refused(t, "a stranger's "+what, err, imprint.CodeCertificateValidation, "another key than that of the present certificate")
+			next := own.renew()
+			again, err := o.Import(t.Context(), home, a.ID, pki.EncodeCertificatePEM(next.Raw), own.chain)
+			if err != nil || again.CertificateID != pki.CertificateID(next.Raw) {
+				t.Errorf("the next certificate of the %s: %s, %v", what, again.CertificateID, err)
+			}
+		}
+	}
+}
+
 func withEnd(r pki.Request, end time.Time) pki.Request {
 	r.NotAfter = end
 	return r

@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -61,7 +62,13 @@ func (e *Engine) issue(ctx context.Context, tenant imprint.Tenant, id imprint.Au
 	if err != nil {
 		return nil, "", err
 	}
-	err = e.opts.Store.View(ctx, func(tx imprint.ReadTx) error { return withinOrder(tx, &by.row, p) })
+	err = e.opts.Store.View(ctx, func(tx imprint.ReadTx) error {
+		err := e.keepsClaim(tx, tenant, p, request.Renews)
+		if err != nil {
+			return err
+		}
+		return withinOrder(tx, &by.row, p)
+	})
 	if err != nil {
 		return nil, "", err
 	}
@@ -117,6 +124,28 @@ func (e *Engine) issue(ctx context.Context, tenant imprint.Tenant, id imprint.Au
 	}
 	e.tally.countIssued(p.Name())
 	return issued, by.row.Certificate + by.row.Chain, nil
+}
+
+// keepsClaim refuses to renew a claim into anything but a claim of its profile: a whole batch
+// of devices has it, and its successor would be one device's for longer, with the policies of
+// the claim. The profile of what was issued never changes, so one look before signing does.
+func (e *Engine) keepsClaim(tx imprint.ReadTx, tenant imprint.Tenant, p *pki.Profile, renews imprint.CertificateID) error {
+	if renews == "" {
+		return nil
+	}
+	old, err := tx.IssuanceOfCertificate(tenant, renews)
+	if imprint.CodeOf(err) == imprint.CodeNotFound || err == nil && old.Profile == p.Name() {
+		return nil // that there is none is said with the intent
+	}
+	if err != nil {
+		return fmt.Errorf("couldn't look for the certificate to be renewed: %w", err)
+	}
+	was, err := e.opts.Profiles.Profile(old.Profile)
+	if err != nil || was.Kind() != pki.KindClaim {
+		return nil // a profile that is gone says nothing
+	}
+	return imprint.Errorf(imprint.CodeCertificateValidation, "certificate %s is a claim, of profile %s: it isn't renewed by profile %s", renews, old.Profile, p.Name()).
+		WithHint("Issue a new certificate for the device instead, or let it be provisioned with its claim.")
 }
 
 // mayIssue refuses what an authority doesn't sign, whatever the request, and gives the

@@ -28,6 +28,12 @@ func maySignBy(a *imprint.CertificateAuthority, p *pki.Profile, ours bool) error
 	return refusal.WithHint("CAs and OCSP responders with keys from elsewhere are signed when the authority's profiles name theirs: imprint ca update --profiles %s", p.Name())
 }
 
+// MaySignBy refuses a profile that an authority doesn't sign requests by which come from
+// elsewhere. Errors: CodeAccessDenied.
+func MaySignBy(a *imprint.CertificateAuthority, p *pki.Profile) error {
+	return maySignBy(a, p, false)
+}
+
 func (e *Engine) checkProfiles(names []string) error {
 	for _, name := range names {
 		if name == AllProfiles {

@@ -17,6 +17,8 @@ import (
 // own, that signs nothing more, and nothing below it does; RevokeBelow takes the certificates
 // below it. A reason that is about the key takes every certificate that the authority has of
 // that key; a former certificate that is revoked for another reason takes nothing else along.
+// KEY_COMPROMISE takes every certificate of a device's key, too, and what came of those by
+// renewal.
 // Revoking again changes nothing, but a certificate that was revoked without a reason may get
 // one, and any the reason that its key is in other hands. Errors: CodeNotFound,
 // CodeInvalidRequest for a reason that isn't one.
@@ -63,6 +65,21 @@ func worse(before, reason imprint.RevocationReason) bool {
 // takeIssued marks an issuance, its rows in the registry and its authority. OfKey: all that
 // has its key, too.
 func (e *Engine) takeIssued(tx imprint.Tx, i imprint.Issuance, reason imprint.RevocationReason, ofKey bool) (imprint.Issuance, error) {
+	i, err := e.markIssued(tx, i, reason, ofKey)
+	// CERTIFICATE_AUTHORITY_COMPROMISE is about a CA's key: devices below keep theirs.
+	if err != nil || !ofKey || i.CA || reason != imprint.ReasonKeyCompromise {
+		return i, err
+	}
+	keyHash, err := keyHashOf(tx, i)
+	if err != nil {
+		return i, err
+	}
+	return i, e.takeLost(tx, i.Tenant, keyHash, i.CertificateID)
+}
+
+// markIssued marks an issuance that isn't marked so yet, its rows in the registry and its
+// authority.
+func (e *Engine) markIssued(tx imprint.Tx, i imprint.Issuance, reason imprint.RevocationReason, ofKey bool) (imprint.Issuance, error) {
 	now := e.opts.Clock()
 	first := i.RevokedAt.IsZero()
 	if !first && !worse(i.Reason, reason) {
@@ -345,6 +362,9 @@ func (e *Engine) takeCertificate(tx imprint.Tx, a *imprint.CertificateAuthority,
 	err = e.takeShown(tx, a.ID, imprint.AdoptedRevocation{
 		Tenant: a.Tenant, Authority: a.ID, Serial: serial, CertificateID: shown.ID, NotAfter: cert.NotAfter, Reason: reason,
 	}, reason.OfKey())
+	if err == nil && reason == imprint.ReasonKeyCompromise {
+		err = e.takeShownKey(tx, a.Tenant, shown)
+	}
 	if err != nil {
 		return record, false, err
 	}

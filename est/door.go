@@ -37,6 +37,8 @@ type Options struct {
 	Rate int
 	// WrongPasswords is how many wrong passwords a minute one address may send [10].
 	WrongPasswords int
+	// StationRate is how many certificates an hour one station's certificate may get [3600].
+	StationRate int
 	// MaxPerAddress bounds the connections of one address, handshakes among them [64], and
 	// MaxConnections those of all [1024].
 	MaxPerAddress, MaxConnections int
@@ -47,7 +49,7 @@ func (o Options) withDefaults() Options {
 	for _, one := range []struct {
 		value    *int
 		fallback int
-	}{{&o.Rate, 10}, {&o.WrongPasswords, 10}, {&o.MaxPerAddress, 64}, {&o.MaxConnections, 1024}} {
+	}{{&o.Rate, 10}, {&o.WrongPasswords, 10}, {&o.StationRate, 3600}, {&o.MaxPerAddress, 64}, {&o.MaxConnections, 1024}} {
 		if *one.value == 0 {
 			*one.value = one.fallback
 		}
@@ -66,8 +68,9 @@ type Door struct {
 	opts     Options
 	requests *perAddress
 	failures *perAddress
-	// renewals are those of each certificate, whatever address they come from.
-	renewals *rates
+	// renewals are those of each certificate, whatever address they come from, with what a
+	// device's certificate of another CA enrols for; stations what a station's does.
+	renewals, stations *rates
 	// making bounds the RSA keys that are made at once: each takes a processor for up to a
 	// second.
 	making chan struct{}
@@ -88,8 +91,8 @@ type Count struct {
 // because there were too many.
 func (d *Door) Handshakes() (failed, refused uint64) { return d.failed.Load(), d.refused.Load() }
 
-// maxRenewals is how many new keys one certificate may be renewed for in an hour. A device
-// needs one; a stolen key, or a firmware that asks in a loop, must not fill the record.
+// maxRenewals is how many new keys one device's certificate may be renewed for, or get a
+// certificate for, in an hour. A device needs one; a stolen key, or a firmware that asks in a loop, must not fill the record.
 const maxRenewals = 10
 
 // maxRSAKeys is how many RSA keys are made at once.
@@ -104,9 +107,11 @@ func New(opts Options) *Door {
 	}
 	return &Door{
 		opts: opts, requests: newPerAddress(requests, 2*opts.Rate), failures: newPerAddress(rate.Limit(opts.WrongPasswords)/60, opts.WrongPasswords),
-		renewals: newRates(maxRenewals/rate.Limit(time.Hour/time.Second), maxRenewals), making: make(chan struct{}, maxRSAKeys), counts: map[Count]uint64{},
+		renewals: newRates(anHour(maxRenewals), maxRenewals), stations: newRates(anHour(opts.StationRate), opts.StationRate), making: make(chan struct{}, maxRSAKeys), counts: map[Count]uint64{},
 	}
 }
+
+func anHour(n int) rate.Limit { return rate.Limit(n) / rate.Limit(time.Hour/time.Second) }
 
 // Counts gives how many requests of each kind there were.
 func (d *Door) Counts() map[Count]uint64 {

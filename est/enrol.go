@@ -69,9 +69,9 @@ func (v *visit) enrol() error {
 			return err
 		}
 	}
-	if request.Renews != "" && !v.door.renewals.bucket(string(request.Renews)).Allow() {
-		return imprint.Errorf(imprint.CodeEnrolmentRate, "certificate %s is renewed more than %d times an hour, each time for another key", request.Renews, maxRenewals).
-			WithHint("Send the same request again when an answer is lost: it gets the same certificate.")
+	err = v.rated(who)
+	if err != nil {
+		return err
 	}
 	var key []byte
 	if v.operation == opServerKey {
@@ -94,6 +94,24 @@ func (v *visit) enrol() error {
 		return v.sendKey(key, der)
 	}
 	v.send(typeCertsOnly, der)
+	return nil
+}
+
+// rated bounds what one client certificate gets, whatever address it comes from: a stolen key,
+// or a firmware that asks in a loop, must not fill the record. A password gives one
+// certificate anyway.
+func (v *visit) rated(who *client) error {
+	if who.kind == passwordClient {
+		return nil
+	}
+	by, most, hint := v.door.renewals, maxRenewals, "Send the same request again when the answer to a renewal is lost: it gets the same certificate."
+	if who.kind == stationClient {
+		by, most, hint = v.door.stations, v.door.opts.StationRate, "Come again later, or give the line more stations, each with a certificate of its own."
+	}
+	id := string(pki.CertificateID(who.leaf.Raw))
+	if !by.bucket(id).Allow() {
+		return imprint.Errorf(imprint.CodeEnrolmentRate, "certificate %s asks for new certificates more than %d times an hour, each time for another key", id, most).WithHint("%s", hint)
+	}
 	return nil
 }
 
@@ -155,6 +173,10 @@ func (v *visit) allowRenewal(who *client, request *pki.Request, attributes map[s
 		return imprint.Errorf(imprint.CodeEnrolmentDenied, "the request's subjectAltName isn't that of the certificate that is renewed").
 			WithHint("Ask for the same names, or leave them out: the new certificate has those of the old one.")
 	}
+	err := v.keepsProfile(pki.CertificateID(who.leaf.Raw))
+	if err != nil {
+		return err
+	}
 	window := v.label.Window
 	if window.IsZero() {
 		window = v.door.opts.Window
@@ -168,6 +190,29 @@ func (v *visit) allowRenewal(who *client, request *pki.Request, attributes map[s
 	request.RawSubject, request.Names = who.leaf.RawSubject, names
 	request.Renews = pki.CertificateID(who.leaf.Raw)
 	v.rec.OK("est.renewal", "certificate %s is renewed; its window is open since %s", string(request.Renews), opens.Format(time.RFC3339))
+	return nil
+}
+
+// keepsProfile refuses a renewal by another profile: the label's rules for who gets a
+// certificate of its profile would be stepped around, and a claim, which a whole batch has,
+// would become a device's certificate. That there is an issuance at all is asked for with
+// the intent to sign.
+func (v *visit) keepsProfile(old imprint.CertificateID) error {
+	var before imprint.Issuance
+	err := v.door.opts.Store.View(v.r.Context(), func(tx imprint.ReadTx) error {
+		var err error
+		before, err = tx.IssuanceOfCertificate(v.label.Tenant, old)
+		return err
+	})
+	switch {
+	case imprint.CodeOf(err) == imprint.CodeNotFound:
+		return nil
+	case err != nil:
+		return err
+	case before.Profile != v.label.Profile:
+		return imprint.Errorf(imprint.CodeEnrolmentDenied, "certificate %s is of profile %s, and label %s signs by %s: a renewal keeps the profile", string(old), before.Profile, v.label.Name, v.label.Profile).
+			WithHint("Renew at a label of profile %s; for another profile enrol anew, with %s and what the label asks for.", before.Profile, opEnroll)
+	}
 	return nil
 }
 

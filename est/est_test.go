@@ -489,24 +489,6 @@ func TestAddressesAreBounded(t *testing.T) {
 	}
 }
 
-// A certificate is renewed for a few new keys an hour and no more; who asks for the same key
-// is answered yet.
-func TestRenewalsOfOneCertificateAreBounded(t *testing.T) {
-	t.Parallel()
-	l := newLine(t)
-	l.label("seven", func(label *imprint.EnrolmentLabel) { label.Window, _ = imprint.ParseRenewalWindow("always") })
-	pair, _ := l.enrolled("SN-1")
-	var last []byte
-	for range 10 {
-		last = csr(t, newKey(t), name("SN-1"))
-		l.as(pair).post("seven", "simplereenroll", last).certificate(t)
-	}
-	l.as(pair).post("seven", "simplereenroll", csr(t, newKey(t), name("SN-1"))).want(t, http.StatusTooManyRequests, "more than 10 times an hour")
-	l.as(pair).post("seven", "simplereenroll", last).certificate(t)
-	other, _ := l.enrolled("SN-2")
-	l.as(other).post("seven", "simplereenroll", csr(t, newKey(t), name("SN-2"))).certificate(t)
-}
-
 // One address has so many connections and no more, and a handshake that fails is told.
 func TestConnectionsAndHandshakes(t *testing.T) {
 	t.Parallel()

@@ -108,8 +108,18 @@ var serials int64 = 100
 // issued makes a certificate of nobody's that lasts for a year.
 func (h *house) issued() *pki.Issued {
 	h.t.Helper()
+	return h.issuedFor(h.key())
+}
+
+func (h *house) key() *ecdsa.PrivateKey {
+	h.t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	h.must(err)
+	return key
+}
+
+func (h *house) issuedFor(key *ecdsa.PrivateKey) *pki.Issued {
+	h.t.Helper()
 	h.mu.Lock()
 	serials++
 	template := &x509.Certificate{SerialNumber: big.NewInt(serials), NotBefore: h.at, NotAfter: h.at.AddDate(1, 0, 0)}
@@ -124,7 +134,12 @@ func (h *house) issued() *pki.Issued {
 // device registers one with a thing and two policies.
 func (h *house) device(name imprint.ThingName) imprint.CertificateID {
 	h.t.Helper()
-	made := h.issued()
+	return h.deviceWith(name, h.key())
+}
+
+func (h *house) deviceWith(name imprint.ThingName, key *ecdsa.PrivateKey) imprint.CertificateID {
+	h.t.Helper()
+	made := h.issuedFor(key)
 	h.update(func(tx imprint.Tx) error {
 		cert := imprint.Certificate{Tenant: home, ID: made.ID, PEM: made.PEM, Status: imprint.CertificateActive, Mode: imprint.ModeSNIOnly, OwnedBy: home.Account,
 			NotBefore: made.Certificate.NotBefore, NotAfter: made.Certificate.NotAfter, CreatedAt: now}
@@ -145,8 +160,13 @@ func (h *house) device(name imprint.ThingName) imprint.CertificateID {
 // renew issues a successor.
 func (h *house) renew(old imprint.CertificateID) imprint.CertificateID {
 	h.t.Helper()
+	return h.renewFor(old, h.key())
+}
+
+func (h *house) renewFor(old imprint.CertificateID, key *ecdsa.PrivateKey) imprint.CertificateID {
+	h.t.Helper()
 	h.later(time.Second)
-	made := h.issued()
+	made := h.issuedFor(key)
 	h.update(func(tx imprint.Tx) error { return h.Attach(tx, home, old, made, "") })
 	return made.ID
 }
@@ -332,6 +352,47 @@ func TestANewCertificateThatDoesNotCountRetiresNothing(t *testing.T) {
 		}
 	}
 	if c := h.Counters(); c.Retired != 0 || c.Abandoned != 3 || c.Postponed != 1 {
+		t.Errorf("counted %+v", c)
+	}
+}
+
+// An old certificate of the very key that others have is no way back for its device: whoever
+// revoked the new one in an earlier version left it ACTIVE.
+func TestAnOldCertificateOfALostKeyGoes(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	want := map[imprint.CertificateID]imprint.CertificateStatus{}
+	for _, sameKey := range []bool{true, false} {
+		for reason, named := range map[imprint.RevocationReason]bool{imprint.ReasonKeyCompromise: true, imprint.ReasonSuperseded: true, "": false} {
+			if reason == "" {
+				reason = imprint.ReasonKeyCompromise // its record doesn't name the key
+			}
+			first, second := h.key(), h.key()
+			if sameKey {
+				second = first
+			}
+			old := h.deviceWith("sensor", first)
+			made := h.renewFor(old, second)
+			h.connect(made)
+			h.setStatus(made, imprint.CertificateRevoked)
+			h.update(func(tx imprint.Tx) error {
+				i := imprint.Issuance{ID: string(made), Tenant: home, Authority: "a", Serial: string(made[:8]), CertificateID: made, Renews: old, RevokedAt: h.clock(), Reason: reason}
+				if named {
+					var err error
+					i.KeyHash, err = pki.KeyHash(second.Public())
+					h.must(err)
+				}
+				return tx.PutIssuance(i)
+			})
+			want[old] = active
+			if sameKey && reason == imprint.ReasonKeyCompromise {
+				want[old] = inactive
+			}
+		}
+	}
+	h.passes(2 * grace)
+	h.want("after the grace", want)
+	if c := h.Counters(); c.Retired != 2 || c.Abandoned != 6 {
 		t.Errorf("counted %+v", c)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/pki"
 )
 
 const (
@@ -161,7 +162,11 @@ func (e *Engine) conclude(tx imprint.Tx, f *family, r imprint.Renewal, used map[
 	case err != nil || cert.Status == imprint.CertificateRevoked || now.After(cert.NotAfter):
 		r.State, r.EndedAt, r.DueAt = imprint.RenewalAbandoned, now, time.Time{}
 		r.Reason = "the new certificate is deleted, revoked or has ended"
-		return r, outcome{abandoned: 1}, nil
+		retired, err := e.retireLost(tx, f, r)
+		if retired > 0 {
+			r.Reason = "the new certificate was revoked because others have its key, which the old one has, too"
+		}
+		return r, outcome{abandoned: 1, retired: retired}, err
 	case cert.Status != imprint.CertificateActive:
 		r.State, r.ProvenAt, r.DueAt = imprint.RenewalPending, time.Time{}, time.Time{}
 		r.Reason = fmt.Sprintf("the new certificate is %s", cert.Status)
@@ -198,6 +203,60 @@ func (e *Engine) conclude(tx imprint.Tx, f *family, r imprint.Renewal, used map[
 	}
 	r.State, r.EndedAt, r.DueAt, r.Reason = imprint.RenewalDone, now, time.Time{}, ""
 	return r, result, nil
+}
+
+// retireLost makes the certificates of a family INACTIVE that have the key of one that was
+// revoked because others have it. Whoever revokes it takes them along (package ca), but not
+// what an earlier version left, or records without the key don't tell.
+func (e *Engine) retireLost(tx imprint.Tx, f *family, r imprint.Renewal) (uint64, error) {
+	made, err := tx.IssuanceOfCertificate(r.Tenant, r.Certificate)
+	if imprint.CodeOf(err) == imprint.CodeNotFound {
+		return 0, nil
+	}
+	if err != nil || made.Reason != imprint.ReasonKeyCompromise {
+		return 0, err
+	}
+	lost := made.KeyHash
+	if lost == "" {
+		lost, err = registeredKey(tx, r.Tenant, r.Certificate)
+		if err != nil || lost == "" {
+			return 0, err
+		}
+	}
+	var retired uint64
+	for _, id := range f.all() {
+		own, err := registeredKey(tx, r.Tenant, id)
+		if err != nil {
+			return retired, err
+		}
+		if own != lost {
+			continue
+		}
+		was, err := e.deactivate(tx, r.Tenant, id)
+		if err != nil {
+			return retired, err
+		}
+		if was {
+			retired++
+		}
+	}
+	return retired, nil
+}
+
+// registeredKey names the key of a certificate of the registry; empty: it isn't there.
+func registeredKey(tx imprint.ReadTx, tenant imprint.Tenant, id imprint.CertificateID) (string, error) {
+	registered, err := tx.Certificate(tenant, id)
+	if imprint.CodeOf(err) == imprint.CodeNotFound {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	cert, err := pki.ParseCertificatePEM(registered.PEM)
+	if err != nil {
+		return "", fmt.Errorf("couldn't read certificate %s of the registry: %w", id, err)
+	}
+	return pki.KeyHash(cert.PublicKey)
 }
 
 // replaced says whether something that came of a certificate was proven after it.

@@ -245,6 +245,7 @@ func TestADenyHoldsHoweverAnAuthorityAndATemplateAreNamed(t *testing.T) {
 	careless := s.addUser(t, "careless", `{"Effect":"Allow","Action":"acm-pca:*","Resource":"*"},{"Effect":"Deny","Action":"acm-pca:*","Resource":"`+root+`"}`)
 	maker := s.addUser(t, "maker", `{"Effect":"Allow","Action":"acm-pca:*","Resource":"`+line+`"},{"Effect":"Deny","Action":"acm-pca:IssueCertificate","Resource":"*",
 	 "Condition":{"StringNotEquals":{"acm-pca:TemplateArn":["arn:aws:acm-pca:::template/EndEntityCertificate/V1","arn:aws:acm-pca:::template/imprint-operational/V1"]}}}`)
+	repairs := s.addUser(t, "repairs", `{"Effect":"Allow","Action":"acm-pca:*","Resource":"*"},{"Effect":"Deny","Action":"acm-pca:RevokeCertificate","Resource":"`+line+`"}`)
 	const words = `
 pca() { aws acm-pca "$@"; }
 sign() { pca issue-certificate --csr fileb://$1.csr --signing-algorithm SHA256WITHECDSA --validity Value=30,Type=DAYS "${@:2}"; }
@@ -278,6 +279,15 @@ sign d2 --certificate-authority-arn $LINE >/dev/null
 sign d3 --certificate-authority-arn $LINE $(template EndEntityCertificate/V1) >/dev/null
 sign d4 --certificate-authority-arn $LINE $(template imprint-aws-end-entity/V1) >/dev/null
 sign d5 --certificate-authority-arn $LINE $(template imprint-operational/V1) >/dev/null
+`,
+		"revocations": as(repairs) + words + `
+pca get-certificate-authority-certificate --certificate-authority-arn $LINE --query Certificate --output text >line.pem
+take() { pca revoke-certificate --certificate-authority-arn $ROOT --certificate-serial "$1" --revocation-reason KEY_COMPROMISE; }
+denied AccessDeniedException take $(openssl x509 -in line.pem -noout -serial | cut -d= -f2)
+grep -q "on resource: $LINE with an explicit deny" err.txt || { cat err.txt; exit 9; }
+denied ResourceNotFoundException take 0123456789
+sign d6 --certificate-authority-arn $ROOT --output text >d6.arn
+take $(sed 's,.*/,,' d6.arn)
 `,
 	} {
 		run := s.shell(t, dir, script)

@@ -60,13 +60,17 @@ imprint ca show root --json | sed -n 's/.*"id": *"\(.*\)".*/\1/p' >id.txt`)
 			t.Errorf("no attempt failed at %s with words %q; those that did: %v", step, words, steps)
 		}
 	}
-	text := s.metrics(t)
 	id := strings.TrimSpace(readFile(t, filepath.Join(dir, "id.txt")))
+	text := ""
+	eventuallyTrue(t, "the CRL is signed", func() bool {
+		text = s.metrics(t)
+		return strings.Contains(text, `imprint_crl_missing{authority="`+id+`"} 0`+"\n")
+	})
 	for _, line := range []string{
 		`imprint_ca_issued_total{profile="operational"} 1`, `imprint_ca_refused_total{code="KeyReused",profile="operational"} 1`,
 		`imprint_ca_refused_total{code="AuthorityState",profile="aws-end-entity"} 1`, `imprint_ca_key_failures_total{code="KeyUnavailable"} 0`,
 		`imprint_ocsp_responses_total{status="good"} 1`, `imprint_ocsp_responses_total{status="revoked"} 1`, `imprint_ocsp_responses_total{status="malformed"} 1`,
-		`imprint_crl_failures_total 0`, `imprint_crl_missing{authority="` + id + `"} 0`,
+		`imprint_crl_failures_total 0`,
 	} {
 		if !strings.Contains(text, line+"\n") {
 			t.Errorf("/metrics lacks %s", line)

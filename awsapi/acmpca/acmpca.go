@@ -97,7 +97,7 @@ func (s *Service) Routes() []awsapi.Route {
 		awsapi.HandleAsking(opCertificates, about(theARN), s.authorityCertificate),
 		awsapi.HandleAsking(opIssue, issues, s.issue),
 		awsapi.HandleAsking(opGet, about(func(in *getInput) string { return in.ARN }), s.get),
-		awsapi.HandleAsking(opRevoke, about(func(in *revokeInput) string { return in.ARN }), s.revoke),
+		awsapi.HandleAsking(opRevoke, s.revokes, s.revoke),
 		awsapi.HandleAsking(opUpdate, about(func(in *updateInput) string { return in.ARN }), s.update),
 		awsapi.HandleAsking(opDelete, about(func(in *deleteInput) string { return in.ARN }), s.remove),
 		awsapi.HandleAsking(opRestore, about(theARN), s.restore),
@@ -133,6 +133,35 @@ func issues(_ context.Context, caller awsapi.Caller, in *issueInput) ([]awsapi.A
 		return nil, err
 	}
 	return []awsapi.Ask{{Resource: tenantOf(caller).AuthorityARN(id), Keys: ConditionKeys(caller, profile)}}, nil
+}
+
+// revokes is about for RevokeCertificate, and asks for the authority, too, whose certificate
+// it is, and for those that have its key: a serial number of the one that is named must not
+// take back a CA that is denied to the caller.
+func (s *Service) revokes(ctx context.Context, caller awsapi.Caller, in *revokeInput) ([]awsapi.Ask, error) {
+	id, err := authorityID(caller, in.ARN)
+	if err != nil {
+		return nil, err
+	}
+	tenant := tenantOf(caller)
+	asks := []awsapi.Ask{{Resource: tenant.AuthorityARN(id)}}
+	found, _, err := s.Engine.Certificate(ctx, tenant, id, in.Serial)
+	var concerned []imprint.CertificateAuthority
+	if err == nil {
+		concerned, err = s.Engine.Concerned(ctx, tenant, found.Certificate)
+	}
+	if imprint.CodeOf(err) == imprint.CodeNotFound {
+		return asks, nil // the operation says so, to who may know
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, a := range concerned {
+		if a.ID != id {
+			asks = append(asks, awsapi.Ask{Resource: a.ARN()})
+		}
+	}
+	return asks, nil
 }
 
 func tenantOf(caller awsapi.Caller) imprint.Tenant {

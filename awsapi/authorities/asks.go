@@ -105,3 +105,24 @@ func (o Office) revokesAuthority(ctx context.Context, caller awsapi.Caller, in *
 	}
 	return asks, err
 }
+
+// revokesBelow asks for the authority and for each of those below it, which it takes back with
+// all that they issued.
+func (o Office) revokesBelow(ctx context.Context, caller awsapi.Caller, in *BelowInput) ([]awsapi.Ask, error) {
+	id := imprint.AuthorityID(in.ID)
+	asks := []awsapi.Ask{{Resource: tenantOf(caller).AuthorityARN(id)}}
+	below, err := o.Engine.Below(ctx, tenantOf(caller), id)
+	switch imprint.CodeOf(err) {
+	case imprint.CodeNotFound, imprint.CodeAuthorityState:
+		return asks, nil // the engine says so, to who may know
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, a := range below {
+		if a.ID != id {
+			asks = append(asks, awsapi.Ask{Resource: a.ARN()})
+		}
+	}
+	return asks, nil
+}

@@ -296,7 +296,7 @@ func (o Office) Routes() []awsapi.Route {
 		awsapi.HandleAsking(ListAuthorities, o.finds, o.list), awsapi.HandleAsking(CreateAuthority, creates, o.create), awsapi.Handle(AdoptAuthority, o.adopt),
 		awsapi.Handle(DescribeAuthority, o.describe), awsapi.Handle(UpdateAuthority, o.update), awsapi.HandleAsking(IssueByProfile, o.issues, o.issue),
 		awsapi.Handle(ImportRecorded, o.importRecorded),
-		awsapi.HandleAsking(RevokeAuthority, o.revokesAuthority, o.revokeAuthority), awsapi.Handle(RevokeBelow, o.below), awsapi.HandleAsking(RevokeIssued, o.revokes, o.revoke), awsapi.Handle(ListCertificateProfiles, o.profiles),
+		awsapi.HandleAsking(RevokeAuthority, o.revokesAuthority, o.revokeAuthority), awsapi.HandleAsking(RevokeBelow, o.revokesBelow, o.below), awsapi.HandleAsking(RevokeIssued, o.revokes, o.revoke), awsapi.Handle(ListCertificateProfiles, o.profiles),
 		awsapi.Handle(ListKeyStores, o.keyStores), awsapi.Handle(ListStoredKeys, o.storedKeys),
 	}
 }

@@ -169,6 +169,32 @@ func TestWhoMayRevokeDevicesMayNotRevokeWhatIsDenied(t *testing.T) {
 	denied(t, "a caller without the action", revoke("nobody", stranger.Certificate), "imprint:RevokeIssued")
 }
 
+// TestWhoMayRevokeAllBelowMayNotRevokeWhatIsDenied: neither the authority nor its devices go
+// with the one above, on any level.
+func TestWhoMayRevokeAllBelowMayNotRevokeWhatIsDenied(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "us-east-1")
+	root := w.make("root", "", "root")
+	policy := w.make("policy", root.ID, "policy-ca")
+	line := w.make("line", policy.ID, "intermediate")
+	w.allow("repairs", `{"Effect":"Allow","Action":"imprint:*","Resource":"*"},{"Effect":"Deny","Action":"imprint:RevokeBelow","Resource":"LINE"}`, "LINE", line.ARN)
+	w.allow("tops", `{"Effect":"Allow","Action":"imprint:*","Resource":"POLICY"}`, "POLICY", policy.ARN)
+	below := func(user imprint.UserName) error {
+		return w.as(user, "POST", authorities.Path+"/"+policy.ID+"/below", map[string]any{}, nil)
+	}
+	apitest.WantRefusal(t, "one that isn't revoked", below("repairs"), 406, "CertificateStateException", "isn't revoked")
+	err := w.as("repairs", "POST", authorities.Path+"/"+policy.ID+"/revocation", map[string]string{"reason": "KEY_COMPROMISE"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	denied(t, "one below that is denied", below("repairs"), "on resource: "+line.ARN+" with an explicit deny")
+	denied(t, "who may only the one above", below("tops"), "imprint:RevokeBelow on resource: "+line.ARN)
+	err = below(imprint.OperatorUser)
+	if err != nil {
+		t.Error(err)
+	}
+}
+
 // TestWhoMayRevokeAnAuthorityMayNotPutItOnADeniedList: its issuer's, and not when its key is that
 // of one that is denied.
 func TestWhoMayRevokeAnAuthorityMayNotPutItOnADeniedList(t *testing.T) {

@@ -13,15 +13,13 @@
 //
 // The actions are imprint:CreateEnrolmentLabel and so on, on
 // arn:aws:iot:REGION:ACCOUNT:enrolmentlabel/LABEL; who makes a label, or gives it another
-// authority, needs the action on the ARN of the authority, too, because devices get what
-// that signs. A password is in the answer of CreateEnrolmentPasswords and nowhere else.
+// authority or profile, needs the action on the ARN of the authority, too, because devices get
+// what that signs. Both are asked with acm-pca:TemplateArn, as a certificate would be. A password is in the answer of CreateEnrolmentPasswords and nowhere else.
 // Times are epoch seconds.
 package enrolment
 
 import (
 	"context"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/imprint-iot/imprint"
@@ -153,17 +151,9 @@ type Office struct {
 func (o Office) Routes() []awsapi.Route {
 	return []awsapi.Route{
 		awsapi.Handle(ListEnrolmentLabels, o.list),
-		awsapi.HandleForAll(CreateEnrolmentLabel, func(c awsapi.Caller, in *CreateInput) []string {
-			return []string{labelARN(c, in.Label), tenantOf(c).AuthorityARN(imprint.AuthorityID(in.Authority))}
-		}, o.create),
+		awsapi.HandleAsking(CreateEnrolmentLabel, creates, o.create),
 		awsapi.Handle(DescribeEnrolmentLabel, o.describe),
-		awsapi.HandleForAll(UpdateEnrolmentLabel, func(c awsapi.Caller, in *UpdateInput) []string {
-			arns := []string{labelARN(c, in.Label)}
-			if in.Authority != nil {
-				arns = append(arns, tenantOf(c).AuthorityARN(imprint.AuthorityID(*in.Authority)))
-			}
-			return arns
-		}, o.update),
+		awsapi.HandleAsking(UpdateEnrolmentLabel, o.updates, o.update),
 		awsapi.Handle(DeleteEnrolmentLabel, o.delete), awsapi.Handle(ListExpiringCertificates, o.expiring), awsapi.Handle(ListEnrolmentPasswords, o.passwords),
 		awsapi.Handle(CreateEnrolmentPasswords, o.createPasswords), awsapi.Handle(DeleteEnrolmentPassword, o.deletePassword),
 	}
@@ -315,9 +305,9 @@ func (o Office) change(tx imprint.Tx, l *imprint.EnrolmentLabel, in *UpdateInput
 		return imprint.Errorf(imprint.CodeInvalidRequest, "profile %s makes certificates of the kind %s, which nobody enrols for", l.Profile, profile.Kind()).
 			WithHint("Choose one for devices, servers or claims: imprint ca profiles")
 	}
-	if len(authority.Profiles) > 0 && !slices.Contains(authority.Profiles, l.Profile) {
-		return imprint.Errorf(imprint.CodeInvalidRequest, "certificate authority %s doesn't sign by profile %s", l.Authority, l.Profile).
-			WithHint("It signs by %s.", strings.Join(authority.Profiles, ", "))
+	err = ca.MaySignBy(&authority, profile)
+	if err != nil {
+		return err
 	}
 	for _, text := range []string{l.DeviceCAs, l.StationCAs} {
 		err = checkCAs(text)

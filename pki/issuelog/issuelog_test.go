@@ -123,6 +123,10 @@ func (x *tx) AuthorityOfKey(imprint.Tenant, string) (imprint.CertificateAuthorit
 	return imprint.CertificateAuthority{}, imprint.Errorf(imprint.CodeNotFound, "there are none")
 }
 
+func (x *tx) AuthorityCertificatesWithKey(imprint.Tenant, string) ([]imprint.AuthorityCertificate, error) {
+	return nil, nil
+}
+
 func newStore() *issuances { return &issuances{rows: map[string]imprint.Issuance{}} }
 
 func TestRecordCompletesAndNeverOverwrites(t *testing.T) {

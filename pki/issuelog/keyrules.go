@@ -22,6 +22,11 @@ func allowed(tx imprint.ReadTx, i imprint.Issuance) error {
 	if err != nil || i.KeyHash == "" {
 		return err
 	}
+	// A CA that was made elsewhere has no issuance for its key.
+	err = lostAuthority(tx, i)
+	if err != nil {
+		return err
+	}
 	// Nearly every key is new: one look tells what the five of the checks would.
 	issued, err := tx.KeyIssued(i.Tenant, i.KeyHash)
 	if err != nil {
@@ -52,12 +57,48 @@ func lost(tx imprint.ReadTx, i imprint.Issuance) error {
 		}
 		if len(found) > 0 {
 			other := found[0]
-			return imprint.Errorf(imprint.CodeCertificateWeak, "the request's key is that of certificate %s, which was revoked at %s for %s",
-				other.CertificateID, other.RevokedAt.UTC().Format(time.RFC3339), other.Reason).
-				WithHint("Make a new key: whoever has the old one would have the new certificate, too.")
+			return keyLost(other.CertificateID, other.RevokedAt, other.Reason)
 		}
 	}
 	return nil
+}
+
+// lostAuthority refuses the key of a CA that was lost, also of one that was made elsewhere,
+// or whose issuance doesn't name its key: its authority was revoked, or its certificate stands
+// on the list that its issuer brought along.
+func lostAuthority(tx imprint.ReadTx, i imprint.Issuance) error {
+	failed := func(err error) error { return fmt.Errorf("couldn't look for the key's CAs: %w", err) }
+	certs, err := tx.AuthorityCertificatesWithKey(i.Tenant, i.KeyHash)
+	if err != nil {
+		return failed(err)
+	}
+	for _, c := range certs {
+		if c.Authority != "" {
+			owner, err := tx.Authority(i.Tenant, c.Authority)
+			if err != nil && imprint.CodeOf(err) != imprint.CodeNotFound {
+				return failed(err)
+			}
+			if !owner.RevokedAt.IsZero() && owner.RevocationReason.OfKey() {
+				return keyLost(c.ID, owner.RevokedAt, owner.RevocationReason)
+			}
+		}
+		if c.Issuer == "" {
+			continue
+		}
+		listed, err := tx.AdoptedRevocation(i.Tenant, c.Issuer, c.Serial)
+		if err != nil && imprint.CodeOf(err) != imprint.CodeNotFound {
+			return failed(err)
+		}
+		if (listed.CertificateID == "" || listed.CertificateID == c.ID) && listed.Reason.OfKey() {
+			return keyLost(c.ID, listed.RevokedAt, listed.Reason)
+		}
+	}
+	return nil
+}
+
+func keyLost(id imprint.CertificateID, at time.Time, reason imprint.RevocationReason) error {
+	return imprint.Errorf(imprint.CodeCertificateWeak, "the request's key is that of certificate %s, which was revoked at %s for %s", id, at.UTC().Format(time.RFC3339), reason).
+		WithHint("Make a new key: whoever has the old one would have the new certificate, too.")
 }
 
 // otherKind keeps the keys of CAs and of devices apart: a CA's request is public, and what
@@ -153,6 +194,13 @@ func renewable(tx imprint.ReadTx, i imprint.Issuance) error {
 		return refused("its subject is %s, that of the request %s", old.Subject, i.Subject)
 	case old.CA != i.CA:
 		return refused("one of both is a CA's certificate, the other isn't")
+	}
+	_, err = tx.ClaimGuard(i.Tenant, i.Renews)
+	if err == nil {
+		return refused("it is a claim with a guard, whose bounds a new certificate wouldn't have")
+	}
+	if imprint.CodeOf(err) != imprint.CodeNotFound {
+		return fmt.Errorf("couldn't look for the guard of the certificate to be renewed: %w", err)
 	}
 	registered, err := tx.Certificate(i.Tenant, i.Renews)
 	if imprint.CodeOf(err) == imprint.CodeNotFound {

@@ -118,6 +118,47 @@ func TestALostKeyGetsNothing(t *testing.T) {
 	r.refused("the lost CA", imprint.CodeCertificateWeak, "AUTHORITY_COMPROMISE", func(i *imprint.Issuance) { i.KeyHash, i.CA, i.KeyReusable = "ca", true, true })
 }
 
+// TestTheLostKeyOfACAMadeElsewhereGetsNothing: nothing was issued for it here.
+func TestTheLostKeyOfACAMadeElsewhereGetsNothing(t *testing.T) {
+	t.Parallel()
+	r := newRecord(t)
+	at := time.Unix(1500, 0)
+	adopt := func(key string, a imprint.CertificateAuthority, shown imprint.AdoptedRevocation) func(*imprint.Issuance) {
+		t.Helper()
+		a.Tenant, a.ID = tenant, imprint.AuthorityID("of "+key)
+		c := imprint.AuthorityCertificate{Tenant: tenant, ID: imprint.CertificateID("cert of " + key), Authority: a.ID, Issuer: "root", Serial: key, KeyHash: key}
+		err := r.store.Update(t.Context(), func(tx imprint.Tx) error {
+			err := tx.PutAuthority(a)
+			if err == nil {
+				err = tx.PutAuthorityCertificate(c)
+			}
+			if err == nil && shown.Reason != "" {
+				shown.Tenant, shown.Authority, shown.Serial, shown.RevokedAt = tenant, "root", key, at
+				err = tx.PutAdoptedRevocation(shown)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return func(i *imprint.Issuance) { i.KeyHash, i.CA, i.KeyReusable = key, true, true }
+	}
+	none := imprint.AdoptedRevocation{}
+	for key, reason := range map[string]imprint.RevocationReason{"a1": imprint.ReasonKeyCompromise, "a2": imprint.ReasonCACompromise} {
+		again := adopt(key, imprint.CertificateAuthority{RevokedAt: at, RevocationReason: reason}, none)
+		r.refused("the key of a revoked CA", imprint.CodeCertificateWeak, string(reason), again)
+		r.refused("a device with it", imprint.CodeCertificateWeak, string(reason), func(i *imprint.Issuance) { i.KeyHash = key })
+	}
+	listed := adopt("b1", imprint.CertificateAuthority{}, imprint.AdoptedRevocation{Reason: imprint.ReasonKeyCompromise})
+	r.refused("that of one on its issuer's list", imprint.CodeCertificateWeak, "KEY_COMPROMISE", listed)
+	shown := adopt("b2", imprint.CertificateAuthority{}, imprint.AdoptedRevocation{Reason: imprint.ReasonKeyCompromise, CertificateID: "cert of b2"})
+	r.refused("that of one that was shown", imprint.CodeCertificateWeak, "KEY_COMPROMISE", shown)
+
+	r.must(adopt("c1", imprint.CertificateAuthority{}, none))
+	r.must(adopt("c2", imprint.CertificateAuthority{RevokedAt: at, RevocationReason: imprint.ReasonSuperseded}, none))
+	r.must(adopt("c3", imprint.CertificateAuthority{}, imprint.AdoptedRevocation{Reason: imprint.ReasonKeyCompromise, CertificateID: "another with its number"}))
+}
+
 // TestAKeyIsACAsOrADevices: also when both profiles let keys be reused, and when the CA has
 // no certificate yet.
 func TestAKeyIsACAsOrADevices(t *testing.T) {

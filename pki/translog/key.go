@@ -63,7 +63,7 @@ func loadOrCreateKey(dir string, sealer imprint.Sealer, origin string, begun boo
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("couldn't read the log's public key: %w", err)
 	}
-	return k, durable.WriteFile(public, []byte(k.verifier+"\n"), 0o644)
+	return k, durable.WriteFile(public, []byte(k.verifier+"\n"), 0o600)
 }
 
 func loadKey(path string, sealer imprint.Sealer) (*key, error) {

@@ -99,6 +99,7 @@ func TestEveryStatementRunsOverAnIndex(t *testing.T) {
 // SQLite walked all issuances of a tenant for each new one.
 var wantIndex = map[string]string{
 	"FROM issuances WHERE tenant = $1 AND key_hash = $2":       "issuances_by_key",
+	"FROM issuances WHERE tenant = $1 AND renews = $2":         "issuances_by_renewed",
 	"AND request_token = $3":                                   "issuances_by_token",
 	"FROM issuances WHERE certificate_id = $2 AND tenant = $1": "issuances_by_certificate",
 }
@@ -163,6 +164,8 @@ func everyRead(tx imprint.Tx) error {
 		_, err = tx.IssuancesWithKey(tenant, imprint.KeyQuery{KeyHash: "k", Reason: reason}, 1)
 		keep(err)
 	}
+	_, err = tx.IssuancesRenewing(tenant, "a", "", 1)
+	keep(err)
 	keep(tx.CountProfileUse(tenant, "a", "p"))
 	_, err = tx.ProfileUses(tenant, "a", "p")
 	keep(err)

@@ -164,6 +164,10 @@ func testAuthorities(t *testing.T, h Harness) {
 	issue(5, func(i *imprint.Issuance) { i.Authority, i.RevokedAt, i.KeyHash = "", instant, "" })
 	issue(7, func(i *imprint.Issuance) { i.CertificateID = "" })
 	issue(8, func(i *imprint.Issuance) { i.CA = true })
+	issue(9, func(i *imprint.Issuance) { i.KeyHash, i.Renews = "renewed", certID(102) })
+	issue(10, func(i *imprint.Issuance) { i.KeyHash, i.Renews = "renewed", certID(102) })
+	issue(11, func(i *imprint.Issuance) { i.KeyHash, i.Renews, i.CertificateID = "renewed", certID(102), "" })
+	issue(12, func(i *imprint.Issuance) { i.KeyHash, i.Renews, i.Tenant = "renewed", certID(102), there })
 	issue(6, func(i *imprint.Issuance) { i.Serial, i.Authority, i.KeyHash = "02", one, "other" })
 	update(t, store, func(tx imprint.Tx) error {
 		// A former certificate, and one that it made for a CA elsewhere.
@@ -231,6 +235,8 @@ func testAuthorities(t *testing.T, h Harness) {
 		}{
 			{"a key, without the intent", imprint.KeyQuery{KeyHash: "key"}, 100, "i02 i03 i01 "},
 			{"a key, one", imprint.KeyQuery{KeyHash: "key"}, 1, "i02 "},
+			{"a key, behind one", imprint.KeyQuery{KeyHash: "key", AfterID: "i02"}, 100, "i03 i01 "},
+			{"a key, behind a revoked one", imprint.KeyQuery{KeyHash: "key", AfterReason: imprint.ReasonSuperseded, AfterID: "i01"}, 100, ""},
 			{"a key of a CA", imprint.KeyQuery{KeyHash: "key", CA: true}, 100, "i08 "},
 			{"a key that was revoked for a reason", imprint.KeyQuery{KeyHash: "key", Reason: imprint.ReasonSuperseded}, 100, "i01 "},
 			{"no key", imprint.KeyQuery{}, 100, ""},
@@ -244,6 +250,22 @@ func testAuthorities(t *testing.T, h Harness) {
 				found += one.ID + " "
 			}
 			same(t, "those with "+c.name, found, c.want)
+		}
+		for _, c := range []struct {
+			old   imprint.CertificateID
+			after string
+			limit int
+			want  string
+		}{{certID(102), "", 100, "i09 i10 "}, {certID(102), "", 1, "i09 "}, {certID(102), "i09", 100, "i10 "}, {certID(103), "", 100, ""}, {"", "", 100, ""}} {
+			renewed, err := tx.IssuancesRenewing(here, c.old, c.after, c.limit)
+			if err != nil {
+				return err
+			}
+			found := ""
+			for _, one := range renewed {
+				found += one.ID + " "
+			}
+			same(t, "what renewed a certificate", found, c.want)
 		}
 		for _, c := range []struct {
 			tenant imprint.Tenant

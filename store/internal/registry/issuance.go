@@ -90,7 +90,13 @@ func (t *Tx) IssuancesWithKey(tenant imprint.Tenant, q imprint.KeyQuery, limit i
 	if q.Reason != "" {
 		return some(t, limit, scanIssuance, query+" AND reason = $4 ORDER BY id LIMIT $5", t.in(tenant), q.KeyHash, flag(q.CA), string(q.Reason))
 	}
-	return some(t, limit, scanIssuance, query+" ORDER BY reason, id LIMIT $4", t.in(tenant), q.KeyHash, flag(q.CA))
+	return some(t, limit, scanIssuance, query+" AND (reason, id) > ($4, $5) ORDER BY reason, id LIMIT $6", t.in(tenant), q.KeyHash, flag(q.CA), string(q.AfterReason), q.AfterID)
+}
+
+// IssuancesRenewing implements imprint.IssuanceReader.
+func (t *Tx) IssuancesRenewing(tenant imprint.Tenant, old imprint.CertificateID, after string, limit int) ([]imprint.Issuance, error) {
+	return some(t, limit, scanIssuance, "SELECT "+issuanceColumns+" FROM issuances WHERE tenant = $1 AND renews = $2 AND renews <> '' AND id > $3 AND certificate_id <> '' ORDER BY id LIMIT $4",
+		t.in(tenant), string(old), after)
 }
 
 // ProfileUses implements imprint.IssuanceReader.

@@ -1,0 +1,116 @@
+package ca
+
+import (
+	"fmt"
+
+	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/pki"
+)
+
+// keyHashOf gives the key of an issuance, also of one whose record doesn't name it: versions
+// of before did that for some profiles alone.
+func keyHashOf(tx imprint.ReadTx, i imprint.Issuance) (string, error) {
+	if i.KeyHash != "" {
+		return i.KeyHash, nil
+	}
+	der := i.Certificate
+	if len(der) == 0 { // the built-in CA's: the registry has it, unless it was deleted
+		registered, err := tx.Certificate(i.Tenant, i.CertificateID)
+		if imprint.CodeOf(err) == imprint.CodeNotFound {
+			return "", nil
+		}
+		if err != nil {
+			return "", err
+		}
+		cert, err := pki.ParseCertificatePEM(registered.PEM)
+		if err != nil {
+			return "", fmt.Errorf("couldn't read certificate %s of the registry: %w", i.CertificateID, err)
+		}
+		return pki.KeyHash(cert.PublicKey)
+	}
+	made, err := pki.ParseIssued(der)
+	if err != nil {
+		return "", fmt.Errorf("couldn't read certificate %s of the record: %w", i.CertificateID, err)
+	}
+	return pki.KeyHash(made.Certificate.PublicKey)
+}
+
+// lostPage is how many issuances are read at once.
+const lostPage = 100
+
+// takeLost revokes what a lost key reaches, from a device's certificate of that key: each
+// device's certificate of the key, whichever authority of the account and region issued it,
+// because who renewed with his key, or got several certificates for it, could go on with the
+// others; and what came of these by renewal, whoever's key that has: who had the lost one
+// could renew, and his renewals look like the device's. Of: empty, it isn't one that was
+// issued here.
+func (e *Engine) takeLost(tx imprint.Tx, tenant imprint.Tenant, keyHash string, of imprint.CertificateID) error {
+	var reached []imprint.CertificateID
+	if of != "" {
+		reached = append(reached, of)
+	}
+	q := imprint.KeyQuery{KeyHash: keyHash}
+	for more := true; more; {
+		page, err := tx.IssuancesWithKey(tenant, q, lostPage)
+		if err != nil {
+			return fmt.Errorf("couldn't look for other certificates of the key: %w", err)
+		}
+		for _, twin := range page {
+			_, err = e.markIssued(tx, twin, imprint.ReasonKeyCompromise, false)
+			if err != nil {
+				return fmt.Errorf("couldn't revoke certificate %s, which has the key, too: %w", twin.CertificateID, err)
+			}
+			reached = append(reached, twin.CertificateID)
+			// As it was read: with its new reason it comes once more, and nothing is left to do.
+			q.AfterReason, q.AfterID = twin.Reason, twin.ID
+		}
+		more = len(page) == lostPage
+	}
+	seen := map[imprint.CertificateID]bool{}
+	for ; len(reached) > 0; reached = reached[1:] {
+		if seen[reached[0]] {
+			continue
+		}
+		seen[reached[0]] = true
+		renewed, err := e.takeRenewed(tx, tenant, reached[0])
+		if err != nil {
+			return err
+		}
+		reached = append(reached, renewed...)
+	}
+	return nil
+}
+
+// takeRenewed revokes what renewed a certificate, and gives that. The new keys may be the
+// device's own: nothing is said against them.
+func (e *Engine) takeRenewed(tx imprint.Tx, tenant imprint.Tenant, old imprint.CertificateID) ([]imprint.CertificateID, error) {
+	var renewed []imprint.CertificateID
+	after := ""
+	for {
+		page, err := tx.IssuancesRenewing(tenant, old, after, lostPage)
+		if err != nil {
+			return nil, fmt.Errorf("couldn't look for what renewed certificate %s: %w", old, err)
+		}
+		for _, made := range page {
+			_, err = e.markIssued(tx, made, imprint.ReasonPrivilegeWithdrawn, false)
+			if err != nil {
+				return nil, fmt.Errorf("couldn't revoke certificate %s, which renewed %s: %w", made.CertificateID, old, err)
+			}
+			renewed = append(renewed, made.CertificateID)
+			after = made.ID
+		}
+		if len(page) < lostPage {
+			return renewed, nil
+		}
+	}
+}
+
+// takeShownKey revokes what was issued here for the key of a device's certificate that was
+// made elsewhere, and what came of that.
+func (e *Engine) takeShownKey(tx imprint.Tx, tenant imprint.Tenant, shown *pki.Issued) error {
+	keyHash, err := pki.KeyHash(shown.Certificate.PublicKey)
+	if err != nil {
+		return err
+	}
+	return e.takeLost(tx, tenant, keyHash, "")
+}

@@ -1,0 +1,49 @@
+package est_test
+
+import (
+	"crypto/x509"
+	"net/http"
+	"testing"
+
+	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/pki"
+)
+
+// always lets devices renew at any time.
+func always(label *imprint.EnrolmentLabel) { label.Window, _ = imprint.ParseRenewalWindow("always") }
+
+// A certificate is renewed by its own profile: who may only renew gets nothing else at the
+// other labels of its CA, neither by renewal nor with a key that the server makes.
+func TestARenewalKeepsTheProfile(t *testing.T) {
+	t.Parallel()
+	l := newLine(t)
+	l.label("ops", always)
+	l.label("srv", always, func(label *imprint.EnrolmentLabel) { label.Profile, label.ServerKeys = "server", true })
+	l.label("claims", always, func(label *imprint.EnrolmentLabel) { label.Profile = "claim-certificate" })
+	device, _ := l.enrolled("SN-1", "api.example.com")
+	for _, operation := range []string{"simplereenroll", "serverkeygen"} {
+		l.as(device).post("srv", operation, csr(t, newKey(t), name("SN-1"))).want(t, http.StatusForbidden, "Renew at a label of profile year")
+	}
+	if a := l.attempt(); a.Code != imprint.CodeEnrolmentDenied {
+		t.Errorf("got code %s", a.Code)
+	}
+	l.as(device).post("ops", "simplereenroll", csr(t, newKey(t), name("SN-1"))).certificate(t)
+
+	key := newKey(t)
+	parsed, err := x509.ParseCertificateRequest(csr(t, key, name("batch 5")))
+	fatal(t, err)
+	issued, err := l.engine.Issue(t.Context(), home, l.seven.ID, "claim-certificate", pki.RequestOf(parsed))
+	fatal(t, err)
+	claim := pairOf(key, issued.Certificate)
+	l.as(claim).post("ops", "simplereenroll", csr(t, newKey(t), name("batch 5"))).want(t, http.StatusForbidden, "a renewal keeps the profile")
+	l.as(claim).post("claims", "simplereenroll", csr(t, newKey(t), name("batch 5"))).certificate(t)
+	// Its successor would have no guard.
+	l.update(func(tx imprint.Tx) error {
+		err := tx.PutCertificate(imprint.Certificate{Tenant: home, ID: issued.ID, Status: imprint.CertificateActive, NotBefore: issued.Certificate.NotBefore, NotAfter: issued.Certificate.NotAfter})
+		if err != nil {
+			return err
+		}
+		return tx.PutClaimGuard(imprint.ClaimGuard{Tenant: home, Claim: issued.ID})
+	})
+	l.as(claim).post("claims", "simplereenroll", csr(t, newKey(t), name("batch 5"))).want(t, http.StatusBadRequest, "a claim with a guard")
+}
