@@ -42,13 +42,11 @@ func (b *Broker) Publish(ctx context.Context, m Message) error {
 	packet := mqtt.Publish{QoS: m.QoS, Retain: m.Retain, Topic: []byte(m.Topic), Payload: m.Payload, Properties: m.Properties}
 	r := b.realm(m.Tenant)
 	ingest := isIngest(m.Topic)
-	var retained *turn
 	if m.Retain && !ingest {
-		retained, err = b.retain(ctx, r, m.Topic, &packet)
+		err = b.roomToRetain(r, m.Topic, len(m.Payload))
 		if err != nil {
 			return err
 		}
-		defer retained.leave()
 	}
 	if r.rules != nil && !r.rules.Idle() {
 		err = r.rules.Offer(ctx, &imprint.RuleMessage{
@@ -62,6 +60,14 @@ func (b *Broker) Publish(ctx context.Context, m Message) error {
 	b.count.publishIn.Add(1)
 	if ingest {
 		return nil
+	}
+	var retained *turn
+	if m.Retain {
+		retained, err = b.retain(ctx, r, m.Topic, &packet)
+		if err != nil {
+			return err
+		}
+		defer retained.leave()
 	}
 	retained.begin()
 	stored, _ := b.route(ctx, routing{realm: r, now: b.clock()}, m.Topic, &packet)

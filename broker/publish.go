@@ -49,14 +49,20 @@ func (c *connection) handlePublish(ctx context.Context, header mqtt.FixedHeader,
 		c.request(ctx, topic, packet)
 		return nil
 	}
-	var retained *turn
-	if err == nil && packet.Retain && !ingest {
-		c.payOwed()
-		retained, err = c.broker.retain(ctx, c.realm, topic, packet)
-		defer retained.leave()
+	// What is refused leaves no trace: rules come first, as they may have no room, and the
+	// quota of retained messages before them.
+	retains := packet.Retain && !ingest
+	if err == nil && retains {
+		err = c.broker.roomToRetain(c.realm, topic, len(packet.Payload))
 	}
 	if err == nil {
 		err = c.offer(ctx, topic, packet)
+	}
+	var retained *turn
+	if err == nil && retains {
+		c.payOwed()
+		retained, err = c.broker.retain(ctx, c.realm, topic, packet)
+		defer retained.leave()
 	}
 	if err != nil {
 		return c.denyPublish(packet, err)

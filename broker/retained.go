@@ -18,6 +18,23 @@ import (
 func (b *Broker) checkRetain(r *realm, topic string, payload int) (fresh bool, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	fresh, err = b.hasPlace(r, topic, payload)
+	if fresh {
+		r.retaining++
+	}
+	return fresh, err
+}
+
+// roomToRetain says whether a message may be retained now. Errors: CodeRetainedQuota.
+func (b *Broker) roomToRetain(r *realm, topic string, payload int) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, err := b.hasPlace(r, topic, payload)
+	return err
+}
+
+// hasPlace is checkRetain without taking the place. The realm's lock is held.
+func (b *Broker) hasPlace(r *realm, topic string, payload int) (fresh bool, err error) {
 	_, replaces := r.retained[topic]
 	if payload == 0 || replaces {
 		return false, nil
@@ -28,7 +45,6 @@ func (b *Broker) checkRetain(r *realm, topic string, payload int) (fresh bool, e
 	if len(r.retained)+r.retaining >= b.opts.MaxRetained {
 		return false, imprint.Errorf(imprint.CodeRetainedQuota, "the tenant has %d retained messages, as many as allowed", len(r.retained))
 	}
-	r.retaining++
 	return true, nil
 }
 

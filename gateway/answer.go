@@ -74,7 +74,7 @@ func statusOf(err error) int {
 		return http.StatusRequestEntityTooLarge
 	case imprint.CodePublishRate, imprint.CodeRetainedQuota, imprint.CodeThrottled, imprint.CodeQuotaExceeded:
 		return http.StatusTooManyRequests
-	case imprint.CodeUnavailable, imprint.CodeOverloaded, imprint.CodeServerShutdown:
+	case imprint.CodeUnavailable, imprint.CodeOverloaded, imprint.CodeRulesBusy, imprint.CodeServerShutdown:
 		return http.StatusServiceUnavailable
 	case imprint.CodeInternal:
 		return http.StatusInternalServerError

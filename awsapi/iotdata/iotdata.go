@@ -300,7 +300,7 @@ func Translate(err error) awsapi.APIError {
 		out.Code, out.Status = awsapi.CodeTooLarge, http.StatusRequestEntityTooLarge
 	case imprint.CodeThrottled, imprint.CodeRetainedQuota, imprint.CodePublishRate, imprint.CodeQuotaExceeded:
 		out.Code, out.Status = awsapi.CodeThrottling, http.StatusTooManyRequests
-	case imprint.CodeUnavailable, imprint.CodeServerShutdown, imprint.CodeOverloaded:
+	case imprint.CodeUnavailable, imprint.CodeServerShutdown, imprint.CodeOverloaded, imprint.CodeRulesBusy:
 		out.Code, out.Status = "ServiceUnavailableException", http.StatusServiceUnavailable
 	default:
 		return awsapi.APIError{}

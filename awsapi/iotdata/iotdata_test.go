@@ -25,6 +25,7 @@ func TestErrorsHaveTheNamesAndStatusesOfTheModel(t *testing.T) {
 		imprint.CodeThrottled:       {"ThrottlingException", http.StatusTooManyRequests},
 		imprint.CodeUnavailable:     {"ServiceUnavailableException", http.StatusServiceUnavailable},
 		imprint.CodeServerShutdown:  {"ServiceUnavailableException", http.StatusServiceUnavailable},
+		imprint.CodeRulesBusy:       {"ServiceUnavailableException", http.StatusServiceUnavailable},
 		imprint.CodeInternal:        {"", 0}, // the Mux makes it InternalFailureException
 		imprint.CodeHandshakeFailed: {"", 0},
 	} {

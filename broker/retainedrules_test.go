@@ -1,0 +1,46 @@
+package broker_test
+
+import (
+	"context"
+	"testing"
+
+	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/broker"
+	"github.com/imprint-iot/imprint/mqtt"
+)
+
+// busyRules have no room, but for messages whose payload is "kept".
+type busyRules struct{}
+
+func (r busyRules) Tenant(imprint.Tenant) imprint.TenantRules { return r }
+func (busyRules) Idle() bool                                  { return false }
+func (busyRules) Offer(_ context.Context, m *imprint.RuleMessage) error {
+	if string(m.Payload) == "kept" {
+		return nil
+	}
+	return imprint.Errorf(imprint.CodeRulesBusy, "as many messages as allowed wait")
+}
+
+// TestAMessageThatRulesHaveNoRoomForIsNotRetained, whichever door it comes by: who
+// subscribes later gets the one before, as those got it who were subscribed.
+func TestAMessageThatRulesHaveNoRoomForIsNotRetained(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, broker.Options{Rules: busyRules{}})
+	pub := h.on(first, h.register(first, allowAll), mqtt.V5, connectAs("pub"))
+	publish := func(payload string, want mqtt.ReasonCode) {
+		t.Helper()
+		pub.answer(&mqtt.Publish{Topic: []byte("state"), Payload: []byte(payload), QoS: 1, PacketID: 1, Retain: true}, want)
+	}
+	publish("kept", mqtt.Success)
+	publish("refused", mqtt.QuotaExceeded)
+	err := h.broker.Publish(t.Context(), broker.Message{Tenant: first, Topic: "state", Payload: []byte("refused"), QoS: 1, Retain: true})
+	if imprint.CodeOf(err) != imprint.CodeRulesBusy {
+		t.Errorf("by the other door: got %v, want %s", err, imprint.CodeRulesBusy)
+	}
+	publish("", mqtt.QuotaExceeded) // a deletion, too
+	late := h.on(first, h.register(first, allowAll), mqtt.V5, connectAs("late"))
+	late.subscribe(0, "state")
+	if got := expect[*mqtt.Publish](late); string(got.Payload) != "kept" {
+		t.Errorf("who comes later gets %q", got.Payload)
+	}
+}
