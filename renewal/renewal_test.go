@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -103,7 +104,7 @@ func (h *house) update(fn func(imprint.Tx) error) {
 	h.must(h.store.Update(h.t.Context(), fn))
 }
 
-var serials int64 = 100
+var serials atomic.Int64
 
 // issued makes a certificate of nobody's that lasts for a year.
 func (h *house) issued() *pki.Issued {
@@ -121,8 +122,7 @@ func (h *house) key() *ecdsa.PrivateKey {
 func (h *house) issuedFor(key *ecdsa.PrivateKey) *pki.Issued {
 	h.t.Helper()
 	h.mu.Lock()
-	serials++
-	template := &x509.Certificate{SerialNumber: big.NewInt(serials), NotBefore: h.at, NotAfter: h.at.AddDate(1, 0, 0)}
+	template := &x509.Certificate{SerialNumber: big.NewInt(serials.Add(1)), NotBefore: h.at, NotAfter: h.at.AddDate(1, 0, 0)}
 	h.mu.Unlock()
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	h.must(err)

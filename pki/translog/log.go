@@ -363,20 +363,29 @@ func (l *Log) Settle(ctx context.Context) error {
 	defer ticker.Stop()
 	for {
 		l.mu.Lock()
-		progress, behind, failure, broken := l.progress, l.published.N < l.counters.Size, l.failure, l.counters.Broken
+		progress, failure, broken := l.progress, l.failure, l.counters.Broken
 		l.mu.Unlock()
 		if broken {
 			return imprint.Errorf(imprint.CodeUnavailable, "couldn't log what waits: %w", failure)
 		}
+		// The size of the same moment: one in memory would be late.
 		var waiting int64
+		var state imprint.IssuanceLog
 		err := l.config.Store.Glance(ctx, func(tx imprint.ReadTx) error {
 			var err error
 			waiting, err = tx.UnloggedCount(1)
+			if err != nil {
+				return err
+			}
+			state, err = tx.IssuanceLog()
 			return err
 		})
 		if err != nil {
 			return fmt.Errorf("couldn't look for what waits for the log: %w", err)
 		}
+		l.mu.Lock()
+		behind := l.published.N < state.Size
+		l.mu.Unlock()
 		if waiting == 0 && !behind {
 			return nil
 		}
