@@ -38,8 +38,8 @@ type Group struct {
 	// Attempts counts those that were folded into others, too, and Devices the
 	// certificates, or addresses where none is known; up to maxDevices of a group are
 	// told apart, and of one entry that counts many devices as many as it tells apart.
-	Attempts int       `api:"body attempts Integer"`
-	Devices  int       `api:"body devices Integer"`
+	Attempts int `api:"body attempts Integer"`
+	Devices  int `api:"body devices Integer"`
 	// First is when the first of them began, and Last when one failed last, or began last.
 	First time.Time `api:"body first Time"`
 	Last  time.Time `api:"body last Time"`
