@@ -51,6 +51,7 @@ func TestOneFailureHidesNoOther(t *testing.T) {
 					rec.OK("claim.request", "fine")
 				}
 			}
+			synctest.Wait()
 			before := store.updates
 			rec.Fail("policy.subscribe", imprint.Errorf(imprint.CodeSubscribeDenied, "b is denied").WithHint("allow b"))
 			time.Sleep(2 * time.Second)
@@ -98,6 +99,7 @@ func TestTheSameFailureIsWrittenOnceAMinute(t *testing.T) {
 		second := func() {
 			deny(rec, "a")
 			time.Sleep(time.Second)
+			synctest.Wait()
 		}
 		for range 200 {
 			second()

@@ -110,8 +110,9 @@ type Counters struct {
 // before, or steps that are added to one.
 type entry struct {
 	attempt *imprint.Attempt
-	told    bool // others know the attempt's id
-	urgent  bool // something failed: somebody may be waiting to hear of it
+	draft   *draft // the attempt's memory, for when it is written; nil: it is its own
+	told    bool   // others know the attempt's id
+	urgent  bool   // something failed: somebody may be waiting to hear of it
 	end     *ending
 	added   *addition
 }
@@ -197,8 +198,8 @@ func NewLog(store imprint.Store, clock imprint.Clock, opts Options) *Log {
 }
 
 // Watch calls fn with attempts as they were just stored, those that have changed
-// included, on the writer's goroutine: fn must not wait. There is one fn; nil ends
-// it.
+// included, on the writer's goroutine: fn must not wait, nor keep their steps. There is one
+// fn; nil ends it.
 func (l *Log) Watch(fn func([]imprint.Attempt)) {
 	if fn == nil {
 		l.told.Store(nil)

@@ -125,6 +125,11 @@ func (l *Log) drain() {
 // write stores a batch. Endings of attempts that are in the same batch are
 // merged first, so that a short connection costs one row written once.
 func (l *Log) write(batch []entry) {
+	defer func() {
+		for i := range batch {
+			batch[i].draft.free()
+		}
+	}()
 	attempts := make(map[string]*imprint.Attempt, len(batch))
 	told := make(map[string]bool)
 	var order []*imprint.Attempt
