@@ -44,6 +44,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -364,9 +366,29 @@ func (b *Broker) CertificateChanged(tenant imprint.Tenant, id imprint.Certificat
 	}
 }
 
+// OperatorsChanged tells the broker that a commit touched users or access keys. It doesn't
+// block. Within a second, connections that were opened with a key that is gone are ended.
+func (b *Broker) OperatorsChanged() {
+	b.mu.RLock()
+	tenants := slices.Collect(maps.Keys(b.realms))
+	b.mu.RUnlock()
+	for _, tenant := range tenants {
+		b.CertificateChanged(tenant, noCertificate)
+	}
+}
+
+// noCertificate is what the connections of operators have.
+const noCertificate imprint.CertificateID = ""
+
 // recheck looks at a changed certificate again and ends its sessions when it
 // may not connect any more.
 func (b *Broker) recheck(ctx context.Context, tenant imprint.Tenant, id imprint.CertificateID) error {
+	if id == noCertificate {
+		for _, c := range b.realm(tenant).with(id) {
+			c.current(ctx) // each has an identity of its own
+		}
+		return nil
+	}
 	var why *endError
 	who, err := b.identities.Acquire(ctx, tenant, id)
 	switch {
