@@ -205,6 +205,8 @@ type Counters struct {
 	// Requests on topics of the service, and those refused because too many were
 	// under way or came too quickly.
 	Requests, RequestsThrottled uint64
+	// Visits are the connections that said DISCONNECT in place of CONNECT.
+	Visits uint64
 	// Stored sessions outlive their connections; Expired ones have ended.
 	Stored  int64
 	Expired uint64
@@ -218,7 +220,7 @@ type counters struct {
 	slowConsumers, takeovers, protocolErrors atomic.Uint64
 
 	publishThrottled, throughputDelayed, queueFull, expired atomic.Uint64
-	requests, requestsThrottled                             atomic.Uint64
+	requests, requestsThrottled, visits                     atomic.Uint64
 	stored                                                  atomic.Int64
 
 	refusals sync.Map // imprint.Code to *atomic.Uint64
@@ -294,7 +296,7 @@ func (b *Broker) Counters() Counters {
 		PublishDenied: c.publishDenied.Load(), SubscribeDenied: c.subscribeDenied.Load(),
 		SlowConsumers: c.slowConsumers.Load(), Takeovers: c.takeovers.Load(), ProtocolErrors: c.protocolErrors.Load(),
 		PublishThrottled: c.publishThrottled.Load(), ThroughputDelayed: c.throughputDelayed.Load(), QueueFull: c.queueFull.Load(),
-		Requests: c.requests.Load(), RequestsThrottled: c.requestsThrottled.Load(),
+		Requests: c.requests.Load(), RequestsThrottled: c.requestsThrottled.Load(), Visits: c.visits.Load(),
 		Stored: c.stored.Load(), Expired: c.expired.Load(),
 	}
 }
