@@ -83,7 +83,7 @@ func (q *queue) push(ctx context.Context, t *tenant, w work) error {
 			return nil
 		}
 	}
-	q.engine.count.dropped.Add(1)
+	q.engine.drop(w.message)
 	return imprint.Errorf(imprint.CodeRulesBusy, "as many messages as allowed wait for the topic rules of %s", t.name)
 }
 

@@ -124,7 +124,7 @@ func (t *tenant) read(ctx context.Context, last *snapshot) (*snapshot, error) {
 func (t *tenant) Offer(ctx context.Context, m *imprint.RuleMessage) error {
 	s, err := t.current(ctx)
 	if err != nil {
-		t.engine.count.dropped.Add(1)
+		t.engine.drop(m)
 		return err
 	}
 	name, rest, ingest := rulesql.BasicIngest(m.Topic)
