@@ -95,6 +95,10 @@ type Options struct {
 	// system lets this server mount; 0: all share the machine's.
 	TmpMB int
 
+	// MaxCode bounds the bytes of the zips of one account's functions and their versions
+	// [10 GiB].
+	MaxCode int64
+
 	UIDs           int           // how long that range is [30,000]
 	MaxProcesses   int           // of all functions [64]
 	MaxConcurrency int           // of one function [16]
@@ -129,6 +133,9 @@ func (o Options) withDefaults() Options {
 		if *d.value <= 0 {
 			*d.value = d.fallback
 		}
+	}
+	if o.MaxCode <= 0 {
+		o.MaxCode = 10 << 30
 	}
 	if o.RetryAfter == nil {
 		o.RetryAfter = []time.Duration{time.Minute, 2 * time.Minute}
