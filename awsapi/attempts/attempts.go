@@ -98,6 +98,11 @@ type Step struct {
 	Wire string `api:"body wire String"`
 	// CertificateID is what the step made.
 	CertificateID string `api:"body certificateId String"`
+	// Repeats is how often the same happened again, and LastAt when it did last. Others is
+	// true where that has the step's name and code in common, and the rest is of the last.
+	Repeats *int      `api:"body repeats Integer"` // absent: never
+	LastAt  time.Time `api:"body lastAt Time"`
+	Others  *bool     `api:"body others Boolean"` // absent: no
 }
 
 var codec = restjson.New(restjson.Shapes{
@@ -292,11 +297,19 @@ func present(a imprint.Attempt) Attempt {
 	if a.Devices > 0 {
 		out.Devices = &a.Devices
 	}
-	for _, s := range a.Steps {
-		out.Steps = append(out.Steps, Step{
+	for i := range a.Steps {
+		s := &a.Steps[i]
+		shown := Step{
 			At: s.At, Name: s.Name, Verdict: string(s.Verdict), Code: string(s.Code), Detail: s.Detail, Fix: s.Fix,
-			Action: s.Action, Resource: s.Resource, Wire: s.Wire, CertificateID: string(s.Certificate),
-		})
+			Action: s.Action, Resource: s.Resource, Wire: s.Wire, CertificateID: string(s.Certificate), LastAt: s.LastAt,
+		}
+		if s.Repeats > 0 {
+			shown.Repeats = &s.Repeats
+		}
+		if s.Others {
+			shown.Others = &s.Others
+		}
+		out.Steps = append(out.Steps, shown)
 	}
 	return out
 }

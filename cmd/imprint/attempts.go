@@ -83,6 +83,22 @@ type step struct {
 	// Wire is what the device's own log has of it, and CertificateID what it made.
 	Wire          string `json:"wire,omitempty"`
 	CertificateID string `json:"certificateId,omitempty"`
+	// Repeats is how often the same happened again, the last time at LastAt; Others: with
+	// other words, those of the last time are shown.
+	Repeats int     `json:"repeats,omitempty"`
+	LastAt  float64 `json:"lastAt,omitempty"`
+	Others  bool    `json:"others,omitempty"`
+}
+
+// again says how often a step happened again; empty: never.
+func (s step) again(began float64) string {
+	switch {
+	case s.Repeats == 0:
+		return ""
+	case s.Others:
+		return fmt.Sprintf("and %d others that differ, until %+.1f ms", s.Repeats, (s.LastAt-began)*1000)
+	}
+	return fmt.Sprintf("and %d times more, until %+.1f ms", s.Repeats, (s.LastAt-began)*1000)
 }
 
 // query is what to ask ListAttempts for.
@@ -277,7 +293,7 @@ func stateOf(a attempt) state {
 	s := state{outcome: a.Outcome, repeats: a.Repeats}
 	for i := range a.Steps {
 		if a.Steps[i].Verdict == string(imprint.VerdictFailed) {
-			s.failed++
+			s.failed += 1 + a.Steps[i].Repeats
 		}
 	}
 	return s
