@@ -2,6 +2,7 @@ package est_test
 
 import (
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"net/http"
 	"testing"
 
@@ -46,4 +47,19 @@ func TestARenewalKeepsTheProfile(t *testing.T) {
 		return tx.PutClaimGuard(imprint.ClaimGuard{Tenant: home, Claim: issued.ID})
 	})
 	l.as(claim).post("claims", "simplereenroll", csr(t, newKey(t), name("batch 5"))).want(t, http.StatusBadRequest, "a claim with a guard")
+}
+
+// Devices below a CA whose name constraints are about directories renew like others, though
+// Go's verifier refuses their certificates.
+func TestDevicesBelowACAWithDirectoriesRenew(t *testing.T) {
+	t.Parallel()
+	l := newLine(t)
+	fenced := l.authority("fenced", l.root.ID, "fenced")
+	l.label("site", always, withPasswords, func(label *imprint.EnrolmentLabel) { label.Authority = fenced.ID })
+	key, acme := newKey(t), pkix.Name{Organization: []string{"Acme"}, CommonName: "SN-1"}
+	cert := l.with("one", l.password("site", "one", "")).post("site", "simpleenroll", csr(t, key, acme)).certificate(t)
+	renewed := l.as(pairOf(key, cert)).post("site", "simplereenroll", csr(t, newKey(t), acme)).certificate(t)
+	if renewed.Subject.String() != cert.Subject.String() {
+		t.Errorf("got a certificate of %s, want %s", renewed.Subject, cert.Subject)
+	}
 }
