@@ -38,13 +38,25 @@ func keyHashOf(tx imprint.ReadTx, i imprint.Issuance) (string, error) {
 // lostPage is how many issuances are read at once.
 const lostPage = 100
 
-// takeLost revokes what a lost key reaches, from a device's certificate of that key: each
+// takeLost revokes what a lost key reaches, from a device's certificate of that key. Of:
+// empty, it isn't one that was issued here.
+func (e *Engine) takeLost(tx imprint.Tx, tenant imprint.Tenant, keyHash string, of imprint.CertificateID) error {
+	return reach(tx, tenant, keyHash, of, func(i imprint.Issuance, reason imprint.RevocationReason) error {
+		_, err := e.markIssued(tx, i, reason, false)
+		if err != nil {
+			return fmt.Errorf("couldn't revoke certificate %s, which the lost key reaches, too: %w", i.CertificateID, err)
+		}
+		return nil
+	})
+}
+
+// reach tells of all that a lost key reaches, and for which reason it is taken: each
 // device's certificate of the key, whichever authority of the account and region issued it,
 // because who renewed with his key, or got several certificates for it, could go on with the
 // others; and what came of these by renewal, whoever's key that has: who had the lost one
-// could renew, and his renewals look like the device's. Of: empty, it isn't one that was
-// issued here.
-func (e *Engine) takeLost(tx imprint.Tx, tenant imprint.Tenant, keyHash string, of imprint.CertificateID) error {
+// could renew, and his renewals look like the device's. The new keys may be the device's
+// own: nothing is said against them.
+func reach(tx imprint.ReadTx, tenant imprint.Tenant, keyHash string, of imprint.CertificateID, tell func(imprint.Issuance, imprint.RevocationReason) error) error {
 	var reached []imprint.CertificateID
 	if of != "" {
 		reached = append(reached, of)
@@ -56,9 +68,9 @@ func (e *Engine) takeLost(tx imprint.Tx, tenant imprint.Tenant, keyHash string, 
 			return fmt.Errorf("couldn't look for other certificates of the key: %w", err)
 		}
 		for _, twin := range page {
-			_, err = e.markIssued(tx, twin, imprint.ReasonKeyCompromise, false)
+			err = tell(twin, imprint.ReasonKeyCompromise)
 			if err != nil {
-				return fmt.Errorf("couldn't revoke certificate %s, which has the key, too: %w", twin.CertificateID, err)
+				return err
 			}
 			reached = append(reached, twin.CertificateID)
 			// As it was read: with its new reason it comes once more, and nothing is left to do.
@@ -72,7 +84,7 @@ func (e *Engine) takeLost(tx imprint.Tx, tenant imprint.Tenant, keyHash string, 
 			continue
 		}
 		seen[reached[0]] = true
-		renewed, err := e.takeRenewed(tx, tenant, reached[0])
+		renewed, err := renewedFrom(tx, tenant, reached[0], tell)
 		if err != nil {
 			return err
 		}
@@ -81,9 +93,8 @@ func (e *Engine) takeLost(tx imprint.Tx, tenant imprint.Tenant, keyHash string, 
 	return nil
 }
 
-// takeRenewed revokes what renewed a certificate, and gives that. The new keys may be the
-// device's own: nothing is said against them.
-func (e *Engine) takeRenewed(tx imprint.Tx, tenant imprint.Tenant, old imprint.CertificateID) ([]imprint.CertificateID, error) {
+// renewedFrom tells of what renewed a certificate, and gives that.
+func renewedFrom(tx imprint.ReadTx, tenant imprint.Tenant, old imprint.CertificateID, tell func(imprint.Issuance, imprint.RevocationReason) error) ([]imprint.CertificateID, error) {
 	var renewed []imprint.CertificateID
 	after := ""
 	for {
@@ -92,9 +103,9 @@ func (e *Engine) takeRenewed(tx imprint.Tx, tenant imprint.Tenant, old imprint.C
 			return nil, fmt.Errorf("couldn't look for what renewed certificate %s: %w", old, err)
 		}
 		for _, made := range page {
-			_, err = e.markIssued(tx, made, imprint.ReasonPrivilegeWithdrawn, false)
+			err = tell(made, imprint.ReasonPrivilegeWithdrawn)
 			if err != nil {
-				return nil, fmt.Errorf("couldn't revoke certificate %s, which renewed %s: %w", made.CertificateID, old, err)
+				return nil, err
 			}
 			renewed = append(renewed, made.CertificateID)
 			after = made.ID

@@ -2,6 +2,7 @@ package ca_test
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -193,5 +194,34 @@ func TestRevokingOnceMoreTakesWhatWasLeft(t *testing.T) {
 	}
 	if got := o.issuance(first.ID).RevokedAt; !got.Equal(now) {
 		t.Errorf("the first is revoked at %s, as it was at %s", got, now)
+	}
+}
+
+// TestWhoIsConcernedByALostKey: the authorities of all that it takes, and of nothing else.
+func TestWhoIsConcernedByALostKey(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	root := o.root("root")
+	line, twin, next, other := o.below(root.ID, "line"), o.below(root.ID, "twin"), o.below(root.ID, "next"), o.below(root.ID, "other")
+	name, lost := subject(t, "SN-1"), key(t).Public()
+	before := o.made(other.ID, "hour", pki.Request{PublicKey: key(t).Public(), RawSubject: name})
+	first := o.made(line.ID, "again", pki.Request{PublicKey: lost, RawSubject: name, Renews: before.ID})
+	same := o.made(twin.ID, "again", pki.Request{PublicKey: lost, RawSubject: name})
+	renewed := o.made(next.ID, "hour", pki.Request{PublicKey: key(t).Public(), RawSubject: name, Renews: same.ID})
+	builtIn := o.issuance(renewed.ID)
+	o.update(func(tx imprint.Tx) error {
+		builtIn.ID, builtIn.Authority, builtIn.Serial, builtIn.CertificateID, builtIn.Renews = "built-in", "", "b1", imprint.CertificateID(fmt.Sprintf("%064d", 1)), renewed.ID
+		return tx.PutIssuance(builtIn)
+	})
+	for reason, want := range map[imprint.RevocationReason][]string{
+		imprint.ReasonSuperseded:    {line.ARN()},
+		imprint.ReasonKeyCompromise: {"*", line.ARN(), twin.ARN(), next.ARN()},
+	} {
+		got, err := o.Concerned(t.Context(), home, first.Certificate.Raw, reason)
+		slices.Sort(got)
+		slices.Sort(want)
+		if err != nil || !slices.Equal(got, want) {
+			t.Errorf("%s: got %q, %v, want %q", reason, got, err, want)
+		}
 	}
 }
