@@ -1,6 +1,7 @@
 package ca
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/imprint-iot/imprint"
@@ -33,6 +34,67 @@ func keyHashOf(tx imprint.ReadTx, i imprint.Issuance) (string, error) {
 		return "", fmt.Errorf("couldn't read certificate %s of the record: %w", i.CertificateID, err)
 	}
 	return pki.KeyHash(made.Certificate.PublicKey)
+}
+
+// NameKeys names the keys of what was issued by versions that named those of some profiles
+// alone, so that one that is lost, or used again, is known. It may take a while where much was issued,
+// and is done once: what has a name isn't looked at again. What can't be read is told and left.
+func (e *Engine) NameKeys(ctx context.Context) error {
+	named, after := 0, ""
+	for more := true; more; {
+		var page []string
+		err := e.opts.Store.View(ctx, func(tx imprint.ReadTx) error {
+			without, err := tx.IssuancesWithoutKey(after, lostPage)
+			page = nil
+			for _, i := range without {
+				page = append(page, i.ID)
+			}
+			return err
+		})
+		if err == nil && len(page) > 0 {
+			more, after = len(page) == lostPage, page[len(page)-1]
+			var done int
+			done, err = e.nameKeys(ctx, page)
+			named += done
+		} else {
+			more = false
+		}
+		if err != nil {
+			return fmt.Errorf("couldn't name the keys of what was issued: %w", err)
+		}
+	}
+	if named > 0 {
+		e.opts.Logger.Info("the keys of certificates that an earlier version issued are known now", "certificates", named)
+	}
+	return nil
+}
+
+func (e *Engine) nameKeys(ctx context.Context, issuances []string) (int, error) {
+	named := 0
+	err := e.opts.Store.Update(ctx, func(tx imprint.Tx) error {
+		named = 0
+		for _, id := range issuances {
+			i, err := tx.Issuance(id)
+			if err != nil {
+				return err
+			}
+			i.KeyHash, err = keyHashOf(tx, i)
+			if err != nil {
+				e.opts.Logger.Warn("couldn't find out the key of a certificate", "issuance", id, "error", err)
+				continue
+			}
+			if i.KeyHash == "" {
+				continue // its certificate is gone
+			}
+			err = tx.PutIssuance(i)
+			if err != nil {
+				return err
+			}
+			named++
+		}
+		return nil
+	})
+	return named, err
 }
 
 // lostPage is how many issuances are read at once.
