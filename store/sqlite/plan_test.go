@@ -100,6 +100,7 @@ func TestEveryStatementRunsOverAnIndex(t *testing.T) {
 var wantIndex = map[string]string{
 	"FROM issuances WHERE tenant = $1 AND key_hash = $2":       "issuances_by_key",
 	"FROM issuances WHERE tenant = $1 AND renews = $2":         "issuances_by_renewed",
+	"FROM issuances WHERE key_hash = ''":                       "issuances_without_key",
 	"AND request_token = $3":                                   "issuances_by_token",
 	"FROM issuances WHERE certificate_id = $2 AND tenant = $1": "issuances_by_certificate",
 }
@@ -165,6 +166,8 @@ func everyRead(tx imprint.Tx) error {
 		keep(err)
 	}
 	_, err = tx.IssuancesRenewing(tenant, "a", "", 1)
+	keep(err)
+	_, err = tx.IssuancesWithoutKey("a", 1)
 	keep(err)
 	keep(tx.CountProfileUse(tenant, "a", "p"))
 	_, err = tx.ProfileUses(tenant, "a", "p")
