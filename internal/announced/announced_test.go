@@ -238,7 +238,7 @@ func TestWhoFollowsTheEventsKnowsTheRegistry(t *testing.T) {
 			}
 			var is world
 			update(t, store, func(tx imprint.Tx) error {
-				events, err := tx.Events(1000)
+				events, err := tx.Events(home, 1000)
 				if err != nil {
 					return err
 				}
