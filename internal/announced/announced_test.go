@@ -244,7 +244,7 @@ func TestWhoFollowsTheEventsKnowsTheRegistry(t *testing.T) {
 				}
 				for _, e := range events {
 					known.follow(t, e)
-					err = tx.DeleteEvents([]string{e.ID})
+					err = tx.DeleteEvents(home, []string{e.ID})
 					if err != nil {
 						return err
 					}
