@@ -10,7 +10,7 @@
 // What it promises: a tenant without rules costs a publisher one atomic load.
 // Rules are compiled once, and a change holds for every message that is published
 // after its commit was acknowledged. Messages wait in a bounded queue in memory,
-// which tenants share fairly; a message that finds no room is refused, not lost
+// which accounts share fairly; a message that finds no room is refused, not lost
 // silently. What actions owe to functions, URLs and sinks is durable once it is
 // handed over, and is tried again over restarts until it is delivered or given up.
 // What fails goes to the rule's error action, the log and the counters.
