@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
@@ -145,5 +146,57 @@ func TestAccountsLeaveRoomInTheQueueToOthers(t *testing.T) {
 			}
 			h.Start(h.outside)
 		})
+	}
+}
+
+// TestDeliveriesOfAnAccountAreBoundedInAllItsRegions ensures that what waits in one region of
+// an account, also from an earlier run, counts in its others, and not for other accounts.
+func TestDeliveriesOfAnAccountAreBoundedInAllItsRegions(t *testing.T) {
+	h := open(t, func(o *rules.Options) { o.MaxDeliveries = 3 })
+	west := imprint.Tenant{Account: home.Account, Region: "us-west-2"}
+	nowhere := httptest.NewServer(http.NotFoundHandler())
+	nowhere.Close() // what is owed to it stays
+	onError := republishTo("errors")
+	h.update(func(tx imprint.Tx) error {
+		for n := range 2 {
+			later := time.Now().Add(time.Hour)
+			err := tx.PutRuleDelivery(imprint.RuleDelivery{ID: fmt.Sprint("old", n), Tenant: west, Rule: "post", Kind: "http", Queue: "http x", DueAt: later, CreatedAt: time.Now(), Request: []byte(`{}`)})
+			if err != nil {
+				return err
+			}
+		}
+		for _, tenant := range []imprint.Tenant{home, other} {
+			err := tx.PutRuleDestination(imprint.RuleDestination{Tenant: tenant, ID: "d", URL: nowhere.URL, Status: imprint.RuleDestinationEnabled, CreatedAt: time.Now()})
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	for tenant, most := range map[imprint.Tenant]int{home: 1, other: 3} {
+		h.put(tenant, "post", "SELECT * FROM 'in'", &onError, post(nowhere.URL+"/x", ""))
+		for range 3 {
+			h.offer(tenant, "in", `{}`)
+		}
+		// Each message ends as a delivery or as a failure.
+		h.await(t, "the messages that find no room", func() bool { return len(h.on("errors")) == 3-most })
+		for owed := 0; owed < most; {
+			err := h.store.View(t.Context(), func(tx imprint.ReadTx) error {
+				var err error
+				owed, err = tx.RuleDeliveryCount(tenant)
+				return err
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		h.mu.Lock()
+		for _, m := range h.on("errors") {
+			if f := readError(t, m.Payload).Failures; len(f) != 1 || !strings.Contains(f[0].Message, "3 deliveries of account "+string(home.Account)+" wait already") {
+				t.Errorf("the error action's message: got %+v", f)
+			}
+		}
+		h.messages = nil
+		h.mu.Unlock()
 	}
 }

@@ -66,7 +66,7 @@ type Options struct {
 	MaxQueuedBytes int           // bytes of theirs [256 MiB]
 	RoomPatience   time.Duration // how long a publisher waits for room [5 s]
 	MaxDepth       int           // rules that may republish a message, one after another [8]
-	MaxDeliveries  int           // deliveries of one tenant that wait [100,000]
+	MaxDeliveries  int           // deliveries of one account that wait [100,000]
 	// DeliveryWorkers are the deliveries under way: of one account never more than
 	// are left to others, half at most, to one of its destinations a third [48].
 	DeliveryWorkers int
