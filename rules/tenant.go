@@ -26,10 +26,7 @@ type tenant struct {
 	// reading lets one reader of the store through.
 	reading sync.Mutex
 
-	// Guarded by the queue.
-	waiting []work
-	running int
-	listed  bool
+	waiting []work // guarded by the queue
 }
 
 // snapshot is a state of a tenant's rules. It never changes.
