@@ -82,6 +82,9 @@ type Options struct {
 	// Account is the only one whose functions run here while they share one user;
 	// empty: those of all accounts do.
 	Account imprint.AccountID
+	// PrivateAccount is the only one whose webhooks and functions elsewhere may be on this
+	// machine or in a private network; empty: those of all accounts may.
+	PrivateAccount imprint.AccountID
 	// Credentials gives the functions of a tenant what they call this server with;
 	// nil: nothing.
 	Credentials func(context.Context, imprint.Tenant) (Credentials, error)
@@ -163,9 +166,9 @@ type Service struct {
 	code  *codeStore
 	slots slots // of functions that run elsewhere
 
-	// clients are those of webhooks and remotes, by the roots that they trust.
+	// clients are those of webhooks and remotes.
 	clientsMu sync.Mutex
-	clients   map[string]*http.Client
+	clients   map[clientKind]*http.Client
 
 	queue   *queue
 	closing sync.Once
@@ -199,7 +202,7 @@ func New(store imprint.Store, clock imprint.Clock, opts Options) (*Service, erro
 	s := &Service{
 		store: store, clock: clock, opts: opts, code: code,
 		slots:   slots{held: map[functionKey]int{}, waiting: map[functionKey][]chan struct{}{}},
-		clients: map[string]*http.Client{},
+		clients: map[clientKind]*http.Client{},
 	}
 	s.host, err = newHost(clock, opts, code)
 	if err != nil {

@@ -180,7 +180,8 @@ func (s *server) openFunctions(context.Context) error {
 	s.functions, err = functions.New(s.store, s.clock, functions.Options{
 		CodeDir: filepath.Join(s.config.Data, functionsDir), WorkDir: workDir,
 		TmpMB: s.config.FunctionTmp, UIDBase: s.config.uidBase(), User: who, Account: alone,
-		Credentials: s.functionCredentials, Attempts: s.trace, AllowOwnAccount: s.config.FunctionOwnAccount,
+		PrivateAccount: s.privateAccount(),
+		Credentials:    s.functionCredentials, Attempts: s.trace, AllowOwnAccount: s.config.FunctionOwnAccount,
 		MaxCode: s.config.FunctionCode << 20, MaxProcesses: s.config.FunctionProcesses, MaxConcurrency: s.config.FunctionConcurrency,
 		MaxQueued: s.config.FunctionQueue, Idle: s.config.FunctionIdle, Logger: s.logger,
 	})
@@ -189,6 +190,15 @@ func (s *server) openFunctions(context.Context) error {
 	}
 	s.closeLater(s.functions.Close)
 	return nil
+}
+
+// privateAccount is the only one whose rules and functions may call private addresses;
+// empty: those of all may.
+func (s *server) privateAccount() imprint.AccountID {
+	if s.config.PrivateAddresses {
+		return ""
+	}
+	return s.home.Account
 }
 
 // functionCredentials give a function an access key of its account: that of the
