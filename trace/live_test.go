@@ -2,6 +2,7 @@ package trace_test
 
 import (
 	"fmt"
+	"runtime"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -241,5 +242,55 @@ func TestWhatFailsForADeviceHasItsAttemptKept(t *testing.T) {
 	flush(t, l)
 	if a, _ := attempt(t, store, on.ID()); len(a.Steps) != 4 || a.Outcome != imprint.OutcomeClosed {
 		t.Errorf("after its end the attempt is %+v", a)
+	}
+}
+
+// TestAKilledServersConnectionsAreEnded ensures that attempts of devices that were on when
+// a server was killed don't stay connected for ever, and that those of devices that come
+// to the next one do.
+func TestAKilledServersConnectionsAreEnded(t *testing.T) {
+	t.Parallel()
+	store := openStore(t)
+	now := &hands{instant}
+	options := trace.Options{Logger: quiet(), SuccessRate: -1}
+	killed := trace.NewLog(store, now.clock, options)
+	var on []*trace.Recorder
+	for n := range 1100 { // more than a page
+		on = append(on, letIn(killed, fmt.Sprintf("device-%d", n)))
+	}
+	deny(on[0], "a")
+	over := letIn(killed, "over")
+	flush(t, killed)
+	over.End(imprint.OutcomeClosed, imprint.CodeClientDisconnect)
+	killed.Close() // as if it were killed: nothing ends
+	later := &hands{instant.Add(time.Hour)}
+	l := trace.NewLog(store, later.clock, options)
+	defer l.Close()
+	fresh := letIn(l, "fresh")
+	flush(t, l)
+	ended := func(rec *trace.Recorder) imprint.Attempt {
+		a, _ := attempt(t, store, rec.ID())
+		return a
+	}
+	for _, rec := range on {
+		for ended(rec).Outcome != imprint.OutcomeClosed {
+			if t.Context().Err() != nil {
+				t.Fatal("an attempt is connected still")
+			}
+			runtime.Gosched()
+		}
+	}
+	first := ended(on[0])
+	if first.Code != imprint.CodeServerStopped || !first.EndedAt.Equal(later.now) || failures(first) != 1 || first.Steps[len(first.Steps)-1].Name != "session" {
+		t.Errorf("the attempt of a device that was on is %+v", first)
+	}
+	if trace.NextOf(&first) == "" {
+		t.Error("it isn't said what comes next")
+	}
+	if a := ended(over); a.Code != imprint.CodeClientDisconnect {
+		t.Errorf("what had ended is %+v", a)
+	}
+	if a := ended(fresh); a.Outcome != imprint.OutcomeConnected {
+		t.Errorf("the attempt of a device that is on is %+v", a)
 	}
 }

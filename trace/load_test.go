@@ -64,6 +64,8 @@ func (tx keptTx) DeleteAttempt(id string) error {
 
 func (tx keptTx) PutAttemptAlias(imprint.AttemptAlias) error { return nil }
 
+func (tx keptTx) LiveAttempts(string, int) ([]string, error) { return nil, nil }
+
 func (tx keptTx) TrimAttempts(time.Time, int, int) (int, error) { return 0, nil }
 
 func (tx keptTx) TrimAttemptAliases(int, int) (int, error) { return 0, nil }
@@ -216,6 +218,12 @@ type trimTx struct {
 func (t *trimmed) Update(_ context.Context, fn func(imprint.Tx) error) error {
 	return fn(trimTx{store: t})
 }
+
+func (t *trimmed) View(_ context.Context, fn func(imprint.ReadTx) error) error {
+	return fn(trimTx{store: t})
+}
+
+func (tx trimTx) LiveAttempts(string, int) ([]string, error) { return nil, nil }
 
 func (tx trimTx) TrimAttemptAliases(keep, limit int) (int, error) {
 	tx.store.aliases += keep

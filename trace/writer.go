@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/imprint-iot/imprint"
@@ -17,6 +18,10 @@ const trimEvery = time.Minute
 const trimStep = 2000
 
 func (l *Log) run() {
+	forgotten := l.forgotten() // before this log writes any
+	var beside sync.WaitGroup
+	defer beside.Wait()
+	beside.Go(func() { l.endForgotten(forgotten) })
 	for {
 		select {
 		case first := <-l.queue:

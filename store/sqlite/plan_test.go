@@ -78,7 +78,12 @@ func TestEveryStatementRunsOverAnIndex(t *testing.T) {
 	}
 	for query, plan := range seen {
 		for line := range strings.Lines(plan) {
-			if strings.Contains(query, "tenant IN") && strings.Contains(line, "tenant=?") {
+			if strings.Contains(query, "changed > at + ") && !strings.Contains(query, "DELETE") {
+				if strings.Contains(line, "attempts USING") && !strings.Contains(line, "attempts_changed") && !strings.Contains(line, "(id=?)") {
+					t.Errorf("%s\ndoesn't begin with what changed:\n%s", query, plan)
+					break
+				}
+			} else if strings.Contains(query, "tenant IN") && strings.Contains(line, "tenant=?") {
 				t.Errorf("%s\nlooks for the tenant and not for the match:\n%s", query, plan)
 				break
 			}
@@ -301,6 +306,8 @@ func everyRead(tx imprint.Tx) error {
 	keep(err)
 	_, err = tx.TrimAttempts(time.Unix(1, 0), 1, 10)
 	keep(err)
+	_, err = tx.LiveAttempts("", 10)
+	keep(err)
 	keep(tx.DeleteAttempt("b"))
 	_, err = tx.TrimAttemptAliases(0, 10)
 	keep(err)
@@ -464,7 +471,9 @@ func lists(tx imprint.Tx, tenant imprint.Tenant, paged func(func(imprint.Page) (
 	paged(func(p imprint.Page) (string, error) { _, c, err := tx.FunctionAliases(tenant, "a", p); return c, err })
 	for _, f := range []imprint.AttemptFilter{{}, {Tenant: tenant}, {FailedOnly: true}, {Tenant: tenant, FailedOnly: true},
 		{Tenant: tenant, Unassigned: true}, {Tenant: tenant, Unassigned: true, FailedOnly: true},
-		{Tenant: tenant, Unassigned: true, Match: "x"}, {Match: "x"}, {Tenant: tenant, Match: "x"}, {Match: "x", FailedOnly: true}, {Since: time.Unix(1, 0)}} {
+		{Tenant: tenant, Unassigned: true, Match: "x"}, {Match: "x"}, {Tenant: tenant, Match: "x"}, {Match: "x", FailedOnly: true}, {Since: time.Unix(1, 0)},
+		{Tenant: tenant, Since: time.Unix(1, 0)}, {Tenant: tenant, Unassigned: true, FailedOnly: true, Since: time.Unix(1, 0)},
+		{Tenant: tenant, Unassigned: true, FailedOnly: true, Match: "x", Since: time.Unix(1, 0)}} {
 		paged(func(p imprint.Page) (string, error) { _, c, err := tx.Attempts(f, p); return c, err })
 	}
 }
