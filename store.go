@@ -332,6 +332,9 @@ type SettingsWriter interface {
 type TraceReader interface {
 	Attempt(id string) (Attempt, error)
 	Attempts(AttemptFilter, Page) ([]Attempt, string, error) // newest first
+	// LiveAttempts lists the ids of attempts of devices that are on, in their order, from
+	// the first after an id.
+	LiveAttempts(after string, limit int) ([]string, error)
 	// AttemptsMaking lists the attempts that made a certificate, newest first: those of
 	// the claim that asked for it.
 	AttemptsMaking(tenant Tenant, id CertificateID, limit int) ([]Attempt, error)
@@ -350,8 +353,9 @@ type TraceWriter interface {
 	PutAttempt(Attempt) error
 	DeleteAttempt(id string) error
 	PutAttemptAlias(AttemptAlias) error
-	// TrimAttempts deletes attempts before a time, then the oldest beyond a
-	// number to keep, at most limit rows in one call, and returns how many.
+	// TrimAttempts deletes attempts that neither began nor changed since a time
+	// (Attempt.ChangedAt), then the oldest beyond a number to keep, at most limit rows in
+	// one call, and returns how many.
 	TrimAttempts(before time.Time, keep, limit int) (int, error)
 	// TrimAttemptAliases deletes aliases that lead to folds older than the oldest
 	// attempt, then the oldest beyond a number to keep, at most limit in one call, and

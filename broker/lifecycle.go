@@ -108,7 +108,7 @@ func disconnectReason(code imprint.Code) string {
 		return "MQTT_KEEP_ALIVE_TIMEOUT"
 	case imprint.CodeServerShutdown:
 		return "SERVER_INITIATED_DISCONNECT"
-	case imprint.CodeQuotaExceeded, imprint.CodeSlowConsumer, imprint.CodePublishRate, imprint.CodeRetainedQuota:
+	case imprint.CodeQuotaExceeded, imprint.CodeSlowConsumer, imprint.CodePublishRate, imprint.CodeRetainedQuota, imprint.CodeRulesBusy:
 		return "THROTTLED"
 	case imprint.CodeAdministrative:
 		return "API_INITIATED_DISCONNECT"
@@ -116,7 +116,7 @@ func disconnectReason(code imprint.Code) string {
 		return "WEBSOCKET_TTL_EXPIRATION"
 	case imprint.CodeInternal, imprint.CodeUnavailable:
 		return "SERVER_ERROR"
-	case imprint.CodePublishDenied, imprint.CodeSubscribeDenied, imprint.CodeWillDenied, imprint.CodeRetainDenied,
+	case imprint.CodePublishDenied, imprint.CodeSubscribeDenied, imprint.CodeWillDenied, imprint.CodeRetainDenied, imprint.CodeAccessDenied,
 		imprint.CodeCertificateInactive, imprint.CodeCertificateRevoked, imprint.CodeCertificateDeleted,
 		imprint.CodeCertificatePending, imprint.CodeCertificateTransfer, imprint.CodeCertificateExpired, imprint.CodeCertificateNotYetValid:
 		return "AUTH_ERROR"

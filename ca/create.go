@@ -346,18 +346,22 @@ func (e *Engine) install(ctx context.Context, tenant imprint.Tenant, id imprint.
 	if err != nil {
 		return a, err
 	}
-	err = follows(cert, above, e.opts.Clock())
-	if err != nil {
-		return a, err
-	}
 	// The key may be in a module: it isn't opened in a transaction.
+	given := above
 	err = e.opts.Store.View(ctx, func(tx imprint.ReadTx) error {
 		a, err = tx.Authority(tenant, id)
 		if err != nil {
 			return err
 		}
-		return fits(&a, cert, e.opts.Clock())
+		err = fits(&a, cert, e.opts.Clock())
+		if err == nil {
+			above, err = upwards(tx, &a, cert, given)
+		}
+		return err
 	})
+	if err == nil {
+		err = follows(cert, above, e.opts.Clock())
+	}
 	if err == nil {
 		err = e.mayBe(ctx, &a, cert, above)
 	}
@@ -378,10 +382,7 @@ func (e *Engine) install(ctx context.Context, tenant imprint.Tenant, id imprint.
 		}
 		a = found
 		// As we write them: a file may lack the last line feed.
-		a.Certificate, a.Chain = pki.EncodeCertificatePEM(cert.Raw), ""
-		for _, one := range above {
-			a.Chain += pki.EncodeCertificatePEM(one.Raw)
-		}
+		a.Certificate, a.Chain = pki.EncodeCertificatePEM(cert.Raw), chainText(above)
 		a.CertificateID, a.Serial, a.SubjectKeyID = pki.CertificateID(cert.Raw), pki.SerialHex(cert.SerialNumber), hex.EncodeToString(cert.SubjectKeyId)
 		a.NotBefore, a.NotAfter = cert.NotBefore, cert.NotAfter
 		if a.Status != imprint.AuthorityDisabled {

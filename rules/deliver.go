@@ -3,6 +3,7 @@ package rules
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -136,6 +137,11 @@ type permanent struct{ error }
 
 func (p permanent) Unwrap() error { return p.error }
 
+func isPermanent(err error) bool {
+	var p permanent
+	return errors.As(err, &p)
+}
+
 // try tries one delivery and writes down what became of it. Its error is the
 // store's.
 func (o *outbox) try(ctx context.Context, listed imprint.RuleDelivery) error {
@@ -167,8 +173,7 @@ func (o *outbox) try(ctx context.Context, listed imprint.RuleDelivery) error {
 		return o.remove(d)
 	}
 	d.Failures++
-	_, hopeless := err.(permanent)
-	if !hopeless && e.clock().Sub(d.CreatedAt) < e.opts.DeliveryAge {
+	if !isPermanent(err) && e.clock().Sub(d.CreatedAt) < e.opts.DeliveryAge {
 		e.count.of(kind).retried.Add(1)
 		return o.putOff(d)
 	}

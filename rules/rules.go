@@ -58,6 +58,9 @@ type Options struct {
 	// ConfirmURL gives the address that enables destinations, to which a slash and
 	// the token are added; empty: the owner confirms by the API.
 	ConfirmURL func() string
+	// PrivateAccount is the only one whose http actions may reach this machine and private
+	// networks; empty: those of all accounts may.
+	PrivateAccount imprint.AccountID
 	// Roots verify the servers of http actions; nil: the system's.
 	Roots *x509.CertPool
 

@@ -70,7 +70,7 @@ func (s *server) openRules(context.Context) error {
 	options := rules.Options{
 		Functions: s.functions, Attempts: s.trace, Sinks: sinks, ConfirmURL: s.confirmURL,
 		Workers: s.config.RuleWorkers, MaxQueued: s.config.RuleQueue, MaxDeliveries: s.config.RuleDeliveries,
-		DeliveryAge: s.config.RuleDeliveryAge, Logger: s.logger,
+		DeliveryAge: s.config.RuleDeliveryAge, PrivateAccount: s.privateAccount(), Logger: s.logger,
 	}
 	if s.config.RuleRoots != "" {
 		pem, err := os.ReadFile(s.config.RuleRoots)
