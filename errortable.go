@@ -109,6 +109,7 @@ const (
 	CodeConnectionLost         Code = "ConnectionLost"
 	CodeClientDisconnect       Code = "ClientDisconnect"
 	CodeServerShutdown         Code = "ServerShuttingDown"
+	CodeServerStopped          Code = "ServerStopped"
 	CodeSlowConsumer           Code = "SlowConsumer"
 	CodeReceiveMaximum         Code = "ReceiveMaximumExceeded"
 	CodePacketIDInUse          Code = "PacketIdentifierInUse"
@@ -297,6 +298,7 @@ var table = []Description{
 	{CodeConnectionLost, "", 0, 0, "", "The connection broke without a DISCONNECT packet.", "Check the link and the device's power."},
 	{CodeClientDisconnect, "", 0, 0, "", "The device said DISCONNECT.", "Nothing to mend."},
 	{CodeServerShutdown, "", 0, 0x8b, "", "The server is shutting down.", "The device reconnects when the server is back."},
+	{CodeServerStopped, "", 0, 0, "", "The server was killed, or its machine lost power, while the device was on.", "The device reconnects when the server is back. Stop servers with SIGTERM: they tell devices then."},
 	{CodeReceiveMaximum, "", 0, 0x93, "", "The device sent more QoS 1 messages than the server's receive maximum before they were acknowledged.", "Wait for PUBACKs: at most as many may be open as CONNACK's Receive Maximum says (--max-inflight)."},
 	{CodePacketIDInUse, "", 0, 0x91, "", "The device used a packet identifier again before its first use was acknowledged.", "Let the client library choose packet identifiers; each may be used again after its PUBACK."},
 	{CodePublishRate, "", 0, 0x97, "", "The device publishes more messages a second than one connection may.", "Send less often, or let an operator raise --publish-rate."},

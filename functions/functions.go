@@ -108,7 +108,7 @@ type Options struct {
 	MaxWaiting     int           // calls of one function that wait for a process [1000]
 	InitTimeout    time.Duration // of a process [10 s, as AWS Lambda]
 	Idle           time.Duration // until an unused process ends [5 min]
-	MaxQueued      int           // asynchronous calls of one tenant [100,000]
+	MaxQueued      int           // asynchronous calls of one account that wait [100,000]
 	// QueueWorkers are the asynchronous calls under way: of one account never more
 	// than are left to others, half at most, of one function a third [48].
 	QueueWorkers int

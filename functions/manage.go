@@ -406,7 +406,7 @@ func (s *Service) Delete(ctx context.Context, tenant imprint.Tenant, name imprin
 	}
 	s.host.retireAll(functionKey{tenant, name}, qualifier)
 	if qualifier == "" {
-		s.queue.rows.Forget(tenant)
+		s.queue.rows.Forget(tenant.Account)
 	}
 	slices.Sort(codes)
 	for _, sum := range slices.Compact(codes) {

@@ -85,7 +85,7 @@ func addFunctionFlags(f *pflag.FlagSet) {
 	f.Int("function-processes", 64, "bound of the processes of all functions, of which an account may use half at once")
 	f.Int("function-concurrency", 16, "bound of the runs of one function at once")
 	f.Duration("function-idle", 5*time.Minute, "how long an unused process of a function is kept")
-	f.Int("function-queue", 100_000, "bound of the asynchronous calls of one tenant that wait")
+	f.Int("function-queue", 100_000, "bound of the asynchronous calls of one account that wait")
 	f.Bool("function-own-account", false, "let rules and templates invoke functions of their account without add-permission")
 }
 

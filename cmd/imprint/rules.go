@@ -42,7 +42,7 @@ func addRuleFlags(f *pflag.FlagSet) {
 	f.String("rule-roots", "", "PEM file of roots that verify the servers of http actions (default: the system's)")
 	f.Int("rule-queue", 50_000, "bound of the messages that wait for topic rules")
 	f.Int("rule-workers", 64, "messages that topic rules evaluate at once")
-	f.Int("rule-deliveries", 100_000, "bound of the deliveries of one tenant's rules that wait")
+	f.Int("rule-deliveries", 100_000, "bound of the deliveries of one account's rules that wait")
 	f.Duration("rule-delivery-age", 6*time.Hour, "how long a delivery of a topic rule is tried")
 }
 

@@ -179,7 +179,7 @@ func (t *Tx) QueuedCalls(tenant imprint.Tenant, name imprint.FunctionName, due t
 }
 
 // CallTenants implements imprint.FunctionReader.
-func (t *Tx) CallTenants() ([]imprint.Tenant, error) { return callQueues.tenants(t) }
+func (t *Tx) CallTenants() ([]imprint.Tenant, error) { return callQueues.tenants.list(t) }
 
 // CallQueues implements imprint.FunctionReader.
 func (t *Tx) CallQueues(tenant imprint.Tenant, after string, limit int) ([]imprint.DueQueue, error) {
