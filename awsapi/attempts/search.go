@@ -288,7 +288,7 @@ func withMakers(tx imprint.ReadTx, filter imprint.AttemptFilter, forms []string,
 		}
 		for _, a := range making {
 			same := func(other imprint.Attempt) bool { return other.ID == a.ID }
-			if a.At.Before(filter.Since) || filter.FailedOnly && a.Reason() == "" || slices.ContainsFunc(list, same) {
+			if a.ChangedAt().Before(filter.Since) || filter.FailedOnly && a.Reason() == "" || slices.ContainsFunc(list, same) {
 				continue
 			}
 			list = append(list, a)

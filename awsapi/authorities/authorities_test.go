@@ -46,7 +46,7 @@ func newWorld(t *testing.T, region imprint.Region) *world {
 	t.Helper()
 	w := &world{T: t, store: registrytest.New(t), region: region}
 	clock := func() time.Time { return noon }
-	profiles, err := pki.NewProfiles()
+	profiles, err := pki.NewProfiles(pki.ProfileConfig{Name: "again", Kind: pki.KindOperational, Lifetime: time.Hour, AllowKeyReuse: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -167,6 +167,39 @@ func TestWhoMayRevokeDevicesMayNotRevokeWhatIsDenied(t *testing.T) {
 	apitest.WantRefusal(t, "a certificate that looks like an issued one", revoke("repairs", forged), 404, "ResourceNotFoundException", "issued the certificate")
 	w.allow("nobody", `{"Effect":"Allow","Action":"imprint:ListAuthorities","Resource":"*"}`)
 	denied(t, "a caller without the action", revoke("nobody", stranger.Certificate), "imprint:RevokeIssued")
+}
+
+// TestALostKeyTakesNothingThatIsDenied: what goes along with a certificate for its key is asked
+// for, too, as far as the reason takes it.
+func TestALostKeyTakesNothingThatIsDenied(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "us-east-1")
+	root := w.make("root", "", "root")
+	line, sister := w.make("line", root.ID, "intermediate", "again"), w.make("sister", root.ID, "intermediate", "again")
+	w.allow("repairs", `{"Effect":"Allow","Action":"imprint:*","Resource":"*"},{"Effect":"Deny","Action":"imprint:RevokeIssued","Resource":"SISTER"}`, "SISTER", sister.ARN)
+	issue := func(by shown, csr string) string {
+		t.Helper()
+		var made struct{ Certificate string }
+		err := w.as(imprint.OperatorUser, "POST", authorities.Path+"/"+by.ID+"/certificates", map[string]any{"csr": csr, "profile": "again", "notAfter": noon.Add(time.Hour).Unix()}, &made)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return made.Certificate
+	}
+	csr := w.csr("x")
+	here, there := issue(line, csr), issue(sister, csr)
+	revoke := func(user imprint.UserName, certificate, reason string) error {
+		return w.as(user, "POST", "/imprint/revocations", map[string]string{"certificate": certificate, "reason": reason}, nil)
+	}
+	denied(t, "a key of which another authority has a certificate, too", revoke("repairs", here, "KEY_COMPROMISE"), "on resource: "+sister.ARN+" with an explicit deny")
+	err := revoke("repairs", here, "SUPERSEDED")
+	if err != nil {
+		t.Errorf("the certificate alone: %v", err)
+	}
+	err = revoke(imprint.OperatorUser, there, "KEY_COMPROMISE")
+	if err != nil {
+		t.Errorf("who may all: %v", err)
+	}
 }
 
 // TestWhoMayRevokeAllBelowMayNotRevokeWhatIsDenied: neither the authority nor its devices go

@@ -194,6 +194,9 @@ func printSteps(w io.Writer, a attempt) error {
 		if s.Wire != "" {
 			_, err = fmt.Fprintf(w, "%s[%s]\n", indent, s.Wire)
 		}
+		if again := s.again(a.Began); again != "" {
+			_, err = fmt.Fprintf(w, "%s%s\n", indent, again)
+		}
 		if s.Fix == "" {
 			continue
 		}
