@@ -377,6 +377,9 @@ func (e *Engine) install(ctx context.Context, tenant imprint.Tenant, id imprint.
 		if err == nil {
 			err = replaces(tx, &found, cert, above)
 		}
+		if err == nil {
+			err = e.nobodyElses(tx, &found, cert)
+		}
 		if err != nil {
 			return err
 		}
