@@ -44,6 +44,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -203,6 +205,8 @@ type Counters struct {
 	// Requests on topics of the service, and those refused because too many were
 	// under way or came too quickly.
 	Requests, RequestsThrottled uint64
+	// Visits are the connections that said DISCONNECT in place of CONNECT.
+	Visits uint64
 	// Stored sessions outlive their connections; Expired ones have ended.
 	Stored  int64
 	Expired uint64
@@ -216,7 +220,7 @@ type counters struct {
 	slowConsumers, takeovers, protocolErrors atomic.Uint64
 
 	publishThrottled, throughputDelayed, queueFull, expired atomic.Uint64
-	requests, requestsThrottled                             atomic.Uint64
+	requests, requestsThrottled, visits                     atomic.Uint64
 	stored                                                  atomic.Int64
 
 	refusals sync.Map // imprint.Code to *atomic.Uint64
@@ -292,7 +296,7 @@ func (b *Broker) Counters() Counters {
 		PublishDenied: c.publishDenied.Load(), SubscribeDenied: c.subscribeDenied.Load(),
 		SlowConsumers: c.slowConsumers.Load(), Takeovers: c.takeovers.Load(), ProtocolErrors: c.protocolErrors.Load(),
 		PublishThrottled: c.publishThrottled.Load(), ThroughputDelayed: c.throughputDelayed.Load(), QueueFull: c.queueFull.Load(),
-		Requests: c.requests.Load(), RequestsThrottled: c.requestsThrottled.Load(),
+		Requests: c.requests.Load(), RequestsThrottled: c.requestsThrottled.Load(), Visits: c.visits.Load(),
 		Stored: c.stored.Load(), Expired: c.expired.Load(),
 	}
 }
@@ -364,9 +368,29 @@ func (b *Broker) CertificateChanged(tenant imprint.Tenant, id imprint.Certificat
 	}
 }
 
+// OperatorsChanged tells the broker that a commit touched users or access keys. It doesn't
+// block. Within a second, connections that were opened with a key that is gone are ended.
+func (b *Broker) OperatorsChanged() {
+	b.mu.RLock()
+	tenants := slices.Collect(maps.Keys(b.realms))
+	b.mu.RUnlock()
+	for _, tenant := range tenants {
+		b.CertificateChanged(tenant, noCertificate)
+	}
+}
+
+// noCertificate is what the connections of operators have.
+const noCertificate imprint.CertificateID = ""
+
 // recheck looks at a changed certificate again and ends its sessions when it
 // may not connect any more.
 func (b *Broker) recheck(ctx context.Context, tenant imprint.Tenant, id imprint.CertificateID) error {
+	if id == noCertificate {
+		for _, c := range b.realm(tenant).with(id) {
+			c.current(ctx) // each has an identity of its own
+		}
+		return nil
+	}
 	var why *endError
 	who, err := b.identities.Acquire(ctx, tenant, id)
 	switch {

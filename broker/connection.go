@@ -102,7 +102,7 @@ type connection struct {
 	wakeAt     time.Duration // the socket's read deadline, since the broker began; 0: none
 	throughput bucket
 	uses       uses            // what the trace is told at the end that it was allowed
-	explained  int8            // denials that were put into words
+	explained  *explained      // nil: nothing was denied
 	entered    bool            // known to the realm
 	withdrawn  bool            // out of the topics and the realm
 	unanswered mqtt.PacketType // the packet that a refused one of MQTT 3.1.1 isn't answered by; 0: none
@@ -171,6 +171,7 @@ func (b *Broker) Serve(ctx context.Context, conn net.Conn, peer Peer) {
 // as less than 3.2 KiB of it are in use, and a fleet has a stack a device.
 func (c *connection) begin(ctx context.Context, in *reader) bool {
 	if in.goodbyeFirst(ctx) {
+		c.broker.count.visits.Add(1)
 		c.peer.Rec.Info("mqtt.connect", "the client said DISCONNECT instead of CONNECT: it came to look at the handshake alone, as imprint doctor does")
 		c.peer.Rec.End(imprint.OutcomeClosed, imprint.CodeClientDisconnect)
 		return false

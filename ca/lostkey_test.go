@@ -235,7 +235,8 @@ func TestKeysOfWhatEarlierVersionsIssuedAreNamed(t *testing.T) {
 	request := pki.Request{PublicKey: key(t).Public(), RawSubject: subject(t, "SN-1")}
 	first := o.made(line.ID, "again", request)
 	named := o.issuance(first.ID)
-	builtIn := o.made(line.ID, "again", pki.Request{PublicKey: key(t).Public(), RawSubject: subject(t, "SN-2")})
+	other := pki.Request{PublicKey: key(t).Public(), RawSubject: subject(t, "SN-2")}
+	builtIn := o.made(line.ID, "again", other)
 	registered := o.issuance(builtIn.ID)
 	o.update(func(tx imprint.Tx) error {
 		for n := range 250 {
@@ -261,7 +262,7 @@ func TestKeysOfWhatEarlierVersionsIssuedAreNamed(t *testing.T) {
 		}
 		return nil
 	})
-	_, err := o.Issue(t.Context(), home, line.ID, "hour", request)
+	_, err := o.Issue(t.Context(), home, line.ID, "hour", other)
 	if err != nil {
 		t.Fatalf("a key that nobody knows: %v", err)
 	}

@@ -531,6 +531,9 @@ func TestTheDoctorLeavesNoFailedAttempts(t *testing.T) {
 	if !strings.Contains(all.stdout, "DISCONNECT instead of CONNECT") {
 		t.Errorf("the visits aren't recorded:\n%s", all.all())
 	}
+	if n := s.metric(t, "imprint_visits_total"); n < 1 {
+		t.Errorf("imprint_visits_total: got %v, want them counted", n)
+	}
 }
 
 func (s *server) clinicArgs() []string { return []string{"--data", s.dir} }

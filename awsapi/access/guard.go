@@ -23,6 +23,7 @@ type Guard struct {
 
 	denied  atomic.Uint64
 	changes atomic.Uint64
+	told    atomic.Pointer[func()] // hears of changes; nil: nobody does
 	stop    func()
 
 	// documents holds parsed documents by their text: a text is one policy for
@@ -63,6 +64,9 @@ func (g *Guard) committed(changes []imprint.Change) {
 	for _, c := range changes {
 		if c.Kind == imprint.ChangeUser || c.Kind == imprint.ChangeAccessKey {
 			g.changes.Add(1)
+			if told := g.told.Load(); told != nil {
+				(*told)()
+			}
 			return
 		}
 	}
@@ -71,6 +75,10 @@ func (g *Guard) committed(changes []imprint.Change) {
 // Changes counts the commits that touched users and access keys. What was decided
 // or read before a count went up may have to be looked at again.
 func (g *Guard) Changes() *atomic.Uint64 { return &g.changes }
+
+// Tell has a function called whenever Changes has gone up, before the change is
+// acknowledged. It must not block.
+func (g *Guard) Tell(changed func()) { g.told.Store(&changed) }
 
 // Authorize decides whether a caller may do what is asked. It is the Authorize of an
 // awsapi.Config. Errors: CodeAccessDenied, the store's.

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"net"
 	"net/http"
@@ -177,7 +178,8 @@ func (s *server) observe(a awsapi.Access) {
 	s.metrics.observe(a)
 	s.refusedRequest(a)
 	level := slog.LevelDebug
-	if a.Status >= http.StatusInternalServerError && a.Status != http.StatusNotImplemented {
+	hungUp := errors.Is(a.Err, context.Canceled) // the caller, such as imprint explain --follow at its end
+	if a.Status >= http.StatusInternalServerError && a.Status != http.StatusNotImplemented && !hungUp {
 		level = slog.LevelError
 	}
 	attributes := []slog.Attr{
