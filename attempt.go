@@ -55,6 +55,21 @@ type Step struct {
 	Wire string `json:"wire,omitempty"`
 	// Certificate is what the step made; empty in all others.
 	Certificate CertificateID `json:"certificate,omitempty"`
+
+	// Repeats is how often the same happened again after At, and LastAt when it did last,
+	// where a device that is on fails in one way again and again. Others says that what
+	// is counted has the name and the code in common, and that the rest is of the last.
+	Repeats int       `json:"repeats,omitempty"`
+	LastAt  time.Time `json:"lastAt,omitzero"`
+	Others  bool      `json:"others,omitempty"`
+}
+
+// Last is when the step happened last.
+func (s *Step) Last() time.Time {
+	if s.Repeats > 0 {
+		return s.LastAt
+	}
+	return s.At
 }
 
 // Attempt is one connection by a device, from its first byte on, or one line of a bulk
@@ -107,6 +122,22 @@ const StepBulkLine = "bulk.line"
 // OfLine says that no device came: a line of a bulk registration was read.
 func (a *Attempt) OfLine() bool { return len(a.Steps) > 0 && a.Steps[0].Name == StepBulkLine }
 
+// ChangedAt is when the attempt began, when something failed in it last, or when it ended:
+// the latest of these.
+func (a *Attempt) ChangedAt() time.Time {
+	at := a.At
+	if a.EndedAt.After(at) {
+		at = a.EndedAt
+	}
+	for i := range a.Steps {
+		s := &a.Steps[i]
+		if s.Verdict == VerdictFailed && s.Last().After(at) {
+			at = s.Last()
+		}
+	}
+	return at
+}
+
 // Host is the peer's address without port and brackets; of a line of a bulk registration
 // its task.
 func (a *Attempt) Host() string { return HostOf(a.Address) }
@@ -121,7 +152,7 @@ func (a *Attempt) Failure() Step {
 		case s.Verdict != VerdictFailed:
 		case s.Code == CodeConnectionLost || s.Code == CodeKeepAliveTimeout:
 			broken = s
-		default:
+		case !s.Last().Before(failure.Last()):
 			failure = s
 		}
 	}
@@ -167,7 +198,8 @@ type AttemptFilter struct {
 	Unassigned bool
 	Match      string
 	FailedOnly bool
-	Since      time.Time
+	// Since selects attempts that began, failed or ended then or later (Attempt.ChangedAt).
+	Since time.Time
 }
 
 // Event is a message that the service owes its subscribers. It is stored in

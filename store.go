@@ -332,6 +332,9 @@ type SettingsWriter interface {
 type TraceReader interface {
 	Attempt(id string) (Attempt, error)
 	Attempts(AttemptFilter, Page) ([]Attempt, string, error) // newest first
+	// LiveAttempts lists the ids of attempts of devices that are on, in their order, from
+	// the first after an id.
+	LiveAttempts(after string, limit int) ([]string, error)
 	// AttemptsMaking lists the attempts that made a certificate, newest first: those of
 	// the claim that asked for it.
 	AttemptsMaking(tenant Tenant, id CertificateID, limit int) ([]Attempt, error)
@@ -339,8 +342,10 @@ type TraceReader interface {
 	// an attempt, that begin with hex digits in lower case; unassigned: also of attempts
 	// that died before a tenant was known.
 	AttemptWords(tenant Tenant, unassigned bool, prefix string, limit int) ([]string, error)
-	// Events lists events that wait for publication, oldest first.
-	Events(limit int) ([]Event, error)
+	// Events lists a tenant's events that wait for publication, oldest first, and
+	// EventTenants whose do.
+	Events(tenant Tenant, limit int) ([]Event, error)
+	EventTenants() ([]Tenant, error)
 }
 
 // TraceWriter writes attempts and events.
@@ -348,15 +353,16 @@ type TraceWriter interface {
 	PutAttempt(Attempt) error
 	DeleteAttempt(id string) error
 	PutAttemptAlias(AttemptAlias) error
-	// TrimAttempts deletes attempts before a time, then the oldest beyond a
-	// number to keep, at most limit rows in one call, and returns how many.
+	// TrimAttempts deletes attempts that neither began nor changed since a time
+	// (Attempt.ChangedAt), then the oldest beyond a number to keep, at most limit rows in
+	// one call, and returns how many.
 	TrimAttempts(before time.Time, keep, limit int) (int, error)
 	// TrimAttemptAliases deletes aliases that lead to folds older than the oldest
 	// attempt, then the oldest beyond a number to keep, at most limit in one call, and
 	// returns how many.
 	TrimAttemptAliases(keep, limit int) (int, error)
 	PutEvent(Event) error
-	DeleteEvents(ids []string) error
+	DeleteEvents(tenant Tenant, ids []string) error
 }
 
 // SessionReader reads MQTT sessions that outlive their connections, their queues,

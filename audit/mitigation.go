@@ -19,6 +19,7 @@ var remedies = map[imprint.AuditCheck][]imprint.MitigationKind{
 	DeviceCertificateExpiring:   {imprint.MitigateDeviceCertificate, imprint.MitigateThingGroup},
 	DeviceCertificateAge:        {imprint.MitigateDeviceCertificate, imprint.MitigateThingGroup},
 	DeviceCertificateKeyQuality: {imprint.MitigateDeviceCertificate, imprint.MitigateThingGroup},
+	RevokedIntermediate:         {imprint.MitigateDeviceCertificate, imprint.MitigateThingGroup},
 	RevokedDeviceCertificate:    {imprint.MitigateDeviceCertificate, imprint.MitigateThingGroup},
 	CACertificateExpiring:       {imprint.MitigateCACertificate},
 	CACertificateKeyQuality:     {imprint.MitigateCACertificate},

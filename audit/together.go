@@ -81,7 +81,7 @@ func (t *together) visit(a imprint.Attempt) {
 // connection and came back under another client id is one device.
 func alive(a imprint.Attempt, at time.Time) bool {
 	switch a.Code {
-	case "": // it is on, or a stop of the server kept its end from being recorded
+	case "", imprint.CodeServerStopped: // it is on, or when it ended isn't known
 		return false
 	case imprint.CodeConnectionLost, imprint.CodeKeepAliveTimeout, imprint.CodeTakenOver, imprint.CodeServerShutdown:
 		return a.EndedAt.Sub(at) > longestSilence

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -140,19 +141,41 @@ func (c *connection) checkConnect(packet *mqtt.Connect, who *identity.Identity) 
 	return nil
 }
 
-// maxExplained bounds how many denials of one session are explained: finding
-// words costs far more than deciding, and a trace keeps only so many steps.
-const maxExplained = 64
+// maxExplained bounds the denials of a connection that have their words at hand: finding
+// these costs far more than deciding. Where there are more, one a second is put into words.
+const maxExplained = 32
 
-// explain gives the words for a denial that doesn't end the connection, as long
-// as the session hasn't had too many.
+// explained are the latest denials that were put into words, each for as long as its
+// device's policies are what they were.
+type explained struct {
+	bound   *binding
+	denials []*imprint.Error // of *identity.Denial
+	at      time.Time        // of the last one
+}
+
+// explain gives the words for a denial that doesn't end the connection.
 func (c *connection) explain(code imprint.Code, bound *binding, request *policy.Request) *imprint.Error {
-	if c.explained >= maxExplained {
-		words := fmt.Sprintf("%s on %s is denied, like %d requests before it", request.Action, request.Resource(), c.explained)
-		return &imprint.Error{Code: code, Err: &identity.Denial{Action: request.Action, Resource: request.Resource(), Words: words}}
+	if c.explained == nil || c.explained.bound != bound {
+		c.explained = &explained{bound: bound}
 	}
-	c.explained++
-	return identity.Denied(code, bound.policies.Explain(request))
+	e, resource := c.explained, request.Resource()
+	for _, known := range e.denials {
+		denial, _ := known.Err.(*identity.Denial)
+		if known.Code == code && denial != nil && denial.Action == request.Action && denial.Resource == resource {
+			return known
+		}
+	}
+	now, full := c.broker.clock(), len(e.denials) >= maxExplained
+	if full && now.Sub(e.at) < time.Second {
+		words := fmt.Sprintf("%s on %s is denied, like many other requests of this connection", request.Action, resource)
+		return &imprint.Error{Code: code, Err: &identity.Denial{Action: request.Action, Resource: resource, Words: words}}
+	}
+	if full {
+		e.denials = slices.Delete(e.denials, 0, 1)
+	}
+	denied := identity.Denied(code, bound.policies.Explain(request))
+	e.denials, e.at = append(e.denials, denied), now
+	return denied
 }
 
 // connectAttributes are the values of the condition key iot:ConnectAttributes.

@@ -102,7 +102,7 @@ type connection struct {
 	wakeAt     time.Duration // the socket's read deadline, since the broker began; 0: none
 	throughput bucket
 	uses       uses            // what the trace is told at the end that it was allowed
-	explained  int8            // denials that were put into words
+	explained  *explained      // nil: nothing was denied
 	entered    bool            // known to the realm
 	withdrawn  bool            // out of the topics and the realm
 	unanswered mqtt.PacketType // the packet that a refused one of MQTT 3.1.1 isn't answered by; 0: none

@@ -48,7 +48,7 @@ func (c *connection) announce(tree string, event lifecycleEvent) {
 	}
 	told := imprint.Event{Tenant: c.realm.tenant, Topic: topic, Payload: payload}
 	// Rules that have no room for it count it.
-	_, _ = offerEvent(context.Background(), c.realm.rules, told, nil)
+	_ = offerEvent(context.Background(), c.realm.rules, told, nil)
 	p := c.broker.routeEvent(context.Background(), told)
 	if p != nil {
 		c.payOwed()

@@ -3,6 +3,7 @@ package broker_test
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -16,6 +17,18 @@ import (
 
 // decisions gives what policies decided in a client's attempt, once that has ended.
 func (c *client) decisions() []string {
+	c.Helper()
+	var all []string
+	for _, s := range c.steps() {
+		if s.Action != "" {
+			all = append(all, fmt.Sprintf("%s %s %s %s", s.Name, s.Verdict, s.Action, s.Resource))
+		}
+	}
+	return all
+}
+
+// steps ends a client's connection and gives the steps of its attempt.
+func (c *client) steps() []imprint.Step {
 	c.Helper()
 	_ = c.conn.Close()
 	var a imprint.Attempt
@@ -31,13 +44,7 @@ func (c *client) decisions() []string {
 		}))
 		return !a.EndedAt.IsZero()
 	})
-	var all []string
-	for _, s := range a.Steps {
-		if s.Action != "" {
-			all = append(all, fmt.Sprintf("%s %s %s %s", s.Name, s.Verdict, s.Action, s.Resource))
-		}
-	}
-	return all
+	return a.Steps
 }
 
 // TestTheTraceTellsWhatPoliciesAllowedAndDenied ensures that a connection's end
@@ -61,7 +68,7 @@ func TestTheTraceTellsWhatPoliciesAllowedAndDenied(t *testing.T) {
 	c.send(&mqtt.Subscribe{PacketID: 1, Filters: []mqtt.Subscription{{Filter: "a/#"}, {Filter: "b/#"}}})
 	expect[*mqtt.Suback](c)
 	want := []string{
-		"publish failed iot:Publish " + arn + "topic/b", "publish failed iot:Publish " + arn + "topic/b", "publish failed iot:Publish " + arn + "topic/b",
+		"publish failed iot:Publish " + arn + "topic/b",
 		"policy.subscribe failed iot:Subscribe " + arn + "topicfilter/b/#",
 		"policy.publish ok iot:Publish " + arn + "topic/a/will", "policy.retain ok iot:RetainPublish " + arn + "topic/a/will",
 		"policy.publish ok iot:Publish " + arn + "topic/a/1", "policy.publish ok iot:Publish " + arn + "topic/a/2",
@@ -75,6 +82,45 @@ func TestTheTraceTellsWhatPoliciesAllowedAndDenied(t *testing.T) {
 	expect[*mqtt.Connack](denied)
 	if diff := cmp.Diff([]string{"policy.connect failed iot:Connect " + arn + "client/dev"}, denied.decisions()); diff != "" {
 		t.Errorf("decisions on CONNECT (-want +got):\n%s", diff)
+	}
+}
+
+// TestEachDenialHasItsWords ensures that a device that is denied one thing over and over
+// is told of another in words of its own, and that of many different ones at once not all
+// are looked into.
+func TestEachDenialHasItsWords(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, broker.Options{})
+	arn := first.ARN("")
+	c := h.on(first, h.register(first, `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"iot:Connect","Resource":"*"}]}`), mqtt.V5, connectAs("dev"))
+	publish := func(topic string) {
+		t.Helper()
+		c.send(&mqtt.Publish{Topic: []byte(topic), QoS: 1, PacketID: 1})
+		expect[*mqtt.Ack](c)
+	}
+	for range 100 {
+		publish("a")
+	}
+	publish("b")
+	for n := range 60 {
+		publish(fmt.Sprintf("c/%d", n))
+	}
+	publish("a")
+	steps := map[string]imprint.Step{}
+	failed := 0
+	for _, s := range c.steps() {
+		if s.Verdict == imprint.VerdictFailed {
+			steps[s.Resource] = s
+			failed += 1 + s.Repeats
+		}
+	}
+	a, b := steps[arn+"topic/a"], steps[arn+"topic/b"]
+	if a.Repeats != 100 || !strings.Contains(b.Fix, "attached policies") || !strings.Contains(b.Detail, "topic/b") {
+		t.Errorf("the steps are %+v and %+v", a, b)
+	}
+	// The last one is that the connection was closed.
+	if failed != 163 || len(steps) > 34 {
+		t.Errorf("%d steps count %d failures, want 163", len(steps), failed)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/iot"
@@ -26,17 +27,17 @@ func (a attempt) isRefused(step, code string) bool {
 	})
 }
 
-// follow starts imprint explain --follow, whose output grows.
-func (s *server) follow(t *testing.T, who string) *said {
+// follow starts imprint explain, or imprint attempts, with --follow: its output grows.
+func (s *server) follow(t *testing.T, command string, args ...string) *said {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	heard := newSaid()
-	cmd := exec.CommandContext(ctx, program, "explain", "--data", s.dir, "--follow", who)
+	cmd := exec.CommandContext(ctx, program, append([]string{command, "--data", s.dir, "--follow"}, args...)...)
 	cmd.Env, cmd.Stdout, cmd.Stderr = cleanEnv(), heard, heard
 	err := cmd.Start()
 	if err != nil {
 		cancel()
-		t.Fatalf("couldn't start imprint explain: %v", err)
+		t.Fatalf("couldn't start imprint %s: %v", command, err)
 	}
 	t.Cleanup(func() {
 		cancel()
@@ -125,7 +126,7 @@ func TestRefusalsAreToldWhileTheDeviceStaysOn(t *testing.T) {
 
 	t.Run("mosquitto_sub asks for what it may not", func(t *testing.T) {
 		t.Parallel()
-		followed := s.follow(t, "subscriber")
+		followed := s.follow(t, "explain", "subscriber")
 		// A client of MQTT 3.1.1 would be closed, as on AWS IoT Core.
 		sub := s.trySubscribe(t, sensor, "subscriber", []string{"-V", "5"}, "open", "secret")
 		sub.said.wait(t, "SUBACK", func(text string) bool { return strings.Contains(text, "received SUBACK") })
@@ -138,7 +139,7 @@ func TestRefusalsAreToldWhileTheDeviceStaysOn(t *testing.T) {
 	})
 	t.Run("mosquitto_pub says what it may not", func(t *testing.T) {
 		t.Parallel()
-		followed := s.follow(t, "talker")
+		followed := s.follow(t, "explain", "talker")
 		talk := s.talk(t, sensor, "talker", "secret")
 		isOn(t, "talker")
 		talk("x")
@@ -146,7 +147,7 @@ func TestRefusalsAreToldWhileTheDeviceStaysOn(t *testing.T) {
 	})
 	t.Run("Paho publishes what it may not", func(t *testing.T) {
 		t.Parallel()
-		followed := s.follow(t, "publisher")
+		followed := s.follow(t, "explain", "publisher")
 		c := s.connect(t, sensor, "publisher", dialing{host: s.one.host})
 		isOn(t, "publisher")
 		if got := c.send(t, "secret", "x", 1); got != 0x87 {
@@ -157,9 +158,33 @@ func TestRefusalsAreToldWhileTheDeviceStaysOn(t *testing.T) {
 			t.Errorf("the client isn't on any more: PUBACK %#x", got)
 		}
 	})
+	t.Run("a device that was on before anybody asked", func(t *testing.T) {
+		t.Parallel()
+		c := s.connect(t, sensor, "elder", dialing{host: s.one.host})
+		isOn(t, "elder")
+		began := time.Now()
+		const margin = 1500 * time.Millisecond // in which a command starts
+		until(t, "the connection to be older than what is asked for", func() bool { return time.Since(began) > 2*margin })
+		one := s.follow(t, "explain", "elder")
+		one.wait(t, "the attempt of the device that is on", func(text string) bool { return strings.Contains(text, "connected") })
+		all := s.follow(t, "attempts", "--failed", "--since", margin.String())
+		failed := time.Now()
+		if got := c.send(t, "secret", "x", 1); got != 0x87 {
+			t.Fatalf("PUBACK: got %#x, want 0x87", got)
+		}
+		one.wait(t, "imprint explain --follow", func(text string) bool { return strings.Contains(text, "FAILED") })
+		all.wait(t, "imprint attempts --follow", func(text string) bool { return strings.Contains(text, "elder") })
+		for what, arguments := range map[string][]string{"PublishDenied": {"--group-by", "reason"}, "elder": nil} {
+			since := (time.Since(failed) + margin).String()
+			run := s.imprint(t, "attempts", append([]string{"--failed", "--since", since}, arguments...)...)
+			if !strings.Contains(run.stdout, what) {
+				t.Errorf("imprint attempts --failed --since %s %s doesn't have %s:\n%s", since, strings.Join(arguments, " "), what, run.all())
+			}
+		}
+	})
 	t.Run("a claim that can't hear why", func(t *testing.T) {
 		t.Parallel()
-		followed := s.follow(t, "claimant")
+		followed := s.follow(t, "explain", "claimant")
 		c := s.connect(t, f.claim, "claimant", dialing{host: s.one.host})
 		const topic = "$aws/provisioning-templates/sensors/provision/json"
 		if got := c.mqtt5Reasons(t, topic+"/accepted"); got != "[1]" {

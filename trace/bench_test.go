@@ -12,6 +12,8 @@ import (
 // nowhere is a store that keeps nothing.
 type nowhere struct{ imprint.Store }
 
+func (nowhere) View(context.Context, func(imprint.ReadTx) error) error { return nil }
+
 func (nowhere) Update(context.Context, func(imprint.Tx) error) error { return nil }
 
 // BenchmarkAnUnsampledConnection tells what the record of a device costs that is let in

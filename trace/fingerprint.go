@@ -54,6 +54,42 @@ func (f fingerprints) kind(a *imprint.Attempt) uint64 {
 	return max(h.Sum64(), 1)
 }
 
+// failure is the same for two failed steps of one attempt that a person would read as
+// the same.
+func (f fingerprints) failure(s *imprint.Step) uint64 {
+	var h maphash.Hash
+	h.SetSeed(f.seed)
+	words(&h, s.Name, string(s.Code))
+	if !s.Others {
+		words(&h, s.Action, s.Resource)
+		plain(&h, s.Detail)
+	}
+	return h.Sum64()
+}
+
+// add adds a step to those of an attempt. A failure that is there already is counted.
+func (f fingerprints) add(steps []imprint.Step, s imprint.Step) []imprint.Step {
+	if s.Verdict != imprint.VerdictFailed {
+		return append(steps, s)
+	}
+	kind := f.failure(&s)
+	for i := range steps {
+		known := &steps[i]
+		if known.Verdict != s.Verdict || known.Others != s.Others || known.Name != s.Name || known.Code != s.Code || f.failure(known) != kind {
+			continue
+		}
+		again, last := known.Repeats+1+s.Repeats, s.Last()
+		if s.Others {
+			at := known.At
+			*known = s
+			known.At = at
+		}
+		known.Repeats, known.LastAt = again, last
+		return steps
+	}
+	return append(steps, s)
+}
+
 func words(h *maphash.Hash, list ...string) {
 	for _, word := range list {
 		_, _ = h.WriteString(word)

@@ -187,6 +187,8 @@ type repeated struct {
 	// aliases find the entry for those who know the id of an attempt that is no longer
 	// there, or its device.
 	aliases []imprint.AttemptAlias
+	counted []string // the ids of all but the latest
+	stored  []string // those of counted that have rows
 }
 
 // fold takes attempts out of a batch that are counted with others.
@@ -227,10 +229,20 @@ func (r *repeated) gone(a *imprint.Attempt, told map[string]bool) {
 	if a == nil {
 		return
 	}
+	r.counted = append(r.counted, a.ID)
 	if told[a.ID] {
 		r.alias(a, a.ID)
 	}
 	r.devices(a)
+}
+
+// rows says which attempts have rows already: those that are counted go.
+func (r *repeated) rows(stored []*imprint.Attempt) {
+	for _, a := range stored {
+		if slices.Contains(r.counted, a.ID) {
+			r.stored = append(r.stored, a.ID)
+		}
+	}
 }
 
 func (r *repeated) alias(a *imprint.Attempt, word string) {
@@ -277,6 +289,12 @@ func (r *repeated) store(tx imprint.Tx) (imprint.Attempt, error) {
 				a.Repeats, a.FirstAt = r.count-1, r.first
 			}
 		default:
+			return a, err
+		}
+	}
+	for _, id := range r.stored {
+		err := tx.DeleteAttempt(id)
+		if err != nil {
 			return a, err
 		}
 	}

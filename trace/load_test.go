@@ -32,6 +32,12 @@ func (k *kept) Update(_ context.Context, fn func(imprint.Tx) error) error {
 	return fn(keptTx{kept: k})
 }
 
+func (k *kept) View(_ context.Context, fn func(imprint.ReadTx) error) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return fn(keptTx{kept: k})
+}
+
 type keptTx struct {
 	imprint.Tx
 	kept *kept
@@ -50,6 +56,15 @@ func (tx keptTx) Attempt(id string) (imprint.Attempt, error) {
 	}
 	return a, nil
 }
+
+func (tx keptTx) DeleteAttempt(id string) error {
+	delete(tx.kept.attempts, id)
+	return nil
+}
+
+func (tx keptTx) PutAttemptAlias(imprint.AttemptAlias) error { return nil }
+
+func (tx keptTx) LiveAttempts(string, int) ([]string, error) { return nil, nil }
 
 func (tx keptTx) TrimAttempts(time.Time, int, int) (int, error) { return 0, nil }
 
@@ -203,6 +218,12 @@ type trimTx struct {
 func (t *trimmed) Update(_ context.Context, fn func(imprint.Tx) error) error {
 	return fn(trimTx{store: t})
 }
+
+func (t *trimmed) View(_ context.Context, fn func(imprint.ReadTx) error) error {
+	return fn(trimTx{store: t})
+}
+
+func (tx trimTx) LiveAttempts(string, int) ([]string, error) { return nil, nil }
 
 func (tx trimTx) TrimAttemptAliases(keep, limit int) (int, error) {
 	tx.store.aliases += keep

@@ -12,6 +12,7 @@ var nextByCode = map[imprint.Code]string{
 	imprint.CodeOverloaded:             "The device waits and comes again; it is let in once there is room.",
 	imprint.CodeConnectRate:            "The device waits and comes again; it is let in once it comes less often.",
 	imprint.CodeServerShutdown:         "The device connects again when the server is back.",
+	imprint.CodeServerStopped:          "The device notices that its connection is gone and comes again.",
 	imprint.CodeTakenOver:              "The connection that took the client id stays; if both devices come again and again, two of them share the id or the certificate.",
 	imprint.CodeKeepAliveTimeout:       "The device notices that its connection is gone and comes again.",
 	imprint.CodeConnectionLost:         "The device notices that its connection is gone and comes again.",

@@ -3,7 +3,6 @@ package trace
 import (
 	"fmt"
 	"reflect"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -39,15 +38,18 @@ type Recorder struct {
 	// args are what the details of the attempt's steps are made of, where nobody has
 	// read them yet: of most devices that are let in nobody does.
 	args [][]any
-	// unsampled is what the attempt of a device that was let in is made of again, when
-	// it isn't kept: it is when a later step fails.
-	unsampled string
+	// packed is what the attempt of a device that is on is made of again: when it wasn't
+	// kept and a later step fails, and when its row was trimmed meanwhile.
+	packed    string
 	late      []imprint.Step    // steps after Connected that weren't handed over
-	lateSteps int               // all of them
+	lateSteps int               // all of them but those that failed
+	trouble   *trouble          // what went wrong after Connected; nil: nothing
 	thing     imprint.ThingName // that came of it after Connected, and wasn't handed over
 	skipped   int               // steps that there was no room for
 	connected bool
-	failed    bool // one of late failed
+	stored    bool // the writer has the attempt
+	stumbled  bool // a step of what it has failed
+	failed    bool // one of late failed, or one that somebody else added
 	waiting   bool // the log hands over what there is in a moment
 	ended     bool
 }
@@ -73,7 +75,13 @@ func (r *Recorder) ID() string {
 	if r == nil {
 		return ""
 	}
-	r.told.Store(true)
+	if !r.told.Swap(true) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if !r.ended {
+			r.log.remember(r)
+		}
+	}
 	return r.id
 }
 
@@ -178,53 +186,6 @@ func (r *Recorder) add(s imprint.Step, args []any) {
 	a.Steps[maxSteps-2], a.Steps[maxSteps-1] = r.left(s.At), s
 }
 
-// addLate adds a step of a device that was let in. One that failed is handed over within
-// a second, while there is room: who wonders why a device that is on doesn't do what it
-// should can't wait for its end. The lock is held.
-func (r *Recorder) addLate(s imprint.Step) {
-	if s.Verdict == imprint.VerdictFailed {
-		r.failed = true
-	}
-	if r.lateSteps < maxSteps {
-		if r.late == nil && r.attempt != nil {
-			// Few have any; those who do have many, as they are claims.
-			r.late = make([]imprint.Step, 0, 2*usualSteps)
-		}
-		r.late = append(r.late, s)
-		r.lateSteps++
-		if r.failed {
-			r.handOverSoon()
-		}
-		return
-	}
-	n := len(r.late)
-	switch {
-	case n == 0: // what stood there before was handed over
-		r.late = append(r.late, s)
-		return
-	case n == 1:
-		r.skipped++
-	default:
-		if r.late[n-2].Name == leftName {
-			r.skipped++
-		} else {
-			r.skipped += 2
-		}
-		n = n - 1
-	}
-	r.late = append(r.late[:n-1], r.left(s.At), s)
-}
-
-// leftName is that of the step that tells of steps that there was no room for.
-const leftName = "trace"
-
-// left tells of the steps that there was no room for.
-func (r *Recorder) left(at time.Time) imprint.Step {
-	return imprint.Step{
-		At: at, Name: leftName, Verdict: imprint.VerdictInfo, Detail: strconv.Itoa(r.skipped) + " steps before the last weren't kept",
-	}
-}
-
 // constant says whether values can be formatted later: none of them is of a kind that
 // its owner may change meanwhile.
 func constant(args []any) bool {
@@ -282,88 +243,13 @@ func (r *Recorder) Connected() {
 	}
 	r.connected, r.skipped = true, 0
 	r.attempt.Outcome = imprint.OutcomeConnected
-	if r.log.samples(r.attempt) {
+	if r.failed || r.log.samples(r.attempt) {
 		r.write()
 		r.handOverSoon()
 		return
 	}
-	r.unsampled = pack(r.attempt)
+	r.packed = pack(r.attempt)
 	r.attempt, r.args = nil, nil
-}
-
-// handOverSoon asks the log to call handOver. The lock is held.
-func (r *Recorder) handOverSoon() {
-	if !r.waiting {
-		r.waiting = true
-		r.log.soon(r)
-	}
-}
-
-// handOver gives the writer what it doesn't have yet of a device that is on.
-func (r *Recorder) handOver() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.waiting = false
-	if r.ended {
-		return
-	}
-	// The writer may wait for who waits for this lock: what finds no room, and must be
-	// kept, is tried again in a second, or comes with the end.
-	must := r.failed || r.thing != ""
-	r.refused.Store(false)
-	a := r.take()
-	switch {
-	case a != nil:
-		if r.log.offer(entry{attempt: a, told: r.told.Load(), urgent: r.failed}) {
-			break
-		}
-		if must {
-			r.attempt, r.late = a, nil // take gives it again
-			r.refused.Store(true)
-			r.handOverSoon()
-			return
-		}
-		// As if it hadn't been sampled: what fails later is told yet.
-		r.log.dropped.Add(1)
-		r.unsampled = pack(a)
-	case r.unsampled == "" && (len(r.late) > 0 || r.thing != ""):
-		if r.log.offer(entry{end: &ending{id: r.id, steps: r.late, thing: r.thing}, urgent: r.failed}) {
-			break
-		}
-		if must {
-			r.refused.Store(true)
-			r.handOverSoon()
-			return
-		}
-		r.log.dropped.Add(1)
-	default:
-		return
-	}
-	r.late, r.thing, r.failed = nil, "", false
-}
-
-// take gives the attempt of a device that was let in with its later steps, unless the
-// writer has it or nothing of it is to be kept. The lock is held.
-func (r *Recorder) take() *imprint.Attempt {
-	a := r.attempt
-	switch {
-	case a != nil:
-		r.attempt = nil
-	case r.unsampled != "" && (r.failed || r.thing != ""):
-		a = unpack(r.unsampled)
-		r.unsampled = ""
-		a.ID, a.Outcome = r.id, imprint.OutcomeConnected
-		a.Steps = []imprint.Step{{
-			At: a.At, Name: "trace", Verdict: imprint.VerdictInfo, Detail: "the steps before CONNACK weren't kept: many devices were let in at that time",
-		}}
-	default:
-		return nil
-	}
-	a.Steps = append(a.Steps, r.late...)
-	if r.thing != "" {
-		a.Thing = r.thing
-	}
-	return a
 }
 
 // End records how the attempt ended. For a connection that Connected was
@@ -393,6 +279,7 @@ func (r *Recorder) end(outcome imprint.Outcome, code imprint.Code) (e entry, mus
 	a := r.attempt
 	if r.connected {
 		outcome, mustKeep = imprint.OutcomeClosed, r.failed || r.thing != ""
+		r.addLast()
 		a = r.take()
 	} else {
 		r.write()
@@ -401,12 +288,16 @@ func (r *Recorder) end(outcome imprint.Outcome, code imprint.Code) (e entry, mus
 	case a != nil:
 		a.Outcome, a.Code, a.EndedAt = outcome, code, now
 		e = entry{attempt: a, told: r.told.Load(), urgent: r.failed || outcome == imprint.OutcomeRefused}
-	case r.unsampled != "":
+	case !r.stored:
 		r.log.unsampled.Add(1)
 	default:
-		e = entry{end: &ending{id: r.id, at: now, outcome: outcome, code: code, steps: r.late, thing: r.thing}, urgent: r.failed}
+		e = entry{end: r.ending(), urgent: r.failed}
+		e.end.at, e.end.outcome, e.end.code = now, outcome, code
 	}
-	r.attempt, r.late, r.unsampled = nil, nil, ""
+	r.attempt, r.late, r.packed, r.trouble = nil, nil, "", nil
+	if r.told.Load() {
+		r.log.forget(r.id)
+	}
 	return e, mustKeep
 }
 
@@ -420,30 +311,6 @@ func (l *Log) samples(a *imprint.Attempt) bool {
 func (l *Log) SamplesLine() bool {
 	return !l.opts.Off && (l.lines == nil || l.lines.AllowN(l.clock(), 1))
 }
-
-// pack holds what is known of a device's attempt, without steps, in few bytes: there is
-// one for each idle connection that isn't sampled.
-func pack(a *imprint.Attempt) string {
-	return strings.Join([]string{
-		strconv.FormatInt(a.At.UnixNano(), 36), string(a.Tenant.Account), string(a.Tenant.Region), a.Address, a.SNI, a.ALPN, a.TLSVersion,
-		string(a.CertificateID), a.Serial, string(a.Thing), string(a.ClientID), a.Subject,
-	}, "\x00")
-}
-
-// unpack is the reverse of pack.
-func unpack(packed string) *imprint.Attempt {
-	// None but a subject may have a zero byte in it.
-	parts := append(strings.SplitN(packed, "\x00", packedParts), make([]string, packedParts)...)
-	at, _ := strconv.ParseInt(parts[0], 36, 64)
-	return &imprint.Attempt{
-		At: time.Unix(0, at).UTC(), Tenant: imprint.Tenant{Account: imprint.AccountID(parts[1]), Region: imprint.Region(parts[2])},
-		Address: parts[3], SNI: parts[4], ALPN: parts[5], TLSVersion: parts[6],
-		CertificateID: imprint.CertificateID(parts[7]), Serial: parts[8], Thing: imprint.ThingName(parts[9]), ClientID: imprint.ClientID(parts[10]), Subject: parts[11],
-	}
-}
-
-// packedParts is how many pack joins.
-const packedParts = 12
 
 // Began is when the connection was accepted; zero once Connected was called.
 func (r *Recorder) Began() time.Time {

@@ -22,7 +22,8 @@
 // many devices that fail in the same way: no failure goes unseen.
 // Attempts are kept for Options.Retention and up to Options.Keep in number. Of
 // one attempt at most 64 steps are kept before and 64 after it was let in, and
-// 2 KiB of a detail.
+// 2 KiB of a detail. After that what fails is kept beside these, each failure once with
+// how often it happened: up to 32 are told apart, and further ones by name and code.
 //
 // A refused attempt is written at once, a device that was let in, and what it is refused
 // while it is on, within a second: what happens meanwhile is one write.
@@ -125,6 +126,8 @@ type addition struct {
 // isn't empty.
 type ending struct {
 	id      string
+	packed  string // see Recorder.packed
+	failed  bool   // something did, of these steps or of earlier ones
 	at      time.Time
 	outcome imprint.Outcome
 	code    imprint.Code
@@ -160,6 +163,11 @@ type Log struct {
 	// waits for that waits for all.
 	handing, lateMu sync.Mutex
 	late, later     []*Recorder
+
+	// knownMu guards known: recorders whose id somebody knows, until they end. It may be
+	// taken under a recorder's lock, and none is taken under it.
+	knownMu sync.Mutex
+	known   map[string]*Recorder
 
 	written, dropped, failed, trimmed, folded, unsampled atomic.Uint64
 }
@@ -204,9 +212,9 @@ func (l *Log) Counters() Counters {
 }
 
 // Append adds steps to an attempt from outside of its connection, such as those of
-// a function that ran for it, also after its end. They are dropped, and counted,
-// when the queue is full, and when the attempt isn't kept; beyond maxAdded steps
-// an attempt takes no more.
+// a function that ran for it, also after its end. One that failed has the attempt of a
+// device that is on kept, sampled or not. They are dropped, and counted, when the queue is
+// full, and when the attempt isn't kept; beyond maxAdded steps an attempt takes no more.
 func (l *Log) Append(attemptID string, steps ...imprint.Step) {
 	if attemptID == "" || len(steps) == 0 {
 		return
@@ -216,11 +224,39 @@ func (l *Log) Append(attemptID string, steps ...imprint.Step) {
 		s.Detail, s.Fix = bounded(s.Detail), bounded(s.Fix)
 		kept = append(kept, s)
 	}
+	if anyFailed(kept) {
+		r := l.remembered(attemptID)
+		if r != nil && r.adopt(kept) {
+			return
+		}
+	}
 	l.put(entry{added: &addition{id: attemptID, steps: kept}}, false)
 }
 
+// remember has Append find the recorder of an attempt that somebody knows the id of.
+func (l *Log) remember(r *Recorder) {
+	l.knownMu.Lock()
+	defer l.knownMu.Unlock()
+	if l.known == nil {
+		l.known = make(map[string]*Recorder)
+	}
+	l.known[r.id] = r
+}
+
+func (l *Log) forget(id string) {
+	l.knownMu.Lock()
+	defer l.knownMu.Unlock()
+	delete(l.known, id)
+}
+
+func (l *Log) remembered(id string) *Recorder {
+	l.knownMu.Lock()
+	defer l.knownMu.Unlock()
+	return l.known[id]
+}
+
 // Flush returns when everything recorded before the call is in the store, or
-// the context ends.
+// the context ends; but for more of the same of devices that are on, see handAgain.
 func (l *Log) Flush(ctx context.Context) error {
 	for {
 		err := l.flushOnce(ctx)

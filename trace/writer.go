@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/imprint-iot/imprint"
@@ -17,6 +18,10 @@ const trimEvery = time.Minute
 const trimStep = 2000
 
 func (l *Log) run() {
+	forgotten := l.forgotten() // before this log writes any
+	var beside sync.WaitGroup
+	defer beside.Wait()
+	beside.Go(func() { l.endForgotten(forgotten) })
 	for {
 		select {
 		case first := <-l.queue:
@@ -139,13 +144,22 @@ func (l *Log) write(batch []entry) {
 			continue
 		}
 		if a := attempts[e.end.id]; a != nil {
-			e.end.apply(a)
+			e.end.apply(l.folds.fingerprints, a)
 			continue
 		}
 		endings = append(endings, e.end)
 	}
+	endings, over := l.readFailed(endings)
+	for _, a := range over {
+		// Whoever listed them knows their ids.
+		attempts[a.ID], told[a.ID] = a, true
+		order = append(order, a)
+	}
 	additions = l.merge(attempts, additions)
 	order, again := l.fold(order, attempts, told)
+	for _, r := range again {
+		r.rows(over)
+	}
 	var early []*addition
 	var changed []imprint.Attempt // rows that were there before
 	err := l.store.Update(context.Background(), func(tx imprint.Tx) error {
@@ -157,7 +171,7 @@ func (l *Log) write(batch []entry) {
 			}
 		}
 		for _, end := range endings {
-			a, err := end.store(tx)
+			a, err := end.store(tx, l.folds.fingerprints)
 			if err != nil {
 				return err
 			}
@@ -173,7 +187,7 @@ func (l *Log) write(batch []entry) {
 			changed = append(changed, a)
 		}
 		for _, added := range additions {
-			found, err := added.store(tx)
+			found, err := added.store(tx, l.folds.fingerprints)
 			if err != nil {
 				return err
 			}
@@ -211,7 +225,7 @@ func (l *Log) merge(attempts map[string]*imprint.Attempt, additions []*addition)
 		return slices.DeleteFunc(list, func(added *addition) bool {
 			a := attempts[added.id]
 			if a != nil {
-				added.apply(a)
+				added.apply(l.folds.fingerprints, a)
 			}
 			return a != nil
 		})
@@ -231,10 +245,17 @@ func (l *Log) keepEarly(early []*addition) {
 	}
 }
 
-func (d *addition) apply(a *imprint.Attempt) {
-	if room := maxAdded - len(a.Steps); room > 0 {
-		a.Steps = inOrder(append(a.Steps, d.steps[:min(room, len(d.steps))]...))
+func (d *addition) apply(f fingerprints, a *imprint.Attempt) {
+	for _, s := range d.steps {
+		if len(a.Steps) >= maxAdded {
+			if s.Verdict != imprint.VerdictFailed {
+				continue
+			}
+			s.Others = true
+		}
+		a.Steps = f.add(a.Steps, s)
 	}
+	a.Steps = inOrder(a.Steps)
 }
 
 // inOrder puts steps into the order in which they happened: what ran beside a connection
@@ -245,7 +266,7 @@ func inOrder(steps []imprint.Step) []imprint.Step {
 }
 
 // store adds to a stored attempt, if it is there.
-func (d *addition) store(tx imprint.Tx) (bool, error) {
+func (d *addition) store(tx imprint.Tx, f fingerprints) (bool, error) {
 	a, err := tx.Attempt(d.id)
 	if imprint.CodeOf(err) == imprint.CodeNotFound {
 		return false, nil
@@ -253,7 +274,7 @@ func (d *addition) store(tx imprint.Tx) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("couldn't read attempt %s: %w", d.id, err)
 	}
-	d.apply(&a)
+	d.apply(f, &a)
 	err = tx.PutAttempt(a)
 	if err != nil {
 		return false, fmt.Errorf("couldn't add to attempt %s: %w", d.id, err)
@@ -261,8 +282,11 @@ func (d *addition) store(tx imprint.Tx) (bool, error) {
 	return true, nil
 }
 
-func (e *ending) apply(a *imprint.Attempt) {
-	a.Steps = inOrder(append(a.Steps, e.steps...))
+func (e *ending) apply(f fingerprints, a *imprint.Attempt) {
+	for _, s := range e.steps {
+		a.Steps = f.add(a.Steps, s)
+	}
+	a.Steps = inOrder(a.Steps)
 	if e.outcome != "" {
 		a.Outcome, a.Code, a.EndedAt = e.outcome, e.code, e.at
 	}
@@ -271,22 +295,83 @@ func (e *ending) apply(a *imprint.Attempt) {
 	}
 }
 
-// store ends a stored attempt, and gives it; nothing when it was trimmed while the
-// device was connected.
-func (e *ending) store(tx imprint.Tx) (imprint.Attempt, error) {
+// read gives a stored attempt with what has come of it, or that alone where its row was
+// trimmed while the device was on; nothing where that isn't worth a row.
+func (e *ending) read(tx imprint.ReadTx, f fingerprints) (*imprint.Attempt, error) {
 	a, err := tx.Attempt(e.id)
-	if imprint.CodeOf(err) == imprint.CodeNotFound {
-		return imprint.Attempt{}, nil
+	switch {
+	case err == nil:
+	case imprint.CodeOf(err) != imprint.CodeNotFound:
+		return nil, fmt.Errorf("couldn't read attempt %s: %w", e.id, err)
+	case !anyFailed(e.steps) && e.thing == "":
+		return nil, nil
+	default:
+		a = *remade(e.id, e.packed, "the entry of this connection was trimmed while it lasted")
 	}
+	e.apply(f, &a)
+	return &a, nil
+}
+
+// store adds to a stored attempt, and gives it.
+func (e *ending) store(tx imprint.Tx, f fingerprints) (imprint.Attempt, error) {
+	a, err := e.read(tx, f)
+	if err != nil || a == nil {
+		return imprint.Attempt{}, err
+	}
+	err = tx.PutAttempt(*a)
 	if err != nil {
-		return a, fmt.Errorf("couldn't read attempt %s: %w", e.id, err)
+		return *a, fmt.Errorf("couldn't store what came of attempt %s: %w", e.id, err)
 	}
-	e.apply(&a)
-	err = tx.PutAttempt(a)
+	return *a, nil
+}
+
+// readFailed reads the attempts that are stored and end now, and in which something
+// failed: they are folded like those that are over before they are written. It gives the
+// endings of all others.
+func (l *Log) readFailed(endings []*ending) (rest []*ending, over []*imprint.Attempt) {
+	failed := func(e *ending) bool { return e.failed && e.outcome != "" }
+	if l.opts.FoldAfter < 1 || !slices.ContainsFunc(endings, failed) {
+		return endings, nil
+	}
+	var last map[string]*imprint.Attempt
+	err := l.store.View(context.Background(), func(tx imprint.ReadTx) error {
+		rest, over, last = nil, nil, make(map[string]*imprint.Attempt)
+		for _, e := range endings {
+			if !failed(e) {
+				continue
+			}
+			// What the batch has of it beside its end comes before that.
+			whole := *e
+			whole.steps = nil
+			for _, part := range endings {
+				if part.id == e.id {
+					whole.steps = append(whole.steps, part.steps...)
+				}
+				if part.id == e.id && part.thing != "" {
+					whole.thing = part.thing
+				}
+			}
+			a, err := whole.read(tx, l.folds.fingerprints)
+			if err != nil {
+				return err
+			}
+			last[e.id] = a
+			if a != nil {
+				over = append(over, a)
+			}
+		}
+		for _, e := range endings {
+			if _, found := last[e.id]; !found {
+				rest = append(rest, e)
+			}
+		}
+		return nil
+	})
 	if err != nil {
-		return a, fmt.Errorf("couldn't store the end of attempt %s: %w", e.id, err)
+		l.opts.Logger.Warn("couldn't read attempts, to count them with others", "error", err)
+		return endings, nil
 	}
-	return a, nil
+	return rest, over
 }
 
 func (l *Log) trim() {

@@ -12,8 +12,8 @@
 // ways in which openssl and others print a serial number, then the first digits of an
 // id, then the serial number on a device's label, and what the attempts of many devices
 // tell of: a CA, a template, a policy. The connection of the claim that made a
-// certificate belongs to the certificate. Since is a time; the
-// answer lists attempts of the caller's tenant, newest first. Operators of the
+// certificate belongs to the certificate. Since is a time: attempts that began, failed or
+// ended then or later are listed, those of the caller's tenant, by when they began, newest first. Operators of the
 // server's home tenant also see attempts that died before a tenant was known.
 package attempts
 
@@ -51,11 +51,13 @@ type ListAttemptsOutput struct {
 
 // Attempt is one connection by a device. Times are epoch seconds.
 type Attempt struct {
-	AttemptID     string    `api:"body attemptId String"`
-	Account       string    `api:"body account String"`
-	Region        string    `api:"body region String"`
-	Began         time.Time `api:"body began Time"`
-	Ended         time.Time `api:"body ended Time"` // absent while the device is on
+	AttemptID string    `api:"body attemptId String"`
+	Account   string    `api:"body account String"`
+	Region    string    `api:"body region String"`
+	Began     time.Time `api:"body began Time"`
+	Ended     time.Time `api:"body ended Time"` // absent while the device is on
+	// Changed is when it began, when something failed last, or when it ended.
+	Changed       time.Time `api:"body changed Time"`
 	Address       string    `api:"body address String"`
 	ServerName    string    `api:"body serverName String"`
 	ALPN          string    `api:"body alpn String"`
@@ -98,6 +100,11 @@ type Step struct {
 	Wire string `api:"body wire String"`
 	// CertificateID is what the step made.
 	CertificateID string `api:"body certificateId String"`
+	// Repeats is how often the same happened again, and LastAt when it did last. Others is
+	// true where that has the step's name and code in common, and the rest is of the last.
+	Repeats *int      `api:"body repeats Integer"` // absent: never
+	LastAt  time.Time `api:"body lastAt Time"`
+	Others  *bool     `api:"body others Boolean"` // absent: no
 }
 
 var codec = restjson.New(restjson.Shapes{
@@ -281,7 +288,7 @@ func behindCertificate(tx imprint.ReadTx, tenant imprint.Tenant, forms []string)
 func present(a imprint.Attempt) Attempt {
 	out := Attempt{
 		AttemptID: a.ID, Account: string(a.Tenant.Account), Region: string(a.Tenant.Region),
-		Began: a.At, Ended: a.EndedAt, Address: a.Address, ServerName: a.SNI, ALPN: a.ALPN, TLSVersion: a.TLSVersion,
+		Began: a.At, Ended: a.EndedAt, Changed: a.ChangedAt(), Address: a.Address, ServerName: a.SNI, ALPN: a.ALPN, TLSVersion: a.TLSVersion,
 		CertificateID: string(a.CertificateID), Serial: a.Serial, Subject: a.Subject, ThingName: string(a.Thing),
 		ClientID: string(a.ClientID), Outcome: string(a.Outcome), Code: string(a.Code), Reason: a.Reason(), Steps: make([]Step, 0, len(a.Steps)),
 		FirstAt: a.FirstAt, Sample: a.Sample, Next: trace.NextOf(&a),
@@ -292,11 +299,19 @@ func present(a imprint.Attempt) Attempt {
 	if a.Devices > 0 {
 		out.Devices = &a.Devices
 	}
-	for _, s := range a.Steps {
-		out.Steps = append(out.Steps, Step{
+	for i := range a.Steps {
+		s := &a.Steps[i]
+		shown := Step{
 			At: s.At, Name: s.Name, Verdict: string(s.Verdict), Code: string(s.Code), Detail: s.Detail, Fix: s.Fix,
-			Action: s.Action, Resource: s.Resource, Wire: s.Wire, CertificateID: string(s.Certificate),
-		})
+			Action: s.Action, Resource: s.Resource, Wire: s.Wire, CertificateID: string(s.Certificate), LastAt: s.LastAt,
+		}
+		if s.Repeats > 0 {
+			shown.Repeats = &s.Repeats
+		}
+		if s.Others {
+			shown.Others = &s.Others
+		}
+		out.Steps = append(out.Steps, shown)
 	}
 	return out
 }

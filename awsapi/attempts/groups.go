@@ -38,11 +38,12 @@ type Group struct {
 	// Attempts counts those that were folded into others, too, and Devices the
 	// certificates, or addresses where none is known; up to maxDevices of a group are
 	// told apart, and of one entry that counts many devices as many as it tells apart.
-	Attempts int       `api:"body attempts Integer"`
-	Devices  int       `api:"body devices Integer"`
-	First    time.Time `api:"body first Time"`
-	Last     time.Time `api:"body last Time"`
-	// What follows is of the latest attempt.
+	Attempts int `api:"body attempts Integer"`
+	Devices  int `api:"body devices Integer"`
+	// First is when the first of them began, and Last when one failed last, or began last.
+	First time.Time `api:"body first Time"`
+	Last  time.Time `api:"body last Time"`
+	// What follows is of the attempt that failed last, or began last.
 	AttemptID string `api:"body attemptId String"`
 	Code      string `api:"body code String"`
 	Step      string `api:"body step String"`
@@ -139,16 +140,21 @@ func add(groups map[string]*grouping, by string, a *imprint.Attempt) {
 	if a.Repeats > 0 {
 		first = a.FirstAt
 	}
+	last := a.At
+	if step.Last().After(last) {
+		last = step.Last()
+	}
 	g := groups[key]
 	if g == nil {
+		g = &grouping{Group: Group{Key: key, First: first}, devices: make(map[string]struct{})}
+		groups[key] = g
+	}
+	if last.After(g.Last) {
 		code := a.Code
 		if step.Code != "" {
 			code = step.Code
 		}
-		g = &grouping{Group: Group{
-			Key: key, First: first, Last: a.At, AttemptID: a.ID, Code: string(code), Step: step.Name, Detail: step.Detail, Fix: step.Fix,
-		}, devices: make(map[string]struct{})}
-		groups[key] = g
+		g.Last, g.AttemptID, g.Code, g.Step, g.Detail, g.Fix = last, a.ID, string(code), step.Name, step.Detail, step.Fix
 	}
 	g.Attempts += 1 + a.Repeats
 	if first.Before(g.First) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/url"
@@ -103,6 +104,40 @@ func TestAttemptsAreCountedByWhatTheyHaveInCommon(t *testing.T) {
 	}
 }
 
+// TestWhatFailedSinceIsFoundHoweverLongADeviceIsOn ensures that whoever asks what failed
+// lately hears of devices that were on before, and is told of the latest failure.
+func TestWhatFailedSinceIsFoundHoweverLongADeviceIsOn(t *testing.T) {
+	t.Parallel()
+	denied := func(first, last int) imprint.Attempt {
+		at := func(minutes int) time.Time { return instant.Add(time.Duration(minutes) * time.Minute) }
+		return imprint.Attempt{Tenant: home, CertificateID: certificate, ClientID: "sensor", Outcome: imprint.OutcomeConnected, Steps: []imprint.Step{{
+			At: at(first), Name: "publish", Verdict: imprint.VerdictFailed, Code: imprint.CodePublishDenied, Repeats: 6, LastAt: at(last), Fix: fmt.Sprint(last),
+		}}}
+	}
+	w := newWorld(t, denied(10, 600), denied(10, 20), denied(10, 590))
+	since := instant.Add(500 * time.Minute).Format(time.RFC3339)
+	var list struct {
+		Attempts []struct {
+			AttemptID string `json:"attemptId"`
+			Changed   float64
+			Steps     []struct {
+				Repeats int
+				LastAt  float64
+			}
+		}
+	}
+	err := w.get(t, home, attempts.Path, url.Values{"since": {since}, "failed": {"true"}, "match": {"sensor"}}, &list)
+	last := float64(instant.Add(600 * time.Minute).Unix())
+	if err != nil || len(list.Attempts) != 2 || list.Attempts[1].AttemptID != "0000" || list.Attempts[1].Changed != last ||
+		list.Attempts[1].Steps[0].Repeats != 6 || list.Attempts[1].Steps[0].LastAt != last {
+		t.Errorf("got %+v, %v", list, err)
+	}
+	got, err := w.group(t, home, url.Values{"by": {"reason"}, "failed": {"true"}, "since": {since}})
+	if err != nil || len(got.Groups) != 1 || got.Groups[0].Attempts != 2 || got.Groups[0].Last != last || got.Groups[0].AttemptID != "0000" || got.Groups[0].Fix != "600" {
+		t.Errorf("got %+v, %v", got, err)
+	}
+}
+
 // TestReasonsAreThoseOfTheStepThatFailed ensures that a device that stayed on, and was
 // refused something, is counted by that and not by how its connection ended, and that
 // handshakes that died of different things are apart.
@@ -165,13 +200,13 @@ type subscribers struct {
 
 func (s *subscribers) Heard(tenant imprint.Tenant, _ string) bool { return s.tenants[tenant] }
 
-func (s *subscribers) PublishEvents(_ context.Context, events []imprint.Event) error {
+func (s *subscribers) PublishEvent(_ context.Context, event imprint.Event, done func(error)) {
 	<-s.gate
 	s.mu.Lock()
-	s.events = append(s.events, events...)
+	s.events = append(s.events, event)
 	s.mu.Unlock()
 	s.got <- struct{}{}
-	return nil
+	done(nil)
 }
 
 // TestAttemptsAreToldToThoseWhoListen ensures that each attempt is told to its own

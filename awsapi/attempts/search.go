@@ -89,6 +89,7 @@ func (q *quest) literal(ctx context.Context, page imprint.Page) (found []imprint
 		found, next, err = q.page(tx, q.filter, page, q.forms)
 		if err != nil || len(found) > 0 || q.word == "" {
 			known = len(found) > 0
+			q.crowded(found)
 			return err
 		}
 		all := imprint.AttemptFilter{Tenant: q.filter.Tenant, Unassigned: q.filter.Unassigned}
@@ -287,7 +288,7 @@ func withMakers(tx imprint.ReadTx, filter imprint.AttemptFilter, forms []string,
 		}
 		for _, a := range making {
 			same := func(other imprint.Attempt) bool { return other.ID == a.ID }
-			if a.At.Before(filter.Since) || filter.FailedOnly && a.Reason() == "" || slices.ContainsFunc(list, same) {
+			if a.ChangedAt().Before(filter.Since) || filter.FailedOnly && a.Reason() == "" || slices.ContainsFunc(list, same) {
 				continue
 			}
 			list = append(list, a)

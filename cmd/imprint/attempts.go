@@ -27,6 +27,7 @@ type attempt struct {
 	Region        string   `json:"region,omitempty"`
 	Began         float64  `json:"began"`
 	Ended         float64  `json:"ended,omitempty"`
+	Changed       float64  `json:"changed,omitempty"` // began, failed last or ended
 	Address       string   `json:"address,omitempty"`
 	ServerName    string   `json:"serverName,omitempty"`
 	ALPN          string   `json:"alpn,omitempty"`
@@ -83,6 +84,22 @@ type step struct {
 	// Wire is what the device's own log has of it, and CertificateID what it made.
 	Wire          string `json:"wire,omitempty"`
 	CertificateID string `json:"certificateId,omitempty"`
+	// Repeats is how often the same happened again, the last time at LastAt; Others: with
+	// other words, those of the last time are shown.
+	Repeats int     `json:"repeats,omitempty"`
+	LastAt  float64 `json:"lastAt,omitempty"`
+	Others  bool    `json:"others,omitempty"`
+}
+
+// again says how often a step happened again; empty: never.
+func (s step) again(began float64) string {
+	switch {
+	case s.Repeats == 0:
+		return ""
+	case s.Others:
+		return fmt.Sprintf("and %d others that differ, until %+.1f ms", s.Repeats, (s.LastAt-began)*1000)
+	}
+	return fmt.Sprintf("and %d times more, until %+.1f ms", s.Repeats, (s.LastAt-began)*1000)
 }
 
 // query is what to ask ListAttempts for.
@@ -103,7 +120,7 @@ func (q query) values() url.Values {
 		values.Set("failed", "true")
 	}
 	if !q.since.IsZero() {
-		values.Set("since", q.since.UTC().Format(time.RFC3339))
+		values.Set("since", q.since.UTC().Format(time.RFC3339Nano))
 	}
 	return values
 }
@@ -171,7 +188,7 @@ imprint attempts --failed --follow`,
 			case groupBy != "":
 				return showGroups(cmd, c, groupBy, q, asJSON)
 			case follow:
-				return followAttempts(cmd.Context(), c, q, printerFor(cmd.OutOrStdout(), asJSON, false))
+				return followAttempts(cmd.Context(), c, q, printerFor(cmd.OutOrStdout(), asJSON, false), sayOnce(cmd.OutOrStdout()))
 			}
 			list, err := fetchAttempts(cmd.Context(), c, q)
 			if err != nil {
@@ -187,7 +204,7 @@ imprint attempts --failed --follow`,
 	cmd.Flags().BoolVar(&failed, "failed", false, "only attempts that were refused, or in which a step failed")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.Flags().BoolVar(&follow, "follow", false, "go on printing attempts as they end")
-	cmd.Flags().DurationVar(&since, "since", 0, "only attempts that began in the last such time, such as 1h")
+	cmd.Flags().DurationVar(&since, "since", 0, "only attempts that began, failed or ended in the last such time, such as 1h")
 	cmd.Flags().IntVar(&limit, "limit", 50, "how many attempts, or groups, at most")
 	cmd.Flags().StringVar(&groupBy, "group-by", "", "count them by reason, address, thing, certificate or client")
 	return cmd
@@ -230,8 +247,12 @@ func newExplain() *cobra.Command {
 				return err
 			}
 			q := query{match: match, limit: limit}
+			say := sayOnce(cmd.OutOrStdout())
+			if asJSON {
+				say = sayOnce(cmd.ErrOrStderr()) // what tools read is JSON alone
+			}
 			if follow {
-				return followAttempts(cmd.Context(), c, q, printerFor(cmd.OutOrStdout(), asJSON, true))
+				return followAttempts(cmd.Context(), c, q, printerFor(cmd.OutOrStdout(), asJSON, true), say)
 			}
 			list, notes, err := askAttempts(cmd.Context(), c, q)
 			if err != nil {
@@ -240,13 +261,17 @@ func newExplain() *cobra.Command {
 			// The timeline reads downwards, in both forms.
 			slices.Reverse(list)
 			if asJSON {
-				return printJSON(cmd.OutOrStdout(), list)
+				err = printJSON(cmd.OutOrStdout(), list)
 			}
-			if len(list) == 0 {
+			switch {
+			case err != nil:
+				return err
+			case len(list) == 0:
 				return nothingFound(args[0], notes)
 			}
-			for _, note := range notes {
-				_, _ = fmt.Fprintln(cmd.OutOrStdout(), note)
+			say(notes)
+			if asJSON {
+				return nil
 			}
 			for _, a := range list {
 				err = printAttempt(cmd.OutOrStdout(), a)
@@ -264,8 +289,15 @@ func newExplain() *cobra.Command {
 	return cmd
 }
 
-// followEvery is how often the server is asked for what is new.
-const followEvery = 500 * time.Millisecond
+const (
+	// followEvery is how often the server is asked for what is new.
+	followEvery = 500 * time.Millisecond
+	// followBack is how far back it is asked for, from the latest that it told of on: it
+	// hears of more of the same from a device that is on once a minute.
+	followBack = 2 * time.Minute
+	// maxFollowed is how many attempts that are new, or have changed, are told at once.
+	maxFollowed = 1000
+)
 
 // state is what of an attempt changes: one is shown again when it does.
 type state struct {
@@ -277,33 +309,54 @@ func stateOf(a attempt) state {
 	s := state{outcome: a.Outcome, repeats: a.Repeats}
 	for i := range a.Steps {
 		if a.Steps[i].Verdict == string(imprint.VerdictFailed) {
-			s.failed++
+			s.failed += 1 + a.Steps[i].Repeats
 		}
 	}
 	return s
 }
 
 // followAttempts prints attempts as they appear, are counted with a new one, are refused
-// something, or end, until the context ends.
-func followAttempts(ctx context.Context, c *client.Client, q query, show func(attempt) error) error {
+// something, or end, however long ago they began, until the context ends, and says what is
+// found out about the match. Of a device the latest attempt comes first.
+func followAttempts(ctx context.Context, c *client.Client, q query, show func(attempt) error, say func(notes []string)) error {
 	shown := map[string]state{}
+	if q.match != "" && q.since.IsZero() {
+		latest := q
+		latest.limit = 1
+		list, notes, err := askAttempts(ctx, c, latest)
+		if err != nil {
+			return err
+		}
+		say(notes)
+		for _, a := range list {
+			shown[a.ID] = stateOf(a)
+			err = show(a)
+			if err != nil {
+				return err
+			}
+		}
+	}
 	if q.since.IsZero() {
 		q.since = time.Now().Add(-time.Minute)
 	}
-	q.limit = 250
+	q.limit = maxFollowed
 	ticker := time.NewTicker(followEvery)
 	defer ticker.Stop()
 	for {
-		list, err := fetchAttempts(ctx, c, q)
+		list, notes, err := askAttempts(ctx, c, q)
 		if errors.Is(err, context.Canceled) {
 			return nil
 		}
 		if err != nil {
 			return err
 		}
+		say(notes)
 		now := make(map[string]state, len(list))
 		for _, a := range slices.Backward(list) {
 			now[a.ID] = stateOf(a)
+			if from := secondsTime(a.Changed).Add(-followBack); from.After(q.since) {
+				q.since = from
+			}
 			if shown[a.ID] == now[a.ID] {
 				continue
 			}
@@ -317,6 +370,19 @@ func followAttempts(ctx context.Context, c *client.Client, q query, show func(at
 		case <-ctx.Done():
 			return nil
 		case <-ticker.C:
+		}
+	}
+}
+
+// sayOnce writes notes, none of them twice.
+func sayOnce(w io.Writer) func(notes []string) {
+	said := map[string]bool{}
+	return func(notes []string) {
+		for _, note := range notes {
+			if !said[note] {
+				said[note] = true
+				_, _ = fmt.Fprintln(w, note)
+			}
 		}
 	}
 }
@@ -338,8 +404,10 @@ func printJSON(w io.Writer, value any) error {
 	return encoder.Encode(value)
 }
 
+func secondsTime(seconds float64) time.Time { return time.UnixMilli(int64(seconds * 1000)) }
+
 func clockTime(seconds float64) string {
-	return time.UnixMilli(int64(seconds * 1000)).Format("2006-01-02 15:04:05.000")
+	return secondsTime(seconds).Format("2006-01-02 15:04:05.000")
 }
 
 // byMany tells of whom the attempts are that are counted with one.

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -52,7 +53,7 @@ func TestFollowShowsWhateverIsNew(t *testing.T) {
 		t.Fatal(err)
 	}
 	var out strings.Builder
-	err = followAttempts(ctx, c, query{match: "device"}, printerFor(&out, false, false))
+	err = followAttempts(ctx, c, query{match: "device"}, printerFor(&out, false, false), sayOnce(io.Discard))
 	if err != nil && ctx.Err() == nil {
 		t.Fatal(err)
 	}
@@ -77,7 +78,7 @@ func TestWhatAFunctionLogsStaysInItsColumn(t *testing.T) {
 	err := printAttempt(tame(&out), attempt{ID: "1", Began: 1, Outcome: "refused", Steps: []step{
 		{At: 1.001, Name: "claim.request", Verdict: "ok", Detail: "a"},
 		{At: 1.002, Name: "function.log", Verdict: "info", Detail: "START\n\x1b[2Jone\ttwo\r\nEND\n"},
-		{At: 1.003, Name: "claim.hook", Verdict: "failed", Detail: "denied", Fix: "type\nthis"},
+		{At: 1.003, Name: "claim.hook", Verdict: "failed", Detail: "denied", Fix: "type\nthis", Repeats: 2, LastAt: 2.5},
 	}})
 	if err != nil {
 		t.Fatal(err)
@@ -88,6 +89,7 @@ func TestWhatAFunctionLogsStaysInItsColumn(t *testing.T) {
 		`                                  \u001b[2Jone	two`,
 		"                                  END",
 		"  +3.0 ms  claim.hook     FAILED  denied",
+		"                                  and 2 times more, until +1500.0 ms",
 		"                                  -> type",
 		"                                     this",
 	}

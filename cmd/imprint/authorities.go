@@ -174,8 +174,13 @@ func readKnownKeys(path string) (*pki.KnownKeys, error) {
 // purgeEvery is how often authorities are taken away whose time after deletion is over.
 const purgeEvery = time.Hour
 
-// purgeAuthorities takes them away until the context ends.
-func (s *server) purgeAuthorities(ctx context.Context) {
+// keepAuthorities brings what earlier versions wrote up to date, and takes deleted
+// authorities away until the context ends.
+func (s *server) keepAuthorities(ctx context.Context) {
+	err := s.authorities.NameKeys(ctx)
+	if err != nil && ctx.Err() == nil {
+		s.logger.Error("couldn't bring the record of what was issued up to date", "error", err)
+	}
 	ticker := time.NewTicker(purgeEvery)
 	defer ticker.Stop()
 	for {

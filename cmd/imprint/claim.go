@@ -172,18 +172,7 @@ func (g guardFlags) body(cmd *cobra.Command) (map[string]any, error) {
 }
 
 func listGuards(ctx context.Context, c *client.Client, w io.Writer, asJSON bool) error {
-	all, err := allPages(func(token string) ([]claimGuard, string, error) {
-		var page struct {
-			Guards    []claimGuard `json:"guards"`
-			NextToken string       `json:"nextToken"`
-		}
-		values := url.Values{"maxResults": {"250"}}
-		if token != "" {
-			values.Set("nextToken", token)
-		}
-		err := c.Call(ctx, "GET", claims.Path+"?"+values.Encode(), nil, &page)
-		return page.Guards, page.NextToken, err
-	})
+	all, err := getAll[claimGuard](ctx, c, claims.Path, url.Values{"maxResults": {"250"}}, "guards")
 	if err != nil {
 		return err
 	}

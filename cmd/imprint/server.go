@@ -531,7 +531,7 @@ func (s *server) run(ctx context.Context) error {
 		s.foreign.Run(lifetime)
 	}()
 	go s.watchFiles(lifetime)
-	go s.purgeAuthorities(lifetime)
+	go s.keepAuthorities(lifetime)
 	if s.tickets != nil {
 		go s.tickets.Run(lifetime)
 	}

@@ -78,7 +78,12 @@ func TestEveryStatementRunsOverAnIndex(t *testing.T) {
 	}
 	for query, plan := range seen {
 		for line := range strings.Lines(plan) {
-			if strings.Contains(query, "tenant IN") && strings.Contains(line, "tenant=?") {
+			if strings.Contains(query, "changed > at + ") && !strings.Contains(query, "DELETE") {
+				if strings.Contains(line, "attempts USING") && !strings.Contains(line, "attempts_changed") && !strings.Contains(line, "(id=?)") {
+					t.Errorf("%s\ndoesn't begin with what changed:\n%s", query, plan)
+					break
+				}
+			} else if strings.Contains(query, "tenant IN") && strings.Contains(line, "tenant=?") {
 				t.Errorf("%s\nlooks for the tenant and not for the match:\n%s", query, plan)
 				break
 			}
@@ -100,6 +105,7 @@ func TestEveryStatementRunsOverAnIndex(t *testing.T) {
 var wantIndex = map[string]string{
 	"FROM issuances WHERE tenant = $1 AND key_hash = $2":       "issuances_by_key",
 	"FROM issuances WHERE tenant = $1 AND renews = $2":         "issuances_by_renewed",
+	"FROM issuances WHERE key_hash = ''":                       "issuances_without_key",
 	"AND request_token = $3":                                   "issuances_by_token",
 	"FROM issuances WHERE certificate_id = $2 AND tenant = $1": "issuances_by_certificate",
 }
@@ -166,6 +172,11 @@ func everyRead(tx imprint.Tx) error {
 	}
 	_, err = tx.IssuancesRenewing(tenant, "a", "", 1)
 	keep(err)
+	_, err = tx.IssuancesWithoutKey("a", 1)
+	keep(err)
+	_, err = tx.LabelNameKept("a", time.Time{})
+	keep(err)
+	keep(tx.KeepLabelName("a", tenant.Account, time.Time{}, 1))
 	keep(tx.CountProfileUse(tenant, "a", "p"))
 	_, err = tx.ProfileUses(tenant, "a", "p")
 	keep(err)
@@ -292,9 +303,13 @@ func everyRead(tx imprint.Tx) error {
 	auditStatements(tx, tenant, keep)
 	keep(tx.DeleteUser("1", "a"))
 	keep(tx.DeleteUserPolicy("1", "a", "a"))
-	_, err = tx.Events(1)
+	_, err = tx.Events(tenant, 1)
+	keep(err)
+	_, err = tx.EventTenants()
 	keep(err)
 	_, err = tx.TrimAttempts(time.Unix(1, 0), 1, 10)
+	keep(err)
+	_, err = tx.LiveAttempts("", 10)
 	keep(err)
 	keep(tx.DeleteAttempt("b"))
 	_, err = tx.TrimAttemptAliases(0, 10)
@@ -305,7 +320,7 @@ func everyRead(tx imprint.Tx) error {
 	keep(tx.DeletePolicy(tenant, "a"))
 	keep(tx.DeleteTemplate(tenant, "a"))
 	keep(tx.DeleteTags(tenant, "a"))
-	keep(tx.DeleteEvents([]string{"a"}))
+	keep(tx.DeleteEvents(tenant, []string{"a"}))
 	keep(tx.DeleteCertificate(tenant, "a"))
 	keep(tx.DeleteThingAttachment(tenant, "a", "a"))
 	keep(tx.DeleteThingGroupMembership(imprint.ThingGroupMembership{Tenant: tenant, Thing: "a", Group: "a"}))
@@ -459,7 +474,9 @@ func lists(tx imprint.Tx, tenant imprint.Tenant, paged func(func(imprint.Page) (
 	paged(func(p imprint.Page) (string, error) { _, c, err := tx.FunctionAliases(tenant, "a", p); return c, err })
 	for _, f := range []imprint.AttemptFilter{{}, {Tenant: tenant}, {FailedOnly: true}, {Tenant: tenant, FailedOnly: true},
 		{Tenant: tenant, Unassigned: true}, {Tenant: tenant, Unassigned: true, FailedOnly: true},
-		{Tenant: tenant, Unassigned: true, Match: "x"}, {Match: "x"}, {Tenant: tenant, Match: "x"}, {Match: "x", FailedOnly: true}, {Since: time.Unix(1, 0)}} {
+		{Tenant: tenant, Unassigned: true, Match: "x"}, {Match: "x"}, {Tenant: tenant, Match: "x"}, {Match: "x", FailedOnly: true}, {Since: time.Unix(1, 0)},
+		{Tenant: tenant, Since: time.Unix(1, 0)}, {Tenant: tenant, Unassigned: true, FailedOnly: true, Since: time.Unix(1, 0)},
+		{Tenant: tenant, Unassigned: true, FailedOnly: true, Match: "x", Since: time.Unix(1, 0)}} {
 		paged(func(p imprint.Page) (string, error) { _, c, err := tx.Attempts(f, p); return c, err })
 	}
 }

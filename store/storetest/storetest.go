@@ -74,6 +74,7 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 		{"attempts are found by what leads to their certificate", testAttemptsByWhatIsKnown},
 		{"a certificate leads to the attempts that made it", testAttemptsThatMade},
 		{"attempts are trimmed", testTrim},
+		{"attempts are found by when they changed", testAttemptsByChange},
 		{"attempts that are counted with another are found", testAttemptAliases},
 		{"events come oldest first", testEvents},
 		{"deletes take what belongs along", testDeletes},

@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
@@ -79,6 +80,127 @@ func testAttemptFilter(t *testing.T, h Harness) {
 				}
 			}
 		})
+	}
+}
+
+// testAttemptsByChange ensures that what failed or ended since a time is found however long
+// ago the connection began, that it outlives what is as old and didn't change, and that
+// those who are on are known.
+func testAttemptsByChange(t *testing.T, h Harness) {
+	store := mustOpen(t, h)
+	at := func(minutes, seconds int) time.Time {
+		return instant.Add(time.Duration(minutes)*time.Minute + time.Duration(seconds)*time.Second)
+	}
+	failed := func(first, last time.Time) []imprint.Step {
+		return []imprint.Step{{At: first, Name: "publish", Verdict: imprint.VerdictFailed, Repeats: 2, LastAt: last}, {At: at(90, 0), Name: "fine", Verdict: imprint.VerdictOK}}
+	}
+	attempts := []imprint.Attempt{
+		{Tenant: here, At: at(0, 0), Outcome: imprint.OutcomeConnected, Steps: failed(at(20, 0), at(60, 0)), ClientID: "c"},
+		{Tenant: here, At: at(1, 0), Outcome: imprint.OutcomeClosed, EndedAt: at(30, 0), ClientID: "c"},
+		{Tenant: here, At: at(2, 0), Outcome: imprint.OutcomeConnected, ClientID: "d"},
+		{At: at(3, 0), Outcome: imprint.OutcomeRefused, EndedAt: at(3, 2)},
+		{Tenant: here, At: at(50, 0), Outcome: imprint.OutcomeRefused, EndedAt: at(50, 0), ClientID: "c"},
+		{Tenant: there, At: at(51, 0), Outcome: imprint.OutcomeClosed, EndedAt: at(51, 5), ClientID: "c"},
+	}
+	fill := func() {
+		update(t, store, func(tx imprint.Tx) error {
+			for i, a := range attempts {
+				a.ID = attemptID(i)
+				err := tx.PutAttempt(a)
+				if err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	fill()
+	type filter = imprint.AttemptFilter
+	for _, c := range []struct {
+		filter filter
+		want   string
+	}{
+		{filter{Since: at(0, 0)}, "543210"},
+		{filter{Since: at(3, 1)}, "54310"},
+		{filter{Since: at(3, 2)}, "54310"},
+		{filter{Since: at(3, 3)}, "5410"},
+		{filter{Since: at(30, 0)}, "5410"},
+		{filter{Since: at(31, 0)}, "540"},
+		{filter{Since: at(51, 3)}, "50"},
+		{filter{Since: at(60, 0)}, "0"},
+		{filter{Since: at(61, 0)}, ""},
+		{filter{Since: at(31, 0), Tenant: here}, "40"},
+		{filter{Since: at(3, 1), Tenant: here, Unassigned: true}, "4310"},
+		{filter{Since: at(10, 0), FailedOnly: true}, "40"},
+		{filter{Since: at(10, 0), Tenant: here, Unassigned: true, FailedOnly: true, Match: "c"}, "40"},
+		{filter{Since: at(10, 0), Match: "c"}, "5410"},
+		{filter{Since: at(10, 0), Match: "d"}, ""},
+		{filter{Since: at(10, 0), Match: attemptID(0)}, "0"},
+	} {
+		for _, limit := range []int{1, 2, 7} {
+			for _, ascending := range []bool{false, true} {
+				want := c.want
+				if ascending {
+					want = backwards(want)
+				}
+				got := walkAttempts(t, store, c.filter, imprint.Page{Limit: limit, Ascending: ascending})
+				if got != want {
+					t.Errorf("%+v, by pages of %d, ascending %t: got %q, want %q", c.filter, limit, ascending, got, want)
+				}
+			}
+		}
+	}
+	live := func(after string, limit int, want ...string) {
+		t.Helper()
+		view(t, store, func(tx imprint.ReadTx) error {
+			got, err := tx.LiveAttempts(after, limit)
+			if !slices.Equal(got, want) {
+				t.Errorf("after %q at most %d are on: got %q, want %q", after, limit, got, want)
+			}
+			return err
+		})
+	}
+	live("", 10, attemptID(0), attemptID(2))
+	live("", 1, attemptID(0))
+	live(attemptID(0), 10, attemptID(2))
+	live("", 0)
+	for _, c := range []struct {
+		name        string
+		before      time.Time
+		keep, limit int
+		want        int
+		left        string
+	}{
+		{"before a time", at(40, 0), -1, 100, 3, "045"},
+		{"before a time, bounded", at(40, 0), -1, 1, 1, "02345"},
+		{"beyond a number", at(0, 0), 4, 100, 2, "0145"},
+		{"beyond a small number", at(0, 0), 1, 100, 5, "0"},
+		{"all", at(0, 0), 0, 100, 6, ""},
+	} {
+		fill()
+		update(t, store, func(tx imprint.Tx) error {
+			got, err := tx.TrimAttempts(c.before, c.keep, c.limit)
+			if got != c.want {
+				t.Errorf("%s: trimmed %d, want %d", c.name, got, c.want)
+			}
+			return err
+		})
+		if left := walkAttempts(t, store, filter{}, imprint.Page{Limit: 3, Ascending: true}); left != c.left {
+			t.Errorf("%s: left %q, want %q", c.name, left, c.left)
+		}
+	}
+	fill()
+	update(t, store, func(tx imprint.Tx) error {
+		a, err := tx.Attempt(attemptID(0))
+		if err != nil {
+			return err
+		}
+		a.Outcome, a.EndedAt = imprint.OutcomeClosed, at(70, 0)
+		return tx.PutAttempt(a)
+	})
+	live("", 10, attemptID(2))
+	if got := walkAttempts(t, store, filter{Since: at(61, 0)}, imprint.Page{Limit: 3}); got != "0" {
+		t.Errorf("what ended since is %q", got)
 	}
 }
 
@@ -415,20 +537,34 @@ func testEvents(t *testing.T, h Harness) {
 				return err
 			}
 		}
-		return tx.PutEvent(imprint.Event{ID: "4"})
+		return errors.Join(tx.PutEvent(imprint.Event{ID: "0", Tenant: here}), tx.PutEvent(imprint.Event{ID: "4"}))
 	})
-	list := func(limit int) []imprint.Event {
+	list := func(tenant imprint.Tenant, limit int) []imprint.Event {
 		var events []imprint.Event
 		view(t, store, func(tx imprint.ReadTx) error {
 			var err error
-			events, err = tx.Events(limit)
+			events, err = tx.Events(tenant, limit)
 			return err
 		})
 		return events
 	}
-	same(t, "the oldest two", list(2), []imprint.Event{event("0"), event("1")})
-	same(t, "no events", list(0), []imprint.Event(nil))
-	update(t, store, func(tx imprint.Tx) error { return tx.DeleteEvents([]string{"1", "absent", "0", "1"}) })
-	update(t, store, func(tx imprint.Tx) error { return tx.DeleteEvents(nil) })
-	same(t, "what is left", list(100), []imprint.Event{event("2"), event("3"), {ID: "4"}})
+	tenants := func() []imprint.Tenant {
+		var tenants []imprint.Tenant
+		view(t, store, func(tx imprint.ReadTx) error {
+			var err error
+			tenants, err = tx.EventTenants()
+			return err
+		})
+		return tenants
+	}
+	same(t, "the oldest two", list(there, 2), []imprint.Event{event("0"), event("1")})
+	same(t, "no events", list(there, 0), []imprint.Event(nil))
+	same(t, "tenants", tenants(), []imprint.Tenant{{}, there, here})
+	update(t, store, func(tx imprint.Tx) error { return tx.DeleteEvents(there, []string{"1", "absent", "0", "1", "4"}) })
+	update(t, store, func(tx imprint.Tx) error { return tx.DeleteEvents(there, nil) })
+	same(t, "what is left", list(there, 100), []imprint.Event{event("2"), event("3")})
+	same(t, "an event of the same id in another tenant", list(here, 100), []imprint.Event{{ID: "0", Tenant: here}})
+	same(t, "an event of no tenant", list(imprint.Tenant{}, 100), []imprint.Event{{ID: "4"}})
+	update(t, store, func(tx imprint.Tx) error { return tx.DeleteEvents(there, []string{"2", "3"}) })
+	same(t, "tenants of what is left", tenants(), []imprint.Tenant{{}, here})
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -16,12 +17,19 @@ const attemptColumns = "id, tenant, at, certificate_id, serial, thing, client_id
 const attemptKind keyKind = "Ns"
 
 var putAttempt = upsert("attempts", 1,
-	"id", "tenant", "at", "certificate_id", "serial", "thing", "client_id", "address", "ip", "failed", "known", "fold", "body")
+	"id", "tenant", "at", "certificate_id", "serial", "thing", "client_id", "address", "ip", "failed", "known", "fold", "changed", "live", "body")
 
 var putAttemptAlias = upsert("attempt_aliases", 2, "word", "tenant", "fold") + " WHERE attempt_aliases.fold <> excluded.fold"
 
-// updateAttempt replaces what is in no index.
-const updateAttempt = "UPDATE attempts SET at = $2, body = $3 WHERE id = $1"
+// updateAttempt replaces what is in no index, or in one of those that hold few attempts.
+const updateAttempt = "UPDATE attempts SET at = $2, changed = $3, live = $4, body = $5 WHERE id = $1"
+
+// settled is how long after its beginning a change of an attempt isn't looked up by when
+// it happened: then it is late. An index has these alone, by the same words.
+const (
+	settled     = 10 * time.Second
+	lateAttempt = "changed > at + 10000"
+)
 
 // attemptIndex is what the indices hold of an attempt.
 type attemptIndex struct {
@@ -100,14 +108,18 @@ func (t *Tx) PutAttempt(a imprint.Attempt) error {
 		return err
 	}
 	index := indexOfAttempt(&a)
+	changed, live := int64(0), flag(a.Outcome == imprint.OutcomeConnected)
+	if at := a.ChangedAt(); at.After(a.At) {
+		changed = millis(at)
+	}
 	if t.lastAttempt == index {
-		n, err := t.exec(updateAttempt, a.ID, millis(a.At), string(text))
+		n, err := t.exec(updateAttempt, a.ID, millis(a.At), changed, live, string(text))
 		if err != nil || n == 1 {
 			return err
 		}
 	}
 	_, err = t.exec(putAttempt, a.ID, t.in(a.Tenant), millis(a.At), string(a.CertificateID), a.Serial, string(a.Thing),
-		string(a.ClientID), a.Address, a.Host(), flag(index.failed), flag(index.known), a.Fold, string(text))
+		string(a.ClientID), a.Address, a.Host(), flag(index.failed), flag(index.known), a.Fold, changed, live, string(text))
 	if err != nil {
 		return err
 	}
@@ -117,7 +129,11 @@ func (t *Tx) PutAttempt(a imprint.Attempt) error {
 
 // DeleteAttempt implements imprint.TraceWriter.
 func (t *Tx) DeleteAttempt(id string) error {
-	_, err := t.exec("DELETE FROM attempts WHERE id = $1", id)
+	_, err := t.exec("DELETE FROM attempt_made WHERE attempt = $1", id)
+	if err != nil {
+		return err
+	}
+	_, err = t.exec("DELETE FROM attempts WHERE id = $1", id)
 	return err
 }
 
@@ -153,8 +169,9 @@ func attemptKnown(a *imprint.Attempt) bool {
 }
 
 // Attempts implements imprint.TraceReader. Attempts are in the order of their
-// ids, which sort by time; so a list newest first ends at the first attempt
-// before Since.
+// ids, which sort by time; so of a list newest first those that began since a time, or
+// changed soon after they began, end at the first attempt before; those that changed
+// later are found by when they did.
 func (t *Tx) Attempts(f imprint.AttemptFilter, p imprint.Page) ([]imprint.Attempt, string, error) {
 	limit, err := pageLimit(p)
 	if err != nil {
@@ -177,24 +194,42 @@ func (t *Tx) Attempts(f imprint.AttemptFilter, p imprint.Page) ([]imprint.Attemp
 			return nil, "", err
 		}
 	}
+	ends := time.Time{}
+	if !q.ascending && !f.Since.IsZero() {
+		ends = f.Since.Add(-settled)
+	}
 	query, args := q.build(t, limit+1)
 	var found []imprint.Attempt
-	err = each(t, true, scanAttempt, func(a imprint.Attempt) bool {
-		if a.At.Before(f.Since) {
-			// Oldest first, the statement skips what is too old by itself.
+	add := func(a imprint.Attempt) bool {
+		if a.At.Before(ends) {
 			return false
 		}
 		found = append(found, a)
 		return len(found) <= limit
-	}, query, args...)
+	}
+	err = each(t, true, scanAttempt, add, query, args...)
 	if err != nil {
 		return nil, "", err
+	}
+	if !ends.IsZero() {
+		query, args = q.buildLate(t, limit+1)
+		late, err := all(t, scanAttempt, query, args...)
+		if err != nil {
+			return nil, "", err
+		}
+		found = newestFirst(append(found, late...))
 	}
 	if len(found) <= limit {
 		return found, "", nil
 	}
 	found = found[:limit]
 	return found, writeCursor(attemptKind, []any{found[limit-1].ID}), nil
+}
+
+// newestFirst puts attempts into the order of a list, each once.
+func newestFirst(list []imprint.Attempt) []imprint.Attempt {
+	slices.SortFunc(list, func(a, b imprint.Attempt) int { return strings.Compare(b.ID, a.ID) })
+	return slices.CompactFunc(list, func(a, b imprint.Attempt) bool { return a.ID == b.ID })
 }
 
 // attemptQuery composes the statement of a filter.
@@ -287,6 +322,26 @@ func (q *attemptQuery) build(t *Tx, limit int) (string, []any) {
 	return from + "id IN (" + strings.Join(selections, " UNION ") + ")" + order, q.args
 }
 
+// buildLate gives text and arguments for those that changed since a time, and not only
+// soon after they began.
+func (q *attemptQuery) buildLate(t *Tx, limit int) (string, []any) {
+	q.args = nil
+	where := lateAttempt + " AND changed >= " + q.arg(millis(q.filter.Since))
+	if tenants := q.tenants(t); len(tenants) > 0 {
+		where += " AND tenant IN (" + strings.Join(tenants, ", ") + ")"
+	}
+	condition := q.place()
+	if q.filter.FailedOnly {
+		condition += " AND failed = 1"
+	}
+	if q.filter.Match != "" {
+		// No index of the match: it may be an address that a whole fleet comes from.
+		condition += " AND CASE WHEN " + strings.Join(q.matches(), " OR ") + " THEN 1 ELSE 0 END = 1"
+	}
+	return "SELECT " + attemptColumns + " FROM attempts WHERE id IN (SELECT id FROM attempts WHERE " + where + ") AND " + condition +
+		" ORDER BY id DESC LIMIT " + q.arg(int64(limit)), q.args
+}
+
 // matches gives a condition for each column that the match may stand in.
 func (q *attemptQuery) matches() []string {
 	match := q.arg(q.filter.Match)
@@ -328,83 +383,30 @@ func (q *attemptQuery) tenants(t *Tx) []string {
 // condition gives what each attempt of the list must meet beside tenant and
 // match.
 func (q *attemptQuery) condition() string {
-	// The first term is always true: ids aren't empty.
-	parts := []string{"id > ''"}
-	if q.from != "" {
-		sign := "id < "
-		if q.ascending {
-			sign = "id > "
-		}
-		parts = []string{sign + q.arg(q.from)}
-	}
+	parts := []string{q.place()}
 	if q.filter.FailedOnly {
 		parts = append(parts, "failed = 1")
 	}
-	if q.ascending && !q.filter.Since.IsZero() {
-		parts = append(parts, "at >= "+q.arg(millis(q.filter.Since)))
+	if !q.filter.Since.IsZero() {
+		since := q.arg(millis(q.filter.Since))
+		part := "at >= " + since + " OR changed >= " + since
+		if !q.ascending {
+			// The list ends at the first of these.
+			part += " OR at < " + q.arg(millis(q.filter.Since.Add(-settled)))
+		}
+		parts = append(parts, "("+part+")")
 	}
 	return strings.Join(parts, " AND ")
 }
 
-// TrimAttempts implements imprint.TraceWriter. A negative keep keeps all that
-// aren't before the time.
-func (t *Tx) TrimAttempts(before time.Time, keep, limit int) (int, error) {
-	if limit < 1 {
-		return 0, nil
+// place says from where on the list goes. Without a cursor it is always true: ids aren't
+// empty.
+func (q *attemptQuery) place() string {
+	switch {
+	case q.from == "":
+		return "id > ''"
+	case q.ascending:
+		return "id > " + q.arg(q.from)
 	}
-	limit = min(limit, maxPage)
-	err := t.trimMade(limit)
-	if err != nil {
-		return 0, err
-	}
-	// The inner list is bounded whatever its times are; the oldest stand first.
-	old, err := t.exec("DELETE FROM attempts WHERE id IN (SELECT id FROM "+
-		"(SELECT id, at FROM attempts ORDER BY id LIMIT $1) AS oldest WHERE at < $2)", int64(limit), millis(before))
-	if err != nil || keep < 0 || int(old) >= limit {
-		return int(old), err
-	}
-	count, _, err := first(t, func(_ *Tx, r Rows, n *int64) error { return r.Scan(n) }, "SELECT count(*) FROM attempts")
-	if err != nil {
-		return int(old), err
-	}
-	excess := min(count-int64(keep), int64(limit)-old)
-	if excess <= 0 {
-		return int(old), nil
-	}
-	over, err := t.exec("DELETE FROM attempts WHERE id IN (SELECT id FROM attempts ORDER BY id LIMIT $1)", excess)
-	return int(old + over), err
-}
-
-// TrimAttemptAliases implements imprint.TraceWriter. A fold has the id of its first
-// attempt and sorts as that; the aliases of one that is about to be trimmed go a few
-// minutes before it.
-func (t *Tx) TrimAttemptAliases(keep, limit int) (int, error) {
-	if limit < 1 {
-		return 0, nil
-	}
-	limit = min(limit, maxPage)
-	const remove = "DELETE FROM attempt_aliases WHERE (word, tenant) IN (SELECT word, tenant FROM attempt_aliases "
-	oldest, found, err := first(t, func(_ *Tx, r Rows, id *string) error { return r.Scan(id) }, "SELECT id FROM attempts ORDER BY id LIMIT 1")
-	if err != nil {
-		return 0, err
-	}
-	var old int64
-	if found {
-		old, err = t.exec(remove+"WHERE fold < $1 ORDER BY fold LIMIT $2)", oldest, int64(limit))
-	} else {
-		old, err = t.exec(remove+"ORDER BY fold LIMIT $1)", int64(limit))
-	}
-	if err != nil || keep < 0 || int(old) >= limit {
-		return int(old), err
-	}
-	count, _, err := first(t, func(_ *Tx, r Rows, n *int64) error { return r.Scan(n) }, "SELECT count(*) FROM (SELECT fold FROM attempt_aliases ORDER BY fold LIMIT $1) AS oldest", int64(keep)+int64(limit))
-	if err != nil {
-		return int(old), err
-	}
-	excess := min(count-int64(keep), int64(limit)-old)
-	if excess <= 0 {
-		return int(old), nil
-	}
-	over, err := t.exec(remove+"ORDER BY fold LIMIT $1)", excess)
-	return int(old + over), err
+	return "id < " + q.arg(q.from)
 }

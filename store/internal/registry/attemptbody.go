@@ -39,6 +39,10 @@ type loggedStep struct {
 
 	Wire        string                `json:"w,omitempty"`
 	Certificate imprint.CertificateID `json:"m,omitempty"`
+
+	Repeats int   `json:"n,omitempty"`
+	Last    int64 `json:"l,omitempty"` // as After, when Repeats isn't 0
+	Others  bool  `json:"o,omitempty"`
 }
 
 // near bounds After.
@@ -59,6 +63,10 @@ func (b *attemptBody) writeSteps(at time.Time, steps []imprint.Step) {
 		log[i] = loggedStep{
 			After: int64(after), Name: s.Name, Verdict: s.Verdict, Code: s.Code, Detail: s.Detail, Fix: s.Fix,
 			Action: s.Action, Resource: s.Resource, Wire: s.Wire, Certificate: s.Certificate,
+			Repeats: s.Repeats, Others: s.Others,
+		}
+		if s.Repeats > 0 {
+			log[i].Last = int64(s.LastAt.Sub(at))
 		}
 	}
 	b.Log = log
@@ -66,7 +74,7 @@ func (b *attemptBody) writeSteps(at time.Time, steps []imprint.Step) {
 
 func (b *attemptBody) readSteps(at time.Time) []imprint.Step {
 	for i := range b.Steps {
-		b.Steps[i].At = b.Steps[i].At.UTC()
+		b.Steps[i].At, b.Steps[i].LastAt = b.Steps[i].At.UTC(), b.Steps[i].LastAt.UTC()
 	}
 	if len(b.Log) == 0 {
 		return b.Steps
@@ -77,6 +85,10 @@ func (b *attemptBody) readSteps(at time.Time) []imprint.Step {
 		steps[i] = imprint.Step{
 			At: at.Add(time.Duration(s.After)), Name: s.Name, Verdict: s.Verdict, Code: s.Code, Detail: s.Detail, Fix: s.Fix,
 			Action: s.Action, Resource: s.Resource, Wire: s.Wire, Certificate: s.Certificate,
+			Repeats: s.Repeats, Others: s.Others,
+		}
+		if s.Repeats > 0 {
+			steps[i].LastAt = at.Add(time.Duration(s.Last))
 		}
 	}
 	return steps

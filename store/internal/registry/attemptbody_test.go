@@ -23,6 +23,7 @@ func TestStepsComeBackWhole(t *testing.T) {
 			{At: at.Add(2), Name: "ca", Verdict: imprint.VerdictFailed, Code: imprint.CodeCAInactive, Detail: "b", Fix: "c"},
 			{At: at.Add(3), Name: "policy.publish", Verdict: imprint.VerdictOK, Detail: "allowed", Action: "iot:Publish", Resource: "arn:aws:iot:us-east-1:000000000000:topic/a"},
 			{At: at.Add(4), Name: "claim.registered", Verdict: imprint.VerdictOK, Detail: "d", Wire: "sent PUBACK 0x87", Certificate: "ab"},
+			{At: at.Add(5), Name: "publish", Verdict: imprint.VerdictFailed, Repeats: 7, LastAt: at.Add(time.Hour), Others: true},
 		}
 		var body attemptBody
 		body.writeSteps(at, steps)

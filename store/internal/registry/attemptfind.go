@@ -25,21 +25,6 @@ func (t *Tx) putMade(a *imprint.Attempt) error {
 	return nil
 }
 
-// trimMade forgets what attempts made that are older than the oldest one, at most limit
-// rows.
-func (t *Tx) trimMade(limit int) error {
-	oldest, found, err := first(t, func(_ *Tx, r Rows, id *string) error { return r.Scan(id) }, "SELECT id FROM attempts ORDER BY id LIMIT 1")
-	if err != nil {
-		return err
-	}
-	if !found {
-		oldest = "g" // ids are hex digits
-	}
-	_, err = t.exec("DELETE FROM attempt_made WHERE (certificate_id, attempt) IN (SELECT certificate_id, attempt FROM attempt_made WHERE attempt < $1 ORDER BY attempt LIMIT $2)",
-		oldest, int64(limit))
-	return err
-}
-
 // AttemptsMaking implements imprint.TraceReader.
 func (t *Tx) AttemptsMaking(tenant imprint.Tenant, id imprint.CertificateID, limit int) ([]imprint.Attempt, error) {
 	return all(t, scanAttempt, "SELECT "+attemptColumns+" FROM attempts WHERE id IN (SELECT attempt FROM attempt_made WHERE certificate_id = $1) AND tenant = $2 ORDER BY id DESC LIMIT $3",
