@@ -169,6 +169,7 @@ func TestSessionsExpire(t *testing.T) {
 		h.ahead.Add(int64(row.kept - 5*time.Second))
 		h.back(first, id, row.v, lasting(row.v, row.name, row.seconds)).cut()
 		h.ahead.Add(int64(row.kept + time.Second))
+		h.broker.LookAtTheClock()
 		h.eventually(row.name+": the session expires", func() bool { return h.broker.Counters().Stored == 0 })
 		anew := h.on(first, id, row.v, connectAs(row.name))
 		h.on(first, id, row.v, connectAs("pub")).published("left/behind", "x")
