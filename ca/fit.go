@@ -181,6 +181,19 @@ func replaces(tx imprint.ReadTx, a *imprint.CertificateAuthority, cert *x509.Cer
 		WithHint("Let its present issuer sign the request again, and send the chain. A CA below another one is another authority: imprint ca create --pending")
 }
 
+// nobodyElses refuses a certificate that another authority has: of two that come with one at
+// the same time, one gets it.
+func (e *Engine) nobodyElses(tx imprint.ReadTx, a *imprint.CertificateAuthority, cert *x509.Certificate) error {
+	has, err := tx.AuthorityOf(a.Tenant, pki.CertificateID(cert.Raw))
+	switch {
+	case imprint.CodeOf(err) == imprint.CodeNotFound:
+		return nil
+	case err == nil && has.ID != a.ID && !e.gone(&has):
+		return alreadyOf(&has)
+	}
+	return err
+}
+
 // selfSigned says whether a certificate's own key signed it: a CA of other people may have
 // the same name.
 func selfSigned(cert *x509.Certificate) bool {
