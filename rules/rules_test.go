@@ -182,6 +182,10 @@ func TestCheckRefusesWhatCantRun(t *testing.T) {
 		{"function", imprint.TopicRule{SQL: "SELECT * FROM 'a'", Actions: []imprint.RuleAction{{Lambda: &imprint.LambdaRuleAction{FunctionARN: "x"}}}}, imprint.CodeInvalidRequest, "ARN"},
 		{"plain http", imprint.TopicRule{SQL: "SELECT * FROM 'a'", Actions: []imprint.RuleAction{{HTTP: &imprint.HTTPRuleAction{URL: "http://example.com/"}}}}, imprint.CodeInvalidRequest, "https"},
 		{"url without confirmation", imprint.TopicRule{SQL: "SELECT * FROM 'a'", Actions: []imprint.RuleAction{{HTTP: &imprint.HTTPRuleAction{URL: "https://example.com/${a}"}}}}, imprint.CodeInvalidRequest, "confirmationUrl"},
+		{"shadows", imprint.TopicRule{SQL: "SELECT * FROM 'a' WHERE get_thing_shadow('t', 'r').state.on"}, imprint.CodeInvalidRequest, "no device shadows"},
+		{"secrets", imprint.TopicRule{SQL: "SELECT * FROM 'a'", Actions: []imprint.RuleAction{republishTo("x/${get_secret('s', 'SecretString', 'r')}")}}, imprint.CodeInvalidRequest, "get_secret"},
+		{"tables", imprint.TopicRule{SQL: "SELECT get_dynamodb('t', 'k', 'v', 'r') AS x FROM 'a'"}, imprint.CodeInvalidRequest, "DynamoDB"},
+		{"predictions", imprint.TopicRule{SQL: "SELECT machinelearning_predict('m', 'r', *) AS x FROM 'a'"}, imprint.CodeInvalidRequest, "Machine Learning"},
 		{"no kind", imprint.TopicRule{SQL: "SELECT * FROM 'a'", Actions: []imprint.RuleAction{{}}}, imprint.CodeInvalidRequest, "lambda, republish, http"},
 		{"outside in an error action", imprint.TopicRule{SQL: "SELECT * FROM 'a'", ErrorAction: func() *imprint.RuleAction {
 			a := republishTo("${aws_lambda('arn', a)}")
