@@ -91,6 +91,7 @@ const (
 	CodeFunctionFailed         Code = "FunctionFailed"
 	CodeFunctionTimeout        Code = "FunctionTimeout"
 	CodeFunctionThrottled      Code = "FunctionThrottled"
+	CodeFunctionStorage        Code = "FunctionCodeStorage"
 	CodeRulesBusy              Code = "RulesBusy"
 	CodeRuleAction             Code = "RuleActionFailed"
 	CodeConnectDenied          Code = "ConnectDenied"
@@ -279,6 +280,7 @@ var table = []Description{
 	{CodeFunctionFailed, "", 0, 0x87, "AccessDenied", "The function reported an error, crashed, or answered what isn't JSON.", "The detail has the end of its log; run it by hand with aws lambda invoke."},
 	{CodeFunctionTimeout, "", 0, 0x87, "AccessDenied", "The function didn't answer in time.", "It has its own timeout, and as a hook or certificate provider that of --hook-timeout (5s unless the server is started with another), with the start of a process: make it quicker, or keep a process warm."},
 	{CodeFunctionThrottled, "TooManyRequestsException", 429, 0x97, "TooManyRequests", "More calls than the function may have at once wait for it.", "Raise the function's concurrency, or let devices come more slowly."},
+	{CodeFunctionStorage, "CodeStorageExceededException", 400, 0, "", "The code of the account's functions has as many bytes as the server allows.", "Delete functions or versions that aren't needed, or raise --function-code."},
 	{CodeRulesBusy, "ServiceUnavailableException", 503, 0x97, "", "As many messages as the topic rules may have waiting wait for them.", "Send more slowly, or let rules match less; --rule-queue raises the bound."},
 	{CodeRuleAction, "", 0, 0, "", "An action of a topic rule failed.", "The detail names the rule and the action's target; mend the target, and give the rule an errorAction that keeps what couldn't be delivered."},
 	{CodeConnectDenied, "", 0, 0x87, "", "No policy of the certificate allows iot:Connect with this client id.", "Allow iot:Connect on client/CLIENT_ID in a policy that is attached to the certificate."},

@@ -184,6 +184,9 @@ type FunctionReader interface {
 	FunctionByHandler(t Tenant, runtime, handler string) (Function, error)
 	// FunctionCode says whether any version of any tenant has the code.
 	FunctionCode(sha256 string) (bool, error)
+	// FunctionCodeBytes sums the code of all versions of an account, in all its
+	// regions; what several versions of a region share counts once.
+	FunctionCodeBytes(AccountID) (int64, error)
 	FunctionAlias(t Tenant, name FunctionName, alias string) (FunctionAlias, error)
 	FunctionAliases(Tenant, FunctionName, Page) ([]FunctionAlias, string, error) // by name
 	// FunctionPermissions lists the statements about one qualifier by id, at most

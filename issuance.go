@@ -63,6 +63,9 @@ type IssuanceReader interface {
 	// IssuancesRenewing lists those that made a certificate that takes the place of another
 	// one, by id, behind after, at most limit and at most 100.
 	IssuancesRenewing(t Tenant, old CertificateID, after string, limit int) ([]Issuance, error)
+	// IssuancesWithoutKey lists those of all tenants that have a certificate and no KeyHash,
+	// by id, behind after, at most limit and at most 100.
+	IssuancesWithoutKey(after string, limit int) ([]Issuance, error)
 	// ProfileUses gives how many certificates an authority signed by a profile, as
 	// CountProfileUse counted.
 	ProfileUses(t Tenant, a AuthorityID, profile string) (int64, error)

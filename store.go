@@ -342,8 +342,10 @@ type TraceReader interface {
 	// an attempt, that begin with hex digits in lower case; unassigned: also of attempts
 	// that died before a tenant was known.
 	AttemptWords(tenant Tenant, unassigned bool, prefix string, limit int) ([]string, error)
-	// Events lists events that wait for publication, oldest first.
-	Events(limit int) ([]Event, error)
+	// Events lists a tenant's events that wait for publication, oldest first, and
+	// EventTenants whose do.
+	Events(tenant Tenant, limit int) ([]Event, error)
+	EventTenants() ([]Tenant, error)
 }
 
 // TraceWriter writes attempts and events.
@@ -360,7 +362,7 @@ type TraceWriter interface {
 	// returns how many.
 	TrimAttemptAliases(keep, limit int) (int, error)
 	PutEvent(Event) error
-	DeleteEvents(ids []string) error
+	DeleteEvents(tenant Tenant, ids []string) error
 }
 
 // SessionReader reads MQTT sessions that outlive their connections, their queues,

@@ -20,8 +20,8 @@ func TestEveryOfferedCheckEnds(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t)
 	all := audit.Offered()
-	if len(all) != 16 {
-		t.Errorf("got %d checks, want 16", len(all))
+	if len(all) != 17 {
+		t.Errorf("got %d checks, want 17", len(all))
 	}
 	for _, d := range audit.Descriptions() {
 		got, err := audit.Describe(d.Check)

@@ -2,6 +2,7 @@ package audit
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -32,6 +33,12 @@ func usable(c imprint.Certificate) bool {
 
 // certificates looks at all device certificates.
 func (w *walk) certificates() error {
+	if w.wants(RevokedDeviceCertificate) {
+		err := w.flushTrace()
+		if err != nil {
+			return err
+		}
+	}
 	return w.pages(func(tx imprint.ReadTx, p imprint.Page) (string, error) {
 		page, next, err := tx.Certificates(w.tenant, "", p)
 		for i := range page {
@@ -57,6 +64,9 @@ func (w *walk) certificate(tx imprint.ReadTx, c *imprint.Certificate) error {
 		w.quality(DeviceCertificateKeyQuality, described(*c), c.PEM, c.NotAfter, pki.DevicePolicy(),
 			"Give the device a certificate with a new key. Then: "+deactivate(c.ID))
 	}
+	if c.Status == imprint.CertificateRevoked && w.wants(RevokedDeviceCertificate) {
+		return w.stillUsed(tx, c)
+	}
 	if !usable(*c) {
 		return nil
 	}
@@ -71,6 +81,9 @@ func (w *walk) certificate(tx imprint.ReadTx, c *imprint.Certificate) error {
 		})
 	}
 	err := w.revokedElsewhere(tx, c)
+	if err == nil {
+		err = w.takenBack(tx, c)
+	}
 	if err == nil {
 		err = w.sharedByThings(tx, c)
 	}
@@ -141,7 +154,7 @@ func (w *walk) revokedElsewhere(tx imprint.ReadTx, c *imprint.Certificate) error
 		w.find(RevokedDeviceCertificate, flaw{
 			resource: described(*c), code: "CERTIFICATE_REVOKED_IN_ANOTHER_REGION",
 			reason:     fmt.Sprintf("The certificate is REVOKED in %s and %s here.", other.Tenant.Region, c.Status),
-			mitigation: "aws iot update-certificate --certificate-id " + string(c.ID) + " --new-status REVOKED",
+			mitigation: revoke(c.ID),
 		})
 		return nil
 	}
@@ -181,6 +194,9 @@ func (w *walk) authorities() error {
 		for _, ca := range page {
 			mitigation := "Register the CA that replaces it. Then: aws iot update-ca-certificate --certificate-id " + string(ca.ID) + " --new-status INACTIVE"
 			w.seen(RevokedCACertificate)
+			if err == nil && slices.ContainsFunc(revocationChecks, w.wants) {
+				err = w.revokedCA(tx, ca)
+			}
 			if ca.Status != imprint.CAActive {
 				continue
 			}

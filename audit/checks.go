@@ -17,6 +17,7 @@ const (
 	CACertificateExpiring       imprint.AuditCheck = "CA_CERTIFICATE_EXPIRING_CHECK"
 	CACertificateKeyQuality     imprint.AuditCheck = "CA_CERTIFICATE_KEY_QUALITY_CHECK"
 	RevokedCACertificate        imprint.AuditCheck = "REVOKED_CA_CERTIFICATE_STILL_ACTIVE_CHECK"
+	RevokedIntermediate         imprint.AuditCheck = "INTERMEDIATE_CA_REVOKED_FOR_ACTIVE_DEVICE_CERTIFICATES_CHECK"
 	PolicyOverlyPermissive      imprint.AuditCheck = "IOT_POLICY_OVERLY_PERMISSIVE_CHECK"
 	ConflictingClientIDs        imprint.AuditCheck = "CONFLICTING_CLIENT_IDS_CHECK"
 	LoggingDisabled             imprint.AuditCheck = "LOGGING_DISABLED_CHECK"
@@ -49,10 +50,9 @@ type Description struct {
 }
 
 const (
-	noCognito       = "there is no Amazon Cognito here"
-	noRoleAliases   = "there are no role aliases here"
-	noIntermediates = "intermediate CAs aren't followed here: register the CA that signs devices, and REVOKED_CA_CERTIFICATE_STILL_ACTIVE_CHECK looks at it"
-	notBuilt        = "this build doesn't have the check; imprint policy lint finds the same"
+	noCognito     = "there is no Amazon Cognito here"
+	noRoleAliases = "there are no role aliases here"
+	notBuilt      = "this build doesn't have the check; imprint policy lint finds the same"
 )
 
 // descriptions are in the order of their names.
@@ -70,7 +70,7 @@ var descriptions = []Description{
 	{Check: ClaimPolicyTooWide, Severity: imprint.AuditCritical},
 	{Check: TemplateParameterUnresolved, Severity: imprint.AuditHigh},
 	{Check: ThingWithoutCertificate, Severity: imprint.AuditMedium},
-	{Check: "INTERMEDIATE_CA_REVOKED_FOR_ACTIVE_DEVICE_CERTIFICATES_CHECK", Severity: imprint.AuditCritical, Impossible: noIntermediates},
+	{Check: RevokedIntermediate, Severity: imprint.AuditCritical},
 	{Check: PolicyOverlyPermissive, Severity: imprint.AuditCritical},
 	{Check: "IOT_POLICY_POTENTIAL_MISCONFIGURATION_CHECK", Severity: imprint.AuditMedium, Impossible: notBuilt},
 	{Check: "IOT_ROLE_ALIAS_ALLOWS_ACCESS_TO_UNUSED_SERVICES_CHECK", Severity: imprint.AuditMedium, Impossible: noRoleAliases},

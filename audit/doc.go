@@ -21,9 +21,9 @@
 // once, whatever is killed.
 //
 // What it does not do: an audit changes nothing but its own rows. A finding names what a
-// person can type. It fetches nothing: revocation lists are files that the operator
-// puts into a directory. A registry that changes during an audit is seen as each page
-// finds it.
+// person can type. It fetches nothing: revocation lists are those that were imported, and
+// files that the operator puts into a directory. A registry that changes during an audit is
+// seen as each page finds it.
 //
 // Sources: AWS IoT Device Defender developer guide, "Audit checks" and "Audit
 // commands"; AWS IoT API reference, StartOnDemandAuditTask and

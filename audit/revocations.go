@@ -23,6 +23,9 @@ const (
 	removeFromList = 8
 )
 
+// revocationChecks are those that need to know what was revoked.
+var revocationChecks = []imprint.AuditCheck{RevokedDeviceCertificate, RevokedCACertificate, RevokedIntermediate}
+
 // revocationList is a list with the file that it is from.
 type revocationList struct {
 	file string
@@ -31,19 +34,12 @@ type revocationList struct {
 
 // revocations holds the revocation lists in the directory against the registry: their
 // entries are looked up, so that memory is bounded by the longest list and not by the
-// fleet.
+// fleet. Imported lists are asked about each certificate instead (takenBack).
 func (w *walk) revocations() error {
 	dir := w.auditor.opts.Revocations
 	files, err := listFiles(dir)
 	if err != nil {
 		w.unusable(dir, err)
-		return nil
-	}
-	if len(files) == 0 {
-		const told = "No revocation lists were given: put those of the CAs, as PEM or DER, into the directory of --audit-revocation-lists."
-		w.note(RevokedCACertificate, told)
-		w.note(RevokedDeviceCertificate, told)
-		return nil
 	}
 	for _, file := range files {
 		lists, issuers, err := readLists(file)
@@ -57,14 +53,37 @@ func (w *walk) revocations() error {
 			}
 		}
 	}
+	if len(files) == 0 {
+		err = w.unlisted()
+		if err != nil {
+			return err
+		}
+	}
+	return w.revokedAuthorities()
+}
+
+// unlisted says so when nobody elsewhere could tell what was revoked.
+func (w *walk) unlisted() error {
+	var imported []imprint.ForeignList
+	err := w.view(func(tx imprint.ReadTx) error {
+		found, _, err := tx.ForeignLists(w.tenant, imprint.Page{Limit: 1})
+		imported = found
+		return err
+	})
+	if err != nil || len(imported) > 0 {
+		return err
+	}
+	for _, check := range revocationChecks {
+		w.note(check, "No revocation lists were given: what this server revoked itself is known, and nothing that CAs elsewhere revoked. Import theirs with imprint ca crl import, or put them, as PEM or DER, into the directory of --audit-revocation-lists.")
+	}
 	return nil
 }
 
 // unusable notes a list that can't be believed.
 func (w *walk) unusable(file string, err error) {
-	message := fmt.Sprintf("%s can't be used: %v.", filepath.Base(file), err)
-	w.fail(RevokedCACertificate, "REVOCATION_LIST_UNUSABLE", message)
-	w.fail(RevokedDeviceCertificate, "REVOCATION_LIST_UNUSABLE", message)
+	for _, check := range revocationChecks {
+		w.fail(check, "REVOCATION_LIST_UNUSABLE", fmt.Sprintf("%s can't be used: %v.", filepath.Base(file), err))
+	}
 }
 
 // listFiles names the files of a directory, by name; none when it isn't there.
@@ -178,7 +197,7 @@ func (w *walk) revocationList(l revocationList, issuers []*x509.Certificate) err
 					resource: described(c), code: "CERTIFICATE_REVOKED_BY_ISSUER",
 					reason: fmt.Sprintf("Its CA, %s, revoked the certificate at %s (%s), and it is %s here.",
 						pki.SubjectText(l.list.RawIssuer), stamp(revoked[serial].RevocationTime), filepath.Base(l.file), c.Status),
-					mitigation: "aws iot update-certificate --certificate-id " + string(c.ID) + " --new-status REVOKED",
+					mitigation: revoke(c.ID),
 				})
 			}
 		}
@@ -187,7 +206,7 @@ func (w *walk) revocationList(l revocationList, issuers []*x509.Certificate) err
 	if err != nil {
 		return err
 	}
-	return w.revokedAuthorities(l, revoked)
+	return w.authoritiesOn(l, revoked)
 }
 
 func issuedBy(text string, rawIssuer []byte) bool {
@@ -195,51 +214,18 @@ func issuedBy(text string, rawIssuer []byte) bool {
 	return err == nil && bytes.Equal(cert.RawIssuer, rawIssuer)
 }
 
-// revokedAuthorities finds CAs on a list that register devices, or whose devices may
-// still come.
-func (w *walk) revokedAuthorities(l revocationList, revoked map[string]x509.RevocationListEntry) error {
-	if !w.wants(RevokedCACertificate) {
-		return nil
-	}
+// authoritiesOn notes the CAs on a list.
+func (w *walk) authoritiesOn(l revocationList, revoked map[string]x509.RevocationListEntry) error {
 	return w.pages(func(tx imprint.ReadTx, p imprint.Page) (string, error) {
 		page, next, err := tx.CAs(w.tenant, "", p)
-		if err != nil {
-			return "", err
-		}
 		for _, ca := range page {
 			entry, there := revoked[ca.Serial]
-			if !there || !issuedBy(ca.PEM, l.list.RawIssuer) {
-				continue
+			if there && issuedBy(ca.PEM, l.list.RawIssuer) {
+				w.distrust(ca, fmt.Sprintf("%s revoked the CA at %s (%s)", pki.SubjectText(l.list.RawIssuer), stamp(entry.RevocationTime), filepath.Base(l.file)))
 			}
-			devices, err := w.devicesOf(tx, ca.ID)
-			if err != nil {
-				return "", err
-			}
-			if ca.Status != imprint.CAActive && len(devices) == 0 {
-				continue
-			}
-			w.find(RevokedCACertificate, flaw{
-				resource: caCertificate(ca), related: devices, code: "CERTIFICATE_REVOKED_BY_ISSUER",
-				reason: fmt.Sprintf("%s revoked the CA at %s (%s); here it is %s, and certificates that it signed are ACTIVE: %d of the newest.",
-					pki.SubjectText(l.list.RawIssuer), stamp(entry.RevocationTime), filepath.Base(l.file), ca.Status, len(devices)),
-				mitigation: fmt.Sprintf("aws iot update-ca-certificate --certificate-id %s --new-status INACTIVE. Then revoke each of aws iot list-certificates-by-ca --ca-certificate-id %s: aws iot update-certificate --new-status REVOKED --certificate-id ID",
-					ca.ID, ca.ID),
-			})
 		}
-		return next, nil
+		return next, err
 	})
-}
-
-// devicesOf names active certificates among the newest of a CA.
-func (w *walk) devicesOf(tx imprint.ReadTx, ca imprint.CertificateID) ([]imprint.AuditResource, error) {
-	newest, _, err := tx.Certificates(w.tenant, ca, imprint.Page{Limit: w.auditor.opts.Page})
-	var active []imprint.AuditResource
-	for _, c := range newest {
-		if usable(c) && len(active) < maxRelated {
-			active = append(active, deviceCertificate(c.ID))
-		}
-	}
-	return active, err
 }
 
 // view reads once, again when the store can't answer.

@@ -27,14 +27,14 @@ type stage struct {
 // stages are in their order: of two findings about one resource the first counts.
 var stages = []stage{
 	{"account", []imprint.AuditCheck{LoggingDisabled}, (*walk).account},
-	{"ca certificates", []imprint.AuditCheck{CACertificateExpiring, CACertificateKeyQuality, RevokedCACertificate}, (*walk).authorities},
+	{"ca certificates", []imprint.AuditCheck{CACertificateExpiring, CACertificateKeyQuality, RevokedCACertificate, RevokedIntermediate}, (*walk).authorities},
 	{"claims", []imprint.AuditCheck{ClaimOverQuota, ClaimPolicyTooWide}, (*walk).claims},
 	{"policies", []imprint.AuditCheck{PolicyOverlyPermissive, ClaimPolicyTooWide}, (*walk).policies},
 	{"templates", []imprint.AuditCheck{TemplateParameterUnresolved}, (*walk).templates},
-	{"revocation lists", []imprint.AuditCheck{RevokedDeviceCertificate, RevokedCACertificate}, (*walk).revocations},
-	{"trace", []imprint.AuditCheck{ConflictingClientIDs, DeviceCertificateShared, RevokedDeviceCertificate}, (*walk).trace},
+	{"revocation lists", revocationChecks, (*walk).revocations},
+	{"trace", []imprint.AuditCheck{ConflictingClientIDs, DeviceCertificateShared}, (*walk).trace},
 	{"certificates", []imprint.AuditCheck{DeviceCertificateShared, DeviceCertificateExpiring, DeviceCertificateAge, DeviceCertificateKeyQuality,
-		RevokedDeviceCertificate, CertificatePending}, (*walk).certificates},
+		RevokedDeviceCertificate, RevokedIntermediate, CertificatePending}, (*walk).certificates},
 	{"things", []imprint.AuditCheck{ThingWithoutCertificate}, (*walk).things},
 }
 
@@ -46,7 +46,7 @@ func (a *Auditor) launch(task imprint.AuditTask) {
 			return
 		}
 		defer done()
-		w := &walk{ctx: ctx, auditor: a, tenant: task.Tenant, task: task, now: a.clock(), found: map[string]struct{}{}}
+		w := &walk{ctx: ctx, auditor: a, tenant: task.Tenant, task: task, now: a.clock(), found: map[string]struct{}{}, distrusted: map[imprint.CertificateID]distrusted{}}
 		w.all()
 		a.forgetOld(task.Tenant)
 	})
@@ -67,6 +67,8 @@ type walk struct {
 	found   map[string]struct{}
 	// suppressed are the tenant's suppressions that hold, by check and resource.
 	suppressed map[string]struct{}
+	// distrusted are the CAs that were revoked: of those in the account, all.
+	distrusted map[imprint.CertificateID]distrusted
 }
 
 // all runs the stages one after another. A stop of the server leaves the task as it

@@ -12,8 +12,8 @@ import (
 )
 
 const (
-	// maxClients bounds the client ids, and the certificates, that are kept of the
-	// trace in memory.
+	// maxClients bounds the client ids, and the certificates of those that are together,
+	// that are kept of the trace in memory.
 	maxClients = 100_000
 	// attemptsOfOne is how many attempts of one client id, the newest, are looked at.
 	attemptsOfOne = 200
@@ -24,31 +24,36 @@ const (
 	shortly = 5 * time.Minute
 )
 
+// flushTrace waits until all of the trace can be read.
+func (w *walk) flushTrace() error {
+	flush := w.auditor.opts.Flush
+	if flush == nil {
+		return nil
+	}
+	err := flush(w.ctx)
+	if err != nil {
+		return fmt.Errorf("couldn't wait for the trace: %w", err)
+	}
+	return nil
+}
+
 // trace looks at the attempts of the last day: client ids and certificates that
-// several devices have, and revoked certificates whose devices still come.
+// several devices have.
 func (w *walk) trace() error {
-	if flush := w.auditor.opts.Flush; flush != nil {
-		err := flush(w.ctx)
-		if err != nil {
-			return fmt.Errorf("couldn't wait for the trace: %w", err)
-		}
+	err := w.flushTrace()
+	if err != nil {
+		return err
 	}
 	since := w.now.Add(-w.auditor.opts.Window)
 	clients := map[imprint.ClientID]bool{} // true: some connection was taken over
 	together := newTogether(w.now)
-	revoked := map[imprint.CertificateID]imprint.Attempt{}
-	err := w.pages(func(tx imprint.ReadTx, p imprint.Page) (string, error) {
+	err = w.pages(func(tx imprint.ReadTx, p imprint.Page) (string, error) {
 		p.Ascending = false
 		page, next, err := tx.Attempts(imprint.AttemptFilter{Tenant: w.tenant, Since: since}, p)
 		for _, a := range page {
 			_, known := clients[a.ClientID]
 			if a.ClientID != "" && a.Outcome != imprint.OutcomeRefused && (known || len(clients) < maxClients) {
 				clients[a.ClientID] = clients[a.ClientID] || a.Code == imprint.CodeTakenOver
-			}
-			_, known = revoked[a.CertificateID]
-			if a.Code == imprint.CodeCertificateRevoked && !a.OfLine() && !known && len(revoked) < maxClients {
-				a.Steps = nil
-				revoked[a.CertificateID] = a
 			}
 			if w.wants(DeviceCertificateShared) {
 				together.visit(a)
@@ -71,34 +76,33 @@ func (w *walk) trace() error {
 		}
 	}
 	slices.Sort(contested)
-	err = w.each(contested, func(tx imprint.ReadTx, client string) error {
+	return w.each(contested, func(tx imprint.ReadTx, client string) error {
 		attempts, _, err := tx.Attempts(imprint.AttemptFilter{Tenant: w.tenant, Match: client, Since: since}, imprint.Page{Limit: attemptsOfOne})
 		if err == nil {
 			w.contest(imprint.ClientID(client), attempts)
 		}
 		return err
 	})
-	if err != nil {
+}
+
+// stillUsed finds a revoked certificate whose device came in the last day. In the fleet's
+// storms it is counted with others, and found by their entry all the same.
+func (w *walk) stillUsed(tx imprint.ReadTx, c *imprint.Certificate) error {
+	attempts, _, err := tx.Attempts(imprint.AttemptFilter{Tenant: w.tenant, Match: string(c.ID), Since: w.now.Add(-w.auditor.opts.Window)}, imprint.Page{Limit: attemptsOfOne})
+	at := slices.IndexFunc(attempts, func(a imprint.Attempt) bool { return a.Code == imprint.CodeCertificateRevoked && !a.OfLine() })
+	if err != nil || at < 0 {
 		return err
 	}
-	var ids []string
-	for id := range revoked {
-		ids = append(ids, string(id))
+	last, how := attempts[at], "last"
+	if last.CertificateID != c.ID {
+		how = "and is counted with others, the last of which came"
 	}
-	slices.Sort(ids)
-	return w.each(ids, func(tx imprint.ReadTx, id string) error {
-		c, err := tx.Certificate(w.tenant, imprint.CertificateID(id))
-		if err != nil || c.Status != imprint.CertificateRevoked {
-			return ignoreMissing(err)
-		}
-		last := revoked[c.ID]
-		w.find(RevokedDeviceCertificate, flaw{
-			resource: described(c), severity: imprint.AuditLow, code: "CERTIFICATE_REVOKED_STILL_USED",
-			reason:     fmt.Sprintf("The certificate is REVOKED, and a device still comes with it: last at %s, from %s. It is refused.", stamp(last.At), last.Host()),
-			mitigation: fmt.Sprintf("imprint explain %s shows the device: take it out of use, or give it a new certificate.", id),
-		})
-		return nil
+	w.find(RevokedDeviceCertificate, flaw{
+		resource: described(*c), severity: imprint.AuditLow, code: "CERTIFICATE_REVOKED_STILL_USED",
+		reason:     fmt.Sprintf("The certificate is REVOKED, and a device still comes with it, %s at %s, from %s. It is refused.", how, stamp(last.At), last.Host()),
+		mitigation: fmt.Sprintf("imprint explain %s shows the device: take it out of use, or give it a new certificate.", c.ID),
 	})
+	return nil
 }
 
 // contest judges the connections of one client id.

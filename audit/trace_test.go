@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/audit"
+	"github.com/imprint-iot/imprint/trace"
 )
 
 // visit is one connection: when it began, in minutes after the first, how long it
@@ -207,6 +209,30 @@ func TestRevokedCertificatesWhoseDevicesStillComeAreFound(t *testing.T) {
 	found := h.finds(audit.RevokedDeviceCertificate, 0, device(loudly, "CERTIFICATE_REVOKED_STILL_USED"))
 	if !strings.Contains(found[0].Reason, "192.0.2.7") {
 		t.Errorf("got %q, want the address in it", found[0].Reason)
+	}
+}
+
+// A fleet of revoked devices is one entry of the trace: each of them is found.
+func TestRevokedCertificatesInAStormAreFound(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	line := newAuthority(t, "Line", nil)
+	clock := func() time.Time { return instant.Add(-time.Hour) }
+	log := trace.NewLog(h.store, clock, trace.Options{Logger: quiet()})
+	var want []string
+	for n := range 80 {
+		leaf := with(line.leaf(fmt.Sprint(n)), status(imprint.CertificateRevoked))
+		h.certificates(leaf)
+		want = append(want, device(leaf, "CERTIFICATE_REVOKED_STILL_USED"))
+		attempt := log.Begin(fmt.Sprintf("192.0.2.%d:1", n))
+		attempt.Describe(func(a *imprint.Attempt) { a.Tenant, a.CertificateID = home, leaf.ID })
+		attempt.Fail("certificate", imprint.Errorf(imprint.CodeCertificateRevoked, "it is REVOKED"))
+		attempt.End(imprint.OutcomeRefused, imprint.CodeCertificateRevoked)
+	}
+	log.Close()
+	found := h.finds(audit.RevokedDeviceCertificate, 0, want...)
+	if !slices.ContainsFunc(found, func(f imprint.AuditFinding) bool { return strings.Contains(f.Reason, "counted with others") }) {
+		t.Error("no finding says that its attempts are counted with those of others")
 	}
 }
 

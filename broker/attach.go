@@ -117,9 +117,12 @@ func (s *session) attach(c *connection, a arrival, present bool, now time.Time) 
 	before = s.conn.Load()
 	c.session = s
 	if d := s.durable; d != nil {
-		d.expiry, d.expiresAt = a.expiry, time.Time{}
+		if present && d.before == nil {
+			was := d.absence
+			d.before = &was
+		}
+		d.absence, d.live = absence{expiry: a.expiry}, c.will
 		d.loaded, d.resend = 0, d.sent
-		d.will, d.willAt, d.live = nil, time.Time{}, c.will
 	}
 	s.dropOutput()
 	a.connack.SessionPresent = present
@@ -164,6 +167,7 @@ func (b *Broker) settleArrival(ctx context.Context, a arrival, before departure)
 		if err != nil {
 			return err
 		}
+		s.resumed(c, a.expiry)
 		if n := b.ledger.tellDropped(&s.durable.queue); n > 0 {
 			c.peer.Rec.Fail("session", imprint.Errorf(imprint.CodeQueueFull, "%d messages were dropped while the device was away: its queue was full", n))
 		}
@@ -173,6 +177,20 @@ func (b *Broker) settleArrival(ctx context.Context, a arrival, before departure)
 		b.ledger.add(change{write: s.save})
 	}
 	return nil
+}
+
+// resumed tells that the store knows a connection that took the session up.
+func (s *session) resumed(c *connection, expiry time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d := s.durable
+	switch {
+	case s.conn.Load() == c:
+		d.before = nil
+	case d.before != nil:
+		// Another one has taken over, and may be refused.
+		d.before = &absence{expiry: expiry}
+	}
 }
 
 // discard ends a stored session for good: its subscriptions, its queue, and the
@@ -266,11 +284,16 @@ func (b *Broker) endOf(r *realm, key int64) change {
 func (s *session) detach(c *connection, w *will) {
 	d := s.durable
 	s.mu.Lock()
+	now := s.broker.clock()
 	if s.conn.Load() != c {
+		waits := d != nil && w != nil && w.delay > 0
+		if waits && d.before != nil {
+			d.before.await(w, now)
+		}
 		s.mu.Unlock()
-		if w != nil && (d == nil || w.delay == 0) {
+		if w != nil && !waits {
 			// A will that waits is taken back by the new connection (MQTT 5 section
-			// 3.1.3.2.2).
+			// 3.1.3.2.2), once that is accepted.
 			s.broker.publishWill(s.realm, w)
 		}
 		return
@@ -278,21 +301,26 @@ func (s *session) detach(c *connection, w *will) {
 	back := s.leases()
 	s.dropOutput()
 	s.conn.Store(nil)
+	if d != nil && d.before != nil {
+		// It was refused, so that the client knows of nothing that it changed.
+		d.absence, d.before = *d.before, nil
+	}
 	if d == nil || d.expiry == 0 || s.over {
 		s.mu.Unlock()
 		s.endWith(w, back)
 		return
 	}
-	now := s.broker.clock()
-	d.expiresAt, d.live = now.Add(d.expiry), nil
-	due := d.expiresAt
+	d.live = nil
+	if d.expiresAt.IsZero() {
+		d.expiresAt = now.Add(d.expiry)
+	}
 	if w != nil && w.delay > 0 {
-		w.since = now
-		d.will, d.willAt = w, now.Add(w.delay)
-		if d.willAt.Before(due) {
-			due = d.willAt
-		}
+		d.await(w, now)
 		w = nil
+	}
+	due := d.expiresAt
+	if d.will != nil {
+		due = earlier(due, d.willAt)
 	}
 	s.mu.Unlock()
 	for _, l := range back {
@@ -303,6 +331,12 @@ func (s *session) detach(c *connection, w *will) {
 	}
 	s.saveSoon()
 	s.broker.timers.add(due, s)
+}
+
+// await has a will wait for its delay from now on.
+func (a *absence) await(w *will, now time.Time) {
+	w.since = now
+	a.will, a.willAt = w, now.Add(w.delay)
 }
 
 // endWith ends a session whose connection was its last.

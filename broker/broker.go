@@ -44,6 +44,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -57,7 +59,7 @@ import (
 // limits are those that AWS IoT Core documents.
 type Options struct {
 	ConnectTimeout time.Duration // from the end of the handshake to CONNECT [10 s]
-	WriteTimeout   time.Duration // for one write to a device [30 s]
+	WriteTimeout   time.Duration // for one write to a device, of 16 KiB at most [30 s]
 	MinKeepAlive   time.Duration // shorter ones are raised [30 s]
 	MaxKeepAlive   time.Duration // longer ones, and 0, are lowered [1200 s]
 
@@ -89,6 +91,10 @@ type Options struct {
 	// counted, and told in the trace of the next connection.
 	MaxSessionMessages, MaxSessionBytes int
 	MaxRetained                         int // retained messages of one tenant [5000]
+	// MaxSharedInflight bounds the messages of a shared subscription's queue that one
+	// member without a stored session holds at a time: one that acknowledges none holds up
+	// no more than these [100].
+	MaxSharedInflight int
 
 	// Rates; negative ones don't limit.
 	PublishRate    int // messages a second from one connection; more are discarded [100]
@@ -145,6 +151,7 @@ func (o Options) withDefaults() Options {
 	setInt(&o.MaxSessionMessages, 10_000)
 	setInt(&o.MaxSessionBytes, 64<<20)
 	setInt(&o.MaxRetained, 5000)
+	setInt(&o.MaxSharedInflight, 100)
 	setInt(&o.MaxRequests, 512)
 	setInt(&o.MaxRequestsPerConnection, 4)
 	setDuration(&o.RequestPuback, 100*time.Millisecond)
@@ -203,6 +210,8 @@ type Counters struct {
 	// Requests on topics of the service, and those refused because too many were
 	// under way or came too quickly.
 	Requests, RequestsThrottled uint64
+	// Visits are the connections that said DISCONNECT in place of CONNECT.
+	Visits uint64
 	// Stored sessions outlive their connections; Expired ones have ended.
 	Stored  int64
 	Expired uint64
@@ -216,7 +225,7 @@ type counters struct {
 	slowConsumers, takeovers, protocolErrors atomic.Uint64
 
 	publishThrottled, throughputDelayed, queueFull, expired atomic.Uint64
-	requests, requestsThrottled                             atomic.Uint64
+	requests, requestsThrottled, visits                     atomic.Uint64
 	stored                                                  atomic.Int64
 
 	refusals sync.Map // imprint.Code to *atomic.Uint64
@@ -292,7 +301,7 @@ func (b *Broker) Counters() Counters {
 		PublishDenied: c.publishDenied.Load(), SubscribeDenied: c.subscribeDenied.Load(),
 		SlowConsumers: c.slowConsumers.Load(), Takeovers: c.takeovers.Load(), ProtocolErrors: c.protocolErrors.Load(),
 		PublishThrottled: c.publishThrottled.Load(), ThroughputDelayed: c.throughputDelayed.Load(), QueueFull: c.queueFull.Load(),
-		Requests: c.requests.Load(), RequestsThrottled: c.requestsThrottled.Load(),
+		Requests: c.requests.Load(), RequestsThrottled: c.requestsThrottled.Load(), Visits: c.visits.Load(),
 		Stored: c.stored.Load(), Expired: c.expired.Load(),
 	}
 }
@@ -364,9 +373,29 @@ func (b *Broker) CertificateChanged(tenant imprint.Tenant, id imprint.Certificat
 	}
 }
 
+// OperatorsChanged tells the broker that a commit touched users or access keys. It doesn't
+// block. Within a second, connections that were opened with a key that is gone are ended.
+func (b *Broker) OperatorsChanged() {
+	b.mu.RLock()
+	tenants := slices.Collect(maps.Keys(b.realms))
+	b.mu.RUnlock()
+	for _, tenant := range tenants {
+		b.CertificateChanged(tenant, noCertificate)
+	}
+}
+
+// noCertificate is what the connections of operators have.
+const noCertificate imprint.CertificateID = ""
+
 // recheck looks at a changed certificate again and ends its sessions when it
 // may not connect any more.
 func (b *Broker) recheck(ctx context.Context, tenant imprint.Tenant, id imprint.CertificateID) error {
+	if id == noCertificate {
+		for _, c := range b.realm(tenant).with(id) {
+			c.current(ctx) // each has an identity of its own
+		}
+		return nil
+	}
 	var why *endError
 	who, err := b.identities.Acquire(ctx, tenant, id)
 	switch {

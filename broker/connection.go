@@ -171,6 +171,7 @@ func (b *Broker) Serve(ctx context.Context, conn net.Conn, peer Peer) {
 // as less than 3.2 KiB of it are in use, and a fleet has a stack a device.
 func (c *connection) begin(ctx context.Context, in *reader) bool {
 	if in.goodbyeFirst(ctx) {
+		c.broker.count.visits.Add(1)
 		c.peer.Rec.Info("mqtt.connect", "the client said DISCONNECT instead of CONNECT: it came to look at the handshake alone, as imprint doctor does")
 		c.peer.Rec.End(imprint.OutcomeClosed, imprint.CodeClientDisconnect)
 		return false

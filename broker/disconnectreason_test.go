@@ -43,3 +43,21 @@ func TestDisconnectReasonsOfEndsThatTheServerBringsAbout(t *testing.T) {
 		}
 	})
 }
+
+// TestWhatTopicRulesHaveNoRoomForThrottlesItsPublisher: with MQTT 3.1.1 nothing but the end
+// of the connection tells of it.
+func TestWhatTopicRulesHaveNoRoomForThrottlesItsPublisher(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, broker.Options{Rules: busyRules{}})
+	id := h.register(first, allowAll)
+	operator := h.on(first, id, mqtt.V5, connectAs("operator"))
+	operator.subscribe(0, "$aws/events/presence/disconnected/dev")
+	dev := h.on(first, id, mqtt.V311, connectAs("dev"))
+	dev.publish(1, 1, "a", "x")
+	dev.closed()
+	got := operator.event("$aws/events/presence/disconnected/dev")
+	if got["disconnectReason"] != "THROTTLED" || got["clientInitiatedDisconnect"] != false {
+		t.Errorf("got %v, want THROTTLED, not initiated by the client", got)
+	}
+	dev.ended(imprint.CodeRulesBusy)
+}

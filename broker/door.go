@@ -28,17 +28,24 @@ type Message struct {
 	depth int // rules that republished it; 0: it is no rule's
 }
 
+// publishTime bounds a publication by Publish.
+const publishTime = 30 * time.Second
+
 // Publish hands a message to its subscribers and to topic rules. It returns when
 // a QoS 1 message is in the queue of every persistent session that gets it and of
 // the rules that want it, and when a retained one is stored. A session whose queue
-// is full doesn't get it; that is counted, and no error. Errors: CodeTopicInvalid,
-// CodeReservedTopic, CodeQoSNotSupported, CodePacketTooLarge, CodeRetainedQuota,
-// CodeRulesBusy, CodeUnavailable.
+// is full doesn't get it; that is counted, and no error. That the context ends is no
+// reason to give the message up: who hangs up, or ends only the sending half, has
+// published. Errors: CodeTopicInvalid, CodeReservedTopic, CodeQoSNotSupported,
+// CodePacketTooLarge, CodeRetainedQuota, CodeRulesBusy, CodeUnavailable.
 func (b *Broker) Publish(ctx context.Context, m Message) error {
 	err := b.checkMessage(&m)
 	if err != nil {
 		return err
 	}
+	// What is on its way to the store would be retained all the same, and never routed.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), publishTime)
+	defer cancel()
 	packet := mqtt.Publish{QoS: m.QoS, Retain: m.Retain, Topic: []byte(m.Topic), Payload: m.Payload, Properties: m.Properties}
 	r := b.realm(m.Tenant)
 	ingest := isIngest(m.Topic)

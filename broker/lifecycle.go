@@ -48,7 +48,7 @@ func (c *connection) announce(tree string, event lifecycleEvent) {
 	}
 	told := imprint.Event{Tenant: c.realm.tenant, Topic: topic, Payload: payload}
 	// Rules that have no room for it count it.
-	_, _ = offerEvent(context.Background(), c.realm.rules, told, nil)
+	_ = offerEvent(context.Background(), c.realm.rules, told, nil)
 	p := c.broker.routeEvent(context.Background(), told)
 	if p != nil {
 		c.payOwed()
@@ -108,7 +108,7 @@ func disconnectReason(code imprint.Code) string {
 		return "MQTT_KEEP_ALIVE_TIMEOUT"
 	case imprint.CodeServerShutdown:
 		return "SERVER_INITIATED_DISCONNECT"
-	case imprint.CodeQuotaExceeded, imprint.CodeSlowConsumer, imprint.CodePublishRate, imprint.CodeRetainedQuota:
+	case imprint.CodeQuotaExceeded, imprint.CodeSlowConsumer, imprint.CodePublishRate, imprint.CodeRetainedQuota, imprint.CodeRulesBusy:
 		return "THROTTLED"
 	case imprint.CodeAdministrative:
 		return "API_INITIATED_DISCONNECT"
@@ -116,7 +116,7 @@ func disconnectReason(code imprint.Code) string {
 		return "WEBSOCKET_TTL_EXPIRATION"
 	case imprint.CodeInternal, imprint.CodeUnavailable:
 		return "SERVER_ERROR"
-	case imprint.CodePublishDenied, imprint.CodeSubscribeDenied, imprint.CodeWillDenied, imprint.CodeRetainDenied,
+	case imprint.CodePublishDenied, imprint.CodeSubscribeDenied, imprint.CodeWillDenied, imprint.CodeRetainDenied, imprint.CodeAccessDenied,
 		imprint.CodeCertificateInactive, imprint.CodeCertificateRevoked, imprint.CodeCertificateDeleted,
 		imprint.CodeCertificatePending, imprint.CodeCertificateTransfer, imprint.CodeCertificateExpired, imprint.CodeCertificateNotYetValid:
 		return "AUTH_ERROR"

@@ -288,6 +288,9 @@ func TestAGoodbyeBeforeCONNECTIsNoFailure(t *testing.T) {
 	if n := h.broker.Refusals()[imprint.CodeClientDisconnect]; n != 0 {
 		t.Errorf("got %d refusals, want none", n)
 	}
+	if n := h.broker.Counters(); n.Visits != 1 || n.Refused != 0 || n.ProtocolErrors != 0 {
+		t.Errorf("got %d visits, %d refused, %d misuses; want one visit", n.Visits, n.Refused, n.ProtocolErrors)
+	}
 	for bytes, code := range map[string]imprint.Code{"": imprint.CodeConnectTimeout, "\xe0": imprint.CodeConnectTimeout, "\xe0\x01\x00": imprint.CodeProtocolViolation, "\xc0\x00": imprint.CodeProtocolViolation} {
 		c = h.door(first, id, mqtt.V311)
 		if bytes != "" {
@@ -299,4 +302,7 @@ func TestAGoodbyeBeforeCONNECTIsNoFailure(t *testing.T) {
 	c = h.door(first, id, mqtt.V311)
 	_ = c.conn.Close()
 	c.ended(imprint.CodeConnectionLost)
+	if n := h.broker.Counters(); n.Visits != 1 || n.Refused != 5 || n.ProtocolErrors != 2 {
+		t.Errorf("got %d visits, %d refused, %d misuses; want 1, 5, 2", n.Visits, n.Refused, n.ProtocolErrors)
+	}
 }

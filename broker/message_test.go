@@ -83,7 +83,9 @@ func TestParentLevelAndDollarTopics(t *testing.T) {
 		sub.subscribe(0, "a/#", "+/+/+/+/+")
 		pub := h.on(first, id, mqtt.V5, connectAs("pub"))
 		pub.published("a", "parent")
-		h.must(h.broker.PublishEvents(t.Context(), []imprint.Event{{Tenant: first, Topic: "$aws/events/x/y/z", Payload: []byte("{}")}}))
+		done := make(chan error, 1)
+		h.broker.PublishEvent(t.Context(), imprint.Event{Tenant: first, Topic: "$aws/events/x/y/z", Payload: []byte("{}")}, func(err error) { done <- err })
+		h.must(<-done)
 		pub.published("a/", "child")
 		if standard {
 			sub.gets("a", "parent", 0)

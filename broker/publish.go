@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/imprint-iot/imprint"
@@ -425,38 +426,45 @@ func refreshExpiry(packet *mqtt.Publish, until, now time.Time) bool {
 	return true
 }
 
-// PublishEvents hands messages of the service to their tenants' subscribers with
-// QoS 1, where they subscribed with it. It returns when they are in the queue of
-// every persistent session that gets them, and what topic rules do with them is
-// durable. Errors: CodeUnavailable, CodeRulesBusy; then some may have been handed
-// over.
-func (b *Broker) PublishEvents(ctx context.Context, events []imprint.Event) error {
-	results := make(chan error, 2*len(events))
-	waiting := 0
-	var failed error
-	for _, event := range events {
-		offered, err := offerEvent(ctx, b.rulesOf(event.Tenant), event, func(err error) { results <- err })
-		failed = errors.Join(failed, err)
-		if offered {
-			waiting++
-		}
-		p := b.routeEvent(ctx, event)
-		if p == nil {
-			continue
-		}
-		b.ledger.awaitRoom(ctx)
-		b.ledger.post(b, p, func(err error) { results <- err })
-		waiting++
+// PublishEvent hands a message of the service to its tenant's subscribers with
+// QoS 1, where they subscribed with it. Done hears once, also during the call, when it is
+// in the queue of every persistent session that gets it, and what topic rules do with it
+// is durable. Nothing here waits for a tenant: rules that have no room now are an error,
+// before any subscriber has the message. Errors: CodeUnavailable, CodeRulesBusy; after
+// others than the last it may have been handed over in part.
+func (b *Broker) PublishEvent(ctx context.Context, event imprint.Event, done func(error)) {
+	h := &handover{left: 2, done: done}
+	err := offerEvent(ctx, b.rulesOf(event.Tenant), event, h.ended)
+	if err != nil {
+		done(err)
+		return
 	}
-	for range waiting {
-		select {
-		case err := <-results:
-			failed = errors.Join(failed, err)
-		case <-ctx.Done():
-			return imprint.Errorf(imprint.CodeUnavailable, "couldn't wait for the store: %w", ctx.Err())
-		}
+	p := b.routeEvent(ctx, event)
+	if p == nil {
+		h.ended(nil)
+		return
 	}
-	return failed
+	b.ledger.awaitRoom(ctx)
+	b.ledger.post(b, p, h.ended)
+}
+
+// handover is an event on its way to topic rules and to subscribers.
+type handover struct {
+	mu     sync.Mutex
+	left   int
+	failed error
+	done   func(error)
+}
+
+func (h *handover) ended(err error) {
+	h.mu.Lock()
+	h.failed = errors.Join(h.failed, err)
+	h.left--
+	last, failed := h.left == 0, h.failed
+	h.mu.Unlock()
+	if last {
+		h.done(failed)
+	}
 }
 
 // Heard says whether a subscriber, or a topic rule, of the tenant would get a message

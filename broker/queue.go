@@ -25,15 +25,13 @@ type durable struct {
 	deleting  chan struct{} // closed when the ledger has its deletion
 
 	// Guarded by the session's mu.
-	expiry    time.Duration // after the end of the connection
-	expiresAt time.Time     // zero while connected
-	will      *will         // that waits for willAt; nil: none
-	willAt    time.Time
-	live      *will // of the connection; nil: it has none
-	committed int64 // last number in the store
-	loaded    int64 // last number in memory, or beyond
-	sent      int64 // last number sent, to this connection or one before
-	resend    int64 // last number sent before this connection
+	absence
+	before    *absence // what the session had until its connection, which the store doesn't know yet; nil: it does
+	live      *will    // of the connection; nil: it has none
+	committed int64    // last number in the store
+	loaded    int64    // last number in memory, or beyond
+	sent      int64    // last number sent, to this connection or one before
+	resend    int64    // last number sent before this connection
 	settled   []int64
 	settling  bool // the ledger will take settled
 	saving    bool // the ledger will save the session
@@ -47,6 +45,15 @@ type durable struct {
 	// reserved: the store knows that messages up to this number may have been
 	// sent. Written by the ledger alone.
 	reserved atomic.Int64
+}
+
+// absence is what becomes of a session without a connection. A connection that resumes it
+// decides that anew, unless it is refused.
+type absence struct {
+	expiry    time.Duration // after the end of the connection
+	expiresAt time.Time     // zero while connected
+	will      *will         // that waits for willAt; nil: none
+	willAt    time.Time
 }
 
 // queue numbers the messages of one session or share group and counts them. The

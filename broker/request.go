@@ -79,11 +79,14 @@ func (c *connection) request(ctx context.Context, topic string, packet *mqtt.Pub
 	if err != nil {
 		c.broker.count.requestsThrottled.Add(1)
 		c.refused("request", err)
-		c.respond(ctx, c.broker.opts.Reserved.Refuse(r, err), func() {
+		writes := c.respond(ctx, c.broker.opts.Reserved.Refuse(r, err), func() {
 			if packet.QoS == 1 {
 				c.acknowledge(packet.PacketID, mqtt.Success, nil)
 			}
 		})
+		if writes {
+			c.write(true)
+		}
 		return
 	}
 	c.broker.count.requests.Add(1)
@@ -93,12 +96,16 @@ func (c *connection) request(ctx context.Context, topic string, packet *mqtt.Pub
 		acknowledge = c.acknowledgeSoon(packet.PacketID)
 	}
 	c.requests.running.Go(func() {
-		defer c.requestEnded()
 		a := c.broker.answer(c.requests.ctx, r)
 		if a.Refused != "" {
 			c.broker.count.refuse(a.Refused)
 		}
-		c.respond(c.requests.ctx, a, acknowledge)
+		writes := c.respond(c.requests.ctx, a, acknowledge)
+		// First, as a client that doesn't read would keep the place from others.
+		c.requestEnded()
+		if writes {
+			c.write(true)
+		}
 	})
 }
 
@@ -153,18 +160,17 @@ func (b *Broker) answer(ctx context.Context, r Request) (a Answer) {
 }
 
 // respond gives an answer to this connection's client, if it has subscribed to
-// its topic and may receive it, behind the request's PUBACK.
-func (c *connection) respond(ctx context.Context, a Answer, acknowledge func()) {
+// its topic and may receive it, behind the request's PUBACK. It reports that the caller
+// is to write what there is.
+func (c *connection) respond(ctx context.Context, a Answer, acknowledge func()) (writes bool) {
 	defer clear(a.Payload)
 	how, wanted := c.wantsAnswer(ctx, a.Topic)
-	writes := c.takeWriter()
+	writes = c.takeWriter()
 	acknowledge()
 	if wanted {
 		c.sendAnswer(&a, how)
 	}
-	if writes {
-		c.write(true)
-	}
+	return writes
 }
 
 // wantsAnswer says how an answer may be sent, and records why it may not.

@@ -99,8 +99,8 @@ func (r *restoration) take(row imprint.Session) {
 	}
 	d := &durable{
 		deleting: make(chan struct{}),
-		queue:    queue{key: row.Key, last: row.SentThrough}, createdAt: row.CreatedAt, expiry: row.Expiry, expiresAt: row.ExpiresAt,
-		sent: row.SentThrough, willAt: row.WillAt,
+		queue:    queue{key: row.Key, last: row.SentThrough}, createdAt: row.CreatedAt,
+		absence: absence{expiry: row.Expiry, expiresAt: row.ExpiresAt, willAt: row.WillAt}, sent: row.SentThrough,
 	}
 	d.reserved.Store(row.SentThrough)
 	if len(row.Will) > 0 && row.WillAt.IsZero() {

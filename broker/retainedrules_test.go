@@ -44,3 +44,17 @@ func TestAMessageThatRulesHaveNoRoomForIsNotRetained(t *testing.T) {
 		t.Errorf("who comes later gets %q", got.Payload)
 	}
 }
+
+// TestWhoGivesUpHasPublished, also a retained message: what the store is given is routed.
+func TestWhoGivesUpHasPublished(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, broker.Options{})
+	live := h.on(first, h.register(first, allowAll), mqtt.V5, connectAs("live"))
+	live.subscribe(0, "state")
+	gone, giveUp := context.WithCancel(t.Context())
+	giveUp()
+	h.must(h.broker.Publish(gone, broker.Message{Tenant: first, Topic: "state", Payload: []byte("on"), QoS: 1, Retain: true}))
+	if got := expect[*mqtt.Publish](live); string(got.Payload) != "on" {
+		t.Errorf("who is subscribed gets %q", got.Payload)
+	}
+}

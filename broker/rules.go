@@ -75,16 +75,18 @@ func (b *Broker) rulesOf(t imprint.Tenant) imprint.TenantRules {
 	return b.opts.Rules.Tenant(t)
 }
 
-// offerEvent takes a message of the service to the tenant's rules. Done may be
-// nil. It says whether done will be called.
-func offerEvent(ctx context.Context, rules imprint.TenantRules, event imprint.Event, done func(error)) (bool, error) {
+// offerEvent takes a message of the service to the tenant's rules, if they have room
+// for it now. Done, which may be nil, hears of them once, unless there is an error.
+func offerEvent(ctx context.Context, rules imprint.TenantRules, event imprint.Event, done func(error)) error {
 	if rules == nil || rules.Idle() {
-		return false, nil
+		if done != nil {
+			done(nil)
+		}
+		return nil
 	}
-	err := rules.Offer(ctx, &imprint.RuleMessage{
-		Topic: event.Topic, Payload: event.Payload, AttemptID: event.AttemptID, QoS: 1, Wait: done != nil, Done: done,
+	return rules.Offer(ctx, &imprint.RuleMessage{
+		Topic: event.Topic, Payload: event.Payload, AttemptID: event.AttemptID, QoS: 1, Done: done,
 	})
-	return err == nil && done != nil, err
 }
 
 // Republish implements imprint.Republisher.

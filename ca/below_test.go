@@ -277,7 +277,7 @@ func TestTheFormerCertificateOfAnAuthority(t *testing.T) {
 	o.register(old, before.CertificateID)
 	o.register(fresh, line.CertificateID)
 
-	about, err := o.Concerned(t.Context(), home, parse(t, before.Certificate).Raw)
+	about, err := o.Concerned(t.Context(), home, parse(t, before.Certificate).Raw, imprint.ReasonSuperseded)
 	if err != nil || len(about) != 2 {
 		t.Errorf("revoking its former certificate is about %d authorities, %v; want the root and itself", len(about), err)
 	}

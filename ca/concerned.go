@@ -4,58 +4,122 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/pki"
 )
 
-// Concerned gives the authorities that revoking a certificate is about: the one that
-// issued it, by the record of that or, where there is none, by its signature, and those that
-// have its key, when it is or was an authority's. A certificate that only looks like an issued
-// one, by its issuer's name and its number, isn't it. Errors: CodeNotFound when there is none.
-func (e *Engine) Concerned(ctx context.Context, tenant imprint.Tenant, der []byte) ([]imprint.CertificateAuthority, error) {
+// Concerned names by their ARNs the authorities that revoking a certificate for a reason is
+// about: the one that issued it, by the record of that or, where there is none, by its
+// signature, and those that have its key, when it is or was an authority's. A reason that is
+// about the key is about those, too, whose certificates go along; "*" stands for the built-in
+// CA. A certificate that only looks like an issued one, by its issuer's name and its number,
+// isn't it. Errors: CodeNotFound when there is none.
+func (e *Engine) Concerned(ctx context.Context, tenant imprint.Tenant, der []byte, reason imprint.RevocationReason) ([]string, error) {
 	shown, err := pki.ParseIssued(der)
 	if err != nil {
 		return nil, err
 	}
-	var about []imprint.CertificateAuthority
+	var about map[imprint.AuthorityID]bool
 	err = e.opts.Store.View(ctx, func(tx imprint.ReadTx) error {
-		about = nil
-		has, err := holders(tx, tenant, shown.ID)
+		about, err = holders(tx, tenant, shown.ID, reason.OfKey())
 		if err != nil {
 			return err
 		}
 		err = each(tx, tenant, func(a *imprint.CertificateAuthority) error {
 			by, err := issued(tx, a, shown)
-			if by || err == nil && has[a.ID] {
-				about = append(about, *a)
+			if by {
+				about[a.ID] = true
 			}
 			return err
 		})
-		if err == nil && len(about) == 0 {
-			err = issuedByNobody(shown.ID)
+		if err != nil {
+			return err
 		}
-		return err
+		if len(about) == 0 {
+			return issuedByNobody(shown.ID)
+		}
+		if reason != imprint.ReasonKeyCompromise {
+			return nil
+		}
+		return alongWith(tx, tenant, shown, about)
 	})
-	return about, err
+	var arns []string
+	for _, id := range slices.Sorted(maps.Keys(about)) {
+		arn := "*"
+		if id != "" {
+			arn = tenant.AuthorityARN(id)
+		}
+		arns = append(arns, arn)
+	}
+	return arns, err
+}
+
+// alongWith adds the authorities of what goes along with a certificate of a lost key.
+func alongWith(tx imprint.ReadTx, tenant imprint.Tenant, shown *pki.Issued, about map[imprint.AuthorityID]bool) error {
+	keyHash, err := pki.KeyHash(shown.Certificate.PublicKey)
+	if err != nil {
+		return err
+	}
+	of := shown.ID
+	record, err := tx.IssuanceOfCertificate(tenant, shown.ID)
+	switch {
+	case imprint.CodeOf(err) == imprint.CodeNotFound:
+		of = "" // made elsewhere: nothing renewed it here
+	case err != nil:
+		return err
+	case record.CA:
+		return nil // holders has all of its key
+	}
+	return reach(tx, tenant, keyHash, of, func(i imprint.Issuance, _ imprint.RevocationReason) error {
+		about[i.Authority] = true
+		return nil
+	})
 }
 
 // holders gives the authorities that have a certificate or had it, or have another one of its
-// key: a reason that is about the key takes those along.
-func holders(tx imprint.ReadTx, tenant imprint.Tenant, id imprint.CertificateID) (map[imprint.AuthorityID]bool, error) {
+// key: a reason that is about the key takes those along. OfKey: with those that signed one of
+// these, on whose lists they come.
+func holders(tx imprint.ReadTx, tenant imprint.Tenant, id imprint.CertificateID, ofKey bool) (map[imprint.AuthorityID]bool, error) {
+	has := map[imprint.AuthorityID]bool{}
 	own, err := tx.AuthorityCertificate(tenant, id)
 	if imprint.CodeOf(err) == imprint.CodeNotFound {
-		return nil, nil
+		return has, nil
 	}
 	if err != nil {
 		return nil, err
 	}
 	all, err := tx.AuthorityCertificatesWithKey(tenant, own.KeyHash)
-	has := map[imprint.AuthorityID]bool{}
 	for _, c := range append(all, own) {
-		has[c.Authority] = true
+		if c.Authority != "" {
+			has[c.Authority] = true
+		}
+		if ofKey && c.Issuer != "" {
+			has[c.Issuer] = true
+		}
 	}
 	return has, err
+}
+
+// WouldTake names by their ARNs the authorities that one which is adopted with a certificate
+// would become the parent of: to revoke it stops them.
+func (e *Engine) WouldTake(ctx context.Context, tenant imprint.Tenant, certificate string) ([]string, error) {
+	cert, err := pki.ParseCertificatePEM(certificate)
+	if err != nil {
+		return nil, err
+	}
+	var arns []string
+	err = e.opts.Store.View(ctx, func(tx imprint.ReadTx) error {
+		arns = nil
+		below, err := orphansOf(tx, tenant, cert)
+		for _, a := range below {
+			arns = append(arns, a.ARN())
+		}
+		return err
+	})
+	return arns, err
 }
 
 // issued says whether an authority signed a certificate.

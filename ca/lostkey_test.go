@@ -2,6 +2,7 @@ package ca_test
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -194,4 +195,91 @@ func TestRevokingOnceMoreTakesWhatWasLeft(t *testing.T) {
 	if got := o.issuance(first.ID).RevokedAt; !got.Equal(now) {
 		t.Errorf("the first is revoked at %s, as it was at %s", got, now)
 	}
+}
+
+// TestWhoIsConcernedByALostKey: the authorities of all that it takes, and of nothing else.
+func TestWhoIsConcernedByALostKey(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	root := o.root("root")
+	line, twin, next, other := o.below(root.ID, "line"), o.below(root.ID, "twin"), o.below(root.ID, "next"), o.below(root.ID, "other")
+	name, lost := subject(t, "SN-1"), key(t).Public()
+	before := o.made(other.ID, "hour", pki.Request{PublicKey: key(t).Public(), RawSubject: name})
+	first := o.made(line.ID, "again", pki.Request{PublicKey: lost, RawSubject: name, Renews: before.ID})
+	same := o.made(twin.ID, "again", pki.Request{PublicKey: lost, RawSubject: name})
+	renewed := o.made(next.ID, "hour", pki.Request{PublicKey: key(t).Public(), RawSubject: name, Renews: same.ID})
+	builtIn := o.issuance(renewed.ID)
+	o.update(func(tx imprint.Tx) error {
+		builtIn.ID, builtIn.Authority, builtIn.Serial, builtIn.CertificateID, builtIn.Renews = "built-in", "", "b1", imprint.CertificateID(fmt.Sprintf("%064d", 1)), renewed.ID
+		return tx.PutIssuance(builtIn)
+	})
+	for reason, want := range map[imprint.RevocationReason][]string{
+		imprint.ReasonSuperseded:    {line.ARN()},
+		imprint.ReasonKeyCompromise: {"*", line.ARN(), twin.ARN(), next.ARN()},
+	} {
+		got, err := o.Concerned(t.Context(), home, first.Certificate.Raw, reason)
+		slices.Sort(got)
+		slices.Sort(want)
+		if err != nil || !slices.Equal(got, want) {
+			t.Errorf("%s: got %q, %v, want %q", reason, got, err, want)
+		}
+	}
+}
+
+// TestKeysOfWhatEarlierVersionsIssuedAreNamed: of those whose certificate is stored, in the
+// record or in the registry. The others stay as they are and keep nobody waiting.
+func TestKeysOfWhatEarlierVersionsIssuedAreNamed(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	line := o.below(o.root("root").ID, "line")
+	request := pki.Request{PublicKey: key(t).Public(), RawSubject: subject(t, "SN-1")}
+	first := o.made(line.ID, "again", request)
+	named := o.issuance(first.ID)
+	other := pki.Request{PublicKey: key(t).Public(), RawSubject: subject(t, "SN-2")}
+	builtIn := o.made(line.ID, "again", other)
+	registered := o.issuance(builtIn.ID)
+	o.update(func(tx imprint.Tx) error {
+		for n := range 250 {
+			i := named
+			i.ID, i.Serial, i.CertificateID, i.KeyHash, i.Certificate = fmt.Sprintf("0-%03d", n), fmt.Sprintf("f%03d", n), imprint.CertificateID(fmt.Sprintf("%064d", n)), "", nil
+			if n%2 == 0 {
+				i.Certificate = []byte("x")
+			}
+			err := tx.PutIssuance(i)
+			if err != nil {
+				return err
+			}
+		}
+		for _, i := range []imprint.Issuance{named, registered} {
+			i.KeyHash = ""
+			if i.ID == registered.ID {
+				i.Certificate = nil
+			}
+			err := tx.PutIssuance(i)
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	_, err := o.Issue(t.Context(), home, line.ID, "hour", other)
+	if err != nil {
+		t.Fatalf("a key that nobody knows: %v", err)
+	}
+	for range 2 {
+		err = o.NameKeys(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, want := range []imprint.Issuance{named, registered} {
+		if got := o.issuance(want.CertificateID).KeyHash; got != want.KeyHash {
+			t.Errorf("the key of %s is named %q, want %q", want.Subject, got, want.KeyHash)
+		}
+	}
+	if got := o.issuance(imprint.CertificateID(fmt.Sprintf("%064d", 7))).KeyHash; got != "" {
+		t.Errorf("the key of a certificate that is gone is named %q", got)
+	}
+	_, err = o.Issue(t.Context(), home, line.ID, "hour", request)
+	refused(t, "the key of an earlier version's certificate", err, imprint.CodeKeyReused, string(first.ID))
 }

@@ -178,14 +178,24 @@ func (s *session) read() (mqtt.FixedHeader, []byte, error) {
 	}
 }
 
-// close says goodbye. Forget ends a session that this connection began (MQTT 5).
+// partingPatience is how long is waited for a server to close after DISCONNECT.
+const partingPatience = 2 * time.Second
+
+// close says goodbye and waits until the server has closed, too: the doctor's next
+// connection has the same client id, and a server that reads it first would end this one
+// as taken over, which is a failure of the device there. Forget ends a session that this
+// connection began (MQTT 5).
 func (s *session) close(forget bool) {
 	bye := &mqtt.Disconnect{}
 	if forget && s.version == mqtt.V5 {
 		bye.Properties.SessionExpiry = 0
 		bye.Properties.Mark(mqtt.PropSessionExpiry)
 	}
-	_ = s.send(bye)
+	err := s.send(bye)
+	if err == nil {
+		_ = s.conn.SetReadDeadline(time.Now().Add(min(partingPatience, s.timeout)))
+		_, _ = io.Copy(io.Discard, s.in)
+	}
 	s.cut()
 }
 

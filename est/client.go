@@ -121,10 +121,6 @@ func (v *visit) byCertificate(chain []*x509.Certificate) (*client, error) {
 // verify builds a path to one of the CAs of the label.
 func (v *visit) verify(chain []*x509.Certificate) (clientKind, []*x509.Certificate, error) {
 	leaf := chain[0]
-	between := x509.NewCertPool()
-	for _, cert := range chain[1:] {
-		between.AddCert(cert)
-	}
 	var why error
 	for _, one := range []struct {
 		kind  clientKind
@@ -142,13 +138,9 @@ func (v *visit) verify(chain []*x509.Certificate) (clientKind, []*x509.Certifica
 		if err != nil {
 			return 0, nil, err
 		}
-		pool := x509.NewCertPool()
-		for _, anchor := range anchors {
-			pool.AddCert(anchor)
-		}
-		paths, err := leaf.Verify(x509.VerifyOptions{Roots: pool, Intermediates: between, CurrentTime: v.door.opts.Clock(), KeyUsages: []x509.ExtKeyUsage{one.usage}})
+		path, err := pki.VerifyPath(leaf, anchors, chain[1:], v.door.opts.Clock(), one.usage)
 		if err == nil {
-			return one.kind, paths[0], nil
+			return one.kind, path, nil
 		}
 		if slices.ContainsFunc(anchors, func(anchor *x509.Certificate) bool { return leaf.CheckSignatureFrom(anchor) == nil }) {
 			why = err // its CA is the right one: this is the error that tells

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/imprint-iot/imprint"
@@ -144,14 +145,29 @@ func (v *visit) allow(who *client, request *pki.Request, attributes map[string][
 			return imprint.Errorf(imprint.CodeEnrolmentDenied, "the password %s is for %q, the request's commonName and serialNumber are %q", who.password.ID, bound, asked).
 				WithHint("Ask for /CN=%s, or make a password for another device.", imprint.Excerpt(bound))
 		}
-		return nil
+		if who.password.Subject == "" {
+			return nil
+		}
+		return v.choosesNothing(request.RawSubject)
 	}
 	own := slices.Concat(pki.NameValues(who.leaf.RawSubject))
 	if len(asked) == 0 || slices.ContainsFunc(asked, func(name string) bool { return !slices.Contains(own, name) }) {
 		return imprint.Errorf(imprint.CodeEnrolmentDenied, "the client's commonName and serialNumber are %q, those of the request %q: a device asks for itself alone", own, asked).
 			WithHint("Ask for the device's own name, or name the CA as one of stations: imprint est update %s --station-ca FILE", v.label.Name)
 	}
-	return nil
+	return v.choosesNothing(request.RawSubject, who.leaf.RawSubject)
+}
+
+// choosesNothing refuses attributes that a device gives itself beside its name: templates and
+// policies tell devices apart by them. Those of the label's CA, which all below it may have,
+// and its own ones say nothing new.
+func (v *visit) choosesNothing(subject []byte, own ...[]byte) error {
+	chosen, err := v.profile.Chosen(subject, append(own, v.signer.RawSubject)...)
+	if err != nil || len(chosen) == 0 {
+		return err
+	}
+	return imprint.Errorf(imprint.CodeEnrolmentDenied, "the request's subject has %s, which who asks for one device may not choose", imprint.Excerpt(strings.Join(chosen, ", "))).
+		WithHint("Leave it out; what all devices of the label are to have belongs into subject.fixed of profile %s.", v.label.Profile)
 }
 
 // allowRenewal wants the request to be for the certificate that the connection shows (RFC

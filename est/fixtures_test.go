@@ -91,6 +91,7 @@ func newLine(t *testing.T, edits ...func(*est.Options)) *line {
 	fatal(t, err)
 	profiles, err := pki.NewProfiles(
 		pki.ProfileConfig{Name: "year", Kind: pki.KindOperational, Lifetime: 300 * 24 * time.Hour, Names: pki.NameRules{DNS: true}, Keys: []pki.KeyKind{pki.KeyP256}},
+		pki.ProfileConfig{Name: "fenced", Kind: pki.KindIntermediate, Lifetime: 3650 * 24 * time.Hour, Constraints: pki.NameConstraints{PermittedDirectories: []string{"/O=Acme"}}},
 		pki.ProfileConfig{Name: "fixed", Kind: pki.KindOperational, Lifetime: time.Hour, Subject: pki.SubjectRules{Required: []string{"CN"}, Fixed: map[string]string{"O": "Acme"}}})
 	fatal(t, err)
 	l.renewals, err = renewal.New(t.Context(), renewal.Options{Store: l.store, Clock: l.clock, Logger: slog.New(slog.DiscardHandler)})

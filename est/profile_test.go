@@ -2,6 +2,7 @@ package est_test
 
 import (
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"net/http"
 	"testing"
 
@@ -46,4 +47,52 @@ func TestARenewalKeepsTheProfile(t *testing.T) {
 		return tx.PutClaimGuard(imprint.ClaimGuard{Tenant: home, Claim: issued.ID})
 	})
 	l.as(claim).post("claims", "simplereenroll", csr(t, newKey(t), name("batch 5"))).want(t, http.StatusBadRequest, "a claim with a guard")
+}
+
+// Templates and policies may tell devices apart by any attribute of the subject: who is bound
+// to one device brings none that it hasn't got, but for those that all of its CA may have.
+func TestWhoIsBoundChoosesNoAttributes(t *testing.T) {
+	t.Parallel()
+	l := newLine(t)
+	maker, stations := newMaker(t, "maker"), newMaker(t, "stations")
+	l.label("seven", withPasswords, func(label *imprint.EnrolmentLabel) { label.DeviceCAs, label.StationCAs = maker.pem, stations.pem })
+	l.label("fixed", withPasswords, func(label *imprint.EnrolmentLabel) { label.Profile = "fixed" })
+	device := l.as(maker.device(pkix.Name{OrganizationalUnit: []string{"Sensors"}, CommonName: "SN-1"}))
+	station := l.as(stations.device(name("station-3")))
+	bound := func(label imprint.LabelName, id string) *caller { return l.with(id, l.password(label, id, "SN-1")) }
+	admin := pkix.Name{OrganizationalUnit: []string{"Admins"}, CommonName: "SN-1"}
+	device.post("seven", "simpleenroll", csr(t, newKey(t), admin)).want(t, http.StatusForbidden, "the request's subject has OU=Admins")
+	bound("seven", "one").post("seven", "simpleenroll", csr(t, newKey(t), admin)).want(t, http.StatusForbidden, "the request's subject has OU=Admins")
+	for what, one := range map[string]struct {
+		who     *caller
+		label   string
+		subject pkix.Name
+		want    string
+	}{
+		"its own":                      {device, "seven", pkix.Name{OrganizationalUnit: []string{"Sensors"}, CommonName: "SN-1"}, "CN=SN-1,OU=Sensors"},
+		"its CA's, with a password":    {bound("seven", "two"), "seven", pkix.Name{Organization: []string{"Acme"}, CommonName: "SN-1"}, "CN=SN-1,O=Acme"},
+		"what the profile takes away":  {bound("fixed", "three"), "fixed", pkix.Name{Organization: []string{"Other"}, CommonName: "SN-1"}, "CN=SN-1,O=Acme"},
+		"a station's choice":           {station, "seven", admin, "CN=SN-1,OU=Admins"},
+		"a password that binds nobody": {l.with("four", l.password("seven", "four", "")), "seven", admin, "CN=SN-1,OU=Admins"},
+	} {
+		cert := one.who.post(one.label, "simpleenroll", csr(t, newKey(t), one.subject)).certificate(t)
+		if got := cert.Subject.String(); got != one.want {
+			t.Errorf("%s: got %s, want %s", what, got, one.want)
+		}
+	}
+}
+
+// Devices below a CA whose name constraints are about directories renew like others, though
+// Go's verifier refuses their certificates.
+func TestDevicesBelowACAWithDirectoriesRenew(t *testing.T) {
+	t.Parallel()
+	l := newLine(t)
+	fenced := l.authority("fenced", l.root.ID, "fenced")
+	l.label("site", always, withPasswords, func(label *imprint.EnrolmentLabel) { label.Authority = fenced.ID })
+	key, acme := newKey(t), pkix.Name{Organization: []string{"Acme"}, CommonName: "SN-1"}
+	cert := l.with("one", l.password("site", "one", "")).post("site", "simpleenroll", csr(t, key, acme)).certificate(t)
+	renewed := l.as(pairOf(key, cert)).post("site", "simplereenroll", csr(t, newKey(t), acme)).certificate(t)
+	if renewed.Subject.String() != cert.Subject.String() {
+		t.Errorf("got a certificate of %s, want %s", renewed.Subject, cert.Subject)
+	}
 }

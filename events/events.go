@@ -4,11 +4,15 @@
 // A flow puts an imprint.Event into the transaction of its change. The
 // Dispatcher hears of the commit, publishes the event and removes it once the
 // Publisher says that it is handed over: the broker says so when it is in the
-// queue of every persistent session that gets it. A server that dies in between
-// publishes it after its next start.
+// queue of every persistent session that gets it, and topic rules have run. A server
+// that dies in between publishes it after its next start.
 //
 //	d := events.NewDispatcher(store, broker, logger)
 //	defer d.Close()
+//
+// Each account has its own events under way, a bounded number, and each event is removed
+// when its own results are in: whose rules are slow, or have no room, holds up nobody
+// else, and an event that fails makes no other come again.
 //
 // What it does not do: it keeps no order between events, and it doesn't wait
 // for subscribers; the broker's own queues do.
@@ -16,54 +20,44 @@ package events
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/internal/pause"
 )
 
-// Publisher takes events to the subscribers of their tenants. After an error some
-// may have been handed over: they are published again.
+// Publisher takes an event to the subscribers of its tenant.
 type Publisher interface {
-	PublishEvents(context.Context, []imprint.Event) error
+	// PublishEvent doesn't wait for what one tenant can hold up. Done hears once, also
+	// during the call, that the event is handed over, or why it isn't: then it may have
+	// been in part, and is published again.
+	PublishEvent(ctx context.Context, event imprint.Event, done func(error))
 }
-
-const (
-	// batchSize bounds one round of publication.
-	batchSize = 512
-	// linger lets a burst of commits share one round, which costs a commit.
-	linger = 20 * time.Millisecond
-	// retryAfter is the pause after a failure of the store.
-	retryAfter = time.Second
-)
 
 // Dispatcher publishes stored events.
 type Dispatcher struct {
 	store     imprint.Store
 	publisher Publisher
 	logger    *slog.Logger
-	wake      chan struct{}
 	stopWatch func()
+	ctx       context.Context // ends with Close
 	cancel    context.CancelFunc
-	done      chan struct{}
+	work      sync.WaitGroup
 	closeOnce sync.Once
 	published atomic.Uint64
+
+	mu       sync.Mutex // also held while ctx ends
+	accounts map[imprint.AccountID]*account
 }
 
 // NewDispatcher starts publishing, beginning with what an earlier run left.
 func NewDispatcher(store imprint.Store, publisher Publisher, logger *slog.Logger) *Dispatcher {
-	ctx, cancel := context.WithCancel(context.Background())
-	d := &Dispatcher{
-		store: store, publisher: publisher, logger: logger,
-		wake: make(chan struct{}, 1), cancel: cancel, done: make(chan struct{}),
-	}
-	d.wake <- struct{}{}
+	d := &Dispatcher{store: store, publisher: publisher, logger: logger, accounts: map[imprint.AccountID]*account{}}
+	d.ctx, d.cancel = context.WithCancel(context.Background())
 	d.stopWatch = store.Watch(d.committed)
-	go d.run(ctx)
+	d.work.Go(d.begin)
 	return d
 }
 
@@ -74,75 +68,57 @@ func (d *Dispatcher) Published() uint64 { return d.published.Load() }
 func (d *Dispatcher) Close() {
 	d.closeOnce.Do(func() {
 		d.stopWatch()
+		d.mu.Lock()
+		defer d.mu.Unlock()
 		d.cancel()
 	})
-	<-d.done
+	d.work.Wait()
+}
+
+// begin looks for what an earlier run left.
+func (d *Dispatcher) begin() {
+	for {
+		var tenants []imprint.Tenant
+		err := d.store.View(d.ctx, func(tx imprint.ReadTx) error {
+			var err error
+			tenants, err = tx.EventTenants()
+			return err
+		})
+		if err == nil {
+			for _, tenant := range tenants {
+				d.has(tenant)
+			}
+			return
+		}
+		if d.ctx.Err() != nil {
+			return
+		}
+		d.logger.Error("couldn't look for stored events", "error", err)
+		pause.For(d.ctx, retryAfter)
+	}
 }
 
 func (d *Dispatcher) committed(changes []imprint.Change) {
-	for _, c := range changes {
-		if c.Kind != imprint.ChangeEvent {
-			continue
-		}
-		select {
-		case d.wake <- struct{}{}:
-		default:
-		}
-		return
-	}
-}
-
-func (d *Dispatcher) run(ctx context.Context) {
-	defer close(d.done)
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-d.wake:
-		}
-		pause.For(ctx, linger)
-		for {
-			n, err := d.round(ctx)
-			if ctx.Err() != nil {
-				return
-			}
-			if err != nil {
-				d.logger.Error("couldn't publish stored events", "error", err)
-				pause.For(ctx, retryAfter)
-				continue
-			}
-			if n < batchSize {
-				break
-			}
+	var last *imprint.Tenant
+	for n, c := range changes {
+		if c.Kind == imprint.ChangeEvent && (last == nil || *last != c.Tenant) {
+			last = &changes[n].Tenant
+			d.has(c.Tenant)
 		}
 	}
 }
 
-func (d *Dispatcher) round(ctx context.Context) (int, error) {
-	var waiting []imprint.Event
-	err := d.store.View(ctx, func(tx imprint.ReadTx) error {
-		list, err := tx.Events(batchSize)
-		waiting = list
-		return err
-	})
-	if err != nil {
-		return 0, fmt.Errorf("couldn't read stored events: %w", err)
+// has tells that a tenant has events. Accounts are few, and each keeps its goroutine.
+func (d *Dispatcher) has(tenant imprint.Tenant) {
+	d.mu.Lock()
+	a := d.accounts[tenant.Account]
+	if a == nil && d.ctx.Err() == nil {
+		a = newAccount(d)
+		d.accounts[tenant.Account] = a
+		d.work.Go(func() { a.run(d.ctx) })
 	}
-	if len(waiting) == 0 {
-		return 0, nil
+	d.mu.Unlock()
+	if a != nil {
+		a.has(tenant)
 	}
-	err = d.publisher.PublishEvents(ctx, waiting)
-	if err != nil {
-		return 0, fmt.Errorf("couldn't hand over stored events: %w", err)
-	}
-	ids := make([]string, len(waiting))
-	for i, event := range waiting {
-		ids[i] = event.ID
-	}
-	d.published.Add(uint64(len(waiting)))
-	err = d.store.Update(ctx, func(tx imprint.Tx) error { return tx.DeleteEvents(ids) })
-	if err != nil {
-		return 0, fmt.Errorf("couldn't remove published events: %w", err)
-	}
-	return len(waiting), nil
 }

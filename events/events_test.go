@@ -21,19 +21,27 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-var home = imprint.Tenant{Account: "000000000000", Region: "us-east-1"}
+var (
+	home  = imprint.Tenant{Account: "000000000000", Region: "us-east-1"}
+	other = imprint.Tenant{Account: "111111111111", Region: "us-east-1"}
+)
 
 func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
 
 func put(t *testing.T, store imprint.Store, ids ...string) {
 	t.Helper()
+	putOf(t, store, home, ids...)
+}
+
+func putOf(t *testing.T, store imprint.Store, tenant imprint.Tenant, ids ...string) {
+	t.Helper()
 	err := store.Update(t.Context(), func(tx imprint.Tx) error {
 		for _, id := range ids {
-			err := tx.PutEvent(imprint.Event{ID: id, Tenant: home, Topic: "t", Payload: []byte("{}")})
+			err := tx.PutEvent(imprint.Event{ID: id, Tenant: tenant, Topic: "t", Payload: []byte("{}")})
 			if err != nil {
 				return err
 			}
-			err = tx.PutThing(imprint.Thing{Tenant: home, Name: imprint.ThingName(id)})
+			err = tx.PutThing(imprint.Thing{Tenant: tenant, Name: imprint.ThingName(id)})
 			if err != nil {
 				return err
 			}
@@ -49,18 +57,22 @@ func put(t *testing.T, store imprint.Store, ids ...string) {
 type subscriber struct {
 	got   chan imprint.Event
 	check func(imprint.Event)
+	// answer, when not nil, takes the event's result.
+	answer func(imprint.Event, func(error))
 }
 
 func newSubscriber() *subscriber { return &subscriber{got: make(chan imprint.Event, 10_000)} }
 
-func (s *subscriber) PublishEvents(_ context.Context, events []imprint.Event) error {
-	for _, e := range events {
-		if s.check != nil {
-			s.check(e)
-		}
-		s.got <- e
+func (s *subscriber) PublishEvent(_ context.Context, e imprint.Event, done func(error)) {
+	if s.check != nil {
+		s.check(e)
 	}
-	return nil
+	s.got <- e
+	if s.answer != nil {
+		s.answer(e, done)
+		return
+	}
+	done(nil)
 }
 
 func (s *subscriber) next(t *testing.T) imprint.Event {
@@ -76,9 +88,14 @@ func (s *subscriber) next(t *testing.T) imprint.Event {
 
 func waiting(t *testing.T, store imprint.Store) int {
 	t.Helper()
+	return waitingOf(t, store, home)
+}
+
+func waitingOf(t *testing.T, store imprint.Store, tenant imprint.Tenant) int {
+	t.Helper()
 	n := 0
 	err := store.View(context.Background(), func(tx imprint.ReadTx) error {
-		list, err := tx.Events(10_000)
+		list, err := tx.Events(tenant, 10_000)
 		n = len(list)
 		return err
 	})
@@ -197,6 +214,137 @@ func TestEventsSurviveARestart(t *testing.T) {
 	}
 	d.Close()
 	err = store.Close()
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+func many(prefix string, count int) []string {
+	ids := make([]string, count)
+	for n := range ids {
+		ids[n] = fmt.Sprintf("%s%04d", prefix, n)
+	}
+	return ids
+}
+
+// gone waits until the events of a tenant are removed.
+func gone(t *testing.T, store imprint.Store, tenant imprint.Tenant) {
+	t.Helper()
+	for until := time.Now().Add(20 * time.Second); ; {
+		left := false
+		err := store.View(t.Context(), func(tx imprint.ReadTx) error {
+			list, err := tx.Events(tenant, 1)
+			left = len(list) > 0
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !left {
+			return
+		}
+		if time.Now().After(until) {
+			t.Fatalf("%d events of %s are left", waitingOf(t, store, tenant), tenant)
+		}
+	}
+}
+
+// TestEventsThatHangHoldUpNoOtherAccount ensures that an account whose rules don't end has
+// a bounded number of events under way, in however many regions, that another's event comes
+// and goes meanwhile, and that each of the first comes once when they end.
+func TestEventsThatHangHoldUpNoOtherAccount(t *testing.T) {
+	t.Parallel()
+	store := registrytest.New(t)
+	west := imprint.Tenant{Account: home.Account, Region: "us-west-2"}
+	const each, window = 700, 1024
+	putOf(t, store, home, many("a", each)...)
+	putOf(t, store, west, many("w", each)...)
+	s := newSubscriber()
+	var mu sync.Mutex
+	var hang []func(error)
+	released := false
+	s.answer = func(e imprint.Event, done func(error)) {
+		mu.Lock()
+		defer mu.Unlock()
+		if e.Tenant == other || released {
+			done(nil)
+			return
+		}
+		hang = append(hang, done)
+	}
+	d := events.NewDispatcher(store, s, quiet())
+	putOf(t, store, other, "b")
+	times := map[string]int{}
+	for times["b"] == 0 {
+		times[s.next(t).ID]++
+	}
+	gone(t, store, other)
+	mu.Lock()
+	if len(hang) >= window {
+		t.Errorf("%d events of an account are under way, want less than %d", len(hang), window)
+	}
+	released = true
+	for _, done := range hang {
+		done(nil)
+	}
+	mu.Unlock()
+	gone(t, store, home)
+	gone(t, store, west)
+	d.Close()
+	close(s.got)
+	for e := range s.got {
+		times[e.ID]++
+	}
+	if len(times) != 2*each+1 {
+		t.Errorf("%d events came, want %d", len(times), 2*each+1)
+	}
+	for id, n := range times {
+		if n != 1 {
+			t.Errorf("event %s came %d times, want once", id, n)
+		}
+	}
+	err := store.Close()
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// TestAnEventThatFailsMakesNoOtherComeAgain ensures that the events of an account whose
+// rules have no room come again until they have, and nobody else's do.
+func TestAnEventThatFailsMakesNoOtherComeAgain(t *testing.T) {
+	t.Parallel()
+	store := registrytest.New(t)
+	s := newSubscriber()
+	var busy sync.Map // tenants without room
+	busy.Store(home, true)
+	s.answer = func(e imprint.Event, done func(error)) {
+		if _, full := busy.Load(e.Tenant); full {
+			done(imprint.Errorf(imprint.CodeRulesBusy, "no room"))
+			return
+		}
+		done(nil)
+	}
+	put(t, store, "a1", "a2")
+	putOf(t, store, other, "b1", "b2")
+	d := events.NewDispatcher(store, s, quiet())
+	times := map[string]int{}
+	for times["a1"] < 2 {
+		times[s.next(t).ID]++
+	}
+	gone(t, store, other)
+	if times["b1"] != 1 || times["b2"] != 1 || times["a2"] != 0 {
+		t.Errorf("got %v; want b1 and b2 once, and a2 not while a1 finds no room", times)
+	}
+	busy.Delete(home)
+	for times["a2"] == 0 {
+		times[s.next(t).ID]++
+	}
+	gone(t, store, home)
+	d.Close()
+	if d.Published() != 4 {
+		t.Errorf("published %d, want 4", d.Published())
+	}
+	err := store.Close()
 	if err != nil {
 		t.Error(err)
 	}

@@ -33,9 +33,33 @@ type codeStore struct {
 	dir   string
 	// naming is held shared while a zip is put and a function comes to name it, and
 	// alone while zips that no function names are removed.
-	naming    sync.RWMutex
-	unpacking sync.Mutex
+	naming sync.RWMutex
+
+	// places bound what is unpacked at once, of all accounts.
+	places chan struct{}
+	// mu guards the rest. It isn't held over work on the disk.
+	mu    sync.Mutex
+	trees map[string]*tree // by directory
+	turns map[imprint.AccountID]*turn
 }
+
+// tree is a directory of unpacked code.
+type tree struct {
+	// disk is held while the directory is made or removed.
+	disk sync.Mutex
+	// users counts who holds the directory: it is removed with the last. codeStore.mu
+	// guards it.
+	users int
+}
+
+// turn is an account's to unpack: one zip at a time.
+type turn struct {
+	sync.Mutex
+	wanted int // how many have it or wait for it; codeStore.mu guards it
+}
+
+// unpackersAtOnce is how many accounts' code is unpacked side by side.
+const unpackersAtOnce = 4
 
 // openCode makes the directory and removes what a crash left: half-written
 // files, and zips whose function was never stored.
@@ -48,7 +72,9 @@ func openCode(store imprint.Store, dir string) (*codeStore, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &codeStore{store: store, dir: dir}
+	c := &codeStore{
+		store: store, dir: dir, places: make(chan struct{}, unpackersAtOnce), trees: map[string]*tree{}, turns: map[imprint.AccountID]*turn{},
+	}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, fmt.Errorf("couldn't list functions' code: %w", err)
@@ -137,28 +163,103 @@ func checkZip(data []byte) error {
 }
 
 // unpacked gives the directory with the content of a zip, unpacking it into one
-// that is there the first time.
-func (c *codeStore) unpacked(sum, within string) (string, error) {
-	c.unpacking.Lock()
-	defer c.unpacking.Unlock()
+// that is there the first time. It is the caller's until leave.
+func (c *codeStore) unpacked(account imprint.AccountID, sum, within string) (string, error) {
 	dir := filepath.Join(within, sum)
+	c.mu.Lock()
+	t := c.trees[dir]
+	if t == nil {
+		t = &tree{}
+		c.trees[dir] = t
+	}
+	t.users++
+	c.mu.Unlock()
+	err := c.fill(t, account, sum, dir)
+	if err != nil {
+		return "", errors.Join(err, c.leave(dir, 1))
+	}
+	return dir, nil
+}
+
+func (c *codeStore) fill(t *tree, account imprint.AccountID, sum, dir string) error {
+	t.disk.Lock()
+	defer t.disk.Unlock()
 	_, err := os.Lstat(dir)
 	if err == nil {
-		return dir, nil
+		return nil
 	}
+	defer c.takeTurn(account)()
+	return c.unpack(sum, dir)
+}
+
+// takeTurn waits until a zip of an account may be unpacked, and gives what ends that:
+// an account with many of them doesn't hold up the first functions of others.
+func (c *codeStore) takeTurn(account imprint.AccountID) (end func()) {
+	c.mu.Lock()
+	t := c.turns[account]
+	if t == nil {
+		t = &turn{}
+		c.turns[account] = t
+	}
+	t.wanted++
+	c.mu.Unlock()
+	t.Lock()
+	c.places <- struct{}{}
+	return func() {
+		<-c.places
+		t.Unlock()
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		t.wanted--
+		if t.wanted == 0 {
+			delete(c.turns, account)
+		}
+	}
+}
+
+// leave gives a directory back that unpacked gave so many times, and removes it when
+// nobody else has it.
+func (c *codeStore) leave(dir string, times int) error {
+	c.mu.Lock()
+	t := c.trees[dir]
+	t.users -= times
+	c.mu.Unlock()
+	t.disk.Lock()
+	defer t.disk.Unlock()
+	c.mu.Lock()
+	unused := t.users == 0 && c.trees[dir] == t // and nobody has removed it meanwhile
+	c.mu.Unlock()
+	if !unused {
+		return nil
+	}
+	// Who comes from now on waits for the disk, and unpacks it anew.
+	err := os.RemoveAll(dir)
+	if err != nil {
+		return fmt.Errorf("couldn't remove a function's unpacked code: %w", err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if t.users == 0 {
+		delete(c.trees, dir)
+	}
+	return nil
+}
+
+// unpack unpacks a zip into a new directory.
+func (c *codeStore) unpack(sum, dir string) error {
 	data, err := os.ReadFile(c.path(sum))
 	if err != nil {
-		return "", fmt.Errorf("couldn't read a function's code: %w", err)
+		return fmt.Errorf("couldn't read a function's code: %w", err)
 	}
 	hash := sha256.Sum256(data)
 	if hex.EncodeToString(hash[:]) != sum {
-		return "", imprint.Errorf(imprint.CodeInternal, "the code of a function, %s, is damaged", c.path(sum)).
+		return imprint.Errorf(imprint.CodeInternal, "the code of a function, %s, is damaged", c.path(sum)).
 			WithHint("Upload the function again, or restore the file from a backup.")
 	}
 	half := dir + ".half"
 	err = os.RemoveAll(half)
 	if err != nil {
-		return "", fmt.Errorf("couldn't remove half a function: %w", err)
+		return fmt.Errorf("couldn't remove half a function: %w", err)
 	}
 	err = os.Mkdir(half, 0o755)
 	if err == nil {
@@ -171,9 +272,9 @@ func (c *codeStore) unpacked(sum, within string) (string, error) {
 		err = os.Rename(half, dir)
 	}
 	if err != nil {
-		return "", errors.Join(fmt.Errorf("couldn't unpack a function's code: %w", err), os.RemoveAll(half))
+		return errors.Join(fmt.Errorf("couldn't unpack a function's code: %w", err), os.RemoveAll(half))
 	}
-	return dir, nil
+	return nil
 }
 
 // openDirs lets everyone look into the directories below one, whatever the umask

@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -255,4 +256,44 @@ func TestRemoteFunctionsAreInvokedSigned(t *testing.T) {
 	}
 	_, err = h.Invoke(t.Context(), imprint.FunctionCall{Tenant: home, ARN: foreign, Payload: []byte("2"), Principal: "iot.amazonaws.com"})
 	wantCode(t, err, imprint.CodeFunctionDenied)
+}
+
+// TestPrivateAddressesAreTheFirstAccountsAlone ensures that another account's webhooks and
+// functions elsewhere don't reach this machine, by an address or by a name that leads there.
+func TestPrivateAddressesAreTheFirstAccountsAlone(t *testing.T) {
+	t.Parallel()
+	h := open(t, func(o *functions.Options) { o.PrivateAccount = home.Account })
+	stranger := imprint.Tenant{Account: "111111111111", Region: home.Region}
+	var allowed atomic.Bool
+	address, roots := hook(t, func(w http.ResponseWriter, _ *http.Request) {
+		if !allowed.Load() {
+			t.Error("another account's function reached this machine")
+		}
+		_, _ = io.WriteString(w, "{}")
+	})
+	port := address[strings.LastIndex(address, ":"):]
+	for name, change := range map[string]func(*imprint.Function){
+		"address": func(f *imprint.Function) { f.Handler = address },
+		"name":    func(f *imprint.Function) { f.Handler = "https://localhost" + port },
+		"remote": func(f *imprint.Function) {
+			f.Runtime, f.Handler = functions.RuntimeRemote, "arn:aws:lambda:eu-west-1:123456789012:function:real"
+			f.Environment = map[string]string{
+				functions.RemoteAccessKeyID: "AKIAEXAMPLE", functions.RemoteSecretAccessKey: "secret", functions.RemoteEndpoint: address, functions.RemoteCA: roots,
+			}
+		},
+	} {
+		h.putZip(name, nil, func(f *imprint.Function) {
+			f.Tenant, f.Runtime = stranger, functions.RuntimeWebhook
+			f.Environment = map[string]string{functions.WebhookSecret: secret, functions.WebhookCA: roots}
+			change(f)
+		})
+		result, err := h.Invoke(t.Context(), imprint.FunctionCall{Tenant: stranger, ARN: stranger.FunctionARN(imprint.FunctionName(name)), Payload: []byte("{}")})
+		wantCode(t, err, imprint.CodeFunctionFailed)
+		if !strings.Contains(string(result.Payload), "only the server's first account") {
+			t.Errorf("%s: got %s", name, result.Payload)
+		}
+	}
+	allowed.Store(true)
+	h.webhook("own", address, roots, patience)
+	h.must("own", "{}")
 }

@@ -82,6 +82,9 @@ type Options struct {
 	// Account is the only one whose functions run here while they share one user;
 	// empty: those of all accounts do.
 	Account imprint.AccountID
+	// PrivateAccount is the only one whose webhooks and functions elsewhere may be on this
+	// machine or in a private network; empty: those of all accounts may.
+	PrivateAccount imprint.AccountID
 	// Credentials gives the functions of a tenant what they call this server with;
 	// nil: nothing.
 	Credentials func(context.Context, imprint.Tenant) (Credentials, error)
@@ -95,13 +98,17 @@ type Options struct {
 	// system lets this server mount; 0: all share the machine's.
 	TmpMB int
 
+	// MaxCode bounds the bytes of the zips of one account's functions and their versions
+	// [10 GiB].
+	MaxCode int64
+
 	UIDs           int           // how long that range is [30,000]
 	MaxProcesses   int           // of all functions [64]
 	MaxConcurrency int           // of one function [16]
 	MaxWaiting     int           // calls of one function that wait for a process [1000]
 	InitTimeout    time.Duration // of a process [10 s, as AWS Lambda]
 	Idle           time.Duration // until an unused process ends [5 min]
-	MaxQueued      int           // asynchronous calls of one tenant [100,000]
+	MaxQueued      int           // asynchronous calls of one account that wait [100,000]
 	// QueueWorkers are the asynchronous calls under way: of one account never more
 	// than are left to others, half at most, of one function a third [48].
 	QueueWorkers int
@@ -130,6 +137,9 @@ func (o Options) withDefaults() Options {
 			*d.value = d.fallback
 		}
 	}
+	if o.MaxCode <= 0 {
+		o.MaxCode = 10 << 30
+	}
 	if o.RetryAfter == nil {
 		o.RetryAfter = []time.Duration{time.Minute, 2 * time.Minute}
 	}
@@ -156,9 +166,9 @@ type Service struct {
 	code  *codeStore
 	slots slots // of functions that run elsewhere
 
-	// clients are those of webhooks and remotes, by the roots that they trust.
+	// clients are those of webhooks and remotes.
 	clientsMu sync.Mutex
-	clients   map[string]*http.Client
+	clients   map[clientKind]*http.Client
 
 	queue   *queue
 	closing sync.Once
@@ -192,7 +202,7 @@ func New(store imprint.Store, clock imprint.Clock, opts Options) (*Service, erro
 	s := &Service{
 		store: store, clock: clock, opts: opts, code: code,
 		slots:   slots{held: map[functionKey]int{}, waiting: map[functionKey][]chan struct{}{}},
-		clients: map[string]*http.Client{},
+		clients: map[clientKind]*http.Client{},
 	}
 	s.host, err = newHost(clock, opts, code)
 	if err != nil {

@@ -36,6 +36,9 @@ type pool struct {
 	size      int // all processes, the starting and ending ones too
 	waiters   []*waiter
 	stale     bool // another revision has come: processes end after their run
+	// codeDir is the directory of its unpacked code, which it holds so many times.
+	codeDir string
+	holds   int
 }
 
 // waiter is a call that waits for a process.
@@ -367,7 +370,6 @@ func (h *host) run(p *pool) {
 		failed = process.wait()
 	}
 	h.mu.Lock()
-	defer h.mu.Unlock()
 	if failed != nil {
 		// It ended before it was ready: who waits for longest hears of it.
 		p.starting--
@@ -387,6 +389,21 @@ func (h *host) run(p *pool) {
 	}
 	h.scheduleAll()
 	h.forget(p)
+	// What is unpacked is bounded as processes are: without one, not even a pool whose
+	// calls wait keeps its code. At the end of the server all of it is removed.
+	holds := 0
+	if p.size == 0 && !h.closed {
+		holds, p.holds = p.holds, 0
+	}
+	dir := p.codeDir
+	h.mu.Unlock()
+	if holds == 0 {
+		return
+	}
+	err := h.code.leave(dir, holds)
+	if err != nil {
+		h.opts.Logger.Warn("couldn't remove the code of a function that doesn't run any more", "function", p.function.ARN(), "error", err)
+	}
 }
 
 // memoryInterval is how often the memory of processes is looked at.

@@ -41,9 +41,13 @@ func newQueue(s *Service) *queue {
 		ID:   func(call imprint.QueuedCall) string { return call.ID },
 		Do:   q.try,
 	})
-	q.rows = fair.NewRows(s.opts.MaxQueued, func(ctx context.Context, tenant imprint.Tenant) (rows int, err error) {
+	q.rows = fair.NewRows(s.opts.MaxQueued, func(ctx context.Context, account imprint.AccountID) (rows int, err error) {
 		err = s.store.Glance(ctx, func(tx imprint.ReadTx) error {
-			rows, err = tx.QueuedCallCount(tenant)
+			tenants, err := tx.CallTenants()
+			if err != nil {
+				return err
+			}
+			rows, err = fair.CountOf(account, tenants, tx.QueuedCallCount)
 			return err
 		})
 		return rows, err
@@ -71,12 +75,12 @@ func (q *queue) add(ctx context.Context, call imprint.FunctionCall) error {
 	if err != nil {
 		return err
 	}
-	ok, err := q.rows.Reserve(ctx, call.Tenant)
+	ok, err := q.rows.Reserve(ctx, call.Tenant.Account)
 	if err != nil {
-		return fmt.Errorf("couldn't count the asynchronous calls of %s: %w", call.Tenant, err)
+		return fmt.Errorf("couldn't count the asynchronous calls of account %s: %w", call.Tenant.Account, err)
 	}
 	if !ok {
-		return imprint.Errorf(imprint.CodeFunctionThrottled, "%d asynchronous calls of %s wait already", q.s.opts.MaxQueued, call.Tenant)
+		return imprint.Errorf(imprint.CodeFunctionThrottled, "%d asynchronous calls of account %s wait already", q.s.opts.MaxQueued, call.Tenant.Account)
 	}
 	now := q.s.clock()
 	err = q.s.store.Update(ctx, func(tx imprint.Tx) error {
@@ -90,7 +94,7 @@ func (q *queue) add(ctx context.Context, call imprint.FunctionCall) error {
 		})
 	})
 	if err != nil {
-		q.rows.Left(call.Tenant)
+		q.rows.Left(call.Tenant.Account)
 		return err
 	}
 	q.accepted.Add(1)
@@ -193,7 +197,7 @@ func (q *queue) putOff(ctx context.Context, call imprint.QueuedCall) error {
 func (q *queue) remove(ctx context.Context, call imprint.QueuedCall) error {
 	err := q.s.store.Update(ctx, func(tx imprint.Tx) error { return tx.DeleteQueuedCall(call.ID) })
 	if err == nil {
-		q.rows.Left(call.Tenant)
+		q.rows.Left(call.Tenant.Account)
 	}
 	return err
 }

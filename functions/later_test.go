@@ -142,6 +142,12 @@ func TestTheQueueIsBoundedAndOld(t *testing.T) {
 		}
 	}
 	wantCode(t, h.InvokeLater(t.Context(), call("f", do("append", path))), imprint.CodeFunctionThrottled)
+	// The account has no more of them in its other regions, and other accounts have theirs.
+	elsewhere := call("f", do("append", path))
+	elsewhere.Tenant.Region = "eu-west-1"
+	wantCode(t, h.InvokeLater(t.Context(), elsewhere), imprint.CodeFunctionThrottled)
+	elsewhere.Tenant.Account = "111111111111"
+	wantCode(t, h.InvokeLater(t.Context(), elsewhere), imprint.CodeFunctionMissing)
 	// A server that was down for longer than calls are kept gives them up.
 	clock.move(6*time.Hour + time.Second)
 	h.Start()

@@ -106,7 +106,7 @@ func newRevision() string { return uuid.NewString() }
 
 // Create stores a new function; publish also makes its first version, which is
 // then what is given. A zero time limit, memory size and a negative concurrency
-// mean the defaults. Errors: CodeInvalidRequest, CodeAlreadyExists.
+// mean the defaults. Errors: CodeInvalidRequest, CodeAlreadyExists, CodeFunctionStorage.
 func (s *Service) Create(ctx context.Context, f imprint.Function, zip []byte, publish bool) (imprint.Function, error) {
 	if f.Timeout == 0 {
 		f.Timeout = DefaultTimeout
@@ -123,20 +123,29 @@ func (s *Service) Create(ctx context.Context, f imprint.Function, zip []byte, pu
 	if err != nil && len(zip) == 0 {
 		return f, err
 	}
+	if err != nil {
+		return f, err
+	}
+	made, err := s.create(ctx, f, zip, publish)
+	if err != nil && len(zip) > 0 {
+		s.sweep(ctx, made.CodeSHA256)
+	}
+	return made, err
+}
+
+// create puts code and function; what it gives with an error has the code that was put.
+func (s *Service) create(ctx context.Context, f imprint.Function, zip []byte, publish bool) (imprint.Function, error) {
 	s.code.naming.RLock()
 	defer s.code.naming.RUnlock()
 	if len(zip) > 0 {
+		sum, err := s.code.put(zip)
 		if err != nil {
 			return f, err
 		}
-		f.CodeSHA256, err = s.code.put(zip)
-		if err != nil {
-			return f, err
-		}
-		f.CodeSize = int64(len(zip))
+		f.CodeSHA256, f.CodeSize = sum, int64(len(zip))
 	}
-	var made imprint.Function
-	err = s.store.Update(ctx, func(tx imprint.Tx) error {
+	made := f
+	err := s.store.Update(ctx, func(tx imprint.Tx) error {
 		_, err := tx.Function(f.Tenant, f.Name, imprint.LatestVersion)
 		if err == nil {
 			return imprint.Errorf(imprint.CodeAlreadyExists, "Function already exist: %s", f.Name)
@@ -145,10 +154,32 @@ func (s *Service) Create(ctx context.Context, f imprint.Function, zip []byte, pu
 			return err
 		}
 		f.RevisionID, f.ModifiedAt = newRevision(), s.clock()
-		made, err = storeAndPublish(tx, f, publish, f.Description, s.clock())
-		return err
+		stored, err := storeAndPublish(tx, f, publish, f.Description, s.clock())
+		if err != nil {
+			return err
+		}
+		made = stored
+		return s.checkCode(tx, f)
 	})
 	return made, err
+}
+
+// checkCode refuses code that was stored in the transaction when it is more than the
+// account may have.
+func (s *Service) checkCode(tx imprint.ReadTx, f imprint.Function) error {
+	if f.CodeSize == 0 {
+		return nil
+	}
+	has, err := tx.FunctionCodeBytes(f.Tenant.Account)
+	if err != nil {
+		return fmt.Errorf("couldn't count the code of account %s: %w", f.Tenant.Account, err)
+	}
+	if has > s.opts.MaxCode {
+		return imprint.Errorf(imprint.CodeFunctionStorage, "You have exceeded your maximum total code size per account: with the %d bytes of %s it would be %d, of %d",
+			f.CodeSize, f.Name, has, s.opts.MaxCode).
+			WithHint("Delete functions and versions that aren't needed; the server's operator can raise --function-code.")
+	}
+	return nil
 }
 
 // storeAndPublish puts $LATEST and, when asked, the version of it.
@@ -203,39 +234,47 @@ func sameFunction(version, latest imprint.Function) bool {
 }
 
 // UpdateCode replaces the code of $LATEST. Errors: CodeNotFound,
-// CodeInvalidRequest, CodeVersionConflict when the revision isn't the given one.
+// CodeInvalidRequest, CodeVersionConflict when the revision isn't the given one,
+// CodeFunctionStorage.
 func (s *Service) UpdateCode(ctx context.Context, tenant imprint.Tenant, name imprint.FunctionName, zip []byte, revision string, publish, dryRun bool) (imprint.Function, error) {
 	if len(zip) == 0 {
 		return imprint.Function{}, imprint.Errorf(imprint.CodeInvalidRequest, "Please provide a source for function code: ZipFile")
 	}
-	s.code.naming.RLock()
-	sum, old := "", ""
-	err := checkZip(zip)
-	if err == nil && !dryRun {
-		sum, err = s.code.put(zip)
-	}
-	var made imprint.Function
-	if err == nil {
-		made, err = s.change(ctx, tenant, name, revision, publish, dryRun, func(f *imprint.Function) error {
-			kind := runtimeKind(f.Runtime)
-			if kind == RuntimeWebhook || kind == RuntimeRemote {
-				return imprint.Errorf(imprint.CodeInvalidRequest, "a function of runtime %s has no code", f.Runtime)
-			}
-			old, f.CodeSHA256, f.CodeSize = f.CodeSHA256, sum, int64(len(zip))
-			return nil
-		})
-	}
-	s.code.naming.RUnlock()
+	sum, old, made, err := s.updateCode(ctx, tenant, name, zip, revision, publish, dryRun)
 	if err != nil {
+		s.sweep(ctx, sum)
 		return made, err
 	}
 	s.sweep(ctx, old)
 	return made, nil
 }
 
-// sweep removes code that may be nobody's now; it would only waste room.
+// updateCode gives the code that it put, also with an error, and the one that was there.
+func (s *Service) updateCode(ctx context.Context, tenant imprint.Tenant, name imprint.FunctionName, zip []byte, revision string, publish, dryRun bool) (sum, old string, made imprint.Function, err error) {
+	s.code.naming.RLock()
+	defer s.code.naming.RUnlock()
+	err = checkZip(zip)
+	if err == nil && !dryRun {
+		sum, err = s.code.put(zip)
+	}
+	if err != nil {
+		return sum, "", made, err
+	}
+	made, err = s.change(ctx, tenant, name, revision, publish, dryRun, func(f *imprint.Function) error {
+		kind := runtimeKind(f.Runtime)
+		if kind == RuntimeWebhook || kind == RuntimeRemote {
+			return imprint.Errorf(imprint.CodeInvalidRequest, "a function of runtime %s has no code", f.Runtime)
+		}
+		old, f.CodeSHA256, f.CodeSize = f.CodeSHA256, sum, int64(len(zip))
+		return nil
+	})
+	return sum, old, made, err
+}
+
+// sweep removes code that may be nobody's now; it would only waste room, also when who
+// asked has left.
 func (s *Service) sweep(ctx context.Context, sum string) {
-	err := s.code.sweep(ctx, sum)
+	err := s.code.sweep(context.WithoutCancel(ctx), sum)
 	if err != nil {
 		s.opts.Logger.Warn("couldn't remove the code of a function", "code", sum, "error", err)
 	}
@@ -257,6 +296,7 @@ func (s *Service) change(ctx context.Context, tenant imprint.Tenant, name imprin
 		if err != nil {
 			return err
 		}
+		code := f.CodeSHA256
 		err = edit(&f)
 		if err != nil {
 			return err
@@ -267,7 +307,10 @@ func (s *Service) change(ctx context.Context, tenant imprint.Tenant, name imprin
 			return nil
 		}
 		made, err = storeAndPublish(tx, f, publish, "", s.clock())
-		return err
+		if err != nil || f.CodeSHA256 == code {
+			return err
+		}
+		return s.checkCode(tx, f)
 	})
 	return made, err
 }
@@ -363,7 +406,7 @@ func (s *Service) Delete(ctx context.Context, tenant imprint.Tenant, name imprin
 	}
 	s.host.retireAll(functionKey{tenant, name}, qualifier)
 	if qualifier == "" {
-		s.queue.rows.Forget(tenant)
+		s.queue.rows.Forget(tenant.Account)
 	}
 	slices.Sort(codes)
 	for _, sum := range slices.Compact(codes) {

@@ -218,7 +218,15 @@ func (p *process) unpack() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return h.code.unpacked(p.pool.function.CodeSHA256, dir)
+	dir, err = h.code.unpacked(p.pool.key.tenant.Account, p.pool.function.CodeSHA256, dir)
+	if err != nil {
+		return "", err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	p.pool.codeDir = dir
+	p.pool.holds++
+	return dir, nil
 }
 
 // makeDir makes the process's own directory, and in it what it may write.

@@ -73,7 +73,7 @@ func (s *Service) invokeRemote(ctx context.Context, call imprint.FunctionCall, f
 	if err != nil {
 		return imprint.FunctionResult{}, fmt.Errorf("couldn't sign the request of a remote function: %w", err)
 	}
-	status, header, body, err := s.exchange(request, f.Environment[RemoteCA])
+	status, header, body, err := s.exchange(request, f.Tenant.Account, f.Environment[RemoteCA])
 	if err != nil {
 		return failedElsewhere(f, "Remote.ConnectionError", err.Error())
 	}

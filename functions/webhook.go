@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/internal/outward"
 )
 
 // The variables of a webhook's environment.
@@ -84,7 +85,7 @@ func (s *Service) postWebhook(ctx context.Context, call imprint.FunctionCall, f 
 	}
 	request.Header.Set(headerTimestamp, timestamp)
 	request.Header.Set(headerSignature, SignWebhook(f.Environment[WebhookSecret], timestamp, call.Payload))
-	status, _, body, err := s.exchange(request, f.Environment[WebhookCA])
+	status, _, body, err := s.exchange(request, f.Tenant.Account, f.Environment[WebhookCA])
 	if err != nil {
 		return failedElsewhere(f, "Webhook.ConnectionError", err.Error())
 	}
@@ -110,8 +111,8 @@ func failedElsewhere(f imprint.Function, kind, text string) (imprint.FunctionRes
 
 // exchange sends a request and reads the bounded answer. Redirections aren't
 // followed: the event is for the address that was configured.
-func (s *Service) exchange(request *http.Request, roots string) (int, http.Header, []byte, error) {
-	client, err := s.client(roots)
+func (s *Service) exchange(request *http.Request, account imprint.AccountID, roots string) (int, http.Header, []byte, error) {
+	client, err := s.client(clientKind{roots: roots, public: s.opts.PrivateAccount != "" && account != s.opts.PrivateAccount})
 	if err != nil {
 		return 0, nil, nil, err
 	}
@@ -137,17 +138,23 @@ func (s *Service) exchange(request *http.Request, roots string) (int, http.Heade
 // maxClients bounds the clients that are kept.
 const maxClients = 100
 
-// client gives the HTTP client that trusts some roots; empty: the system's.
-func (s *Service) client(roots string) (*http.Client, error) {
+// clientKind is what HTTP clients differ in: the roots that they trust, empty for the
+// system's, and whether they reach public addresses alone.
+type clientKind struct {
+	roots  string
+	public bool
+}
+
+func (s *Service) client(kind clientKind) (*http.Client, error) {
 	s.clientsMu.Lock()
 	defer s.clientsMu.Unlock()
-	if found := s.clients[roots]; found != nil {
+	if found := s.clients[kind]; found != nil {
 		return found, nil
 	}
 	config := &tls.Config{MinVersion: tls.VersionTLS12}
-	if roots != "" {
+	if kind.roots != "" {
 		config.RootCAs = x509.NewCertPool()
-		if !config.RootCAs.AppendCertsFromPEM([]byte(roots)) {
+		if !config.RootCAs.AppendCertsFromPEM([]byte(kind.roots)) {
 			return nil, imprint.Errorf(imprint.CodeInvalidRequest, "the roots of a function's server aren't PEM certificates")
 		}
 	}
@@ -157,15 +164,20 @@ func (s *Service) client(roots string) (*http.Client, error) {
 			delete(s.clients, key)
 		}
 	}
+	const dialTimeout = 10 * time.Second
+	transport := &http.Transport{
+		Proxy: http.ProxyFromEnvironment, TLSClientConfig: config, ForceAttemptHTTP2: true,
+		DialContext:         (&net.Dialer{Timeout: dialTimeout}).DialContext,
+		TLSHandshakeTimeout: 10 * time.Second, MaxIdleConnsPerHost: s.opts.MaxConcurrency, IdleConnTimeout: 90 * time.Second,
+		MaxResponseHeaderBytes: 64 << 10,
+	}
+	if kind.public {
+		transport = outward.Transport(transport, dialTimeout)
+	}
 	client := &http.Client{
-		Transport: &http.Transport{
-			Proxy: http.ProxyFromEnvironment, TLSClientConfig: config, ForceAttemptHTTP2: true,
-			DialContext:         (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
-			TLSHandshakeTimeout: 10 * time.Second, MaxIdleConnsPerHost: s.opts.MaxConcurrency, IdleConnTimeout: 90 * time.Second,
-			MaxResponseHeaderBytes: 64 << 10,
-		},
+		Transport:     transport,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
-	s.clients[roots] = client
+	s.clients[kind] = client
 	return client, nil
 }

@@ -65,6 +65,7 @@ type world struct {
 	endpoints    *gateway.Endpoints
 	certificates *gateway.Certificates
 	gateway      *gateway.Gateway
+	broker       *broker.Broker
 	address      string
 	https        string // address of the listener that speaks HTTP, too
 	ca           *signer
@@ -171,6 +172,7 @@ func newWorld(t testing.TB, s settings) *world {
 	identities := identity.NewResolver(store, func(tenant imprint.Tenant, id imprint.CertificateID) { b.CertificateChanged(tenant, id) })
 	s.broker.Logger = quiet()
 	b = broker.New(s.broker, store, identities, s.clock)
+	w.broker = b
 	var err error
 	w.endpoints, err = gateway.NewEndpoints(t.Context(), store, "", home, nil)
 	if err != nil {

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"os"
 	"strings"
-	"time"
 
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/broker"
@@ -38,7 +37,7 @@ func (w *web) publish(rw http.ResponseWriter, r *http.Request, conn *webConn) {
 	}
 	if err == nil {
 		step = "http.publish"
-		err = w.handOver(r.Context(), message)
+		err = w.gateway.rooms.Broker.Publish(r.Context(), message)
 	}
 	if err != nil {
 		w.refuse(rw, conn, step, err)
@@ -50,17 +49,6 @@ func (w *web) publish(rw http.ResponseWriter, r *http.Request, conn *webConn) {
 	w.count(outcomeOK)
 	conn.succeed()
 	w.answer(rw, conn.rec.ID(), http.StatusOK, "OK")
-}
-
-// publishTime bounds a publication.
-const publishTime = 30 * time.Second
-
-// handOver gives a message to the broker. A device that hangs up, or only its sending half,
-// ends the request's context, but not what is on its way to the store.
-func (w *web) handOver(ctx context.Context, message broker.Message) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), publishTime)
-	defer cancel()
-	return w.gateway.rooms.Broker.Publish(ctx, message)
 }
 
 // wirePath gives the path as it came over the wire.

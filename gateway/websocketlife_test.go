@@ -3,13 +3,16 @@ package gateway_test
 import (
 	"context"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/coder/websocket"
 
+	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/gateway"
+	"github.com/imprint-iot/imprint/identity"
 	"github.com/imprint-iot/imprint/mqtt"
 )
 
@@ -73,5 +76,61 @@ func TestAWebSocketLivesForADayOrAsLongAsItsCredentials(t *testing.T) {
 				t.Errorf("at the end: got %s % x, want a DISCONNECT for the maximum connect time", header.Type, body)
 			}
 		})
+	}
+}
+
+// TestAnIdleWebSocketEndsWithItsKey ensures that one which neither sends nor gets anything
+// ends when the access key that opened it is gone, with the reason of a refusal, and that
+// one whose key is still there stays.
+func TestAnIdleWebSocketEndsWithItsKey(t *testing.T) {
+	t.Parallel()
+	known := operators(t)
+	var changes atomic.Uint64
+	var gone atomic.Bool
+	w := newWorld(t, settings{operators: func(r *http.Request) (gateway.Operator, error) {
+		operator, err := known(r)
+		operator.Changes, operator.Seen = &changes, changes.Load()
+		operator.Renew = func(context.Context) (identity.Operator, error) {
+			if gone.Load() {
+				return identity.Operator{}, imprint.Errorf(imprint.CodeAccessDenied, "the access key was deleted")
+			}
+			renewed := operator.Operator
+			renewed.Seen = changes.Load()
+			return renewed, nil
+		}
+		return operator, err
+	}})
+	events := w.subscribe(t, client("localhost", w.device(t, home)), "$aws/events/presence/disconnected/idle")
+	ws, _, _, err := w.openSocket(t, presigned(t, "https://"+w.https, "60"), nil, "mqtt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	conn := websocket.NetConn(ctx, ws, websocket.MessageBinary)
+	say := func(p mqtt.Packet, want mqtt.PacketType) {
+		t.Helper()
+		_, err := conn.Write(p.Append(nil, mqtt.V5))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if header, body := readPacket(t, conn); header.Type != want {
+			t.Fatalf("got %s % x, want %s", header.Type, body, want)
+		}
+	}
+	say(&mqtt.Connect{ClientID: "idle", CleanStart: true}, mqtt.TypeConnack)
+	change := func() {
+		changes.Add(1)
+		w.broker.OperatorsChanged()
+	}
+	change()
+	say(&mqtt.Pingreq{}, mqtt.TypePingresp)
+	gone.Store(true)
+	change()
+	if header, body := readPacket(t, conn); header.Type != mqtt.TypeDisconnect || body[0] != byte(mqtt.NotAuthorized) {
+		t.Errorf("got %s % x, want DISCONNECT, not authorized", header.Type, body)
+	}
+	if got := receive(t, events); !strings.Contains(got.Payload, `"disconnectReason":"AUTH_ERROR"`) {
+		t.Errorf("got the event %s, want AUTH_ERROR", got.Payload)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"crypto/x509"
+	"crypto/x509/pkix"
 )
 
 // SameName says whether two DER names say the same: the same attributes with the same
@@ -76,6 +77,35 @@ func NameValues(der []byte) (commonNames, serialNumbers []string) {
 		}
 	}
 	return commonNames, serialNumbers
+}
+
+// Chosen gives the attributes of a subject, as text such as OU=Site 7, that who asked chose
+// himself: the profile doesn't fix them, and none of the given names has them. CommonName and
+// serialNumber, NameValues, are left out.
+func (p *Profile) Chosen(subject []byte, given ...[]byte) ([]string, error) {
+	names, err := parseName(subject)
+	if err != nil {
+		return nil, err
+	}
+	var known []attributeValue
+	for _, der := range given {
+		one, err := parseName(der)
+		if err != nil {
+			return nil, err
+		}
+		known = append(known, slices.Concat(one...)...)
+	}
+	var chosen []string
+	for _, a := range slices.Concat(names...) {
+		name := attributeName(a.Type)
+		if name == "CN" || name == "SERIALNUMBER" || slices.ContainsFunc(p.rules.fixed, func(f pkix.AttributeTypeAndValue) bool { return f.Type.Equal(a.Type) }) ||
+			slices.ContainsFunc(known, func(k attributeValue) bool { return sameAttribute(a, k) }) {
+			continue
+		}
+		text, _ := a.text()
+		chosen = append(chosen, name+"="+text)
+	}
+	return chosen, nil
 }
 
 // NamesOf gives what a certificate has in its subjectAltName.

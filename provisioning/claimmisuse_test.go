@@ -172,7 +172,7 @@ func TestAClaimIsStoppedOnceAndForGood(t *testing.T) {
 	o.register(home, o.create(home).Token, serial("3"))
 	events := 0
 	view(t, o.store, func(tx imprint.ReadTx) error {
-		found, err := tx.Events(10)
+		found, err := tx.Events(home, 10)
 		events = len(found)
 		return err
 	})

@@ -39,7 +39,7 @@ func TestAQuotaStopsTheClaimAndNotTheFleet(t *testing.T) {
 	o.create(another)
 	var events []imprint.Event
 	view(t, o.store, func(tx imprint.ReadTx) error {
-		found, err := tx.Events(10)
+		found, err := tx.Events(home, 10)
 		events = found
 		return err
 	})

@@ -20,7 +20,8 @@ type registration struct {
 
 	cert  imprint.Certificate
 	tmpl  *fleetTemplate
-	given map[string]string // parameters, with the hook's overrides
+	given map[string]string // parameters, with the overrides of asked
+	asked string            // the hook that allowed it; empty: none yet
 }
 
 // register makes a device of a certificate that was given out: token, guard,
@@ -70,9 +71,13 @@ func (r *registration) look(ctx context.Context) (any, error) {
 	if err != nil {
 		return nil, r.step("claim.guard", err)
 	}
-	r.given, err = r.askHook(ctx, r.tmpl.row, r.cert, r.in.Parameters)
-	if err != nil {
-		return nil, r.step("claim.hook", err)
+	// A hook is called once for a request, also when the template changes meanwhile.
+	if hook := r.tmpl.row.HookTargetARN; hook == "" || hook != r.asked {
+		r.given, err = r.askHook(ctx, r.tmpl.row, r.cert, r.in.Parameters)
+		if err != nil {
+			return nil, r.step("claim.hook", err)
+		}
+		r.asked = hook
 	}
 	planned := r.plan()
 	if planned.err != nil && !seen {
@@ -207,7 +212,7 @@ func (r *registration) apply(ctx context.Context, plan *template.Plan) (applied,
 }
 
 func (r *registration) write(tx imprint.Tx, plan *template.Plan, result *applied) (*application, error) {
-	if r.engine.generation.Load() != r.tmpl.generation {
+	if r.engine.moved(r.tmpl.basis) {
 		return nil, errMoved
 	}
 	result.stage = stageToken
@@ -261,13 +266,13 @@ type fleetKey struct {
 }
 
 // fleetTemplate is a template's default version, parsed. It is what the registry
-// holds as long as the engine's generation is its own.
+// holds until its basis has moved.
 type fleetTemplate struct {
-	row        imprint.ProvisioningTemplate
-	tmpl       *template.Template
-	source     string
-	unusable   error // why it can't be used; nil: it can
-	generation uint64
+	row      imprint.ProvisioningTemplate
+	tmpl     *template.Template
+	source   string
+	unusable error // why it can't be used; nil: it can
+	basis    basis
 }
 
 // fleetTemplates caches templates.
@@ -282,18 +287,18 @@ const maxFleetTemplates = 1024
 // find gives a tenant's template. Errors: CodeTemplateMissing.
 func (f *fleetTemplates) find(ctx context.Context, e *Engine, tenant imprint.Tenant, name string) (*fleetTemplate, error) {
 	key := fleetKey{tenant, name}
-	generation := e.generation.Load()
 	f.mu.RLock()
 	found := f.known[key]
 	f.mu.RUnlock()
-	if found != nil && found.generation == generation {
+	if found != nil && !e.moved(found.basis) {
 		return found, nil
 	}
 	parsed, err := imprint.ParseTemplateName(name)
 	if err != nil {
 		return nil, imprint.Errorf(imprint.CodeTemplateMissing, "the topic names no template: %w", err)
 	}
-	loaded := &fleetTemplate{generation: generation}
+	loaded := &fleetTemplate{basis: e.now(tenant)}
+	loaded.basis.templates = []imprint.TemplateName{parsed}
 	err = e.store.View(ctx, func(tx imprint.ReadTx) error { return loaded.load(tx, tenant, parsed) })
 	if err != nil {
 		return nil, err

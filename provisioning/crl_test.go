@@ -54,7 +54,7 @@ func TestAnImportedListJudgesFirstConnections(t *testing.T) {
 				if imprint.CodeOf(err) != imprint.CodeNotFound {
 					t.Errorf("the certificate on the list: got %v, want none", err)
 				}
-				events, err := tx.Events(10)
+				events, err := tx.Events(home, 10)
 				if len(events) != 0 {
 					t.Errorf("%d events tell of it, want none", len(events))
 				}

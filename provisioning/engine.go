@@ -75,12 +75,9 @@ type Engine struct {
 	provisioned, pending, refused, unsure atomic.Uint64
 
 	stopWatch func()
-	// generation counts the commits that touched a CA or a template. It is set
-	// under mu, together with the loss of what cas holds.
-	generation atomic.Uint64
-	// cas caches the registered CAs by tenant and subject.
 	mu        sync.RWMutex
-	cas       map[caKey]*issuers
+	changed   map[imprint.Tenant]*changes // since the start
+	cas       map[caKey]*issuers          // registered CAs by tenant and subject
 	documents documents
 }
 
@@ -89,7 +86,7 @@ func NewEngine(store imprint.Store, clock imprint.Clock, opts Options) *Engine {
 	if opts.Logger == nil {
 		opts.Logger = slog.Default()
 	}
-	e := &Engine{store: store, clock: clock, opts: opts, cas: map[caKey]*issuers{}, documents: documents{known: map[string]error{}}}
+	e := &Engine{store: store, clock: clock, opts: opts, changed: map[imprint.Tenant]*changes{}, cas: map[caKey]*issuers{}, documents: documents{known: map[string]error{}}}
 	e.stopWatch = store.Watch(e.committed)
 	return e
 }

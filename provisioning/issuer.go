@@ -33,25 +33,12 @@ type issuer struct {
 	unusable error
 }
 
-// issuers are the CAs of one subject. They are what the registry holds as long
-// as the engine's generation is theirs.
+// issuers are the CAs of one subject. They are what the registry holds until their
+// basis has moved.
 type issuers struct {
-	all        []*issuer
-	certs      []*x509.Certificate // of all
-	generation uint64
-}
-
-func (e *Engine) committed(changes []imprint.Change) {
-	for _, c := range changes {
-		if c.Kind != imprint.ChangeCA && c.Kind != imprint.ChangeTemplate {
-			continue
-		}
-		e.mu.Lock()
-		e.generation.Add(1)
-		clear(e.cas)
-		e.mu.Unlock()
-		return
-	}
+	all   []*issuer
+	certs []*x509.Certificate // of all
+	basis basis
 }
 
 // issuersOf gives the tenant's registered CAs whose subject is the leaf's
@@ -60,14 +47,15 @@ func (e *Engine) issuersOf(ctx context.Context, tenant imprint.Tenant, leaf *x50
 	key := caKey{tenant, string(leaf.RawIssuer)}
 	e.mu.RLock()
 	cached := e.cas[key]
-	generation := e.generation.Load()
 	e.mu.RUnlock()
-	if cached != nil {
+	if cached != nil && !e.moved(cached.basis) {
 		return cached, nil
 	}
+	on := e.now(tenant)
+	on.cas = true
 	var loaded *issuers
 	err := e.store.View(ctx, func(tx imprint.ReadTx) error {
-		loaded = &issuers{generation: generation}
+		loaded = &issuers{basis: on}
 		cas, err := tx.CAsBySubject(tenant, pki.SubjectKey(leaf.RawIssuer))
 		if err != nil {
 			return fmt.Errorf("couldn't look up CAs by subject: %w", err)
@@ -79,6 +67,9 @@ func (e *Engine) issuersOf(ctx context.Context, tenant imprint.Tenant, leaf *x50
 			}
 			loaded.all = append(loaded.all, one)
 			loaded.certs = append(loaded.certs, one.cert)
+			if ca.Registration != nil && ca.Registration.TemplateName != "" {
+				loaded.basis.templates = append(loaded.basis.templates, ca.Registration.TemplateName)
+			}
 		}
 		return nil
 	})
@@ -91,12 +82,10 @@ func (e *Engine) issuersOf(ctx context.Context, tenant imprint.Tenant, leaf *x50
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.generation.Load() == generation {
-		if len(e.cas) >= maxCachedSubjects {
-			clear(e.cas)
-		}
-		e.cas[key] = loaded
+	if len(e.cas) >= maxCachedSubjects {
+		clear(e.cas)
 	}
+	e.cas[key] = loaded
 	return loaded, nil
 }
 

@@ -34,10 +34,9 @@ type Newcomer struct {
 // visit is one look at a newcomer.
 type visit struct {
 	Newcomer
-	now time.Time
-	one *issuer
-	// generation is the engine's when one was read.
-	generation uint64
+	now   time.Time
+	one   *issuer
+	basis basis // of one
 	// warning tells of a revocation list that is past its time.
 	warning string
 }
@@ -129,7 +128,7 @@ func (e *Engine) admit(ctx context.Context, v *visit) error {
 	}
 	found, err := e.issuersOf(ctx, v.Tenant, v.Leaf)
 	if err == nil {
-		v.generation = found.generation
+		v.basis = found.basis
 		v.one, err = found.find(v)
 	}
 	if err != nil {
@@ -370,10 +369,10 @@ func (e *Engine) registerOnly(ctx context.Context, v *visit, why error) error {
 // and puts the event about it into the transaction while it waits for
 // activation, as AWS IoT Core repeats it for each CONNECT.
 //
-// Commits that came before this one have been announced, so the generation
+// Commits that came before this one have been announced, so its basis
 // tells whether the CA is still what the decision was made on.
 func (e *Engine) register(tx imprint.Tx, v *visit) (cert imprint.Certificate, fresh bool, err error) {
-	if e.generation.Load() != v.generation {
+	if e.moved(v.basis) {
 		return cert, false, errMoved
 	}
 	cert, fresh, err = e.row(tx, v)

@@ -97,7 +97,7 @@ func (w *world) state(t *testing.T, id imprint.CertificateID) state {
 			return err
 		}
 		s.Policies = len(policies)
-		events, err := tx.Events(100)
+		events, err := tx.Events(home, 100)
 		if err != nil {
 			return err
 		}
@@ -354,7 +354,7 @@ func TestTheRegisteredEvent(t *testing.T) {
 	w.connect(t, leaf)
 	ca := idOf(w.ca.cert)
 	view(t, w.store, func(tx imprint.ReadTx) error {
-		events, err := tx.Events(10)
+		events, err := tx.Events(home, 10)
 		if err != nil || len(events) != 1 {
 			t.Fatalf("got %d events, %v, want one", len(events), err)
 		}

@@ -3,6 +3,7 @@ package rules
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -41,9 +42,13 @@ func newOutbox(e *Engine) *outbox {
 		Do:   o.try,
 	})
 	o.ctx = o.crew.Context()
-	o.rows = fair.NewRows(e.opts.MaxDeliveries, func(ctx context.Context, tenant imprint.Tenant) (rows int, err error) {
+	o.rows = fair.NewRows(e.opts.MaxDeliveries, func(ctx context.Context, account imprint.AccountID) (rows int, err error) {
 		err = e.store.Glance(ctx, func(tx imprint.ReadTx) error {
-			rows, err = tx.RuleDeliveryCount(tenant)
+			tenants, err := tx.DeliveryTenants()
+			if err != nil {
+				return err
+			}
+			rows, err = fair.CountOf(account, tenants, tx.RuleDeliveryCount)
 			return err
 		})
 		return rows, err
@@ -72,7 +77,7 @@ type origin struct {
 func queueOf(kind, place string) string { return kind + " " + place }
 
 // owe puts a delivery to a place into the store, to be tried at once. Errors:
-// CodeRulesBusy when the tenant owes as many as it may, and the store's.
+// CodeRulesBusy when the account owes as many as it may, and the store's.
 func (o *outbox) owe(ctx context.Context, u *run, kind ActionKind, place string, request any) error {
 	body, err := json.Marshal(request)
 	if err != nil {
@@ -90,18 +95,18 @@ func (o *outbox) owe(ctx context.Context, u *run, kind ActionKind, place string,
 			return imprint.Errorf(imprint.CodeRuleAction, "couldn't encode the message of a delivery: %w", err)
 		}
 	}
-	ok, err := o.rows.Reserve(ctx, d.Tenant)
+	ok, err := o.rows.Reserve(ctx, d.Tenant.Account)
 	if err != nil {
-		return fmt.Errorf("couldn't count the deliveries of %s: %w", d.Tenant, err)
+		return fmt.Errorf("couldn't count the deliveries of account %s: %w", d.Tenant.Account, err)
 	}
 	if !ok {
-		return imprint.Errorf(imprint.CodeRulesBusy, "%d deliveries of %s wait already", o.engine.opts.MaxDeliveries, d.Tenant)
+		return imprint.Errorf(imprint.CodeRulesBusy, "%d deliveries of account %s wait already", o.engine.opts.MaxDeliveries, d.Tenant.Account)
 	}
 	err = again(ctx, func() error {
 		return o.engine.store.Update(ctx, func(tx imprint.Tx) error { return tx.PutRuleDelivery(d) })
 	})
 	if err != nil {
-		o.rows.Left(d.Tenant)
+		o.rows.Left(d.Tenant.Account)
 		return err
 	}
 	o.crew.Poke()
@@ -131,6 +136,11 @@ func (o owedDeliveries) Due(q fair.Queue, limit int) ([]imprint.RuleDelivery, er
 type permanent struct{ error }
 
 func (p permanent) Unwrap() error { return p.error }
+
+func isPermanent(err error) bool {
+	var p permanent
+	return errors.As(err, &p)
+}
 
 // try tries one delivery and writes down what became of it. Its error is the
 // store's.
@@ -163,8 +173,7 @@ func (o *outbox) try(ctx context.Context, listed imprint.RuleDelivery) error {
 		return o.remove(d)
 	}
 	d.Failures++
-	_, hopeless := err.(permanent)
-	if !hopeless && e.clock().Sub(d.CreatedAt) < e.opts.DeliveryAge {
+	if !isPermanent(err) && e.clock().Sub(d.CreatedAt) < e.opts.DeliveryAge {
 		e.count.of(kind).retried.Add(1)
 		return o.putOff(d)
 	}
@@ -182,7 +191,7 @@ func (o *outbox) putOff(d imprint.RuleDelivery) error {
 func (o *outbox) remove(d imprint.RuleDelivery) error {
 	err := o.engine.store.Update(o.ctx, func(tx imprint.Tx) error { return tx.DeleteRuleDelivery(d.ID) })
 	if err == nil && d.Kind != kindConfirm {
-		o.rows.Left(d.Tenant)
+		o.rows.Left(d.Tenant.Account)
 	}
 	return err
 }

@@ -61,8 +61,19 @@ func Ask(tx imprint.Tx, d imprint.RuleDestination, now time.Time) (imprint.RuleD
 	return d, nil
 }
 
-// Confirm enables the destination of a token; the tenant, when given, must be the
-// destination's. Errors: CodeUnauthorized.
+// Now gives a destination as it stands at a time: one that nobody has confirmed for
+// ConfirmAge failed.
+func Now(d imprint.RuleDestination, now time.Time) imprint.RuleDestination {
+	end := d.ModifiedAt.Add(ConfirmAge)
+	if d.Status == imprint.RuleDestinationInProgress && !now.Before(end) {
+		d.Status, d.ModifiedAt = imprint.RuleDestinationError, end
+		d.StatusReason = "Confirmation timed out: nobody confirmed within a day of the message. The status IN_PROGRESS asks again."
+	}
+	return d
+}
+
+// Confirm enables the destination of a token, within ConfirmAge; the tenant, when given,
+// must be the destination's. Errors: CodeUnauthorized.
 func Confirm(tx imprint.Tx, tenant *imprint.Tenant, token string, now time.Time) error {
 	refusal := imprint.Errorf(imprint.CodeUnauthorized, "the confirmation token isn't that of a destination that waits for it")
 	if token == "" {
@@ -75,7 +86,7 @@ func Confirm(tx imprint.Tx, tenant *imprint.Tenant, token string, now time.Time)
 	if err != nil {
 		return fmt.Errorf("couldn't read a destination: %w", err)
 	}
-	switch d.Status {
+	switch Now(d, now).Status {
 	case imprint.RuleDestinationEnabled:
 		return nil // the owner's client asks twice
 	case imprint.RuleDestinationInProgress:
@@ -121,7 +132,7 @@ func (o *outbox) tryConfirm(d imprint.RuleDelivery) error {
 		return o.remove(d)
 	}
 	d.Failures++
-	if _, hopeless := failed.(permanent); !hopeless && e.clock().Sub(d.CreatedAt) < ConfirmAge {
+	if !isPermanent(failed) && e.clock().Sub(d.CreatedAt) < ConfirmAge {
 		return o.putOff(d)
 	}
 	e.opts.Logger.Warn("a destination of topic rules couldn't be asked to confirm", "tenant", d.Tenant.String(), "destination", destination.ARN(), "error", failed)
@@ -163,5 +174,8 @@ func (o *outbox) ask(d imprint.RuleDestination, token string) error {
 	header.Set("Content-Type", "application/json")
 	header.Set("x-amz-rules-engine-message-type", "DestinationConfirmation")
 	header.Set("x-amz-rules-engine-destination-arn", d.ARN())
-	return o.http.send(o.ctx, target.String(), header, body)
+	// What the address answers isn't told: nobody has confirmed yet that it is the
+	// account's.
+	_, err = o.http.send(o.ctx, d.Tenant.Account, target.String(), header, body)
+	return err
 }

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/net/http/httpguts"
 
 	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/internal/outward"
 )
 
 // posting is the request of an http delivery.
@@ -142,8 +143,10 @@ func unescape(text string) string {
 
 // poster sends requests.
 type poster struct {
-	client  *http.Client
-	timeout time.Duration
+	// anywhere is the client of who may reach private addresses, public that of others.
+	anywhere, public *http.Client
+	private          imprint.AccountID // who may; empty: all
+	timeout          time.Duration
 }
 
 func newPoster(opts Options) *poster {
@@ -154,47 +157,62 @@ func newPoster(opts Options) *poster {
 		TLSHandshakeTimeout: opts.HTTPTimeout, MaxIdleConnsPerHost: opts.DeliveryWorkers, IdleConnTimeout: 90 * time.Second,
 		MaxResponseHeaderBytes: 64 << 10,
 	}
-	return &poster{timeout: opts.HTTPTimeout, client: &http.Client{
-		Transport:     transport,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}}
+	client := func(t *http.Transport) *http.Client {
+		return &http.Client{Transport: t, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	}
+	return &poster{
+		anywhere: client(transport), public: client(outward.Transport(transport, opts.HTTPTimeout)),
+		private: opts.PrivateAccount, timeout: opts.HTTPTimeout,
+	}
 }
 
-func (p *poster) close() { p.client.CloseIdleConnections() }
+func (p *poster) close() {
+	p.anywhere.CloseIdleConnections()
+	p.public.CloseIdleConnections()
+}
 
-// send sends a request. The error is permanent unless the server may do better
-// later: it answered 429 or 5xx, or none.
-func (p *poster) send(ctx context.Context, target string, header http.Header, body []byte) error {
+// send sends a request of an account and gives the beginning of what a refusal says. The
+// error, which doesn't have that, is permanent unless the server may do better later: it
+// answered 429 or 5xx, or none.
+func (p *poster) send(ctx context.Context, account imprint.AccountID, target string, header http.Header, body []byte) (said string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, p.timeout)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, target, bytes.NewReader(body))
 	if err != nil {
-		return permanent{fmt.Errorf("couldn't make the request: %w", err)}
+		return "", permanent{fmt.Errorf("couldn't make the request: %w", err)}
 	}
 	request.Header = header
 	request.Header.Set("User-Agent", "imprint")
-	answer, err := p.client.Do(request)
+	client := p.anywhere
+	if p.private != "" && account != p.private {
+		client = p.public
+	}
+	answer, err := client.Do(request)
 	var withURL *url.Error
 	if errors.As(err, &withURL) {
 		err = withURL.Err // the address may hold a secret
 	}
+	var refused *outward.Refused
+	if errors.As(err, &refused) {
+		return "", permanent{fmt.Errorf("couldn't reach the server: %w", refused)}
+	}
 	if err != nil {
-		return fmt.Errorf("couldn't reach the server: %w", err)
+		return "", fmt.Errorf("couldn't reach the server: %w", err)
 	}
 	defer func() { _ = answer.Body.Close() }()
 	const excerpt = 256
-	said, err := io.ReadAll(io.LimitReader(answer.Body, excerpt))
+	start, err := io.ReadAll(io.LimitReader(answer.Body, excerpt))
 	if err != nil {
-		return fmt.Errorf("the answer ended too early: %w", err)
+		return "", fmt.Errorf("the answer ended too early: %w", err)
 	}
 	if answer.StatusCode >= 200 && answer.StatusCode < 300 {
-		return nil
+		return "", nil
 	}
-	err = fmt.Errorf("the server answered %d: %s", answer.StatusCode, imprint.Excerpt(string(said)))
-	if answer.StatusCode == http.StatusTooManyRequests || answer.StatusCode >= 500 {
-		return err
+	err = fmt.Errorf("the server answered %d", answer.StatusCode)
+	if answer.StatusCode != http.StatusTooManyRequests && answer.StatusCode < 500 {
+		err = permanent{err}
 	}
-	return permanent{err}
+	return imprint.Excerpt(string(start)), err
 }
 
 // post tries an http delivery. The destination must still be enabled.
@@ -219,5 +237,9 @@ func (o *outbox) post(ctx context.Context, d imprint.RuleDelivery) (string, erro
 	for _, h := range p.Headers {
 		header.Set(h.Key, h.Value)
 	}
-	return p.URL, o.http.send(ctx, p.URL, header, p.Body)
+	said, err := o.http.send(ctx, d.Tenant.Account, p.URL, header, p.Body)
+	if err != nil && said != "" {
+		err = fmt.Errorf("%w: %s", err, said)
+	}
+	return p.URL, err
 }

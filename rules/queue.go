@@ -2,10 +2,12 @@ package rules
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/internal/fair"
 )
 
 // work is a message with the rules that match it.
@@ -20,8 +22,9 @@ func (w *work) bytes() int {
 	return 512 + len(w.message.Topic) + len(w.message.Payload) + len(w.message.Properties.Correlation)
 }
 
-// queue has the messages that wait for their rules. Tenants take turns; one may
-// have half of the places and of the workers.
+// queue has the messages that wait for their rules. Accounts take turns, and within one
+// its tenants. An account gets one more place, byte or worker as long as it has fewer
+// than it leaves free: half when it is alone.
 type queue struct {
 	engine *Engine
 	ctx    context.Context // of the runs
@@ -29,9 +32,11 @@ type queue struct {
 	work   sync.WaitGroup
 
 	mu       sync.Mutex
-	ready    []*tenant // that have work and may have one worker more
+	accounts map[imprint.AccountID]*share
+	ready    []*share // that have work, each once
 	count    int
 	bytes    int
+	running  int // messages
 	workers  int
 	started  bool
 	closed   bool
@@ -39,8 +44,16 @@ type queue struct {
 	finished chan struct{} // closed when nothing waits and runs; nil when nobody waits
 }
 
+// share is what an account has of a queue.
+type share struct {
+	ready   []*tenant // that have work, each once
+	count   int
+	bytes   int
+	running int
+}
+
 func newQueue(e *Engine) *queue {
-	q := &queue{engine: e}
+	q := &queue{engine: e, accounts: map[imprint.AccountID]*share{}}
 	q.ctx, q.cancel = context.WithCancel(context.Background())
 	return q
 }
@@ -83,7 +96,7 @@ func (q *queue) push(ctx context.Context, t *tenant, w work) error {
 			return nil
 		}
 	}
-	q.engine.count.dropped.Add(1)
+	q.engine.drop(w.message)
 	return imprint.Errorf(imprint.CodeRulesBusy, "as many messages as allowed wait for the topic rules of %s", t.name)
 }
 
@@ -94,93 +107,106 @@ func (q *queue) tryPush(t *tenant, w work) <-chan struct{} {
 	defer q.mu.Unlock()
 	size := w.bytes()
 	opts := &q.engine.opts
-	full := q.count >= opts.MaxQueued || q.bytes+size > opts.MaxQueuedBytes || len(t.waiting) >= (opts.MaxQueued+1)/2
+	a := q.accounts[t.name.Account]
+	if a == nil {
+		a = &share{}
+		q.accounts[t.name.Account] = a
+	}
+	full := q.bytes+size > opts.MaxQueuedBytes || !fair.MayTake(a.count, opts.MaxQueued-q.count) || !fair.MayTake(a.bytes, opts.MaxQueuedBytes-q.bytes)
 	if full || q.closed {
 		if q.room == nil {
 			q.room = make(chan struct{})
 		}
 		return q.room
 	}
+	if len(t.waiting) == 0 {
+		a.ready = append(a.ready, t)
+	}
 	t.waiting = append(t.waiting, w)
+	if a.count == 0 {
+		q.ready = append(q.ready, a)
+	}
+	a.count++
+	a.bytes += size
 	q.count++
 	q.bytes += size
-	q.list(t)
 	q.hire()
 	return nil
 }
 
-// list puts a tenant into the round when it has work and may have a worker more.
-func (q *queue) list(t *tenant) {
-	if t.listed || len(t.waiting) == 0 || t.running >= max(1, q.engine.opts.Workers/2) {
-		return
-	}
-	t.listed = true
-	q.ready = append(q.ready, t)
+// next is the place in ready of the account that gets the next worker; -1: none does.
+// Those that have as many as they may have one at least, so that few are passed over.
+func (q *queue) next() int {
+	return slices.IndexFunc(q.ready, func(a *share) bool { return fair.MayTake(a.running, q.engine.opts.Workers-q.running) })
 }
 
-// hire starts workers while there is work for more.
+// hire starts a worker if there is work for one more. That hires the next.
 func (q *queue) hire() {
-	if !q.started {
-		return
-	}
-	for q.workers < min(q.engine.opts.Workers, q.workers+len(q.ready)) {
+	if q.started && q.workers < q.engine.opts.Workers && q.next() >= 0 {
 		q.workers++
 		q.work.Go(q.run)
-		if q.workers >= q.count {
-			return
-		}
 	}
 }
 
 // run takes work until there is none.
 func (q *queue) run() {
 	for {
-		t, w, ok := q.take()
-		if !ok {
+		t, w, a := q.take()
+		if a == nil {
 			return
 		}
 		q.engine.run(q.ctx, t, w)
 		q.mu.Lock()
-		t.running--
-		q.list(t)
+		a.running--
+		q.running--
 		q.mu.Unlock()
 	}
 }
 
-func (q *queue) take() (*tenant, work, bool) {
+// take gives the next message; no share: nobody may have a worker more.
+func (q *queue) take() (*tenant, work, *share) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if len(q.ready) == 0 {
+	n := q.next()
+	if n < 0 {
 		q.workers--
 		if q.workers == 0 && q.finished != nil {
 			close(q.finished)
 			q.finished = nil
 		}
-		return nil, work{}, false
+		return nil, work{}, nil
 	}
-	t := q.ready[0]
-	q.ready[0] = nil
-	q.ready = q.ready[1:]
-	t.listed = false
+	a := q.ready[n]
+	q.ready = slices.Delete(q.ready, n, n+1)
+	t := a.ready[0]
+	a.ready = slices.Delete(a.ready, 0, 1)
 	w := t.waiting[0]
 	t.waiting[0] = work{}
 	t.waiting = t.waiting[1:]
 	if len(t.waiting) == 0 {
 		t.waiting = nil
+	} else {
+		a.ready = append(a.ready, t)
 	}
-	t.running++
+	a.count--
+	a.bytes -= w.bytes()
+	if a.count > 0 {
+		q.ready = append(q.ready, a)
+	}
+	a.running++
+	q.running++
 	q.count--
 	q.bytes -= w.bytes()
-	q.list(t)
 	if q.room != nil {
 		close(q.room)
 		q.room = nil
 	}
-	return t, w, true
+	q.hire()
+	return t, w, a
 }
 
 // close goes on with what waits until the context ends, and says how much is
-// left.
+// lost: what nobody comes again with.
 func (q *queue) close(ctx context.Context) int {
 	q.mu.Lock()
 	q.closed = true
@@ -197,10 +223,19 @@ func (q *queue) close(ctx context.Context) int {
 		}
 	}
 	q.mu.Lock()
-	left := q.count
+	lost := 0
+	for _, a := range q.ready {
+		for _, t := range a.ready {
+			for _, w := range t.waiting {
+				if w.message.Done == nil {
+					lost++
+				}
+			}
+		}
+	}
 	q.ready, q.count = nil, 0
 	q.mu.Unlock()
 	q.cancel()
 	q.work.Wait()
-	return left
+	return lost
 }

@@ -10,7 +10,7 @@
 // What it promises: a tenant without rules costs a publisher one atomic load.
 // Rules are compiled once, and a change holds for every message that is published
 // after its commit was acknowledged. Messages wait in a bounded queue in memory,
-// which tenants share fairly; a message that finds no room is refused, not lost
+// which accounts share fairly; a message that finds no room is refused, not lost
 // silently. What actions owe to functions, URLs and sinks is durable once it is
 // handed over, and is tried again over restarts until it is delivered or given up.
 // What fails goes to the rule's error action, the log and the counters.
@@ -58,6 +58,9 @@ type Options struct {
 	// ConfirmURL gives the address that enables destinations, to which a slash and
 	// the token are added; empty: the owner confirms by the API.
 	ConfirmURL func() string
+	// PrivateAccount is the only one whose http actions may reach this machine and private
+	// networks; empty: those of all accounts may.
+	PrivateAccount imprint.AccountID
 	// Roots verify the servers of http actions; nil: the system's.
 	Roots *x509.CertPool
 
@@ -66,7 +69,7 @@ type Options struct {
 	MaxQueuedBytes int           // bytes of theirs [256 MiB]
 	RoomPatience   time.Duration // how long a publisher waits for room [5 s]
 	MaxDepth       int           // rules that may republish a message, one after another [8]
-	MaxDeliveries  int           // deliveries of one tenant that wait [100,000]
+	MaxDeliveries  int           // deliveries of one account that wait [100,000]
 	// DeliveryWorkers are the deliveries under way: of one account never more than
 	// are left to others, half at most, to one of its destinations a third [48].
 	DeliveryWorkers int
@@ -162,9 +165,9 @@ func (e *Engine) Close() error {
 		e.stopWatch()
 		ctx, cancel := context.WithTimeout(context.Background(), closePatience)
 		defer cancel()
-		left := e.queue.close(ctx)
-		if left > 0 {
-			e.opts.Logger.Warn("messages waited for topic rules when the server ended, and are lost", "messages", left)
+		lost := e.queue.close(ctx)
+		if lost > 0 {
+			e.opts.Logger.Warn("messages waited for topic rules when the server ended, and are lost", "messages", lost)
 		}
 		e.outbox.close()
 		for _, sink := range e.opts.Sinks {

@@ -41,6 +41,14 @@ type failure struct {
 	err error
 }
 
+// drop counts a message that the rules don't have, unless its publisher hears of it and
+// counts by itself.
+func (e *Engine) drop(m *imprint.RuleMessage) {
+	if m.Done == nil {
+		e.count.dropped.Add(1)
+	}
+}
+
 // run runs a message's rules, and tells who waits for that.
 func (e *Engine) run(ctx context.Context, t *tenant, w work) {
 	var failed error

@@ -26,10 +26,7 @@ type tenant struct {
 	// reading lets one reader of the store through.
 	reading sync.Mutex
 
-	// Guarded by the queue.
-	waiting []work
-	running int
-	listed  bool
+	waiting []work // guarded by the queue
 }
 
 // snapshot is a state of a tenant's rules. It never changes.
@@ -124,7 +121,7 @@ func (t *tenant) read(ctx context.Context, last *snapshot) (*snapshot, error) {
 func (t *tenant) Offer(ctx context.Context, m *imprint.RuleMessage) error {
 	s, err := t.current(ctx)
 	if err != nil {
-		t.engine.count.dropped.Add(1)
+		t.engine.drop(m)
 		return err
 	}
 	name, rest, ingest := rulesql.BasicIngest(m.Topic)

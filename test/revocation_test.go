@@ -57,6 +57,12 @@ imprint ca revoke --cert SN-3.pem --reason key-compromise`)
 
 	s.join(t, devices["SN-1"])
 	s.join(t, devices["SN-2"])
+	// Revoked alone, the level above leaves what is registered ACTIVE: audits say so.
+	const audit = "imprint audit --check REVOKED_CA_CERTIFICATE_STILL_ACTIVE_CHECK --check INTERMEDIATE_CA_REVOKED_FOR_ACTIVE_DEVICE_CERTIFICATES_CHECK"
+	alone := s.shell(t, dir, "imprint ca revoke policy --reason key-compromise && "+audit)
+	if text := alone.all(); alone.exit != 3 || !strings.Contains(text, "CN=bad,O=Acme") || strings.Count(text, "device certificate ") != 1 || strings.Contains(text, "CN=good") {
+		t.Errorf("an audit beside a revoked authority: exit code %d, want 3 with the CA and the device of it\n%s", alone.exit, text)
+	}
 	gone, stays := s.subscribe(t, devices["SN-1"], "SN-1", "d/SN-1/x"), s.subscribe(t, devices["SN-2"], "SN-2", "d/SN-2/x")
 	const presence = "$aws/events/presence/disconnected/SN-1"
 	w := s.watcher(t)
@@ -78,5 +84,8 @@ imprint ca revoke --cert SN-3.pem --reason key-compromise`)
 	stays.await(t, "d/SN-2/x", 1)
 	if text := stays.said.String(); strings.Count(text, "sending CONNECT") != 1 {
 		t.Errorf("the other line's device connected again:\n%s", text)
+	}
+	if after := s.shell(t, dir, audit); after.exit != 0 {
+		t.Errorf("an audit when all is revoked: exit code %d\n%s", after.exit, after.all())
 	}
 }

@@ -156,7 +156,7 @@ type ruleTwins struct {
 // newRuleTwins makes them. The owner takes no delivery of the first account.
 func newRuleTwins(t *testing.T) *ruleTwins {
 	t.Helper()
-	w := &ruleTwins{dir: functionDir(t), server: startServer(t, "--rule-deliveries", "3", "--rule-delivery-age", "1h")}
+	w := &ruleTwins{dir: functionDir(t), server: startServer(t, "--private-addresses", "--rule-deliveries", "3", "--rule-delivery-age", "1h")}
 	w.one, w.two = w.twoAccounts(t)
 	w.owner = own(t, w.httpClient(t))
 	d := selfSigned(t, "shared")

@@ -43,7 +43,7 @@ func TestBasicIngestNeedsAPolicyAndReachesNoSubscriber(t *testing.T) {
 func TestAnOwnerConfirmsADestinationByItsURL(t *testing.T) {
 	need(t, "aws", "bash")
 	t.Parallel()
-	s := startServer(t)
+	s := startServer(t, "--private-addresses")
 	dir := t.TempDir()
 	owner, asked := destinationOwner(t)
 	destination := s.aws(t, dir, "iot create-topic-rule-destination --destination-configuration httpUrlConfiguration={confirmationUrl="+owner+"/in} --query topicRuleDestination.arn --output text")
@@ -104,4 +104,35 @@ func destinationOwner(t *testing.T) (owner string, asked <-chan string) {
 	}))
 	t.Cleanup(server.Close)
 	return server.URL, urls
+}
+
+// TestPrivateAddressesAreTheFirstAccountsAlone ensures that a server as it is installed
+// calls nothing on its own machine for another account, neither by a rule's destination nor
+// by a webhook, and that the first account may.
+func TestPrivateAddressesAreTheFirstAccountsAlone(t *testing.T) {
+	need(t, "aws", "bash")
+	t.Parallel()
+	s := startServer(t)
+	dir := t.TempDir()
+	owner, asked := destinationOwner(t)
+	const create = "iot create-topic-rule-destination --query topicRuleDestination.arn --output text --destination-configuration httpUrlConfiguration={confirmationUrl="
+	_, other := s.twoAccounts(t)
+	theirs := s.as(t, other, dir, create+owner+"/in}")
+	until(t, "the other account's destination to fail", func() bool {
+		reason := s.as(t, other, dir, "iot get-topic-rule-destination --arn "+theirs+" --query topicRuleDestination.[status,statusReason] --output text")
+		return strings.HasPrefix(reason, "ERROR") && strings.Contains(reason, "only the server's first account")
+	})
+	said := s.as(t, other, dir, "lambda create-function --function-name hook --runtime imprint.webhook --code {} --role "+role+
+		" --environment Variables={IMPRINT_WEBHOOK_SECRET=a-long-random-secret} --handler "+owner+"/hook > /dev/null && "+
+		as(other.key)+"aws lambda invoke --function-name hook --query FunctionError --output text out.json && cat out.json")
+	if !strings.Contains(said, "only the server's first account") {
+		t.Errorf("another account's webhook: got %s", said)
+	}
+	select {
+	case url := <-asked:
+		t.Errorf("another account had %s called", url)
+	default:
+	}
+	s.aws(t, dir, create+owner+"/in}")
+	<-asked
 }

@@ -313,6 +313,10 @@ func TestAUsersPoliciesDecideOverWebSocket(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	idle, err := s.webSocketAs(t, anna, "us-east-1", "anna-3", got)
+	if err != nil {
+		t.Fatal(err)
+	}
 	s.user(t, "key", "delete", "anna", anna.AccessKeyID)
 	_, err = second.Publish(ctx, &paho.Publish{Topic: "desk/anna-2/a", QoS: 1})
 	if err == nil {
@@ -320,6 +324,11 @@ func TestAUsersPoliciesDecideOverWebSocket(t *testing.T) {
 	}
 	if attempts := s.awaitExplained(t, "anna-2", 1); attempts[0].Code != "AccessDenied" {
 		t.Errorf("got the attempt %+v, want it ended by AccessDenied", attempts[0])
+	}
+	select {
+	case <-idle.Done():
+	case <-time.After(10 * time.Second): // far less than the keep-alive, at which it would be noticed anyway
+		t.Error("an idle connection outlives its key")
 	}
 }
 

@@ -23,6 +23,7 @@ type Guard struct {
 
 	denied  atomic.Uint64
 	changes atomic.Uint64
+	told    atomic.Pointer[func()] // hears of changes; nil: nobody does
 	stop    func()
 
 	// documents holds parsed documents by their text: a text is one policy for
@@ -63,6 +64,9 @@ func (g *Guard) committed(changes []imprint.Change) {
 	for _, c := range changes {
 		if c.Kind == imprint.ChangeUser || c.Kind == imprint.ChangeAccessKey {
 			g.changes.Add(1)
+			if told := g.told.Load(); told != nil {
+				(*told)()
+			}
 			return
 		}
 	}
@@ -71,6 +75,10 @@ func (g *Guard) committed(changes []imprint.Change) {
 // Changes counts the commits that touched users and access keys. What was decided
 // or read before a count went up may have to be looked at again.
 func (g *Guard) Changes() *atomic.Uint64 { return &g.changes }
+
+// Tell has a function called whenever Changes has gone up, before the change is
+// acknowledged. It must not block.
+func (g *Guard) Tell(changed func()) { g.told.Store(&changed) }
 
 // Authorize decides whether a caller may do what is asked. It is the Authorize of an
 // awsapi.Config. Errors: CodeAccessDenied, the store's.
@@ -88,15 +96,21 @@ func (g *Guard) Authorize(ctx context.Context, caller awsapi.Caller, ask awsapi.
 		Action: policy.Action(ask.Action), ResourceName: ask.Resource, Now: g.clock(), Keys: keys,
 		Vars: policy.NewVariables(policy.Binding{SourceIP: address, NoConnection: true, Keys: keys}),
 	}
+	if ask.Resource == awsapi.Anywhere {
+		if may.Policies.Allows(request.Action) {
+			return nil
+		}
+		request.ResourceName = "*"
+	}
 	decision := may.Policies.Decide(&request)
 	if decision == policy.Allowed {
 		return nil
 	}
 	g.denied.Add(1)
 	g.logger.LogAttrs(ctx, slog.LevelInfo, "denied", slog.String("principal", caller.PrincipalARN), slog.String("action", ask.Action),
-		slog.String("resource", imprint.Excerpt(ask.Resource)), slog.String("region", caller.Region), slog.String("from", caller.SourceIP),
+		slog.String("resource", imprint.Excerpt(request.ResourceName)), slog.String("region", caller.Region), slog.String("from", caller.SourceIP),
 		slog.String("request", caller.RequestID), slog.String("why", may.Policies.Explain(&request).Sentence))
-	return refusal(caller, ask.Action, ask.Resource, decision)
+	return refusal(caller, ask.Action, request.ResourceName, decision)
 }
 
 // Permissions are what a caller may do.

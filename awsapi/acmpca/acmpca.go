@@ -136,8 +136,8 @@ func issues(_ context.Context, caller awsapi.Caller, in *issueInput) ([]awsapi.A
 }
 
 // revokes is about for RevokeCertificate, and asks for the authority, too, whose certificate
-// it is, and for those that have its key: a serial number of the one that is named must not
-// take back a CA that is denied to the caller.
+// it is, for those that have its key, and for those whose certificates go along: a serial
+// number of the one that is named must not take back what is denied to the caller.
 func (s *Service) revokes(ctx context.Context, caller awsapi.Caller, in *revokeInput) ([]awsapi.Ask, error) {
 	id, err := authorityID(caller, in.ARN)
 	if err != nil {
@@ -146,9 +146,9 @@ func (s *Service) revokes(ctx context.Context, caller awsapi.Caller, in *revokeI
 	tenant := tenantOf(caller)
 	asks := []awsapi.Ask{{Resource: tenant.AuthorityARN(id)}}
 	found, _, err := s.Engine.Certificate(ctx, tenant, id, in.Serial)
-	var concerned []imprint.CertificateAuthority
+	var concerned []string
 	if err == nil {
-		concerned, err = s.Engine.Concerned(ctx, tenant, found.Certificate)
+		concerned, err = s.Engine.Concerned(ctx, tenant, found.Certificate, imprint.RevocationReason(in.Reason))
 	}
 	if imprint.CodeOf(err) == imprint.CodeNotFound {
 		return asks, nil // the operation says so, to who may know
@@ -156,9 +156,9 @@ func (s *Service) revokes(ctx context.Context, caller awsapi.Caller, in *revokeI
 	if err != nil {
 		return nil, err
 	}
-	for _, a := range concerned {
-		if a.ID != id {
-			asks = append(asks, awsapi.Ask{Resource: a.ARN()})
+	for _, arn := range concerned {
+		if arn != asks[0].Resource {
+			asks = append(asks, awsapi.Ask{Resource: arn})
 		}
 	}
 	return asks, nil

@@ -20,7 +20,7 @@ const maxTold = 4096
 type Publisher interface {
 	// Heard says whether anybody would get a message.
 	Heard(tenant imprint.Tenant, topic string) bool
-	PublishEvents(ctx context.Context, events []imprint.Event) error
+	PublishEvent(ctx context.Context, event imprint.Event, done func(error))
 }
 
 // Announcer publishes attempts on $imprint/attempts/OUTCOME/WHO as they are written:
@@ -87,15 +87,18 @@ func (a *Announcer) run(ctx context.Context) {
 	for {
 		select {
 		case event := <-a.queue:
-			err := a.publisher.PublishEvents(ctx, []imprint.Event{event})
-			if err == nil {
-				a.told.Add(1)
-				continue
-			}
-			if ctx.Err() == nil {
-				a.dropped.Add(1)
-				a.logger.Warn("couldn't tell of an attempt", "topic", event.Topic, "error", err)
-			}
+			// Whose rules are slow holds up nobody else's messages.
+			a.publisher.PublishEvent(ctx, event, func(err error) {
+				switch {
+				case err == nil:
+					a.told.Add(1)
+				case imprint.CodeOf(err) == imprint.CodeRulesBusy:
+					a.dropped.Add(1) // as often as there are attempts
+				case ctx.Err() == nil:
+					a.dropped.Add(1)
+					a.logger.Warn("couldn't tell of an attempt", "topic", event.Topic, "error", err)
+				}
+			})
 		case <-ctx.Done():
 			return
 		}

@@ -200,13 +200,13 @@ type subscribers struct {
 
 func (s *subscribers) Heard(tenant imprint.Tenant, _ string) bool { return s.tenants[tenant] }
 
-func (s *subscribers) PublishEvents(_ context.Context, events []imprint.Event) error {
+func (s *subscribers) PublishEvent(_ context.Context, event imprint.Event, done func(error)) {
 	<-s.gate
 	s.mu.Lock()
-	s.events = append(s.events, events...)
+	s.events = append(s.events, event)
 	s.mu.Unlock()
 	s.got <- struct{}{}
-	return nil
+	done(nil)
 }
 
 // TestAttemptsAreToldToThoseWhoListen ensures that each attempt is told to its own

@@ -89,6 +89,7 @@ func (q *quest) literal(ctx context.Context, page imprint.Page) (found []imprint
 		found, next, err = q.page(tx, q.filter, page, q.forms)
 		if err != nil || len(found) > 0 || q.word == "" {
 			known = len(found) > 0
+			q.crowded(found)
 			return err
 		}
 		all := imprint.AttemptFilter{Tenant: q.filter.Tenant, Unassigned: q.filter.Unassigned}

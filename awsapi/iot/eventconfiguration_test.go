@@ -54,15 +54,12 @@ func (o *operator) told() map[string]string {
 	told := map[string]string{}
 	o.server.Put(o.t, func(tx imprint.Tx) error {
 		clear(told)
-		events, err := tx.Events(1000)
+		events, err := tx.Events(o.tenant, 1000)
 		if err != nil {
 			return err
 		}
 		var ids []string
 		for _, e := range events {
-			if e.Tenant != o.tenant {
-				continue
-			}
 			ids = append(ids, e.ID)
 			topic, found := strings.CutPrefix(e.Topic, "$aws/events/")
 			if !found {
@@ -74,7 +71,7 @@ func (o *operator) told() map[string]string {
 			}
 			told[key] = string(e.Payload)
 		}
-		return tx.DeleteEvents(ids)
+		return tx.DeleteEvents(o.tenant, ids)
 	})
 	return told
 }

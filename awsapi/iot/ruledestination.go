@@ -58,7 +58,7 @@ func (s *Service) createRuleDestination(ctx context.Context, caller awsapi.Calle
 		if err != nil {
 			return nil, err
 		}
-		return &CreateTopicRuleDestinationOutput{TopicRuleDestination: apiDestination(d)}, nil
+		return &CreateTopicRuleDestinationOutput{TopicRuleDestination: apiDestination(d, s.rooms.Clock())}, nil
 	})
 }
 
@@ -90,7 +90,8 @@ func ensureDestination(tx imprint.Tx, tenant imprint.Tenant, address string, now
 	return err
 }
 
-func apiDestination(d imprint.RuleDestination) *TopicRuleDestination {
+func apiDestination(d imprint.RuleDestination, now time.Time) *TopicRuleDestination {
+	d = rules.Now(d, now)
 	return &TopicRuleDestination{
 		Arn: d.ARN(), Status: TopicRuleDestinationStatus(d.Status), CreatedAt: d.CreatedAt, LastUpdatedAt: d.ModifiedAt,
 		StatusReason: d.StatusReason, HttpUrlProperties: &HttpUrlDestinationProperties{ConfirmationUrl: d.URL},
@@ -124,7 +125,7 @@ func (s *Service) getRuleDestination(ctx context.Context, caller awsapi.Caller, 
 		if err != nil {
 			return nil, err
 		}
-		return &GetTopicRuleDestinationOutput{TopicRuleDestination: apiDestination(d)}, nil
+		return &GetTopicRuleDestinationOutput{TopicRuleDestination: apiDestination(d, s.rooms.Clock())}, nil
 	})
 }
 
@@ -136,6 +137,7 @@ func (s *Service) listRuleDestinations(ctx context.Context, caller awsapi.Caller
 		}
 		out := &ListTopicRuleDestinationsOutput{DestinationSummaries: make([]TopicRuleDestinationSummary, 0, len(list)), NextToken: next}
 		for _, d := range list {
+			d = rules.Now(d, s.rooms.Clock())
 			out.DestinationSummaries = append(out.DestinationSummaries, TopicRuleDestinationSummary{
 				Arn: d.ARN(), Status: TopicRuleDestinationStatus(d.Status), CreatedAt: d.CreatedAt, LastUpdatedAt: d.ModifiedAt,
 				StatusReason: d.StatusReason, HttpUrlSummary: &HttpUrlDestinationSummary{ConfirmationUrl: d.URL},
@@ -153,6 +155,7 @@ func (s *Service) updateRuleDestination(ctx context.Context, caller awsapi.Calle
 		if err != nil {
 			return nil, err
 		}
+		d = rules.Now(d, now)
 		wanted := imprint.RuleDestinationStatus(in.Status)
 		switch {
 		case wanted == imprint.RuleDestinationInProgress:

@@ -3,6 +3,7 @@ package iot_test
 import (
 	"strings"
 	"testing"
+	"time"
 
 	sdk "github.com/aws/aws-sdk-go-v2/service/iot"
 	"github.com/aws/aws-sdk-go-v2/service/iot/types"
@@ -62,4 +63,39 @@ func TestRulesThatCantRunAreRefused(t *testing.T) {
 			o.must(create(lambda(foreign))(o))
 		}},
 	})
+}
+
+// TestAnUnconfirmedDestinationFailsAfterADay ensures that its state says so, in every
+// answer, and that its owner can be asked again.
+func TestAnUnconfirmedDestinationFailsAfterADay(t *testing.T) {
+	t.Parallel()
+	server := iottest.Start(t)
+	checkRules(t, server, []rule{{"a destination that nobody confirms", func(t *testing.T, o *operator) {
+		made, err := o.CreateTopicRuleDestination(o.ctx(), &sdk.CreateTopicRuleDestinationInput{DestinationConfiguration: &types.TopicRuleDestinationConfiguration{
+			HttpUrlConfiguration: &types.HttpUrlDestinationConfiguration{ConfirmationUrl: new("https://127.0.0.1:1/in")},
+		}})
+		o.must(err)
+		arn := made.TopicRuleDestination.Arn
+		check := func(want types.TopicRuleDestinationStatus, reason string) {
+			t.Helper()
+			got, err := o.GetTopicRuleDestination(o.ctx(), &sdk.GetTopicRuleDestinationInput{Arn: arn})
+			o.must(err)
+			list, err := o.ListTopicRuleDestinations(o.ctx(), &sdk.ListTopicRuleDestinationsInput{})
+			o.must(err)
+			one, all := got.TopicRuleDestination, list.DestinationSummaries
+			if one.Status != want || !strings.Contains(*one.StatusReason, reason) || len(all) != 1 || all[0].Status != want || *all[0].StatusReason != *one.StatusReason {
+				t.Errorf("got %s, %q and %+v, want %s, %q", one.Status, *one.StatusReason, all, want, reason)
+			}
+		}
+		update := func(status types.TopicRuleDestinationStatus) error {
+			return refused(o.UpdateTopicRuleDestination(o.ctx(), &sdk.UpdateTopicRuleDestinationInput{Arn: arn, Status: status}))
+		}
+		server.Clock.Advance(24*time.Hour - time.Minute)
+		check(types.TopicRuleDestinationStatusInProgress, "Awaiting confirmation")
+		server.Clock.Advance(time.Minute)
+		check(types.TopicRuleDestinationStatusError, "timed out")
+		iottest.WantRefusal(t, update(types.TopicRuleDestinationStatusEnabled), "InvalidRequestException", 400, "ERROR can't become ENABLED")
+		o.must(update(types.TopicRuleDestinationStatusInProgress))
+		check(types.TopicRuleDestinationStatusInProgress, "Awaiting confirmation")
+	}}})
 }

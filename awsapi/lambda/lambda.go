@@ -197,6 +197,8 @@ func Translate(err error) awsapi.APIError {
 		out.Code, out.Status = "PreconditionFailedException", http.StatusPreconditionFailed
 	case imprint.CodePacketTooLarge:
 		out.Code, out.Status = TooLarge, http.StatusRequestEntityTooLarge
+	case imprint.CodeFunctionStorage:
+		out.Code, out.Status = "CodeStorageExceededException", http.StatusBadRequest
 	case imprint.CodeThrottled, imprint.CodeFunctionThrottled, imprint.CodeFunctionTimeout:
 		out.Code, out.Status = "TooManyRequestsException", http.StatusTooManyRequests
 	case imprint.CodeAccessDenied, imprint.CodeUnauthorized, imprint.CodeFunctionDenied:

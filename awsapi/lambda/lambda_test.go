@@ -68,6 +68,7 @@ func TestErrorsHaveTheAPIsNames(t *testing.T) {
 		imprint.CodeVersionConflict:   {"PreconditionFailedException", http.StatusPreconditionFailed},
 		imprint.CodePacketTooLarge:    {"RequestTooLargeException", http.StatusRequestEntityTooLarge},
 		imprint.CodeFunctionThrottled: {"TooManyRequestsException", http.StatusTooManyRequests},
+		imprint.CodeFunctionStorage:   {"CodeStorageExceededException", http.StatusBadRequest},
 		imprint.CodeFunctionDenied:    {"AccessDeniedException", http.StatusForbidden},
 		imprint.CodeUnavailable:       {"ServiceException", http.StatusInternalServerError},
 	} {

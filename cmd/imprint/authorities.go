@@ -31,8 +31,8 @@ type AuthorityConfig struct {
 	// place of those of their names. Empty: none.
 	CAProfiles string `koanf:"ca-profiles"`
 	// KnownKeys is a file of keys that nobody may use, because their private halves are
-	// public: a line each of the SHA-256 of a SubjectPublicKeyInfo. Empty: the built-in
-	// ones alone.
+	// public: a line each of the SHA-256 of a SubjectPublicKeyInfo, or as Debian's
+	// openssl-blacklist has them. Empty: the built-in ones alone.
 	KnownKeys string `koanf:"known-keys"`
 	// PKIURL is where CRLs, OCSP responses and CA certificates are found, such as
 	// http://pki.example.com: certificates of authorities that have them name it. Empty:
@@ -174,8 +174,13 @@ func readKnownKeys(path string) (*pki.KnownKeys, error) {
 // purgeEvery is how often authorities are taken away whose time after deletion is over.
 const purgeEvery = time.Hour
 
-// purgeAuthorities takes them away until the context ends.
-func (s *server) purgeAuthorities(ctx context.Context) {
+// keepAuthorities brings what earlier versions wrote up to date, and takes deleted
+// authorities away until the context ends.
+func (s *server) keepAuthorities(ctx context.Context) {
+	err := s.authorities.NameKeys(ctx)
+	if err != nil && ctx.Err() == nil {
+		s.logger.Error("couldn't bring the record of what was issued up to date", "error", err)
+	}
 	ticker := time.NewTicker(purgeEvery)
 	defer ticker.Stop()
 	for {

@@ -354,18 +354,7 @@ const maxPEMFile = 256 << 10
 
 func newCAList() *cobra.Command {
 	return newCACommand("list", "List the CAs", cobra.NoArgs, func(ctx context.Context, c *client.Client, w io.Writer, _ []string, asJSON bool) error {
-		all, err := allPages(func(token string) ([]authorityShown, string, error) {
-			path := authorities.Path
-			if token != "" {
-				path += "?nextToken=" + url.QueryEscape(token)
-			}
-			var page struct {
-				Authorities []authorityShown `json:"authorities"`
-				NextToken   string           `json:"nextToken"`
-			}
-			err := c.Call(ctx, "GET", path, nil, &page)
-			return page.Authorities, page.NextToken, err
-		})
+		all, err := getAll[authorityShown](ctx, c, authorities.Path, nil, "authorities")
 		if err != nil {
 			return err
 		}

@@ -117,18 +117,7 @@ func newCRLImport() *cobra.Command {
 
 func newCRLList() *cobra.Command {
 	return newCACommand("list", "List what was imported", cobra.NoArgs, func(ctx context.Context, c *client.Client, w io.Writer, _ []string, asJSON bool) error {
-		all, err := allPages(func(token string) ([]importedCRL, string, error) {
-			path := authorities.ForeignPath
-			if token != "" {
-				path += "?nextToken=" + url.QueryEscape(token)
-			}
-			var page struct {
-				Lists     []importedCRL `json:"lists"`
-				NextToken string        `json:"nextToken"`
-			}
-			err := c.Call(ctx, "GET", path, nil, &page)
-			return page.Lists, page.NextToken, err
-		})
+		all, err := getAll[importedCRL](ctx, c, authorities.ForeignPath, nil, "lists")
 		if err != nil {
 			return err
 		}

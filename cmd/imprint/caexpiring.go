@@ -38,18 +38,8 @@ func newCAExpiring() *cobra.Command {
 		if err != nil || span < time.Second {
 			return usageError{fmt.Errorf("--within is %q, not a time such as 30d or 12h", within)}
 		}
-		all, err := allPages(func(token string) ([]expiringShown, string, error) {
-			path := "/imprint/expiring-certificates?maxResults=250&within=" + strconv.Itoa(int(span/time.Second))
-			if token != "" {
-				path += "&nextToken=" + url.QueryEscape(token)
-			}
-			var page struct {
-				Certificates []expiringShown `json:"certificates"`
-				NextToken    string          `json:"nextToken"`
-			}
-			err := c.Call(ctx, "GET", path, nil, &page)
-			return page.Certificates, page.NextToken, err
-		})
+		all, err := getAll[expiringShown](ctx, c, "/imprint/expiring-certificates",
+			url.Values{"maxResults": {"250"}, "within": {strconv.Itoa(int(span / time.Second))}}, "certificates")
 		if err != nil {
 			return err
 		}

@@ -481,18 +481,7 @@ func rolloverPlans(ctx context.Context, c *client.Client, args []string) ([]roll
 		err := c.Call(ctx, "GET", rolloverPath(args[0]), nil, &plan)
 		return []rolloverPlan{plan}, err
 	}
-	return allPages(func(token string) ([]rolloverPlan, string, error) {
-		path := authorities.RolloverPath
-		if token != "" {
-			path += "?nextToken=" + url.QueryEscape(token)
-		}
-		var page struct {
-			Rollovers []rolloverPlan `json:"rollovers"`
-			NextToken string         `json:"nextToken"`
-		}
-		err := c.Call(ctx, "GET", path, nil, &page)
-		return page.Rollovers, page.NextToken, err
-	})
+	return getAll[rolloverPlan](ctx, c, authorities.RolloverPath, nil, "rollovers")
 }
 
 func printProgress(w io.Writer, done rolloverDone, unseen int) error {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"encoding/csv"
 	"errors"
@@ -172,18 +173,7 @@ func (g guardFlags) body(cmd *cobra.Command) (map[string]any, error) {
 }
 
 func listGuards(ctx context.Context, c *client.Client, w io.Writer, asJSON bool) error {
-	all, err := allPages(func(token string) ([]claimGuard, string, error) {
-		var page struct {
-			Guards    []claimGuard `json:"guards"`
-			NextToken string       `json:"nextToken"`
-		}
-		values := url.Values{"maxResults": {"250"}}
-		if token != "" {
-			values.Set("nextToken", token)
-		}
-		err := c.Call(ctx, "GET", claims.Path+"?"+values.Encode(), nil, &page)
-		return page.Guards, page.NextToken, err
-	})
+	all, err := getAll[claimGuard](ctx, c, claims.Path, url.Values{"maxResults": {"250"}}, "guards")
 	if err != nil {
 		return err
 	}
@@ -300,7 +290,19 @@ const (
 
 // uploadSerials sends a file in parts.
 func uploadSerials(ctx context.Context, c *client.Client, path string, in io.Reader, column string, w io.Writer) error {
-	rows := csv.NewReader(in)
+	const mark = "\ufeff" // spreadsheets put it before the first line
+	text := bufio.NewReader(in)
+	start, err := text.Peek(len(mark))
+	if err != nil && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("couldn't read the file: %w", err)
+	}
+	if string(start) == mark {
+		_, err = text.Discard(len(mark))
+		if err != nil {
+			return fmt.Errorf("couldn't read the file: %w", err)
+		}
+	}
+	rows := csv.NewReader(text)
 	rows.ReuseRecord, rows.FieldsPerRecord, rows.TrimLeadingSpace = true, -1, true
 	var part []string
 	size, added, total, read := 0, 0, 0, 0
@@ -347,7 +349,7 @@ func uploadSerials(ctx context.Context, c *client.Client, path string, in io.Rea
 			}
 		}
 	}
-	err := send()
+	err = send()
 	if err != nil {
 		return err
 	}
@@ -361,7 +363,7 @@ func uploadSerials(ctx context.Context, c *client.Client, path string, in io.Rea
 
 func columnOf(header []string, name string) (int, error) {
 	for n, one := range header {
-		if strings.TrimSpace(strings.TrimPrefix(one, "\ufeff")) == name {
+		if strings.TrimSpace(one) == name {
 			return n, nil
 		}
 	}

@@ -35,6 +35,9 @@ type Config struct {
 	// Regions are the regions that callers may sign for; each is a tenant of its
 	// own. Empty: any.
 	Regions []string `koanf:"regions"`
+	// PrivateAddresses lets the http actions, webhooks and remote functions of all accounts
+	// reach this machine and private networks, which else only the first account's may.
+	PrivateAddresses bool `koanf:"private-addresses"`
 	// Domain makes device endpoints {prefix}-ats.iot.{region}.{domain}. Empty:
 	// localhost.
 	Domain string `koanf:"domain"`
@@ -164,6 +167,7 @@ func addServeFlags(f *pflag.FlagSet) {
 	f.String("account", "000000000000", "account of the first tenant")
 	f.String("region", "us-east-1", "region of the first tenant")
 	f.StringSlice("regions", nil, "regions that callers may sign for (default: any)")
+	f.Bool("private-addresses", false, "let rules and functions of all accounts call addresses of this machine and of private networks")
 	f.String("domain", "", "domain of the device endpoints (default: localhost)")
 	f.StringSlice("host", nil, "further names or addresses of this server")
 	f.String("mqtt-address", ":8883", "where devices connect (MQTT over mutual TLS)")

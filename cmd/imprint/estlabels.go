@@ -196,18 +196,7 @@ func newESTUpdate() *cobra.Command {
 }
 
 func listLabels(ctx context.Context, c *client.Client, w io.Writer, _ []string, asJSON bool) error {
-	all, err := allPages(func(token string) ([]labelShown, string, error) {
-		path := enrolment.Path
-		if token != "" {
-			path += "?nextToken=" + url.QueryEscape(token)
-		}
-		var page struct {
-			Labels    []labelShown `json:"labels"`
-			NextToken string       `json:"nextToken"`
-		}
-		err := c.Call(ctx, "GET", path, nil, &page)
-		return page.Labels, page.NextToken, err
-	})
+	all, err := getAll[labelShown](ctx, c, enrolment.Path, nil, "labels")
 	if err != nil {
 		return err
 	}

@@ -111,18 +111,7 @@ func newOTPList() *cobra.Command {
 		if label == "" {
 			return usageError{errors.New("say --label LABEL (imprint est list)")}
 		}
-		all, err := allPages(func(token string) ([]passwordShown, string, error) {
-			path := labelPath(label, "passwords") + "?maxResults=250"
-			if token != "" {
-				path += "&nextToken=" + url.QueryEscape(token)
-			}
-			var page struct {
-				Passwords []passwordShown `json:"passwords"`
-				NextToken string          `json:"nextToken"`
-			}
-			err := c.Call(ctx, "GET", path, nil, &page)
-			return page.Passwords, page.NextToken, err
-		})
+		all, err := getAll[passwordShown](ctx, c, labelPath(label, "passwords"), url.Values{"maxResults": {"250"}}, "passwords")
 		if err != nil {
 			return err
 		}

@@ -47,6 +47,9 @@ type FunctionConfig struct {
 	// in MB of memory; 0: functions share the machine's, as they do where the server isn't
 	// root. Default 512.
 	FunctionTmp int `koanf:"function-tmp"`
+	// FunctionCode bounds the zips of one account's functions and their versions, in
+	// MB. Default 10240.
+	FunctionCode int64 `koanf:"function-code"`
 	// FunctionProcesses bounds the processes of all functions; one account may use
 	// half of them at once. Default 64.
 	FunctionProcesses int `koanf:"function-processes"`
@@ -69,16 +72,20 @@ const defaultFunctionUID = 70_000
 // maxFunctionTmp is what a function of AWS Lambda has unless it asks for more, in MB.
 const maxFunctionTmp = 512
 
+// defaultFunctionCode is 10 GiB, in MB. AWS Lambda's is 75; registries share the disk.
+const defaultFunctionCode = 10 << 10
+
 func addFunctionFlags(f *pflag.FlagSet) {
 	f.String("function-user", "", "one user for all functions, name or uid:gid (default: each its own for root, else the server's)")
 	f.Int64("function-uid-base", defaultFunctionUID, "first of the 30,000 user ids that functions get from a server that is root")
 	f.Bool("function-share-user", false, "run other accounts' functions although all share one user and can read each other's keys")
 	f.String("function-dir", "", "where functions are unpacked (default: below the system's temporary directory)")
 	f.Int("function-tmp", maxFunctionTmp, "size in MB of the /tmp that each process of a function has of its own, if the server is root; 0: the machine's")
+	f.Int64("function-code", defaultFunctionCode, "bound of the zips of one account's functions and their versions, in MB")
 	f.Int("function-processes", 64, "bound of the processes of all functions, of which an account may use half at once")
 	f.Int("function-concurrency", 16, "bound of the runs of one function at once")
 	f.Duration("function-idle", 5*time.Minute, "how long an unused process of a function is kept")
-	f.Int("function-queue", 100_000, "bound of the asynchronous calls of one tenant that wait")
+	f.Int("function-queue", 100_000, "bound of the asynchronous calls of one account that wait")
 	f.Bool("function-own-account", false, "let rules and templates invoke functions of their account without add-permission")
 }
 
@@ -95,6 +102,9 @@ func (c FunctionConfig) check() error {
 	}
 	if c.FunctionTmp < 0 || c.FunctionTmp > maxFunctionTmp {
 		return usageError{fmt.Errorf("function-tmp is %d, and must be from 0 to %d", c.FunctionTmp, maxFunctionTmp)}
+	}
+	if c.FunctionCode < 1 || c.FunctionCode > 1<<30 {
+		return usageError{fmt.Errorf("function-code is %d, and must be from 1 to %d", c.FunctionCode, 1<<30)}
 	}
 	if c.FunctionIdle <= 0 {
 		return usageError{fmt.Errorf("function-idle is %s, and must be more than nothing", c.FunctionIdle)}
@@ -170,8 +180,9 @@ func (s *server) openFunctions(context.Context) error {
 	s.functions, err = functions.New(s.store, s.clock, functions.Options{
 		CodeDir: filepath.Join(s.config.Data, functionsDir), WorkDir: workDir,
 		TmpMB: s.config.FunctionTmp, UIDBase: s.config.uidBase(), User: who, Account: alone,
-		Credentials: s.functionCredentials, Attempts: s.trace, AllowOwnAccount: s.config.FunctionOwnAccount,
-		MaxProcesses: s.config.FunctionProcesses, MaxConcurrency: s.config.FunctionConcurrency,
+		PrivateAccount: s.privateAccount(),
+		Credentials:    s.functionCredentials, Attempts: s.trace, AllowOwnAccount: s.config.FunctionOwnAccount,
+		MaxCode: s.config.FunctionCode << 20, MaxProcesses: s.config.FunctionProcesses, MaxConcurrency: s.config.FunctionConcurrency,
 		MaxQueued: s.config.FunctionQueue, Idle: s.config.FunctionIdle, Logger: s.logger,
 	})
 	if err != nil {
@@ -179,6 +190,15 @@ func (s *server) openFunctions(context.Context) error {
 	}
 	s.closeLater(s.functions.Close)
 	return nil
+}
+
+// privateAccount is the only one whose rules and functions may call private addresses;
+// empty: those of all may.
+func (s *server) privateAccount() imprint.AccountID {
+	if s.config.PrivateAddresses {
+		return ""
+	}
+	return s.home.Account
 }
 
 // functionCredentials give a function an access key of its account: that of the

@@ -181,6 +181,7 @@ func (m *metrics) watch(rooms metered) {
 	gauge("imprint_sessions", "MQTT sessions connected.", func() int64 { return b().Connected })
 	counter("imprint_connects_total", "CONNECT packets accepted.", func() uint64 { return b().Connects })
 	counter("imprint_connects_refused_total", "Connections refused before or at CONNECT.", func() uint64 { return b().Refused })
+	counter("imprint_visits_total", "Connections that said DISCONNECT in place of CONNECT: they came for the handshake alone.", func() uint64 { return b().Visits })
 	counter("imprint_publish_received_total", "PUBLISH packets from devices.", func() uint64 { return b().PublishIn })
 	counter("imprint_publish_sent_total", "PUBLISH packets to devices.", func() uint64 { return b().PublishOut })
 	counter("imprint_publish_dropped_total", "Messages that a device was not sent: its buffer was full, or they had expired, were too large for it, or it may no longer receive them.", func() uint64 { return b().PublishDropped })

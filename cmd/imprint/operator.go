@@ -1,6 +1,11 @@
 package main
 
 import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/url"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -56,4 +61,33 @@ func allPages[T any](page func(token string) (rows []T, next string, err error))
 		}
 		token = next
 	}
+}
+
+// getAll gives all rows of a list that GET on a path gives in pages, as member of each.
+func getAll[T any](ctx context.Context, c *client.Client, path string, query url.Values, member string) ([]T, error) {
+	return allPages(func(token string) ([]T, string, error) {
+		asked := url.Values{}
+		maps.Copy(asked, query)
+		if token != "" {
+			asked.Set("nextToken", token)
+		}
+		var page map[string]json.RawMessage
+		err := c.Call(ctx, "GET", path+"?"+asked.Encode(), nil, &page)
+		if err != nil {
+			return nil, "", err
+		}
+		var rows []T
+		err = json.Unmarshal(page[member], &rows)
+		if err != nil {
+			return nil, "", fmt.Errorf("couldn't read the server's list of %s: %w", member, err)
+		}
+		var next string
+		if raw, more := page["nextToken"]; more {
+			err = json.Unmarshal(raw, &next)
+		}
+		if err != nil {
+			return nil, "", fmt.Errorf("couldn't read the token of the next page: %w", err)
+		}
+		return rows, next, nil
+	})
 }

@@ -42,7 +42,7 @@ func addRuleFlags(f *pflag.FlagSet) {
 	f.String("rule-roots", "", "PEM file of roots that verify the servers of http actions (default: the system's)")
 	f.Int("rule-queue", 50_000, "bound of the messages that wait for topic rules")
 	f.Int("rule-workers", 64, "messages that topic rules evaluate at once")
-	f.Int("rule-deliveries", 100_000, "bound of the deliveries of one tenant's rules that wait")
+	f.Int("rule-deliveries", 100_000, "bound of the deliveries of one account's rules that wait")
 	f.Duration("rule-delivery-age", 6*time.Hour, "how long a delivery of a topic rule is tried")
 }
 
@@ -70,7 +70,7 @@ func (s *server) openRules(context.Context) error {
 	options := rules.Options{
 		Functions: s.functions, Attempts: s.trace, Sinks: sinks, ConfirmURL: s.confirmURL,
 		Workers: s.config.RuleWorkers, MaxQueued: s.config.RuleQueue, MaxDeliveries: s.config.RuleDeliveries,
-		DeliveryAge: s.config.RuleDeliveryAge, Logger: s.logger,
+		DeliveryAge: s.config.RuleDeliveryAge, PrivateAccount: s.privateAccount(), Logger: s.logger,
 	}
 	if s.config.RuleRoots != "" {
 		pem, err := os.ReadFile(s.config.RuleRoots)

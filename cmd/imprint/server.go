@@ -290,6 +290,7 @@ func (s *server) wire(ctx context.Context) error {
 	options.Reserved, options.Seen = claimDoor{s.claims}, s.saw
 	options.RefusedConnectGetsReason, options.DeniedSubscribeGetsReason = s.config.RefusalReasons, s.config.RefusalReasons
 	s.broker = broker.New(options, s.store, s.identities, s.clock)
+	guard.Tell(s.broker.OperatorsChanged)
 	close(s.wired)
 	s.closeLater(s.closeBroker)
 	err = s.broker.Restore(ctx)
@@ -530,7 +531,7 @@ func (s *server) run(ctx context.Context) error {
 		s.foreign.Run(lifetime)
 	}()
 	go s.watchFiles(lifetime)
-	go s.purgeAuthorities(lifetime)
+	go s.keepAuthorities(lifetime)
 	if s.tickets != nil {
 		go s.tickets.Run(lifetime)
 	}

@@ -121,18 +121,7 @@ func newUserAdd() *cobra.Command {
 }
 
 func listUsers(ctx context.Context, c *client.Client, w io.Writer, _ []string, asJSON bool) error {
-	all, err := allPages(func(token string) ([]userShown, string, error) {
-		path := "/imprint/users"
-		if token != "" {
-			path += "?nextToken=" + url.QueryEscape(token)
-		}
-		var page struct {
-			Users     []userShown `json:"users"`
-			NextToken string      `json:"nextToken"`
-		}
-		err := c.Call(ctx, "GET", path, nil, &page)
-		return page.Users, page.NextToken, err
-	})
+	all, err := getAll[userShown](ctx, c, "/imprint/users", nil, "users")
 	if err != nil {
 		return err
 	}

@@ -238,13 +238,13 @@ func TestWhoFollowsTheEventsKnowsTheRegistry(t *testing.T) {
 			}
 			var is world
 			update(t, store, func(tx imprint.Tx) error {
-				events, err := tx.Events(1000)
+				events, err := tx.Events(home, 1000)
 				if err != nil {
 					return err
 				}
 				for _, e := range events {
 					known.follow(t, e)
-					err = tx.DeleteEvents([]string{e.ID})
+					err = tx.DeleteEvents(home, []string{e.ID})
 					if err != nil {
 						return err
 					}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -142,28 +144,26 @@ func TestACrewThatEndsLeavesItsWork(t *testing.T) {
 	next.Close()
 }
 
-// TestATenantHasNoMoreRowsThanItMay ensures the bound with what the store had, however
-// many ask at once; that a row that is gone makes room, and that tenants don't share.
-func TestATenantHasNoMoreRowsThanItMay(t *testing.T) {
+// TestAnAccountHasNoMoreRowsThanItMay ensures the bound with what the store had, however
+// many ask at once; that a row that is gone makes room, and that accounts don't share.
+func TestAnAccountHasNoMoreRowsThanItMay(t *testing.T) {
 	t.Parallel()
 	var broken atomic.Bool
 	var counted atomic.Int64
-	rows := fair.NewRows(10, func(_ context.Context, tenant imprint.Tenant) (int, error) {
+	rows := fair.NewRows(10, func(_ context.Context, account imprint.AccountID) (int, error) {
 		if broken.Load() {
 			return 0, errors.New("the disk broke")
 		}
 		counted.Add(1)
-		if tenant == home {
-			return 3, nil
-		}
-		return 0, nil
+		held := map[imprint.Tenant]int{home: 1, {Account: home.Account, Region: "eu-west-1"}: 2}
+		return fair.CountOf(account, slices.Collect(maps.Keys(held)), func(tenant imprint.Tenant) (int, error) { return held[tenant], nil })
 	})
-	fill := func(tenant imprint.Tenant) string {
+	fill := func(account imprint.AccountID) string {
 		var taken, refused atomic.Int64
 		var all sync.WaitGroup
 		for range 20 {
 			all.Go(func() {
-				ok, err := rows.Reserve(t.Context(), tenant)
+				ok, err := rows.Reserve(t.Context(), account)
 				if err != nil {
 					t.Error(err)
 				}
@@ -177,25 +177,25 @@ func TestATenantHasNoMoreRowsThanItMay(t *testing.T) {
 		all.Wait()
 		return fmt.Sprintf("%d taken, %d refused", taken.Load(), refused.Load())
 	}
-	if got, want := fill(home), "7 taken, 13 refused"; got != want {
+	if got, want := fill(home.Account), "7 taken, 13 refused"; got != want {
 		t.Errorf("beside three: got %s, want %s", got, want)
 	}
-	if got, want := fill(another), "10 taken, 10 refused"; got != want {
-		t.Errorf("another tenant: got %s, want %s", got, want)
+	if got, want := fill(another.Account), "10 taken, 10 refused"; got != want {
+		t.Errorf("another account: got %s, want %s", got, want)
 	}
-	rows.Left(home)
+	rows.Left(home.Account)
 	before := counted.Load()
 	broken.Store(true) // nothing is counted again
-	if got, want := fill(home), "1 taken, 19 refused"; got != want || counted.Load() != before {
+	if got, want := fill(home.Account), "1 taken, 19 refused"; got != want || counted.Load() != before {
 		t.Errorf("after one has left: got %s, want %s", got, want)
 	}
-	rows.Forget(home)
-	ok, err := rows.Reserve(t.Context(), home)
+	rows.Forget(home.Account)
+	ok, err := rows.Reserve(t.Context(), home.Account)
 	if ok || err == nil {
 		t.Errorf("counting fails: got %t, %v, want the failure", ok, err)
 	}
 	broken.Store(false)
-	if got, want := fill(home), "7 taken, 13 refused"; got != want {
+	if got, want := fill(home.Account), "7 taken, 13 refused"; got != want {
 		t.Errorf("counted anew: got %s, want %s", got, want)
 	}
 }

@@ -7,59 +7,75 @@ import (
 	"github.com/imprint-iot/imprint"
 )
 
-// Rows bounds how many rows each tenant has in a queue of the store, without counting
-// them for each. It is safe for many goroutines.
+// Rows bounds how many rows each account has, in all its regions, in a queue of the
+// store, without counting them for each. It is safe for many goroutines.
 type Rows struct {
 	most  int
-	count func(context.Context, imprint.Tenant) (int, error)
+	count func(context.Context, imprint.AccountID) (int, error)
 
 	mu      sync.Mutex
-	counted map[imprint.Tenant]int // as far as they were
+	counted map[imprint.AccountID]int // as far as they were
 }
 
-// NewRows makes a bound; count counts the rows that a tenant has, the first time that
+// NewRows makes a bound; count counts the rows that an account has, the first time that
 // it wants another.
-func NewRows(most int, count func(context.Context, imprint.Tenant) (int, error)) *Rows {
-	return &Rows{most: most, count: count, counted: map[imprint.Tenant]int{}}
+func NewRows(most int, count func(context.Context, imprint.AccountID) (int, error)) *Rows {
+	return &Rows{most: most, count: count, counted: map[imprint.AccountID]int{}}
 }
 
-// Reserve counts a row that will be put. Not ok: the tenant has as many as it may.
+// Reserve counts a row that will be put. Not ok: the account has as many as it may.
 // Errors: those of counting.
-func (r *Rows) Reserve(ctx context.Context, tenant imprint.Tenant) (ok bool, err error) {
+func (r *Rows) Reserve(ctx context.Context, account imprint.AccountID) (ok bool, err error) {
 	r.mu.Lock()
-	_, known := r.counted[tenant]
+	_, known := r.counted[account]
 	r.mu.Unlock()
 	found := 0
 	if !known {
-		found, err = r.count(ctx, tenant)
+		found, err = r.count(ctx, account)
 		if err != nil {
 			return false, err
 		}
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if _, known = r.counted[tenant]; !known {
-		r.counted[tenant] = found
+	if _, known = r.counted[account]; !known {
+		r.counted[account] = found
 	}
-	if r.counted[tenant] >= r.most {
+	if r.counted[account] >= r.most {
 		return false, nil
 	}
-	r.counted[tenant]++
+	r.counted[account]++
 	return true, nil
 }
 
 // Left tells that a row is gone, or wasn't put after all.
-func (r *Rows) Left(tenant imprint.Tenant) {
+func (r *Rows) Left(account imprint.AccountID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.counted[tenant] > 0 {
-		r.counted[tenant]--
+	if r.counted[account] > 0 {
+		r.counted[account]--
 	}
 }
 
-// Forget counts a tenant's rows anew, as many went at once.
-func (r *Rows) Forget(tenant imprint.Tenant) {
+// Forget counts an account's rows anew, as many went at once.
+func (r *Rows) Forget(account imprint.AccountID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.counted, tenant)
+	delete(r.counted, account)
+}
+
+// CountOf adds up what an account's tenants have, of all that have something.
+func CountOf(account imprint.AccountID, tenants []imprint.Tenant, count func(imprint.Tenant) (int, error)) (int, error) {
+	rows := 0
+	for _, tenant := range tenants {
+		if tenant.Account != account {
+			continue
+		}
+		n, err := count(tenant)
+		if err != nil {
+			return 0, err
+		}
+		rows += n
+	}
+	return rows, nil
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"slices"
 	"time"
 
 	"golang.org/x/crypto/cryptobyte"
@@ -152,17 +153,24 @@ type attribute struct{ id, value string }
 
 // readName gives the attributes of a name. Values that aren't text stand as their octets.
 func readName(der []byte) ([]attribute, error) {
+	relative, err := readRelativeNames(der)
+	return slices.Concat(relative...), err
+}
+
+// readRelativeNames gives the relative names that a name is of, each with its attributes.
+func readRelativeNames(der []byte) ([][]attribute, error) {
 	input := cryptobyte.String(der)
 	var names cryptobyte.String
 	if !input.ReadASN1(&names, tag.SEQUENCE) || !input.Empty() {
 		return nil, errors.New("it isn't a name")
 	}
-	var all []attribute
+	var all [][]attribute
 	for !names.Empty() {
 		var set cryptobyte.String
 		if !names.ReadASN1(&set, tag.SET) || set.Empty() {
 			return nil, errors.New("it isn't a name")
 		}
+		var attributes []attribute
 		for !set.Empty() {
 			var one, id, value cryptobyte.String
 			var kind tag.Tag
@@ -176,8 +184,9 @@ func readName(der []byte) ([]attribute, error) {
 					text += string(rune(value[i])<<8 | rune(value[i+1]))
 				}
 			}
-			all = append(all, attribute{objectID(id), text})
+			attributes = append(attributes, attribute{objectID(id), text})
 		}
+		all = append(all, attributes)
 	}
 	return all, nil
 }

@@ -14,7 +14,7 @@
 // issuer, the validity within the CA's, the profile's and the record's, the subject and the names
 // by the profile's rules, the key's kind and known weaknesses, each extension's presence,
 // criticality and value by the profile's kind, what the CA permits (path length, usages, names:
-// crypto/x509's verification), and the lints.
+// crypto/x509's verification, and directories, which that doesn't know), and the lints.
 //
 // What it doesn't do: it doesn't look at revocation, nor at the list of known keys, nor whether a
 // key has other certificates.

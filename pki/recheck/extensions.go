@@ -30,8 +30,8 @@ const (
 	idNoCheck      = "1.3.6.1.5.5.7.48.1.5"
 )
 
-func (i *inspection) extension(id string) (extension, bool) {
-	for _, e := range i.c.extensions {
+func (c *certificate) extension(id string) (extension, bool) {
+	for _, e := range c.extensions {
 		if e.id == id {
 			return e, true
 		}
@@ -63,7 +63,7 @@ func (i *inspection) extensions() {
 		}
 	}
 	for _, id := range must {
-		if _, there := i.extension(id); !there {
+		if _, there := i.c.extension(id); !there {
 			i.wrong("extension %s is missing", id)
 		}
 	}
@@ -79,7 +79,7 @@ func (i *inspection) extensions() {
 		}
 		i.value(e)
 	}
-	if _, there := i.extension(idNames); !there && (r.Names.Required || r.Kind == kindServer) && !r.ca() && r.Kind != kindDevice {
+	if _, there := i.c.extension(idNames); !there && (r.Names.Required || r.Kind == kindServer) && !r.ca() && r.Kind != kindDevice {
 		i.wrong("profile %s demands a name in subjectAltName", r.Name)
 	}
 }
@@ -128,13 +128,9 @@ func (i *inspection) signerKey() ([]byte, bool) {
 	if of == nil {
 		return nil, false
 	}
-	for _, e := range of.extensions {
-		if e.id == idSubjectKey {
-			input, key := cryptobyte.String(e.value), cryptobyte.String(nil)
-			return key, input.ReadASN1(&key, tag.OCTET_STRING) && len(key) < 100
-		}
-	}
-	return nil, false
+	e, there := of.extension(idSubjectKey)
+	input, key := cryptobyte.String(e.value), cryptobyte.String(nil)
+	return key, there && input.ReadASN1(&key, tag.OCTET_STRING) && len(key) < 100
 }
 
 func (i *inspection) wantBasic() string {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"crypto/x509"
+	"encoding/asn1"
 	"encoding/hex"
 	"fmt"
 	"regexp"
@@ -134,7 +135,7 @@ func (i *inspection) subject() {
 		i.wrong("its subject can't be read: %v", err)
 		return
 	}
-	_, named := i.extension(idNames)
+	_, named := i.c.extension(idNames)
 	if len(names) == 0 && !(i.rules.Kind == kindServer && named) {
 		i.wrong("it has no subject")
 	}
@@ -233,6 +234,9 @@ func (i *inspection) permitted(der, signer []byte) {
 	}
 	if leaf.IsCA && ca.BasicConstraintsValid && (ca.MaxPathLenZero || ca.MaxPathLen > 0) && (ca.MaxPathLen == 0 || leaf.MaxPathLen >= ca.MaxPathLen) {
 		i.wrong("its CA lets %d CAs stand in a row below it", ca.MaxPathLen)
+	}
+	if i.signer != nil && i.directories() {
+		ca.UnhandledCriticalExtensions = slices.DeleteFunc(ca.UnhandledCriticalExtensions, func(id asn1.ObjectIdentifier) bool { return id.String() == idConstraints })
 	}
 	roots := x509.NewCertPool()
 	roots.AddCert(ca)

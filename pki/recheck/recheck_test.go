@@ -169,7 +169,7 @@ type maker struct {
 	key *ecdsa.PrivateKey
 }
 
-func newMaker(t *testing.T) *maker {
+func newMaker(t *testing.T, extensions ...pkix.Extension) *maker {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -177,7 +177,7 @@ func newMaker(t *testing.T) *maker {
 	}
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "CA"}, NotBefore: start.AddDate(-1, 0, 0), NotAfter: start.AddDate(10, 0, 0), IsCA: true, BasicConstraintsValid: true,
-		MaxPathLenZero: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign, SubjectKeyId: identifier(t, key.Public()),
+		MaxPathLenZero: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign, SubjectKeyId: identifier(t, key.Public()), ExtraExtensions: extensions,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
@@ -290,6 +290,48 @@ func TestMistakesAreFound(t *testing.T) {
 				t.Errorf("got %q, want %q", got, row.want)
 			}
 		})
+	}
+}
+
+// TestDirectoriesOfTheCAHold ensures that what stands below a CA whose name constraints are
+// about directories, for which crypto/x509 refuses everything, is checked by them.
+func TestDirectoriesOfTheCAHold(t *testing.T) {
+	t.Parallel()
+	_, rules := rulesOf(t, pki.ProfileConfig{Name: "operational", Kind: pki.KindOperational, Lifetime: 100 * time.Hour})
+	acme, lab := subject(t, pkix.Name{Organization: []string{"Acme"}}), subject(t, pkix.Name{Organization: []string{"acme"}, OrganizationalUnit: []string{"Lab  1"}})
+	tree := func(list, kind byte, name []byte) []byte {
+		inner := append([]byte{kind, byte(len(name))}, name...)
+		return append([]byte{list, byte(len(inner) + 2), 0x30, byte(len(inner))}, inner...)
+	}
+	constraints := func(trees ...[]byte) []byte {
+		body := bytes.Join(trees, nil)
+		return append([]byte{0x30, byte(len(body))}, body...)
+	}
+	for name, row := range map[string]struct {
+		value  []byte
+		lacks  bool // the subject is of nobody
+		want   string
+		within string
+	}{
+		"permitted":               {value: constraints(tree(0xa0, 0xa4, acme))},
+		"not permitted":           {value: constraints(tree(0xa0, 0xa4, acme)), lacks: true, want: "its subject isn't in a directory"},
+		"excluded":                {value: constraints(tree(0xa0, 0xa4, acme), tree(0xa1, 0xa4, lab)), within: "LAB 1", want: "its subject isn't in a directory"},
+		"beside what is excluded": {value: constraints(tree(0xa0, 0xa4, acme), tree(0xa1, 0xa4, lab)), within: "Lab 2"},
+		"another kind":            {value: constraints(tree(0xa0, 0x88, []byte{0x2a, 3, 4})), want: "names of another kind"},
+	} {
+		m := newMaker(t, pkix.Extension{Id: []int{2, 5, 29, 30}, Critical: true, Value: row.value})
+		der, issuance := m.make(t, func(c *x509.Certificate) {
+			if !row.lacks {
+				c.Subject = pkix.Name{ExtraNames: []pkix.AttributeTypeAndValue{{Type: []int{2, 5, 4, 10}, Value: "Acme"}}}
+			}
+			if row.within != "" {
+				c.Subject.ExtraNames = append(c.Subject.ExtraNames, pkix.AttributeTypeAndValue{Type: []int{2, 5, 4, 11}, Value: row.within})
+			}
+		})
+		got := strings.Join(recheck.Certificate(der, m.ca.Raw, issuance, rules), "\n")
+		if row.want == "" && got != "" || !strings.Contains(got, row.want) {
+			t.Errorf("%s: got %q, want %q", name, got, row.want)
+		}
 	}
 }
 

@@ -49,6 +49,7 @@ func ByLists(tx imprint.ReadTx, tenant imprint.Tenant, cert *x509.Certificate, n
 		return "", fmt.Errorf("couldn't look for imported revocation lists: %w", err)
 	}
 	signers := map[imprint.CertificateID]bool{}
+	var stale error // told unless another list has the certificate
 	for n := range lists {
 		l := &lists[n]
 		entry, err := tx.ForeignRevocation(l.ID, l.Generation, pki.SerialHex(cert.SerialNumber))
@@ -70,11 +71,14 @@ func ByLists(tx imprint.ReadTx, tenant imprint.Tenant, cert *x509.Certificate, n
 			return "", imprint.Errorf(imprint.CodeOnRevocationList, "certificate %s is on revocation list %s of its CA %s, revoked at %s (%s)", pki.CertificateID(cert.Raw), l.Number,
 				l.CA, entry.RevokedAt.UTC().Format(time.RFC3339), ReasonText(entry.Reason))
 		case l.RefuseStale:
-			return "", imprint.Errorf(imprint.CodeRevocationListStale, "the revocation list of CA %s should have been renewed by %s, and newcomers are refused without a current one", l.CA, l.NextUpdate.UTC().Format(time.RFC3339)).
+			stale = imprint.Errorf(imprint.CodeRevocationListStale, "the revocation list of CA %s should have been renewed by %s, and newcomers are refused without a current one", l.CA, l.NextUpdate.UTC().Format(time.RFC3339)).
 				WithHint("%s", staleHint(l))
 		default:
 			warning = fmt.Sprintf("the revocation list of CA %s should have been renewed by %s: what was revoked since isn't known", l.CA, l.NextUpdate.UTC().Format(time.RFC3339))
 		}
+	}
+	if stale != nil {
+		return "", stale
 	}
 	return warning, nil
 }

@@ -31,32 +31,44 @@ import (
 // say nothing against it. Errors: CodeCertificateRevoked; the store's.
 func Refusal(tx imprint.ReadTx, tenant imprint.Tenant, cert *x509.Certificate) error {
 	id := pki.CertificateID(cert.Raw)
-	against, err := tx.Revocations(id, pki.SerialHex(cert.SerialNumber), cert.RawIssuer)
-	if err != nil {
-		return fmt.Errorf("couldn't look for revocations of certificate %s: %w", id, err)
-	}
-	for _, r := range against {
-		if r.CertificateID != "" && r.CertificateID != id {
-			continue // another certificate with its serial number
-		}
-		holds, err := concerns(tx, tenant, r, cert)
-		if err != nil {
-			return err
-		}
-		switch {
-		case !holds:
-		case r.Own:
-			return imprint.Errorf(imprint.CodeCertificateRevoked, "certificate %s was revoked by its issuer at %s (%s)", id, r.RevokedAt.UTC().Format(time.RFC3339), r.Reason)
-		default:
-			return imprint.Errorf(imprint.CodeCertificateRevoked, "certificate %s was signed by certificate authority %s, which was revoked at %s (%s), or is below one that was",
-				id, r.Authority, r.RevokedAt.UTC().Format(time.RFC3339), r.Reason).
-				WithHint("Give the device a certificate of a CA that is trusted: imprint ca list shows which are.")
-		}
-	}
-	if !cert.IsCA {
+	r, err := Against(tx, tenant, cert)
+	switch {
+	case err != nil:
+		return err
+	case r != nil && r.Own:
+		return imprint.Errorf(imprint.CodeCertificateRevoked, "certificate %s was revoked by its issuer at %s (%s)", id, r.RevokedAt.UTC().Format(time.RFC3339), r.Reason)
+	case r != nil:
+		return imprint.Errorf(imprint.CodeCertificateRevoked, "certificate %s was signed by certificate authority %s, which was revoked at %s (%s), or is below one that was",
+			id, r.Authority, r.RevokedAt.UTC().Format(time.RFC3339), r.Reason).
+			WithHint("Give the device a certificate of a CA that is trusted: imprint ca list shows which are.")
+	case !cert.IsCA:
 		return nil
 	}
 	return authority(tx, tenant, id)
+}
+
+// Against gives what authorities of this server say against a certificate in a tenant, that
+// they revoked it or that one above it was revoked; nil: nothing. Errors: the store's.
+func Against(tx imprint.ReadTx, tenant imprint.Tenant, cert *x509.Certificate) (*imprint.Revocation, error) {
+	id := pki.CertificateID(cert.Raw)
+	against, err := tx.Revocations(id, pki.SerialHex(cert.SerialNumber), cert.RawIssuer)
+	if err != nil {
+		return nil, fmt.Errorf("couldn't look for revocations of certificate %s: %w", id, err)
+	}
+	for n := range against {
+		r := &against[n]
+		if r.CertificateID != "" && r.CertificateID != id {
+			continue // another certificate with its serial number
+		}
+		holds, err := concerns(tx, tenant, *r, cert)
+		if err != nil {
+			return nil, err
+		}
+		if holds {
+			return r, nil
+		}
+	}
+	return nil, nil
 }
 
 // authority refuses the certificate of an authority that was revoked itself, whoever signed

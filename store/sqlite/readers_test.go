@@ -27,7 +27,7 @@ func TestFewReadingConnectionsAreUsed(t *testing.T) {
 		}
 	}()
 	events := func(tx imprint.ReadTx) error {
-		_, err := tx.Events(1)
+		_, err := tx.Events(imprint.Tenant{}, 1)
 		return err
 	}
 	for range 20 {

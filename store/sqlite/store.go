@@ -171,7 +171,7 @@ func (s *Store) tellOne(w *watcher, changes []imprint.Change) {
 // last commit failed, tries a durable write.
 func (s *Store) Ready(ctx context.Context) error {
 	err := s.View(ctx, func(tx imprint.ReadTx) error {
-		_, err := tx.Events(1)
+		_, err := tx.Events(imprint.Tenant{}, 1)
 		return err
 	})
 	if err != nil {

@@ -168,6 +168,8 @@ func testAuthorities(t *testing.T, h Harness) {
 	issue(10, func(i *imprint.Issuance) { i.KeyHash, i.Renews = "renewed", certID(102) })
 	issue(11, func(i *imprint.Issuance) { i.KeyHash, i.Renews, i.CertificateID = "renewed", certID(102), "" })
 	issue(12, func(i *imprint.Issuance) { i.KeyHash, i.Renews, i.Tenant = "renewed", certID(102), there })
+	issue(13, func(i *imprint.Issuance) { i.Tenant, i.KeyHash = there, "" })
+	issue(14, func(i *imprint.Issuance) { i.CertificateID, i.KeyHash = "", "" })
 	issue(6, func(i *imprint.Issuance) { i.Serial, i.Authority, i.KeyHash = "02", one, "other" })
 	update(t, store, func(tx imprint.Tx) error {
 		// A former certificate, and one that it made for a CA elsewhere.
@@ -267,6 +269,18 @@ func testAuthorities(t *testing.T, h Harness) {
 			}
 			same(t, "what renewed a certificate", found, c.want)
 		}
+		without := ""
+		for after, more := "", true; more; {
+			page, err := tx.IssuancesWithoutKey(after, 1)
+			if err != nil {
+				return err
+			}
+			more = len(page) == 1
+			for _, one := range page {
+				without, after = without+one.ID+" ", one.ID
+			}
+		}
+		same(t, "those without a key", without, "i05 i13 ")
 		for _, c := range []struct {
 			tenant imprint.Tenant
 			key    string

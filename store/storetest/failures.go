@@ -244,7 +244,7 @@ func failureCalls() []call {
 			func(tx imprint.Tx) error { return tx.DeletePolicyAttachment(attach) },
 			func(tx imprint.Tx) error { return tx.DeleteThing(here, "device") },
 			func(tx imprint.Tx) error { return tx.DeleteCertificate(here, cert.ID) },
-			func(tx imprint.Tx) error { return tx.DeleteEvents([]string{"e7"}) }), deviceState, false},
+			func(tx imprint.Tx) error { return tx.DeleteEvents(here, []string{"e7"}) }), deviceState, false},
 		{"a new policy version", version(1), version(2), policyState, false},
 		{"deleting a policy", steps(version(1), version(2)),
 			func(tx imprint.Tx) error { return tx.DeletePolicy(here, "p") }, policyState, false},
@@ -309,7 +309,7 @@ func deviceState(tx imprint.ReadTx) string {
 	policies, _, _ := tx.TargetPolicies(here, here.CertificateARN(certID(7)), p)
 	bySerial, _ := tx.CertificatesBySerial(here, "7")
 	byCA, _, _ := tx.Certificates(here, certID(1), p)
-	events, _ := tx.Events(10)
+	events, _ := tx.Events(here, 10)
 	return fmt.Sprint(c.Status, imprint.CodeOf(err), imprint.CodeOf(thingErr), len(things), len(principals), len(policies),
 		len(bySerial), len(byCA), len(events))
 }

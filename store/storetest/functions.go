@@ -161,6 +161,28 @@ func testFunctions(t *testing.T, h Harness) {
 				t.Errorf("code %s: got %v, %v", sum, got, err)
 			}
 		}
+		want := int64(0)
+		counted := map[string]bool{}
+		for _, name := range []string{"f", "g"} {
+			for _, version := range []string{imprint.LatestVersion, "1", "2"} {
+				f := fullFunction(here, name, version)
+				if !counted[f.CodeSHA256] {
+					want += f.CodeSize
+				}
+				counted[f.CodeSHA256] = true
+			}
+		}
+		if here.Account == there.Account {
+			want *= 2 // regions are counted each
+		}
+		got, err := tx.FunctionCodeBytes(here.Account)
+		if err != nil || got != want || want == 0 {
+			t.Errorf("an account's code: got %d, %v, want %d", got, err, want)
+		}
+		got, err = tx.FunctionCodeBytes("999999999999")
+		if err != nil || got != 0 {
+			t.Errorf("the code of an account without functions: got %d, %v", got, err)
+		}
 		return nil
 	})
 }

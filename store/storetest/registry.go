@@ -96,7 +96,7 @@ func registryState(tx imprint.ReadTx) string {
 	p := imprint.Page{Limit: 10}
 	byType, _, _ := tx.Things(here, imprint.ThingFilter{TypeName: "kind"}, p)
 	byGroup, _, _ := tx.BillingGroupThings(here, "cost", p)
-	events, _ := tx.Events(10)
+	events, _ := tx.Events(here, 10)
 	return fmt.Sprint(imprint.CodeOf(typeErr), imprint.CodeOf(groupErr), imprint.CodeOf(wantedErr), wanted.Enabled, len(byType), len(byGroup), len(events))
 }
 

@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
@@ -536,20 +537,34 @@ func testEvents(t *testing.T, h Harness) {
 				return err
 			}
 		}
-		return tx.PutEvent(imprint.Event{ID: "4"})
+		return errors.Join(tx.PutEvent(imprint.Event{ID: "0", Tenant: here}), tx.PutEvent(imprint.Event{ID: "4"}))
 	})
-	list := func(limit int) []imprint.Event {
+	list := func(tenant imprint.Tenant, limit int) []imprint.Event {
 		var events []imprint.Event
 		view(t, store, func(tx imprint.ReadTx) error {
 			var err error
-			events, err = tx.Events(limit)
+			events, err = tx.Events(tenant, limit)
 			return err
 		})
 		return events
 	}
-	same(t, "the oldest two", list(2), []imprint.Event{event("0"), event("1")})
-	same(t, "no events", list(0), []imprint.Event(nil))
-	update(t, store, func(tx imprint.Tx) error { return tx.DeleteEvents([]string{"1", "absent", "0", "1"}) })
-	update(t, store, func(tx imprint.Tx) error { return tx.DeleteEvents(nil) })
-	same(t, "what is left", list(100), []imprint.Event{event("2"), event("3"), {ID: "4"}})
+	tenants := func() []imprint.Tenant {
+		var tenants []imprint.Tenant
+		view(t, store, func(tx imprint.ReadTx) error {
+			var err error
+			tenants, err = tx.EventTenants()
+			return err
+		})
+		return tenants
+	}
+	same(t, "the oldest two", list(there, 2), []imprint.Event{event("0"), event("1")})
+	same(t, "no events", list(there, 0), []imprint.Event(nil))
+	same(t, "tenants", tenants(), []imprint.Tenant{{}, there, here})
+	update(t, store, func(tx imprint.Tx) error { return tx.DeleteEvents(there, []string{"1", "absent", "0", "1", "4"}) })
+	update(t, store, func(tx imprint.Tx) error { return tx.DeleteEvents(there, nil) })
+	same(t, "what is left", list(there, 100), []imprint.Event{event("2"), event("3")})
+	same(t, "an event of the same id in another tenant", list(here, 100), []imprint.Event{{ID: "0", Tenant: here}})
+	same(t, "an event of no tenant", list(imprint.Tenant{}, 100), []imprint.Event{{ID: "4"}})
+	update(t, store, func(tx imprint.Tx) error { return tx.DeleteEvents(there, []string{"2", "3"}) })
+	same(t, "tenants of what is left", tenants(), []imprint.Tenant{{}, here})
 }

@@ -126,7 +126,7 @@ func testWatch(t *testing.T, h Harness) {
 		{"DeleteAccessKey", func(tx imprint.Tx) error { return tx.DeleteAccessKey("k") }, []change{keyChange}},
 		{"PutEvent", func(tx imprint.Tx) error { return tx.PutEvent(imprint.Event{ID: "e", Tenant: here}) },
 			[]change{{Kind: imprint.ChangeEvent, Tenant: here, Key: "e"}}},
-		{"DeleteEvents", func(tx imprint.Tx) error { return tx.DeleteEvents([]string{"e"}) }, nil},
+		{"DeleteEvents", func(tx imprint.Tx) error { return tx.DeleteEvents(here, []string{"e"}) }, nil},
 		{"DeleteThing", func(tx imprint.Tx) error { return tx.DeleteThing(here, "t") }, []change{thingChange}},
 		{"DeleteThing of nothing", func(tx imprint.Tx) error { return tx.DeleteThing(here, "t") }, nil},
 		{"DeleteCertificate", func(tx imprint.Tx) error { return tx.DeleteCertificate(here, certID(1)) }, []change{certChange}},

@@ -4,7 +4,9 @@ import (
 	"github.com/imprint-iot/imprint"
 )
 
-var putEvent = upsert("events", 1, "id", "tenant", "topic", "payload", "at", "attempt_id")
+var eventTenants = newTenantSteps("events")
+
+var putEvent = upsert("events", 2, "tenant", "id", "topic", "payload", "at", "attempt_id")
 
 func scanEvent(t *Tx, r Rows, e *imprint.Event) error {
 	var tenant, payload string
@@ -19,17 +21,16 @@ func scanEvent(t *Tx, r Rows, e *imprint.Event) error {
 }
 
 // Events implements imprint.TraceReader, by id, which sorts by time.
-func (t *Tx) Events(limit int) ([]imprint.Event, error) {
-	if limit < 1 {
-		return nil, nil
-	}
-	return all(t, scanEvent, "SELECT id, tenant, topic, payload, at, attempt_id FROM events ORDER BY id LIMIT $1",
-		int64(min(limit, maxPage)))
+func (t *Tx) Events(tenant imprint.Tenant, limit int) ([]imprint.Event, error) {
+	return some(t, limit, scanEvent, "SELECT id, tenant, topic, payload, at, attempt_id FROM events WHERE tenant = $1 ORDER BY id LIMIT $2", t.in(tenant))
 }
+
+// EventTenants implements imprint.TraceReader.
+func (t *Tx) EventTenants() ([]imprint.Tenant, error) { return eventTenants.list(t) }
 
 // PutEvent implements imprint.TraceWriter.
 func (t *Tx) PutEvent(e imprint.Event) error {
-	_, err := t.exec(putEvent, e.ID, t.in(e.Tenant), e.Topic, string(e.Payload), millis(e.At), e.AttemptID)
+	_, err := t.exec(putEvent, t.in(e.Tenant), e.ID, e.Topic, string(e.Payload), millis(e.At), e.AttemptID)
 	if err != nil {
 		return err
 	}
@@ -39,9 +40,9 @@ func (t *Tx) PutEvent(e imprint.Event) error {
 
 // DeleteEvents implements imprint.TraceWriter. Nothing waits any more, so
 // watchers hear nothing of it.
-func (t *Tx) DeleteEvents(ids []string) error {
+func (t *Tx) DeleteEvents(tenant imprint.Tenant, ids []string) error {
 	for _, id := range ids {
-		_, err := t.exec("DELETE FROM events WHERE id = $1", id)
+		_, err := t.exec("DELETE FROM events WHERE tenant = $1 AND id = $2", t.in(tenant), id)
 		if err != nil {
 			return err
 		}

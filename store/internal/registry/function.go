@@ -142,6 +142,15 @@ func (t *Tx) FunctionCode(sha256 string) (bool, error) {
 	return found, err
 }
 
+// FunctionCodeBytes implements imprint.FunctionReader. 0 follows the slash behind an
+// account.
+func (t *Tx) FunctionCodeBytes(account imprint.AccountID) (int64, error) {
+	sum, _, err := first(t, func(_ *Tx, r Rows, n *int64) error { return r.Scan(n) },
+		"SELECT COALESCE(SUM(code_size), 0) FROM (SELECT DISTINCT tenant, code_sha256, code_size FROM functions WHERE tenant >= $1 AND tenant < $2) AS part_codes",
+		string(account)+"/", string(account)+"0")
+	return sum, err
+}
+
 // FunctionAlias implements imprint.FunctionReader.
 func (t *Tx) FunctionAlias(tenant imprint.Tenant, name imprint.FunctionName, alias string) (imprint.FunctionAlias, error) {
 	a, found, err := first(t, scanAlias, "SELECT "+aliasColumns+" FROM function_aliases WHERE tenant = $1 AND function_name = $2 AND name = $3",
@@ -170,7 +179,7 @@ func (t *Tx) QueuedCalls(tenant imprint.Tenant, name imprint.FunctionName, due t
 }
 
 // CallTenants implements imprint.FunctionReader.
-func (t *Tx) CallTenants() ([]imprint.Tenant, error) { return callQueues.tenants(t) }
+func (t *Tx) CallTenants() ([]imprint.Tenant, error) { return callQueues.tenants.list(t) }
 
 // CallQueues implements imprint.FunctionReader.
 func (t *Tx) CallQueues(tenant imprint.Tenant, after string, limit int) ([]imprint.DueQueue, error) {

@@ -99,6 +99,11 @@ func (t *Tx) IssuancesRenewing(tenant imprint.Tenant, old imprint.CertificateID,
 		t.in(tenant), string(old), after)
 }
 
+// IssuancesWithoutKey implements imprint.IssuanceReader.
+func (t *Tx) IssuancesWithoutKey(after string, limit int) ([]imprint.Issuance, error) {
+	return some(t, limit, scanIssuance, "SELECT "+issuanceColumns+" FROM issuances WHERE length(key_hash) = 0 AND certificate_id <> '' AND id > $1 ORDER BY id LIMIT $2", after)
+}
+
 // ProfileUses implements imprint.IssuanceReader.
 func (t *Tx) ProfileUses(tenant imprint.Tenant, a imprint.AuthorityID, profile string) (int64, error) {
 	uses, _, err := first(t, func(_ *Tx, r Rows, n *int64) error { return r.Scan(n) },

@@ -137,7 +137,7 @@ func (t *Tx) RuleDeliveries(tenant imprint.Tenant, queue string, due time.Time, 
 }
 
 // DeliveryTenants implements imprint.TopicRuleReader.
-func (t *Tx) DeliveryTenants() ([]imprint.Tenant, error) { return deliveryQueues.tenants(t) }
+func (t *Tx) DeliveryTenants() ([]imprint.Tenant, error) { return deliveryQueues.tenants.list(t) }
 
 // DeliveryQueues implements imprint.TopicRuleReader.
 func (t *Tx) DeliveryQueues(tenant imprint.Tenant, after string, limit int) ([]imprint.DueQueue, error) {

@@ -1,0 +1,108 @@
+package broker_test
+
+import (
+	"errors"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/broker"
+	"github.com/imprint-iot/imprint/mqtt"
+	"github.com/imprint-iot/imprint/store/sqlite"
+)
+
+// TestAClientThatIsRefusedTakesNothingFromItsSession has the store fail in the moment in
+// which a client comes back to a session that it asks to end with the connection: as it
+// hears no CONNACK, the session waits for as long as it would have, with its messages, and
+// so does its will.
+func TestAClientThatIsRefusedTakesNothingFromItsSession(t *testing.T) {
+	t.Parallel()
+	for mode, name := range failModes {
+		if mode == 0 {
+			continue
+		}
+		for _, live := range []bool{false, true} {
+			was := "absent"
+			if live {
+				was = "connected"
+			}
+			t.Run(name+", "+was, func(t *testing.T) {
+				t.Parallel()
+				var broken failingStore
+				var gate gate
+				faults := broken.faults()
+				faults.BeforeCommit = func() error { return errors.Join(gate.faults().BeforeCommit(), broken.hook(1)()) }
+				path := filepath.Join(t.TempDir(), "registry.db")
+				h := newHouseAt(t, broker.Options{}, openStore(t, path, faults), time.Now())
+				id := h.register(first, allowAll)
+				watch := h.on(first, id, mqtt.V5, connectAs("watch"))
+				watch.subscribe(1, "gone")
+				dev := h.on(first, id, mqtt.V5, willed("dev", "gone", 60, 1000))
+				dev.subscribe(1, "m")
+				if !live {
+					dev.cut()
+					watch.published("m", "kept")
+				}
+				h.must(h.log.Flush(t.Context()))
+				h.ahead.Add(int64(30 * time.Second))
+				began := 0 * time.Second // the absence
+				if live {
+					began = 30 * time.Second
+				}
+
+				open := gate.shut(t)
+				again := h.door(first, id, mqtt.V5)
+				again.send(lasting(mqtt.V5, "dev", 0))
+				h.eventually("the session is taken up, and its connection gone", func() bool {
+					n := h.broker.Counters()
+					return n.Connected == 2 && (n.Takeovers == 1) == live
+				})
+				broken.mode.Store(int32(mode))
+				open()
+				again.fails()
+				again.closed()
+				broken.mode.Store(0)
+				h.eventually("nobody but the watcher is connected", func() bool { return h.broker.Counters().Connected == 1 })
+				h.broker.AwaitLedger()
+				if live {
+					watch.published("m", "kept")
+				}
+				image, at := copyStore(t, path), h.now()
+
+				h.ahead.Store(int64(began + 59*time.Second))
+				h.broker.LookAtTheClock()
+				watch.silent()
+				h.ahead.Store(int64(began + 61*time.Second))
+				h.broker.LookAtTheClock()
+				watch.gets("gone", "bye", 1)
+				h.ahead.Store(int64(began + 999*time.Second))
+				h.back(first, id, mqtt.V5, lasting(mqtt.V5, "dev", 1000)).gets("m", "kept", 1)
+
+				next := newHouseAt(t, broker.Options{}, openStore(t, image, sqlite.Faults{}), at)
+				next.ahead.Store(int64(began + 969*time.Second))
+				next.back(first, id, mqtt.V5, lasting(mqtt.V5, "dev", 1000)).gets("m", "kept", 1)
+			})
+		}
+	}
+}
+
+// TestARefusedClientMakesItsSessionLastNoLonger ensures that the time of a session that
+// nobody took up goes on.
+func TestARefusedClientMakesItsSessionLastNoLonger(t *testing.T) {
+	t.Parallel()
+	var broken failingStore
+	h := newHouseAt(t, broker.Options{}, openStore(t, filepath.Join(t.TempDir(), "registry.db"), broken.faults()), time.Now())
+	id := h.register(first, allowAll)
+	h.on(first, id, mqtt.V5, lasting(mqtt.V5, "dev", 1000)).cut()
+	h.must(h.log.Flush(t.Context()))
+	h.ahead.Store(int64(900 * time.Second))
+	broken.mode.Store(1)
+	again := h.door(first, id, mqtt.V5)
+	again.send(lasting(mqtt.V5, "dev", 5000))
+	again.fails()
+	broken.mode.Store(0)
+	again.ended(imprint.CodeUnavailable)
+	h.ahead.Store(int64(1001 * time.Second))
+	h.on(first, id, mqtt.V5, lasting(mqtt.V5, "dev", 1000))
+}
