@@ -54,7 +54,7 @@ import (
 type Options struct {
 	Off       bool          // nothing is recorded; for measuring what recording costs
 	Queue     int           // attempts waiting to be written [4096]
-	Batch     int           // attempts written in one store update [256]
+	Batch     int           // attempts written in one store update [1024]
 	Linger    time.Duration // how long what failed waits for company; the rest ten times as long [100 ms]
 	Retention time.Duration // how long attempts are kept [168 h]
 	Keep      int           // how many attempts are kept at most [1,000,000]
@@ -75,7 +75,7 @@ func (o Options) withDefaults() Options {
 		o.Queue = 4096
 	}
 	if o.Batch <= 0 {
-		o.Batch = 256
+		o.Batch = 1024
 	}
 	if o.Linger <= 0 {
 		o.Linger = 100 * time.Millisecond
