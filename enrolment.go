@@ -154,6 +154,8 @@ type EnrolmentReader interface {
 	// EnrolmentLabel gives one by its name, whichever tenant it is of.
 	EnrolmentLabel(LabelName) (EnrolmentLabel, error)
 	EnrolmentLabels(Tenant, Page) ([]EnrolmentLabel, string, error) // by name
+	// LabelNameKept gives the account that a name is kept for at a time; empty: none.
+	LabelNameKept(name LabelName, at time.Time) (AccountID, error)
 	EnrolmentPassword(id string) (EnrolmentPassword, error)
 	EnrolmentPasswords(Tenant, LabelName, Page) ([]EnrolmentPassword, string, error) // by id
 }
@@ -163,6 +165,9 @@ type EnrolmentWriter interface {
 	PutEnrolmentLabel(EnrolmentLabel) error
 	// DeleteEnrolmentLabel deletes its passwords, too.
 	DeleteEnrolmentLabel(Tenant, LabelName) error
+	// KeepLabelName keeps a name for an account until a time. Of one account the last most
+	// names are kept.
+	KeepLabelName(name LabelName, account AccountID, until time.Time, most int) error
 	PutEnrolmentPassword(EnrolmentPassword) error
 	DeleteEnrolmentPassword(id string) error
 	// TrimEnrolmentPasswords deletes those that ended before a time, at most limit in one

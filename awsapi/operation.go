@@ -70,11 +70,15 @@ type Ask struct {
 	// Action is the IAM action, such as iot:CreateThing. Empty: the operation's.
 	Action string
 	// Resource is what it is done to: an ARN as the server itself writes it, or "*".
-	// A spelling of the caller's would let it step around a Deny.
+	// A spelling of the caller's would let it step around a Deny. Or Anywhere.
 	Resource string
 	// Keys are condition keys with the request's values, beside those of the caller.
 	Keys map[string][]string
 }
+
+// Anywhere, as an Ask's resource, is whatever one a caller may do the action on: it is asked
+// before one that only those may know of who can do it at all.
+const Anywhere = "*anywhere"
 
 // Handle binds a function to an operation. The resource that Config.Authorize
 // sees is the operation's own.

@@ -76,7 +76,12 @@ func (e *Engine) Adopt(ctx context.Context, tenant imprint.Tenant, spec Spec, ce
 	if err != nil {
 		return a, err
 	}
-	// What it revoked comes first: an authority without it must not be there for a moment.
+	// What it revoked comes first: an authority without it must not be there for a moment. But
+	// what can't be adopted revokes nothing.
+	err = e.opts.Store.View(ctx, func(tx imprint.ReadTx) error { return e.mayAdopt(tx, &a, cert, &spec) })
+	if err != nil {
+		return a, err
+	}
 	lists, err := e.takeListsOf(ctx, &a, cert, spec.LastCRLs)
 	if err != nil {
 		return a, err
@@ -88,22 +93,9 @@ func (e *Engine) Adopt(ctx context.Context, tenant imprint.Tenant, spec Spec, ce
 		a.CRLs.Unknown = false
 	}
 	err = e.opts.Store.Update(ctx, func(tx imprint.Tx) error {
-		err := e.mayCreate(tx, tenant, &spec)
+		err := e.mayAdopt(tx, &a, cert, &spec)
 		if err != nil {
 			return err
-		}
-		before, err := tx.AuthorityOf(tenant, pki.CertificateID(cert.Raw))
-		if err == nil && (before.ID != a.ID || !e.gone(&before)) {
-			return imprint.Errorf(imprint.CodeAlreadyExists, "the certificate is that of an authority already")
-		}
-		if err != nil && imprint.CodeOf(err) != imprint.CodeNotFound {
-			return err
-		}
-		if spec.KeyURI != "" {
-			err = e.unused(tx, &a, cert.PublicKey)
-			if err != nil {
-				return err
-			}
 		}
 		return e.put(tx, &a)
 	})
@@ -115,6 +107,29 @@ func (e *Engine) Adopt(ctx context.Context, tenant imprint.Tenant, spec Spec, ce
 		return installed, errors.Join(err, e.discard(ctx, &a))
 	}
 	return installed, nil
+}
+
+// mayAdopt refuses a certificate that an authority has, or a name or a key that is taken.
+func (e *Engine) mayAdopt(tx imprint.ReadTx, a *imprint.CertificateAuthority, cert *x509.Certificate, spec *Spec) error {
+	err := e.mayCreate(tx, a.Tenant, spec)
+	if err != nil {
+		return err
+	}
+	before, err := tx.AuthorityOf(a.Tenant, pki.CertificateID(cert.Raw))
+	if err == nil && (before.ID != a.ID || !e.gone(&before)) {
+		return alreadyOf(&before)
+	}
+	if err != nil && imprint.CodeOf(err) != imprint.CodeNotFound {
+		return err
+	}
+	if spec.KeyURI != "" {
+		return e.unused(tx, a, cert.PublicKey)
+	}
+	return nil
+}
+
+func alreadyOf(a *imprint.CertificateAuthority) error {
+	return imprint.Errorf(imprint.CodeAlreadyExists, "the certificate is that of an authority already, %s", called(a))
 }
 
 // adopted is the row of an authority that is taken in.

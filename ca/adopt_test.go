@@ -150,6 +150,28 @@ func TestAnAuthorityOfAnotherIssuerIsRevokedHere(t *testing.T) {
 	refused(t, "no reason", err, imprint.CodeInvalidRequest, "WHY")
 }
 
+// TestOneCertificateIsOneAuthoritys, whichever of two that come with it is first.
+func TestOneCertificateIsOneAuthoritys(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	root := newMaker(t, "Root", nil)
+	pending, err := o.Create(t.Context(), home, ca.Spec{Name: "pending", Type: imprint.AuthoritySubordinate, RawSubject: subject(t, "line")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	csr, err := pki.ParseCSRPEM(pending.CSR)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert := pki.EncodeCertificatePEM(root.sign(&x509.Certificate{RawSubject: csr.RawSubject, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign}, csr.PublicKey).Raw)
+	_, err = o.Adopt(t.Context(), home, ca.Spec{Name: "first"}, cert, root.pem(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = o.Import(t.Context(), home, pending.ID, cert, root.pem())
+	refused(t, "another authority's certificate", err, imprint.CodeAlreadyExists, "first")
+}
+
 // TestAnAdoptedAuthorityBringsItsRevocations: it signs no list here without them, and then one
 // that goes on where its last one ended.
 func TestAnAdoptedAuthorityBringsItsRevocations(t *testing.T) {
@@ -169,6 +191,14 @@ func TestAnAdoptedAuthorityBringsItsRevocations(t *testing.T) {
 		refused(t, name+" list", err, imprint.CodeCertificateValidation, "the CRL ")
 	}
 	spec.LastCRLs = [][]byte{bought.list(500, listed.Certificate.SerialNumber)}
+	o.root("taken")
+	spec.Name = "taken"
+	_, err = bought.adopt(o, spec, true)
+	refused(t, "a name that is taken", err, imprint.CodeAlreadyExists, "taken")
+	if got := o.status(listed.ID); got != imprint.CertificateActive {
+		t.Errorf("what couldn't be adopted made a certificate %s", got)
+	}
+	spec.Name = "bought"
 	a, err := bought.adopt(o, spec, true)
 	if err != nil {
 		t.Fatal(err)

@@ -103,6 +103,25 @@ func holders(tx imprint.ReadTx, tenant imprint.Tenant, id imprint.CertificateID,
 	return has, err
 }
 
+// WouldTake names by their ARNs the authorities that one which is adopted with a certificate
+// would become the parent of: to revoke it stops them.
+func (e *Engine) WouldTake(ctx context.Context, tenant imprint.Tenant, certificate string) ([]string, error) {
+	cert, err := pki.ParseCertificatePEM(certificate)
+	if err != nil {
+		return nil, err
+	}
+	var arns []string
+	err = e.opts.Store.View(ctx, func(tx imprint.ReadTx) error {
+		arns = nil
+		below, err := orphansOf(tx, tenant, cert)
+		for _, a := range below {
+			arns = append(arns, a.ARN())
+		}
+		return err
+	})
+	return arns, err
+}
+
 // issued says whether an authority signed a certificate.
 func issued(tx imprint.ReadTx, a *imprint.CertificateAuthority, shown *pki.Issued) (bool, error) {
 	cert := shown.Certificate

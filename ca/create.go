@@ -346,18 +346,22 @@ func (e *Engine) install(ctx context.Context, tenant imprint.Tenant, id imprint.
 	if err != nil {
 		return a, err
 	}
-	err = follows(cert, above, e.opts.Clock())
-	if err != nil {
-		return a, err
-	}
 	// The key may be in a module: it isn't opened in a transaction.
+	given := above
 	err = e.opts.Store.View(ctx, func(tx imprint.ReadTx) error {
 		a, err = tx.Authority(tenant, id)
 		if err != nil {
 			return err
 		}
-		return fits(&a, cert, e.opts.Clock())
+		err = fits(&a, cert, e.opts.Clock())
+		if err == nil {
+			above, err = upwards(tx, &a, cert, given)
+		}
+		return err
 	})
+	if err == nil {
+		err = follows(cert, above, e.opts.Clock())
+	}
 	if err == nil {
 		err = e.mayBe(ctx, &a, cert, above)
 	}
@@ -373,15 +377,15 @@ func (e *Engine) install(ctx context.Context, tenant imprint.Tenant, id imprint.
 		if err == nil {
 			err = replaces(tx, &found, cert, above)
 		}
+		if err == nil {
+			err = e.nobodyElses(tx, &found, cert)
+		}
 		if err != nil {
 			return err
 		}
 		a = found
 		// As we write them: a file may lack the last line feed.
-		a.Certificate, a.Chain = pki.EncodeCertificatePEM(cert.Raw), ""
-		for _, one := range above {
-			a.Chain += pki.EncodeCertificatePEM(one.Raw)
-		}
+		a.Certificate, a.Chain = pki.EncodeCertificatePEM(cert.Raw), chainText(above)
 		a.CertificateID, a.Serial, a.SubjectKeyID = pki.CertificateID(cert.Raw), pki.SerialHex(cert.SerialNumber), hex.EncodeToString(cert.SubjectKeyId)
 		a.NotBefore, a.NotAfter = cert.NotBefore, cert.NotAfter
 		if a.Status != imprint.AuthorityDisabled {
@@ -434,25 +438,12 @@ func (e *Engine) takeListed(tx imprint.Tx, a *imprint.CertificateAuthority) erro
 // takeBelow makes an authority the parent of those that it signed and that came here before
 // it.
 func takeBelow(tx imprint.Tx, a *imprint.CertificateAuthority, cert *x509.Certificate) error {
-	var below []imprint.CertificateAuthority
-	err := each(tx, a.Tenant, func(other *imprint.CertificateAuthority) error {
-		if other.Parent != "" || other.ID == a.ID || other.Certificate == "" || bytes.Equal(other.Subject, cert.RawSubject) {
-			return nil
-		}
-		own, err := pki.ParseCertificatePEM(other.Certificate)
-		if err != nil {
-			return fmt.Errorf("couldn't read the certificate of authority %s: %w", called(other), err)
-		}
-		if bytes.Equal(own.RawIssuer, cert.RawSubject) && own.CheckSignatureFrom(cert) == nil {
-			other.Parent = a.ID
-			below = append(below, *other)
-		}
-		return nil
-	})
+	below, err := orphansOf(tx, a.Tenant, cert)
 	for _, other := range below {
 		if err != nil {
 			return err
 		}
+		other.Parent = a.ID
 		var row imprint.AuthorityCertificate
 		row, err = tx.AuthorityCertificate(other.Tenant, other.CertificateID)
 		if err == nil {
@@ -464,6 +455,25 @@ func takeBelow(tx imprint.Tx, a *imprint.CertificateAuthority, cert *x509.Certif
 		}
 	}
 	return err
+}
+
+// orphansOf gives the authorities that a CA signed and that have no parent here.
+func orphansOf(tx imprint.ReadTx, tenant imprint.Tenant, cert *x509.Certificate) ([]imprint.CertificateAuthority, error) {
+	var below []imprint.CertificateAuthority
+	err := each(tx, tenant, func(other *imprint.CertificateAuthority) error {
+		if other.Parent != "" || other.Certificate == "" || bytes.Equal(other.Subject, cert.RawSubject) {
+			return nil
+		}
+		own, err := pki.ParseCertificatePEM(other.Certificate)
+		if err != nil {
+			return fmt.Errorf("couldn't read the certificate of authority %s: %w", called(other), err)
+		}
+		if bytes.Equal(own.RawIssuer, cert.RawSubject) && own.CheckSignatureFrom(cert) == nil {
+			below = append(below, *other)
+		}
+		return nil
+	})
+	return below, err
 }
 
 // signerOf gives the authority of the tenant that signed a certificate, whichever of its own

@@ -257,7 +257,11 @@ func (e *Engine) signing(ctx context.Context, tenant imprint.Tenant, id imprint.
 		if err != nil {
 			return err
 		}
-		return e.unbroken(tx, &row)
+		err = e.unbroken(tx, &row)
+		if err == nil {
+			row.Chain, err = wholeChain(tx, &row)
+		}
+		return err
 	})
 	if err != nil {
 		return nil, err

@@ -84,6 +84,61 @@ func follows(cert *x509.Certificate, above []*x509.Certificate, now time.Time) e
 	return nil
 }
 
+// upwards gives the chain of an authority's certificate, as far as it was given, and what this server knows to stand above it:
+// a CA may come here without its chain while its parent is here, and what that lets be holds
+// for it, too.
+func upwards(tx imprint.ReadTx, a *imprint.CertificateAuthority, cert *x509.Certificate, above []*x509.Certificate) ([]*x509.Certificate, error) {
+	top := cert
+	if len(above) > 0 {
+		top = above[len(above)-1]
+	}
+	above = slices.Clone(above)
+	for !selfSigned(top) && len(above) < maxChain {
+		id, err := signerOf(tx, &imprint.CertificateAuthority{Tenant: a.Tenant, ID: a.ID}, top)
+		if err != nil || id == "" {
+			return above, err
+		}
+		parent, err := tx.Authority(a.Tenant, id)
+		if err != nil {
+			return nil, err
+		}
+		top, err = pki.ParseCertificatePEM(parent.Certificate)
+		if err != nil {
+			return nil, fmt.Errorf("couldn't read the certificate of authority %s: %w", called(&parent), err)
+		}
+		above = append(above, top)
+	}
+	return above, nil
+}
+
+// wholeChain gives an authority's chain with what came here after it.
+func wholeChain(tx imprint.ReadTx, a *imprint.CertificateAuthority) (string, error) {
+	if a.Certificate == "" {
+		return a.Chain, nil
+	}
+	cert, err := pki.ParseCertificatePEM(a.Certificate)
+	if err != nil {
+		return "", fmt.Errorf("couldn't read the certificate of authority %s: %w", called(a), err)
+	}
+	given, err := parseChain(a.Chain)
+	if err != nil {
+		return "", err
+	}
+	above, err := upwards(tx, a, cert, given)
+	if err != nil {
+		return "", err
+	}
+	return chainText(above), nil
+}
+
+func chainText(certs []*x509.Certificate) string {
+	text := ""
+	for _, one := range certs {
+		text += pki.EncodeCertificatePEM(one.Raw)
+	}
+	return text
+}
+
 // replaces says whether a certificate may take the place of one that an authority has. Any
 // CA can sign the request, which everybody can read; who may import must not be able to put
 // limits of his own CA in the place of those that hold, or a parent that isn't revoked in
@@ -124,6 +179,19 @@ func replaces(tx imprint.ReadTx, a *imprint.CertificateAuthority, cert *x509.Cer
 	return imprint.Errorf(imprint.CodeCertificateValidation, "the key that signed the certificate of certificate authority %s, that of %s, isn't known to have signed this one, which is by %s", called(a),
 		pki.SubjectText(old.RawIssuer), pki.SubjectText(cert.RawIssuer)).
 		WithHint("Let its present issuer sign the request again, and send the chain. A CA below another one is another authority: imprint ca create --pending")
+}
+
+// nobodyElses refuses a certificate that another authority has: of two that come with one at
+// the same time, one gets it.
+func (e *Engine) nobodyElses(tx imprint.ReadTx, a *imprint.CertificateAuthority, cert *x509.Certificate) error {
+	has, err := tx.AuthorityOf(a.Tenant, pki.CertificateID(cert.Raw))
+	switch {
+	case imprint.CodeOf(err) == imprint.CodeNotFound:
+		return nil
+	case err == nil && has.ID != a.ID && !e.gone(&has):
+		return alreadyOf(&has)
+	}
+	return err
 }
 
 // selfSigned says whether a certificate's own key signed it: a CA of other people may have

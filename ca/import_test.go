@@ -11,6 +11,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"math/big"
+	"strings"
 	"testing"
 	"time"
 
@@ -163,29 +164,55 @@ func cubeKey(t *testing.T) *rsa.PrivateKey {
 }
 
 // TestALeafOutlivesNobodyAboveIt, and stays within the limits of all of them, also of those
-// that are elsewhere.
+// that are elsewhere, and of those that came here by themselves, before it or after it.
 func TestALeafOutlivesNobodyAboveIt(t *testing.T) {
 	t.Parallel()
-	o := newOffice(t)
-	f := foreignRoot(t, "Foreign root", func(c *x509.Certificate) {
-		c.NotAfter, c.PermittedDNSDomains, c.PermittedDNSDomainsCritical = now.Add(30*time.Minute), []string{"acme.example"}, true
-	})
-	mine := key(t)
-	a, err := o.Adopt(t.Context(), home, ca.Spec{}, f.sign(mine.Public(), subject(t, "line"), nil), f.pem(), mine)
-	if err != nil {
-		t.Fatal(err)
+	for _, way := range []string{"with its chain", "after its root", "before its root"} {
+		o := newOffice(t)
+		f := foreignRoot(t, "Foreign root", func(c *x509.Certificate) {
+			c.NotAfter, c.PermittedDNSDomains, c.PermittedDNSDomainsCritical = now.Add(30*time.Minute), []string{"acme.example"}, true
+		})
+		adopt := func(certificate, chain string, key *ecdsa.PrivateKey) imprint.CertificateAuthority {
+			t.Helper()
+			var own crypto.Signer
+			if key != nil {
+				own = key
+			}
+			a, err := o.Adopt(t.Context(), home, ca.Spec{}, certificate, chain, own)
+			if err != nil {
+				t.Fatalf("%s: %v", way, err)
+			}
+			return a
+		}
+		mine, chain := key(t), ""
+		switch way {
+		case "with its chain":
+			chain = f.pem()
+		case "after its root":
+			adopt(f.pem(), "", nil)
+		}
+		a := adopt(f.sign(mine.Public(), subject(t, "line"), nil), chain, mine)
+		if way == "before its root" {
+			o.issue(a.ID, "x") // it is open, and knows of none above
+			adopt(f.pem(), "", nil)
+		}
+		request := func() pki.Request {
+			return pki.Request{PublicKey: key(t).Public(), RawSubject: subject(t, "SN-1")}
+		}
+		_, err := o.Issue(t.Context(), home, a.ID, "hour", request())
+		refused(t, way+": an hour below a root that has half of one", err, imprint.CodeCertificateValidation, "until 2026-03-01T12:30:00Z")
+		issued, err := o.Issue(t.Context(), home, a.ID, "operational", request())
+		if err != nil || !issued.Certificate.NotAfter.Equal(f.cert.NotAfter) {
+			t.Errorf("%s: a certificate that is shortened ends at %v, %v; want %s", way, issued, err, f.cert.NotAfter)
+		}
+		if !strings.HasSuffix(issued.Chain, f.pem()) {
+			t.Errorf("%s: the chain is\n%s", way, issued.Chain)
+		}
+		outside := request()
+		outside.Names.DNS = []string{"other.example"}
+		_, err = o.Issue(t.Context(), home, a.ID, "operational", outside)
+		refused(t, way+": a name that the root doesn't permit", err, imprint.CodeCertificateValidation, "don't permit")
 	}
-	request := func() pki.Request { return pki.Request{PublicKey: key(t).Public(), RawSubject: subject(t, "SN-1")} }
-	_, err = o.Issue(t.Context(), home, a.ID, "hour", request())
-	refused(t, "an hour below a root that has half of one", err, imprint.CodeCertificateValidation, "until 2026-03-01T12:30:00Z")
-	issued, err := o.Issue(t.Context(), home, a.ID, "operational", request())
-	if err != nil || !issued.Certificate.NotAfter.Equal(f.cert.NotAfter) {
-		t.Errorf("a certificate that is shortened ends at %v, %v; want %s", issued, err, f.cert.NotAfter)
-	}
-	outside := request()
-	outside.Names.DNS = []string{"other.example"}
-	_, err = o.Issue(t.Context(), home, a.ID, "operational", outside)
-	refused(t, "a name that the root doesn't permit", err, imprint.CodeCertificateValidation, "don't permit")
 }
 
 // TestAChainIsWhatAVerifierTakes.
@@ -213,6 +240,14 @@ func TestAChainIsWhatAVerifierTakes(t *testing.T) {
 	middle.cert = parsed
 	_, err = o.Adopt(t.Context(), home, ca.Spec{}, middle.sign(k.Public(), subject(t, "line"), nil), middle.pem()+root.pem(), k)
 	refused(t, "a CA too many below the root", err, imprint.CodeCertificateValidation, "in a row")
+	for _, above := range []string{root.pem(), middle.pem()} {
+		_, err = o.Adopt(t.Context(), home, ca.Spec{}, above, "", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err = o.Adopt(t.Context(), home, ca.Spec{}, middle.sign(k.Public(), subject(t, "line"), nil), "", k)
+	refused(t, "a CA too many below a root that is here", err, imprint.CodeCertificateValidation, "in a row")
 }
 
 // TestNobodyReplacesAnAuthoritysLimits: everybody can read its request, and any CA sign it.

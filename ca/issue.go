@@ -62,15 +62,17 @@ func (e *Engine) issue(ctx context.Context, tenant imprint.Tenant, id imprint.Au
 	if err != nil {
 		return nil, "", err
 	}
-	err = e.opts.Store.View(ctx, func(tx imprint.ReadTx) error {
-		err := e.keepsClaim(tx, tenant, p, request.Renews)
+	if request.Renews != "" || p.Config().MaxCertificates > 0 {
+		err = e.opts.Store.View(ctx, func(tx imprint.ReadTx) error {
+			err := e.keepsClaim(tx, tenant, p, request.Renews)
+			if err != nil {
+				return err
+			}
+			return withinOrder(tx, &by.row, p)
+		})
 		if err != nil {
-			return err
+			return nil, "", err
 		}
-		return withinOrder(tx, &by.row, p)
-	})
-	if err != nil {
-		return nil, "", err
 	}
 	token, err := by.signing.Prepare(ctx, tenant, p, request)
 	if err != nil {

@@ -47,6 +47,20 @@ func newKey(t testing.TB, kind pki.KeyKind) crypto.Signer {
 	return key
 }
 
+// TestARootIsMadeAlsoWhenTheSecondEnds while it is made.
+func TestARootIsMadeAlsoWhenTheSecondEnds(t *testing.T) {
+	t.Parallel()
+	now := start
+	config := pki.IssuerConfig{ID: "a", Signer: pki.NewSoftSigner(newKey(t, pki.KeyP256)), Journal: &memory{}, Clock: func() time.Time {
+		now = now.Add(time.Second)
+		return now
+	}}
+	_, err := pki.NewRoot(t.Context(), tenant, config, builtin(t, "root"), pki.Request{RawSubject: named(t, "CN=root")})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
 func named(t testing.TB, text ...string) []byte {
 	t.Helper()
 	var name pkix.RDNSequence

@@ -203,7 +203,10 @@ func newRoot(config IssuerConfig, profile *Profile, request Request) (*Authority
 	}
 	// It stands in for the certificate that is about to be made: what a draft takes
 	// from its issuer.
-	notBefore, notAfter := profile.validity(config.Clock())
+	now := config.Clock()
+	// The next second is past the end of what stands in for it.
+	config.Clock = func() time.Time { return now }
+	notBefore, notAfter := profile.validity(now)
 	if !request.NotBefore.IsZero() {
 		notBefore = request.NotBefore.UTC().Truncate(time.Second)
 	}

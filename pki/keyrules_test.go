@@ -4,6 +4,7 @@ import (
 	"crypto"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/sha1" // of Debian's lists
 	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -12,11 +13,14 @@ import (
 	"encoding/pem"
 	"math/big"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/internal/foreign"
 	"github.com/imprint-iot/imprint/pki"
 )
 
@@ -114,6 +118,42 @@ func TestTheListOfPublishedKeysIsSound(t *testing.T) {
 	}
 	if len(seen) < 40 {
 		t.Errorf("there are %d keys", len(seen))
+	}
+}
+
+// TestKeysOfDebiansListsAreRefused: --known-keys takes the files of openssl-blacklist and of who
+// writes such ones.
+func TestKeysOfDebiansListsAreRefused(t *testing.T) {
+	t.Parallel()
+	key := newKey(t, pki.KeyRSA2048)
+	path := filepath.Join(t.TempDir(), "key.pem")
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err == nil {
+		err = os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	printed, err := exec.CommandContext(t.Context(), foreign.Program(t, "openssl"), "rsa", "-noout", "-modulus", "-in", path).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := sha1.Sum(printed)
+	known, err := pki.NewKnownKeys("# blacklist.RSA-2048\n00000aa3b1a0c1e2d3f4\n" + hex.EncodeToString(sum[10:]) + "\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, c := range map[string]struct {
+		key  crypto.PublicKey
+		weak bool
+	}{"the listed one": {key.Public(), true}, "another one": {newKey(t, pki.KeyRSA2048).Public(), false}, "one of another kind": {newKey(t, pki.KeyP256).Public(), false}} {
+		spki, err := x509.MarshalPKIXPublicKey(c.key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if refusal := known.Refusal(spki); (refusal != nil) != c.weak {
+			t.Errorf("%s: got %v", what, refusal)
+		}
 	}
 }
 

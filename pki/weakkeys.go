@@ -6,9 +6,11 @@ import (
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/rsa"
+	"crypto/sha1" // of Debian's lists
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
+	"fmt"
 	"math/big"
 	"strings"
 	"sync"
@@ -96,7 +98,21 @@ var smallPrimes = sync.OnceValue(func() *big.Int {
 // KnownKeys is a list of keys that nobody may use, because their private halves are
 // public: by the SHA-256 of their SubjectPublicKeyInfo. Each knows the built-in ones, from
 // RFCs and the test data of TLS libraries; so does a nil one.
-type KnownKeys struct{ hashes map[[sha256.Size]byte]string }
+type KnownKeys struct {
+	hashes map[[sha256.Size]byte]string
+	// moduli are RSA keys as openssl-vulnkey lists them.
+	moduli map[modulusSum]string
+}
+
+// modulusSum is what the lists of Debian's openssl-blacklist have of an RSA key: the last ten
+// octets of the SHA-1 of what `openssl rsa -noout -modulus` prints, "Modulus=", the modulus in
+// capital hexadecimal, and a line feed.
+type modulusSum [10]byte
+
+func sumOfModulus(key *rsa.PublicKey) modulusSum {
+	sum := sha1.Sum(fmt.Appendf(nil, "Modulus=%X\n", key.N))
+	return modulusSum(sum[len(sum)-len(modulusSum{}):])
+}
 
 //go:embed publishedkeys.txt
 var publishedText string
@@ -111,10 +127,10 @@ var published = sync.OnceValue(func() *KnownKeys {
 })
 
 // NewKnownKeys reads a list: a line each of the lowercase hex SHA-256 of a
-// SubjectPublicKeyInfo and, after white space, words about it. Empty lines and those
-// that begin with # don't count. Errors: CodeInvalidRequest, with the line.
+// SubjectPublicKeyInfo, or a modulusSum, and, after white space, words about it. Empty lines
+// and those that begin with # don't count. Errors: CodeInvalidRequest, with the line.
 func NewKnownKeys(text string) (*KnownKeys, error) {
-	k := &KnownKeys{hashes: map[[sha256.Size]byte]string{}}
+	k := &KnownKeys{hashes: map[[sha256.Size]byte]string{}, moduli: map[modulusSum]string{}}
 	for n, line := range strings.Split(text, "\n") {
 		line = strings.TrimSpace(line)
 		if line == "" || strings.HasPrefix(line, "#") {
@@ -124,12 +140,17 @@ func NewKnownKeys(text string) (*KnownKeys, error) {
 		if at := strings.IndexFunc(line, unicode.IsSpace); at >= 0 {
 			hash, words = line[:at], line[at:]
 		}
+		words = strings.TrimSpace(words)
 		raw, err := hex.DecodeString(hash)
-		if err != nil || len(raw) != sha256.Size {
-			return nil, imprint.Errorf(imprint.CodeInvalidRequest, "line %d of the list of known keys doesn't begin with a SHA-256 in hexadecimal", n+1).
+		switch {
+		case err == nil && len(raw) == sha256.Size:
+			k.hashes[[sha256.Size]byte(raw)] = words
+		case err == nil && len(raw) == len(modulusSum{}):
+			k.moduli[modulusSum(raw)] = words
+		default:
+			return nil, imprint.Errorf(imprint.CodeInvalidRequest, "line %d of the list of known keys doesn't begin with a SHA-256 in hexadecimal, or with 20 digits of openssl-vulnkey's", n+1).
 				WithHint("openssl pkey -pubin -in key.pem -outform der | sha256sum")
 		}
-		k.hashes[[sha256.Size]byte(raw)] = strings.TrimSpace(words)
 	}
 	return k, nil
 }
@@ -140,6 +161,12 @@ func (k *KnownKeys) Refusal(spki []byte) *imprint.Error {
 	words, found := published().hashes[hash]
 	if !found && k != nil {
 		words, found = k.hashes[hash]
+	}
+	if !found && k != nil && len(k.moduli) > 0 {
+		public, err := x509.ParsePKIXPublicKey(spki)
+		if key, isRSA := public.(*rsa.PublicKey); err == nil && isRSA {
+			words, found = k.moduli[sumOfModulus(key)]
+		}
 	}
 	if !found {
 		return nil

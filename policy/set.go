@@ -115,6 +115,9 @@ func (s *Set) Decide(r *Request) Decision {
 	return decision
 }
 
+// Allows says whether any statement allows an action, on whatever resource and condition.
+func (s *Set) Allows(a Action) bool { return len(withAction(s.allow, a)) > 0 }
+
 // Judge is Decide with the statement that decided: the first that denies, else the first
 // that allows; the zero value for an implicit deny. It costs no more.
 func (s *Set) Judge(r *Request) (Decision, StatementRef) {

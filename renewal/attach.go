@@ -92,6 +92,44 @@ func (e *Engine) register(tx imprint.Tx, old imprint.Certificate, issued *pki.Is
 	return nil
 }
 
+// Along gives the registered certificates that are to take the place of one, by whatever
+// number of renewals: what is attached to that or detached from it meanwhile concerns the
+// device, and goes along in the same transaction. None: it isn't ACTIVE, so it serves the
+// device no more, and who takes it down for good touches nothing else.
+func Along(tx imprint.ReadTx, tenant imprint.Tenant, id imprint.CertificateID) ([]imprint.CertificateID, error) {
+	old, err := tx.Certificate(tenant, id)
+	if imprint.CodeOf(err) == imprint.CodeNotFound || err == nil && old.Status != imprint.CertificateActive {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var along []imprint.CertificateID
+	seen := map[imprint.CertificateID]bool{id: true}
+	for queue := []imprint.CertificateID{id}; len(queue) > 0 && len(along) < maxFamily; queue = queue[1:] {
+		made, err := tx.RenewalsOf(tenant, queue[0])
+		if err != nil {
+			return nil, fmt.Errorf("couldn't read what renewed certificate %s: %w", queue[0], err)
+		}
+		for _, r := range made {
+			if seen[r.Certificate] || r.State == imprint.RenewalAbandoned || queue[0] == id && !r.Open() {
+				continue
+			}
+			seen[r.Certificate] = true
+			queue = append(queue, r.Certificate)
+			_, err = tx.Certificate(tenant, r.Certificate)
+			switch imprint.CodeOf(err) {
+			case "":
+				along = append(along, r.Certificate)
+			case imprint.CodeNotFound: // it was deleted
+			default:
+				return nil, err
+			}
+		}
+	}
+	return along, nil
+}
+
 // takeBack makes room for one more renewal.
 func (e *Engine) takeBack(tx imprint.Tx, tenant imprint.Tenant, old imprint.CertificateID) error {
 	all, err := tx.RenewalsOf(tenant, old)

@@ -3,6 +3,7 @@ package rules_test
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -160,6 +161,27 @@ func TestAFullQueueRefuses(t *testing.T) {
 	}
 	h.Start(h.outside)
 	h.await(t, "what waited", func() bool { return len(h.on("x")) == 6 })
+}
+
+// TestOnlyWhatNobodyComesAgainWithIsLost ensures that events that wait when the server ends,
+// which stay stored, aren't told of as lost.
+func TestOnlyWhatNobodyComesAgainWithIsLost(t *testing.T) {
+	var log strings.Builder
+	h := open(t, func(o *rules.Options) { o.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+	h.end()
+	h.Engine = rules.New(h.store, time.Now, h.opts) // not started: everything waits
+	h.put(home, "all", "SELECT * FROM '#'", nil, republishTo("x"))
+	h.offer(home, "t", `{}`)
+	for range 2 {
+		err := h.Tenant(home).Offer(t.Context(), &imprint.RuleMessage{Topic: "t", Done: func(error) {}})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.end()
+	if !strings.Contains(log.String(), "are lost\" messages=1\n") {
+		t.Errorf("got the log %q, want one message lost", log.String())
+	}
 }
 
 // TestCheckRefusesWhatCantRun ensures that a rule that is taken can run.

@@ -87,3 +87,39 @@ func TestAStormOfOneDevicesFailuresIsFolded(t *testing.T) {
 		t.Errorf("another account heard %+v", got)
 	}
 }
+
+// TestToolsAreToldWhatIsFound ensures that who asks for JSON, or follows a device, is told
+// what a word was taken for and why nothing is found, as people are; and that client ids
+// may look like paths.
+func TestToolsAreToldWhatIsFound(t *testing.T) {
+	t.Parallel()
+	s := startServer(t)
+	mine, _ := s.twoAccounts(t)
+	d := selfSigned(t, "device")
+	mine.register(t, d)
+	s.connect(t, d, "line1/sensor-7", dialing{host: mine.host})
+	const policy = "arn:aws:iot:us-east-1:000000000000:policy/all"
+	unknown := strings.Repeat("ab", 32)
+	for _, row := range []struct {
+		word     string
+		attempts bool
+		note     string
+	}{
+		{"line1/sensor-7", true, ""}, {"./line1/sensor-8", false, "There is no file of that name either"},
+		{policy, true, "all is a policy: these attempts tell of it."}, {unknown, false, "No certificate " + unknown + " is registered"},
+	} {
+		people, tools := s.imprint(t, "explain", row.word), s.imprint(t, "explain", "--json", row.word)
+		var list []attempt
+		err := json.Unmarshal([]byte(tools.stdout), &list)
+		if err != nil || len(list) > 0 != row.attempts || (tools.exit == 0) != row.attempts || people.exit != tools.exit {
+			t.Errorf("%s: got %d attempts, %v, exit codes %d and %d\n%s", row.word, len(list), err, people.exit, tools.exit, tools.all())
+		}
+		if !strings.Contains(people.all(), row.note) || !strings.Contains(tools.stderr, row.note) {
+			t.Errorf("%s: want %q in\n%s\nand in\n%s", row.word, row.note, people.all(), tools.stderr)
+		}
+	}
+	s.follow(t, "explain", policy).wait(t, "what the word was taken for, and the attempt", func(text string) bool {
+		return strings.HasPrefix(text, "all is a policy: these attempts tell of it.") && strings.Contains(text, "policy.connect")
+	})
+	s.follow(t, "explain", unknown).wait(t, "why nothing is found", func(text string) bool { return strings.HasPrefix(text, "No certificate "+unknown) })
+}

@@ -55,11 +55,11 @@ type way struct {
 // ensures that the device sees what the table says, that the trace names its step, its
 // code and its fix, and that a fix that is a command mends it.
 func TestTheTraceNamesEveryFailureAndItsFix(t *testing.T) {
-	need(t, "openssl", "mosquitto_pub", "mosquitto_sub", "stdbuf", "aws", "bash")
+	need(t, "openssl", "mosquitto_pub", "mosquitto_sub", "stdbuf", "aws", "bash", "curl")
 	t.Parallel()
 	w := newWard(t)
 	ways := map[string]func(*ward, *testing.T, string) way{}
-	for _, part := range []map[string]func(*ward, *testing.T, string) way{tlsWays, connectWays, certificateWays, caWays, templateWays, messageWays, claimWays} {
+	for _, part := range []map[string]func(*ward, *testing.T, string) way{tlsWays, connectWays, certificateWays, caWays, templateWays, messageWays, webWays, claimWays} {
 		maps.Copy(ways, part)
 	}
 	number := 0
@@ -139,7 +139,7 @@ func newWard(t *testing.T) *ward {
 	w := &ward{
 		functional: newFunctional(t, []string{"IMPRINT_HOOK_TIMEOUT=8s"}, asHook),
 		hasty: newStage(t, []string{"IMPRINT_CONNECT_RATE=2", "IMPRINT_PUBLISH_RATE=20", "IMPRINT_MIN_KEEP_ALIVE=1s", "IMPRINT_HANDSHAKE_TIMEOUT=3s",
-			"IMPRINT_CONNECT_TIMEOUT=2s", "IMPRINT_CLAIM_RATE=0", "IMPRINT_CLAIM_TOKEN_LIFETIME=2s", "IMPRINT_PROVISIONING_CLAIM_LIFETIME=10s"}...),
+			"IMPRINT_CONNECT_TIMEOUT=2s", "IMPRINT_CLAIM_RATE=0", fmt.Sprintf("IMPRINT_MAX_PENDING_PER_ADDRESS=%d", pendingPerAddress), "IMPRINT_CLAIM_TOKEN_LIFETIME=2s", "IMPRINT_PROVISIONING_CLAIM_LIFETIME=10s"}...),
 	}
 	w.brief = w.hasty.one.fleet(t)
 	a := w.brief.open5(t, w.brief.claim, "early", "json")
@@ -254,7 +254,7 @@ func checkTold(t *testing.T, gone way, row failures.Row, fix string) {
 }
 
 // onWire finds what a device saw that its own log has by name and number.
-var onWire = regexp.MustCompile(`TLS alert \d+|(CONNACK|PUBACK|SUBACK|DISCONNECT) (0x)?[0-9a-f]+|closed without [A-Z]+|\d{3} [A-Z][A-Za-z]+$`)
+var onWire = regexp.MustCompile(`TLS alert \d+|HTTP \d+|(CONNACK|PUBACK|SUBACK|DISCONNECT) (0x)?[0-9a-f]+|closed without [A-Z]+|\d{3} [A-Z][A-Za-z]+$`)
 
 // checkWire ensures that what the device saw stands in the trace as the device's own
 // log has it.

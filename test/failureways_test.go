@@ -3,10 +3,12 @@ package test
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -110,18 +112,52 @@ var tlsWays = map[string]func(*ward, *testing.T, string) way{
 		return way{word: from, seen: alert(t, w.server().sClient(t, from, "", "-servername", "localhost", "-tls1_2"))}
 	},
 	"wrong key": func(w *ward, t *testing.T, from string) way {
-		// openssl and mosquitto refuse such a pair themselves; firmware doesn't.
 		pair := w.side.pair
 		pair.PrivateKey = w.stage.two.pair.PrivateKey
-		conn := tls.Client(dialFrom(t, w.server(), from), &tls.Config{RootCAs: w.roots, ServerName: "localhost", MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{pair}})
-		_, err := io.ReadAll(conn)
-		var told tls.AlertError
-		var network *net.OpError
-		if !errors.As(err, &network) || !asAlert(network.Err, &told) {
-			t.Fatalf("got %v, want an alert", err)
-		}
-		return way{word: from, seen: fmt.Sprintf("TLS alert %d", uint8(told))}
+		return w.mismatched(t, from, pair)
 	},
+	"chain order": func(w *ward, t *testing.T, from string) way {
+		pair := w.b.good.device(t, "reversed", "P-256").keyPair(t)
+		ca, _ := pem.Decode([]byte(readFile(t, w.b.good.cert)))
+		pair.Certificate = [][]byte{ca.Bytes, pair.Certificate[0]}
+		return w.mismatched(t, from, pair)
+	},
+	"too many at once": func(w *ward, t *testing.T, from string) way {
+		for range pendingPerAddress {
+			dialFrom(t, w.hasty.server, from)
+		}
+		// Those before are let wait by their time, which is longer.
+		return way{on: w.hasty.server, word: from, seen: closedNow(t, dialFrom(t, w.hasty.server, from))}
+	},
+}
+
+// pendingPerAddress is how many connections of one address may wait to be let in by the
+// hasty server.
+const pendingPerAddress = 8
+
+// closedNow expects that the server closes a connection without having read anything.
+func closedNow(t *testing.T, conn net.Conn) string {
+	t.Helper()
+	began := time.Now()
+	seen := serverCloses(t, conn)
+	if took := time.Since(began); took > time.Second {
+		t.Errorf("the connection was closed after %s, want at once", took)
+	}
+	return seen
+}
+
+// mismatched shows certificates with a key that isn't the first one's. openssl and
+// mosquitto refuse such a pair themselves; firmware doesn't.
+func (w *ward) mismatched(t *testing.T, from string, pair tls.Certificate) way {
+	t.Helper()
+	conn := tls.Client(dialFrom(t, w.server(), from), &tls.Config{RootCAs: w.roots, ServerName: "localhost", MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{pair}})
+	_, err := io.ReadAll(conn)
+	var told tls.AlertError
+	var network *net.OpError
+	if !errors.As(err, &network) || !asAlert(network.Err, &told) {
+		t.Fatalf("got %v, want an alert", err)
+	}
+	return way{word: from, seen: fmt.Sprintf("TLS alert %d", uint8(told))}
 }
 
 // mutedConn lets a client's hello through, and nothing after it.
@@ -309,6 +345,12 @@ var certificateWays = map[string]func(*ward, *testing.T, string) way{
 		}
 		return way{word: from, seen: turnedAway(t, w.server(), d, d.name, from)}
 	},
+	"on a revocation list": func(w *ward, t *testing.T, from string) way {
+		f := w.b.factoryWith(t, withTemplate(jitpTemplate("devices", "")))
+		d := f.device(t, "listed", "P-256")
+		w.importList(t, f, time.Hour, "", d)
+		return way{word: from, seen: turnedAway(t, w.server(), d, d.name, from)}
+	},
 	"pending activation": func(w *ward, t *testing.T, from string) way {
 		d := w.b.under(nil)(t)
 		return way{word: from, seen: turnedAway(t, w.server(), d, d.name, from), names: map[string]string{"certificate": d.id(t)}, retry: w.registered(d)}
@@ -371,10 +413,29 @@ var caWays = map[string]func(*ward, *testing.T, string) way{
 		until(t, "the CA to expire", func() bool { return time.Now().After(w.caExpires) })
 		return way{word: from, seen: turnedAway(t, w.server(), d, d.name, from)}
 	},
+	"revocation list too old": func(w *ward, t *testing.T, from string) way {
+		f := w.b.factoryWith(t, withTemplate(jitpTemplate("devices", "")))
+		d := f.device(t, "unsure", "P-256")
+		w.importList(t, f, time.Second, "--stale refuse")
+		over := time.Now().Add(time.Second)
+		until(t, "the list to be past its time", func() bool { return time.Now().After(over) })
+		return way{word: from, seen: turnedAway(t, w.server(), d, d.name, from), names: map[string]string{"ca": certificateID(t, readFile(t, f.cert))}, retry: provisioned(w.server(), d)}
+	},
 	"auto-registration off": func(w *ward, t *testing.T, from string) way {
 		d, ca := w.ofCA(t, func(in *iot.RegisterCACertificateInput) { in.AllowAutoRegistration = false })
 		return way{word: from, seen: turnedAway(t, w.server(), d, d.name, from), names: map[string]string{"ca": ca}, retry: provisioned(w.server(), d)}
 	},
+}
+
+// importList lets openssl sign a revocation list, and imports it.
+func (w *ward) importList(t *testing.T, f *factory, lasts time.Duration, flags string, revoked ...*device) {
+	t.Helper()
+	ca := []string{"ca", "-config", filepath.Join(f.dir, "openssl.cnf"), "-cert", f.cert, "-keyfile", f.key}
+	for _, d := range revoked {
+		openssl(t, f.dir, append(ca, "-revoke", d.cert, "-crl_reason", "keyCompromise")...)
+	}
+	openssl(t, f.dir, append(ca, "-gencrl", "-crlexts", "list", "-crlsec", fmt.Sprint(int(lasts.Seconds())), "-out", filepath.Join(f.dir, "list.pem"))...)
+	typed(t, w.server(), f.dir, "imprint ca crl import --ca "+certificateID(t, readFile(t, f.cert))+" "+flags+" list.pem")
 }
 
 // ofCA makes a device of a CA with a template that works, registered in a way of its

@@ -96,15 +96,21 @@ func (g *Guard) Authorize(ctx context.Context, caller awsapi.Caller, ask awsapi.
 		Action: policy.Action(ask.Action), ResourceName: ask.Resource, Now: g.clock(), Keys: keys,
 		Vars: policy.NewVariables(policy.Binding{SourceIP: address, NoConnection: true, Keys: keys}),
 	}
+	if ask.Resource == awsapi.Anywhere {
+		if may.Policies.Allows(request.Action) {
+			return nil
+		}
+		request.ResourceName = "*"
+	}
 	decision := may.Policies.Decide(&request)
 	if decision == policy.Allowed {
 		return nil
 	}
 	g.denied.Add(1)
 	g.logger.LogAttrs(ctx, slog.LevelInfo, "denied", slog.String("principal", caller.PrincipalARN), slog.String("action", ask.Action),
-		slog.String("resource", imprint.Excerpt(ask.Resource)), slog.String("region", caller.Region), slog.String("from", caller.SourceIP),
+		slog.String("resource", imprint.Excerpt(request.ResourceName)), slog.String("region", caller.Region), slog.String("from", caller.SourceIP),
 		slog.String("request", caller.RequestID), slog.String("why", may.Policies.Explain(&request).Sentence))
-	return refusal(caller, ask.Action, ask.Resource, decision)
+	return refusal(caller, ask.Action, request.ResourceName, decision)
 }
 
 // Permissions are what a caller may do.

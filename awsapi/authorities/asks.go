@@ -63,6 +63,19 @@ func (o Office) issues(ctx context.Context, caller awsapi.Caller, in *IssueInput
 	return append(asks, ask), nil
 }
 
+// adopts asks for those, too, that the new one would stand above.
+func (o Office) adopts(ctx context.Context, caller awsapi.Caller, in *AdoptInput) ([]awsapi.Ask, error) {
+	below, err := o.Engine.WouldTake(ctx, tenantOf(caller), in.Certificate)
+	if err != nil {
+		return nil, err
+	}
+	asks := []awsapi.Ask{{Resource: "*"}}
+	for _, arn := range below {
+		asks = append(asks, awsapi.Ask{Resource: arn})
+	}
+	return asks, nil
+}
+
 // revokes asks for the authority that issued a certificate, for the one whose it is, and for
 // those whose certificates go along: who may take a device back may not take back a CA, or
 // another one's devices, that are denied to him.
@@ -71,11 +84,15 @@ func (o Office) revokes(ctx context.Context, caller awsapi.Caller, in *RevokeInp
 	if err != nil {
 		return nil, err
 	}
+	// Who has the action nowhere isn't told whether the certificate is one of here.
+	asks := []awsapi.Ask{{Resource: awsapi.Anywhere}}
 	about, err := o.Engine.Concerned(ctx, tenantOf(caller), cert.Raw, imprint.RevocationReason(value(in.Reason)))
+	if imprint.CodeOf(err) == imprint.CodeNotFound {
+		return asks, nil // the engine says so
+	}
 	if err != nil {
 		return nil, err
 	}
-	var asks []awsapi.Ask
 	for _, arn := range about {
 		asks = append(asks, awsapi.Ask{Resource: arn})
 	}

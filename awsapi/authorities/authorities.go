@@ -293,7 +293,7 @@ type Office struct {
 // Routes binds the operations.
 func (o Office) Routes() []awsapi.Route {
 	return []awsapi.Route{
-		awsapi.HandleAsking(ListAuthorities, o.finds, o.list), awsapi.HandleAsking(CreateAuthority, creates, o.create), awsapi.Handle(AdoptAuthority, o.adopt),
+		awsapi.HandleAsking(ListAuthorities, o.finds, o.list), awsapi.HandleAsking(CreateAuthority, creates, o.create), awsapi.HandleAsking(AdoptAuthority, o.adopts, o.adopt),
 		awsapi.Handle(DescribeAuthority, o.describe), awsapi.Handle(UpdateAuthority, o.update), awsapi.HandleAsking(IssueByProfile, o.issues, o.issue),
 		awsapi.Handle(ImportRecorded, o.importRecorded),
 		awsapi.HandleAsking(RevokeAuthority, o.revokesAuthority, o.revokeAuthority), awsapi.HandleAsking(RevokeBelow, o.revokesBelow, o.below), awsapi.HandleAsking(RevokeIssued, o.revokes, o.revoke), awsapi.Handle(ListCertificateProfiles, o.profiles),

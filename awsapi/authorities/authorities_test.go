@@ -8,6 +8,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"log/slog"
+	"math/big"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -166,7 +167,55 @@ func TestWhoMayRevokeDevicesMayNotRevokeWhatIsDenied(t *testing.T) {
 	forged := forge(t, device)
 	apitest.WantRefusal(t, "a certificate that looks like an issued one", revoke("repairs", forged), 404, "ResourceNotFoundException", "issued the certificate")
 	w.allow("nobody", `{"Effect":"Allow","Action":"imprint:ListAuthorities","Resource":"*"}`)
-	denied(t, "a caller without the action", revoke("nobody", stranger.Certificate), "imprint:RevokeIssued")
+	for what, certificate := range map[string]string{"one of a CA that is here": stranger.Certificate, "one of nobody here": forged} {
+		denied(t, "a caller without the action, "+what, revoke("nobody", certificate), "imprint:RevokeIssued on resource: * because")
+	}
+}
+
+// TestWhoAdoptsACAMayHaveWhatStandsBelowIt: to revoke it would stop those.
+func TestWhoAdoptsACAMayHaveWhatStandsBelowIt(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "us-east-1")
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "above"}, NotBefore: noon.Add(-time.Hour), NotAfter: noon.AddDate(40, 0, 0), IsCA: true,
+		BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign}
+	above, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, err := x509.ParseCertificate(above)
+	if err != nil {
+		t.Fatal(err)
+	}
+	own, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template = &x509.Certificate{SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "below"}, NotBefore: noon.Add(-time.Hour), NotAfter: noon.AddDate(20, 0, 0), IsCA: true,
+		BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign}
+	der, err := x509.CreateCertificate(rand.Reader, template, root, own.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	adopt := func(user imprint.UserName, name string, der []byte) (shown, error) {
+		var made shown
+		err := w.as(user, "POST", "/imprint/adopted-authorities", map[string]any{"name": name, "certificate": pki.EncodeCertificatePEM(der)}, &made)
+		return made, err
+	}
+	below, err := adopt(imprint.OperatorUser, "below", der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.allow("bob", `{"Effect":"Allow","Action":"imprint:*","Resource":"*"},{"Effect":"Deny","Action":"imprint:*","Resource":"BELOW"}`, "BELOW", below.ARN)
+	_, err = adopt("bob", "above", above)
+	denied(t, "one above what is denied", err, "imprint:AdoptAuthority on resource: "+below.ARN)
+	_, err = adopt(imprint.OperatorUser, "above", above)
+	if err != nil {
+		t.Error(err)
+	}
 }
 
 // TestALostKeyTakesNothingThatIsDenied: what goes along with a certificate for its key is asked

@@ -145,6 +145,8 @@ type Office struct {
 	Engine   *ca.Engine
 	Renewals *renewal.Engine
 	Clock    imprint.Clock
+	// First is the account that may have the label default; empty: every one.
+	First imprint.AccountID
 }
 
 // Routes binds the operations.
@@ -219,8 +221,28 @@ func answer(out *Label, err error) (*Label, error) {
 	return out, nil
 }
 
-// maxLabels bounds the labels of one tenant.
-const maxLabels = 1000
+const (
+	// maxLabels bounds the labels of one tenant, and the names of deleted ones that are kept
+	// for an account.
+	maxLabels = 1000
+	// keepName is how long the name of a deleted label stays its account's: devices go on
+	// asking at it for as long as their certificates last, many of them two years.
+	keepName = 2 * 365 * 24 * time.Hour
+)
+
+// mayName refuses an account names at which the devices of another one ask, or may: a path
+// says nothing of accounts, and who has its name gives them certificates and keys.
+func (o Office) mayName(tx imprint.ReadTx, account imprint.AccountID, name imprint.LabelName) error {
+	if name == imprint.DefaultLabel && o.First != "" && account != o.First {
+		return imprint.Errorf(imprint.CodeInvalidRequest, "label %s is that of the server's first account", name).
+			WithHint("Choose another name; devices ask at /.well-known/est/NAME.")
+	}
+	kept, err := tx.LabelNameKept(name, o.Clock())
+	if err == nil && kept != "" && kept != account {
+		err = imprint.Errorf(imprint.CodeAlreadyExists, "the name %s was that of another account's label, whose devices may still ask at it", name).WithHint("Choose another name.")
+	}
+	return err
+}
 
 func (o Office) create(ctx context.Context, caller awsapi.Caller, in *CreateInput) (*Label, error) {
 	name, err := imprint.ParseLabelName(in.Label)
@@ -243,6 +265,10 @@ func (o Office) create(ctx context.Context, caller awsapi.Caller, in *CreateInpu
 			return refusal
 		}
 		if imprint.CodeOf(err) != imprint.CodeNotFound {
+			return err
+		}
+		err = o.mayName(tx, tenantOf(caller).Account, name)
+		if err != nil {
 			return err
 		}
 		all, _, err := tx.EnrolmentLabels(tenantOf(caller), imprint.Page{Limit: maxLabels})
@@ -348,7 +374,11 @@ func (o Office) delete(ctx context.Context, caller awsapi.Caller, in *LabelInput
 		if err != nil {
 			return err
 		}
-		return tx.DeleteEnrolmentLabel(l.Tenant, l.Name)
+		err = tx.DeleteEnrolmentLabel(l.Tenant, l.Name)
+		if err != nil {
+			return err
+		}
+		return tx.KeepLabelName(l.Name, l.Tenant.Account, o.Clock().Add(keepName), maxLabels)
 	})
 	return &Nothing{}, err
 }

@@ -3,6 +3,7 @@ package enrolment_test
 import (
 	"log/slog"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -29,12 +30,14 @@ type world struct {
 	store  imprint.Store
 	engine *ca.Engine
 	api    *apitest.Server
+	at     atomic.Pointer[time.Time]
 }
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	w := &world{T: t, store: registrytest.New(t)}
-	clock := func() time.Time { return noon }
+	w.at.Store(&noon)
+	clock := func() time.Time { return *w.at.Load() }
 	profiles, err := pki.NewProfiles()
 	w.fatal(err)
 	key, err := seal.LoadOrCreateMasterKey(filepath.Join(t.TempDir(), "master.key"))
@@ -44,7 +47,7 @@ func newWorld(t *testing.T) *world {
 	guard, err := access.NewGuard(w.store, clock, slog.New(slog.DiscardHandler))
 	w.fatal(err)
 	t.Cleanup(guard.Close)
-	w.api = apitest.Serve(t, nil, awsapi.Config{Authorize: guard.Authorize}, enrolment.Operations(), enrolment.Office{Store: w.store, Engine: w.engine, Clock: clock}.Routes())
+	w.api = apitest.Serve(t, nil, awsapi.Config{Authorize: guard.Authorize}, enrolment.Operations(), enrolment.Office{First: home.Account, Store: w.store, Engine: w.engine, Clock: clock}.Routes())
 	return w
 }
 
@@ -138,4 +141,33 @@ func TestALabelIsForWhatItsAuthoritySignsBy(t *testing.T) {
 	} {
 		denied(t, what, err, "It signs by server.")
 	}
+}
+
+// TestNobodyTakesTheNameOfAnothersLabel: devices ask by the name alone, so neither the label of
+// paths without one nor the name of a deleted label goes to another account.
+func TestNobodyTakesTheNameOfAnothersLabel(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	other := imprint.Tenant{Account: "111111111111", Region: home.Region}
+	root, operator := w.root("root"), imprint.OperatorUser
+	subject, err := pki.ParseSubject("/CN=theirs")
+	w.fatal(err)
+	theirs, err := w.engine.Create(w.Context(), other, ca.Spec{Name: "theirs", Type: imprint.AuthorityRoot, RawSubject: subject, Profile: "root"})
+	w.fatal(err)
+	create := func(tenant imprint.Tenant, by imprint.CertificateAuthority, label string) error {
+		return w.api.Call(w, apitest.KeyOf(tenant.Account, operator), tenant.Region, "POST", enrolment.Path, map[string]any{"label": label, "authority": by.ID, "profile": "operational"}, nil)
+	}
+	remove := func(tenant imprint.Tenant, label string) error {
+		return w.api.Call(w, apitest.KeyOf(tenant.Account, operator), tenant.Region, "DELETE", enrolment.Path+"/"+label, nil, nil)
+	}
+	apitest.WantRefusal(t, "the label of no name", create(other, theirs, "default"), 400, "InvalidRequestException", "first account")
+	w.fatal(create(home, root, "default"))
+	w.fatal(create(home, root, "line7"))
+	w.fatal(remove(home, "line7"))
+	apitest.WantRefusal(t, "a deleted label's name", create(other, theirs, "line7"), 409, "ResourceAlreadyExistsException", "another account's label")
+	w.fatal(create(home, root, "line7"))
+	w.fatal(remove(home, "line7"))
+	later := noon.Add(2*365*24*time.Hour + time.Second)
+	w.at.Store(&later)
+	w.fatal(create(other, theirs, "line7"))
 }

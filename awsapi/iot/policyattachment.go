@@ -55,8 +55,8 @@ func (s *Service) attachPrincipalPolicy(ctx context.Context, caller awsapi.Calle
 	return &AttachPrincipalPolicyOutput{}, s.attach(ctx, tenantOf(caller), in.PolicyName, in.Principal)
 }
 
-// attach puts a policy on a certificate or a thing group. A repetition changes
-// nothing.
+// attach puts a policy on a certificate, with what is to take its place, or a thing group. A
+// repetition changes nothing.
 func (s *Service) attach(ctx context.Context, tenant imprint.Tenant, name, text string) error {
 	return s.rooms.Store.Update(ctx, func(tx imprint.Tx) error {
 		p, err := readPolicy(tx, tenant, name)
@@ -67,23 +67,49 @@ func (s *Service) attach(ctx context.Context, tenant imprint.Tenant, name, text 
 		if err != nil {
 			return err
 		}
-		attached, err := targetPolicies(tx, to)
+		all, err := withRenewed(tx, to)
 		if err != nil {
 			return err
 		}
-		if slices.Contains(attached, p.Name) {
-			return nil
-		}
-		if len(attached) >= to.limit {
-			return imprint.Errorf(imprint.CodeLimitExceeded, "%s has the maximum number of policies (%d) attached to it", to.name, to.limit).
-				WithHint("Detach a policy, or put the statements into one that is attached.")
-		}
-		err = tx.PutPolicyAttachment(imprint.PolicyAttachment{Tenant: tenant, Policy: p.Name, Target: to.arn})
-		if err != nil {
-			return fmt.Errorf("couldn't attach policy %s to %s: %w", p.Name, to.arn, err)
+		for _, one := range all {
+			err = attachTo(tx, p.Name, one)
+			if err != nil {
+				return err
+			}
 		}
 		return nil
 	})
+}
+
+func attachTo(tx imprint.Tx, name imprint.PolicyName, to target) error {
+	attached, err := targetPolicies(tx, to)
+	if err != nil || slices.Contains(attached, name) {
+		return err
+	}
+	if len(attached) >= to.limit {
+		return imprint.Errorf(imprint.CodeLimitExceeded, "%s has the maximum number of policies (%d) attached to it", to.name, to.limit).
+			WithHint("Detach a policy, or put the statements into one that is attached.")
+	}
+	err = tx.PutPolicyAttachment(imprint.PolicyAttachment{Tenant: to.tenant, Policy: name, Target: to.arn})
+	if err != nil {
+		return fmt.Errorf("couldn't attach policy %s to %s: %w", name, to.arn, err)
+	}
+	return nil
+}
+
+// detachFrom takes a policy off a target, and off what takes its place.
+func detachFrom(tx imprint.Tx, name imprint.PolicyName, from target) error {
+	all, err := withRenewed(tx, from)
+	if err != nil {
+		return err
+	}
+	for _, one := range all {
+		err = tx.DeletePolicyAttachment(imprint.PolicyAttachment{Tenant: one.tenant, Policy: name, Target: one.arn})
+		if err != nil {
+			return fmt.Errorf("couldn't detach policy %s from %s: %w", name, one.arn, err)
+		}
+	}
+	return nil
 }
 
 // detachPolicy succeeds for what isn't attached and for what doesn't exist: AWS
@@ -99,11 +125,7 @@ func (s *Service) detachPolicy(ctx context.Context, caller awsapi.Caller, in *De
 		return nil, err
 	}
 	return update(ctx, s, func(tx imprint.Tx) (*DetachPolicyOutput, error) {
-		err := tx.DeletePolicyAttachment(imprint.PolicyAttachment{Tenant: tenant, Policy: name, Target: from.arn})
-		if err != nil {
-			return nil, fmt.Errorf("couldn't detach policy %s from %s: %w", name, from.arn, err)
-		}
-		return &DetachPolicyOutput{}, nil
+		return &DetachPolicyOutput{}, detachFrom(tx, name, from)
 	})
 }
 
@@ -126,11 +148,7 @@ func (s *Service) detachPrincipalPolicy(ctx context.Context, caller awsapi.Calle
 		if !slices.Contains(attached, p.Name) {
 			return nil, imprint.Errorf(imprint.CodeNotFound, "Policy %s is not attached to %s.", p.Name, strings.ToLower(from.name[:1])+from.name[1:])
 		}
-		err = tx.DeletePolicyAttachment(imprint.PolicyAttachment{Tenant: p.Tenant, Policy: p.Name, Target: from.arn})
-		if err != nil {
-			return nil, fmt.Errorf("couldn't detach policy %s from %s: %w", p.Name, from.arn, err)
-		}
-		return &DetachPrincipalPolicyOutput{}, nil
+		return &DetachPrincipalPolicyOutput{}, detachFrom(tx, p.Name, from)
 	})
 }
 

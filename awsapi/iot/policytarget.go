@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/renewal"
 )
 
 // target is what a policy is attached to: a certificate or a thing group.
@@ -57,6 +58,21 @@ func readTarget(tx imprint.ReadTx, tenant imprint.Tenant, text string) (target, 
 	}
 	found.certificate, err = readPrincipal(tx, tenant, found.arn)
 	return found, err
+}
+
+// withRenewed gives a target, and with a certificate those that are to take its place: a right
+// that a device gets or loses must not depend on which of its certificates it uses.
+func withRenewed(tx imprint.ReadTx, of target) ([]target, error) {
+	all := []target{of}
+	if of.certificate.ID == "" {
+		return all, nil
+	}
+	along, err := renewal.Along(tx, of.tenant, of.certificate.ID)
+	for _, id := range along {
+		certificate := imprint.Certificate{Tenant: of.tenant, ID: id}
+		all = append(all, target{tenant: of.tenant, arn: certificate.ARN(), name: "Certificate " + string(id), limit: of.limit, certificate: certificate})
+	}
+	return all, err
 }
 
 // targetPolicies gives the names of the policies attached to a target: no more

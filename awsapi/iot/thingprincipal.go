@@ -7,6 +7,7 @@ import (
 
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/awsapi"
+	"github.com/imprint-iot/imprint/renewal"
 )
 
 // thingPrincipalRoutes are the operations that join certificates to things (AWS
@@ -59,8 +60,8 @@ func readPrincipal(tx imprint.ReadTx, tenant imprint.Tenant, text string) (impri
 	return certificate, nil
 }
 
-// attachThingPrincipal joins a certificate to a thing. An exclusive attachment
-// is the certificate's only one.
+// attachThingPrincipal joins a certificate, with what is to take its place, to a thing. An
+// exclusive attachment is the certificate's only one.
 func (s *Service) attachThingPrincipal(ctx context.Context, caller awsapi.Caller, in *AttachThingPrincipalInput) (*AttachThingPrincipalOutput, error) {
 	exclusive := in.ThingPrincipalType != nil && *in.ThingPrincipalType == ThingPrincipalTypeExclusiveThing
 	return update(ctx, s, func(tx imprint.Tx) (*AttachThingPrincipalOutput, error) {
@@ -73,16 +74,19 @@ func (s *Service) attachThingPrincipal(ctx context.Context, caller awsapi.Caller
 			return nil, err
 		}
 		wanted := imprint.ThingAttachment{Tenant: thing.Tenant, Thing: thing.Name, Certificate: certificate.ID, Exclusive: exclusive}
-		there, err := checkExclusive(tx, wanted)
+		along, err := renewal.Along(tx, certificate.Tenant, certificate.ID)
 		if err != nil {
 			return nil, err
 		}
-		if there {
-			return &AttachThingPrincipalOutput{}, nil
-		}
-		err = tx.PutThingAttachment(wanted)
-		if err != nil {
-			return nil, fmt.Errorf("couldn't attach certificate %s to thing %s: %w", certificate.ID, thing.Name, err)
+		for _, id := range append(along, certificate.ID) {
+			wanted.Certificate = id
+			there, err := checkExclusive(tx, wanted)
+			if err == nil && !there {
+				err = tx.PutThingAttachment(wanted)
+			}
+			if err != nil {
+				return nil, fmt.Errorf("couldn't attach certificate %s to thing %s: %w", id, thing.Name, err)
+			}
 		}
 		return &AttachThingPrincipalOutput{}, nil
 	})
@@ -143,9 +147,15 @@ func (s *Service) detachThingPrincipal(ctx context.Context, caller awsapi.Caller
 		if !found {
 			return nil, imprint.Errorf(imprint.CodeNotFound, "Certificate %s is not attached to thing %s.", id, thing.Name)
 		}
-		err = tx.DeleteThingAttachment(thing.Tenant, thing.Name, id)
+		along, err := renewal.Along(tx, thing.Tenant, id)
 		if err != nil {
-			return nil, fmt.Errorf("couldn't detach certificate %s from thing %s: %w", id, thing.Name, err)
+			return nil, err
+		}
+		for _, one := range append(along, id) {
+			err = tx.DeleteThingAttachment(thing.Tenant, thing.Name, one)
+			if err != nil {
+				return nil, fmt.Errorf("couldn't detach certificate %s from thing %s: %w", one, thing.Name, err)
+			}
 		}
 		return &DetachThingPrincipalOutput{}, nil
 	})

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"net"
 	"net/http"
@@ -51,7 +52,7 @@ func (s *server) newAPI() (*http.Server, error) {
 		slices.Concat(s.service.Routes(), recorded.Routes(), guards.Routes(), audits.Starter{Auditor: s.audit}.Routes(), s.directory().Routes(), explainer.Routes(),
 			authorities.Office{Engine: s.authorities, Clock: s.clock, MayRenew: s.renewals.MayRenew}.Routes(), authorities.Rollovers{Planner: s.rollovers}.Routes(),
 			authorities.Foreign{Engine: s.foreign, Planner: s.rollovers, Clock: s.clock}.Routes(), s.issuanceReader().Routes(),
-			enrolment.Office{Store: s.store, Engine: s.authorities, Renewals: s.renewals, Clock: s.clock}.Routes()))
+			enrolment.Office{First: s.home.Account, Store: s.store, Engine: s.authorities, Renewals: s.renewals, Clock: s.clock}.Routes()))
 	if err != nil {
 		return nil, err
 	}
@@ -177,7 +178,8 @@ func (s *server) observe(a awsapi.Access) {
 	s.metrics.observe(a)
 	s.refusedRequest(a)
 	level := slog.LevelDebug
-	if a.Status >= http.StatusInternalServerError && a.Status != http.StatusNotImplemented {
+	hungUp := errors.Is(a.Err, context.Canceled) // the caller, such as imprint explain --follow at its end
+	if a.Status >= http.StatusInternalServerError && a.Status != http.StatusNotImplemented && !hungUp {
 		level = slog.LevelError
 	}
 	attributes := []slog.Attr{

@@ -6,6 +6,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -16,15 +17,14 @@ import (
 )
 
 // matchOf turns a certificate file, PEM or DER, into the certificate's id and leaves
-// other words alone.
+// other words alone: client ids and things may look like paths.
 func matchOf(word string) (string, error) {
 	if strings.TrimSpace(word) == "" {
 		return "", usageError{errors.New("nothing to explain: give a certificate id or file, serial number, thing, client id, address, ARN or attempt id")}
 	}
 	data, err := os.ReadFile(word)
 	if err != nil {
-		if strings.ContainsRune(word, filepath.Separator) && !strings.HasPrefix(word, "arn:") ||
-			slices.Contains([]string{".pem", ".crt", ".cer", ".der", ".csr"}, filepath.Ext(word)) {
+		if errors.Is(err, fs.ErrPermission) || slices.Contains([]string{".pem", ".crt", ".cer", ".der", ".csr"}, filepath.Ext(word)) {
 			return "", usageError{fmt.Errorf("couldn't read the certificate: %w", err)}
 		}
 		return word, nil // no file of that name: the word itself is meant

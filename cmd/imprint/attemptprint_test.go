@@ -117,6 +117,9 @@ func TestExplainTakesWhatAPersonHas(t *testing.T) {
 		{"", "", "nothing to explain"},
 		{" ", "", "nothing to explain"},
 		{"sensor-1", "sensor-1", ""},
+		{"line1/sensor-7", "line1/sensor-7", ""},
+		{filepath.Join(dir, "leaf.pem") + "/sensor-7", filepath.Join(dir, "leaf.pem") + "/sensor-7", ""},
+		{dir, dir, ""}, // a client id that is a directory's name here
 	} {
 		got, err := matchOf(row.word)
 		if got != row.want || (err == nil) != (row.fault == "") || err != nil && !strings.Contains(err.Error(), row.fault) {

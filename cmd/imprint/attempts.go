@@ -188,7 +188,7 @@ imprint attempts --failed --follow`,
 			case groupBy != "":
 				return showGroups(cmd, c, groupBy, q, asJSON)
 			case follow:
-				return followAttempts(cmd.Context(), c, q, printerFor(cmd.OutOrStdout(), asJSON, false))
+				return followAttempts(cmd.Context(), c, q, printerFor(cmd.OutOrStdout(), asJSON, false), sayOnce(cmd.OutOrStdout()))
 			}
 			list, err := fetchAttempts(cmd.Context(), c, q)
 			if err != nil {
@@ -247,8 +247,12 @@ func newExplain() *cobra.Command {
 				return err
 			}
 			q := query{match: match, limit: limit}
+			say := sayOnce(cmd.OutOrStdout())
+			if asJSON {
+				say = sayOnce(cmd.ErrOrStderr()) // what tools read is JSON alone
+			}
 			if follow {
-				return followAttempts(cmd.Context(), c, q, printerFor(cmd.OutOrStdout(), asJSON, true))
+				return followAttempts(cmd.Context(), c, q, printerFor(cmd.OutOrStdout(), asJSON, true), say)
 			}
 			list, notes, err := askAttempts(cmd.Context(), c, q)
 			if err != nil {
@@ -257,13 +261,17 @@ func newExplain() *cobra.Command {
 			// The timeline reads downwards, in both forms.
 			slices.Reverse(list)
 			if asJSON {
-				return printJSON(cmd.OutOrStdout(), list)
+				err = printJSON(cmd.OutOrStdout(), list)
 			}
-			if len(list) == 0 {
+			switch {
+			case err != nil:
+				return err
+			case len(list) == 0:
 				return nothingFound(args[0], notes)
 			}
-			for _, note := range notes {
-				_, _ = fmt.Fprintln(cmd.OutOrStdout(), note)
+			say(notes)
+			if asJSON {
+				return nil
 			}
 			for _, a := range list {
 				err = printAttempt(cmd.OutOrStdout(), a)
@@ -308,17 +316,18 @@ func stateOf(a attempt) state {
 }
 
 // followAttempts prints attempts as they appear, are counted with a new one, are refused
-// something, or end, however long ago they began, until the context ends. Of a device the
-// latest attempt comes first.
-func followAttempts(ctx context.Context, c *client.Client, q query, show func(attempt) error) error {
+// something, or end, however long ago they began, until the context ends, and says what is
+// found out about the match. Of a device the latest attempt comes first.
+func followAttempts(ctx context.Context, c *client.Client, q query, show func(attempt) error, say func(notes []string)) error {
 	shown := map[string]state{}
 	if q.match != "" && q.since.IsZero() {
 		latest := q
 		latest.limit = 1
-		list, err := fetchAttempts(ctx, c, latest)
+		list, notes, err := askAttempts(ctx, c, latest)
 		if err != nil {
 			return err
 		}
+		say(notes)
 		for _, a := range list {
 			shown[a.ID] = stateOf(a)
 			err = show(a)
@@ -334,13 +343,14 @@ func followAttempts(ctx context.Context, c *client.Client, q query, show func(at
 	ticker := time.NewTicker(followEvery)
 	defer ticker.Stop()
 	for {
-		list, err := fetchAttempts(ctx, c, q)
+		list, notes, err := askAttempts(ctx, c, q)
 		if errors.Is(err, context.Canceled) {
 			return nil
 		}
 		if err != nil {
 			return err
 		}
+		say(notes)
 		now := make(map[string]state, len(list))
 		for _, a := range slices.Backward(list) {
 			now[a.ID] = stateOf(a)
@@ -360,6 +370,19 @@ func followAttempts(ctx context.Context, c *client.Client, q query, show func(at
 		case <-ctx.Done():
 			return nil
 		case <-ticker.C:
+		}
+	}
+}
+
+// sayOnce writes notes, none of them twice.
+func sayOnce(w io.Writer) func(notes []string) {
+	said := map[string]bool{}
+	return func(notes []string) {
+		for _, note := range notes {
+			if !said[note] {
+				said[note] = true
+				_, _ = fmt.Fprintln(w, note)
+			}
 		}
 	}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -52,7 +53,7 @@ func TestFollowShowsWhateverIsNew(t *testing.T) {
 		t.Fatal(err)
 	}
 	var out strings.Builder
-	err = followAttempts(ctx, c, query{match: "device"}, printerFor(&out, false, false))
+	err = followAttempts(ctx, c, query{match: "device"}, printerFor(&out, false, false), sayOnce(io.Discard))
 	if err != nil && ctx.Err() == nil {
 		t.Fatal(err)
 	}

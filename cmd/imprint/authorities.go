@@ -31,8 +31,8 @@ type AuthorityConfig struct {
 	// place of those of their names. Empty: none.
 	CAProfiles string `koanf:"ca-profiles"`
 	// KnownKeys is a file of keys that nobody may use, because their private halves are
-	// public: a line each of the SHA-256 of a SubjectPublicKeyInfo. Empty: the built-in
-	// ones alone.
+	// public: a line each of the SHA-256 of a SubjectPublicKeyInfo, or as Debian's
+	// openssl-blacklist has them. Empty: the built-in ones alone.
 	KnownKeys string `koanf:"known-keys"`
 	// PKIURL is where CRLs, OCSP responses and CA certificates are found, such as
 	// http://pki.example.com: certificates of authorities that have them name it. Empty:

@@ -16,6 +16,11 @@ func main() { pagepart.Main("failuresdoc", "docs/failures.md", "ways to fail", t
 
 func tables() (string, error) {
 	var b strings.Builder
+	ways := 0
+	for _, section := range failures.Table {
+		ways += len(section.Rows)
+	}
+	fmt.Fprintf(&b, "\n%d ways to fail.\n", ways)
 	for _, section := range failures.Table {
 		fmt.Fprintf(&b, "\n## %s\n\n| what is wrong | what the device sees | outcome | step | code | fix | test |\n|---|---|---|---|---|---|---|\n", section.Title)
 		for _, row := range section.Rows {

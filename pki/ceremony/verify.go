@@ -110,6 +110,9 @@ type verifier struct {
 	recorder ed25519.PublicKey
 	script   written
 	report   *Report
+	// held is what was done before the first key; opened says that it was looked at.
+	held   held
+	opened bool
 	// certificates are the CAs by name.
 	certificates map[string]Authority
 	// intents are serial numbers that may be signed; the hash of the certificate when it was.
@@ -181,17 +184,21 @@ func (v *verifier) means(l *line) error {
 	switch l.Step {
 	case stepBegin:
 		return v.begin(l)
-	case stepMachine:
-		v.report.Networks = l.Networks
-	case stepPerson:
-		v.report.People = append(v.report.People, l.Name+", "+l.Role)
-	case stepConfirmed, stepKey:
-	case stepShares:
-		v.report.Set, v.report.Threshold, v.report.Total = l.Set, l.Threshold, l.Total
-	case stepUnlocked:
-		v.report.Set, v.report.Threshold = l.Set, l.Threshold
-	case stepStore:
-		v.report.Store = l.Store
+	case stepMachine, stepPerson, stepConfirmed, stepShares, stepUnlocked, stepStore:
+		if v.opened {
+			return v.fault("it stands behind the first key: what it says was to be done before")
+		}
+		return v.before(l)
+	}
+	if !v.opened {
+		v.opened = true
+		err := v.demand()
+		if err != nil {
+			return err
+		}
+	}
+	switch l.Step {
+	case stepKey:
 	case stepIntent:
 		v.intents[l.Serial] = v.n
 	case stepSigned:
@@ -225,6 +232,9 @@ func (v *verifier) begin(l *line) error {
 	err := toml.Unmarshal([]byte(l.Script), &v.script)
 	if err != nil {
 		return v.fault("the script can't be read: %v", err)
+	}
+	if l.Title != v.script.Title {
+		return v.fault("its title is %q, and that of the script %q", imprint.Excerpt(l.Title), imprint.Excerpt(v.script.Title))
 	}
 	v.state = running
 	v.report.Title, v.report.ScriptID, v.report.Began = l.Title, l.ScriptID, l.At

@@ -157,7 +157,8 @@ func reused(tx imprint.ReadTx, i imprint.Issuance) error {
 		if other.ID == i.ID || replaced[other.CertificateID] && len(others) < maxWithKey {
 			continue
 		}
-		return imprint.Errorf(imprint.CodeKeyReused, "the request's key is that of certificate %s with serial number %s, subject %s", other.CertificateID, other.Serial, other.Subject)
+		return imprint.Errorf(imprint.CodeKeyReused, "the request's key is that of certificate %s with serial number %s, subject %s", other.CertificateID, other.Serial, other.Subject).
+			WithHint("Make a new key on the device, or renew that certificate: imprint ca issue --renews %s", other.CertificateID)
 	}
 	return nil
 }

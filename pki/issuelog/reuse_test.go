@@ -1,6 +1,7 @@
 package issuelog_test
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -48,6 +49,10 @@ func TestOneKeyGetsOneCertificate(t *testing.T) {
 	err := log.Record(t.Context(), issuance(3))
 	if imprint.CodeOf(err) != imprint.CodeKeyReused || !strings.Contains(err.Error(), "cert-"+won.ID) {
 		t.Errorf("a third request: got %v, want %s with the certificate's id", err, imprint.CodeKeyReused)
+	}
+	var refused *imprint.Error
+	if !errors.As(err, &refused) || !strings.Contains(refused.Hint, "--renews cert-"+won.ID) {
+		t.Errorf("a third request: got the hint %q, want what to do", imprint.HintOf(err))
 	}
 	renewal := issuance(4)
 	renewal.Renews = imprint.CertificateID("cert-" + won.ID)

@@ -27,7 +27,11 @@ func (a *audit) readNames() error {
 					return err
 				}
 				for i := range authorities {
-					if authorities[i].Key == "" {
+					signs, err := signedHere(tx, &authorities[i])
+					if err != nil {
+						return err
+					}
+					if !signs {
 						continue // who has its key elsewhere signs there, and logs nothing here
 					}
 					if c := authorityCertificate(&authorities[i]); c != nil {
@@ -42,6 +46,15 @@ func (a *audit) readNames() error {
 		}
 		return nil
 	})
+}
+
+// signedHere says whether an authority's key is here, or was until it was deleted for good.
+func signedHere(tx imprint.ReadTx, a *imprint.CertificateAuthority) (bool, error) {
+	if a.Key != "" || a.Status != imprint.AuthorityDeleted {
+		return a.Key != "", nil
+	}
+	issued, _, err := tx.IssuancesBy(a.Tenant, a.ID, imprint.Page{Limit: 1})
+	return len(issued) > 0, err
 }
 
 func authorityCertificate(a *imprint.CertificateAuthority) *x509.Certificate {

@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"math/big"
+	"slices"
 	"testing"
 	"time"
 
@@ -59,5 +60,19 @@ func TestWhatACASignsElsewhereIsToldOnlyWhereItsKeyIs(t *testing.T) {
 	_, found := w.audit(t)
 	if len(found) != 1 || found[0].Kind != translog.FindingNotInLog || found[0].Certificate != pki.CertificateID(device.Raw) {
 		t.Errorf("with its key: found %+v, want the certificate that isn't in the log", found)
+	}
+	authority.Key, authority.SealedKey, authority.Status = "", nil, imprint.AuthorityDeleted
+	w.update(t, func(tx imprint.Tx) error { return tx.PutAuthority(authority) })
+	if _, found = w.audit(t); len(found) != 0 {
+		t.Errorf("deleted, and its key was never here: found %+v, want nothing", found)
+	}
+	w.update(t, func(tx imprint.Tx) error {
+		return tx.PutIssuance(imprint.Issuance{ID: "1", Tenant: tenant, Authority: authority.ID, Serial: "1", CertificateID: pki.CertificateID(sign("other", ca, false).Raw), At: time.Now()})
+	})
+	_, found = w.audit(t)
+	if !slices.ContainsFunc(found, func(f translog.Finding) bool {
+		return f.Kind == translog.FindingNotInLog && f.Certificate == pki.CertificateID(device.Raw)
+	}) {
+		t.Errorf("deleted, and it signed here: found %+v, want the certificate that isn't in the log", found)
 	}
 }

@@ -2,10 +2,12 @@ package sqlite
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
 	"io"
 	"log/slog"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -100,12 +102,66 @@ func TestEveryStatementRunsOverAnIndex(t *testing.T) {
 	}
 }
 
+// TestNoStatementIsCompiledEachTime: where an index is of the rows with one value of a column,
+// and a statement looks for a value of that column that is bound, SQLite compiles it anew for
+// each value, as the index might do for it.
+func TestNoStatementIsCompiledEachTime(t *testing.T) {
+	t.Parallel()
+	opts := Options{Path: filepath.Join(t.TempDir(), "registry.db"), Sealer: plainSealer{}, Logger: slog.New(slog.NewTextHandler(io.Discard, nil))}
+	store, err := Open(t.Context(), opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	seen := make(map[string]string)
+	err = store.Update(t.Context(), func(imprint.Tx) error {
+		return everyRead(registry.New(&plans{store.commits.session, t, seen}, plainSealer{}))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	db, err := sql.Open("sqlite", dataSource(opts.Path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	rows, err := db.QueryContext(t.Context(), "SELECT tbl_name, sql FROM sqlite_schema WHERE type = 'index' AND sql LIKE '%WHERE%'")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rows.Close()
+	indices := 0
+	for rows.Next() {
+		var table, text string
+		err = rows.Scan(&table, &text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		indices++
+		_, condition, _ := strings.Cut(text, "WHERE")
+		for _, found := range equals.FindAllStringSubmatch(condition, -1) {
+			bound := regexp.MustCompile(`\b` + found[1] + ` = \$`)
+			for query := range seen {
+				_, where, _ := strings.Cut(query, "WHERE")
+				if strings.Contains(query, " "+table+" ") && bound.MatchString(where) {
+					t.Errorf("%s\nbinds %s, of which there is\n%s", query, found[1], text)
+				}
+			}
+		}
+	}
+	if rows.Err() != nil || indices < 20 {
+		t.Errorf("looked at %d indices, %v", indices, rows.Err())
+	}
+}
+
+var equals = regexp.MustCompile(`(\w+) = ['0-9]`)
+
 // wantIndex are the indices of look-ups that another one would order as well, and find nothing:
 // SQLite walked all issuances of a tenant for each new one.
 var wantIndex = map[string]string{
 	"FROM issuances WHERE tenant = $1 AND key_hash = $2":       "issuances_by_key",
 	"FROM issuances WHERE tenant = $1 AND renews = $2":         "issuances_by_renewed",
-	"FROM issuances WHERE key_hash = ''":                       "issuances_without_key",
+	"FROM issuances WHERE length(key_hash) = 0":                "issuances_without_key",
 	"AND request_token = $3":                                   "issuances_by_token",
 	"FROM issuances WHERE certificate_id = $2 AND tenant = $1": "issuances_by_certificate",
 }
@@ -174,6 +230,9 @@ func everyRead(tx imprint.Tx) error {
 	keep(err)
 	_, err = tx.IssuancesWithoutKey("a", 1)
 	keep(err)
+	_, err = tx.LabelNameKept("a", time.Time{})
+	keep(err)
+	keep(tx.KeepLabelName("a", tenant.Account, time.Time{}, 1))
 	keep(tx.CountProfileUse(tenant, "a", "p"))
 	_, err = tx.ProfileUses(tenant, "a", "p")
 	keep(err)

@@ -53,4 +53,21 @@ func testEnrolment(t *testing.T, h Harness) {
 	update(t, store, func(tx imprint.Tx) error { return tx.DeleteEnrolmentLabel(here, "one") })
 	same(t, "what is left of a label that is gone", len(left("one")), 0)
 	same(t, "what is left of the other", left("two"), []string{"1 2", "1 3"})
+	for n, name := range []imprint.LabelName{"a", "b", "c", "b"} {
+		update(t, store, func(tx imprint.Tx) error {
+			return tx.KeepLabelName(name, here.Account, instant.Add(time.Duration(n)*time.Minute), 2)
+		})
+	}
+	update(t, store, func(tx imprint.Tx) error { return tx.KeepLabelName("d", "999999999999", instant.Add(-time.Hour), 2) })
+	view(t, store, func(tx imprint.ReadTx) error {
+		for _, c := range []struct {
+			name imprint.LabelName
+			at   time.Time
+			want imprint.AccountID
+		}{{"a", instant.Add(-time.Hour), ""}, {"b", instant.Add(2 * time.Minute), here.Account}, {"b", instant.Add(3 * time.Minute), ""}, {"c", instant, here.Account}, {"d", instant, ""}, {"d", instant.Add(-2 * time.Hour), "999999999999"}} {
+			account, err := tx.LabelNameKept(c.name, c.at)
+			same(t, "who has the name "+string(c.name), fmt.Sprint(account, err), fmt.Sprint(c.want, nil))
+		}
+		return nil
+	})
 }

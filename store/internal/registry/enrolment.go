@@ -15,6 +15,7 @@ const (
 
 var (
 	putLabel    = upsert("enrolment_labels", 1, "name", "tenant", "authority", "profile", "settings", "created_at", "changed_at")
+	keepName    = upsert("enrolment_label_names", 1, "name", "account", "kept_until")
 	putPassword = upsert("enrolment_passwords", 1, "id", "tenant", "label", "hash", "subject", "created_at", "expires_at", "used_at", "authority", "serial")
 
 	labels = newList("Xs", labelColumns, "enrolment_labels WHERE tenant = $1", 1, []string{"name"}, scanLabel,
@@ -78,6 +79,24 @@ func (t *Tx) EnrolmentLabel(name imprint.LabelName) (imprint.EnrolmentLabel, err
 // EnrolmentLabels implements imprint.EnrolmentReader.
 func (t *Tx) EnrolmentLabels(tenant imprint.Tenant, p imprint.Page) ([]imprint.EnrolmentLabel, string, error) {
 	return labels.page(t, p, nil, t.in(tenant))
+}
+
+// LabelNameKept implements imprint.EnrolmentReader.
+func (t *Tx) LabelNameKept(name imprint.LabelName, at time.Time) (imprint.AccountID, error) {
+	account, _, err := first(t, func(_ *Tx, r Rows, a *imprint.AccountID) error { return r.Scan((*string)(a)) },
+		"SELECT account FROM enrolment_label_names WHERE name = $1 AND kept_until > $2", string(name), millis(at))
+	return account, err
+}
+
+// KeepLabelName implements imprint.EnrolmentWriter.
+func (t *Tx) KeepLabelName(name imprint.LabelName, account imprint.AccountID, until time.Time, most int) error {
+	_, err := t.exec(keepName, string(name), string(account), millis(until))
+	if err != nil {
+		return err
+	}
+	_, err = t.exec("DELETE FROM enrolment_label_names WHERE name IN (SELECT name FROM enrolment_label_names WHERE account = $1 ORDER BY kept_until DESC LIMIT 100 OFFSET $2)",
+		string(account), int64(most))
+	return err
 }
 
 // EnrolmentPassword implements imprint.EnrolmentReader.

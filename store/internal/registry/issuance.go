@@ -101,7 +101,7 @@ func (t *Tx) IssuancesRenewing(tenant imprint.Tenant, old imprint.CertificateID,
 
 // IssuancesWithoutKey implements imprint.IssuanceReader.
 func (t *Tx) IssuancesWithoutKey(after string, limit int) ([]imprint.Issuance, error) {
-	return some(t, limit, scanIssuance, "SELECT "+issuanceColumns+" FROM issuances WHERE key_hash = '' AND certificate_id <> '' AND id > $1 ORDER BY id LIMIT $2", after)
+	return some(t, limit, scanIssuance, "SELECT "+issuanceColumns+" FROM issuances WHERE length(key_hash) = 0 AND certificate_id <> '' AND id > $1 ORDER BY id LIMIT $2", after)
 }
 
 // ProfileUses implements imprint.IssuanceReader.
