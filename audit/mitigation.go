@@ -3,7 +3,9 @@ package audit
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 
 	"github.com/imprint-iot/imprint"
 )
@@ -125,17 +127,7 @@ func actionsOf(tx imprint.ReadTx, task imprint.MitigationTask) ([]imprint.Mitiga
 			found[name] = action
 		}
 	}
-	actions := make([]imprint.MitigationAction, 0, len(found))
-	for _, action := range found {
-		actions = append(actions, action)
-	}
-	slices.SortFunc(actions, func(a, b imprint.MitigationAction) int {
-		if a.Name < b.Name {
-			return -1
-		}
-		return 1
-	})
-	return actions, nil
+	return slices.SortedFunc(maps.Values(found), func(a, b imprint.MitigationAction) int { return strings.Compare(a.Name, b.Name) }), nil
 }
 
 func joined(kinds []imprint.MitigationKind) string {
@@ -262,47 +254,15 @@ func (a *Auditor) resumeMitigations(ctx context.Context) error {
 
 // forgetOldMitigations deletes tasks as forgetOld deletes audits.
 func (a *Auditor) forgetOldMitigations(tenant imprint.Tenant) {
-	before := a.clock().Add(-a.opts.Keep)
 	filter := imprint.MitigationTaskFilter{To: a.clock()}
-	page := imprint.Page{Limit: a.opts.Page}
-	var old []string
-	kept, executions := 0, int64(0)
-	for {
-		err := a.store.View(a.ctx, func(tx imprint.ReadTx) error {
-			tasks, next, err := tx.MitigationTasks(tenant, filter, page)
-			for i := range tasks {
-				task := &tasks[i]
-				executions += task.Executions
-				kept++
-				if task.Status != imprint.AuditInProgress && (task.CreatedAt.Before(before) || kept > 1 && (executions > a.opts.KeepFindings || kept > maxTasks)) {
-					old = append(old, task.ID)
-				}
-			}
-			page.Cursor = next
-			return err
-		})
-		if err != nil {
-			a.sweepFailed(tenant, err)
-			return
+	a.forget(tenant, func(tx imprint.ReadTx, p imprint.Page) (found []aged, next string, err error) {
+		page, next, err := tx.MitigationTasks(tenant, filter, p)
+		for i := range page {
+			t := &page[i]
+			found = append(found, aged{t.ID, t.Status == imprint.AuditInProgress, t.CreatedAt, t.Executions})
 		}
-		if page.Cursor == "" {
-			break
-		}
-	}
-	for _, id := range old {
-		for gone := 1; gone > 0; {
-			err := a.store.Update(a.ctx, func(tx imprint.Tx) error {
-				n, err := tx.DeleteMitigationExecutions(tenant, id, a.opts.Page)
-				gone = n
-				if err == nil && n == 0 {
-					err = tx.DeleteMitigationTask(tenant, id)
-				}
-				return err
-			})
-			if err != nil {
-				a.sweepFailed(tenant, err)
-				return
-			}
-		}
-	}
+		return found, next, err
+	}, func(tx imprint.Tx, id string) (int, error) {
+		return tx.DeleteMitigationExecutions(tenant, id, a.opts.Page)
+	}, func(tx imprint.Tx, id string) error { return tx.DeleteMitigationTask(tenant, id) })
 }

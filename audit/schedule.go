@@ -153,21 +153,43 @@ func (a *Auditor) sweep() {
 	}
 }
 
+// aged is what must be known of an audit, or of a mitigation task, to forget it.
+type aged struct {
+	id      string
+	running bool
+	at      time.Time
+	rows    int64 // of findings, or executions
+}
+
 // forgetOld deletes what is older than Keep, and the oldest audits beyond KeepFindings
-// and maxTasks. Whatever stays because of an error is deleted by a later sweep.
+// and maxTasks.
 func (a *Auditor) forgetOld(tenant imprint.Tenant) {
+	a.forget(tenant, func(tx imprint.ReadTx, p imprint.Page) (found []aged, next string, err error) {
+		page, next, err := tx.AuditTasks(tenant, imprint.AuditTaskFilter{}, p)
+		for _, t := range page {
+			found = append(found, aged{t.ID, t.Status == imprint.AuditInProgress, t.CreatedAt, t.Findings()})
+		}
+		return found, next, err
+	}, func(tx imprint.Tx, id string) (int, error) {
+		return tx.DeleteAuditFindings(tenant, id, "", a.opts.Page)
+	}, func(tx imprint.Tx, id string) error { return tx.DeleteAuditTask(tenant, id) })
+}
+
+// forget deletes the old ones of a list, rows first. Whatever stays because of an error is
+// deleted by a later sweep.
+func (a *Auditor) forget(tenant imprint.Tenant, list func(imprint.ReadTx, imprint.Page) ([]aged, string, error), empty func(tx imprint.Tx, id string) (int, error), remove func(tx imprint.Tx, id string) error) {
 	var old []string
 	before := a.clock().Add(-a.opts.Keep)
-	kept, findings := 0, int64(0)
+	kept, rows := 0, int64(0)
 	page := imprint.Page{Limit: a.opts.Page}
-	for {
+	for more := true; more; more = page.Cursor != "" {
 		err := a.store.View(a.ctx, func(tx imprint.ReadTx) error {
-			tasks, next, err := tx.AuditTasks(tenant, imprint.AuditTaskFilter{}, page)
-			for _, task := range tasks {
-				findings += task.Findings()
+			tasks, next, err := list(tx, page)
+			for _, t := range tasks {
+				rows += t.rows
 				kept++
-				if task.Status != imprint.AuditInProgress && (task.CreatedAt.Before(before) || kept > 1 && (findings > a.opts.KeepFindings || kept > maxTasks)) {
-					old = append(old, task.ID)
+				if !t.running && (t.at.Before(before) || kept > 1 && (rows > a.opts.KeepFindings || kept > maxTasks)) {
+					old = append(old, t.id)
 				}
 			}
 			page.Cursor = next
@@ -177,17 +199,14 @@ func (a *Auditor) forgetOld(tenant imprint.Tenant) {
 			a.sweepFailed(tenant, err)
 			return
 		}
-		if page.Cursor == "" {
-			break
-		}
 	}
 	for _, id := range old {
 		for gone := 1; gone > 0; {
 			err := a.store.Update(a.ctx, func(tx imprint.Tx) error {
-				n, err := tx.DeleteAuditFindings(tenant, id, "", a.opts.Page)
+				n, err := empty(tx, id)
 				gone = n
 				if err == nil && n == 0 {
-					err = tx.DeleteAuditTask(tenant, id)
+					err = remove(tx, id)
 				}
 				return err
 			})

@@ -59,7 +59,7 @@ import (
 // limits are those that AWS IoT Core documents.
 type Options struct {
 	ConnectTimeout time.Duration // from the end of the handshake to CONNECT [10 s]
-	WriteTimeout   time.Duration // for one write to a device [30 s]
+	WriteTimeout   time.Duration // for one write to a device, of 16 KiB at most [30 s]
 	MinKeepAlive   time.Duration // shorter ones are raised [30 s]
 	MaxKeepAlive   time.Duration // longer ones, and 0, are lowered [1200 s]
 
@@ -91,6 +91,10 @@ type Options struct {
 	// counted, and told in the trace of the next connection.
 	MaxSessionMessages, MaxSessionBytes int
 	MaxRetained                         int // retained messages of one tenant [5000]
+	// MaxSharedInflight bounds the messages of a shared subscription's queue that one
+	// member without a stored session holds at a time: one that acknowledges none holds up
+	// no more than these [100].
+	MaxSharedInflight int
 
 	// Rates; negative ones don't limit.
 	PublishRate    int // messages a second from one connection; more are discarded [100]
@@ -147,6 +151,7 @@ func (o Options) withDefaults() Options {
 	setInt(&o.MaxSessionMessages, 10_000)
 	setInt(&o.MaxSessionBytes, 64<<20)
 	setInt(&o.MaxRetained, 5000)
+	setInt(&o.MaxSharedInflight, 100)
 	setInt(&o.MaxRequests, 512)
 	setInt(&o.MaxRequestsPerConnection, 4)
 	setDuration(&o.RequestPuback, 100*time.Millisecond)

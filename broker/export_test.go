@@ -289,3 +289,13 @@ func (b *Broker) AwaitLedger() {
 		_ = b.ledger.wait(context.Background(), change{write: func(imprint.Tx) error { return nil }})
 	}
 }
+
+// LineIsAwaited says whether somebody who subscribes waits until all are routed that stand
+// in the line of a topic.
+func (b *Broker) LineIsAwaited(t imprint.Tenant, topic string) bool {
+	r := b.realm(t)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	l := r.lines[topic]
+	return l != nil && l.turns[len(l.turns)-1].over != nil
+}

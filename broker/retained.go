@@ -107,16 +107,19 @@ func (b *Broker) retention(r *realm, topic string, packet *mqtt.Publish, waited 
 	t := &turn{realm: r, topic: topic}
 	if len(packet.Payload) == 0 {
 		return change{
-			write: func(tx imprint.Tx) error { return tx.DeleteRetained(r.tenant, topic) },
+			write: func(tx imprint.Tx) error {
+				t.beStored()
+				return tx.DeleteRetained(r.tenant, topic)
+			},
 			done: func(err error) {
 				r.mu.Lock()
 				defer r.mu.Unlock()
 				if err != nil {
+					t.giveUp()
 					b.reviewRetained(r, topic)
 					return
 				}
 				delete(r.retained, topic)
-				t.take()
 			},
 		}, t, nil
 	}
@@ -132,8 +135,11 @@ func (b *Broker) retention(r *realm, topic string, packet *mqtt.Publish, waited 
 		ModifiedAt: now, ExpiresAt: message.expires,
 	}
 	return change{
-		write: func(tx imprint.Tx) error { return tx.PutRetained(row) },
-		size:  len(row.Packet),
+		write: func(tx imprint.Tx) error {
+			t.beStored()
+			return tx.PutRetained(row)
+		},
+		size: len(row.Packet),
 		done: func(err error) {
 			r.mu.Lock()
 			defer r.mu.Unlock()
@@ -141,11 +147,11 @@ func (b *Broker) retention(r *realm, topic string, packet *mqtt.Publish, waited 
 				r.retaining--
 			}
 			if err != nil {
+				t.giveUp()
 				b.reviewRetained(r, topic)
 				return
 			}
 			r.setRetained(topic, row.ExpiresAt)
-			t.take()
 		},
 	}, t, nil
 }
@@ -332,40 +338,35 @@ const retainedTries = 3
 // One that was overtaken is let go, as the newer one is on its way. At QoS 0 that may be
 // dropped on its way, so it is read and sent, too; twice does no harm.
 func (c *connection) sendRetainedOf(ctx context.Context, sub *subscription, topic string) (lacking int, err error) {
-	for try := range retainedTries {
-		lacking, overtaken, err := c.tryRetainedOf(ctx, sub, topic, try > 0)
-		if err != nil || !overtaken {
-			return lacking, err
-		}
-	}
-	return 0, nil
-}
-
-// tryRetainedOf reports whether a newer message began to be routed meanwhile. Again: it did
-// before, and only a message of QoS 0 is sent.
-func (c *connection) tryRetainedOf(ctx context.Context, sub *subscription, topic string, again bool) (lacking int, overtaken bool, err error) {
 	g, routed := c.realm.look(topic)
 	defer c.realm.lookAway(topic, g)
-	row, err := c.broker.Retained(ctx, c.realm.tenant, topic)
-	if imprint.CodeOf(err) == imprint.CodeNotFound {
-		return 0, false, nil
+	overtaken := false
+	for range retainedTries {
+		row, err := c.broker.Retained(ctx, c.realm.tenant, topic)
+		if imprint.CodeOf(err) == imprint.CodeNotFound {
+			return 0, nil
+		}
+		if err != nil {
+			return 0, err
+		}
+		if overtaken && row.QoS > 0 && sub.qos > 0 {
+			return 0, nil
+		}
+		send := c.retainedMessage(ctx, sub, &row)
+		if send == nil {
+			return 0, nil
+		}
+		sent, lineEnds := c.realm.pass(topic, g, routed, func() { lacking = send() })
+		if sent {
+			return lacking, nil
+		}
+		if lineEnds != nil {
+			<-lineEnds
+		}
+		now := g.begun()
+		overtaken, routed = overtaken || now != routed, now
 	}
-	if err != nil {
-		return 0, false, err
-	}
-	if again && row.QoS > 0 && sub.qos > 0 {
-		return 0, false, nil
-	}
-	send := c.retainedMessage(ctx, sub, &row)
-	if send == nil {
-		return 0, false, nil
-	}
-	g.mu.RLock()
-	defer g.mu.RUnlock()
-	if g.routed != routed {
-		return 0, true, nil
-	}
-	return send(), false, nil
+	return 0, nil
 }
 
 // retainedMessage prepares a retained message for a subscription: the function sends it

@@ -103,6 +103,37 @@ func TestUnacknowledgedMessagesComeAgainWithDup(t *testing.T) {
 	})
 }
 
+// TestBothDirectionsHavePacketIDsOfTheirOwn ensures that a client which uses the packet
+// identifier of a message that it hasn't acknowledged is answered, and gets the message
+// again.
+func TestBothDirectionsHavePacketIDsOfTheirOwn(t *testing.T) {
+	bothVersions(t, broker.Options{}, func(h *house, v mqtt.Version) {
+		id := h.register(first, allowAll)
+		name := fmt.Sprint("ids", v)
+		c := h.on(first, id, v, lasting(v, name, 100))
+		c.subscribe(1, name)
+		h.on(first, id, v, connectAs("pub")).published(name, "kept")
+		held := expect[*mqtt.Publish](c).PacketID
+		c.send(&mqtt.Subscribe{PacketID: held, Filters: []mqtt.Subscription{{Filter: "other", QoS: 1}}})
+		if got := expect[*mqtt.Suback](c); got.PacketID != held || got.Codes[0] != mqtt.ReasonCode(1) {
+			h.Errorf("got %s, want QoS 1 granted to %d", got.Detail(), held)
+		}
+		c.publish(1, held, "elsewhere", "x")
+		if got := expect[*mqtt.Ack](c); got.PacketID != held || got.Reason != mqtt.Success {
+			h.Errorf("got %s, want success for %d", got.Detail(), held)
+		}
+		c.send(&mqtt.Unsubscribe{PacketID: held, Filters: []string{"other"}})
+		if got := expect[*mqtt.Unsuback](c).PacketID; got != held {
+			h.Errorf("UNSUBACK: got packet id %d, want %d", got, held)
+		}
+		c.cut()
+		c = h.back(first, id, v, lasting(v, name, 100))
+		if got := c.gets(name, "kept", 1); !got.Dup || got.PacketID != held {
+			h.Errorf("got %s, want it again with packet id %d", got.Detail(), held)
+		}
+	})
+}
+
 func TestSessionsOfOneVersionArentResumedByTheOther(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t, broker.Options{})
@@ -132,12 +163,18 @@ func TestSessionsExpire(t *testing.T) {
 	}{
 		{"by default", mqtt.V311, 0, time.Minute}, {"as asked", mqtt.V5, 30, 30 * time.Second}, {"at most", mqtt.V5, 3600, 2 * time.Minute},
 	} {
-		h.on(first, id, row.v, lasting(row.v, row.name, row.seconds)).cut()
+		leaves := h.on(first, id, row.v, lasting(row.v, row.name, row.seconds))
+		leaves.subscribe(1, "left/behind")
+		leaves.cut()
 		h.ahead.Add(int64(row.kept - 5*time.Second))
 		h.back(first, id, row.v, lasting(row.v, row.name, row.seconds)).cut()
 		h.ahead.Add(int64(row.kept + time.Second))
+		h.broker.LookAtTheClock()
 		h.eventually(row.name+": the session expires", func() bool { return h.broker.Counters().Stored == 0 })
-		h.on(first, id, row.v, connectAs(row.name)).cut()
+		anew := h.on(first, id, row.v, connectAs(row.name))
+		h.on(first, id, row.v, connectAs("pub")).published("left/behind", "x")
+		anew.silent() // it has none of the other one's subscriptions
+		anew.cut()
 	}
 }
 

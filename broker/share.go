@@ -162,7 +162,7 @@ func (g *shareGroup) free(some []*subscription, way *search) []*subscription {
 		switch {
 		case sub.session.conn.Load() == nil:
 			way.away = true
-		case g.lent > 0 && g.leased[sub.session] >= maxLeased:
+		case g.lent > 0 && g.leased[sub.session] >= g.broker.opts.MaxSharedInflight:
 			way.busy = true
 		default:
 			some = append(some, sub)

@@ -25,10 +25,6 @@ type groupQueue struct {
 	behind   bool // nobody waits until it is low again
 }
 
-// maxLeased bounds the messages of a group's queue that one member holds at a
-// time: one that acknowledges none holds up no more than these.
-const maxLeased = 100
-
 // maxMoving bounds the messages that are on their way from a group's queue to
 // members' queues.
 const maxMoving = 100
@@ -450,7 +446,7 @@ func (g *shareGroup) start() (q *groupQueue, after int64, room int) {
 		switch {
 		case sub.session.conn.Load() == nil:
 		case sub.qos > 0 && sub.session.durable == nil:
-			room += maxLeased - g.leased[sub.session]
+			room += g.broker.opts.MaxSharedInflight - g.leased[sub.session]
 		default:
 			room += loadMessages
 		}

@@ -456,16 +456,21 @@ func TestQueuedSharesAreHandedOutOnce(t *testing.T) {
 // TestAMemberThatAcknowledgesNothingHoldsUpNoOther ensures that a member keeps no
 // more than its share of the group's messages waiting.
 func TestAMemberThatAcknowledgesNothingHoldsUpNoOther(t *testing.T) {
-	bothVersions(t, broker.Options{}, func(h *house, v mqtt.Version) {
+	t.Run("100 by default", func(t *testing.T) { heldByAMember(t, broker.Options{}, 100) })
+	t.Run("as set", func(t *testing.T) { heldByAMember(t, broker.Options{MaxSharedInflight: 7}, 7) })
+}
+
+func heldByAMember(t *testing.T, opts broker.Options, held int) {
+	bothVersions(t, opts, func(h *house, v mqtt.Version) {
 		id := h.register(first, allowAll)
-		topic := fmt.Sprint("held", byte(v))
+		topic := fmt.Sprint("held", held, "/", byte(v))
 		filter := "$share/g/" + topic
 		keeper := h.on(first, id, v, lasting(v, "keeper"+topic, 1000))
 		keeper.subscribe(1, filter)
 		keeper.goodbye()
 		stuck := h.on(first, id, v, connectAs("stuck"+topic))
 		stuck.subscribe(1, filter)
-		const many, held = 500, 100
+		const many = 500
 		h.fill(id, topic, held)
 		got := map[string]bool{}
 		for range held {

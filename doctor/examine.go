@@ -167,6 +167,7 @@ type examination struct {
 	chain []*x509.Certificate // what the device sends, its own first
 	leaf  *x509.Certificate
 	pair  *tls.Certificate // nil: there is no key that belongs to the certificate
+	spare *tls.Certificate // in its place; nil: it wasn't needed yet
 	roots []*x509.Certificate
 	// id is the certificate's id; clientID may be empty.
 	id, clientID string

@@ -255,11 +255,6 @@ func (x *examination) whyFix() string {
 	return fmt.Sprintf("Look at the broker's log and access rules for the certificate %q and the client id %s.", shown(x.leaf.Subject.String()), shown(x.clientID))
 }
 
-// imprint says whether the server's certificate is one that Imprint made.
-func (x *examination) imprint() bool {
-	return x.main != nil && len(x.main.peers) > 0 && strings.HasPrefix(x.main.peers[0].Issuer.CommonName, "Imprint server root")
-}
-
 // converse makes the checks of a connection that was accepted.
 func (x *examination) converse(ctx context.Context) {
 	clean := !x.stored

@@ -197,7 +197,7 @@ func (a *account) start(ctx context.Context, tenant imprint.Tenant) error {
 		return nil
 	}
 	mine := a.underWay[tenant]
-	limit := len(mine) + window
+	limit := len(mine) + window/2 // what may be under way of one tenant at most, and what is
 	var list []imprint.Event
 	err := a.dispatcher.store.View(ctx, func(tx imprint.ReadTx) error {
 		var err error

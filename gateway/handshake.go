@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"net"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -207,6 +208,9 @@ func (h *handshake) configure(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 	h.hello, h.versions, h.suites = true, hello.SupportedVersions, hello.CipherSuites
 	h.rec.Describe(func(a *imprint.Attempt) { a.SNI = imprint.Excerpt(hello.ServerName) })
 	tenant, err := h.gateway.rooms.Endpoints.Tenant(hello.ServerName)
+	if err != nil && isAddress(hello.ServerName) {
+		h.serverName, tenant, err = "", h.gateway.rooms.Endpoints.Home(), nil
+	}
 	if err != nil {
 		h.refusal = err
 		return unrecognizedName, nil
@@ -219,9 +223,12 @@ func (h *handshake) configure(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 	if len(hello.SupportedProtos) > 0 && !h.profile.speaks(hello.SupportedProtos) {
 		h.refusal = h.unknownProtocols(hello.SupportedProtos)
 	}
-	if h.serverName == "" {
+	switch {
+	case h.serverName == "" && hello.ServerName != "":
+		h.rec.Info("tls.hello", "the address %s is no server name; tenant %s unless the certificate says otherwise", imprint.Excerpt(hello.ServerName), tenant)
+	case h.serverName == "":
 		h.rec.Info("tls.hello", "no server name; tenant %s unless the certificate says otherwise", tenant)
-	} else {
+	default:
 		h.rec.OK("tls.hello", "server name %s, tenant %s", hello.ServerName, tenant)
 	}
 	err = h.turn.take()
@@ -230,6 +237,13 @@ func (h *handshake) configure(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 	}
 	h.session = h.profile.borrow()
 	return h.session.config, nil
+}
+
+// isAddress says whether a server name is an IP address, which the extension can't carry
+// (RFC 6066, 3): clients that send what they connect to, such as mosquitto, mean no name.
+func isAddress(serverName string) bool {
+	_, err := netip.ParseAddr(serverName)
+	return err == nil
 }
 
 // speaks tells whether a profile speaks one of the application protocols.

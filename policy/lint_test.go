@@ -77,6 +77,8 @@ func TestLintFindsTheUsualMistakes(t *testing.T) {
 		{"MQTT's wildcards", allowed(`"iot:Publish"`, `"arn:aws:iot:*:*:topic/a/+/b"`), "MQTTWildcard 2:13", "topic/a/*/b"},
 		{"MQTT's wildcards in a filter", allowed(`["iot:Subscribe","iot:Receive"]`, `["arn:aws:iot:*:*:topicfilter/a/#","arn:aws:iot:*:*:topic/a/*"]`), "MQTTWildcardInFilter 2:14", "topicfilter/a/*"},
 		{"subscribe without receive", allowed(`"iot:Subscribe"`, `"arn:aws:iot:*:*:topicfilter/a/#"`), "ReceiveMissing 2:1, MQTTWildcardInFilter 2:13", "topic/a/*"},
+		{"subscribe beside a client", allowed(`["iot:Connect","iot:Subscribe"]`, `["arn:aws:iot:*:*:client/${iot:Connection.Thing.ThingName}","arn:aws:iot:*:*:topicfilter/a/*"]`), "ReceiveMissing 2:1", "topic/a/*"},
+		{"subscribe and receive beside a client", allowed(`["iot:Connect","iot:Subscribe","iot:Receive"]`, `["arn:aws:iot:*:*:client/${iot:Connection.Thing.ThingName}","arn:aws:iot:*:*:topicfilter/a/*","arn:aws:iot:*:*:topic/a/*"]`), "", ""},
 		{"receive elsewhere", allowed(`["iot:Subscribe","iot:Receive"]`, `["arn:aws:iot:*:*:topicfilter/a/*","arn:aws:iot:*:*:topic/b/*"]`), "ReceiveMissing 2:1", ""},
 		{"a Deny by a variable", one("Deny", `"iot:Publish"`, mine, ""), "DenyByVariable 2:13", ""},
 		{"no connect", doc(allow("iot:Publish", arn+"topic/x")), "ConnectMissing 1:1", ""},

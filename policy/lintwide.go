@@ -119,7 +119,7 @@ func (l *linter) whole(paths []string) {
 	told := map[int]bool{}
 	for n, p := range subscribes {
 		en := places[n]
-		if told[en.index] || l.received(p.source) {
+		if told[en.index] || !ofTopics(p.source) || l.received(p.source) {
 			continue
 		}
 		told[en.index] = true
@@ -131,6 +131,17 @@ func (l *linter) whole(paths []string) {
 		l.findings = append(l.findings, Finding{Code: LintReceiveMissing, Severity: severityOf(LintReceiveMissing), Line: en.source.Line, Column: en.source.Column, Member: paths[en.index],
 			Message: fmt.Sprintf("iot:Subscribe on %q without iot:Receive: messages are dropped in silence", p.source), Fix: fix})
 	}
+}
+
+// ofTopics tells whether iot:Subscribe can be meant by a resource: one statement may have
+// those of other actions, too.
+func ofTopics(resource string) bool {
+	parts := splitARN(resource)
+	if len(parts) != 6 {
+		return true
+	}
+	kind, _ := kindOf(parts)
+	return kind == "" || kind == "topic" || kind == "topicfilter"
 }
 
 // received tells whether a statement allows iot:Receive on something that a filter

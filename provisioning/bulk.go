@@ -214,12 +214,18 @@ func (b *Bulk) attempt(ctx context.Context, task imprint.RegistrationTask) (done
 	defer func() {
 		over()
 		if value := recover(); value != nil {
-			b.opts.Logger.Error("a bulk registration panicked", "task", task.ID, "panic", value, "stack", string(debug.Stack()))
-			done, err = false, &inputError{imprint.Errorf(imprint.CodeInternal, "an internal error ended the task at a line that the server's log is about")}
+			done, err = false, b.panicked(task, value)
 		}
 	}()
 	err = b.run(ctx, task)
 	return err == nil, err
+}
+
+// panicked logs a panic over a line, and gives what ends the task, which would come to the
+// line again and again. Each goroutine of a task recovers so: else the line ended the server.
+func (b *Bulk) panicked(task imprint.RegistrationTask, value any) error {
+	b.opts.Logger.Error("a bulk registration panicked", "task", task.ID, "panic", value, "stack", string(debug.Stack()))
+	return &inputError{imprint.Errorf(imprint.CodeInternal, "an internal error ended the task at a line that the server's log is about")}
 }
 
 // finish stores how a task ended.

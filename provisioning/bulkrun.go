@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/template"
@@ -93,7 +95,7 @@ func (b *Bulk) run(ctx context.Context, task imprint.RegistrationTask) error {
 	}
 	reading.Go(func() {
 		defer close(batches)
-		b.read(ctx, task.Tenant, parsed, lines, batches)
+		b.read(ctx, task, parsed, lines, batches)
 	})
 	// Closing ends a read that waits for a slow server.
 	stop := context.AfterFunc(ctx, lines.Close)
@@ -128,9 +130,9 @@ func (b *Bulk) begin(ctx context.Context, task imprint.RegistrationTask) (imprin
 }
 
 // read makes batches until the input or the context ends.
-func (b *Bulk) read(ctx context.Context, tenant imprint.Tenant, parsed *template.Template, lines *bulkLines, to chan<- batch) {
+func (b *Bulk) read(ctx context.Context, task imprint.RegistrationTask, parsed *template.Template, lines *bulkLines, to chan<- batch) {
 	for {
-		one := b.gather(ctx, tenant, parsed, lines)
+		one := b.gather(ctx, task, parsed, lines)
 		select {
 		case to <- one:
 		case <-ctx.Done():
@@ -144,8 +146,13 @@ func (b *Bulk) read(ctx context.Context, tenant imprint.Tenant, parsed *template
 
 // gather reads and plans the lines of one batch. What came before an error is a
 // batch; the error is the next one.
-func (b *Bulk) gather(ctx context.Context, tenant imprint.Tenant, parsed *template.Template, lines *bulkLines) batch {
-	one := batch{after: lines.position}
+func (b *Bulk) gather(ctx context.Context, task imprint.RegistrationTask, parsed *template.Template, lines *bulkLines) (one batch) {
+	defer func() {
+		if value := recover(); value != nil {
+			one = batch{err: b.panicked(task, value)}
+		}
+	}()
+	one = batch{after: lines.position}
 	size := 0
 	for len(one.lines) < batchLines && size < batchBytes {
 		line, more, err := lines.next()
@@ -162,10 +169,42 @@ func (b *Bulk) gather(ctx context.Context, tenant imprint.Tenant, parsed *templa
 			break
 		}
 		size += len(line.text)
-		one.lines = append(one.lines, b.planLine(tenant, parsed, line))
+		one.lines = append(one.lines, b.planLine(task.Tenant, parsed, line))
 	}
-	b.prepare(ctx, one.lines)
+	one.err = b.foresee(ctx, one.lines)
+	if one.err == nil {
+		one.err = b.prepare(ctx, task, one.lines)
+	}
 	return one
+}
+
+// foresee refuses the lines for which a certificate would be signed in vain. An error is the
+// store's.
+func (b *Bulk) foresee(ctx context.Context, lines []planned) error {
+	signs := func(p planned) bool { return p.err == nil && p.plan.signs() }
+	if !slices.ContainsFunc(lines, signs) {
+		return nil
+	}
+	return b.store.Update(ctx, func(tx imprint.Tx) error {
+		for n := range lines {
+			p := &lines[n]
+			if !signs(*p) {
+				continue
+			}
+			stage, err := p.plan.foresee(tx)
+			if isStores(err) {
+				return fmt.Errorf("couldn't look at line %d: %w", p.line.at.line, err)
+			}
+			p.err, p.stage = err, stage
+		}
+		return nil
+	})
+}
+
+// isStores says whether an error is the store's, which isn't a line's fault.
+func isStores(err error) bool {
+	code := imprint.CodeOf(err)
+	return code == imprint.CodeInternal || code == imprint.CodeUnavailable
 }
 
 // planLine evaluates the template for one line.
@@ -190,9 +229,10 @@ func (b *Bulk) planLine(tenant imprint.Tenant, parsed *template.Template, line b
 	return p
 }
 
-// prepare makes or reads the certificates of lines, some at once.
-func (b *Bulk) prepare(ctx context.Context, lines []planned) {
+// prepare makes or reads the certificates of lines, some at once. An error ends the task.
+func (b *Bulk) prepare(ctx context.Context, task imprint.RegistrationTask, lines []planned) error {
 	var signing sync.WaitGroup
+	var failed atomic.Pointer[error]
 	turns := make(chan struct{}, signersAtOnce)
 	for n := range lines {
 		p := &lines[n]
@@ -201,7 +241,13 @@ func (b *Bulk) prepare(ctx context.Context, lines []planned) {
 		}
 		turns <- struct{}{}
 		signing.Go(func() {
-			defer func() { <-turns }()
+			defer func() {
+				if value := recover(); value != nil {
+					err := b.panicked(task, value)
+					failed.Store(&err)
+				}
+				<-turns
+			}()
 			p.err = p.plan.prepare(ctx)
 			if p.err != nil {
 				p.stage = certificateStage(p.err)
@@ -209,6 +255,10 @@ func (b *Bulk) prepare(ctx context.Context, lines []planned) {
 		})
 	}
 	signing.Wait()
+	if err := failed.Load(); err != nil {
+		return *err
+	}
+	return nil
 }
 
 // write registers a batch: devices, verdicts and progress in one transaction.
@@ -280,11 +330,11 @@ func (b *Bulk) writeLine(tx imprint.Tx, p *planned) (verdict, error) {
 		})
 		p.failed, p.failedAt = err, p.result.stage
 	}
-	switch imprint.CodeOf(err) {
-	case "":
+	switch {
+	case err == nil:
 		v.Response = &response{ResourceArns: p.plan.registered(p.result).Resources}
 		return v, nil
-	case imprint.CodeInternal, imprint.CodeUnavailable:
+	case isStores(err):
 		return v, fmt.Errorf("couldn't register line %d: %w", v.Line, err)
 	}
 	err = failedRegistration(err)

@@ -35,6 +35,15 @@ func (c *Claims) RegisterThing(ctx context.Context, tenant imprint.Tenant, body 
 	if err != nil {
 		return Registered{}, err
 	}
+	if r.signs() {
+		err = r.store.Update(ctx, func(tx imprint.Tx) error {
+			_, err := r.foresee(tx)
+			return err
+		})
+		if err != nil {
+			return Registered{}, failedRegistration(err)
+		}
+	}
 	err = r.prepare(ctx)
 	if err != nil {
 		return Registered{}, failedRegistration(err)
@@ -131,6 +140,38 @@ type bulkRegistration struct {
 	// template names one by its id, or none.
 	fresh *imprint.Certificate
 	leaf  *x509.Certificate // fresh's, when it wasn't made here
+}
+
+// signs says whether a certificate is signed for the device.
+func (r *bulkRegistration) signs() bool {
+	return r.plan.Certificate != nil && r.plan.Certificate.Source == template.SourceCSR
+}
+
+// errForeseen undoes what was written to see whether it can be.
+var errForeseen = errors.New("nothing is in the way")
+
+// foresee says what is in the way of the device, such as a policy that doesn't exist, and
+// at which step, before a certificate is signed in vain: it writes all as with one, and undoes
+// it. The answer may be another once it is signed.
+func (r *bulkRegistration) foresee(tx imprint.Tx) (stage string, err error) {
+	var result applied
+	now := r.clock()
+	cert := imprint.Certificate{
+		Tenant: r.tenant, ID: StandInID, Status: imprint.CertificatePendingActivation, Mode: imprint.ModeDefault, OwnedBy: r.tenant.Account,
+		CreatedAt: now, ModifiedAt: now,
+	}
+	err = tx.Try(func() error {
+		a := application{tx: tx, cert: cert, fresh: true, plan: r.plan, now: now, applied: &result}
+		err := a.run()
+		if err == nil {
+			err = errForeseen
+		}
+		return err
+	})
+	if errors.Is(err, errForeseen) {
+		return "", nil
+	}
+	return result.stage, err
 }
 
 // prepare makes or reads the certificate, as far as that needs no transaction.

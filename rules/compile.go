@@ -56,14 +56,33 @@ func Check(r imprint.TopicRule, offered Offered) (Filter, error) {
 	if compiled.onError != nil {
 		actions = append(slices.Clone(actions), compiled.onError)
 	}
+	asks := compiled.statement.External()
 	for _, a := range actions {
 		err = a.checkConstants()
 		if err != nil {
 			return Filter{}, err
 		}
+		for _, text := range a.texts {
+			asks = append(asks, text.External()...)
+		}
+	}
+	for _, function := range asks {
+		why := unserved[function]
+		if why != "" {
+			return Filter{}, imprint.Errorf(imprint.CodeInvalidRequest, "the rule calls %s(), which would be Undefined for each message: %s", function, why).
+				WithHint("aws_lambda() of a function that knows the answer can stand for it.")
+		}
 	}
 	topic, given := compiled.statement.Filter()
 	return Filter{Topic: topic, Given: given}, nil
+}
+
+// unserved are the functions that nothing answers here, and why.
+var unserved = map[string]string{
+	"get_thing_shadow":        "there are no device shadows here",
+	"get_secret":              "there is no secret store here",
+	"get_dynamodb":            "there is no DynamoDB here",
+	"machinelearning_predict": "nothing stands for Amazon Machine Learning here",
 }
 
 // compile parses a rule.

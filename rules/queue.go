@@ -206,7 +206,7 @@ func (q *queue) take() (*tenant, work, *share) {
 }
 
 // close goes on with what waits until the context ends, and says how much is
-// left.
+// lost: what nobody comes again with.
 func (q *queue) close(ctx context.Context) int {
 	q.mu.Lock()
 	q.closed = true
@@ -223,10 +223,19 @@ func (q *queue) close(ctx context.Context) int {
 		}
 	}
 	q.mu.Lock()
-	left := q.count
+	lost := 0
+	for _, a := range q.ready {
+		for _, t := range a.ready {
+			for _, w := range t.waiting {
+				if w.message.Done == nil {
+					lost++
+				}
+			}
+		}
+	}
 	q.ready, q.count = nil, 0
 	q.mu.Unlock()
 	q.cancel()
 	q.work.Wait()
-	return left
+	return lost
 }

@@ -165,9 +165,9 @@ func (e *Engine) Close() error {
 		e.stopWatch()
 		ctx, cancel := context.WithTimeout(context.Background(), closePatience)
 		defer cancel()
-		left := e.queue.close(ctx)
-		if left > 0 {
-			e.opts.Logger.Warn("messages waited for topic rules when the server ended, and are lost", "messages", left)
+		lost := e.queue.close(ctx)
+		if lost > 0 {
+			e.opts.Logger.Warn("messages waited for topic rules when the server ended, and are lost", "messages", lost)
 		}
 		e.outbox.close()
 		for _, sink := range e.opts.Sinks {

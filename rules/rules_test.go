@@ -3,6 +3,7 @@ package rules_test
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -162,6 +163,27 @@ func TestAFullQueueRefuses(t *testing.T) {
 	h.await(t, "what waited", func() bool { return len(h.on("x")) == 6 })
 }
 
+// TestOnlyWhatNobodyComesAgainWithIsLost ensures that events that wait when the server ends,
+// which stay stored, aren't told of as lost.
+func TestOnlyWhatNobodyComesAgainWithIsLost(t *testing.T) {
+	var log strings.Builder
+	h := open(t, func(o *rules.Options) { o.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+	h.end()
+	h.Engine = rules.New(h.store, time.Now, h.opts) // not started: everything waits
+	h.put(home, "all", "SELECT * FROM '#'", nil, republishTo("x"))
+	h.offer(home, "t", `{}`)
+	for range 2 {
+		err := h.Tenant(home).Offer(t.Context(), &imprint.RuleMessage{Topic: "t", Done: func(error) {}})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.end()
+	if !strings.Contains(log.String(), "are lost\" messages=1\n") {
+		t.Errorf("got the log %q, want one message lost", log.String())
+	}
+}
+
 // TestCheckRefusesWhatCantRun ensures that a rule that is taken can run.
 func TestCheckRefusesWhatCantRun(t *testing.T) {
 	for _, c := range []struct {
@@ -182,6 +204,10 @@ func TestCheckRefusesWhatCantRun(t *testing.T) {
 		{"function", imprint.TopicRule{SQL: "SELECT * FROM 'a'", Actions: []imprint.RuleAction{{Lambda: &imprint.LambdaRuleAction{FunctionARN: "x"}}}}, imprint.CodeInvalidRequest, "ARN"},
 		{"plain http", imprint.TopicRule{SQL: "SELECT * FROM 'a'", Actions: []imprint.RuleAction{{HTTP: &imprint.HTTPRuleAction{URL: "http://example.com/"}}}}, imprint.CodeInvalidRequest, "https"},
 		{"url without confirmation", imprint.TopicRule{SQL: "SELECT * FROM 'a'", Actions: []imprint.RuleAction{{HTTP: &imprint.HTTPRuleAction{URL: "https://example.com/${a}"}}}}, imprint.CodeInvalidRequest, "confirmationUrl"},
+		{"shadows", imprint.TopicRule{SQL: "SELECT * FROM 'a' WHERE get_thing_shadow('t', 'r').state.on"}, imprint.CodeInvalidRequest, "no device shadows"},
+		{"secrets", imprint.TopicRule{SQL: "SELECT * FROM 'a'", Actions: []imprint.RuleAction{republishTo("x/${get_secret('s', 'SecretString', 'r')}")}}, imprint.CodeInvalidRequest, "get_secret"},
+		{"tables", imprint.TopicRule{SQL: "SELECT get_dynamodb('t', 'k', 'v', 'r') AS x FROM 'a'"}, imprint.CodeInvalidRequest, "DynamoDB"},
+		{"predictions", imprint.TopicRule{SQL: "SELECT machinelearning_predict('m', 'r', *) AS x FROM 'a'"}, imprint.CodeInvalidRequest, "Machine Learning"},
 		{"no kind", imprint.TopicRule{SQL: "SELECT * FROM 'a'", Actions: []imprint.RuleAction{{}}}, imprint.CodeInvalidRequest, "lambda, republish, http"},
 		{"outside in an error action", imprint.TopicRule{SQL: "SELECT * FROM 'a'", ErrorAction: func() *imprint.RuleAction {
 			a := republishTo("${aws_lambda('arn', a)}")

@@ -118,8 +118,8 @@ func TestToolsAreToldWhatIsFound(t *testing.T) {
 			t.Errorf("%s: want %q in\n%s\nand in\n%s", row.word, row.note, people.all(), tools.stderr)
 		}
 	}
-	s.follow(t, policy).wait(t, "what the word was taken for, and the attempt", func(text string) bool {
+	s.follow(t, "explain", policy).wait(t, "what the word was taken for, and the attempt", func(text string) bool {
 		return strings.HasPrefix(text, "all is a policy: these attempts tell of it.") && strings.Contains(text, "policy.connect")
 	})
-	s.follow(t, unknown).wait(t, "why nothing is found", func(text string) bool { return strings.HasPrefix(text, "No certificate "+unknown) })
+	s.follow(t, "explain", unknown).wait(t, "why nothing is found", func(text string) bool { return strings.HasPrefix(text, "No certificate "+unknown) })
 }

@@ -196,6 +196,18 @@ func TestAClaimsGuardIsSetByTheCommandLine(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, "IMPRINT_CLAIM_RATE=0")
 	f := s.one.fleet(t)
+	// The same claim certificate in another account, with a guard of its own there: what
+	// stops the one stops nothing of the other.
+	const neighbour = "111111111111"
+	key := s.addAccount(t, neighbour)
+	elsewhere := s.side(t, neighbour, key, "us-east-1").fleet(t)
+	if id := elsewhere.register(t, f.claim); id != f.claimID {
+		t.Fatalf("the claim has the id %s in one account and %s in another", f.claimID, id)
+	}
+	guarded := s.shell(t, t.TempDir(), as(key)+"imprint claim guard "+f.claimID+" --quota 2")
+	if guarded.exit != 0 {
+		t.Fatalf("the other account's guard: exit code %d\n%s", guarded.exit, guarded.all())
+	}
 	done := func(args ...string) string {
 		t.Helper()
 		run := s.imprint(t, args[0], args[1:]...)
@@ -232,6 +244,10 @@ func TestAClaimsGuardIsSetByTheCommandLine(t *testing.T) {
 	if m := watcher.receive(t); !strings.HasSuffix(m.topic, f.claimID) || !strings.Contains(m.payload, "ClaimQuotaExceeded") {
 		t.Errorf("event: got %s %s", m.topic, m.payload)
 	}
+	b := elsewhere.open5(t, f.claim, "guarded", "json")
+	made := mustCall(t, b, "$aws/certificates/create/json", nil)
+	mustCall(t, b, provision, map[string]any{"certificateOwnershipToken": made.Token, "parameters": map[string]string{"SerialNumber": "SN-99999"}})
+	b.leave(t)
 	if got := s.metric(t, "imprint_claim_stopped_total"); got != 1 {
 		t.Errorf("imprint_claim_stopped_total: got %v, want 1", got)
 	}

@@ -80,12 +80,59 @@ func TestAWSIdentityClientIsProvisionedByClaim(t *testing.T) {
 	}
 }
 
+// TestAWSIdentityClientIsProvisionedByATrustedUser ensures that AWS's own client does both
+// flows with the certificates that CreateProvisioningClaim gives, in two accounts at once
+// with the same names, and comes back with its new certificate.
+func TestAWSIdentityClientIsProvisionedByATrustedUser(t *testing.T) {
+	need(t, "openssl", "node")
+	t.Parallel()
+	s := newStage(t, "IMPRINT_CLAIM_RATE=0")
+	const other = "111111111111"
+	fleets := map[string]*fleet{"one": s.one.fleet(t), "two": s.side(t, other, s.addAccount(t, other), "us-east-1").fleet(t)}
+	modules, tunnel := jsModules(t), s.tunnel(t)
+	for name, config := range map[string]identityConfig{
+		"keys": {Version: 4, API: "v1", Proxy: tunnel}, "csr": {Version: 5, API: "v2", Proxy: tunnel},
+	} {
+		for account, f := range fleets {
+			t.Run(name+"/"+account, func(t *testing.T) {
+				t.Parallel()
+				claim := must(f.api.CreateProvisioningClaim(t.Context(), &iot.CreateProvisioningClaimInput{TemplateName: aws.String("sensors")}))(t)
+				dir := t.TempDir()
+				config := config
+				config.Cert, config.Key = filepath.Join(dir, "claim.pem"), filepath.Join(dir, "claim.key")
+				writeFile(t, config.Cert, aws.ToString(claim.CertificatePem))
+				writeFile(t, config.Key, aws.ToString(claim.KeyPair.PrivateKey))
+				d, registered := f.identityClient(t, modules, "trusted-"+name, config, name == "csr")
+				f.checkOnboarded(t, d, registered)
+				back := f.as(t, d).jsDevice(t, jsConfig{Version: config.Version, ClientID: d.name, Proxy: tunnel})
+				back.connect()
+				back.stop(nil)
+				if account != "one" {
+					return // whose attempts the operator of the first account doesn't see
+				}
+				var came bool
+				for _, attempt := range s.awaitExplained(t, aws.ToString(claim.CertificateId), 1) {
+					for _, step := range attempt.Steps {
+						came = came || step.Name == "claim.registered" && strings.Contains(step.Detail, "sensor-trusted-"+name) && strings.Contains(step.Detail, d.id(t))
+					}
+				}
+				if !came {
+					t.Error("the trace doesn't say what came of the claim")
+				}
+			})
+		}
+	}
+}
+
 // identityClient runs the program and gives the device that came of it.
 func (f *fleet) identityClient(t *testing.T, modules, serial string, config identityConfig, ownKey bool) (*device, claimed) {
 	t.Helper()
 	dir := t.TempDir()
 	d := &device{name: "sensor-" + serial, cert: filepath.Join(dir, "cert.pem"), key: filepath.Join(dir, "key.pem")}
-	config.Host, config.CA, config.Cert, config.Key = f.host, f.stage.at().CABundle, f.claim.cert, f.claim.key
+	config.Host, config.CA = f.host, f.stage.at().CABundle
+	if config.Cert == "" {
+		config.Cert, config.Key = f.claim.cert, f.claim.key
+	}
 	config.ClientID, config.Parameters = "fleet-provisioning-"+serial, map[string]string{"SerialNumber": serial, "Site": "plant"}
 	port, err := strconv.Atoi(f.stage.port())
 	if err != nil {

@@ -514,13 +514,22 @@ func TestTheDoctorLeavesNoFailedAttempts(t *testing.T) {
 	need(t, "openssl", "mosquitto_pub")
 	t.Parallel()
 	s := startServer(t)
-	d := s.line(t, "Good").device(t, "healthy", "P-256")
+	line := s.line(t, "Good")
+	d := line.device(t, "healthy", "P-256")
 	s.join(t, d)
 	for _, args := range [][]string{s.clinicArgs(), {"--endpoint", "localhost:" + s.port(), "--ca", s.at().CABundle}} {
 		for _, more := range [][]string{nil, {"--no-mqtt"}} {
 			if got := doctor(t, append(append(args, d.files()...), more...)...); !got.Healthy {
 				t.Fatalf("%q: failed %s", args, got.failing())
 			}
+		}
+	}
+	// Nor do those for a device whose key isn't its certificate's.
+	other := line.device(t, "other", "P-256")
+	for _, args := range [][]string{s.clinicArgs(), {"--endpoint", "localhost:" + s.port(), "--ca", s.at().CABundle}} {
+		got := doctor(t, append(args, "--cert", d.cert, "--key", other.key)...)
+		if client := got.check(t, "tls.client"); got.Healthy || got.check(t, "tls").Verdict != "ok" || client.Verdict != "skipped" || !strings.Contains(client.Detail, "there is none with its key to give") {
+			t.Errorf("with another key: got %s", got.text)
 		}
 	}
 	run := s.imprint(t, "attempts", "--failed", "--json")

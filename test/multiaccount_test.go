@@ -137,6 +137,38 @@ func TestOneCertificateInTwoAccounts(t *testing.T) {
 	s.connectAs(t, d, two.host, "twin-2").close()
 }
 
+// TestAnAddressIsNoServerName ensures that a device whose TLS library sends the address that
+// it connects to, as mosquitto does, is one that sends no server name: a certificate in mode
+// DEFAULT finds its account, and one that several accounts have is told what is missing.
+func TestAnAddressIsNoServerName(t *testing.T) {
+	need(t, "openssl", "mosquitto_pub", "bash")
+	t.Parallel()
+	s := startServer(t)
+	one, two := s.twoAccounts(t)
+	d := s.line(t, "By address").device(t, "by-address", "P-256")
+	s.join(t, d)
+	if run := s.publish(t, d, d.name, "d/"+d.name+"/x", "-h", "127.0.0.1"); run.exit != 0 || run.puback != 0 {
+		t.Errorf("a device of one account: got exit code %d, PUBACK %d\n%s", run.exit, run.puback, run.all())
+	}
+	shared := selfSigned(t, "shared")
+	one.register(t, shared)
+	two.register(t, shared)
+	if run := s.publish(t, shared, "shared", "d/x", "-h", "127.0.0.1"); run.exit == 0 {
+		t.Errorf("a device of two accounts is let in\n%s", run.all())
+	}
+	list := s.awaitExplained(t, shared.id(t), 1)
+	if len(list) != 1 || list[0].Code != "SNIRequired" {
+		t.Fatalf("a device of two accounts: got %+v, want SNIRequired", list)
+	}
+	said := false
+	for _, step := range list[0].Steps {
+		said = said || step.Name == "tls.hello" && strings.Contains(step.Detail, "the address 127.0.0.1 is no server name")
+	}
+	if !said {
+		t.Errorf("the trace doesn't tell of the address: %+v", list[0].Steps)
+	}
+}
+
 // TestCAsInTwoAccounts ensures that a CA is in many accounts in mode SNI_ONLY and in
 // one in mode DEFAULT, and that its devices are provisioned where the server name
 // says.

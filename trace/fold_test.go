@@ -17,9 +17,17 @@ import (
 )
 
 // hands is a clock that a test moves.
-type hands struct{ now time.Time }
+type hands struct{ now atomic.Pointer[time.Time] }
 
-func (h *hands) clock() time.Time { return h.now }
+func handsAt(now time.Time) *hands {
+	h := &hands{}
+	h.set(now)
+	return h
+}
+
+func (h *hands) set(now time.Time) { h.now.Store(&now) }
+
+func (h *hands) clock() time.Time { return *h.now.Load() }
 
 // refusal ends a connection with a failed step and gives its id.
 func refusal(l *trace.Log, certificate imprint.CertificateID, address, step string, code imprint.Code) string {
@@ -68,15 +76,15 @@ func TestFailuresThatRepeatAreCountedWithOne(t *testing.T) {
 	t.Parallel()
 	for _, batch := range []int{1, 7, 256} {
 		store := openStore(t)
-		now := &hands{instant}
+		now := handsAt(instant)
 		l := trace.NewLog(store, now.clock, trace.Options{Logger: quiet(), Linger: time.Microsecond, Batch: batch})
 		const many = 50
 		for n := range many {
-			now.now = instant.Add(time.Duration(n) * time.Second)
+			now.set(instant.Add(time.Duration(n) * time.Second))
 			refusal(l, "a", fmt.Sprintf("192.0.2.1:%d", n), "ca", imprint.CodeCAInactive)
 			flush(t, l)
 		}
-		last := now.now
+		last := now.clock()
 		for range 2 {
 			refusal(l, "b", "192.0.2.1:1", "ca", imprint.CodeCAInactive)
 			refusal(l, "a", "192.0.2.1:1", "ca", imprint.CodeCAExpired)
@@ -121,10 +129,10 @@ func TestFailuresThatRepeatAreCountedWithOne(t *testing.T) {
 func TestAFoldEndsAfterAWhile(t *testing.T) {
 	t.Parallel()
 	store := openStore(t)
-	now := &hands{instant}
+	now := handsAt(instant)
 	l := trace.NewLog(store, now.clock, trace.Options{Logger: quiet(), Linger: time.Microsecond, FoldAfter: 1})
 	for n := range 12 {
-		now.now = instant.Add(time.Duration(n) * time.Minute)
+		now.set(instant.Add(time.Duration(n) * time.Minute))
 		refusal(l, "a", "192.0.2.1:1", "ca", imprint.CodeCAInactive)
 		flush(t, l)
 	}
@@ -191,12 +199,12 @@ func TestNothingIsFoldedWhereThatIsSwitchedOff(t *testing.T) {
 func TestStormsOfManyDevicesAreOneEntry(t *testing.T) {
 	t.Parallel()
 	store := openStore(t)
-	now := &hands{instant}
+	now := handsAt(instant)
 	l := trace.NewLog(store, now.clock, trace.Options{Logger: quiet(), Linger: time.Microsecond, Queue: 1 << 16, Batch: 4096})
 	const devices, rounds = 20_000, 3
 	var first, some string
 	for round := range rounds {
-		now.now = instant.Add(time.Duration(round) * time.Second)
+		now.set(instant.Add(time.Duration(round) * time.Second))
 		for n := range devices {
 			rec := l.Begin(fmt.Sprintf("192.0.2.1:%d", n))
 			name := fmt.Sprintf("device-%d", n)
@@ -223,7 +231,7 @@ func TestStormsOfManyDevicesAreOneEntry(t *testing.T) {
 	if len(all) > 64*3+1 || counted != devices*rounds {
 		t.Errorf("%d attempts are %d entries that count %d", devices*rounds, len(all), counted)
 	}
-	if largest.Devices != trace.MaxApart || len(largest.Sample) != 10 || largest.Repeats != (devices-64)*rounds-1 || !largest.At.Equal(now.now) || !largest.FirstAt.Equal(instant) {
+	if largest.Devices != trace.MaxApart || len(largest.Sample) != 10 || largest.Repeats != (devices-64)*rounds-1 || !largest.At.Equal(now.clock()) || !largest.FirstAt.Equal(instant) {
 		t.Errorf("the storm's entry has %d devices, names %d, counts %d, from %s to %s", largest.Devices, len(largest.Sample), 1+largest.Repeats, largest.FirstAt, largest.At)
 	}
 	for _, word := range []string{first, some, "cdevice-0", "cdevice-100", "device-19998", "cdevice-19999"} {
@@ -319,16 +327,16 @@ func TestAFailureThatChangesIsShown(t *testing.T) {
 		"what was asked": func(w *try) { w.resource = "arn:2" },
 	} {
 		store := openStore(t)
-		now := &hands{instant}
+		now := handsAt(instant)
 		l := trace.NewLog(store, now.clock, trace.Options{Logger: quiet(), Linger: time.Microsecond})
 		comes := func(w try, port int) string {
-			now.now = now.now.Add(1300 * time.Millisecond)
+			now.set(now.clock().Add(1300 * time.Millisecond))
 			rec := l.Begin(fmt.Sprintf("192.0.2.1:%d", port))
 			rec.Describe(func(a *imprint.Attempt) {
 				a.Tenant, a.CertificateID, a.ClientID, a.SNI = home, "c", imprint.ClientID(w.client), w.sni
 			})
 			rec.OK("template", "%s", w.template)
-			rec.OK("claim.hook", "allowed it in %s, at %s, for 192.0.2.1:%d, %d ms", time.Duration(port)*time.Millisecond, now.now.Format(time.RFC3339), port, port)
+			rec.OK("claim.hook", "allowed it in %s, at %s, for 192.0.2.1:%d, %d ms", time.Duration(port)*time.Millisecond, now.clock().Format(time.RFC3339), port, port)
 			rec.Fail("template.plan", &imprint.Error{Code: imprint.CodeTemplateValue, Err: denial{w.detail, w.resource}})
 			rec.End(imprint.OutcomeRefused, imprint.CodeTemplateValue)
 			flush(t, l)
@@ -356,7 +364,7 @@ func TestAFailureThatChangesIsShown(t *testing.T) {
 		newest := found(t, store, imprint.AttemptFilter{Tenant: home, Match: "c"})[0]
 		failed := newest.Steps[2]
 		got := try{string(newest.ClientID), newest.SNI, newest.Steps[0].Detail, failed.Detail, failed.Resource}
-		if newest.ID != last || got != changed || !strings.Contains(newest.Address, "50004") || !newest.At.Equal(now.now) {
+		if newest.ID != last || got != changed || !strings.Contains(newest.Address, "50004") || !newest.At.Equal(now.clock()) {
 			t.Errorf("%s: the newest entry is %+v of %s, of %s; want the last attempt", name, got, newest.At, newest.Address)
 		}
 		// An attempt whose id was told leads to the entry that counts it.

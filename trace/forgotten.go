@@ -36,15 +36,15 @@ func (l *Log) forgotten() []string {
 	}
 }
 
-// endForgotten ends them. What the log is closed before is left for the next one.
+// endForgotten ends them, as of when the log began. What the log is closed before is left
+// for the next one.
 func (l *Log) endForgotten(ids []string) {
-	now := l.clock()
 	for len(ids) > 0 {
 		page := ids[:min(len(ids), forgottenStep)]
 		ids = ids[len(page):]
 		err := l.store.Update(context.Background(), func(tx imprint.Tx) error {
 			for _, id := range page {
-				err := endForgotten(tx, id, now)
+				err := endForgotten(tx, id, l.began)
 				if err != nil {
 					return fmt.Errorf("couldn't end attempt %s: %w", id, err)
 				}

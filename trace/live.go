@@ -145,6 +145,8 @@ func (r *Recorder) handOver() {
 	e := entry{attempt: a, told: r.told.Load(), urgent: r.failed}
 	switch {
 	case a != nil:
+		// Before it is the writer's.
+		r.packed, r.stumbled = pack(a), anyFailed(a.Steps)
 	case r.stored && (len(r.late) > 0 || r.thing != ""):
 		e.end = r.ending()
 	default:
@@ -166,10 +168,7 @@ func (r *Recorder) handOver() {
 	default:
 		r.log.dropped.Add(1)
 	}
-	if a != nil {
-		r.packed = pack(a)
-	}
-	r.stumbled = r.stumbled || r.failed || a != nil && anyFailed(a.Steps)
+	r.stumbled = r.stumbled || r.failed
 	if t := r.trouble; t != nil {
 		if again && !t.fresh {
 			t.again++

@@ -123,7 +123,7 @@ func TestStormsOfLiveConnectionsAreFolded(t *testing.T) {
 	t.Parallel()
 	for _, devices := range []int{1, 100} {
 		store := openStore(t)
-		now := &hands{instant}
+		now := handsAt(instant)
 		l := trace.NewLog(store, now.clock, trace.Options{Logger: quiet(), Linger: time.Microsecond})
 		const times = 20
 		var ids []string
@@ -133,7 +133,7 @@ func TestStormsOfLiveConnectionsAreFolded(t *testing.T) {
 				all = append(all, letIn(l, fmt.Sprintf("device-%d", n)))
 			}
 			flush(t, l)
-			now.now = now.now.Add(5 * time.Second)
+			now.set(now.clock().Add(5 * time.Second))
 			for n, rec := range all {
 				rec.Fail("session", imprint.Errorf(imprint.CodePublishDenied, "iot:Publish on topic/device-%d is denied", n))
 				if n == 0 {
@@ -251,7 +251,7 @@ func TestWhatFailsForADeviceHasItsAttemptKept(t *testing.T) {
 func TestAKilledServersConnectionsAreEnded(t *testing.T) {
 	t.Parallel()
 	store := openStore(t)
-	now := &hands{instant}
+	now := handsAt(instant)
 	options := trace.Options{Logger: quiet(), SuccessRate: -1}
 	killed := trace.NewLog(store, now.clock, options)
 	var on []*trace.Recorder
@@ -263,7 +263,7 @@ func TestAKilledServersConnectionsAreEnded(t *testing.T) {
 	flush(t, killed)
 	over.End(imprint.OutcomeClosed, imprint.CodeClientDisconnect)
 	killed.Close() // as if it were killed: nothing ends
-	later := &hands{instant.Add(time.Hour)}
+	later := handsAt(instant.Add(time.Hour))
 	l := trace.NewLog(store, later.clock, options)
 	defer l.Close()
 	fresh := letIn(l, "fresh")
@@ -281,7 +281,7 @@ func TestAKilledServersConnectionsAreEnded(t *testing.T) {
 		}
 	}
 	first := ended(on[0])
-	if first.Code != imprint.CodeServerStopped || !first.EndedAt.Equal(later.now) || failures(first) != 1 || first.Steps[len(first.Steps)-1].Name != "session" {
+	if first.Code != imprint.CodeServerStopped || !first.EndedAt.Equal(later.clock()) || failures(first) != 1 || first.Steps[len(first.Steps)-1].Name != "session" {
 		t.Errorf("the attempt of a device that was on is %+v", first)
 	}
 	if trace.NextOf(&first) == "" {

@@ -17,7 +17,7 @@ import (
 func TestStormsOfSuccessesAreSampled(t *testing.T) {
 	t.Parallel()
 	store := openStore(t)
-	now := &hands{instant}
+	now := handsAt(instant)
 	l := trace.NewLog(store, now.clock, trace.Options{Logger: quiet(), SuccessRate: 10})
 	open := func(name string) *trace.Recorder {
 		rec := l.Begin("192.0.2.1:1")
@@ -51,7 +51,7 @@ func TestStormsOfSuccessesAreSampled(t *testing.T) {
 	late.End(imprint.OutcomeClosed, imprint.CodePublishDenied)
 	l.Begin("192.0.2.1:1").End(imprint.OutcomeProvisioned, imprint.CodeProvisioned)
 	refusal(l, "refused", "192.0.2.1:1", "ca", imprint.CodeCAInactive)
-	now.now = instant.Add(time.Second)
+	now.set(instant.Add(time.Second))
 	visit("later")
 	l.Close()
 	kept := map[string]imprint.Attempt{}

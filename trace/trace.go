@@ -139,6 +139,7 @@ type ending struct {
 type Log struct {
 	store imprint.Store
 	clock imprint.Clock
+	began time.Time
 	opts  Options
 
 	queue chan entry
@@ -175,7 +176,7 @@ type Log struct {
 // NewLog starts the writer of attempts. Close ends it.
 func NewLog(store imprint.Store, clock imprint.Clock, opts Options) *Log {
 	l := &Log{
-		store: store, clock: clock, opts: opts.withDefaults(),
+		store: store, clock: clock, began: clock(), opts: opts.withDefaults(),
 		flush: make(chan chan struct{}), done: make(chan struct{}), closing: make(chan struct{}),
 	}
 	l.queue = make(chan entry, l.opts.Queue)

@@ -336,7 +336,7 @@ func failures(a imprint.Attempt) int {
 func TestStepsAreInTheOrderOfTime(t *testing.T) {
 	t.Parallel()
 	store := openStore(t)
-	now := &hands{instant}
+	now := handsAt(instant)
 	l := trace.NewLog(store, now.clock, trace.Options{Logger: quiet()})
 	defer l.Close()
 	at := func(ms int) time.Time { return instant.Add(time.Duration(ms) * time.Millisecond) }
@@ -345,7 +345,7 @@ func TestStepsAreInTheOrderOfTime(t *testing.T) {
 	l.Append(rec.ID(), imprint.Step{At: at(20), Name: "hook"})
 	flush(t, l)
 	for _, ms := range []int{10, 30} {
-		now.now = at(ms)
+		now.set(at(ms))
 		rec.OK(fmt.Sprint("step", ms), "")
 	}
 	rec.End(imprint.OutcomeClosed, imprint.CodeClientDisconnect)

@@ -36,5 +36,7 @@ func (q *quest) about(a *imprint.Attempt) bool {
 			return true
 		}
 	}
-	return slices.ContainsFunc(a.Steps, func(s imprint.Step) bool { return s.Certificate != "" && slices.Contains(q.forms, string(s.Certificate)) })
+	return slices.ContainsFunc(a.Steps, func(s imprint.Step) bool {
+		return s.Certificate != "" && slices.Contains(q.forms, string(s.Certificate))
+	})
 }

@@ -48,6 +48,7 @@ func TestWhatIsAttachedWhileACertificateIsRenewed(t *testing.T) {
 			for _, arn := range []*string{old, made, again} {
 				want(t, "policies", o.attachedPolicies(arn), []string{"two"})
 			}
+			//lint:ignore SA1019 clients in the field use it
 			o.must(refused(o.DetachPrincipalPolicy(o.ctx(), &sdk.DetachPrincipalPolicyInput{PolicyName: new("two"), Principal: made})))
 			want(t, "policies of the old one", o.attachedPolicies(old), []string{"two"})
 			want(t, "policies of the last one", o.attachedPolicies(again), none)

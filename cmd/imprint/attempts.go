@@ -251,13 +251,12 @@ func newExplain() *cobra.Command {
 			if asJSON {
 				say = sayOnce(cmd.ErrOrStderr()) // what tools read is JSON alone
 			}
+			if follow {
+				return followAttempts(cmd.Context(), c, q, printerFor(cmd.OutOrStdout(), asJSON, true), say)
+			}
 			list, notes, err := askAttempts(cmd.Context(), c, q)
 			if err != nil {
 				return err
-			}
-			if follow {
-				say(notes)
-				return followAttempts(cmd.Context(), c, q, printerFor(cmd.OutOrStdout(), asJSON, true), say)
 			}
 			// The timeline reads downwards, in both forms.
 			slices.Reverse(list)
@@ -324,10 +323,11 @@ func followAttempts(ctx context.Context, c *client.Client, q query, show func(at
 	if q.match != "" && q.since.IsZero() {
 		latest := q
 		latest.limit = 1
-		list, err := fetchAttempts(ctx, c, latest)
+		list, notes, err := askAttempts(ctx, c, latest)
 		if err != nil {
 			return err
 		}
+		say(notes)
 		for _, a := range list {
 			shown[a.ID] = stateOf(a)
 			err = show(a)

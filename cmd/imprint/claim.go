@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"encoding/csv"
 	"errors"
@@ -289,7 +290,19 @@ const (
 
 // uploadSerials sends a file in parts.
 func uploadSerials(ctx context.Context, c *client.Client, path string, in io.Reader, column string, w io.Writer) error {
-	rows := csv.NewReader(in)
+	const mark = "\ufeff" // spreadsheets put it before the first line
+	text := bufio.NewReader(in)
+	start, err := text.Peek(len(mark))
+	if err != nil && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("couldn't read the file: %w", err)
+	}
+	if string(start) == mark {
+		_, err = text.Discard(len(mark))
+		if err != nil {
+			return fmt.Errorf("couldn't read the file: %w", err)
+		}
+	}
+	rows := csv.NewReader(text)
 	rows.ReuseRecord, rows.FieldsPerRecord, rows.TrimLeadingSpace = true, -1, true
 	var part []string
 	size, added, total, read := 0, 0, 0, 0
@@ -336,7 +349,7 @@ func uploadSerials(ctx context.Context, c *client.Client, path string, in io.Rea
 			}
 		}
 	}
-	err := send()
+	err = send()
 	if err != nil {
 		return err
 	}
@@ -350,7 +363,7 @@ func uploadSerials(ctx context.Context, c *client.Client, path string, in io.Rea
 
 func columnOf(header []string, name string) (int, error) {
 	for n, one := range header {
-		if strings.TrimSpace(strings.TrimPrefix(one, "\ufeff")) == name {
+		if strings.TrimSpace(one) == name {
 			return n, nil
 		}
 	}

@@ -76,6 +76,19 @@ type MQTTConfig struct {
 	// connected client. Defaults 1048576 (1 MiB) and 10000.
 	MaxQueuedBytes    int `koanf:"max-queued-bytes"`
 	MaxQueuedMessages int `koanf:"max-queued-messages"`
+	// MaxSharedInflight bounds the messages of a shared subscription's queue that one
+	// member without a persistent session holds unacknowledged. Default 100.
+	MaxSharedInflight int `koanf:"max-shared-inflight"`
+	// WriteTimeout is how long 16 KiB may take to a device. Default 30s.
+	WriteTimeout time.Duration `koanf:"write-timeout"`
+	// MaxConnectionRequests and MaxRequestsAtOnce bound the requests of fleet
+	// provisioning that are under way, of one connection and of all; more are rejected.
+	// Defaults 4 and 512.
+	MaxConnectionRequests int `koanf:"max-connection-requests"`
+	MaxRequestsAtOnce     int `koanf:"max-requests-at-once"`
+	// RequestPuback is how long the PUBACK of such a request waits for its answer, to go
+	// with it. Default 100ms.
+	RequestPuback time.Duration `koanf:"request-puback"`
 	// StandardMatching follows the MQTT standard where AWS IoT Core doesn't: `a/#`
 	// also matches `a`, and filters with wildcards get retained messages.
 	StandardMatching bool `koanf:"standard-matching"`
@@ -111,6 +124,11 @@ func addMQTTFlags(f *pflag.FlagSet) {
 	f.Duration("max-keep-alive", d.MaxKeepAlive, "longer keep-alive times, and 0, are lowered to this")
 	f.Int("max-queued-bytes", d.MaxQueuedBytes, "bytes that wait in memory for one connected client")
 	f.Int("max-queued-messages", d.MaxQueuedMessages, "QoS 1 messages that wait in memory for one connected client")
+	f.Int("max-shared-inflight", d.MaxSharedInflight, "unacknowledged messages of a shared subscription that a member without a persistent session holds")
+	f.Duration("write-timeout", d.WriteTimeout, "how long 16 KiB may take to a device")
+	f.Int("max-connection-requests", d.MaxRequestsPerConnection, "requests of fleet provisioning under way of one connection")
+	f.Int("max-requests-at-once", d.MaxRequests, "requests of fleet provisioning under way of all connections")
+	f.Duration("request-puback", d.RequestPuback, "how long the PUBACK of such a request waits for its answer, to go with it")
 	f.Bool("standard-matching", false, "match a/# with a, and wildcards with retained messages, as the MQTT standard does")
 }
 
@@ -143,23 +161,28 @@ func (c MQTTConfig) check() error {
 		{"max-topic-aliases", c.MaxTopicAliases, 1, 65_535},
 		{"max-queued-bytes", c.MaxQueuedBytes, 4096, maxMQTTBytes},
 		{"max-queued-messages", c.MaxQueuedMessages, 1, 10_000_000},
+		{"max-shared-inflight", c.MaxSharedInflight, 1, 65_535},
+		{"max-connection-requests", c.MaxConnectionRequests, 1, 100_000},
+		{"max-requests-at-once", c.MaxRequestsAtOnce, 1, 1_000_000},
 	} {
 		if n.value < n.least || n.value > n.most {
 			return usageError{fmt.Errorf("%s is %d, and must be %d to %d", n.name, n.value, n.least, n.most)}
 		}
 	}
 	for _, d := range []struct {
-		name        string
-		value, most time.Duration
+		name               string
+		value, least, most time.Duration
 	}{
-		{"session-expiry", c.SessionExpiry, c.MaxSessionExpiry},
-		{"max-session-expiry", c.MaxSessionExpiry, 100 * 365 * 24 * time.Hour},
-		{"max-message-expiry", c.MaxMessageExpiry, math.MaxUint32 * time.Second},
-		{"min-keep-alive", c.MinKeepAlive, c.MaxKeepAlive},
-		{"max-keep-alive", c.MaxKeepAlive, 65_535 * time.Second},
+		{"session-expiry", c.SessionExpiry, time.Second, c.MaxSessionExpiry},
+		{"max-session-expiry", c.MaxSessionExpiry, time.Second, 100 * 365 * 24 * time.Hour},
+		{"max-message-expiry", c.MaxMessageExpiry, time.Second, math.MaxUint32 * time.Second},
+		{"min-keep-alive", c.MinKeepAlive, time.Second, c.MaxKeepAlive},
+		{"max-keep-alive", c.MaxKeepAlive, time.Second, 65_535 * time.Second},
+		{"write-timeout", c.WriteTimeout, time.Second, time.Hour},
+		{"request-puback", c.RequestPuback, time.Millisecond, time.Minute},
 	} {
-		if d.value < time.Second || d.value > d.most {
-			return usageError{fmt.Errorf("%s is %s, and must be 1s to %s", d.name, d.value, d.most)}
+		if d.value < d.least || d.value > d.most {
+			return usageError{fmt.Errorf("%s is %s, and must be %s to %s", d.name, d.value, d.least, d.most)}
 		}
 	}
 	return nil
@@ -177,6 +200,8 @@ func (c MQTTConfig) options() broker.Options {
 		MaxFiltersPerSubscribe: c.MaxFilters, MaxSubscriptions: c.MaxSubscriptions, MaxInflight: c.MaxInflight,
 		MaxTopicAliases: c.MaxTopicAliases, MinKeepAlive: c.MinKeepAlive, MaxKeepAlive: c.MaxKeepAlive,
 		MaxQueuedBytes: c.MaxQueuedBytes, MaxQueuedMessages: c.MaxQueuedMessages,
+		MaxSharedInflight: c.MaxSharedInflight, WriteTimeout: c.WriteTimeout,
+		MaxRequestsPerConnection: c.MaxConnectionRequests, MaxRequests: c.MaxRequestsAtOnce, RequestPuback: c.RequestPuback,
 		StandardParentMatch: c.StandardMatching, StandardRetainedMatch: c.StandardMatching,
 	}
 }

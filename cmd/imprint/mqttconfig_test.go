@@ -16,13 +16,13 @@ import (
 
 var (
 	documentedFlag = regexp.MustCompile("`--([a-z-]+)`(?: \\((\\d[^)]*)\\))?")
-	documentedSize = regexp.MustCompile(`\b(\d[\d,]*)(?: (KiB|MiB|s|min|h|days)\b)?|\bnone\b`)
+	documentedSize = regexp.MustCompile(`\b(\d[\d,]*)(?: (KiB|MiB|ms|s|min|h|days)\b)?|\bnone\b`)
 )
 
 // units are those of the page, in what the settings count: bytes, or nanoseconds.
 var units = map[string]int64{
 	"": 1, "KiB": 1 << 10, "MiB": 1 << 20,
-	"s": int64(time.Second), "min": int64(time.Minute), "h": int64(time.Hour), "days": int64(24 * time.Hour),
+	"ms": int64(time.Millisecond), "s": int64(time.Second), "min": int64(time.Minute), "h": int64(time.Hour), "days": int64(24 * time.Hour),
 }
 
 func sizesOf(t *testing.T, text string) []int64 {

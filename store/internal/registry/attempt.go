@@ -90,19 +90,11 @@ func (t *Tx) Attempt(id string) (imprint.Attempt, error) {
 
 // PutAttempt implements imprint.TraceWriter.
 func (t *Tx) PutAttempt(a imprint.Attempt) error {
-	body := attemptBody{SNI: a.SNI, ALPN: a.ALPN, TLS: a.TLSVersion, Subject: a.Subject,
-		Outcome: a.Outcome, Code: a.Code, Devices: a.Devices, Sample: a.Sample}
-	if a.Repeats != 0 {
-		body.Repeats, body.FirstAt = a.Repeats, millis(a.FirstAt)
-	}
-	body.writeSteps(readTime(millis(a.At)), a.Steps)
-	if !a.EndedAt.IsZero() {
-		body.EndedAt = millis(a.EndedAt)
-	}
-	text, err := json.Marshal(body)
+	text, err := appendBody(t.body[:0], &a)
 	if err != nil {
-		return fmt.Errorf("couldn't encode attempt %s: %w", a.ID, err)
+		return err
 	}
+	t.body = text
 	err = t.putMade(&a)
 	if err != nil {
 		return err

@@ -6,7 +6,7 @@ import (
 	"github.com/imprint-iot/imprint"
 )
 
-// attemptBody is what no look-up needs of an attempt.
+// attemptBody is what no look-up needs of an attempt, as it is read (appendBody writes it).
 type attemptBody struct {
 	EndedAt int64           `json:"ended,omitempty"` // milliseconds; absent: zero time
 	SNI     string          `json:"sni,omitempty"`
@@ -47,30 +47,6 @@ type loggedStep struct {
 
 // near bounds After.
 const near = 100 * 365 * 24 * time.Hour
-
-func (b *attemptBody) writeSteps(at time.Time, steps []imprint.Step) {
-	if len(steps) == 0 {
-		return
-	}
-	log := make([]loggedStep, len(steps))
-	for i := range steps {
-		s := &steps[i]
-		after := s.At.Sub(at)
-		if after <= -near || after >= near {
-			b.Steps = steps
-			return
-		}
-		log[i] = loggedStep{
-			After: int64(after), Name: s.Name, Verdict: s.Verdict, Code: s.Code, Detail: s.Detail, Fix: s.Fix,
-			Action: s.Action, Resource: s.Resource, Wire: s.Wire, Certificate: s.Certificate,
-			Repeats: s.Repeats, Others: s.Others,
-		}
-		if s.Repeats > 0 {
-			log[i].Last = int64(s.LastAt.Sub(at))
-		}
-	}
-	b.Log = log
-}
 
 func (b *attemptBody) readSteps(at time.Time) []imprint.Step {
 	for i := range b.Steps {
