@@ -52,18 +52,18 @@ func TestOneFailureHidesNoOther(t *testing.T) {
 				}
 			}
 			synctest.Wait()
-			before := store.updates
+			before := store.written()
 			rec.Fail("policy.subscribe", imprint.Errorf(imprint.CodeSubscribeDenied, "b is denied").WithHint("allow b"))
 			time.Sleep(2 * time.Second)
 			synctest.Wait()
-			live := store.attempts[rec.ID()]
-			if s := live.Failure(); s.Code != imprint.CodeSubscribeDenied || s.Fix != "allow b" || store.updates == before {
+			live := store.attempt(rec.ID())
+			if s := live.Failure(); s.Code != imprint.CodeSubscribeDenied || s.Fix != "allow b" || store.written() == before {
 				t.Errorf("%s: two seconds after another refusal the failure is %+v", name, s)
 			}
 			deny(rec, topic(times))
 			time.Sleep(2 * time.Minute)
 			synctest.Wait()
-			live = store.attempts[rec.ID()]
+			live = store.attempt(rec.ID())
 			if s := live.Failure(); s.Code != imprint.CodePublishDenied || s.Fix != "allow topic/"+topic(times) {
 				t.Errorf("%s: the failure is %+v, want the last one", name, s)
 			}
@@ -71,14 +71,14 @@ func TestOneFailureHidesNoOther(t *testing.T) {
 				t.Errorf("%s: %d steps count %d failures, want %d", name, len(live.Steps), n, times+2)
 			}
 			// The many have words that change each time.
-			if store.updates > 200 && name != "many" {
-				t.Errorf("%s: it took %d writes", name, store.updates)
+			if store.written() > 200 && name != "many" {
+				t.Errorf("%s: it took %d writes", name, store.written())
 			}
 			rec.Info("session", "over")
 			rec.End(imprint.OutcomeClosed, imprint.CodeClientDisconnect)
 			time.Sleep(2 * time.Second)
 			synctest.Wait()
-			a := store.attempts[rec.ID()]
+			a := store.attempt(rec.ID())
 			last := a.Steps[len(a.Steps)-1]
 			if n := failures(a); n != times+2 || last.Name != "session" || a.Outcome != imprint.OutcomeClosed {
 				t.Errorf("%s: after the end %d failures are counted, and the last step is %+v", name, n, last)
@@ -104,15 +104,15 @@ func TestTheSameFailureIsWrittenOnceAMinute(t *testing.T) {
 		for range 200 {
 			second()
 		}
-		before := store.updates
+		before := store.written()
 		for range 600 {
 			second()
-			if a := store.attempts[rec.ID()]; time.Since(a.ChangedAt()) > 65*time.Second {
+			if a := store.attempt(rec.ID()); time.Since(a.ChangedAt()) > 65*time.Second {
 				t.Fatalf("the device failed last at %s, says its attempt at %s", a.ChangedAt(), time.Now())
 			}
 		}
 		// Each minute what is too old is trimmed, too.
-		if writes := store.updates - before - 10; writes < 9 || writes > 11 {
+		if writes := store.written() - before - 10; writes < 9 || writes > 11 {
 			t.Errorf("%d writes in ten minutes, want one a minute", writes)
 		}
 	})

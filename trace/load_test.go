@@ -38,6 +38,21 @@ func (k *kept) View(_ context.Context, fn func(imprint.ReadTx) error) error {
 	return fn(keptTx{kept: k})
 }
 
+// attempt gives what is stored of one, and written how often something was.
+func (k *kept) attempt(id string) imprint.Attempt {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	a := k.attempts[id]
+	a.Steps = slices.Clone(a.Steps)
+	return a
+}
+
+func (k *kept) written() int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.updates
+}
+
 type keptTx struct {
 	imprint.Tx
 	kept *kept

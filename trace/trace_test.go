@@ -290,17 +290,17 @@ func TestWhatFailsOnALiveConnectionIsToldMeanwhile(t *testing.T) {
 			rec.Connected()
 			time.Sleep(time.Minute)
 			synctest.Wait()
-			before := store.updates
+			before := store.written()
 			for range 100 {
 				rec.Fail("policy.subscribe", imprint.Errorf(imprint.CodeSubscribeDenied, "no"))
 				time.Sleep(25 * time.Millisecond)
 			}
 			time.Sleep(1900 * time.Millisecond)
 			synctest.Wait()
-			if writes := store.updates - before; writes < 1 || writes > 5 {
+			if writes := store.written() - before; writes < 1 || writes > 5 {
 				t.Errorf("sampled %t: %d writes in four seconds", sampled, writes)
 			}
-			live := store.attempts[rec.ID()]
+			live := store.attempt(rec.ID())
 			if live.Outcome != imprint.OutcomeConnected || !live.EndedAt.IsZero() || live.ClientID != "sensor" || live.Subject != "CN=a\x00b" || live.Tenant != home || failures(live) < 90 {
 				t.Errorf("sampled %t: while the device is on, its attempt is %+v", sampled, live)
 			}
@@ -311,7 +311,7 @@ func TestWhatFailsOnALiveConnectionIsToldMeanwhile(t *testing.T) {
 			rec.End(imprint.OutcomeClosed, imprint.CodeClientDisconnect)
 			time.Sleep(1100 * time.Millisecond)
 			synctest.Wait()
-			a := store.attempts[rec.ID()]
+			a := store.attempt(rec.ID())
 			if n := failures(a); a.Outcome != imprint.OutcomeClosed || a.EndedAt.IsZero() || n != 100 || a.Steps[len(a.Steps)-1].Name != "session" || len(a.Steps) != 3 {
 				t.Errorf("sampled %t: after its end, its attempt is %+v", sampled, a)
 			}
