@@ -19,6 +19,8 @@ type BulkOptions struct {
 	// Long is how many lines of one input the server's memory is looked at with,
 	// against inputs of bulkShort lines; 0: it isn't.
 	Long int
+	// CSR has each line bring a signing request, of which the server makes a certificate.
+	CSR bool
 }
 
 const (
@@ -38,7 +40,8 @@ const (
 // Bulk measures bulk registration. Each line makes a thing with three attributes,
 // attaches a certificate that is registered already, and a policy to that; it is
 // durable, with its verdict, when it is counted. Certificates aren't made or parsed
-// in the measured part. The lines of the memory's part share some certificates.
+// in the measured part, unless lines have signing requests. The lines of the memory's
+// part share some certificates or requests.
 func Bulk(ctx context.Context, target Target, opts BulkOptions) ([]Figure, error) {
 	err := opts.check()
 	if err != nil {
@@ -51,11 +54,18 @@ func Bulk(ctx context.Context, target Target, opts BulkOptions) ([]Figure, error
 		opts.Messages = io.Discard
 	}
 	s := &stand{opts: opts.Options}
-	figures, err := s.bulk(ctx, target, opts.Long)
+	figures, err := s.bulk(ctx, target, opts.Long, opts.CSR)
 	return figures, errors.Join(err, s.close())
 }
 
-func (s *stand) bulk(ctx context.Context, target Target, long int) ([]Figure, error) {
+// credentials are what lines have certificates of, and the property of templates that
+// takes them.
+type credentials struct {
+	property string
+	values   []string
+}
+
+func (s *stand) bulk(ctx context.Context, target Target, long int, csr bool) ([]Figure, error) {
 	dir, err := os.MkdirTemp("", "imprint-bench-")
 	if err != nil {
 		return nil, fmt.Errorf("couldn't make a data directory: %w", err)
@@ -69,11 +79,11 @@ func (s *stand) bulk(ctx context.Context, target Target, long int) ([]Figure, er
 	if err != nil {
 		return nil, err
 	}
-	ids, err := s.registerCertificates(ctx)
+	of, err := s.bulkCredentials(ctx, csr)
 	if err != nil {
 		return nil, err
 	}
-	rate, perCPU, err := s.bulkRate(ctx, ids)
+	rate, perCPU, err := s.bulkRate(ctx, of)
 	if err != nil {
 		return nil, err
 	}
@@ -81,15 +91,19 @@ func (s *stand) bulk(ctx context.Context, target Target, long int) ([]Figure, er
 		AtLeast("devices registered in bulk, by the clock", rate, bulkUnit, bulkGoal, 1),
 		Plain("devices registered in bulk", perCPU, deviceUnit),
 	}
+	if csr { // the goal is about certificates that are there
+		figures[0] = Plain("devices registered in bulk with a signing request each, by the clock", rate, bulkUnit)
+		figures[1] = Plain("devices registered in bulk with a signing request each", perCPU, deviceUnit)
+	}
 	if long == 0 {
 		return figures, nil
 	}
 	inputs := max(1, min(maxShortInputs, long/bulkShort))
-	short, err := s.bulkMemory(ctx, ids, inputs, bulkShort)
+	short, err := s.bulkMemory(ctx, of, inputs, bulkShort)
 	if err != nil {
 		return nil, err
 	}
-	peak, err := s.bulkMemory(ctx, ids, 1, long)
+	peak, err := s.bulkMemory(ctx, of, 1, long)
 	if err != nil {
 		return nil, err
 	}
@@ -97,13 +111,23 @@ func (s *stand) bulk(ctx context.Context, target Target, long int) ([]Figure, er
 	return append(figures, AtMost(title, peak, memoryUnit, short, flatMemory)), nil
 }
 
-// registerCertificates registers a certificate for each device, and the policy.
-func (s *stand) registerCertificates(ctx context.Context) ([]string, error) {
+// bulkCredentials makes the policy and what each device has its certificate of.
+func (s *stand) bulkCredentials(ctx context.Context, csr bool) (credentials, error) {
 	document := devicePolicy(s.facts)
 	err := s.api.Call(ctx, "POST", "/policies/bulk", map[string]string{"policyDocument": document}, nil)
 	if err != nil {
-		return nil, fmt.Errorf("couldn't make the policy: %w", err)
+		return credentials{}, fmt.Errorf("couldn't make the policy: %w", err)
 	}
+	if csr {
+		texts, _, err := requests(ctx, s.opts.Devices)
+		return credentials{"CertificateSigningRequest", texts}, err
+	}
+	ids, err := s.registerCertificates(ctx)
+	return credentials{"CertificateId", ids}, err
+}
+
+// registerCertificates registers a certificate for each device.
+func (s *stand) registerCertificates(ctx context.Context) ([]string, error) {
 	ca, err := newAuthority("Imprint bench bulk", time.Now())
 	if err != nil {
 		return nil, err
@@ -126,23 +150,23 @@ func (s *stand) registerCertificates(ctx context.Context) ([]string, error) {
 }
 
 // bulkTemplate is over what bulkLine gives.
-func bulkTemplate() object {
+func bulkTemplate(property string) object {
 	parameter := func(name string) object { return object{"Ref": name} }
 	return object{
-		"Parameters": object{"Name": object{"Type": "String"}, "Serial": object{"Type": "String"}, "Id": object{"Type": "String"}},
+		"Parameters": object{"Name": object{"Type": "String"}, "Serial": object{"Type": "String"}, "Credential": object{"Type": "String"}},
 		"Resources": object{
 			"thing": object{"Type": "AWS::IoT::Thing", "Properties": object{
 				"ThingName":        object{"Fn::Join": []any{"-", []any{"bulk", parameter("Name")}}},
 				"AttributePayload": object{"serial": parameter("Serial"), "country": country, "model": modelName},
 			}},
-			"certificate": object{"Type": "AWS::IoT::Certificate", "Properties": object{"CertificateId": parameter("Id"), "Status": "ACTIVE"}},
+			"certificate": object{"Type": "AWS::IoT::Certificate", "Properties": object{property: parameter("Credential"), "Status": "ACTIVE"}},
 			"policy":      object{"Type": "AWS::IoT::Policy", "Properties": object{"PolicyName": "bulk"}},
 		},
 	}
 }
 
 // writeBulk writes an input into the server's directory.
-func (s *stand) writeBulk(ids []string, name string, lines int) error {
+func (s *stand) writeBulk(of credentials, name string, lines int) error {
 	dir := filepath.Join(s.dir, "bulk", "lines")
 	err := os.MkdirAll(dir, 0o700)
 	if err != nil {
@@ -155,7 +179,7 @@ func (s *stand) writeBulk(ids []string, name string, lines int) error {
 	w := bufio.NewWriterSize(file, 1<<20)
 	for n := range lines {
 		// An error stays until Flush tells it.
-		_, _ = fmt.Fprintf(w, "{\"Name\":\"%s-%08d\",\"Serial\":\"SN%08d\",\"Id\":\"%s\"}\n", name, n, n, ids[n%len(ids)])
+		_, _ = fmt.Fprintf(w, "{\"Name\":\"%s-%08d\",\"Serial\":\"SN%08d\",\"Credential\":%q}\n", name, n, n, of.values[n%len(of.values)])
 	}
 	err = errors.Join(w.Flush(), file.Close())
 	if err != nil {
@@ -165,8 +189,8 @@ func (s *stand) writeBulk(ids []string, name string, lines int) error {
 }
 
 // startBulk starts a task and gives its path in the API.
-func (s *stand) startBulk(ctx context.Context, name string) (string, error) {
-	body, err := json.Marshal(bulkTemplate())
+func (s *stand) startBulk(ctx context.Context, property, name string) (string, error) {
+	body, err := json.Marshal(bulkTemplate(property))
 	if err != nil {
 		return "", fmt.Errorf("couldn't encode the template: %w", err)
 	}
@@ -217,8 +241,8 @@ func (s *stand) awaitBulk(ctx context.Context, path string, lines int, look func
 }
 
 // bulkRate gives devices a second and devices a second of the server's CPU time.
-func (s *stand) bulkRate(ctx context.Context, ids []string) (float64, float64, error) {
-	err := s.writeBulk(ids, "rate", len(ids))
+func (s *stand) bulkRate(ctx context.Context, of credentials) (float64, float64, error) {
+	err := s.writeBulk(of, "rate", len(of.values))
 	if err != nil {
 		return 0, 0, err
 	}
@@ -233,9 +257,9 @@ func (s *stand) bulkRate(ctx context.Context, ids []string) (float64, float64, e
 		}
 	}
 	began := time.Now()
-	path, err := s.startBulk(ctx, "rate")
+	path, err := s.startBulk(ctx, of.property, "rate")
 	if err == nil {
-		err = s.awaitBulk(ctx, path, len(ids), func() error { return nil })
+		err = s.awaitBulk(ctx, path, len(of.values), func() error { return nil })
 	}
 	if err != nil {
 		return 0, 0, err
@@ -248,13 +272,13 @@ func (s *stand) bulkRate(ctx context.Context, ids []string) (float64, float64, e
 	if s.opts.CPUProfile != "" {
 		err = s.server.order(ctx, profileEndOrder)
 	}
-	return perSecond(len(ids), took), perSecond(len(ids), after-before), err
+	return perSecond(len(of.values), took), perSecond(len(of.values), after-before), err
 }
 
 // bulkMemory gives the most memory that the server has while inputs of so many lines
 // are read, one after the other. Each call begins with the same: what is free is
 // given back.
-func (s *stand) bulkMemory(ctx context.Context, ids []string, inputs, lines int) (float64, error) {
+func (s *stand) bulkMemory(ctx context.Context, of credentials, inputs, lines int) (float64, error) {
 	err := s.server.order(ctx, collectOrder)
 	if err != nil {
 		return 0, err
@@ -262,11 +286,11 @@ func (s *stand) bulkMemory(ctx context.Context, ids []string, inputs, lines int)
 	var most int64
 	for n := range inputs {
 		name := fmt.Sprintf("%d-%d", lines, n)
-		err = s.writeBulk(ids, name, lines)
+		err = s.writeBulk(of, name, lines)
 		if err != nil {
 			return 0, err
 		}
-		path, err := s.startBulk(ctx, name)
+		path, err := s.startBulk(ctx, of.property, name)
 		if err != nil {
 			return 0, err
 		}

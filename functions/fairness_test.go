@@ -114,7 +114,7 @@ func TestAWarmFunctionOfAnotherAccountStaysWarm(t *testing.T) {
 		h.echo(name)
 	}
 	result, err := h.Invoke(t.Context(), ofOther("quick", do("echo", "x")))
-	if err != nil || result.Cold || h.Counters().Processes != 4 {
-		t.Errorf("the other tenant's call: got cold %v, %v, of %d processes; want a warm one of 4", result.Cold, err, h.Counters().Processes)
+	if err != nil || result.Cold || h.Counters().Processes > 4 {
+		t.Errorf("the other tenant's call: got cold %v, %v, of %d processes; want a warm one of at most 4", result.Cold, err, h.Counters().Processes)
 	}
 }

@@ -3,11 +3,15 @@ package test
 import (
 	"archive/zip"
 	"encoding/json"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/service/iot"
 )
 
 // buildFunction compiles an AWS Lambda function of this package into the zip that
@@ -117,6 +121,48 @@ func TestAFunctionActivatesJITRDevices(t *testing.T) {
 	s.join(t, joined)
 	watch.awaitJSON(t, "seen/"+lineID+"/"+joined.id(t), 1)
 	checkRuleMetrics(t, s.metrics(t))
+}
+
+// TestAFunctionChecksTheCAsRevocationList ensures that a function which fetches the CRL of a
+// device's CA decides by it, and that a certificate waits as long as it can't: with a list
+// that isn't the CA's nothing is activated.
+func TestAFunctionChecksTheCAsRevocationList(t *testing.T) {
+	need(t, "openssl", "mosquitto_pub", "aws", "bash")
+	t.Parallel()
+	s := startServer(t)
+	dir := t.TempDir()
+	code := buildFunction(t, dir, "./jitrfunction")
+	f, stranger := newFactory(t, "CRL line", "P-256"), newFactory(t, "Another line", "P-256")
+	s.registerCA(t, f, func(*iot.RegisterCACertificateInput) {})
+	good, lost, late := f.device(t, "good", "P-256"), f.device(t, "lost", "P-256"), f.device(t, "late", "P-256")
+	list := filepath.Join(dir, "served.crl")
+	second := []string{"-crlexts", "list"}
+	f.revocationList(t, list, second, lost)
+	served := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { http.ServeFile(w, r, list) }))
+	t.Cleanup(served.Close)
+	s.aws(t, dir, "lambda create-function --function-name jitr --runtime provided.al2023 --handler bootstrap --role arn:aws:iam::000000000000:role/x"+
+		" --timeout 30 --environment 'Variables={CRL_URL="+served.URL+"}' --zip-file fileb://"+code)
+	s.aws(t, dir, "lambda add-permission --function-name jitr --statement-id rules --action lambda:InvokeFunction --principal iot.amazonaws.com"+
+		" --source-arn arn:aws:iot:us-east-1:000000000000:rule/jitr")
+	writeFile(t, filepath.Join(dir, "rule.json"), jitrRule)
+	s.aws(t, dir, "iot create-topic-rule --rule-name jitr --topic-rule-payload file://rule.json")
+
+	checkSilentClose(t, s.publish(t, lost, "lost", "d/lost/x"))
+	checkSilentClose(t, s.publish(t, good, "good", "d/good/x"))
+	s.awaitStatus(t, dir, lost.id(t), "REVOKED")
+	s.awaitStatus(t, dir, good.id(t), "ACTIVE")
+	checkAccepted(t, s.publish(t, good, "good", "d/good/x"))
+
+	stranger.revocationList(t, list, second)
+	checkSilentClose(t, s.publish(t, late, "late", "d/late/x"))
+	until(t, "the function's failure", func() bool {
+		run := s.imprint(t, "explain", "--json", late.id(t))
+		return run.exit == 0 && strings.Contains(run.stdout, "the list isn't the CA's")
+	})
+	s.awaitStatus(t, dir, late.id(t), "PENDING_ACTIVATION")
+	f.revocationList(t, list, second)
+	checkSilentClose(t, s.publish(t, late, "late", "d/late/x"))
+	s.awaitStatus(t, dir, late.id(t), "ACTIVE")
 }
 
 func checkAccepted(t *testing.T, run mosquittoRun) {

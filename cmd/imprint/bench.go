@@ -97,6 +97,7 @@ func newBenchBulk() *cobra.Command {
 		opts.Options = chosen
 		return bench.Bulk(ctx, target, opts)
 	})
+	cmd.Flags().BoolVar(&opts.CSR, "csr", false, "lines with signing requests, which the server signs, instead of certificates that are registered")
 	cmd.Flags().IntVar(&opts.Long, "long", 0, "lines of a long input, whose memory is measured against a short one's (0: not measured)")
 	return cmd
 }
