@@ -237,10 +237,10 @@ func (r *repeated) gone(a *imprint.Attempt, told map[string]bool) {
 }
 
 // rows says which attempts have rows already: those that are counted go.
-func (r *repeated) rows(stored []*imprint.Attempt) {
-	for _, a := range stored {
-		if slices.Contains(r.counted, a.ID) {
-			r.stored = append(r.stored, a.ID)
+func (r *repeated) rows(stored map[string]bool) {
+	for _, id := range r.counted {
+		if stored[id] {
+			r.stored = append(r.stored, id)
 		}
 	}
 }

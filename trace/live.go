@@ -49,7 +49,7 @@ func (r *Recorder) addLate(s imprint.Step) {
 	}
 	if r.late == nil && r.attempt != nil {
 		// Few have any; those who do have many, as they are claims.
-		r.late = make([]imprint.Step, 0, 2*usualSteps)
+		r.late = make([]imprint.Step, 0, usualSteps)
 	}
 	r.late = append(r.late, s)
 	r.lateSteps++
@@ -142,7 +142,7 @@ func (r *Recorder) handOver() {
 	r.refused.Store(false)
 	again := r.stored
 	a := r.take()
-	e := entry{attempt: a, told: r.told.Load(), urgent: r.failed}
+	e := entry{attempt: a, draft: r.draft, told: r.told.Load(), urgent: r.failed}
 	switch {
 	case a != nil:
 		// Before it is the writer's.
@@ -154,6 +154,7 @@ func (r *Recorder) handOver() {
 	}
 	switch {
 	case r.log.offer(e):
+		r.draft = nil
 	case must:
 		if a != nil {
 			r.attempt, r.late, r.stored = a, nil, false // take gives it again
@@ -164,7 +165,8 @@ func (r *Recorder) handOver() {
 	case a != nil:
 		// As if it hadn't been sampled: what fails later is told yet.
 		r.log.dropped.Add(1)
-		r.stored = false
+		r.draft.free()
+		r.stored, r.draft = false, nil
 	default:
 		r.log.dropped.Add(1)
 	}

@@ -54,6 +54,7 @@ func (tx keptTx) Attempt(id string) (imprint.Attempt, error) {
 	if !found {
 		return a, imprint.Errorf(imprint.CodeNotFound, "no")
 	}
+	a.Steps = slices.Clone(a.Steps)
 	return a, nil
 }
 

@@ -35,6 +35,7 @@ type Recorder struct {
 	// attempt is nil once it was handed to the writer: of an idle connection its id
 	// alone is held.
 	attempt *imprint.Attempt
+	draft   *draft // the memory of attempt and args; nil where that isn't from there
 	// args are what the details of the attempt's steps are made of, where nobody has
 	// read them yet: of most devices that are let in nobody does.
 	args [][]any
@@ -62,13 +63,31 @@ func (l *Log) Begin(address string) *Recorder {
 	}
 	now := l.clock()
 	id := NewID(now)
-	return &Recorder{log: l, id: id, attempt: &imprint.Attempt{
-		ID: id, At: now, Address: address, Steps: make([]imprint.Step, 0, usualSteps),
-	}}
+	d, _ := drafts.Get().(*draft)
+	d.attempt = imprint.Attempt{ID: id, At: now, Address: address, Steps: d.steps[:0]}
+	return &Recorder{log: l, id: id, draft: d, attempt: &d.attempt}
 }
 
-// usualSteps is how many steps most connections have.
-const usualSteps = 8
+// usualSteps is how many steps most connections have, and nearly all first ones.
+const usualSteps = 16
+
+// draft is the memory of an attempt while it is told, and until it is written: the next
+// one has it then.
+type draft struct {
+	attempt imprint.Attempt
+	steps   [usualSteps]imprint.Step
+	args    [usualSteps][]any
+}
+
+var drafts = sync.Pool{New: func() any { return new(draft) }}
+
+// free gives the memory back. Nobody may have the attempt any more. Nil is no draft.
+func (d *draft) free() {
+	if d != nil {
+		*d = draft{}
+		drafts.Put(d)
+	}
+}
 
 // ID names the attempt; empty on a nil Recorder.
 func (r *Recorder) ID() string {
@@ -169,7 +188,7 @@ func (r *Recorder) add(s imprint.Step, args []any) {
 	if len(a.Steps) < maxSteps {
 		if len(args) > 0 {
 			if r.args == nil {
-				r.args = make([][]any, 0, usualSteps)
+				r.args = r.draft.args[:0]
 			}
 			for len(r.args) < len(a.Steps) {
 				r.args = append(r.args, nil)
@@ -249,7 +268,8 @@ func (r *Recorder) Connected() {
 		return
 	}
 	r.packed = pack(r.attempt)
-	r.attempt, r.args = nil, nil
+	r.draft.free()
+	r.attempt, r.args, r.draft = nil, nil, nil
 }
 
 // End records how the attempt ended. For a connection that Connected was
@@ -287,14 +307,14 @@ func (r *Recorder) end(outcome imprint.Outcome, code imprint.Code) (e entry, mus
 	switch {
 	case a != nil:
 		a.Outcome, a.Code, a.EndedAt = outcome, code, now
-		e = entry{attempt: a, told: r.told.Load(), urgent: r.failed || outcome == imprint.OutcomeRefused}
+		e = entry{attempt: a, draft: r.draft, told: r.told.Load(), urgent: r.failed || outcome == imprint.OutcomeRefused}
 	case !r.stored:
 		r.log.unsampled.Add(1)
 	default:
 		e = entry{end: r.ending(), urgent: r.failed}
 		e.end.at, e.end.outcome, e.end.code = now, outcome, code
 	}
-	r.attempt, r.late, r.packed, r.trouble = nil, nil, "", nil
+	r.attempt, r.draft, r.late, r.packed, r.trouble = nil, nil, nil, "", nil
 	if r.told.Load() {
 		r.log.forget(r.id)
 	}

@@ -54,7 +54,7 @@ import (
 type Options struct {
 	Off       bool          // nothing is recorded; for measuring what recording costs
 	Queue     int           // attempts waiting to be written [4096]
-	Batch     int           // attempts written in one store update [256]
+	Batch     int           // attempts written in one store update [1024]
 	Linger    time.Duration // how long what failed waits for company; the rest ten times as long [100 ms]
 	Retention time.Duration // how long attempts are kept [168 h]
 	Keep      int           // how many attempts are kept at most [1,000,000]
@@ -75,7 +75,7 @@ func (o Options) withDefaults() Options {
 		o.Queue = 4096
 	}
 	if o.Batch <= 0 {
-		o.Batch = 256
+		o.Batch = 1024
 	}
 	if o.Linger <= 0 {
 		o.Linger = 100 * time.Millisecond
@@ -110,8 +110,9 @@ type Counters struct {
 // before, or steps that are added to one.
 type entry struct {
 	attempt *imprint.Attempt
-	told    bool // others know the attempt's id
-	urgent  bool // something failed: somebody may be waiting to hear of it
+	draft   *draft // the attempt's memory, for when it is written; nil: it is its own
+	told    bool   // others know the attempt's id
+	urgent  bool   // something failed: somebody may be waiting to hear of it
 	end     *ending
 	added   *addition
 }
@@ -197,8 +198,8 @@ func NewLog(store imprint.Store, clock imprint.Clock, opts Options) *Log {
 }
 
 // Watch calls fn with attempts as they were just stored, those that have changed
-// included, on the writer's goroutine: fn must not wait. There is one fn; nil ends
-// it.
+// included, on the writer's goroutine: fn must not wait, nor keep their steps. There is one
+// fn; nil ends it.
 func (l *Log) Watch(fn func([]imprint.Attempt)) {
 	if fn == nil {
 		l.told.Store(nil)

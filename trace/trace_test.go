@@ -31,7 +31,7 @@ func clock() time.Time { return instant }
 
 func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
 
-func openStore(t *testing.T) *sqlite.Store {
+func openStore(t testing.TB) *sqlite.Store {
 	t.Helper()
 	dir := t.TempDir()
 	key, err := seal.LoadOrCreateMasterKey(filepath.Join(dir, "master.key"))
@@ -273,7 +273,12 @@ func TestWhatFailsOnALiveConnectionIsToldMeanwhile(t *testing.T) {
 			l := trace.NewLog(store, time.Now, trace.Options{Logger: quiet(), SuccessRate: rate})
 			defer l.Close()
 			var told []imprint.Attempt
-			l.Watch(func(list []imprint.Attempt) { told = append(told, list...) })
+			l.Watch(func(list []imprint.Attempt) {
+				for _, a := range list {
+					a.Steps = slices.Clone(a.Steps)
+					told = append(told, a)
+				}
+			})
 			other := l.Begin("192.0.2.2:2") // as many as a rate of 1 keeps at once
 			other.Connected()
 			other.End(imprint.OutcomeClosed, imprint.CodeClientDisconnect)

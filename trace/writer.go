@@ -125,6 +125,11 @@ func (l *Log) drain() {
 // write stores a batch. Endings of attempts that are in the same batch are
 // merged first, so that a short connection costs one row written once.
 func (l *Log) write(batch []entry) {
+	defer func() {
+		for i := range batch {
+			batch[i].draft.free()
+		}
+	}()
 	attempts := make(map[string]*imprint.Attempt, len(batch))
 	told := make(map[string]bool)
 	var order []*imprint.Attempt
@@ -157,8 +162,14 @@ func (l *Log) write(batch []entry) {
 	}
 	additions = l.merge(attempts, additions)
 	order, again := l.fold(order, attempts, told)
-	for _, r := range again {
-		r.rows(over)
+	if len(over) > 0 {
+		rows := make(map[string]bool, len(over))
+		for _, a := range over {
+			rows[a.ID] = true
+		}
+		for _, r := range again {
+			r.rows(rows)
+		}
 	}
 	var early []*addition
 	var changed []imprint.Attempt // rows that were there before
@@ -333,36 +344,38 @@ func (l *Log) readFailed(endings []*ending) (rest []*ending, over []*imprint.Att
 	if l.opts.FoldAfter < 1 || !slices.ContainsFunc(endings, failed) {
 		return endings, nil
 	}
-	var last map[string]*imprint.Attempt
+	whole := make(map[string]*ending) // what the batch has of those that end
+	for _, e := range endings {
+		if failed(e) {
+			whole[e.id] = &ending{}
+		}
+	}
+	for _, e := range endings {
+		w := whole[e.id]
+		if w == nil {
+			rest = append(rest, e)
+			continue
+		}
+		// The end comes last.
+		steps, thing := append(w.steps, e.steps...), w.thing
+		*w = *e
+		w.steps = steps
+		if w.thing == "" {
+			w.thing = thing
+		}
+	}
 	err := l.store.View(context.Background(), func(tx imprint.ReadTx) error {
-		rest, over, last = nil, nil, make(map[string]*imprint.Attempt)
+		over = nil
 		for _, e := range endings {
 			if !failed(e) {
 				continue
 			}
-			// What the batch has of it beside its end comes before that.
-			whole := *e
-			whole.steps = nil
-			for _, part := range endings {
-				if part.id == e.id {
-					whole.steps = append(whole.steps, part.steps...)
-				}
-				if part.id == e.id && part.thing != "" {
-					whole.thing = part.thing
-				}
-			}
-			a, err := whole.read(tx, l.folds.fingerprints)
+			a, err := whole[e.id].read(tx, l.folds.fingerprints)
 			if err != nil {
 				return err
 			}
-			last[e.id] = a
 			if a != nil {
 				over = append(over, a)
-			}
-		}
-		for _, e := range endings {
-			if _, found := last[e.id]; !found {
-				rest = append(rest, e)
 			}
 		}
 		return nil

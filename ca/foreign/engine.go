@@ -25,14 +25,18 @@ type Options struct {
 	Store  imprint.Store
 	Clock  imprint.Clock
 	Client *http.Client // that fetches [one with bounds]
-	Logger *slog.Logger // [slog.Default]
+	// PublicOnly fetches from public addresses alone: whoever may import from a URL makes the
+	// server ask there, and sees how that ends.
+	PublicOnly bool
+	Logger     *slog.Logger // [slog.Default]
 }
 
 // Engine keeps the lists of all tenants. It is safe for concurrent use.
 type Engine struct {
 	opts Options
-	// one is held while a list takes the place of another: two at once could set a number back.
-	one sync.Mutex
+	// one has a *sync.Mutex for each tenant, held while a list takes the place of another: two
+	// at once could set a number back. A long list of one tenant keeps no other's waiting.
+	one sync.Map
 
 	imported, refused, failed, revoked atomic.Uint64
 }
@@ -40,12 +44,20 @@ type Engine struct {
 // New makes an Engine.
 func New(opts Options) *Engine {
 	if opts.Client == nil {
-		opts.Client = newClient()
+		opts.Client = newClient(opts.PublicOnly)
 	}
 	if opts.Logger == nil {
 		opts.Logger = slog.Default()
 	}
 	return &Engine{opts: opts}
+}
+
+// hold waits until nobody else changes lists of a tenant, and gives what ends that.
+func (e *Engine) hold(tenant imprint.Tenant) func() {
+	found, _ := e.one.LoadOrStore(tenant, &sync.Mutex{})
+	one := found.(*sync.Mutex)
+	one.Lock()
+	return one.Unlock
 }
 
 // Counters are what an Engine has done.
@@ -119,8 +131,7 @@ func scopeOf(crl *pki.ForeignCRL, url string) error {
 
 // take stores a list and its entries, and applies them.
 func (e *Engine) take(ctx context.Context, tenant imprint.Tenant, r Request, crl *pki.ForeignCRL) (imprint.ForeignList, error) {
-	e.one.Lock()
-	defer e.one.Unlock()
+	defer e.hold(tenant)()
 	l, err := e.present(ctx, tenant, r.CA, strings.Join(crl.Scope, " "))
 	if err != nil {
 		return l, err
@@ -393,8 +404,7 @@ func (e *Engine) Set(ctx context.Context, tenant imprint.Tenant, ca imprint.Cert
 	if s.URL != nil && *s.URL != "" {
 		return nil, imprint.Errorf(imprint.CodeInvalidRequest, "where a list is fetched from is said when it is imported").WithHint("imprint ca crl import --ca CA URL")
 	}
-	e.one.Lock()
-	defer e.one.Unlock()
+	defer e.hold(tenant)()
 	var all []imprint.ForeignList
 	err := e.opts.Store.Update(ctx, func(tx imprint.Tx) error {
 		var err error
@@ -434,8 +444,7 @@ func noLists(ca imprint.CertificateID) error {
 
 // Forget deletes all lists of a CA. What they revoked stays so.
 func (e *Engine) Forget(ctx context.Context, tenant imprint.Tenant, ca imprint.CertificateID) error {
-	e.one.Lock()
-	defer e.one.Unlock()
+	defer e.hold(tenant)()
 	var all []imprint.ForeignList
 	err := e.opts.Store.Update(ctx, func(tx imprint.Tx) error {
 		var err error

@@ -5,9 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
+	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/imprint-iot/imprint"
@@ -30,13 +34,41 @@ const (
 	dueAtOnce, fetchesAtOnce = 100, 8
 )
 
-func newClient() *http.Client {
-	return &http.Client{Timeout: fetchTime, CheckRedirect: func(to *http.Request, via []*http.Request) error {
+func newClient(publicOnly bool) *http.Client {
+	transport := http.DefaultTransport
+	if publicOnly {
+		// No proxy: that would look the addresses up where nobody checks them.
+		own := http.DefaultTransport.(*http.Transport).Clone()
+		own.Proxy, own.DialContext = nil, (&net.Dialer{Timeout: fetchTime, Control: refusePrivate}).DialContext
+		transport = own
+	}
+	return &http.Client{Timeout: fetchTime, Transport: transport, CheckRedirect: func(to *http.Request, via []*http.Request) error {
 		if len(via) > maxRedirects {
 			return fmt.Errorf("it was sent elsewhere %d times", len(via))
 		}
 		return checkURL(to.URL.String())
 	}}
+}
+
+// refusePrivate refuses connections to addresses that aren't the public Internet's, whatever
+// name led there.
+func refusePrivate(_, address string, _ syscall.RawConn) error {
+	at, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return fmt.Errorf("couldn't read the address %s: %w", address, err)
+	}
+	ip := at.Addr().Unmap()
+	if !ip.IsGlobalUnicast() || ip.IsPrivate() || slices.ContainsFunc(special, func(p netip.Prefix) bool { return p.Contains(ip) }) {
+		return fmt.Errorf("%s isn't a public address, and the server fetches lists from those alone (--no-private-addresses)", ip)
+	}
+	return nil
+}
+
+// special are networks that net/netip counts as any other (RFC 6890, RFC 6052, RFC 8215): shared ones of
+// providers, those for tests, and those that a translator maps to IPv4.
+var special = []netip.Prefix{
+	netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("192.0.0.0/24"), netip.MustParsePrefix("198.18.0.0/15"),
+	netip.MustParsePrefix("240.0.0.0/4"), netip.MustParsePrefix("64:ff9b::/96"), netip.MustParsePrefix("64:ff9b:1::/48"), netip.MustParsePrefix("2002::/16"), netip.MustParsePrefix("2001::/32"),
 }
 
 // maxURL bounds where a list is.

@@ -402,3 +402,71 @@ func TestACrashInAnImportLeavesOneListOrTheOther(t *testing.T) {
 	}
 	want(t, "who was registered", m.statuses(a), "REVOKED")
 }
+
+// TestOnlyPublicAddressesAreAsked, where the server's owner wants that: by name, by number, and
+// where a place sends the server elsewhere, nothing of its own network is.
+func TestOnlyPublicAddressesAreAsked(t *testing.T) {
+	t.Parallel()
+	m := newMaker(t)
+	asked := 0
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		asked++
+		_, _ = w.Write(m.list(1, ""))
+	}))
+	defer server.Close()
+	guarded := foreign.New(foreign.Options{Store: m.store, Clock: func() time.Time { return m.now }, PublicOnly: true, Logger: slog.New(slog.DiscardHandler)})
+	_, port, _ := strings.Cut(strings.TrimPrefix(server.URL, "http://"), ":")
+	for _, host := range []string{"127.0.0.1", "localhost", "[::ffff:127.0.0.1]", "0.0.0.0", "10.0.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "[::1]", "[fd00::1]", "[fe80::1]", "[64:ff9b::7f00:1]"} {
+		_, err := guarded.Import(t.Context(), home, foreign.Request{CA: m.cert, URL: "http://" + host + ":" + port + "/maker.crl"})
+		if imprint.CodeOf(err) != imprint.CodeInvalidRequest || !strings.Contains(err.Error(), "isn't a public address") {
+			t.Errorf("%s: got %v", host, err)
+		}
+	}
+	if asked > 0 {
+		t.Errorf("the server was asked %d times", asked)
+	}
+	m.take(foreign.Request{URL: server.URL + "/maker.crl"})
+}
+
+// held is a store whose first look waits.
+type held struct {
+	imprint.Store
+	seen          atomic.Bool
+	waits, goesOn chan struct{}
+}
+
+func (h *held) View(ctx context.Context, fn func(imprint.ReadTx) error) error {
+	if h.seen.CompareAndSwap(false, true) {
+		close(h.waits)
+		<-h.goesOn
+	}
+	return h.Store.View(ctx, fn)
+}
+
+// TestALongListKeepsNoOtherTenantWaiting while it takes the place of the one before.
+func TestALongListKeepsNoOtherTenantWaiting(t *testing.T) {
+	t.Parallel()
+	m := newMaker(t)
+	store := &held{Store: m.store, waits: make(chan struct{}), goesOn: make(chan struct{})}
+	engine := foreign.New(foreign.Options{Store: store, Clock: func() time.Time { return m.now }, Logger: slog.New(slog.DiscardHandler)})
+	list, done := m.list(1, ""), make(chan error)
+	take := func(tenant imprint.Tenant) error {
+		_, err := engine.Import(t.Context(), tenant, foreign.Request{CA: m.cert, Data: list})
+		return err
+	}
+	go func() { done <- take(home) }()
+	<-store.waits
+	go func() { done <- take(imprint.Tenant{Account: "111111111111", Region: home.Region}) }()
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("another tenant's list waits")
+	}
+	close(store.goesOn)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
