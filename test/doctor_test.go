@@ -517,6 +517,7 @@ func TestTheDoctorLeavesNoFailedAttempts(t *testing.T) {
 	line := s.line(t, "Good")
 	d := line.device(t, "healthy", "P-256")
 	s.join(t, d)
+	s.awaitExplained(t, "healthy", 2) // mosquitto_pub doesn't wait for the end: the doctor would take its connection over
 	for _, args := range [][]string{s.clinicArgs(), {"--endpoint", "localhost:" + s.port(), "--ca", s.at().CABundle}} {
 		for _, more := range [][]string{nil, {"--no-mqtt"}} {
 			if got := doctor(t, append(append(args, d.files()...), more...)...); !got.Healthy {
