@@ -57,7 +57,6 @@ default_ca = line
 [line]
 database = DIR/index.txt
 serial = DIR/serial
-crlnumber = DIR/crlnumber
 unique_subject = no
 default_md = sha256
 policy = any
@@ -109,7 +108,6 @@ func emptyFactory(t *testing.T) *factory {
 	dir := t.TempDir()
 	writeFile(t, filepath.Join(dir, "openssl.cnf"), strings.ReplaceAll(opensslConfig, "DIR", dir))
 	writeFile(t, filepath.Join(dir, "index.txt"), "")
-	writeFile(t, filepath.Join(dir, "crlnumber"), "01\n")
 	return &factory{dir: dir, cert: filepath.Join(dir, "ca.pem"), key: filepath.Join(dir, "ca.key")}
 }
 

@@ -430,7 +430,11 @@ var caWays = map[string]func(*ward, *testing.T, string) way{
 // importList lets openssl sign a revocation list, and imports it.
 func (w *ward) importList(t *testing.T, f *factory, lasts time.Duration, flags string, revoked ...*device) {
 	t.Helper()
-	ca := []string{"ca", "-config", filepath.Join(f.dir, "openssl.cnf"), "-cert", f.cert, "-keyfile", f.key}
+	// Only lists with a number are of version 2.
+	config := filepath.Join(f.dir, "numbered.cnf")
+	writeFile(t, config, strings.Replace(readFile(t, filepath.Join(f.dir, "openssl.cnf")), "[line]", "[line]\ncrlnumber = "+filepath.Join(f.dir, "crlnumber"), 1))
+	writeFile(t, filepath.Join(f.dir, "crlnumber"), "01\n")
+	ca := []string{"ca", "-config", config, "-cert", f.cert, "-keyfile", f.key}
 	for _, d := range revoked {
 		openssl(t, f.dir, append(ca, "-revoke", d.cert, "-crl_reason", "keyCompromise")...)
 	}
