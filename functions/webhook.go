@@ -112,7 +112,7 @@ func failedElsewhere(f imprint.Function, kind, text string) (imprint.FunctionRes
 // exchange sends a request and reads the bounded answer. Redirections aren't
 // followed: the event is for the address that was configured.
 func (s *Service) exchange(request *http.Request, account imprint.AccountID, roots string) (int, http.Header, []byte, error) {
-	client, err := s.client(clientKind{roots: roots, public: s.opts.PrivateAccount != "" && account != s.opts.PrivateAccount})
+	client, err := s.client(clientKind{roots: roots, public: outward.Bounds(account, s.opts.PrivateAccount)})
 	if err != nil {
 		return 0, nil, nil, err
 	}

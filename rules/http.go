@@ -184,7 +184,7 @@ func (p *poster) send(ctx context.Context, account imprint.AccountID, target str
 	request.Header = header
 	request.Header.Set("User-Agent", "imprint")
 	client := p.anywhere
-	if p.private != "" && account != p.private {
+	if outward.Bounds(account, p.private) {
 		client = p.public
 	}
 	answer, err := client.Do(request)

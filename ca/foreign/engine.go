@@ -17,23 +17,26 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/internal/outward"
 	"github.com/imprint-iot/imprint/pki"
 )
 
 // Options are what an Engine needs. Store and Clock must be set.
 type Options struct {
-	Store  imprint.Store
-	Clock  imprint.Clock
-	Client *http.Client // that fetches [one with bounds]
-	// PublicOnly fetches from public addresses alone: whoever may import from a URL makes the
-	// server ask there, and sees how that ends.
-	PublicOnly bool
-	Logger     *slog.Logger // [slog.Default]
+	Store imprint.Store
+	Clock imprint.Clock
+	// PrivateAccount is the only one whose lists are fetched from this machine and private
+	// networks, too: whoever may import from a URL makes the server ask there, and sees how
+	// that ends. Empty: those of all are.
+	PrivateAccount imprint.AccountID
+	Logger         *slog.Logger // [slog.Default]
 }
 
 // Engine keeps the lists of all tenants. It is safe for concurrent use.
 type Engine struct {
 	opts Options
+	// anywhere fetches for who may reach private addresses, public for others.
+	anywhere, public *http.Client
 	// one has a *sync.Mutex for each tenant, held while a list takes the place of another: two
 	// at once could set a number back. A long list of one tenant keeps no other's waiting.
 	one sync.Map
@@ -43,13 +46,11 @@ type Engine struct {
 
 // New makes an Engine.
 func New(opts Options) *Engine {
-	if opts.Client == nil {
-		opts.Client = newClient(opts.PublicOnly)
-	}
 	if opts.Logger == nil {
 		opts.Logger = slog.Default()
 	}
-	return &Engine{opts: opts}
+	transport := http.DefaultTransport.(*http.Transport)
+	return &Engine{opts: opts, anywhere: newClient(transport), public: newClient(outward.Transport(transport, fetchTime))}
 }
 
 // hold waits until nobody else changes lists of a tenant, and gives what ends that.
@@ -98,7 +99,7 @@ func (e *Engine) Import(ctx context.Context, tenant imprint.Tenant, r Request) (
 	if r.URL != "" {
 		err := checkURL(r.URL)
 		if err == nil {
-			data, err = e.fetch(ctx, r.URL)
+			data, err = e.fetch(ctx, tenant.Account, r.URL)
 		}
 		if err != nil {
 			return imprint.ForeignList{}, err

@@ -5,16 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
-	"slices"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/internal/outward"
 	"github.com/imprint-iot/imprint/pki"
 )
 
@@ -34,41 +31,13 @@ const (
 	dueAtOnce, fetchesAtOnce = 100, 8
 )
 
-func newClient(publicOnly bool) *http.Client {
-	transport := http.DefaultTransport
-	if publicOnly {
-		// No proxy: that would look the addresses up where nobody checks them.
-		own := http.DefaultTransport.(*http.Transport).Clone()
-		own.Proxy, own.DialContext = nil, (&net.Dialer{Timeout: fetchTime, Control: refusePrivate}).DialContext
-		transport = own
-	}
+func newClient(transport http.RoundTripper) *http.Client {
 	return &http.Client{Timeout: fetchTime, Transport: transport, CheckRedirect: func(to *http.Request, via []*http.Request) error {
 		if len(via) > maxRedirects {
 			return fmt.Errorf("it was sent elsewhere %d times", len(via))
 		}
 		return checkURL(to.URL.String())
 	}}
-}
-
-// refusePrivate refuses connections to addresses that aren't the public Internet's, whatever
-// name led there.
-func refusePrivate(_, address string, _ syscall.RawConn) error {
-	at, err := netip.ParseAddrPort(address)
-	if err != nil {
-		return fmt.Errorf("couldn't read the address %s: %w", address, err)
-	}
-	ip := at.Addr().Unmap()
-	if !ip.IsGlobalUnicast() || ip.IsPrivate() || slices.ContainsFunc(special, func(p netip.Prefix) bool { return p.Contains(ip) }) {
-		return fmt.Errorf("%s isn't a public address, and the server fetches lists from those alone (--no-private-addresses)", ip)
-	}
-	return nil
-}
-
-// special are networks that net/netip counts as any other (RFC 6890, RFC 6052, RFC 8215): shared ones of
-// providers, those for tests, and those that a translator maps to IPv4.
-var special = []netip.Prefix{
-	netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("192.0.0.0/24"), netip.MustParsePrefix("198.18.0.0/15"),
-	netip.MustParsePrefix("240.0.0.0/4"), netip.MustParsePrefix("64:ff9b::/96"), netip.MustParsePrefix("64:ff9b:1::/48"), netip.MustParsePrefix("2002::/16"), netip.MustParsePrefix("2001::/32"),
 }
 
 // maxURL bounds where a list is.
@@ -83,10 +52,10 @@ func checkURL(text string) error {
 	return nil
 }
 
-// fetch reads a list from its place. Errors: CodeInvalidRequest: whoever says a place says a
+// fetch reads a list of an account from its place. Errors: CodeInvalidRequest: whoever says a place says a
 // wrong one.
-func (e *Engine) fetch(ctx context.Context, from string) ([]byte, error) {
-	data, err := e.get(ctx, from)
+func (e *Engine) fetch(ctx context.Context, account imprint.AccountID, from string) ([]byte, error) {
+	data, err := e.get(ctx, account, from)
 	if err != nil {
 		e.failed.Add(1)
 		return nil, imprint.Errorf(imprint.CodeInvalidRequest, "couldn't fetch the revocation list of %s: %w", imprint.Excerpt(from), err).
@@ -95,13 +64,17 @@ func (e *Engine) fetch(ctx context.Context, from string) ([]byte, error) {
 	return data, nil
 }
 
-func (e *Engine) get(ctx context.Context, from string) ([]byte, error) {
+func (e *Engine) get(ctx context.Context, account imprint.AccountID, from string) ([]byte, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, from, nil)
 	if err != nil {
 		return nil, err
 	}
 	request.Header.Set("Accept", "application/pkix-crl, */*;q=0.5")
-	response, err := e.opts.Client.Do(request)
+	client := e.anywhere
+	if outward.Bounds(account, e.opts.PrivateAccount) {
+		client = e.public
+	}
+	response, err := client.Do(request)
 	if err != nil {
 		var problem *url.Error
 		if errors.As(err, &problem) {

@@ -403,8 +403,8 @@ func TestACrashInAnImportLeavesOneListOrTheOther(t *testing.T) {
 	want(t, "who was registered", m.statuses(a), "REVOKED")
 }
 
-// TestOnlyPublicAddressesAreAsked, where the server's owner wants that: by name, by number, and
-// where a place sends the server elsewhere, nothing of its own network is.
+// TestOnlyPublicAddressesAreAsked for other accounts than the first: neither by name nor by
+// number is anything of the server's own network.
 func TestOnlyPublicAddressesAreAsked(t *testing.T) {
 	t.Parallel()
 	m := newMaker(t)
@@ -414,11 +414,11 @@ func TestOnlyPublicAddressesAreAsked(t *testing.T) {
 		_, _ = w.Write(m.list(1, ""))
 	}))
 	defer server.Close()
-	guarded := foreign.New(foreign.Options{Store: m.store, Clock: func() time.Time { return m.now }, PublicOnly: true, Logger: slog.New(slog.DiscardHandler)})
+	guarded := foreign.New(foreign.Options{Store: m.store, Clock: func() time.Time { return m.now }, PrivateAccount: "999999999999", Logger: slog.New(slog.DiscardHandler)})
 	_, port, _ := strings.Cut(strings.TrimPrefix(server.URL, "http://"), ":")
 	for _, host := range []string{"127.0.0.1", "localhost", "[::ffff:127.0.0.1]", "0.0.0.0", "10.0.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "[::1]", "[fd00::1]", "[fe80::1]", "[64:ff9b::7f00:1]"} {
 		_, err := guarded.Import(t.Context(), home, foreign.Request{CA: m.cert, URL: "http://" + host + ":" + port + "/maker.crl"})
-		if imprint.CodeOf(err) != imprint.CodeInvalidRequest || !strings.Contains(err.Error(), "isn't a public address") {
+		if imprint.CodeOf(err) != imprint.CodeInvalidRequest || !strings.Contains(err.Error(), "--private-addresses") {
 			t.Errorf("%s: got %v", host, err)
 		}
 	}

@@ -45,10 +45,6 @@ type AuthorityConfig struct {
 	// behind a proxy that bounds them.
 	PKIConnectionsPerAddress int `koanf:"pki-connections-per-address"`
 	PKIRatePerAddress        int `koanf:"pki-rate-per-address"`
-	// NoPrivateAddresses has revocation lists of CAs elsewhere fetched from public addresses
-	// alone, and through no proxy: for a server on which others than its owner may import
-	// them.
-	NoPrivateAddresses bool `koanf:"no-private-addresses"`
 }
 
 func addAuthorityFlags(f *pflag.FlagSet) {
@@ -57,7 +53,6 @@ func addAuthorityFlags(f *pflag.FlagSet) {
 	f.String("pki-address", "", "where CRLs, OCSP responses and CA certificates are served over plain HTTP, such as :8880; empty: nowhere")
 	f.Int("pki-connections-per-address", 32, "connections of one address to the pki-address at a time (0: no bound)")
 	f.Int("pki-rate-per-address", 100, "requests per second of one address to the pki-address (0: no bound)")
-	f.Bool("no-private-addresses", false, "fetch imported revocation lists from public addresses alone, not from the server's own network")
 	f.String("pki-url", "", "where CRLs, OCSP responses and CA certificates are found, such as http://pki.example.com")
 }
 

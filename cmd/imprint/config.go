@@ -167,7 +167,7 @@ func addServeFlags(f *pflag.FlagSet) {
 	f.String("account", "000000000000", "account of the first tenant")
 	f.String("region", "us-east-1", "region of the first tenant")
 	f.StringSlice("regions", nil, "regions that callers may sign for (default: any)")
-	f.Bool("private-addresses", false, "let rules and functions of all accounts call addresses of this machine and of private networks")
+	f.Bool("private-addresses", false, "let rules, functions and revocation lists of all accounts call addresses of this machine and of private networks")
 	f.String("domain", "", "domain of the device endpoints (default: localhost)")
 	f.StringSlice("host", nil, "further names or addresses of this server")
 	f.String("mqtt-address", ":8883", "where devices connect (MQTT over mutual TLS)")

@@ -192,7 +192,7 @@ func (s *server) openFunctions(context.Context) error {
 	return nil
 }
 
-// privateAccount is the only one whose rules and functions may call private addresses;
+// privateAccount is the only one whose rules, functions and revocation lists may call private addresses;
 // empty: those of all may.
 func (s *server) privateAccount() imprint.AccountID {
 	if s.config.PrivateAddresses {

@@ -25,6 +25,6 @@ func (s *server) openRollovers(ctx context.Context) error {
 	}
 	s.rollovers = planner
 	s.closeLater(planner.Close)
-	s.foreign = foreign.New(foreign.Options{Store: s.store, Clock: s.clock, PublicOnly: s.config.NoPrivateAddresses, Logger: s.logger})
+	s.foreign = foreign.New(foreign.Options{Store: s.store, Clock: s.clock, PrivateAccount: s.privateAccount(), Logger: s.logger})
 	return nil
 }

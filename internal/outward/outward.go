@@ -15,6 +15,8 @@ import (
 	"slices"
 	"syscall"
 	"time"
+
+	"github.com/imprint-iot/imprint"
 )
 
 // Refused is in the chain of the error of a connection to an address that isn't public.
@@ -24,6 +26,10 @@ type Refused struct{ Address netip.Addr }
 func (r *Refused) Error() string {
 	return r.Address.String() + " is an address of this machine or of a private network, and only the server's first account may call those (--private-addresses lets all do)"
 }
+
+// Bounds says whether an account may call public addresses alone: all but the one that
+// may call private ones; empty, all may.
+func Bounds(account, private imprint.AccountID) bool { return private != "" && account != private }
 
 // Transport gives a copy of a transport that connects to public addresses alone. It uses
 // no proxy: that would look names up by itself.
