@@ -138,8 +138,12 @@ func (o *outbox) tryConfirm(d imprint.RuleDelivery) error {
 	e.opts.Logger.Warn("a destination of topic rules couldn't be asked to confirm", "tenant", d.Tenant.String(), "destination", destination.ARN(), "error", failed)
 	err = e.store.Update(o.ctx, func(tx imprint.Tx) error {
 		now, err := tx.RuleDestination(d.Tenant, c.ID)
-		if err != nil || now.TokenHash != destination.TokenHash || now.Status != imprint.RuleDestinationInProgress {
-			return nil // it is gone, or somebody was quicker
+		gone := imprint.CodeOf(err) == imprint.CodeNotFound
+		if gone || err == nil && (now.TokenHash != destination.TokenHash || now.Status != imprint.RuleDestinationInProgress) {
+			return nil // or somebody was quicker
+		}
+		if err != nil {
+			return err
 		}
 		now.Status, now.ModifiedAt = imprint.RuleDestinationError, e.clock()
 		now.StatusReason = "The confirmation message couldn't be delivered: " + imprint.Excerpt(failed.Error())

@@ -3,6 +3,7 @@ package rules_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -10,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -221,5 +223,65 @@ func TestFirehoseActionsAppendToFiles(t *testing.T) {
 	}
 	if got, want := string(data), strings.Repeat("{\"n\":1}\n", records); got != want {
 		t.Errorf("the file has %d bytes, want %d", len(got), len(want))
+	}
+}
+
+// unreadable is a store whose next transactions that change something can't read a
+// destination.
+type unreadable struct {
+	imprint.Store
+	failures atomic.Int64
+}
+
+func (u *unreadable) Update(ctx context.Context, fn func(imprint.Tx) error) error {
+	return u.Store.Update(ctx, func(tx imprint.Tx) error { return fn(unreadableTx{tx, u}) })
+}
+
+type unreadableTx struct {
+	imprint.Tx
+	store *unreadable
+}
+
+func (u unreadableTx) RuleDestination(t imprint.Tenant, id string) (imprint.RuleDestination, error) {
+	if u.store.failures.Add(-1) >= 0 {
+		return imprint.RuleDestination{}, errors.New("the disk broke")
+	}
+	return u.Tx.RuleDestination(t, id)
+}
+
+// TestADestinationsErrorIsWrittenDownOnceTheStoreCanBeRead ensures that a failure of the
+// store doesn't count as a destination that is gone, which would stay in progress.
+func TestADestinationsErrorIsWrittenDownOnceTheStoreCanBeRead(t *testing.T) {
+	h := open(t, nil)
+	refusing := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(refusing.Close)
+	h.end()
+	store := &unreadable{Store: h.store}
+	store.failures.Store(1)
+	h.Engine = rules.New(store, time.Now, h.opts)
+	h.Start(h.outside)
+	h.update(func(tx imprint.Tx) error {
+		_, err := rules.Ask(tx, imprint.RuleDestination{Tenant: home, ID: "d", URL: refusing.URL, CreatedAt: time.Now()}, time.Now())
+		return err
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	for waits := true; waits; {
+		var d imprint.RuleDestination
+		err := h.store.View(ctx, func(tx imprint.ReadTx) error {
+			queues, err := tx.DeliveryQueues(home, "", 1)
+			if err != nil {
+				return err
+			}
+			waits = len(queues) > 0
+			d, err = tx.RuleDestination(home, "d")
+			return err
+		})
+		if err != nil {
+			t.Fatalf("the question is still to be asked: %v", err)
+		}
+		if !waits && d.Status != imprint.RuleDestinationError {
+			t.Errorf("the destination is %s, want %s", d.Status, imprint.RuleDestinationError)
+		}
 	}
 }
