@@ -42,6 +42,9 @@ type RuleMessage struct {
 	Depth int
 	// Wait lets Offer wait for room in the queue, for a bounded time.
 	Wait bool
+	// Again says that who offers it does so once more when there is no room: it isn't
+	// dropped by that.
+	Again bool
 	// Done hears when every action has been handed over, with the first error of
 	// the store that kept one from it; nil: nobody does. It must not block.
 	Done func(error)

@@ -58,3 +58,35 @@ func TestWhoGivesUpHasPublished(t *testing.T) {
 		t.Errorf("who is subscribed gets %q", got.Payload)
 	}
 }
+
+// secondRules have room for what a client offers for the second time, and for all else.
+type secondRules struct{ offered chan imprint.RuleMessage }
+
+func (r secondRules) Tenant(imprint.Tenant) imprint.TenantRules { return r }
+func (secondRules) Idle() bool                                  { return false }
+func (r secondRules) Offer(_ context.Context, m *imprint.RuleMessage) error {
+	if m.MQTT {
+		r.offered <- *m
+	}
+	if m.Wait || !m.MQTT {
+		return nil
+	}
+	return imprint.Errorf(imprint.CodeRulesBusy, "as many messages as allowed wait")
+}
+
+// TestRulesAreToldWhatIsOfferedAgain ensures that they can tell what is lost from the first
+// try of a QoS 1 message, which they needn't count.
+func TestRulesAreToldWhatIsOfferedAgain(t *testing.T) {
+	t.Parallel()
+	r := secondRules{make(chan imprint.RuleMessage, 10)}
+	h := newHouse(t, broker.Options{Rules: r})
+	pub := h.on(first, h.register(first, allowAll), mqtt.V5, connectAs("pub"))
+	pub.answer(&mqtt.Publish{Topic: []byte("a"), Payload: []byte("x"), QoS: 1, PacketID: 1}, mqtt.Success)
+	if one, two := <-r.offered, <-r.offered; !one.Again || one.Wait || two.Again || !two.Wait {
+		t.Errorf("QoS 1: got %+v and %+v, want one that comes again and one that waits", one, two)
+	}
+	pub.send(&mqtt.Publish{Topic: []byte("a"), Payload: []byte("x")})
+	if one := <-r.offered; one.Again || one.Wait {
+		t.Errorf("QoS 0: got %+v, want one that neither waits nor comes again", one)
+	}
+}

@@ -42,7 +42,7 @@ func (c *connection) offer(ctx context.Context, topic string, packet *mqtt.Publi
 	}
 	message := imprint.RuleMessage{
 		Topic: topic, Payload: packet.Payload, QoS: byte(packet.QoS), Properties: ruleProperties(&packet.Properties),
-		ClientID: c.clientID, Principal: c.principal, SourceIP: c.address(), MQTT: true,
+		ClientID: c.clientID, Principal: c.principal, SourceIP: c.address(), MQTT: true, Again: packet.QoS > 0,
 	}
 	err := rules.Offer(ctx, &message)
 	if packet.QoS == 0 {
@@ -50,7 +50,7 @@ func (c *connection) offer(ctx context.Context, topic string, packet *mqtt.Publi
 	}
 	if imprint.CodeOf(err) == imprint.CodeRulesBusy {
 		c.payOwed()
-		message.Wait = true
+		message.Wait, message.Again = true, false
 		err = rules.Offer(ctx, &message)
 	}
 	return err

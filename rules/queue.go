@@ -96,7 +96,9 @@ func (q *queue) push(ctx context.Context, t *tenant, w work) error {
 			return nil
 		}
 	}
-	q.engine.drop(w.message)
+	if !w.message.Again {
+		q.engine.drop(w.message)
+	}
 	return imprint.Errorf(imprint.CodeRulesBusy, "as many messages as allowed wait for the topic rules of %s", t.name)
 }
 

@@ -183,7 +183,7 @@ func TestRulesThatRepublishToEachOtherEnd(t *testing.T) {
 }
 
 // TestAFullQueueRefuses ensures that what can't wait is refused and counted, and
-// that one tenant leaves room for others.
+// that one tenant leaves room for others. What is offered once more is counted then alone.
 func TestAFullQueueRefuses(t *testing.T) {
 	h := open(t, func(o *rules.Options) { o.MaxQueued, o.Workers = 10, 1 })
 	h.end()
@@ -193,7 +193,11 @@ func TestAFullQueueRefuses(t *testing.T) {
 	for n := range 5 {
 		h.offer(home, fmt.Sprint("t/", n), `{}`)
 	}
-	err := h.Tenant(home).Offer(t.Context(), &imprint.RuleMessage{Topic: "t", Wait: true})
+	err := h.Tenant(home).Offer(t.Context(), &imprint.RuleMessage{Topic: "t", Again: true})
+	if imprint.CodeOf(err) != imprint.CodeRulesBusy {
+		t.Errorf("a message too many, which comes again: got %v, want %s", err, imprint.CodeRulesBusy)
+	}
+	err = h.Tenant(home).Offer(t.Context(), &imprint.RuleMessage{Topic: "t", Wait: true})
 	if imprint.CodeOf(err) != imprint.CodeRulesBusy {
 		t.Errorf("a message too many: got %v, want %s", err, imprint.CodeRulesBusy)
 	}
