@@ -57,7 +57,7 @@ type FunctionConfig struct {
 	FunctionConcurrency int `koanf:"function-concurrency"`
 	// FunctionIdle is how long an unused process is kept. Default 5m.
 	FunctionIdle time.Duration `koanf:"function-idle"`
-	// FunctionQueue bounds the asynchronous calls of one tenant that wait. Default
+	// FunctionQueue bounds the asynchronous calls of one account that wait. Default
 	// 100000.
 	FunctionQueue int `koanf:"function-queue"`
 	// FunctionOwnAccount lets the rules, templates and certificate providers of a

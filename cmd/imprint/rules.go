@@ -31,7 +31,7 @@ type RuleConfig struct {
 	// RuleWorkers is how many messages are evaluated at once. Default 64.
 	RuleWorkers int `koanf:"rule-workers"`
 	// RuleDeliveries bounds the deliveries of http, firehose and kafka actions of
-	// one tenant that wait. Default 100000.
+	// one account that wait. Default 100000.
 	RuleDeliveries int `koanf:"rule-deliveries"`
 	// RuleDeliveryAge is how long such a delivery is tried. Default 6h.
 	RuleDeliveryAge time.Duration `koanf:"rule-delivery-age"`
