@@ -232,8 +232,19 @@ func (c *codeStore) leave(dir string, times int) error {
 	if !unused {
 		return nil
 	}
-	// Who comes from now on waits for the disk, and unpacks it anew.
-	err := os.RemoveAll(dir)
+	// Who comes from now on waits for the disk, and unpacks it anew. A directory of which
+	// a part is removed must not have the name of a whole one.
+	gone := dir + ".gone"
+	err := os.RemoveAll(gone)
+	if err == nil {
+		err = os.Rename(dir, gone)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil // it couldn't be unpacked
+	}
+	if err == nil {
+		err = os.RemoveAll(gone)
+	}
 	if err != nil {
 		return fmt.Errorf("couldn't remove a function's unpacked code: %w", err)
 	}
