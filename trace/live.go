@@ -198,7 +198,10 @@ func (r *Recorder) take() *imprint.Attempt {
 		return nil
 	}
 	r.stored = true
-	a.Steps = append(a.Steps, r.late...)
+	for _, s := range r.late {
+		// More of the same, where the queue had no room for what there was before.
+		a.Steps = r.log.folds.add(a.Steps, s)
+	}
 	if r.thing != "" {
 		a.Thing = r.thing
 	}
