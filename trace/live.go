@@ -193,7 +193,7 @@ func (r *Recorder) take() *imprint.Attempt {
 	case a != nil:
 		r.attempt = nil
 	case !r.stored && (r.failed || r.thing != ""):
-		a = remade(r.id, r.packed, "many devices were let in at that time")
+		a = remade(r.id, r.packed, unsampled)
 	default:
 		return nil
 	}
@@ -208,12 +208,15 @@ func (r *Recorder) take() *imprint.Attempt {
 	return a
 }
 
+// unsampled says why an attempt lacks its first steps.
+const unsampled = "the steps before CONNACK weren't kept: many devices were let in at that time"
+
 // remade gives the attempt of a device that is on without the steps that weren't kept.
 func remade(id, packed, why string) *imprint.Attempt {
 	a := unpack(packed)
 	a.ID, a.Outcome = id, imprint.OutcomeConnected
 	a.Steps = []imprint.Step{{
-		At: a.At, Name: leftName, Verdict: imprint.VerdictInfo, Detail: "the steps before CONNACK weren't kept: " + why,
+		At: a.At, Name: leftName, Verdict: imprint.VerdictInfo, Detail: why,
 	}}
 	return a
 }

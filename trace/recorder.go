@@ -320,6 +320,9 @@ func (r *Recorder) end(outcome imprint.Outcome, code imprint.Code) (e entry, mus
 		e = entry{attempt: a, draft: r.draft, told: r.told.Load(), urgent: r.failed || outcome == imprint.OutcomeRefused}
 	case !r.stored:
 		r.log.unsampled.Add(1)
+		if r.told.Load() {
+			r.log.keep(r.id, past{packed: r.packed, why: unsampled, outcome: outcome, code: code, ended: now})
+		}
 	default:
 		e = entry{end: r.ending(), urgent: r.failed}
 		e.end.at, e.end.outcome, e.end.code = now, outcome, code
