@@ -59,6 +59,10 @@ func (w *walk) revocations() error {
 			return err
 		}
 	}
+	err = w.distrustBelow()
+	if err != nil {
+		return err
+	}
 	return w.revokedAuthorities()
 }
 
@@ -220,8 +224,12 @@ func (w *walk) authoritiesOn(l revocationList, revoked map[string]x509.Revocatio
 		page, next, err := tx.CAs(w.tenant, "", p)
 		for _, ca := range page {
 			entry, there := revoked[ca.Serial]
-			if there && issuedBy(ca.PEM, l.list.RawIssuer) {
-				w.distrust(ca, fmt.Sprintf("%s revoked the CA at %s (%s)", pki.SubjectText(l.list.RawIssuer), stamp(entry.RevocationTime), filepath.Base(l.file)))
+			if !there {
+				continue
+			}
+			cert, unread := pki.ParseCertificatePEM(ca.PEM)
+			if unread == nil && bytes.Equal(cert.RawIssuer, l.list.RawIssuer) {
+				w.distrust(ca, cert, fmt.Sprintf("%s revoked the CA at %s (%s)", pki.SubjectText(l.list.RawIssuer), stamp(entry.RevocationTime), filepath.Base(l.file)))
 			}
 		}
 		return next, err
