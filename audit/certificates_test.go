@@ -265,6 +265,28 @@ func TestRevokedDeviceCertificatesThatAreActiveAreFound(t *testing.T) {
 	h.finds(audit.RevokedDeviceCertificate, 5, device(bad, "CERTIFICATE_REVOKED_BY_ISSUER"), device(abroad, "CERTIFICATE_REVOKED_IN_ANOTHER_REGION"))
 }
 
+// Kubernetes mounts each file as a link into a directory that changes with its content.
+func TestRevocationListsThatAreLinksAreRead(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	h.opts.Revocations = t.TempDir()
+	line := newAuthority(t, "Line", nil)
+	bad := line.leaf("bad")
+	h.cas(line.row())
+	h.certificates(bad)
+	mounted := filepath.Join(h.opts.Revocations, "..2026_03_04")
+	for _, err := range []error{
+		os.Mkdir(mounted, 0o700), os.Symlink("..2026_03_04", filepath.Join(h.opts.Revocations, "..data")),
+		os.Symlink(filepath.Join("..data", "line.crl"), filepath.Join(h.opts.Revocations, "line.crl")),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	revoke(t, mounted, "line.crl", line, false, serialOf(t, bad.Serial))
+	h.finds(audit.RevokedDeviceCertificate, 1, device(bad, "CERTIFICATE_REVOKED_BY_ISSUER"))
+}
+
 func TestRevokedCAsWithDevicesAreFound(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t)
@@ -294,9 +316,11 @@ func TestRevocationListsThatCantBeUsedFailTheCheck(t *testing.T) {
 	fake := newAuthority(t, "Line", nil)
 	leaf := line.leaf("device")
 	for name, write := range map[string]func(dir string){
-		"forged":  func(dir string) { revoke(t, dir, "a.crl", fake, false, serialOf(t, leaf.Serial)) },
-		"unknown": func(dir string) { revoke(t, dir, "a.crl", newAuthority(t, "Nobody", nil), false) },
-		"garbage": func(dir string) { _ = os.WriteFile(filepath.Join(dir, "a.crl"), []byte("garbage"), 0o600) },
+		"forged":          func(dir string) { revoke(t, dir, "a.crl", fake, false, serialOf(t, leaf.Serial)) },
+		"unknown":         func(dir string) { revoke(t, dir, "a.crl", newAuthority(t, "Nobody", nil), false) },
+		"garbage":         func(dir string) { _ = os.WriteFile(filepath.Join(dir, "a.crl"), []byte("garbage"), 0o600) },
+		"directory":       func(dir string) { _ = os.Mkdir(filepath.Join(dir, "a.crl"), 0o700) },
+		"link to nothing": func(dir string) { _ = os.Symlink("absent", filepath.Join(dir, "a.crl")) },
 	} {
 		h := newHouse(t)
 		h.opts.Revocations = t.TempDir()

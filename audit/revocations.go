@@ -104,7 +104,7 @@ func listFiles(dir string) ([]string, error) {
 	}
 	var files []string
 	for _, entry := range entries {
-		if entry.Type().IsRegular() && !strings.HasPrefix(entry.Name(), ".") {
+		if !strings.HasPrefix(entry.Name(), ".") {
 			files = append(files, filepath.Join(dir, entry.Name()))
 		}
 	}
@@ -117,7 +117,10 @@ func listFiles(dir string) ([]string, error) {
 // readLists reads the lists of a file, and the certificates of issuers that stand
 // beside them.
 func readLists(file string) ([]revocationList, []*x509.Certificate, error) {
-	info, err := os.Stat(file)
+	info, err := os.Stat(file) // of what a link leads to, as Kubernetes mounts files
+	if err == nil && !info.Mode().IsRegular() {
+		err = errors.New("it is no file; take it out of the directory, or let its name begin with a dot")
+	}
 	if err == nil && info.Size() > maxListBytes {
 		err = fmt.Errorf("it has %d bytes, and at most %d are read", info.Size(), maxListBytes)
 	}
@@ -183,6 +186,12 @@ func (w *walk) revocationList(l revocationList, issuers []*x509.Certificate) err
 	if refused != nil {
 		w.unusable(l.file, refused)
 		return nil
+	}
+	if next := l.list.NextUpdate; w.now.After(next) {
+		for _, check := range revocationChecks {
+			w.note(check, fmt.Sprintf("Not all is known: the revocation list of %s in %s should have been renewed by %s: what was revoked since isn't known. Put the current one in its place.",
+				pki.SubjectText(l.list.RawIssuer), filepath.Base(l.file), stamp(next)))
+		}
 	}
 	revoked := map[string]x509.RevocationListEntry{}
 	var serials []string

@@ -229,6 +229,21 @@ func TestUnknownRevocationsAreSaid(t *testing.T) {
 			t.Errorf("with an old list, refusing %t: got %q", refuse, got)
 		}
 	}
+	// A list in the directory grows old as well.
+	list.NextUpdate = instant.Add(3 * day)
+	put()
+	h.opts.Revocations = t.TempDir()
+	revoke(t, h.opts.Revocations, "line.crl", line, false)
+	if got := note(); got != "" {
+		t.Errorf("with a list in the directory: got %q", got)
+	}
+	h.hands.set(instant.Add(2 * day))
+	if got := note(); !strings.Contains(got, "line.crl should have been renewed by 2026-03-05") {
+		t.Errorf("with an old list in the directory: got %q", got)
+	}
+	h.hands.set(instant)
+	list.NextUpdate = instant.Add(-day)
+	put()
 	// Another part of a divided list has it all the same.
 	h.put(func(tx imprint.Tx) error {
 		part := list
