@@ -106,3 +106,41 @@ func TestARefusedClientMakesItsSessionLastNoLonger(t *testing.T) {
 	h.ahead.Store(int64(1001 * time.Second))
 	h.on(first, id, mqtt.V5, lasting(mqtt.V5, "dev", 1000))
 }
+
+// TestARefusedClientThatBeginsAnewLeavesNoSession has the store fail as a client's session
+// is replaced by a new one: the client hears of the new session when it has got one, and
+// not when it comes again and looks for the old one.
+func TestARefusedClientThatBeginsAnewLeavesNoSession(t *testing.T) {
+	t.Parallel()
+	anew := lasting(mqtt.V5, "dev", 3600)
+	anew.CleanStart = true
+	for name, test := range map[string]struct {
+		before  mqtt.Version
+		refused *mqtt.Connect
+	}{
+		"by a clean start":          {mqtt.V5, anew},
+		"with another MQTT version": {mqtt.V311, lasting(mqtt.V5, "dev", 3600)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			store := &brokenStore{Store: openStore(t, filepath.Join(t.TempDir(), "registry.db"), sqlite.Faults{})}
+			h := newHouseOn(t, broker.Options{}, store)
+			id := h.register(first, allowAll)
+			c := h.on(first, id, test.before, lasting(test.before, "dev", 3600))
+			c.subscribe(1, "a")
+			c.cut()
+			store.broken.Store(true)
+			for range 2 {
+				c = h.door(first, id, mqtt.V5)
+				c.send(test.refused)
+				if got := expect[*mqtt.Connack](c); got.Reason == mqtt.Success {
+					t.Errorf("got %s, want no success", got.Detail())
+				}
+				h.eventually("it is gone", func() bool { n := h.broker.Counters(); return n.Connected == 0 && n.Stored == 0 })
+			}
+			store.broken.Store(false)
+			h.on(first, id, mqtt.V5, lasting(mqtt.V5, "dev", 3600)).cut()
+			h.back(first, id, mqtt.V5, lasting(mqtt.V5, "dev", 3600))
+		})
+	}
+}
