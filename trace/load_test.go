@@ -80,7 +80,16 @@ func (tx keptTx) DeleteAttempt(id string) error {
 
 func (tx keptTx) PutAttemptAlias(imprint.AttemptAlias) error { return nil }
 
-func (tx keptTx) LiveAttempts(string, int) ([]string, error) { return nil, nil }
+func (tx keptTx) LiveAttempts(after string, limit int) ([]string, error) {
+	var ids []string
+	for id, a := range tx.kept.attempts {
+		if id > after && a.Outcome == imprint.OutcomeConnected {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	return ids[:min(len(ids), limit)], nil
+}
 
 func (tx keptTx) TrimAttempts(time.Time, int, int) (int, error) { return 0, nil }
 

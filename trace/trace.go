@@ -388,6 +388,9 @@ func (l *Log) hander() {
 	}
 }
 
+// timeDigits is how many digits of an id are its time.
+const timeDigits = 12
+
 // NewID makes an id that sorts by time: 12 hex digits of milliseconds and 20
 // random ones.
 func NewID(now time.Time) string {

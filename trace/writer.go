@@ -18,10 +18,10 @@ const trimEvery = time.Minute
 const trimStep = 2000
 
 func (l *Log) run() {
-	forgotten := l.forgotten() // before this log writes any
+	forgotten, err := l.forgotten() // before this log writes any
 	var beside sync.WaitGroup
 	defer beside.Wait()
-	beside.Go(func() { l.endForgotten(forgotten) })
+	beside.Go(func() { l.endForgotten(forgotten, err) })
 	for {
 		select {
 		case first := <-l.queue:
