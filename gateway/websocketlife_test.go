@@ -152,3 +152,27 @@ func TestAnIdleWebSocketEndsWithItsKey(t *testing.T) {
 		t.Errorf("got the event %s, want AUTH_ERROR", got.Payload)
 	}
 }
+
+// TestWebSocketsShareNoCertificate ensures that operators, who have none, aren't taken for
+// devices that have one together.
+func TestWebSocketsShareNoCertificate(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, settings{operators: operators(t)})
+	for _, name := range []string{"one", "two"} {
+		ws, _, _, err := w.openSocket(t, presigned(t, "https://"+w.https, "60"), nil, "mqtt")
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn := websocket.NetConn(t.Context(), ws, websocket.MessageBinary)
+		_, err = conn.Write((&mqtt.Connect{ClientID: name, CleanStart: true}).Append(nil, mqtt.V5))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if header, body := readPacket(t, conn); header.Type != mqtt.TypeConnack || body[1] != 0 {
+			t.Fatalf("got %s % x, want an accepting CONNACK", header.Type, body)
+		}
+	}
+	if got := w.broker.Sharing(home, 10, 10); len(got) > 0 {
+		t.Errorf("got %+v, want no clients that share a certificate", got)
+	}
+}
