@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"fmt"
+	"log/slog"
 	"math/big"
 	"net/http"
 	"strings"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/ca"
+	"github.com/imprint-iot/imprint/ca/foreign"
 	"github.com/imprint-iot/imprint/pki"
 	"github.com/imprint-iot/imprint/pki/revoked"
 )
@@ -359,6 +361,48 @@ func TestAKeyThatOthersHaveIsRevokedByAnyOfItsCertificates(t *testing.T) {
 			refused(t, "signing", err, imprint.CodeAuthorityState, "was revoked")
 		} else if err != nil {
 			t.Errorf("its former certificate was superseded, and it signs no more: %v", err)
+		}
+	}
+}
+
+// TestAnImportedListStopsAnAuthorityAndThoseBelowIt: the CA above it signs elsewhere and says
+// on its list that it took it back, or took back one between them that is known by its chain
+// alone; for as long as it says so.
+func TestAnImportedListStopsAnAuthorityAndThoseBelowIt(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	root := newMaker(t, "Their root", nil)
+	_, err := root.adopt(o, ca.Spec{Name: "root"}, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	line7 := newMaker(t, "Line 7", root)
+	between := newMaker(t, "Between", root)
+	line8 := newMaker(t, "Line 8", between)
+	seven, err := line7.adopt(o, ca.Spec{Name: "line7"}, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	eight, err := line8.adopt(o, ca.Spec{Name: "line8"}, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	press := o.below(seven.ID, "press")
+	lists := foreign.New(foreign.Options{Store: o.store, Clock: o.clock, Logger: slog.New(slog.DiscardHandler)})
+	for n, listed := range []*x509.Certificate{nil, line7.cert, nil, between.cert} {
+		var serials []*big.Int
+		if listed != nil {
+			serials = append(serials, listed.SerialNumber)
+		}
+		_, err = lists.Import(t.Context(), home, foreign.Request{CA: root.cert, Data: root.list(int64(n+1), serials...)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for id, stopped := range map[imprint.AuthorityID]bool{seven.ID: listed == line7.cert, press.ID: listed == line7.cert, eight.ID: listed == between.cert} {
+			_, err = o.Issue(t.Context(), home, id, "hour", pki.Request{PublicKey: key(t).Public(), RawSubject: subject(t, "unit")})
+			if stopped && (imprint.CodeOf(err) != imprint.CodeAuthorityState || !strings.Contains(err.Error(), "is on revocation list")) || !stopped && err != nil {
+				t.Errorf("list %d, authority %s, stopped %t: got %v", n+1, id, stopped, err)
+			}
 		}
 	}
 }

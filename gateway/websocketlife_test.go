@@ -41,7 +41,7 @@ func TestAWebSocketLivesForADayOrAsLongAsItsCredentials(t *testing.T) {
 				}
 				return operator, err
 			}})
-			ws, _, _, err := w.openSocket(t, presigned(t, "https://"+w.https, "60"), nil, "mqtt")
+			ws, _, _, err := w.openSocket(t, presigned(t, "https://"+w.https), nil, "mqtt")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -109,7 +109,7 @@ func TestAnIdleWebSocketEndsWithItsKey(t *testing.T) {
 		return operator, err
 	}})
 	events := w.subscribe(t, client("localhost", w.device(t, home)), "$aws/events/presence/disconnected/idle")
-	ws, _, _, err := w.openSocket(t, presigned(t, "https://"+w.https, "60"), nil, "mqtt")
+	ws, _, _, err := w.openSocket(t, presigned(t, "https://"+w.https), nil, "mqtt")
 	if err != nil {
 		t.Fatal(err)
 	}
