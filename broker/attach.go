@@ -69,7 +69,7 @@ func (b *Broker) enter(a arrival) (before departure, err error) {
 	c.place = int32(len(r.byCert[c.certificate]))
 	r.byCert[c.certificate] = append(r.byCert[c.certificate], c)
 	c.since = now.UnixNano()
-	if len(r.byCert[c.certificate]) == 2 {
+	if c.certificate != noCertificate && len(r.byCert[c.certificate]) == 2 {
 		r.crowded[c.certificate] = struct{}{}
 	}
 	b.count.connected.Add(1)
