@@ -1,9 +1,11 @@
 package ca_test
 
 import (
+	"context"
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/big"
@@ -12,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/crypto/ocsp"
 
 	"github.com/imprint-iot/imprint"
@@ -403,6 +406,74 @@ func TestAnImportedListStopsAnAuthorityAndThoseBelowIt(t *testing.T) {
 			if stopped && (imprint.CodeOf(err) != imprint.CodeAuthorityState || !strings.Contains(err.Error(), "is on revocation list")) || !stopped && err != nil {
 				t.Errorf("list %d, authority %s, stopped %t: got %v", n+1, id, stopped, err)
 			}
+		}
+	}
+}
+
+// broken is a store of which the transactions fail after some.
+type broken struct {
+	imprint.Store
+	left int
+}
+
+func (b *broken) Update(ctx context.Context, fn func(imprint.Tx) error) error {
+	if b.left <= 0 {
+		return errors.New("the disk is full")
+	}
+	b.left--
+	return b.Store.Update(ctx, fn)
+}
+
+// TestWhatFailsToComeBackIsAsItWas: one that is gone for good and is adopted again keeps its
+// row, wherever that ends; what stands below it must know it.
+func TestWhatFailsToComeBackIsAsItWas(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	theirs := newMaker(t, "Their root", nil)
+	root, err := theirs.adopt(o, ca.Spec{Name: "root", IssuedNothing: true}, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.edit(root.ID, ca.Edit{Status: imprint.AuthorityDisabled})
+	_, err = o.Delete(t.Context(), home, root.ID, 7)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.later(8 * 24 * time.Hour)
+	_, err = o.Purge(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	row := func() (a imprint.CertificateAuthority) {
+		t.Helper()
+		err := o.store.View(t.Context(), func(tx imprint.ReadTx) error {
+			var err error
+			a, err = tx.Authority(home, root.ID)
+			return err
+		})
+		if err != nil {
+			t.Error(err)
+		}
+		return a
+	}
+	before := row()
+	store := o.store
+	for n := 0; ; n++ {
+		o.store = &broken{store, n}
+		o.open(o.sealer)
+		back, err := theirs.adopt(o, ca.Spec{Name: "root", IssuedNothing: true}, true)
+		o.store = store
+		if err == nil {
+			if back.ID != root.ID || back.Status != imprint.AuthorityActive || row().Certificate == "" {
+				t.Errorf("it came back as %+v", back)
+			}
+			return
+		}
+		if n > 10 {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(before, row()); diff != "" {
+			t.Errorf("when transactions fail after %d (-before +after):\n%s", n, diff)
 		}
 	}
 }
