@@ -159,7 +159,7 @@ func TestWebSocketsShareNoCertificate(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, settings{operators: operators(t)})
 	for _, name := range []string{"one", "two"} {
-		ws, _, _, err := w.openSocket(t, presigned(t, "https://"+w.https, "60"), nil, "mqtt")
+		ws, _, _, err := w.openSocket(t, presigned(t, "https://"+w.https), nil, "mqtt")
 		if err != nil {
 			t.Fatal(err)
 		}
