@@ -391,10 +391,7 @@ const noCertificate imprint.CertificateID = ""
 // may not connect any more.
 func (b *Broker) recheck(ctx context.Context, tenant imprint.Tenant, id imprint.CertificateID) error {
 	if id == noCertificate {
-		for _, c := range b.realm(tenant).with(id) {
-			c.current(ctx) // each has an identity of its own
-		}
-		return nil
+		return b.recheckOperators(ctx, tenant)
 	}
 	var why *endError
 	who, err := b.identities.Acquire(ctx, tenant, id)
@@ -415,4 +412,23 @@ func (b *Broker) recheck(ctx context.Context, tenant imprint.Tenant, id imprint.
 		c.stop(why)
 	}
 	return nil
+}
+
+// recheckOperators is recheck for operators, each of whom has an identity of its own.
+func (b *Broker) recheckOperators(ctx context.Context, tenant imprint.Tenant) error {
+	var failed error
+	for _, c := range b.realm(tenant).with(noCertificate) {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		_, why := c.rebind(ctx)
+		switch {
+		case why == nil:
+		case why.code == imprint.CodeAccessDenied || why.code == imprint.CodeCertificateDeleted:
+			c.stop(why)
+		default:
+			failed = why // the others are looked at nevertheless
+		}
+	}
+	return failed
 }
