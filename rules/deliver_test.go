@@ -88,20 +88,16 @@ func TestFailedDeliveriesWaitLongerEachTime(t *testing.T) {
 	}
 	before := time.Now().Truncate(time.Millisecond)
 	h.begin()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
 	for failures, pause := range pauses {
 		var d imprint.RuleDelivery
-		for d.Failures != failures+1 {
-			err := h.store.View(ctx, func(tx imprint.ReadTx) error {
-				found, err := tx.RuleDelivery(fmt.Sprint(failures))
-				d = found
+		until(t, fmt.Sprintf("a try of the delivery that failed %d times", failures), func() bool {
+			h.view(func(tx imprint.ReadTx) error {
+				var err error
+				d, err = tx.RuleDelivery(fmt.Sprint(failures))
 				return err
 			})
-			if err != nil {
-				t.Fatalf("the delivery that failed %d times: %v", failures, err)
-			}
-		}
+			return d.Failures == failures+1
+		})
 		if earliest, latest := before.Add(pause), time.Now().Add(pause); d.DueAt.Before(earliest) || d.DueAt.After(latest) {
 			t.Errorf("after %d failures: due %s after the start, want %s", failures+1, d.DueAt.Sub(before), pause)
 		}

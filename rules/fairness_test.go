@@ -45,24 +45,15 @@ func TestAHangingDestinationOfOneTenantLeavesOthersTheirs(t *testing.T) {
 	for n := range 1200 {
 		h.offer(home, "in", fmt.Sprintf(`{"n":%d}`, n))
 	}
-	for full := 0; full < 1100; {
-		err := h.store.View(t.Context(), func(tx imprint.ReadTx) error {
-			n, err := tx.RuleDeliveryCount(home)
-			full = n
-			return err
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
+	until(t, "more deliveries than a round looks at", func() bool { return h.owed(home) >= 1100 })
 	// The destination has its third of the places, and the rest of its deliveries wait.
-	for n := 0; n != 1; {
-		var err error
-		n, err = h.Waits(t.Context())
+	until(t, "the destination that waits", func() bool {
+		n, err := h.Waits(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
-	}
+		return n == 1
+	})
 	h.offer(other, "in", `{"mine":1}`)
 	good.await(t, "the other tenant's delivery", func() bool { return len(good.posts) == 1 })
 	own := receive(t)
@@ -180,16 +171,7 @@ func TestDeliveriesOfAnAccountAreBoundedInAllItsRegions(t *testing.T) {
 		}
 		// Each message ends as a delivery or as a failure.
 		h.await(t, "the messages that find no room", func() bool { return len(h.on("errors")) == 3-most })
-		for owed := 0; owed < most; {
-			err := h.store.View(t.Context(), func(tx imprint.ReadTx) error {
-				var err error
-				owed, err = tx.RuleDeliveryCount(tenant)
-				return err
-			})
-			if err != nil {
-				t.Fatal(err)
-			}
-		}
+		until(t, "the deliveries that find room", func() bool { return h.owed(tenant) >= most })
 		h.mu.Lock()
 		for _, m := range h.on("errors") {
 			if f := readError(t, m.Payload).Failures; len(f) != 1 || !strings.Contains(f[0].Message, "3 deliveries of account "+string(home.Account)+" wait already") {

@@ -159,6 +159,41 @@ func (h *house) update(fn func(imprint.Tx) error) {
 	}
 }
 
+// until asks ok again and again until it holds.
+func until(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	ticker := time.NewTicker(10 * time.Millisecond)
+	defer ticker.Stop()
+	for !ok() {
+		select {
+		case <-ticker.C:
+		case <-timer.C:
+			t.Fatalf("waited for %s", what)
+		}
+	}
+}
+
+// view reads the store.
+func (h *house) view(fn func(imprint.ReadTx) error) {
+	h.t.Helper()
+	err := h.store.View(h.t.Context(), fn)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+// owed counts the deliveries of a tenant that are stored.
+func (h *house) owed(tenant imprint.Tenant) (n int) {
+	h.t.Helper()
+	h.view(func(tx imprint.ReadTx) (err error) {
+		n, err = tx.RuleDeliveryCount(tenant)
+		return err
+	})
+	return n
+}
+
 // put stores a rule that must be valid.
 func (h *house) put(tenant imprint.Tenant, name, sql string, onError *imprint.RuleAction, actions ...imprint.RuleAction) {
 	h.t.Helper()

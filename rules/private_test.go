@@ -19,21 +19,16 @@ func (h *house) ask(tenant imprint.Tenant, id, url string, over func(imprint.Rul
 		_, err := rules.Ask(tx, imprint.RuleDestination{Tenant: tenant, ID: id, URL: url, CreatedAt: time.Now()}, time.Now())
 		return err
 	})
-	deadline := time.Now().Add(patience)
-	for {
-		var d imprint.RuleDestination
-		h.update(func(tx imprint.Tx) error {
-			found, err := tx.RuleDestination(tenant, id)
-			d = found
+	var d imprint.RuleDestination
+	until(h.t, "the question of "+id, func() bool {
+		h.view(func(tx imprint.ReadTx) error {
+			var err error
+			d, err = tx.RuleDestination(tenant, id)
 			return err
 		})
-		if over(d) {
-			return d
-		}
-		if time.Now().After(deadline) {
-			h.t.Fatalf("waited for the question of %s; the destination is %+v", id, d)
-		}
-	}
+		return over(d)
+	})
+	return d
 }
 
 // TestPrivateAddressesAreTheFirstAccountsAlone ensures that another account's rules
