@@ -41,7 +41,7 @@ var stages = []stage{
 // launch runs a task that is stored as being in progress.
 func (a *Auditor) launch(task imprint.AuditTask) {
 	a.tasks.Go(task.Tenant, task.ID, func(ctx context.Context) {
-		done, err := a.tasks.Turn(ctx)
+		done, err := a.tasks.Turn(ctx, task.Tenant.Account)
 		if err != nil {
 			return
 		}

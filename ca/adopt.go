@@ -7,7 +7,6 @@ import (
 	"crypto/x509"
 	"encoding/asn1"
 	"encoding/pem"
-	"errors"
 	"slices"
 	"time"
 
@@ -69,7 +68,20 @@ func (e *Engine) Adopt(ctx context.Context, tenant imprint.Tenant, spec Spec, ce
 	if err != nil {
 		return a, err
 	}
-	err = follows(cert, above, e.opts.Clock())
+	given := above
+	err = e.opts.Store.View(ctx, func(tx imprint.ReadTx) error {
+		err := e.mayAdopt(tx, &a, cert, &spec)
+		if err == nil {
+			err = fits(&a, cert, e.opts.Clock())
+		}
+		if err == nil {
+			above, err = upwards(tx, &a, cert, given)
+		}
+		return err
+	})
+	if err == nil {
+		err = follows(cert, above, e.opts.Clock())
+	}
 	if err == nil {
 		err = e.mayBe(ctx, &a, cert, above)
 	}
@@ -78,10 +90,6 @@ func (e *Engine) Adopt(ctx context.Context, tenant imprint.Tenant, spec Spec, ce
 	}
 	// What it revoked comes first: an authority without it must not be there for a moment. But
 	// what can't be adopted revokes nothing.
-	err = e.opts.Store.View(ctx, func(tx imprint.ReadTx) error { return e.mayAdopt(tx, &a, cert, &spec) })
-	if err != nil {
-		return a, err
-	}
 	lists, err := e.takeListsOf(ctx, &a, cert, spec.LastCRLs)
 	if err != nil {
 		return a, err
@@ -92,21 +100,19 @@ func (e *Engine) Adopt(ctx context.Context, tenant imprint.Tenant, spec Spec, ce
 	if len(lists) > 0 || spec.IssuedNothing {
 		a.CRLs.Unknown = false
 	}
+	// One that comes back keeps the row that it has until it has its certificate again.
+	installed := a
 	err = e.opts.Store.Update(ctx, func(tx imprint.Tx) error {
 		err := e.mayAdopt(tx, &a, cert, &spec)
-		if err != nil {
-			return err
+		if err == nil {
+			err = e.put(tx, &a)
 		}
-		return e.put(tx, &a)
+		if err == nil {
+			installed, err = e.installInto(tx, tenant, a.ID, cert, above)
+		}
+		return err
 	})
-	if err != nil {
-		return a, err
-	}
-	installed, err := e.install(ctx, tenant, a.ID, certificate, chain)
-	if err != nil {
-		return installed, errors.Join(err, e.discard(ctx, &a))
-	}
-	return installed, nil
+	return installed, err
 }
 
 // mayAdopt refuses a certificate that an authority has, or a name or a key that is taken.

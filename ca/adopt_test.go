@@ -1,20 +1,25 @@
 package ca_test
 
 import (
+	"context"
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"errors"
 	"fmt"
+	"log/slog"
 	"math/big"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/crypto/ocsp"
 
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/ca"
+	"github.com/imprint-iot/imprint/ca/foreign"
 	"github.com/imprint-iot/imprint/pki"
 	"github.com/imprint-iot/imprint/pki/revoked"
 )
@@ -359,6 +364,116 @@ func TestAKeyThatOthersHaveIsRevokedByAnyOfItsCertificates(t *testing.T) {
 			refused(t, "signing", err, imprint.CodeAuthorityState, "was revoked")
 		} else if err != nil {
 			t.Errorf("its former certificate was superseded, and it signs no more: %v", err)
+		}
+	}
+}
+
+// TestAnImportedListStopsAnAuthorityAndThoseBelowIt: the CA above it signs elsewhere and says
+// on its list that it took it back, or took back one between them that is known by its chain
+// alone; for as long as it says so.
+func TestAnImportedListStopsAnAuthorityAndThoseBelowIt(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	root := newMaker(t, "Their root", nil)
+	_, err := root.adopt(o, ca.Spec{Name: "root"}, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	line7 := newMaker(t, "Line 7", root)
+	between := newMaker(t, "Between", root)
+	line8 := newMaker(t, "Line 8", between)
+	seven, err := line7.adopt(o, ca.Spec{Name: "line7"}, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	eight, err := line8.adopt(o, ca.Spec{Name: "line8"}, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	press := o.below(seven.ID, "press")
+	lists := foreign.New(foreign.Options{Store: o.store, Clock: o.clock, Logger: slog.New(slog.DiscardHandler)})
+	for n, listed := range []*x509.Certificate{nil, line7.cert, nil, between.cert} {
+		var serials []*big.Int
+		if listed != nil {
+			serials = append(serials, listed.SerialNumber)
+		}
+		_, err = lists.Import(t.Context(), home, foreign.Request{CA: root.cert, Data: root.list(int64(n+1), serials...)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for id, stopped := range map[imprint.AuthorityID]bool{seven.ID: listed == line7.cert, press.ID: listed == line7.cert, eight.ID: listed == between.cert} {
+			_, err = o.Issue(t.Context(), home, id, "hour", pki.Request{PublicKey: key(t).Public(), RawSubject: subject(t, "unit")})
+			if stopped && (imprint.CodeOf(err) != imprint.CodeAuthorityState || !strings.Contains(err.Error(), "is on revocation list")) || !stopped && err != nil {
+				t.Errorf("list %d, authority %s, stopped %t: got %v", n+1, id, stopped, err)
+			}
+		}
+	}
+}
+
+// broken is a store of which the transactions fail after some.
+type broken struct {
+	imprint.Store
+	left int
+}
+
+func (b *broken) Update(ctx context.Context, fn func(imprint.Tx) error) error {
+	if b.left <= 0 {
+		return errors.New("the disk is full")
+	}
+	b.left--
+	return b.Store.Update(ctx, fn)
+}
+
+// TestWhatFailsToComeBackIsAsItWas: one that is gone for good and is adopted again keeps its
+// row, wherever that ends; what stands below it must know it.
+func TestWhatFailsToComeBackIsAsItWas(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	theirs := newMaker(t, "Their root", nil)
+	root, err := theirs.adopt(o, ca.Spec{Name: "root", IssuedNothing: true}, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.edit(root.ID, ca.Edit{Status: imprint.AuthorityDisabled})
+	_, err = o.Delete(t.Context(), home, root.ID, 7)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.later(8 * 24 * time.Hour)
+	_, err = o.Purge(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	row := func() (a imprint.CertificateAuthority) {
+		t.Helper()
+		err := o.store.View(t.Context(), func(tx imprint.ReadTx) error {
+			var err error
+			a, err = tx.Authority(home, root.ID)
+			return err
+		})
+		if err != nil {
+			t.Error(err)
+		}
+		return a
+	}
+	before := row()
+	store := o.store
+	for n := 0; ; n++ {
+		o.store = &broken{store, n}
+		o.open(o.sealer)
+		back, err := theirs.adopt(o, ca.Spec{Name: "root", IssuedNothing: true}, true)
+		o.store = store
+		if err == nil {
+			if back.ID != root.ID || back.Status != imprint.AuthorityActive || row().Certificate == "" {
+				t.Errorf("it came back as %+v", back)
+			}
+			return
+		}
+		if n > 10 {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(before, row()); diff != "" {
+			t.Errorf("when transactions fail after %d (-before +after):\n%s", n, diff)
 		}
 	}
 }

@@ -369,50 +369,52 @@ func (e *Engine) install(ctx context.Context, tenant imprint.Tenant, id imprint.
 		return a, err
 	}
 	err = e.opts.Store.Update(ctx, func(tx imprint.Tx) error {
-		found, err := tx.Authority(tenant, id)
-		if err != nil {
-			return err
-		}
-		err = fits(&found, cert, e.opts.Clock())
-		if err == nil {
-			err = replaces(tx, &found, cert, above)
-		}
-		if err == nil {
-			err = e.nobodyElses(tx, &found, cert)
-		}
-		if err != nil {
-			return err
-		}
-		a = found
-		// As we write them: a file may lack the last line feed.
-		a.Certificate, a.Chain = pki.EncodeCertificatePEM(cert.Raw), chainText(above)
-		a.CertificateID, a.Serial, a.SubjectKeyID = pki.CertificateID(cert.Raw), pki.SerialHex(cert.SerialNumber), hex.EncodeToString(cert.SubjectKeyId)
-		a.NotBefore, a.NotAfter = cert.NotBefore, cert.NotAfter
-		if a.Status != imprint.AuthorityDisabled {
-			a.Status = imprint.AuthorityActive
-		}
-		a.ChangedAt = e.opts.Clock()
-		a.Parent, err = signerOf(tx, &a, cert)
-		if err != nil {
-			return err
-		}
-		issuer := a.Parent
-		if bytes.Equal(cert.RawIssuer, cert.RawSubject) {
-			issuer = a.ID
-		}
-		err = tx.PutAuthorityCertificate(certificateOf(tenant, cert, a.ID, issuer))
-		if err == nil {
-			err = e.put(tx, &a)
-		}
-		if err != nil {
-			return err
-		}
-		err = takeBelow(tx, &a, cert)
-		if err != nil {
-			return err
-		}
-		return e.takeListed(tx, &a)
+		a, err = e.installInto(tx, tenant, id, cert, above)
+		return err
 	})
+	return a, err
+}
+
+// installInto gives an authority its certificate, which was looked at, with those above it.
+func (e *Engine) installInto(tx imprint.Tx, tenant imprint.Tenant, id imprint.AuthorityID, cert *x509.Certificate, above []*x509.Certificate) (imprint.CertificateAuthority, error) {
+	a, err := tx.Authority(tenant, id)
+	if err == nil {
+		err = fits(&a, cert, e.opts.Clock())
+	}
+	if err == nil {
+		err = replaces(tx, &a, cert, above)
+	}
+	if err == nil {
+		err = e.nobodyElses(tx, &a, cert)
+	}
+	if err != nil {
+		return a, err
+	}
+	// As we write them: a file may lack the last line feed.
+	a.Certificate, a.Chain = pki.EncodeCertificatePEM(cert.Raw), chainText(above)
+	a.CertificateID, a.Serial, a.SubjectKeyID = pki.CertificateID(cert.Raw), pki.SerialHex(cert.SerialNumber), hex.EncodeToString(cert.SubjectKeyId)
+	a.NotBefore, a.NotAfter = cert.NotBefore, cert.NotAfter
+	if a.Status != imprint.AuthorityDisabled {
+		a.Status = imprint.AuthorityActive
+	}
+	a.ChangedAt = e.opts.Clock()
+	a.Parent, err = signerOf(tx, &a, cert)
+	issuer := a.Parent
+	if bytes.Equal(cert.RawIssuer, cert.RawSubject) {
+		issuer = a.ID
+	}
+	if err == nil {
+		err = tx.PutAuthorityCertificate(certificateOf(tenant, cert, a.ID, issuer))
+	}
+	if err == nil {
+		err = e.put(tx, &a)
+	}
+	if err == nil {
+		err = takeBelow(tx, &a, cert)
+	}
+	if err == nil {
+		err = e.takeListed(tx, &a)
+	}
 	return a, err
 }
 

@@ -142,21 +142,24 @@ func TestAProfilesDirectoriesBindItsIntermediates(t *testing.T) {
 		Constraints: pki.NameConstraints{PermittedDirectories: []string{"/C=DE/O=Acme"}, ExcludedDirectories: []string{"/C=DE/O=Acme/OU=Prototypes"}}}), "site 7")
 	p := profile(t, pki.ProfileConfig{Name: "hour", Kind: pki.KindOperational, Lifetime: time.Hour})
 	ask := func(subject ...string) pki.Request {
-		return pki.Request{PublicKey: newKey(t, pki.KeyP256).Public(), RawSubject: named(t, subject...)}
+		return pki.Request{PublicKey: newKey(t, pki.KeyP256).Public(), RawSubject: named(t, subject...), NotAfter: start.Add(time.Hour)}
 	}
-	for _, subject := range [][]string{{"C=DE", "O=Other", "CN=x"}, {"CN=x"}, {"C=DE", "O=Acme", "OU=Prototypes", "CN=x"}} {
-		_, err := site.Prepare(t.Context(), tenant, p, ask(subject...))
-		if imprint.CodeOf(err) != imprint.CodeCertificateValidation || !strings.Contains(err.Error(), "name constraints") {
-			t.Errorf("%q: got %v", subject, err)
-		}
-	}
-	leaf := issue(t, site.Authority, p, ask("C=DE", "O=Acme", "CN=x"))
 	dir := t.TempDir()
 	put(t, dir, "root.pem", root.issued.PEM)
 	put(t, dir, "site.pem", site.issued.PEM)
-	put(t, dir, "leaf.pem", leaf.PEM)
-	if out := openssl(t, dir, "verify", "-x509_strict", "-attime", unix(start), "-CAfile", "root.pem", "-untrusted", "site.pem", "leaf.pem"); !strings.Contains(out, "leaf.pem: OK") {
-		t.Errorf("openssl verify: %s", out)
+	var leaf *pki.Issued
+	for _, p := range []*pki.Profile{builtin(t, "device"), p} {
+		for _, subject := range [][]string{{"C=DE", "O=Other", "CN=x"}, {"CN=x"}, {"C=DE", "O=Acme", "OU=Prototypes", "CN=x"}} {
+			_, err := site.Prepare(t.Context(), tenant, p, ask(subject...))
+			if imprint.CodeOf(err) != imprint.CodeCertificateValidation || !strings.Contains(err.Error(), "name constraints") {
+				t.Errorf("profile %s, %q: got %v", p.Name(), subject, err)
+			}
+		}
+		leaf = issue(t, site.Authority, p, ask("C=DE", "O=Acme", "CN=x"))
+		put(t, dir, "leaf.pem", leaf.PEM)
+		if out := openssl(t, dir, "verify", "-x509_strict", "-attime", unix(start), "-CAfile", "root.pem", "-untrusted", "site.pem", "leaf.pem"); !strings.Contains(out, "leaf.pem: OK") {
+			t.Errorf("profile %s: openssl verify: %s", p.Name(), out)
+		}
 	}
 	roots, middle := x509.NewCertPool(), x509.NewCertPool()
 	roots.AddCert(root.issued.Certificate)

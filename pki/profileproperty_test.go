@@ -112,6 +112,8 @@ func newPropertyWorld(t *testing.T) *propertyWorld {
 			"a year":  endless.below(t, pki.KeyP256, profile(t, pki.ProfileConfig{Name: "year", Kind: pki.KindIntermediate, Lifetime: 365 * days, PathLength: 2}), "year"),
 			"bound": endless.below(t, pki.KeyP256, profile(t, pki.ProfileConfig{Name: "bound", Kind: pki.KindIntermediate, Lifetime: 3650 * days, PathLength: 2,
 				Constraints: pki.NameConstraints{PermittedDNS: []string{"acme.example"}, ExcludedIPs: []string{"10.0.0.0/8"}}}), "bound"),
+			"directories": endless.below(t, pki.KeyP256, profile(t, pki.ProfileConfig{Name: "directories", Kind: pki.KindIntermediate, Lifetime: 3650 * days, PathLength: 2,
+				Constraints: pki.NameConstraints{ExcludedDirectories: []string{"/O=Other"}}}), "directories"),
 		},
 	}
 }
@@ -281,6 +283,10 @@ var faults = []fault{
 		r.Names.IPs = []net.IP{net.IPv4(10, 1, 2, 3)}
 		return by == w.cas["bound"] && c.Names.IP
 	}},
+	{"the CA's directories", func(w *propertyWorld, c *pki.ProfileConfig, _ *pki.Profile, by *ca, r *pki.Request) bool {
+		r.RawSubject = nameOf(map[string]string{"O": "Other", "OU": "Site 7", "SERIALNUMBER": "1", "CN": "SN-1"})
+		return by == w.cas["directories"] && len(c.Subject.Fixed) == 0
+	}},
 	{"the profile's end", func(_ *propertyWorld, _ *pki.ProfileConfig, p *pki.Profile, _ *ca, r *pki.Request) bool {
 		r.NotAfter = p.End(start).Add(time.Second)
 		return p.End(start).Before(pki.NoExpiry())
@@ -319,7 +325,7 @@ func TestWhatIsSignedFollowsItsProfile(t *testing.T) {
 		if err != nil {
 			t.Fatalf("a profile that is one: %v", err)
 		}
-		by := w.cas[rapid.SampledFrom([]string{"endless", "a year", "bound"}).Draw(t, "CA")]
+		by := w.cas[rapid.SampledFrom([]string{"endless", "a year", "bound", "directories"}).Draw(t, "CA")]
 		r := w.good(t, config)
 		if by.Certificate().NotAfter.Before(p.End(start)) && !config.ShortenToCA {
 			r.NotAfter = by.Certificate().NotAfter
@@ -410,7 +416,7 @@ func (w *propertyWorld) follows(t *rapid.T, c pki.ProfileConfig, p *pki.Profile,
 	roots.AddCert(w.cas["endless"].Certificate())
 	middle.AddCert(ca)
 	_, err := cert.Verify(x509.VerifyOptions{Roots: roots, Intermediates: middle, CurrentTime: start, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
-	if err != nil {
+	if err != nil && ca != w.cas["directories"].Certificate() { // Go's verifier takes nothing below those
 		t.Errorf("Go's verifier: %v", err)
 	}
 	if c.Kind != pki.KindAWSDevice {

@@ -32,6 +32,7 @@ import (
 	"github.com/imprint-iot/imprint/pki"
 	"github.com/imprint-iot/imprint/pki/issuelog"
 	"github.com/imprint-iot/imprint/provisioning"
+	"github.com/imprint-iot/imprint/renewal"
 	"github.com/imprint-iot/imprint/store/sqlite"
 )
 
@@ -73,7 +74,7 @@ func startBulkWith(t *testing.T, store imprint.Store, input provisioning.BulkInp
 		t.Fatal(err)
 	}
 	engine := provisioning.NewEngine(store, clock, provisioning.Options{Logger: quiet()})
-	claims, err := provisioning.NewClaims(provisioning.ClaimRooms{Engine: engine, Authority: authority, Profile: profile}, provisioning.ClaimOptions{Logger: quiet()})
+	claims, err := provisioning.NewClaims(provisioning.ClaimRooms{Engine: engine, Authority: authority, Profile: profile, Along: renewal.Along}, provisioning.ClaimOptions{Logger: quiet()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -325,8 +325,7 @@ func (b *Bulk) writeLine(tx imprint.Tx, p *planned) (verdict, error) {
 				return err
 			}
 			p.made = fresh
-			a := application{tx: tx, cert: cert, fresh: fresh, plan: p.plan.plan, now: p.plan.clock(), applied: &p.result}
-			return a.run()
+			return p.plan.write(tx, cert, fresh, &p.result)
 		})
 		p.failed, p.failedAt = err, p.result.stage
 	}

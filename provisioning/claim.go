@@ -81,6 +81,9 @@ type ClaimRooms struct {
 	Profile   *pki.Profile // of the devices' certificates
 	Keys      *pki.KeyPool
 	Functions imprint.Functions // nil: hooks and certificate providers can't be run
+	// Along gives the certificates that are to take the place of one by renewal: what
+	// RegisterThing and bulk registration attach to that goes to these, too. nil: there are none.
+	Along func(tx imprint.ReadTx, tenant imprint.Tenant, id imprint.CertificateID) ([]imprint.CertificateID, error)
 }
 
 // Claims answers the fleet provisioning API. It is safe for use by many

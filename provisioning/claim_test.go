@@ -24,6 +24,7 @@ import (
 	"github.com/imprint-iot/imprint/pki"
 	"github.com/imprint-iot/imprint/pki/issuelog"
 	"github.com/imprint-iot/imprint/provisioning"
+	"github.com/imprint-iot/imprint/renewal"
 	"github.com/imprint-iot/imprint/store/sqlite"
 	"github.com/imprint-iot/imprint/trace"
 )
@@ -135,7 +136,7 @@ func newOffice(tb testing.TB, functions imprint.Functions, opts provisioning.Cla
 		opts.CreateRate, opts.RegisterRate = -1, -1
 	}
 	o.claims, err = provisioning.NewClaims(provisioning.ClaimRooms{
-		Engine: engine, Authority: authority, Profile: profile, Keys: keys, Functions: functions,
+		Engine: engine, Authority: authority, Profile: profile, Keys: keys, Functions: functions, Along: renewal.Along,
 	}, opts)
 	if err != nil {
 		tb.Fatal(err)

@@ -254,10 +254,34 @@ func (r *bulkRegistration) apply(ctx context.Context) (applied, error) {
 		if err != nil {
 			return err
 		}
-		a := application{tx: tx, cert: cert, fresh: fresh, plan: r.plan, now: r.clock(), applied: &result}
-		return a.run()
+		return r.write(tx, cert, fresh, &result)
 	})
 	return result, err
+}
+
+// write writes the plan for a certificate's row. What it attaches to one that is being renewed
+// goes along, as with AttachPolicy and AttachThingPrincipal: a device's rights must not depend
+// on which of its certificates it uses.
+func (r *bulkRegistration) write(tx imprint.Tx, cert imprint.Certificate, fresh bool, result *applied) error {
+	a := application{tx: tx, cert: cert, fresh: fresh, plan: r.plan, now: r.clock(), applied: result}
+	err := a.run()
+	if err != nil || fresh || cert.ID == "" || r.rooms.Along == nil {
+		return err
+	}
+	along, err := r.rooms.Along(tx, cert.Tenant, cert.ID)
+	for _, id := range along {
+		a.cert = imprint.Certificate{Tenant: cert.Tenant, ID: id}
+		result.stage = "policy"
+		err = a.attachPolicies()
+		if err == nil && r.plan.Thing != nil && r.plan.Certificate != nil {
+			result.stage = "thing.attach"
+			err = a.attachThing(r.plan.Certificate.ThingPrincipalType == template.ExclusiveThing)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return err
 }
 
 // certificate gives the certificate's row, and whether it is to be stored.

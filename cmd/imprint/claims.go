@@ -11,6 +11,7 @@ import (
 	"github.com/imprint-iot/imprint/broker"
 	"github.com/imprint-iot/imprint/pki"
 	"github.com/imprint-iot/imprint/provisioning"
+	"github.com/imprint-iot/imprint/renewal"
 )
 
 // ClaimConfig are the settings of `imprint serve` for fleet provisioning.
@@ -84,7 +85,7 @@ func (s *server) openClaims(context.Context) error {
 	s.closeLater(s.provisioning.Close)
 	var err error
 	s.claims, err = provisioning.NewClaims(provisioning.ClaimRooms{
-		Engine: s.provisioning, Authority: s.authority, Profile: s.profile, Keys: s.keys, Functions: s.functions,
+		Engine: s.provisioning, Authority: s.authority, Profile: s.profile, Keys: s.keys, Functions: s.functions, Along: renewal.Along,
 	}, provisioning.ClaimOptions{
 		TokenLifetime: s.config.ClaimTokenLifetime, AnyClaim: s.config.ClaimTokenAnyClaim, ClaimLifetime: s.config.ProvisioningClaimLifetime,
 		HookTimeout: s.config.HookTimeout, SweepEvery: s.config.ClaimSweep, CreateRate: orNoBound(s.config.ClaimRate), RegisterRate: orNoBound(s.config.ClaimRate), Logger: s.logger,

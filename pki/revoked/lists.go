@@ -17,7 +17,7 @@ func Check(tx imprint.ReadTx, tenant imprint.Tenant, cert *x509.Certificate, now
 	if err != nil {
 		return "", err
 	}
-	return ByLists(tx, tenant, cert, now)
+	return Listed(tx, tenant, cert, now)
 }
 
 // Is says whether an error is that a certificate may not be registered.

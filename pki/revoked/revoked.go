@@ -12,7 +12,8 @@
 // having issued by them here speak for that account alone, in all of its regions.
 //
 // A CA elsewhere speaks by the lists that the tenant imported (package ca/foreign), and these
-// for that tenant alone.
+// for that tenant alone, about the certificates that it signed and what is below those that
+// are a CA's.
 //
 // What it does not do: it asks nobody over the network, so no OCSP responders either.
 package revoked

@@ -41,6 +41,7 @@ import (
 	"github.com/imprint-iot/imprint/pki"
 	"github.com/imprint-iot/imprint/pki/issuelog"
 	"github.com/imprint-iot/imprint/provisioning"
+	"github.com/imprint-iot/imprint/renewal"
 )
 
 // Domain is what the endpoints of a Server's tenants end with.
@@ -215,7 +216,7 @@ func newClaims(t testing.TB, s *Server, profile *pki.Profile, keys *pki.KeyPool)
 	t.Helper()
 	engine := provisioning.NewEngine(s.Store, s.Clock.Now, provisioning.Options{})
 	t.Cleanup(engine.Close)
-	claims, err := provisioning.NewClaims(provisioning.ClaimRooms{Engine: engine, Authority: s.Authority, Profile: profile, Keys: keys}, provisioning.ClaimOptions{})
+	claims, err := provisioning.NewClaims(provisioning.ClaimRooms{Engine: engine, Authority: s.Authority, Profile: profile, Keys: keys, Along: renewal.Along}, provisioning.ClaimOptions{})
 	if err != nil {
 		t.Fatalf("couldn't make claims: %v", err)
 	}
