@@ -105,8 +105,9 @@ func (t *together) met(id imprint.CertificateID, one, other stay) {
 }
 
 // live takes those who are connected. The older of two must have outlived the time in
-// which the server finds out that a client is gone.
-func (t *together) live(clients []imprint.LiveClient) {
+// which the server finds out that a client is gone. It gives the number of their
+// certificates.
+func (t *together) live(clients []imprint.LiveClient) (certificates int) {
 	slices.SortStableFunc(clients, func(a, b imprint.LiveClient) int {
 		if a.Certificate != b.Certificate {
 			return strings.Compare(string(a.Certificate), string(b.Certificate))
@@ -115,8 +116,9 @@ func (t *together) live(clients []imprint.LiveClient) {
 	})
 	first := 0 // of the same certificate
 	for i, newer := range clients {
-		if newer.Certificate != clients[first].Certificate {
+		if i == 0 || newer.Certificate != clients[first].Certificate {
 			first = i
+			certificates++
 		}
 		for _, older := range clients[first:i] {
 			if older.ClientID == newer.ClientID || t.now.Sub(newer.Since) <= older.KeepAlive*3/2 {
@@ -128,6 +130,7 @@ func (t *together) live(clients []imprint.LiveClient) {
 			}
 		}
 	}
+	return certificates
 }
 
 // concurrent finds the certificates that were, or are, in use several times at once.
@@ -138,7 +141,9 @@ func (w *walk) concurrent(t *together) error {
 		return nil
 	}
 	if w.auditor.opts.Sharing != nil {
-		t.live(w.auditor.opts.Sharing(w.ctx, w.tenant, maxTogether, maxRelated))
+		if t.live(w.auditor.opts.Sharing(w.ctx, w.tenant, maxTogether+1, maxRelated)) > maxTogether {
+			w.fail(DeviceCertificateShared, "TOO_MANY_CONNECTED", fmt.Sprintf("More than %d certificates have several connections at this moment: so many were looked at.", maxTogether))
+		}
 	}
 	var ids []string
 	for id, p := range t.pairs {

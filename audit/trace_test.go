@@ -231,6 +231,32 @@ func TestCertificatesOfConnectedClientsAreFound(t *testing.T) {
 	}
 }
 
+// So many at once are more than are looked at: that is no compliance.
+func TestTooManyConnectedClientsFailTheCheck(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	more := 0
+	h.opts.Sharing = func(_ context.Context, _ imprint.Tenant, certificates, _ int) []imprint.LiveClient {
+		clients := make([]imprint.LiveClient, certificates-1+more)
+		for n := range clients {
+			clients[n] = imprint.LiveClient{ClientID: "one", Certificate: imprint.CertificateID(fmt.Sprint(n)), Since: instant}
+		}
+		return clients
+	}
+	for _, want := range []struct {
+		status imprint.AuditRunStatus
+		code   string
+	}{{imprint.AuditRunCompliant, ""}, {imprint.AuditRunFailed, "TOO_MANY_CONNECTED"}} {
+		a := h.auditor()
+		run := h.await(h.start(a, audit.DeviceCertificateShared).ID).Runs[0]
+		a.Close()
+		if run.Status != want.status || run.Code != want.code {
+			t.Errorf("got %+v, want %s with code %q", run, want.status, want.code)
+		}
+		more = 1
+	}
+}
+
 func TestRevokedCertificatesWhoseDevicesStillComeAreFound(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t)
