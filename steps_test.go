@@ -97,7 +97,10 @@ func recordedBy(n ast.Node) string {
 		}
 		for _, element := range n.Elts {
 			field, ok := element.(*ast.KeyValueExpr)
-			if key, named := field.Key.(*ast.Ident); ok && named && key.Name == "Name" {
+			if !ok {
+				continue // go vet wants keys
+			}
+			if key, named := field.Key.(*ast.Ident); named && key.Name == "Name" {
 				name = literal(field.Value)
 			}
 		}
@@ -106,6 +109,19 @@ func recordedBy(n ast.Node) string {
 		return ""
 	}
 	return name
+}
+
+func TestStepsAreReadWithAndWithoutKeys(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{`imprint.Step{Name: "tls.done"}`: "tls.done", `imprint.Step{"tls.done"}`: ""} {
+		step, err := parser.ParseExpr(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := recordedBy(step); got != want {
+			t.Errorf("%s: got %q, want %q", text, got, want)
+		}
+	}
 }
 
 // literal is the text of a string literal; empty: it is none.

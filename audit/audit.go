@@ -33,6 +33,9 @@ type Options struct {
 	SweepEvery time.Duration
 	// Window is how far back the trace is looked at [24 h].
 	Window time.Duration
+	// MaxClients is how many client ids, and how many certificates, of the trace are kept
+	// in memory [100,000].
+	MaxClients int
 	// Pending is how long a certificate may wait for its activation [4 h].
 	Pending time.Duration
 	// Revocations is the directory of certificate revocation lists; empty: none.
@@ -69,6 +72,7 @@ func (o Options) withDefaults() Options {
 	span(&o.Keep, 180*24*time.Hour)
 	span(&o.SweepEvery, time.Hour)
 	span(&o.Window, 24*time.Hour)
+	number(&o.MaxClients, 100_000)
 	span(&o.Pending, 4*time.Hour)
 	span(&o.Retry, time.Second)
 	if o.Rest == 0 {

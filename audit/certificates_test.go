@@ -265,6 +265,28 @@ func TestRevokedDeviceCertificatesThatAreActiveAreFound(t *testing.T) {
 	h.finds(audit.RevokedDeviceCertificate, 5, device(bad, "CERTIFICATE_REVOKED_BY_ISSUER"), device(abroad, "CERTIFICATE_REVOKED_IN_ANOTHER_REGION"))
 }
 
+// Kubernetes mounts each file as a link into a directory that changes with its content.
+func TestRevocationListsThatAreLinksAreRead(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	h.opts.Revocations = t.TempDir()
+	line := newAuthority(t, "Line", nil)
+	bad := line.leaf("bad")
+	h.cas(line.row())
+	h.certificates(bad)
+	mounted := filepath.Join(h.opts.Revocations, "..2026_03_04")
+	for _, err := range []error{
+		os.Mkdir(mounted, 0o700), os.Symlink("..2026_03_04", filepath.Join(h.opts.Revocations, "..data")),
+		os.Symlink(filepath.Join("..data", "line.crl"), filepath.Join(h.opts.Revocations, "line.crl")),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	revoke(t, mounted, "line.crl", line, false, serialOf(t, bad.Serial))
+	h.finds(audit.RevokedDeviceCertificate, 1, device(bad, "CERTIFICATE_REVOKED_BY_ISSUER"))
+}
+
 func TestRevokedCAsWithDevicesAreFound(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t)
@@ -292,16 +314,21 @@ func TestRevocationListsThatCantBeUsedFailTheCheck(t *testing.T) {
 	t.Parallel()
 	line := newAuthority(t, "Line", nil)
 	fake := newAuthority(t, "Line", nil)
-	leaf := line.leaf("device")
+	root, elsewhere := newAuthority(t, "Root", nil), newAuthority(t, "Elsewhere", nil)
+	below := newAuthority(t, "Below", root)
+	leaf, alone := line.leaf("device"), with(elsewhere.leaf("alone"), func(c *imprint.Certificate) { c.CAID = "" })
 	for name, write := range map[string]func(dir string){
-		"forged":  func(dir string) { revoke(t, dir, "a.crl", fake, false, serialOf(t, leaf.Serial)) },
-		"unknown": func(dir string) { revoke(t, dir, "a.crl", newAuthority(t, "Nobody", nil), false) },
-		"garbage": func(dir string) { _ = os.WriteFile(filepath.Join(dir, "a.crl"), []byte("garbage"), 0o600) },
+		"forged":                     func(dir string) { revoke(t, dir, "a.crl", fake, false, serialOf(t, leaf.Serial)) },
+		"unknown above a CA":         func(dir string) { revoke(t, dir, "a.crl", root, false) },
+		"unknown with a certificate": func(dir string) { revoke(t, dir, "a.crl", elsewhere, false, serialOf(t, alone.Serial)) },
+		"garbage":                    func(dir string) { _ = os.WriteFile(filepath.Join(dir, "a.crl"), []byte("garbage"), 0o600) },
+		"directory":                  func(dir string) { _ = os.Mkdir(filepath.Join(dir, "a.crl"), 0o700) },
+		"link to nothing":            func(dir string) { _ = os.Symlink("absent", filepath.Join(dir, "a.crl")) },
 	} {
 		h := newHouse(t)
 		h.opts.Revocations = t.TempDir()
-		h.cas(line.row())
-		h.certificates(leaf)
+		h.cas(line.row(), below.row())
+		h.certificates(leaf, alone)
 		write(h.opts.Revocations)
 		a := h.auditor()
 		task := h.await(h.start(a, audit.RevokedDeviceCertificate, audit.CACertificateExpiring).ID)
@@ -309,5 +336,36 @@ func TestRevocationListsThatCantBeUsedFailTheCheck(t *testing.T) {
 		if task.Status != imprint.AuditCompleted || run.Status != imprint.AuditRunFailed || run.Code != "REVOCATION_LIST_UNUSABLE" || !strings.Contains(run.Message, "a.crl") || run.NonCompliant != 0 {
 			t.Errorf("%s: got %s and %+v, want a failed check that names the file", name, task.Status, *run)
 		}
+	}
+}
+
+// The directory is for all accounts: a list of another's CA is no failure of this one, and
+// tells it nothing.
+func TestRevocationListsOfOtherAccountsAreNoFailure(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	h.opts.Revocations = t.TempDir()
+	line, theirs := newAuthority(t, "Line", nil), newAuthority(t, "Theirs", nil)
+	h.cas(line.row(), with(theirs.row(), func(c *imprint.CACertificate) { c.Tenant = other }))
+	leaf, device := line.leaf("device"), theirs.leaf("device")
+	device.Tenant = other
+	h.certificates(leaf, device)
+	revoke(t, h.opts.Revocations, "theirs.crl", theirs, false, serialOf(t, device.Serial))
+	run := func() imprint.AuditRun {
+		t.Helper()
+		a := h.auditor()
+		defer a.Close()
+		run := h.await(h.start(a, audit.RevokedDeviceCertificate).ID).Runs[0]
+		if run.Status != imprint.AuditRunCompliant || run.Code != "" {
+			t.Errorf("got %+v, want it to be compliant", run)
+		}
+		return run
+	}
+	if got := run().Message; !strings.Contains(got, "No revocation lists were given") {
+		t.Errorf("with another account's list: got %q", got)
+	}
+	revoke(t, h.opts.Revocations, "line.crl", line, false)
+	if got := run().Message; got != "" {
+		t.Errorf("with a list of its own beside it: got %q", got)
 	}
 }

@@ -26,7 +26,7 @@ var errTooMuch = errors.New("too many changes for one transaction")
 // launchMitigation runs a task that is stored as being in progress.
 func (a *Auditor) launchMitigation(task imprint.MitigationTask) {
 	a.mitigations.Go(task.Tenant, task.ID, func(ctx context.Context) {
-		done, err := a.mitigations.Turn(ctx)
+		done, err := a.mitigations.Turn(ctx, task.Tenant.Account)
 		if err != nil {
 			return
 		}

@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/imprint-iot/imprint"
@@ -41,23 +43,29 @@ func (w *walk) revocations() error {
 	if err != nil {
 		w.unusable(dir, err)
 	}
+	told := false // by a list that is about this account
 	for _, file := range files {
 		lists, issuers, err := readLists(file)
 		if err != nil {
 			w.unusable(file, err)
 		}
 		for _, list := range lists {
-			err = w.revocationList(list, issuers)
+			about, err := w.revocationList(list, issuers)
 			if err != nil {
 				return err
 			}
+			told = told || about
 		}
 	}
-	if len(files) == 0 {
+	if !told {
 		err = w.unlisted()
 		if err != nil {
 			return err
 		}
+	}
+	err = w.distrustBelow()
+	if err != nil {
+		return err
 	}
 	return w.revokedAuthorities()
 }
@@ -100,7 +108,7 @@ func listFiles(dir string) ([]string, error) {
 	}
 	var files []string
 	for _, entry := range entries {
-		if entry.Type().IsRegular() && !strings.HasPrefix(entry.Name(), ".") {
+		if !strings.HasPrefix(entry.Name(), ".") {
 			files = append(files, filepath.Join(dir, entry.Name()))
 		}
 	}
@@ -113,7 +121,10 @@ func listFiles(dir string) ([]string, error) {
 // readLists reads the lists of a file, and the certificates of issuers that stand
 // beside them.
 func readLists(file string) ([]revocationList, []*x509.Certificate, error) {
-	info, err := os.Stat(file)
+	info, err := os.Stat(file) // of what a link leads to, as Kubernetes mounts files
+	if err == nil && !info.Mode().IsRegular() {
+		err = errors.New("it is no file; take it out of the directory, or let its name begin with a dot")
+	}
 	if err == nil && info.Size() > maxListBytes {
 		err = fmt.Errorf("it has %d bytes, and at most %d are read", info.Size(), maxListBytes)
 	}
@@ -155,9 +166,11 @@ func readLists(file string) ([]revocationList, []*x509.Certificate, error) {
 	return lists, issuers, nil
 }
 
-// revocationList looks at one list.
-func (w *walk) revocationList(l revocationList, issuers []*x509.Certificate) error {
-	refused := errors.New("its issuer is neither a registered CA nor beside it in the file")
+// revocationList looks at one list, and says whether it is about this account: not when it
+// is of a CA of which the account has nothing. The directory is for all accounts.
+func (w *walk) revocationList(l revocationList, issuers []*x509.Certificate) (bool, error) {
+	unknown := errors.New("its issuer is neither a registered CA nor beside it in the file")
+	refused := unknown
 	err := w.view(func(tx imprint.ReadTx) error {
 		registered, err := tx.CAsBySubject(w.tenant, pki.SubjectKey(l.list.RawIssuer))
 		for _, ca := range registered {
@@ -169,44 +182,83 @@ func (w *walk) revocationList(l revocationList, issuers []*x509.Certificate) err
 		return err
 	})
 	if err != nil {
-		return err
+		return false, err
 	}
 	for _, issuer := range issuers {
 		if refused != nil && bytes.Equal(issuer.RawSubject, l.list.RawIssuer) {
 			refused = l.list.CheckSignatureFrom(issuer)
 		}
 	}
-	if refused != nil {
-		w.unusable(l.file, refused)
-		return nil
-	}
-	revoked := map[string]x509.RevocationListEntry{}
-	var serials []string
-	for _, entry := range l.list.RevokedCertificateEntries {
-		if entry.ReasonCode != removeFromList {
-			serial := pki.SerialHex(entry.SerialNumber)
-			revoked[serial] = entry
-			serials = append(serials, serial)
+	if refused == unknown {
+		about, err := w.about(l)
+		if err != nil || !about {
+			return false, err
 		}
 	}
-	err = w.each(serials, func(tx imprint.ReadTx, serial string) error {
+	if refused != nil {
+		w.unusable(l.file, refused)
+		return true, nil
+	}
+	if next := l.list.NextUpdate; w.now.After(next) {
+		for _, check := range revocationChecks {
+			w.note(check, fmt.Sprintf("Not all is known: the revocation list of %s in %s should have been renewed by %s: what was revoked since isn't known. Put the current one in its place.",
+				pki.SubjectText(l.list.RawIssuer), filepath.Base(l.file), stamp(next)))
+		}
+	}
+	revoked := l.revoked()
+	err = w.eachOn(l, revoked, func(c imprint.Certificate) {
+		w.find(RevokedDeviceCertificate, flaw{
+			resource: described(c), code: "CERTIFICATE_REVOKED_BY_ISSUER",
+			reason: fmt.Sprintf("Its CA, %s, revoked the certificate at %s (%s), and it is %s here.",
+				pki.SubjectText(l.list.RawIssuer), stamp(revoked[c.Serial].RevocationTime), filepath.Base(l.file), c.Status),
+			mitigation: revoke(c.ID),
+		})
+	})
+	if err != nil {
+		return true, err
+	}
+	return true, w.authoritiesOn(l, revoked)
+}
+
+// revoked are the entries of a list by their serial numbers.
+func (l revocationList) revoked() map[string]x509.RevocationListEntry {
+	revoked := map[string]x509.RevocationListEntry{}
+	for _, entry := range l.list.RevokedCertificateEntries {
+		if entry.ReasonCode != removeFromList {
+			revoked[pki.SerialHex(entry.SerialNumber)] = entry
+		}
+	}
+	return revoked
+}
+
+// eachOn calls fn for each certificate on a list with which devices can come.
+func (w *walk) eachOn(l revocationList, revoked map[string]x509.RevocationListEntry, fn func(imprint.Certificate)) error {
+	return w.each(slices.Sorted(maps.Keys(revoked)), func(tx imprint.ReadTx, serial string) error {
 		found, err := tx.CertificatesBySerial(w.tenant, serial)
 		for _, c := range found {
 			if usable(c) && issuedBy(c.PEM, l.list.RawIssuer) {
-				w.find(RevokedDeviceCertificate, flaw{
-					resource: described(c), code: "CERTIFICATE_REVOKED_BY_ISSUER",
-					reason: fmt.Sprintf("Its CA, %s, revoked the certificate at %s (%s), and it is %s here.",
-						pki.SubjectText(l.list.RawIssuer), stamp(revoked[serial].RevocationTime), filepath.Base(l.file), c.Status),
-					mitigation: revoke(c.ID),
-				})
+				fn(c)
 			}
 		}
 		return err
 	})
-	if err != nil {
-		return err
+}
+
+// about says whether the account has something of the CA of a list that nobody vouches
+// for: a CA that it signed, or a certificate that is on the list.
+func (w *walk) about(l revocationList) (bool, error) {
+	about := false
+	err := w.pages(func(tx imprint.ReadTx, p imprint.Page) (string, error) {
+		page, next, err := tx.CAs(w.tenant, "", p)
+		for _, ca := range page {
+			about = about || issuedBy(ca.PEM, l.list.RawIssuer)
+		}
+		return next, err
+	})
+	if err == nil && !about {
+		err = w.eachOn(l, l.revoked(), func(imprint.Certificate) { about = true })
 	}
-	return w.authoritiesOn(l, revoked)
+	return about, err
 }
 
 func issuedBy(text string, rawIssuer []byte) bool {
@@ -220,8 +272,12 @@ func (w *walk) authoritiesOn(l revocationList, revoked map[string]x509.Revocatio
 		page, next, err := tx.CAs(w.tenant, "", p)
 		for _, ca := range page {
 			entry, there := revoked[ca.Serial]
-			if there && issuedBy(ca.PEM, l.list.RawIssuer) {
-				w.distrust(ca, fmt.Sprintf("%s revoked the CA at %s (%s)", pki.SubjectText(l.list.RawIssuer), stamp(entry.RevocationTime), filepath.Base(l.file)))
+			if !there {
+				continue
+			}
+			cert, unread := pki.ParseCertificatePEM(ca.PEM)
+			if unread == nil && bytes.Equal(cert.RawIssuer, l.list.RawIssuer) {
+				w.distrust(ca, cert, fmt.Sprintf("%s revoked the CA at %s (%s)", pki.SubjectText(l.list.RawIssuer), stamp(entry.RevocationTime), filepath.Base(l.file)))
 			}
 		}
 		return next, err

@@ -13,16 +13,55 @@ import (
 
 // distrusted is a CA that was revoked, or that is below one that was.
 type distrusted struct {
-	ca  imprint.CACertificate
-	why string // a sentence without its stop
+	ca   imprint.CACertificate
+	cert *x509.Certificate
+	why  string // a sentence without its stop
 }
 
 // distrust notes such a CA: the first reason counts.
-func (w *walk) distrust(ca imprint.CACertificate, why string) {
+func (w *walk) distrust(ca imprint.CACertificate, cert *x509.Certificate, why string) {
 	_, known := w.distrusted[ca.ID]
 	if !known {
-		w.distrusted[ca.ID] = distrusted{ca, why}
+		d := distrusted{ca, cert, why}
+		w.distrusted[ca.ID] = d
+		w.distrustedNames[string(cert.RawSubject)] = append(w.distrustedNames[string(cert.RawSubject)], d)
 	}
+}
+
+// signer gives the distrusted CA that signed a certificate, by which the certificate needn't
+// be registered.
+func (w *walk) signer(cert *x509.Certificate) (distrusted, bool) {
+	for _, d := range w.distrustedNames[string(cert.RawIssuer)] {
+		if d.cert.CheckSignature(cert.SignatureAlgorithm, cert.RawTBSCertificate, cert.Signature) == nil {
+			return d, true
+		}
+	}
+	return distrusted{}, false
+}
+
+// distrustBelow notes the CAs below those that are distrusted, on all levels.
+func (w *walk) distrustBelow() error {
+	for before := 0; before < len(w.distrusted); {
+		before = len(w.distrusted)
+		err := w.pages(func(tx imprint.ReadTx, p imprint.Page) (string, error) {
+			page, next, err := tx.CAs(w.tenant, "", p)
+			for _, ca := range page {
+				cert, unread := pki.ParseCertificatePEM(ca.PEM)
+				if unread != nil {
+					continue // CA_CERTIFICATE_KEY_QUALITY_CHECK says so
+				}
+				above, below := w.signer(cert)
+				if below {
+					w.distrust(ca, cert, fmt.Sprintf("%s was signed by %s: %s", ca.Subject, above.ca.Subject, above.why))
+				}
+			}
+			return next, err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // revokedCA asks whether a CA could be registered today.
@@ -36,7 +75,7 @@ func (w *walk) revokedCA(tx imprint.ReadTx, ca imprint.CACertificate) error {
 		err = w.listed(tx, cert)
 	}
 	if revoked.Is(err) {
-		w.distrust(ca, ca.Subject+": "+imprint.MessageOf(err))
+		w.distrust(ca, cert, ca.Subject+": "+imprint.MessageOf(err))
 		return nil
 	}
 	return err
@@ -74,6 +113,9 @@ func (w *walk) takenBack(tx imprint.ReadTx, c *imprint.Certificate) error {
 		return err
 	}
 	above, below := w.distrusted[c.CAID]
+	if !below {
+		above, below = w.signer(cert)
+	}
 	switch {
 	case below:
 		w.belowRevoked(c, above.why, caCertificate(above.ca))

@@ -80,6 +80,54 @@ func TestWhatIsBelowARevokedAuthorityOfThisServerIsFound(t *testing.T) {
 	h.finds(audit.RevokedDeviceCertificate, 4)
 }
 
+// A list that has a CA is about all that is below it: CAs on all levels, and certificates
+// that were registered without a CA.
+func TestWhatIsBelowACAOnAListIsFound(t *testing.T) {
+	t.Parallel()
+	root := newAuthority(t, "Root", nil)
+	line, good := newAuthority(t, "Line", root), newAuthority(t, "Good", root)
+	bench := newAuthority(t, "Bench", newAuthority(t, "Hall", line)) // whose Hall isn't registered
+	cell := newAuthority(t, "Cell", line)
+	tool := newAuthority(t, "Tool", cell)
+	namesake := newAuthority(t, "Line", nil)
+	alone := func(c *imprint.Certificate) { c.CAID = "" }
+	unregistered, deep, fine, alike := with(line.leaf("unregistered"), alone), with(tool.leaf("deep"), alone), with(good.leaf("fine"), alone), with(namesake.leaf("alike"), alone)
+	registered := tool.leaf("registered")
+	for name, list := range map[string]func(h *house){
+		"imported": func(h *house) {
+			h.put(func(tx imprint.Tx) error {
+				err := tx.PutForeignList(imprint.ForeignList{Tenant: home, ID: 1, CA: root.row().ID, CAPEM: root.row().PEM, SubjectKey: root.row().SubjectKey,
+					Number: "1", NextUpdate: instant.Add(day), Generation: 1, Applied: true})
+				if err == nil {
+					err = tx.PutForeignRevocation(1, 1, imprint.ForeignRevocation{Serial: line.row().Serial, RevokedAt: instant.Add(-day), Reason: 1})
+				}
+				return err
+			})
+		},
+		"in the directory": func(h *house) { revoke(t, h.opts.Revocations, "root.pem", root, true, line.cert.SerialNumber) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newHouse(t)
+			h.opts.Revocations = t.TempDir()
+			h.opts.Page = 2
+			// A CA may be read before the one that signed it.
+			first := with(tool.row(), func(c *imprint.CACertificate) { c.CreatedAt = c.CreatedAt.Add(-day) })
+			h.cas(line.row(), good.row(), bench.row(), cell.row(), first)
+			h.certificates(unregistered, deep, fine, alike, registered)
+			h.finds(audit.RevokedIntermediate, 5)
+			list(h)
+			found := h.finds(audit.RevokedIntermediate, 5, device(unregistered, "INTERMEDIATE_CA_REVOKED_BY_ISSUER"), device(deep, "INTERMEDIATE_CA_REVOKED_BY_ISSUER"), device(registered, "INTERMEDIATE_CA_REVOKED_BY_ISSUER"))
+			for _, f := range found {
+				if f.Resource.ID == string(deep.ID) && (len(f.Related) != 1 || f.Related[0].ID != string(tool.row().ID) || !strings.Contains(f.Reason, "CN=Tool was signed by CN=Cell: CN=Cell was signed by CN=Line: ")) {
+					t.Errorf("got %+v, want each CA above it", f)
+				}
+			}
+			h.finds(audit.RevokedCACertificate, 5, ca(line.row(), "CERTIFICATE_REVOKED_BY_ISSUER"), ca(cell.row(), "CERTIFICATE_REVOKED_BY_ISSUER"), ca(tool.row(), "CERTIFICATE_REVOKED_BY_ISSUER"))
+		})
+	}
+}
+
 // The devices of a CA that are still ACTIVE aren't always its newest.
 func TestRevokedCAsWithOldDevicesAreFound(t *testing.T) {
 	t.Parallel()
@@ -181,6 +229,21 @@ func TestUnknownRevocationsAreSaid(t *testing.T) {
 			t.Errorf("with an old list, refusing %t: got %q", refuse, got)
 		}
 	}
+	// A list in the directory grows old as well.
+	list.NextUpdate = instant.Add(3 * day)
+	put()
+	h.opts.Revocations = t.TempDir()
+	revoke(t, h.opts.Revocations, "line.crl", line, false)
+	if got := note(); got != "" {
+		t.Errorf("with a list in the directory: got %q", got)
+	}
+	h.hands.set(instant.Add(2 * day))
+	if got := note(); !strings.Contains(got, "line.crl should have been renewed by 2026-03-05") {
+		t.Errorf("with an old list in the directory: got %q", got)
+	}
+	h.hands.set(instant)
+	list.NextUpdate = instant.Add(-day)
+	put()
 	// Another part of a divided list has it all the same.
 	h.put(func(tx imprint.Tx) error {
 		part := list

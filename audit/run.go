@@ -41,12 +41,13 @@ var stages = []stage{
 // launch runs a task that is stored as being in progress.
 func (a *Auditor) launch(task imprint.AuditTask) {
 	a.tasks.Go(task.Tenant, task.ID, func(ctx context.Context) {
-		done, err := a.tasks.Turn(ctx)
+		done, err := a.tasks.Turn(ctx, task.Tenant.Account)
 		if err != nil {
 			return
 		}
 		defer done()
-		w := &walk{ctx: ctx, auditor: a, tenant: task.Tenant, task: task, now: a.clock(), found: map[string]struct{}{}, distrusted: map[imprint.CertificateID]distrusted{}}
+		w := &walk{ctx: ctx, auditor: a, tenant: task.Tenant, task: task, now: a.clock(), found: map[string]struct{}{},
+			distrusted: map[imprint.CertificateID]distrusted{}, distrustedNames: map[string][]distrusted{}}
 		w.all()
 		a.forgetOld(task.Tenant)
 	})
@@ -68,7 +69,9 @@ type walk struct {
 	// suppressed are the tenant's suppressions that hold, by check and resource.
 	suppressed map[string]struct{}
 	// distrusted are the CAs that were revoked: of those in the account, all.
-	distrusted map[imprint.CertificateID]distrusted
+	// distrustedNames has the same by their subjects.
+	distrusted      map[imprint.CertificateID]distrusted
+	distrustedNames map[string][]distrusted
 }
 
 // all runs the stages one after another. A stop of the server leaves the task as it

@@ -37,6 +37,7 @@ type pair struct {
 // keeps two of each certificate.
 type together struct {
 	now    time.Time
+	limit  int    // of certificates in last
 	before string // id of the last one that was visited: they sort by time
 	// last has, of each certificate, the connection that was visited last, and the last
 	// of another client id. Of all later ones they began first, so that an earlier one
@@ -45,23 +46,24 @@ type together struct {
 	pairs map[imprint.CertificateID]*pair
 }
 
-func newTogether(now time.Time) *together {
-	return &together{now: now, last: map[imprint.CertificateID][2]stay{}, pairs: map[imprint.CertificateID]*pair{}}
+func newTogether(now time.Time, limit int) *together {
+	return &together{now: now, limit: limit, last: map[imprint.CertificateID][2]stay{}, pairs: map[imprint.CertificateID]*pair{}}
 }
 
-// visit takes the next attempt. A page of them may have to be read again.
-func (t *together) visit(a imprint.Attempt) {
-	if t.before != "" && a.ID >= t.before {
-		return
-	}
-	t.before = a.ID
+// visit takes the next attempt, and says whether it could: not when there are too many
+// certificates. A page of attempts may have to be read again.
+func (t *together) visit(a imprint.Attempt) bool {
 	if a.CertificateID == "" || a.ClientID == "" || a.Outcome != imprint.OutcomeClosed && a.Outcome != imprint.OutcomeConnected {
-		return
+		return true
 	}
 	later, known := t.last[a.CertificateID]
-	if !known && len(t.last) == maxClients {
-		return
+	if !known && len(t.last) >= t.limit {
+		return false
 	}
+	if t.before != "" && a.ID >= t.before {
+		return true
+	}
+	t.before = a.ID
 	this := stay{a.ClientID, a.Host(), a.At}
 	for _, b := range later {
 		if b.client != "" && b.client != this.client && !b.at.Before(a.At) && b.at.Before(a.EndedAt) && alive(a, b.at) {
@@ -74,6 +76,7 @@ func (t *together) visit(a imprint.Attempt) {
 	}
 	later[0] = this
 	t.last[a.CertificateID] = later
+	return true
 }
 
 // alive says whether the client of a connection was still there at an instant: it said

@@ -12,9 +12,6 @@ import (
 )
 
 const (
-	// maxClients bounds the client ids, and the certificates of those that are together,
-	// that are kept of the trace in memory.
-	maxClients = 100_000
 	// attemptsOfOne is how many attempts of one client id, the newest, are looked at.
 	attemptsOfOne = 200
 	// rivals is how often two connections must have ended each other before they count
@@ -45,18 +42,22 @@ func (w *walk) trace() error {
 		return err
 	}
 	since := w.now.Add(-w.auditor.opts.Window)
-	clients := map[imprint.ClientID]bool{} // true: some connection was taken over
-	together := newTogether(w.now)
+	limit := w.auditor.opts.MaxClients
+	clients := map[imprint.ClientID]struct{}{} // counted alone
+	takenOver := map[imprint.ClientID]struct{}{}
+	together := newTogether(w.now, limit)
 	err = w.pages(func(tx imprint.ReadTx, p imprint.Page) (string, error) {
 		p.Ascending = false
 		page, next, err := tx.Attempts(imprint.AttemptFilter{Tenant: w.tenant, Since: since}, p)
 		for _, a := range page {
-			_, known := clients[a.ClientID]
-			if a.ClientID != "" && a.Outcome != imprint.OutcomeRefused && (known || len(clients) < maxClients) {
-				clients[a.ClientID] = clients[a.ClientID] || a.Code == imprint.CodeTakenOver
+			if a.ClientID != "" && a.Outcome != imprint.OutcomeRefused {
+				keep(clients, a.ClientID, limit)
+				if a.Code == imprint.CodeTakenOver && !keep(takenOver, a.ClientID, limit) {
+					w.fail(ConflictingClientIDs, "TRACE_TOO_LARGE", fmt.Sprintf("Connections of more than %d client ids were taken over: the %d latest of these were looked at.", limit, limit))
+				}
 			}
-			if w.wants(DeviceCertificateShared) {
-				together.visit(a)
+			if w.wants(DeviceCertificateShared) && !together.visit(a) {
+				w.fail(DeviceCertificateShared, "TRACE_TOO_LARGE", fmt.Sprintf("Devices came with more than %d certificates: the %d that came last were looked at for connections at the same time, and those that are connected now.", limit, limit))
 			}
 		}
 		return next, err
@@ -68,12 +69,12 @@ func (w *walk) trace() error {
 	if err != nil {
 		return err
 	}
-	var contested []string
-	for client, taken := range clients {
+	for range clients {
 		w.seen(ConflictingClientIDs)
-		if taken {
-			contested = append(contested, string(client))
-		}
+	}
+	var contested []string
+	for client := range takenOver {
+		contested = append(contested, string(client))
 	}
 	slices.Sort(contested)
 	return w.each(contested, func(tx imprint.ReadTx, client string) error {
@@ -83,6 +84,15 @@ func (w *walk) trace() error {
 		}
 		return err
 	})
+}
+
+// keep adds to a set that is bounded, and says whether the member is in it.
+func keep[T comparable](set map[T]struct{}, member T, limit int) bool {
+	_, known := set[member]
+	if !known && len(set) < limit {
+		set[member], known = struct{}{}, true
+	}
+	return known
 }
 
 // stillUsed finds a revoked certificate whose device came in the last day. In the fleet's

@@ -95,6 +95,48 @@ func TestClientIDsOfSeveralDevicesAreFound(t *testing.T) {
 	}
 }
 
+// Client ids that were never contested take no room from those that were, and what there is
+// no room for doesn't pass for compliant.
+func TestTracesThatAreTooLargeFailTheChecks(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	h.opts.MaxClients = 2
+	h.opts.Page = 3
+	line := newAuthority(t, "Line", nil)
+	ordinary := func(client imprint.ClientID, at time.Duration, c imprint.Certificate) {
+		h.visits(client, visit{at, time.Minute, c.ID, "", "192.0.2.9", imprint.CodeClientDisconnect})
+	}
+	one, two := line.leaf("one"), line.leaf("two")
+	h.certificates(one, two)
+	contested := func(client imprint.ClientID, a, b imprint.Certificate) {
+		h.visits(client, turns(2, func(n int) visit {
+			return between(n, visit{certificate: a.ID, thing: "a", host: "192.0.2.1"}, visit{certificate: b.ID, thing: "b", host: "192.0.2.2"})
+		})...)
+	}
+	contested("strangers", one, two)
+	for n := range 3 { // later, so that they are read before
+		ordinary(imprint.ClientID(fmt.Sprint("fine-", n)), time.Duration(n+5)*time.Minute, one)
+	}
+	h.finds(audit.ConflictingClientIDs, 2, "CLIENT_ID/strangers DUPLICATE_CLIENT_ID_ACROSS_CONNECTIONS")
+
+	check := func(check imprint.AuditCheck, status imprint.AuditRunStatus, code string) {
+		t.Helper()
+		a := h.auditor()
+		defer a.Close()
+		run := h.await(h.start(a, check).ID).Runs[0]
+		if run.Status != status || run.Code != code || code != "" && !strings.Contains(run.Message, "more than 2 c") {
+			t.Errorf("got %+v, want %s with code %q", run, status, code)
+		}
+	}
+	check(audit.DeviceCertificateShared, imprint.AuditRunCompliant, "")
+	ordinary("fine-3", 4*time.Minute, line.leaf("three"))
+	check(audit.DeviceCertificateShared, imprint.AuditRunFailed, "TRACE_TOO_LARGE")
+	for n := range 2 { // later than the strangers, each taken over by itself
+		h.visits(imprint.ClientID(fmt.Sprint("again-", n)), visit{9 * time.Minute, time.Minute, one.ID, "a", "192.0.2.1", imprint.CodeTakenOver})
+	}
+	check(audit.ConflictingClientIDs, imprint.AuditRunFailed, "TRACE_TOO_LARGE")
+}
+
 func TestCertificatesThatDevicesTakeTurnsWithAreFound(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t)

@@ -69,7 +69,7 @@ func (b *Broker) enter(a arrival) (before departure, err error) {
 	c.place = int32(len(r.byCert[c.certificate]))
 	r.byCert[c.certificate] = append(r.byCert[c.certificate], c)
 	c.since = now.UnixNano()
-	if len(r.byCert[c.certificate]) == 2 {
+	if c.certificate != noCertificate && len(r.byCert[c.certificate]) == 2 {
 		r.crowded[c.certificate] = struct{}{}
 	}
 	b.count.connected.Add(1)
@@ -135,11 +135,18 @@ func (s *session) attach(c *connection, a arrival, present bool, now time.Time) 
 
 // expired tells whether a session's time is over for a connection that comes now.
 // Without an expiry interval it ends with the connection that is taken over (MQTT
-// 5 section 3.1.2.11.2).
+// 5 section 3.1.2.11.2). One that isn't accepted yet may be refused, so that both holds:
+// what it asks for, and what was before.
 func (s *session) expired(now time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.over || s.durable.expiry == 0 || !s.durable.expiresAt.IsZero() && !s.durable.expiresAt.After(now)
+	d := s.durable
+	return s.over || d.absence.over(now) && (d.before == nil || d.before.over(now))
+}
+
+// over tells whether the session's time is over in this absence.
+func (a *absence) over(now time.Time) bool {
+	return a.expiry == 0 || !a.expiresAt.IsZero() && !a.expiresAt.After(now)
 }
 
 // settleArrival ends who was there before and makes durable what the client is

@@ -107,8 +107,8 @@ type Options struct {
 	Seen func(imprint.Tenant, imprint.CertificateID)
 	// Reserved answers requests on topics of the service; nil: there are none.
 	Reserved Reserved
-	// MaxRequests of all connections and MaxRequestsPerConnection may be under way;
-	// more are refused [512; 4].
+	// MaxRequests of all connections and MaxRequestsPerConnection may be under way, and
+	// of one account as many as it leaves to others; more are refused [512; 4].
 	MaxRequests, MaxRequestsPerConnection int
 	// RequestPuback is how long the PUBACK of a request waits for its answer, to go with
 	// it in one write [100 ms]. Most answers come in a few commits; a function of the
@@ -239,7 +239,7 @@ type Broker struct {
 	identities *identity.Resolver
 	clock      imprint.Clock
 	count      counters
-	requesting atomic.Int64 // requests under way
+	requesting requesting
 
 	mu      sync.RWMutex
 	realms  map[imprint.Tenant]*realm
@@ -284,7 +284,7 @@ func (g *background) close() {
 func New(opts Options, store imprint.Store, identities *identity.Resolver, clock imprint.Clock) *Broker {
 	b := &Broker{
 		opts: opts.withDefaults(), store: store, identities: identities, clock: clock,
-		realms: map[imprint.Tenant]*realm{}, began: time.Now(),
+		realms: map[imprint.Tenant]*realm{}, requesting: requesting{accounts: map[imprint.AccountID]int{}}, began: time.Now(),
 	}
 	b.rechecks = newRecheckQueue(b.recheck)
 	b.ledger = newLedger(store, b.opts.Logger)
@@ -391,10 +391,7 @@ const noCertificate imprint.CertificateID = ""
 // may not connect any more.
 func (b *Broker) recheck(ctx context.Context, tenant imprint.Tenant, id imprint.CertificateID) error {
 	if id == noCertificate {
-		for _, c := range b.realm(tenant).with(id) {
-			c.current(ctx) // each has an identity of its own
-		}
-		return nil
+		return b.recheckOperators(ctx, tenant)
 	}
 	var why *endError
 	who, err := b.identities.Acquire(ctx, tenant, id)
@@ -415,4 +412,23 @@ func (b *Broker) recheck(ctx context.Context, tenant imprint.Tenant, id imprint.
 		c.stop(why)
 	}
 	return nil
+}
+
+// recheckOperators is recheck for operators, each of whom has an identity of its own.
+func (b *Broker) recheckOperators(ctx context.Context, tenant imprint.Tenant) error {
+	var failed error
+	for _, c := range b.realm(tenant).with(noCertificate) {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		_, why := c.rebind(ctx)
+		switch {
+		case why == nil:
+		case why.code == imprint.CodeAccessDenied || why.code == imprint.CodeCertificateDeleted:
+			c.stop(why)
+		default:
+			failed = why // the others are looked at nevertheless
+		}
+	}
+	return failed
 }

@@ -325,6 +325,10 @@ func (c *connection) enter(ctx context.Context, a arrival) error {
 		c.session.mu.Lock()
 		giveBuffer(c.out.pending)
 		c.out.pending, c.out.closing = nil, true
+		if s := c.session; s.durable != nil && !a.connack.SessionPresent && s.conn.Load() == c {
+			// Nobody was told of the new session: the next one to come finds none.
+			s.durable.expiry = 0
+		}
 		c.session.mu.Unlock()
 		c.will = nil
 		c.withdraw()

@@ -207,21 +207,27 @@ func (c *connection) current(ctx context.Context) *binding {
 	if b != nil && !b.who.Stale() {
 		return b
 	}
-	return c.rebind(ctx)
+	b, why := c.rebind(ctx)
+	if why != nil {
+		c.stop(why)
+	}
+	return b
 }
 
 // rebindTimeout bounds the look-up of an identity that changed.
 const rebindTimeout = 5 * time.Second
 
-func (c *connection) rebind(ctx context.Context) *binding {
+// rebind is current that ends nothing: it says why the connection is to end, or that the
+// look-up failed.
+func (c *connection) rebind(ctx context.Context) (*binding, *endError) {
 	c.rebinding.Lock()
 	defer c.rebinding.Unlock()
 	old := c.bound.Load()
 	if old == nil {
-		return nil // the session is over
+		return nil, nil // the session is over
 	}
 	if !old.who.Stale() {
-		return old
+		return old, nil
 	}
 	// The look-up is this session's, but may run for another one's message,
 	// whose end is no reason to end this one.
@@ -237,19 +243,17 @@ func (c *connection) rebind(ctx context.Context) *binding {
 		if code == imprint.CodeNotFound {
 			code = imprint.CodeCertificateDeleted
 		}
-		c.stop(end(code, "couldn't decide for %s: %w", old.who.Principal(), err))
-		return nil
+		return nil, end(code, "couldn't decide for %s: %w", old.who.Principal(), err)
 	}
 	refusal := who.Refusal(c.broker.clock())
 	if refusal != nil {
 		identities.Release(who)
-		c.stop(&endError{code: refusal.Code, err: refusal})
-		return nil
+		return nil, &endError{code: refusal.Code, err: refusal}
 	}
 	fresh := c.bind(who)
 	c.bound.Store(fresh)
 	identities.Release(old.who)
-	return fresh
+	return fresh, nil
 }
 
 // unbind gives the identity back.

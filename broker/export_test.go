@@ -299,3 +299,16 @@ func (b *Broker) LineIsAwaited(t imprint.Tenant, topic string) bool {
 	l := r.lines[topic]
 	return l != nil && l.turns[len(l.turns)-1].over != nil
 }
+
+// StandInLine takes the last place in the line of a topic, for a message that isn't routed,
+// and gives what leaves it, wherever it stands by then.
+func (b *Broker) StandInLine(tenant imprint.Tenant, topic string) (leave func()) {
+	r := b.realm(tenant)
+	t := &turn{realm: r, topic: topic}
+	t.beStored()
+	return func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		t.giveUp()
+	}
+}

@@ -38,7 +38,7 @@ func (b *Broker) Connected(tenant imprint.Tenant, client imprint.ClientID, certi
 		add(s.conn.Load())
 	}
 	// Operators have no certificate, and nothing in common.
-	if certificate == "" || len(found) > 0 && found[0].Certificate == certificate {
+	if certificate == noCertificate || len(found) > 0 && found[0].Certificate == certificate {
 		return found
 	}
 	for _, c := range r.byCert[certificate] {

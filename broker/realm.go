@@ -26,7 +26,7 @@ type realm struct {
 	ending    map[imprint.ClientID][]*session
 	endings   int // the number of those
 	byCert    map[imprint.CertificateID][]*connection
-	crowded   map[imprint.CertificateID]struct{} // those of byCert with several connections
+	crowded   map[imprint.CertificateID]struct{} // certificates of byCert with several connections
 	presence  map[imprint.ClientID]*presence
 	stored    int                  // sessions that outlive their connections
 	reviewing map[string]struct{}  // topics whose retained message is looked up after a failure

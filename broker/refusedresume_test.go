@@ -87,6 +87,40 @@ func TestAClientThatIsRefusedTakesNothingFromItsSession(t *testing.T) {
 	}
 }
 
+// TestWhoTakesOverARefusedClientTakesNothingFromTheSession has the store fail while one
+// client waits for it that asks the session to end with its connection, and another one
+// that has taken over from it: as neither hears a CONNACK, the session waits.
+func TestWhoTakesOverARefusedClientTakesNothingFromTheSession(t *testing.T) {
+	t.Parallel()
+	var broken failingStore
+	var gate gate
+	faults := broken.faults()
+	faults.BeforeCommit = func() error { return errors.Join(gate.faults().BeforeCommit(), broken.hook(1)()) }
+	h := newHouseAt(t, broker.Options{}, openStore(t, filepath.Join(t.TempDir(), "registry.db"), faults), time.Now())
+	id := h.register(first, allowAll)
+	dev := h.on(first, id, mqtt.V5, lasting(mqtt.V5, "dev", 1000))
+	dev.subscribe(1, "m")
+	dev.cut()
+	h.on(first, id, mqtt.V5, connectAs("pub")).published("m", "kept")
+	h.must(h.log.Flush(t.Context()))
+
+	open := gate.shut(t)
+	ends, takesOver := h.door(first, id, mqtt.V5), h.door(first, id, mqtt.V5)
+	ends.send(lasting(mqtt.V5, "dev", 0))
+	h.eventually("the session is taken up", func() bool { return h.broker.Counters().Connected == 2 })
+	takesOver.send(lasting(mqtt.V5, "dev", 1000))
+	h.eventually("it is taken over", func() bool { return h.broker.Counters().Takeovers == 1 })
+	broken.mode.Store(1)
+	open()
+	for _, c := range []*client{ends, takesOver} {
+		c.fails()
+		c.closed()
+	}
+	broken.mode.Store(0)
+	h.eventually("nobody but the publisher is connected", func() bool { return h.broker.Counters().Connected == 1 })
+	h.back(first, id, mqtt.V5, lasting(mqtt.V5, "dev", 1000)).gets("m", "kept", 1)
+}
+
 // TestARefusedClientMakesItsSessionLastNoLonger ensures that the time of a session that
 // nobody took up goes on.
 func TestARefusedClientMakesItsSessionLastNoLonger(t *testing.T) {
@@ -105,4 +139,42 @@ func TestARefusedClientMakesItsSessionLastNoLonger(t *testing.T) {
 	again.ended(imprint.CodeUnavailable)
 	h.ahead.Store(int64(1001 * time.Second))
 	h.on(first, id, mqtt.V5, lasting(mqtt.V5, "dev", 1000))
+}
+
+// TestARefusedClientThatBeginsAnewLeavesNoSession has the store fail as a client's session
+// is replaced by a new one: the client hears of the new session when it has got one, and
+// not when it comes again and looks for the old one.
+func TestARefusedClientThatBeginsAnewLeavesNoSession(t *testing.T) {
+	t.Parallel()
+	anew := lasting(mqtt.V5, "dev", 3600)
+	anew.CleanStart = true
+	for name, test := range map[string]struct {
+		before  mqtt.Version
+		refused *mqtt.Connect
+	}{
+		"by a clean start":          {mqtt.V5, anew},
+		"with another MQTT version": {mqtt.V311, lasting(mqtt.V5, "dev", 3600)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			store := &brokenStore{Store: openStore(t, filepath.Join(t.TempDir(), "registry.db"), sqlite.Faults{})}
+			h := newHouseOn(t, broker.Options{}, store)
+			id := h.register(first, allowAll)
+			c := h.on(first, id, test.before, lasting(test.before, "dev", 3600))
+			c.subscribe(1, "a")
+			c.cut()
+			store.broken.Store(true)
+			for range 2 {
+				c = h.door(first, id, mqtt.V5)
+				c.send(test.refused)
+				if got := expect[*mqtt.Connack](c); got.Reason == mqtt.Success {
+					t.Errorf("got %s, want no success", got.Detail())
+				}
+				h.eventually("it is gone", func() bool { n := h.broker.Counters(); return n.Connected == 0 && n.Stored == 0 })
+			}
+			store.broken.Store(false)
+			h.on(first, id, mqtt.V5, lasting(mqtt.V5, "dev", 3600)).cut()
+			h.back(first, id, mqtt.V5, lasting(mqtt.V5, "dev", 3600))
+		})
+	}
 }

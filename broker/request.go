@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/internal/fair"
 	"github.com/imprint-iot/imprint/mqtt"
 	"github.com/imprint-iot/imprint/trace"
 )
@@ -130,18 +131,47 @@ func (c *connection) startRequest() error {
 		return imprint.Errorf(imprint.CodeThrottled, "the connection made more than %d requests a second", perSecond).
 			WithHint("Wait for the answer to one request before the next.")
 	}
-	own, all := c.requests.count.Add(1), c.broker.requesting.Add(1)
-	if own <= int64(c.broker.opts.MaxRequestsPerConnection) && all <= int64(c.broker.opts.MaxRequests) {
+	own := c.requests.count.Add(1)
+	if own <= int64(c.broker.opts.MaxRequestsPerConnection) && c.broker.requesting.begin(c.realm.tenant.Account, c.broker.opts.MaxRequests) {
 		return nil
 	}
-	c.requestEnded()
+	c.requests.count.Add(-1)
 	return imprint.Errorf(imprint.CodeThrottled, "too many requests are under way").
 		WithHint("Wait for the answer to one request before the next.")
 }
 
 func (c *connection) requestEnded() {
 	c.requests.count.Add(-1)
-	c.broker.requesting.Add(-1)
+	c.broker.requesting.end(c.realm.tenant.Account)
+}
+
+// requesting counts the requests under way of all connections.
+type requesting struct {
+	mu       sync.Mutex
+	all      int
+	accounts map[imprint.AccountID]int
+}
+
+// begin counts a request, unless its account has as many as it leaves to others.
+func (r *requesting) begin(account imprint.AccountID, most int) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !fair.MayTake(r.accounts[account], most-r.all) {
+		return false
+	}
+	r.accounts[account]++
+	r.all++
+	return true
+}
+
+func (r *requesting) end(account imprint.AccountID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.all--
+	r.accounts[account]--
+	if r.accounts[account] == 0 {
+		delete(r.accounts, account)
+	}
 }
 
 // answer keeps a failure of a handler from ending the server.

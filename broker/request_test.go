@@ -208,10 +208,10 @@ func TestPoliciesHoldForRequests(t *testing.T) {
 	}
 }
 
-// TestRequestsAreBounded ensures the bounds of one connection and of all.
+// TestRequestsAreBounded ensures the bounds of one connection, and of all of an account.
 func TestRequestsAreBounded(t *testing.T) {
 	d := &desk{let: make(chan struct{})}
-	h := newHouse(t, broker.Options{Reserved: d, MaxRequests: 3, MaxRequestsPerConnection: 2})
+	h := newHouse(t, broker.Options{Reserved: d, MaxRequests: 5, MaxRequestsPerConnection: 2})
 	id := h.register(first, allowAll)
 	var clients []*client
 	for _, name := range []string{"one", "two"} {
@@ -234,6 +234,34 @@ func TestRequestsAreBounded(t *testing.T) {
 	clients[1].answered("/accepted", "d", 0)
 	if c := h.broker.Counters(); c.Requests != 4 || c.RequestsThrottled != 2 {
 		t.Errorf("counters: got %d requests, %d throttled; want 4, 2", c.Requests, c.RequestsThrottled)
+	}
+}
+
+// TestRequestsOfOneAccountLeavePlacesToOthers ensures that an account has at most half of
+// the places alone, in however many regions, and that another finds one.
+func TestRequestsOfOneAccountLeavePlacesToOthers(t *testing.T) {
+	d := &desk{let: make(chan struct{})}
+	h := newHouse(t, broker.Options{Reserved: d, MaxRequests: 4})
+	on := func(tenant imprint.Tenant) *client {
+		c := h.on(tenant, h.register(tenant, allowAll), mqtt.V311, connectAs("asks"))
+		c.listen(mqtt.Subscription{Filter: asking + "/+", QoS: 0})
+		return c
+	}
+	here, elsewhere := on(first), on(second)
+	other := on(imprint.Tenant{Account: "111111111111", Region: "us-east-1"})
+	here.send(request("a", 0), &mqtt.Pingreq{})
+	expect[*mqtt.Pingresp](here)
+	elsewhere.send(request("b", 0), request("c", 0))
+	elsewhere.answered("/rejected", string(imprint.CodeThrottled), 0)
+	other.send(request("d", 0), request("e", 0))
+	other.answered("/rejected", string(imprint.CodeThrottled), 0)
+	close(d.let)
+	here.answered("/accepted", "a", 0)
+	elsewhere.answered("/accepted", "b", 0)
+	other.answered("/accepted", "d", 0)
+	for range 3 {
+		elsewhere.send(request("f", 0))
+		elsewhere.answered("/accepted", "f", 0)
 	}
 }
 

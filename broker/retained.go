@@ -329,7 +329,8 @@ func (c *connection) awaitLow(bytes int) bool {
 	}
 }
 
-// retainedTries bounds how often the retained message of a topic that changes is read.
+// retainedTries bounds how often the retained message of a topic may be overtaken while
+// it is read.
 const retainedTries = 3
 
 // sendRetainedOf sends the retained message of a topic, if there is one. Lacking are the
@@ -341,7 +342,7 @@ func (c *connection) sendRetainedOf(ctx context.Context, sub *subscription, topi
 	g, routed := c.realm.look(topic)
 	defer c.realm.lookAway(topic, g)
 	overtaken := false
-	for range retainedTries {
+	for tries := 0; tries < retainedTries; {
 		row, err := c.broker.Retained(ctx, c.realm.tenant, topic)
 		if imprint.CodeOf(err) == imprint.CodeNotFound {
 			return 0, nil
@@ -361,10 +362,17 @@ func (c *connection) sendRetainedOf(ctx context.Context, sub *subscription, topi
 			return lacking, nil
 		}
 		if lineEnds != nil {
-			<-lineEnds
+			select {
+			case <-lineEnds:
+			case <-ctx.Done():
+				return 0, imprint.Errorf(imprint.CodeUnavailable, "couldn't wait for the messages that are being retained on topic %q: %w", topic, ctx.Err())
+			}
 		}
-		now := g.begun()
-		overtaken, routed = overtaken || now != routed, now
+		// Who was refused by the store has overtaken nothing.
+		if now := g.begun(); now != routed {
+			overtaken, routed = true, now
+			tries++
+		}
 	}
 	return 0, nil
 }

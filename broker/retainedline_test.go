@@ -155,3 +155,53 @@ func TestNoOlderRetainedMessageComesWhileOneIsRouted(t *testing.T) {
 		})
 	}
 }
+
+// TestMessagesThatTheStoreRefusesOvertakeNothing subscribes while one message of the topic
+// has been routed and hasn't left the line, and the store refuses those behind it, one
+// after the other: the client gets the message that is retained.
+func TestMessagesThatTheStoreRefusesOvertakeNothing(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, broker.Options{})
+	id := h.register(first, allowAll)
+	const topic = "line/refused"
+	pub := h.on(first, id, mqtt.V5, connectAs("pub"))
+	pub.retain(topic, "1", 1)
+	pub.retained(1)
+	sub := h.on(first, id, mqtt.V5, connectAs("sub"))
+	awaited := func() bool { return h.broker.LineIsAwaited(first, topic) }
+	routed, refused := h.broker.StandInLine(first, topic), h.broker.StandInLine(first, topic)
+	sub.send(&mqtt.Subscribe{PacketID: 1, Filters: []mqtt.Subscription{{Filter: topic, QoS: 1}}})
+	for range 5 {
+		h.eventually("the subscriber waits for the last one", awaited)
+		next := h.broker.StandInLine(first, topic)
+		refused()
+		refused = next
+	}
+	h.eventually("the subscriber waits for the last one", awaited)
+	refused()
+	h.eventually("the subscriber waits for the first one", awaited)
+	routed()
+	expect[*mqtt.Suback](sub)
+	sub.gets(topic, "1", 1)
+}
+
+// TestWhoWaitsForALineEndsWithTheServer ensures that a subscriber waits for the messages
+// that are being retained on its topic no longer than its connection may last.
+func TestWhoWaitsForALineEndsWithTheServer(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, broker.Options{})
+	id := h.register(first, allowAll)
+	const topic = "line/ends"
+	pub := h.on(first, id, mqtt.V5, connectAs("pub"))
+	pub.retain(topic, "1", 1)
+	pub.retained(1)
+	leave := h.broker.StandInLine(first, topic)
+	defer leave()
+	var cancel context.CancelFunc
+	h.ctx, cancel = context.WithCancel(t.Context())
+	sub := h.on(first, id, mqtt.V5, connectAs("sub"))
+	sub.send(&mqtt.Subscribe{PacketID: 1, Filters: []mqtt.Subscription{{Filter: topic, QoS: 1}}})
+	h.eventually("the subscriber waits", func() bool { return h.broker.LineIsAwaited(first, topic) })
+	cancel()
+	sub.ended(imprint.CodeUnavailable)
+}

@@ -333,22 +333,31 @@ func (e *Engine) openRow(ctx context.Context, row *imprint.CertificateAuthority,
 // maxDepth bounds how many authorities stand above one.
 const maxDepth = 10
 
+// unlisted refuses an authority that an imported list of a CA elsewhere has, or has one above
+// it. Its certificate is read only where there are lists.
+func (e *Engine) unlisted(tx imprint.ReadTx, a *imprint.CertificateAuthority) error {
+	found, err := revoked.AnyLists(tx, a.Tenant)
+	if err != nil || !found || a.Certificate == "" {
+		return err
+	}
+	cert, err := pki.ParseCertificatePEM(a.Certificate)
+	if err != nil {
+		return fmt.Errorf("couldn't read the certificate of authority %s: %w", called(a), err)
+	}
+	_, err = revoked.Listed(tx, a.Tenant, cert, e.opts.Clock())
+	if revoked.Is(err) {
+		return imprint.Errorf(imprint.CodeAuthorityState, "certificate authority %s signs nothing: %w", called(a), err).
+			WithHint("Make another one below a CA that is trusted, or import a newer list if that says otherwise: imprint ca crl import")
+	}
+	return err
+}
+
 // unbroken refuses an authority below one that was revoked, and one that an imported list of
 // a CA elsewhere has, or has one above it.
 func (e *Engine) unbroken(tx imprint.ReadTx, a *imprint.CertificateAuthority) error {
-	if a.Certificate != "" {
-		cert, err := pki.ParseCertificatePEM(a.Certificate)
-		if err != nil {
-			return fmt.Errorf("couldn't read the certificate of authority %s: %w", called(a), err)
-		}
-		_, err = revoked.Listed(tx, a.Tenant, cert, e.opts.Clock())
-		if revoked.Is(err) {
-			return imprint.Errorf(imprint.CodeAuthorityState, "certificate authority %s signs nothing: %w", called(a), err).
-				WithHint("Make another one below a CA that is trusted, or import a newer list if that says otherwise: imprint ca crl import")
-		}
-		if err != nil {
-			return err
-		}
+	err := e.unlisted(tx, a)
+	if err != nil {
+		return err
 	}
 	above := a.Parent
 	for range maxDepth {

@@ -40,6 +40,9 @@ func newQueue(s *Service) *queue {
 		Next: func(tx imprint.ReadTx, now time.Time) (time.Time, error) { return tx.NextCall(now) },
 		ID:   func(call imprint.QueuedCall) string { return call.ID },
 		Do:   q.try,
+		GiveUp: func(ctx context.Context, call imprint.QueuedCall, why error) error {
+			return q.giveUp(ctx, call, imprint.FunctionResult{}, why)
+		},
 	})
 	q.rows = fair.NewRows(s.opts.MaxQueued, func(ctx context.Context, account imprint.AccountID) (rows int, err error) {
 		err = s.store.Glance(ctx, func(tx imprint.ReadTx) error {

@@ -120,9 +120,6 @@ func (s *Service) Create(ctx context.Context, f imprint.Function, zip []byte, pu
 		return f, err
 	}
 	err = check(f, len(zip) > 0)
-	if err != nil && len(zip) == 0 {
-		return f, err
-	}
 	if err != nil {
 		return f, err
 	}

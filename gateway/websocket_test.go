@@ -75,14 +75,15 @@ func emptyHash() string {
 	return hex.EncodeToString(sum[:])
 }
 
-// presigned makes a URL with AWS's own signer.
-func presigned(t testing.TB, address string, expires string) string {
+// presigned makes a URL with AWS's own signer. It is good for long: subtests wait for their
+// turn.
+func presigned(t testing.TB, address string) string {
 	t.Helper()
 	r, err := http.NewRequest(http.MethodGet, address+"/mqtt", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.URL.RawQuery = url.Values{"X-Amz-Expires": {expires}}.Encode()
+	r.URL.RawQuery = url.Values{"X-Amz-Expires": {"3600"}}.Encode()
 	signed, _, err := v4.NewSigner().PresignHTTP(t.Context(), operatorKey, r, emptyHash(), "iotdevicegateway", "us-east-1", time.Now())
 	if err != nil {
 		t.Fatal(err)
@@ -133,9 +134,9 @@ func TestAnOperatorConnectsOverWebSocket(t *testing.T) {
 		name, target, protocol string
 		header                 http.Header
 	}{
-		{"a presigned URL", presigned(t, "https://"+w.https, "60"), "mqtt", nil},
-		{"from a page of another origin", presigned(t, "https://"+w.https, "60"), "mqtt", elsewhere},
-		{"by an older name of the sub-protocol", presigned(t, "https://"+w.https, "3600"), "mqttv3.1", nil},
+		{"a presigned URL", presigned(t, "https://"+w.https), "mqtt", nil},
+		{"from a page of another origin", presigned(t, "https://"+w.https), "mqtt", elsewhere},
+		{"by an older name of the sub-protocol", presigned(t, "https://"+w.https), "mqttv3.1", nil},
 		{"a signed header", "https://" + w.https + "/mqtt", "mqtt", byHeader.Header},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -181,7 +182,7 @@ func TestWebSocketPingsAreAnsweredLongAfterTheLastWrite(t *testing.T) {
 	t.Parallel()
 	const writeTimeout = 100 * time.Millisecond
 	w := newWorld(t, settings{operators: operators(t), broker: broker.Options{WriteTimeout: writeTimeout}})
-	ws, _, _, err := w.openSocket(t, presigned(t, "https://"+w.https, "60"), nil, "mqtt")
+	ws, _, _, err := w.openSocket(t, presigned(t, "https://"+w.https), nil, "mqtt")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -219,7 +220,7 @@ func TestWebSocketPingsAreAnsweredLongAfterTheLastWrite(t *testing.T) {
 func TestWebSocketsThatAreRefused(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, settings{operators: operators(t)})
-	good := presigned(t, "https://"+w.https, "60")
+	good := presigned(t, "https://"+w.https)
 	for _, row := range []struct {
 		name, target, protocol string
 		status                 int
@@ -230,7 +231,7 @@ func TestWebSocketsThatAreRefused(t *testing.T) {
 		{"a signature for another path", strings.Replace(good, "/mqtt", "/mqtt/", 1), "mqtt", 404, "http.request", imprint.CodeHTTPRequest},
 		{"a changed signature", flipped(good), "mqtt", 403, "http.signature", imprint.CodeSignature},
 		{"a parameter more", good + "&x=y", "mqtt", 403, "http.signature", imprint.CodeSignature},
-		{"a longer life", strings.Replace(good, "X-Amz-Expires=60", "X-Amz-Expires=61", 1), "mqtt", 403, "http.signature", imprint.CodeSignature},
+		{"a longer life", strings.Replace(good, "X-Amz-Expires=3600", "X-Amz-Expires=3601", 1), "mqtt", 403, "http.signature", imprint.CodeSignature},
 		{"no sub-protocol", good, "", 400, "websocket", imprint.CodeHTTPRequest},
 		{"another sub-protocol", good, "chat", 400, "websocket", imprint.CodeHTTPRequest},
 	} {
@@ -257,7 +258,7 @@ func TestWebSocketsOfAnotherListenerCountAndEndWithTheGateway(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	var below net.Conn
-	ws, _, err := websocket.Dial(ctx, presigned(t, server.URL, "60"), &websocket.DialOptions{
+	ws, _, err := websocket.Dial(ctx, presigned(t, server.URL), &websocket.DialOptions{
 		HTTPClient: noting(&tls.Config{InsecureSkipVerify: true}, &below), Subprotocols: []string{"mqtt"},
 	})
 	if err != nil {
@@ -282,7 +283,7 @@ func TestWebSocketsOfAnotherListenerCountAndEndWithTheGateway(t *testing.T) {
 	}
 	// A second connection with this client id ends the first: it hears why, and
 	// then a close frame.
-	second, _, _, err := w.openSocket(t, presigned(t, "https://"+w.https, "60"), nil, "mqtt")
+	second, _, _, err := w.openSocket(t, presigned(t, "https://"+w.https), nil, "mqtt")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -320,7 +321,7 @@ func TestWhatIsNoMQTTOverWebSocketEndsIt(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			ws, below, _, err := w.openSocket(t, presigned(t, "https://"+w.https, "60"), nil, "mqtt")
+			ws, below, _, err := w.openSocket(t, presigned(t, "https://"+w.https), nil, "mqtt")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -366,7 +367,7 @@ func (w *world) session(t *testing.T, address string, cuts []byte) []byte {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	ws, _, err := websocket.Dial(ctx, presigned(t, address, "60"), &websocket.DialOptions{Subprotocols: []string{"mqtt"}})
+	ws, _, err := websocket.Dial(ctx, presigned(t, address), &websocket.DialOptions{Subprotocols: []string{"mqtt"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -428,7 +429,7 @@ func TestAWebSocketThatMeetsALimitIsRefusedForIt(t *testing.T) {
 	for range 2 {
 		var below net.Conn
 		// The second may hear 101 before its socket is closed.
-		ws, _, err := websocket.Dial(ctx, presigned(t, server.URL, "60"), &websocket.DialOptions{
+		ws, _, err := websocket.Dial(ctx, presigned(t, server.URL), &websocket.DialOptions{
 			HTTPClient: noting(&tls.Config{InsecureSkipVerify: true}, &below), Subprotocols: []string{"mqtt"},
 		})
 		if err == nil {

@@ -41,7 +41,7 @@ func TestAWebSocketLivesForADayOrAsLongAsItsCredentials(t *testing.T) {
 				}
 				return operator, err
 			}})
-			ws, _, _, err := w.openSocket(t, presigned(t, "https://"+w.https, "60"), nil, "mqtt")
+			ws, _, _, err := w.openSocket(t, presigned(t, "https://"+w.https), nil, "mqtt")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -81,16 +81,24 @@ func TestAWebSocketLivesForADayOrAsLongAsItsCredentials(t *testing.T) {
 
 // TestAnIdleWebSocketEndsWithItsKey ensures that one which neither sends nor gets anything
 // ends when the access key that opened it is gone, with the reason of a refusal, and that
-// one whose key is still there stays.
+// one stays whose key is still there, or can't be read: that is tried again.
 func TestAnIdleWebSocketEndsWithItsKey(t *testing.T) {
 	t.Parallel()
 	known := operators(t)
 	var changes atomic.Uint64
-	var gone atomic.Bool
+	var gone, broken atomic.Bool
+	tried := make(chan struct{}, 2)
 	w := newWorld(t, settings{operators: func(r *http.Request) (gateway.Operator, error) {
 		operator, err := known(r)
 		operator.Changes, operator.Seen = &changes, changes.Load()
 		operator.Renew = func(context.Context) (identity.Operator, error) {
+			if broken.Load() {
+				select {
+				case tried <- struct{}{}:
+				default:
+				}
+				return identity.Operator{}, imprint.Errorf(imprint.CodeUnavailable, "the registry can't be read")
+			}
 			if gone.Load() {
 				return identity.Operator{}, imprint.Errorf(imprint.CodeAccessDenied, "the access key was deleted")
 			}
@@ -101,7 +109,7 @@ func TestAnIdleWebSocketEndsWithItsKey(t *testing.T) {
 		return operator, err
 	}})
 	events := w.subscribe(t, client("localhost", w.device(t, home)), "$aws/events/presence/disconnected/idle")
-	ws, _, _, err := w.openSocket(t, presigned(t, "https://"+w.https, "60"), nil, "mqtt")
+	ws, _, _, err := w.openSocket(t, presigned(t, "https://"+w.https), nil, "mqtt")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -125,12 +133,46 @@ func TestAnIdleWebSocketEndsWithItsKey(t *testing.T) {
 	}
 	change()
 	say(&mqtt.Pingreq{}, mqtt.TypePingresp)
-	gone.Store(true)
+	broken.Store(true)
 	change()
+	for range cap(tried) {
+		select {
+		case <-tried:
+		case <-ctx.Done():
+			t.Fatal("the key isn't looked up again")
+		}
+	}
+	say(&mqtt.Pingreq{}, mqtt.TypePingresp)
+	gone.Store(true)
+	broken.Store(false)
 	if header, body := readPacket(t, conn); header.Type != mqtt.TypeDisconnect || body[0] != byte(mqtt.NotAuthorized) {
 		t.Errorf("got %s % x, want DISCONNECT, not authorized", header.Type, body)
 	}
 	if got := receive(t, events); !strings.Contains(got.Payload, `"disconnectReason":"AUTH_ERROR"`) {
 		t.Errorf("got the event %s, want AUTH_ERROR", got.Payload)
+	}
+}
+
+// TestWebSocketsShareNoCertificate ensures that operators, who have none, aren't taken for
+// devices that have one together.
+func TestWebSocketsShareNoCertificate(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, settings{operators: operators(t)})
+	for _, name := range []string{"one", "two"} {
+		ws, _, _, err := w.openSocket(t, presigned(t, "https://"+w.https), nil, "mqtt")
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn := websocket.NetConn(t.Context(), ws, websocket.MessageBinary)
+		_, err = conn.Write((&mqtt.Connect{ClientID: name, CleanStart: true}).Append(nil, mqtt.V5))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if header, body := readPacket(t, conn); header.Type != mqtt.TypeConnack || body[1] != 0 {
+			t.Fatalf("got %s % x, want an accepting CONNACK", header.Type, body)
+		}
+	}
+	if got := w.broker.Sharing(home, 10, 10); len(got) > 0 {
+		t.Errorf("got %+v, want no clients that share a certificate", got)
 	}
 }

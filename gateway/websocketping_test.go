@@ -25,7 +25,7 @@ func TestAPingWhileAMessageIsSentSlowlyIsAnsweredAfterIt(t *testing.T) {
 	t.Parallel()
 	const messages, size, longer = 200, 120 << 10, 6 * time.Second
 	w := newWorld(t, settings{operators: operators(t), broker: broker.Options{MaxQueuedBytes: 2 * messages * size, PublishRate: -1, ThroughputRate: -1}})
-	ws, below, _, err := w.openSocket(t, presigned(t, "https://"+w.https, "60"), nil, "mqtt")
+	ws, below, _, err := w.openSocket(t, presigned(t, "https://"+w.https), nil, "mqtt")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,7 +79,7 @@ func TestAPingThatNeverEndsIsNoKeepAlive(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, settings{operators: operators(t)})
 	conn := w.dialHTTPS(t, client("localhost"))
-	_, target, _ := strings.Cut(presigned(t, "https://"+w.https, "60"), w.https)
+	_, target, _ := strings.Cut(presigned(t, "https://"+w.https), w.https)
 	_, err := fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"+
 		"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n", target, w.https)
 	if err != nil {
@@ -116,7 +116,7 @@ func TestAPingThatNeverEndsIsNoKeepAlive(t *testing.T) {
 func TestEveryPingIsAnsweredAmongMessages(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, settings{operators: operators(t), broker: broker.Options{PublishRate: -1, ThroughputRate: -1}})
-	ws, _, _, err := w.openSocket(t, presigned(t, "https://"+w.https, "60"), nil, "mqtt")
+	ws, _, _, err := w.openSocket(t, presigned(t, "https://"+w.https), nil, "mqtt")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,6 +3,7 @@ package pki
 import (
 	"context"
 	"crypto"
+	"crypto/rsa"
 	"crypto/x509"
 	"io/fs"
 	"testing"
@@ -95,3 +96,12 @@ func (a *Authority) LintNames() []string {
 
 // SubjectLints lists the lints that are left out by name.
 func SubjectLints() []string { return subjectLints }
+
+// NewPoolWithoutWorkers makes a pool that has the keys alone that are put in.
+func NewPoolWithoutWorkers(size int) *KeyPool { return newKeyPool(KeyPoolConfig{Size: size}) }
+
+// Put puts a key in, as a worker does.
+func (p *KeyPool) Put(key *rsa.PrivateKey) bool { return p.put(key) }
+
+// Awaited says whether somebody waits for a key.
+func (p *KeyPool) Awaited() bool { return p.awaited() }

@@ -9,8 +9,8 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/imprint-iot/imprint"
@@ -42,19 +42,23 @@ type KeyPoolConfig struct {
 //
 // Filling the pool is background work: a worker rests after each key for as long
 // as the key took, so that it costs half a CPU at most, unless somebody waits in
-// Take.
+// Take. Accounts that wait take turns, however much one of them asks for.
 type KeyPool struct {
-	keys    chan *rsa.PrivateKey
-	waiting atomic.Int64
+	size int
 	// wake ends the rest of the workers early; it holds a token when somebody
 	// began to wait.
 	wake   chan struct{}
 	closed chan struct{}
 	once   sync.Once
 	done   sync.WaitGroup
-	// mu guards failure, why the last key couldn't be made.
-	mu      sync.Mutex
-	failure error
+
+	mu    sync.Mutex
+	keys  []*rsa.PrivateKey // none while somebody waits
+	taken sync.Cond         // of mu: there is room in keys, or the pool was closed
+	// waiting has those in Take of each account, and turns the accounts that wait.
+	waiting map[imprint.AccountID][]chan *rsa.PrivateKey
+	turns   []imprint.AccountID
+	failure error // why the last key couldn't be made
 }
 
 // NewKeyPool starts the workers. Close ends them. Errors: CodeInvalidRequest.
@@ -69,61 +73,146 @@ func NewKeyPool(config KeyPoolConfig) (*KeyPool, error) {
 		return nil, imprint.Errorf(imprint.CodeInvalidRequest, "a pool of %d keys and %d workers isn't within 1 to %d and 1 to %d",
 			config.Size, config.Workers, maxPoolSize, maxPoolWorkers)
 	}
-	p := &KeyPool{
-		keys: make(chan *rsa.PrivateKey, config.Size),
-		wake: make(chan struct{}, config.Workers), closed: make(chan struct{}),
-	}
+	p := newKeyPool(config)
 	for range config.Workers {
 		p.done.Go(p.work)
 	}
 	return p, nil
 }
 
-// Take gives a key that nobody had before. It waits only while the pool is
+func newKeyPool(config KeyPoolConfig) *KeyPool {
+	p := &KeyPool{
+		size: config.Size, wake: make(chan struct{}, config.Workers), closed: make(chan struct{}),
+		waiting: map[imprint.AccountID][]chan *rsa.PrivateKey{},
+	}
+	p.taken.L = &p.mu
+	return p
+}
+
+// Take gives an account a key that nobody had before. It waits only while the pool is
 // empty. Errors: ctx's, ErrPoolClosed.
-func (p *KeyPool) Take(ctx context.Context) (*KeyPair, error) {
-	select {
-	case <-p.closed:
+func (p *KeyPool) Take(ctx context.Context, account imprint.AccountID) (*KeyPair, error) {
+	if p.isClosed() {
 		return nil, ErrPoolClosed
-	default:
 	}
-	select {
-	case key := <-p.keys:
+	key, handed := p.takeOrWait(account)
+	if key != nil {
 		return newKeyPair(key)
-	default:
 	}
-	p.waiting.Add(1)
-	defer p.waiting.Add(-1)
 	select {
 	case p.wake <- struct{}{}:
 	default: // as many workers as there are have been told already
 	}
+	var err error
 	select {
-	case key := <-p.keys:
+	case key = <-handed:
 		return newKeyPair(key)
 	case <-p.closed:
-		return nil, ErrPoolClosed
+		err = ErrPoolClosed
 	case <-ctx.Done():
-		return nil, errors.Join(fmt.Errorf("couldn't get a key in time: %w", ctx.Err()), p.lastFailure())
+		err = errors.Join(fmt.Errorf("couldn't get a key in time: %w", ctx.Err()), p.lastFailure())
+	}
+	if !p.leave(account, handed) {
+		return newKeyPair(<-handed)
+	}
+	return nil, err
+}
+
+// takeOrWait gives a key that is ready, or where one will be handed over.
+func (p *KeyPool) takeOrWait(account imprint.AccountID) (*rsa.PrivateKey, chan *rsa.PrivateKey) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if last := len(p.keys) - 1; last >= 0 {
+		key := p.keys[last]
+		p.keys[last] = nil
+		p.keys = p.keys[:last]
+		p.taken.Signal()
+		return key, nil
+	}
+	handed := make(chan *rsa.PrivateKey, 1)
+	if len(p.waiting[account]) == 0 {
+		p.turns = append(p.turns, account)
+	}
+	p.waiting[account] = append(p.waiting[account], handed)
+	return nil, handed
+}
+
+// leave ends a wait. False: a key was handed over already.
+func (p *KeyPool) leave(account imprint.AccountID, handed chan *rsa.PrivateKey) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	at := slices.Index(p.waiting[account], handed)
+	if at < 0 {
+		return false
+	}
+	p.unlist(account, at)
+	return true
+}
+
+// unlist takes one that waits off the list of its account, and the account from the
+// turns when it was the last.
+func (p *KeyPool) unlist(account imprint.AccountID, at int) {
+	p.waiting[account] = slices.Delete(p.waiting[account], at, at+1)
+	if len(p.waiting[account]) > 0 {
+		return
+	}
+	delete(p.waiting, account)
+	at = slices.Index(p.turns, account)
+	p.turns = slices.Delete(p.turns, at, at+1)
+}
+
+// put hands a key to the account whose turn it is, or keeps it once there is room. It
+// is false when the pool was closed.
+func (p *KeyPool) put(key *rsa.PrivateKey) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for len(p.keys) >= p.size && !p.isClosed() {
+		p.taken.Wait()
+	}
+	if p.isClosed() {
+		return false
+	}
+	if len(p.turns) == 0 {
+		p.keys = append(p.keys, key)
+		return true
+	}
+	account := p.turns[0]
+	p.turns = append(slices.Delete(p.turns, 0, 1), account)
+	p.waiting[account][0] <- key
+	p.unlist(account, 0)
+	return true
+}
+
+func (p *KeyPool) isClosed() bool {
+	select {
+	case <-p.closed:
+		return true
+	default:
+		return false
 	}
 }
 
 // Ready gives the number of keys that wait.
-func (p *KeyPool) Ready() int { return len(p.keys) }
+func (p *KeyPool) Ready() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.keys)
+}
 
 // Close stops the workers, waits for them, and overwrites the unused keys.
 func (p *KeyPool) Close() {
 	p.once.Do(func() {
+		p.mu.Lock()
 		close(p.closed)
+		p.taken.Broadcast()
+		p.mu.Unlock()
 		p.done.Wait()
-		for {
-			select {
-			case key := <-p.keys:
-				wipe(key)
-			default:
-				return
-			}
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		for _, key := range p.keys {
+			wipe(key)
 		}
+		p.keys = nil
 	})
 }
 
@@ -132,13 +221,9 @@ func (p *KeyPool) work() {
 		began := time.Now()
 		key, err := rsa.GenerateKey(rand.Reader, 2048)
 		p.note(err)
-		if err == nil {
-			select {
-			case p.keys <- key:
-			case <-p.closed:
-				wipe(key)
-				return
-			}
+		if err == nil && !p.put(key) {
+			wipe(key)
+			return
 		}
 		if !p.rest(max(time.Since(began), time.Millisecond), err != nil) {
 			return
@@ -152,7 +237,7 @@ func (p *KeyPool) rest(worked time.Duration, failed bool) bool {
 	if failed {
 		worked = time.Second
 	}
-	if p.waiting.Load() > 0 && !failed {
+	if p.awaited() && !failed {
 		worked = 0
 	}
 	timer := time.NewTimer(worked)
@@ -164,6 +249,12 @@ func (p *KeyPool) rest(worked time.Duration, failed bool) bool {
 	case <-p.wake:
 	}
 	return true
+}
+
+func (p *KeyPool) awaited() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.turns) > 0
 }
 
 func (p *KeyPool) note(err error) {

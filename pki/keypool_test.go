@@ -2,14 +2,18 @@ package pki_test
 
 import (
 	"context"
+	"crypto/rand"
+	"crypto/rsa"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"math/big"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 
 	"go.uber.org/goleak"
 
@@ -35,7 +39,7 @@ func TestPoolGivesEachKeyOnceAlsoToManyAtOnce(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 6 {
 		wg.Go(func() {
-			pair, err := p.Take(t.Context())
+			pair, err := p.Take(t.Context(), "000000000000")
 			if err != nil {
 				t.Error(err)
 				return
@@ -53,7 +57,7 @@ func TestPoolGivesEachKeyOnceAlsoToManyAtOnce(t *testing.T) {
 
 func TestKeyPairIsReadByOpenSSLAndForgottenAfterDestroy(t *testing.T) {
 	t.Parallel()
-	pair, err := pool(t, pki.KeyPoolConfig{Size: 1}).Take(t.Context())
+	pair, err := pool(t, pki.KeyPoolConfig{Size: 1}).Take(t.Context(), "000000000000")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,11 +93,59 @@ func TestKeyPairIsReadByOpenSSLAndForgottenAfterDestroy(t *testing.T) {
 	}
 }
 
+// TestAccountsThatWaitForKeysTakeTurns ensures that an account that waits with many requests
+// gets no key more than another before that one has what it waits for, and that who left
+// takes no turn and no key.
+func TestAccountsThatWaitForKeysTakeTurns(t *testing.T) {
+	t.Parallel()
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		p := pki.NewPoolWithoutWorkers(1)
+		defer p.Close()
+		var got []imprint.AccountID // of one Put at a time
+		wait := func(ctx context.Context, account imprint.AccountID) {
+			go func() {
+				_, err := p.Take(ctx, account)
+				if err == nil {
+					got = append(got, account)
+				}
+			}()
+			synctest.Wait()
+		}
+		gone, leave := context.WithCancel(t.Context())
+		wait(gone, "c")
+		for range 5 {
+			wait(t.Context(), "a")
+		}
+		wait(gone, "a")
+		wait(t.Context(), "b")
+		leave()
+		wait(t.Context(), "b")
+		for range 7 {
+			p.Put(key)
+			synctest.Wait()
+		}
+		if want := []imprint.AccountID{"a", "b", "a", "b", "a", "a", "a"}; !slices.Equal(got, want) {
+			t.Errorf("keys went to %v, want %v", got, want)
+		}
+		if p.Awaited() || p.Ready() != 0 {
+			t.Errorf("afterwards: somebody waits is %v and %d keys are ready, want nobody and none", p.Awaited(), p.Ready())
+		}
+		p.Put(key)
+		if got := p.Ready(); got != 1 {
+			t.Errorf("a key that nobody waits for: got %d ready, want 1", got)
+		}
+	})
+}
+
 func TestPoolFillsToItsSizeAndNoFurther(t *testing.T) {
 	t.Parallel()
 	p := pool(t, pki.KeyPoolConfig{Size: 1})
 	for range 3 {
-		_, err := p.Take(t.Context())
+		_, err := p.Take(t.Context(), "000000000000")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -109,7 +161,7 @@ func TestTakeEndsWithItsContextAndWithThePool(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	for {
-		_, err := p.Take(ctx) // may find a key ready
+		_, err := p.Take(ctx, "000000000000") // may find a key ready
 		if err != nil {
 			if !errors.Is(err, context.Canceled) {
 				t.Errorf("got %v, want context.Canceled", err)
@@ -119,7 +171,7 @@ func TestTakeEndsWithItsContextAndWithThePool(t *testing.T) {
 	}
 	p.Close()
 	p.Close()
-	_, err := p.Take(t.Context())
+	_, err := p.Take(t.Context(), "000000000000")
 	if !errors.Is(err, pki.ErrPoolClosed) {
 		t.Errorf("after Close: got %v, want ErrPoolClosed", err)
 	}

@@ -33,7 +33,8 @@ import (
 
 // BulkOptions tune Bulk. Zero values give the defaults in brackets.
 type BulkOptions struct {
-	// Concurrent is how many tasks run at once, of all tenants; others wait [4].
+	// Concurrent is how many tasks run at once, of all tenants, and of one account as
+	// many as it leaves to others, one at least; others wait [4].
 	Concurrent int
 	// Keep is how long tasks that are over are kept with their reports [30 days].
 	Keep time.Duration
@@ -207,7 +208,7 @@ func (b *Bulk) see(ctx context.Context, task imprint.RegistrationTask) {
 // attempt waits for its turn and runs a task as far as it comes; done says that the
 // input is at its end.
 func (b *Bulk) attempt(ctx context.Context, task imprint.RegistrationTask) (done bool, err error) {
-	over, err := b.tasks.Turn(ctx)
+	over, err := b.tasks.Turn(ctx, task.Tenant.Account)
 	if err != nil {
 		return false, err
 	}

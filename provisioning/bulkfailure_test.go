@@ -104,6 +104,54 @@ func TestAccountsHaveTheirOwnInputs(t *testing.T) {
 	}
 }
 
+// ofAccounts are inputs of accounts, each told of when it is opened.
+type ofAccounts struct {
+	inputs map[imprint.AccountID]provisioning.BulkInput
+	opened chan imprint.AccountID
+}
+
+func (o ofAccounts) Open(ctx context.Context, account imprint.AccountID, bucket, key string, offset int64, version string) (provisioning.BulkFile, error) {
+	o.opened <- account
+	return o.inputs[account].Open(ctx, account, bucket, key, offset, version)
+}
+
+// TestTasksOfOneAccountLeaveTurnsToOthers ensures that an account with tasks in as many
+// regions as may run at once has half of the turns, and another account's task runs.
+func TestTasksOfOneAccountLeaveTurnsToOthers(t *testing.T) {
+	t.Parallel()
+	store := registrytest.New(t)
+	input := ofAccounts{
+		map[imprint.AccountID]provisioning.BulkInput{home.Account: waiting{make(chan struct{})}, another.Account: content(names(1))},
+		make(chan imprint.AccountID, 10),
+	}
+	bulk, end := startBulkWith(t, store, input, clock, provisioning.BulkOptions{Concurrent: 4})
+	defer end()
+	start := func(tenant imprint.Tenant) {
+		_, err := bulk.Start(t.Context(), imprint.RegistrationTask{Tenant: tenant, TemplateBody: thingTemplate, Bucket: "lines", Key: "in.json", RoleARN: "role"})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	opens := func(want imprint.AccountID) {
+		t.Helper()
+		select {
+		case got := <-input.opened:
+			if got != want {
+				t.Fatalf("a task of %s begins, want one of %s", got, want)
+			}
+		case <-time.After(15 * time.Second):
+			t.Fatalf("no task of %s begins", want)
+		}
+	}
+	for _, region := range []imprint.Region{"us-east-1", "us-west-2", "eu-west-1", "eu-central-1"} {
+		start(imprint.Tenant{Account: home.Account, Region: region})
+	}
+	opens(home.Account)
+	opens(home.Account)
+	start(another)
+	opens(another.Account)
+}
+
 // TestATaskGoesOnWhenItsServerDoes ensures that a task whose server breaks off in
 // the middle of the input, and then refuses for a while, registers each line once.
 func TestATaskGoesOnWhenItsServerDoes(t *testing.T) {

@@ -33,7 +33,7 @@ func (d *demand) createKeys(ctx context.Context) (any, error) {
 	}
 	wait, cancel := context.WithTimeout(ctx, keyWait)
 	defer cancel()
-	pair, err := d.rooms.Keys.Take(wait)
+	pair, err := d.rooms.Keys.Take(wait, d.Tenant.Account)
 	if err != nil {
 		return nil, d.step("claim.key", imprint.Errorf(imprint.CodeThrottled, "no key was ready in %s: %w", keyWait, err).
 			WithHint("Let devices make their keys and send a CSR, or raise --rsa-key-pool."))

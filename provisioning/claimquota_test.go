@@ -39,8 +39,12 @@ func TestAQuotaStopsTheClaimAndNotTheFleet(t *testing.T) {
 	o.create(another)
 	var events []imprint.Event
 	view(t, o.store, func(tx imprint.ReadTx) error {
-		found, err := tx.Events(home, 10)
-		events = found
+		elsewhere, err := tx.Events(another, 10)
+		if err != nil {
+			return err
+		}
+		events, err = tx.Events(home, 10)
+		events = append(events, elsewhere...)
 		return err
 	})
 	if len(events) != 1 || events[0].Topic != "$aws/events/imprint/claims/stopped/"+string(claimID) || events[0].Tenant != home {

@@ -28,7 +28,7 @@ func (c *Claims) CreateClaim(ctx context.Context, tenant imprint.Tenant, name im
 	}
 	wait, cancel := context.WithTimeout(ctx, keyWait)
 	defer cancel()
-	pair, err := c.rooms.Keys.Take(wait)
+	pair, err := c.rooms.Keys.Take(wait, tenant.Account)
 	if err != nil {
 		return TrustedClaim{}, imprint.Errorf(imprint.CodeUnavailable, "no key is ready: %w", err).WithHint("Retry with back-off, or raise --rsa-key-pool.")
 	}

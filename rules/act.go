@@ -23,6 +23,7 @@ const (
 // broker, or the outbox. It names the resource. Errors of the store are
 // CodeInternal and CodeUnavailable.
 func (e *Engine) act(ctx context.Context, u *run, a *action) (resource string, err error) {
+	defer e.recovered(u, &err)
 	switch a.kind {
 	case ActionLambda:
 		return e.invoke(ctx, u, a)

@@ -39,7 +39,7 @@ func newOutbox(e *Engine) *outbox {
 		},
 		Next: func(tx imprint.ReadTx, now time.Time) (time.Time, error) { return tx.NextRuleDelivery(now) },
 		ID:   func(d imprint.RuleDelivery) string { return d.ID },
-		Do:   o.try,
+		Do:   o.try, GiveUp: o.abandon,
 	})
 	o.ctx = o.crew.Context()
 	o.rows = fair.NewRows(e.opts.MaxDeliveries, func(ctx context.Context, account imprint.AccountID) (rows int, err error) {
@@ -146,12 +146,7 @@ func isPermanent(err error) bool {
 // store's.
 func (o *outbox) try(ctx context.Context, listed imprint.RuleDelivery) error {
 	e := o.engine
-	var d imprint.RuleDelivery
-	err := e.store.View(ctx, func(tx imprint.ReadTx) error {
-		whole, err := tx.RuleDelivery(listed.ID)
-		d = whole
-		return err
-	})
+	d, err := o.load(ctx, listed.ID)
 	if imprint.CodeOf(err) == imprint.CodeNotFound {
 		return nil
 	}
@@ -179,6 +174,31 @@ func (o *outbox) try(ctx context.Context, listed imprint.RuleDelivery) error {
 	}
 	e.count.of(kind).failed.Add(1)
 	e.giveUp(ctx, d, resource, err)
+	return o.remove(d)
+}
+
+// load reads a delivery whole. Errors: CodeNotFound when it is gone.
+func (o *outbox) load(ctx context.Context, id string) (d imprint.RuleDelivery, err error) {
+	err = o.engine.store.View(ctx, func(tx imprint.ReadTx) error {
+		d, err = tx.RuleDelivery(id)
+		return err
+	})
+	return d, err
+}
+
+// abandon gives a delivery up whose try panicked.
+func (o *outbox) abandon(ctx context.Context, listed imprint.RuleDelivery, why error) error {
+	d, err := o.load(ctx, listed.ID)
+	if imprint.CodeOf(err) == imprint.CodeNotFound {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if d.Kind != kindConfirm {
+		o.engine.count.of(ActionKind(d.Kind)).failed.Add(1)
+		o.engine.giveUp(ctx, d, "", why)
+	}
 	return o.remove(d)
 }
 

@@ -195,3 +195,41 @@ func TestOneTenantHasHalfOfTheWorkers(t *testing.T) {
 	h.offer(other, "in", `{}`)
 	h.await(t, "the other tenant's message", func() bool { return len(h.on("x")) == 1 })
 }
+
+// bursting is a sink with a bug.
+type bursting struct{}
+
+func (bursting) Put(context.Context, rules.Record) error { panic("a bug in the sink") }
+func (bursting) Close() error                            { return nil }
+
+// TestADeliveryThatPanicsIsGivenUp ensures that a panic in a delivery, or in the question
+// to a destination's owner, doesn't end the server, and that neither comes again.
+func TestADeliveryThatPanicsIsGivenUp(t *testing.T) {
+	h := open(t, func(o *rules.Options) {
+		o.Sinks = map[string]rules.Sink{"place": bursting{}}
+		o.ConfirmURL = func() string { panic("a bug in the address") }
+	})
+	onError := republishTo("errors")
+	h.put(home, "keep", "SELECT * FROM 'in'", &onError, imprint.RuleAction{Firehose: &imprint.FirehoseRuleAction{RoleARN: "arn", Stream: "place"}})
+	h.offer(home, "in", `{}`)
+	h.await(t, "the error action", func() bool { return len(h.on("errors")) == 1 })
+	h.update(func(tx imprint.Tx) error {
+		_, err := rules.Ask(tx, imprint.RuleDestination{Tenant: home, ID: "d", URL: "http://192.0.2.1/", CreatedAt: time.Now()}, time.Now())
+		return err
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	for waiting := 1; waiting > 0; {
+		err := h.store.View(ctx, func(tx imprint.ReadTx) error {
+			queues, err := tx.DeliveryQueues(home, "", 10)
+			waiting = len(queues)
+			return err
+		})
+		if err != nil {
+			t.Fatalf("deliveries wait still: %v", err)
+		}
+	}
+	if got := h.Counters().Actions[rules.ActionFirehose]; got.Failed != 1 || got.Retried != 0 {
+		t.Errorf("got %+v, want one that failed", got)
+	}
+}

@@ -41,6 +41,7 @@ type outside struct {
 	messages []published
 	calls    []imprint.FunctionCall
 	failing  error // of functions
+	bursting bool  // functions panic
 	more     chan struct{}
 	engine   *rules.Engine
 	loops    bool // what is republished is offered again, as the broker does
@@ -77,6 +78,9 @@ func (o *outside) InvokeLater(_ context.Context, call imprint.FunctionCall) erro
 	defer o.mu.Unlock()
 	o.calls = append(o.calls, call)
 	o.told()
+	if o.bursting {
+		panic("a bug in functions")
+	}
 	return o.failing
 }
 

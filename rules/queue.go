@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"container/list"
 	"context"
 	"slices"
 	"sync"
@@ -24,7 +25,8 @@ func (w *work) bytes() int {
 
 // queue has the messages that wait for their rules. Accounts take turns, and within one
 // its tenants. An account gets one more place, byte or worker as long as it has fewer
-// than it leaves free: half when it is alone.
+// than it leaves free: half when it is alone. Who waits for room is put in as soon as there
+// is some, so that nobody tries in vain: accounts take turns in this, too.
 type queue struct {
 	engine *Engine
 	ctx    context.Context // of the runs
@@ -40,7 +42,7 @@ type queue struct {
 	workers  int
 	started  bool
 	closed   bool
-	room     chan struct{} // closed when a place becomes free; nil when nobody waits
+	full     []*share      // that have waiters, each once
 	finished chan struct{} // closed when nothing waits and runs; nil when nobody waits
 }
 
@@ -50,6 +52,16 @@ type share struct {
 	count   int
 	bytes   int
 	running int
+	waiters list.List // *waiter: publishers without room, who came first in front
+}
+
+// waiter is work whose publisher waits for room.
+type waiter struct {
+	tenant  *tenant
+	work    work
+	account *share
+	place   *list.Element // in the line of the account
+	in      chan struct{} // closed when the work is in the queue
 }
 
 func newQueue(e *Engine) *queue {
@@ -73,52 +85,66 @@ func (q *queue) waiting() int {
 
 // push puts work in. Errors: CodeRulesBusy, CodeUnavailable.
 func (q *queue) push(ctx context.Context, t *tenant, w work) error {
-	room := q.tryPush(t, w)
-	if room == nil {
+	waits := q.enter(t, w)
+	if waits == nil {
 		return nil
 	}
 	if w.message.Wait {
 		timer := time.NewTimer(q.engine.opts.RoomPatience)
 		defer timer.Stop()
-		for room != nil {
-			select {
-			case <-room:
-				room = q.tryPush(t, w)
-				continue
-			case <-timer.C:
-			case <-ctx.Done():
-			case <-q.ctx.Done():
-				return imprint.Errorf(imprint.CodeUnavailable, "the topic rules of this server end")
-			}
-			break
-		}
-		if room == nil {
+		ends := false
+		select {
+		case <-waits.in:
 			return nil
+		case <-timer.C:
+		case <-ctx.Done():
+		case <-q.ctx.Done():
+			ends = true
+		}
+		if q.leave(waits) {
+			return nil
+		}
+		if ends {
+			return imprint.Errorf(imprint.CodeUnavailable, "the topic rules of this server end")
 		}
 	}
 	q.engine.drop(w.message)
 	return imprint.Errorf(imprint.CodeRulesBusy, "as many messages as allowed wait for the topic rules of %s", t.name)
 }
 
-// tryPush puts work in, or gives a channel that is closed when it is worth
-// another try.
-func (q *queue) tryPush(t *tenant, w work) <-chan struct{} {
+// enter puts work in, or gives what it waits as: in the line of its account, if its
+// publisher waits at all.
+func (q *queue) enter(t *tenant, w work) *waiter {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	size := w.bytes()
-	opts := &q.engine.opts
 	a := q.accounts[t.name.Account]
 	if a == nil {
 		a = &share{}
 		q.accounts[t.name.Account] = a
 	}
-	full := q.bytes+size > opts.MaxQueuedBytes || !fair.MayTake(a.count, opts.MaxQueued-q.count) || !fair.MayTake(a.bytes, opts.MaxQueuedBytes-q.bytes)
-	if full || q.closed {
-		if q.room == nil {
-			q.room = make(chan struct{})
-		}
-		return q.room
+	if q.fits(a, &w) {
+		q.put(a, t, w)
+		return nil
 	}
+	waits := &waiter{tenant: t, work: w, account: a}
+	if w.message.Wait {
+		if a.waiters.Len() == 0 {
+			q.full = append(q.full, a)
+		}
+		waits.in = make(chan struct{})
+		waits.place = a.waiters.PushBack(waits)
+	}
+	return waits
+}
+
+// fits says whether there is room for work of an account. The caller holds the lock.
+func (q *queue) fits(a *share, w *work) bool {
+	opts := &q.engine.opts
+	return !q.closed && q.bytes+w.bytes() <= opts.MaxQueuedBytes && fair.MayTake(a.count, opts.MaxQueued-q.count) && fair.MayTake(a.bytes, opts.MaxQueuedBytes-q.bytes)
+}
+
+// put puts in work that fits. The caller holds the lock.
+func (q *queue) put(a *share, t *tenant, w work) {
 	if len(t.waiting) == 0 {
 		a.ready = append(a.ready, t)
 	}
@@ -127,11 +153,47 @@ func (q *queue) tryPush(t *tenant, w work) <-chan struct{} {
 		q.ready = append(q.ready, a)
 	}
 	a.count++
-	a.bytes += size
+	a.bytes += w.bytes()
 	q.count++
-	q.bytes += size
+	q.bytes += w.bytes()
 	q.hire()
-	return nil
+}
+
+// admit puts in the work of waiters, as much as fits. The caller holds the lock and calls
+// it whenever more may fit: room that one account frees may be another's.
+func (q *queue) admit() {
+	for {
+		n := slices.IndexFunc(q.full, func(a *share) bool { return q.fits(a, &a.waiters.Front().Value.(*waiter).work) })
+		if n < 0 {
+			return
+		}
+		a := q.full[n]
+		q.full = slices.Delete(q.full, n, n+1)
+		first := a.waiters.Remove(a.waiters.Front()).(*waiter)
+		if a.waiters.Len() > 0 {
+			q.full = append(q.full, a)
+		}
+		q.put(a, first.tenant, first.work)
+		close(first.in)
+	}
+}
+
+// leave takes a waiter away that waits no longer; in: its work came in meanwhile.
+func (q *queue) leave(w *waiter) (in bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	select {
+	case <-w.in:
+		return true
+	default:
+	}
+	a := w.account
+	a.waiters.Remove(w.place)
+	if a.waiters.Len() == 0 {
+		q.full = slices.DeleteFunc(q.full, func(s *share) bool { return s == a })
+	}
+	q.admit() // the next may be smaller
+	return false
 }
 
 // next is the place in ready of the account that gets the next worker; -1: none does.
@@ -197,10 +259,7 @@ func (q *queue) take() (*tenant, work, *share) {
 	q.running++
 	q.count--
 	q.bytes -= w.bytes()
-	if q.room != nil {
-		close(q.room)
-		q.room = nil
-	}
+	q.admit()
 	q.hire()
 	return t, w, a
 }

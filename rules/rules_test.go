@@ -127,6 +127,48 @@ func TestAnEventIsDoneWhenItsActionsAreHandedOver(t *testing.T) {
 	}
 }
 
+// TestAPanicOfARuleFailsThatRuleAlone ensures that a panic in a statement or an action
+// doesn't end the server, is told to the error action, and ends an event, which would come
+// again at each start.
+func TestAPanicOfARuleFailsThatRuleAlone(t *testing.T) {
+	h := open(t, nil)
+	h.bursting = true
+	for _, row := range []struct {
+		sql, failed string
+		action      imprint.RuleAction
+	}{
+		{`SELECT aws_lambda("` + home.FunctionARN("f") + `", {}) AS back FROM 'in'`, "RuleEvaluation", republishTo("never")},
+		{`SELECT * FROM 'in'`, "LambdaAction", invoke("f")},
+	} {
+		onError := republishTo("errors/" + row.failed)
+		h.put(home, row.failed, row.sql, &onError, row.action, republishTo("beside/"+row.failed))
+	}
+	onError := invoke("f")
+	h.put(home, "both", "SELECT * FROM 'in'", &onError, invoke("f"))
+	done := make(chan error, 1)
+	err := h.Tenant(home).Offer(t.Context(), &imprint.RuleMessage{Topic: "in", Payload: []byte(`{}`), Done: func(err error) { done <- err }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err = <-done; err != nil {
+		t.Errorf("the event: got %v, want it to be over", err)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, failed := range []string{"RuleEvaluation", "LambdaAction"} {
+		got := h.on("errors/" + failed)
+		if len(got) != 1 || readError(t, got[0].Payload).Failures[0].Action != failed {
+			t.Errorf("the error action of %s: got %+v, want to be told once", failed, got)
+		}
+	}
+	if len(h.on("never")) != 0 || len(h.on("beside/LambdaAction")) != 1 {
+		t.Errorf("got %+v, want the action beside the one that panicked, and none of the statement that did", h.messages)
+	}
+	if got := h.Counters().Errors; got != 1 {
+		t.Errorf("errors of statements: got %d, want 1", got)
+	}
+}
+
 // TestRulesThatRepublishToEachOtherEnd ensures that a loop has a bound.
 func TestRulesThatRepublishToEachOtherEnd(t *testing.T) {
 	h := open(t, func(o *rules.Options) { o.MaxDepth = 5 })

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"time"
 
 	"github.com/google/uuid"
@@ -67,7 +68,7 @@ func (e *Engine) run(ctx context.Context, t *tenant, w work) {
 func (e *Engine) runRule(ctx context.Context, t *tenant, w work, r *rule) error {
 	e.count.matched.Add(1)
 	u := e.newRun(t, r, w.message, w.snapshot)
-	result, err := u.evaluation.Select(ctx)
+	result, err := e.evaluate(ctx, u)
 	defer func() { e.tellProblems(u) }()
 	if err != nil {
 		e.count.errors.Add(1)
@@ -100,6 +101,23 @@ func (e *Engine) runRule(ctx context.Context, t *tenant, w work, r *rule) error 
 	}
 	e.fail(ctx, u, failures)
 	return nil
+}
+
+func (e *Engine) evaluate(ctx context.Context, u *run) (result rulesql.Result, err error) {
+	defer e.recovered(u, &err)
+	return u.evaluation.Select(ctx)
+}
+
+// recovered makes an error of a panic, when it is deferred: else a message ended the server,
+// and a stored event did so at each start again.
+func (e *Engine) recovered(u *run, err *error) {
+	value := recover()
+	if value == nil {
+		return
+	}
+	e.opts.Logger.Error("a topic rule panicked", "tenant", u.tenant.name.String(), "rule", u.rule.record.Name,
+		"topic", imprint.Excerpt(u.message.Topic), "panic", value, "stack", string(debug.Stack()))
+	*err = imprint.Errorf(imprint.CodeRuleAction, "an internal error, which the server's log is about")
 }
 
 func (e *Engine) newRun(t *tenant, r *rule, m *imprint.RuleMessage, s *snapshot) *run {

@@ -83,12 +83,12 @@ func anyFailed(steps []imprint.Step) bool {
 	return slices.ContainsFunc(steps, func(s imprint.Step) bool { return s.Verdict == imprint.VerdictFailed })
 }
 
-// take says which entry an attempt is to be counted in; nil: it is kept whole.
-func (f *folds) take(a *imprint.Attempt) *fold {
+// take says which entry an attempt is to be counted in now; nil: it is kept whole.
+func (f *folds) take(a *imprint.Attempt, now time.Time) *fold {
 	if f.after < 1 || !foldable(a) {
 		return nil
 	}
-	k := f.kindOf(a)
+	k := f.kindOf(a, now)
 	exact := f.exact(a)
 	into, after := k.own[exact], f.after
 	if into == nil && len(k.own) < maxOwn && k.key.way != 0 {
@@ -113,16 +113,12 @@ func (f *folds) take(a *imprint.Attempt) *fold {
 	return into
 }
 
-// kindOf gives the kind of an attempt's failure.
-func (f *folds) kindOf(a *imprint.Attempt) *kind {
-	// What ends a long connection is new.
-	at := a.At
-	if !a.EndedAt.IsZero() {
-		at = a.EndedAt
-	}
+// kindOf gives the kind of an attempt's failure, which is new however long ago the attempt
+// began or ended.
+func (f *folds) kindOf(a *imprint.Attempt, now time.Time) *kind {
 	for oldest := f.age.Front(); oldest != nil; oldest = f.age.Front() {
 		k := oldest.Value.(*kind)
-		if age := at.Sub(k.began); age < foldFor && age > -foldFor {
+		if age := now.Sub(k.began); age < foldFor && age > -foldFor {
 			break
 		}
 		f.forget(oldest)
@@ -139,7 +135,7 @@ func (f *folds) kindOf(a *imprint.Attempt) *kind {
 	if known != nil {
 		return known.Value.(*kind)
 	}
-	k := &kind{key: key, began: at, own: make(map[uint64]*fold)}
+	k := &kind{key: key, began: now, own: make(map[uint64]*fold)}
 	f.kinds[key] = f.age.PushBack(k)
 	return k
 }
@@ -187,16 +183,31 @@ type repeated struct {
 	// aliases find the entry for those who know the id of an attempt that is no longer
 	// there, or its device.
 	aliases []imprint.AttemptAlias
-	counted []string // the ids of all but the latest
-	stored  []string // those of counted that have rows
+	stored  []string // the ids of all but the latest that have rows
+	// displaced is what store found in the entry's row.
+	displaced *imprint.Attempt
 }
 
-// fold takes attempts out of a batch that are counted with others.
-func (l *Log) fold(order []*imprint.Attempt, attempts map[string]*imprint.Attempt, told map[string]bool) (kept []*imprint.Attempt, again []*repeated) {
+// fold takes attempts out of a batch that are counted with others. Told are those whose id
+// somebody knows, rows those that are stored.
+func (l *Log) fold(order []*imprint.Attempt, attempts map[string]*imprint.Attempt, told, rows map[string]bool) (kept []*imprint.Attempt, again []*repeated) {
 	kept = order[:0]
 	var byFold map[*fold]*repeated
+	now := l.clock()
+	gone := func(r *repeated, a *imprint.Attempt) {
+		if a == nil {
+			return
+		}
+		if told[a.ID] {
+			l.keepFolded(a)
+		}
+		if rows[a.ID] {
+			r.stored = append(r.stored, a.ID)
+		}
+		r.gone(a, told[a.ID])
+	}
 	for _, a := range order {
-		into := l.folds.take(a)
+		into := l.folds.take(a, now)
 		if into == nil {
 			kept = append(kept, a)
 			continue
@@ -210,9 +221,9 @@ func (l *Log) fold(order []*imprint.Attempt, attempts map[string]*imprint.Attemp
 			}
 			byFold[into] = r
 			again = append(again, r)
-			r.gone(r.before, told)
+			gone(r, r.before)
 		}
-		r.gone(r.latest, told)
+		gone(r, r.latest)
 		r.latest = a
 		r.count++
 	}
@@ -224,25 +235,12 @@ func (l *Log) fold(order []*imprint.Attempt, attempts map[string]*imprint.Attemp
 	}), again
 }
 
-// gone makes an attempt of this batch that another takes the place of findable.
-func (r *repeated) gone(a *imprint.Attempt, told map[string]bool) {
-	if a == nil {
-		return
-	}
-	r.counted = append(r.counted, a.ID)
-	if told[a.ID] {
+// gone makes an attempt that another takes the place of findable.
+func (r *repeated) gone(a *imprint.Attempt, told bool) {
+	if told {
 		r.alias(a, a.ID)
 	}
 	r.devices(a)
-}
-
-// rows says which attempts have rows already: those that are counted go.
-func (r *repeated) rows(stored map[string]bool) {
-	for _, id := range r.counted {
-		if stored[id] {
-			r.stored = append(r.stored, id)
-		}
-	}
 }
 
 func (r *repeated) alias(a *imprint.Attempt, word string) {
@@ -267,6 +265,7 @@ func (r *repeated) store(tx imprint.Tx) (imprint.Attempt, error) {
 	a := *r.latest
 	a.Fold = r.fold.id
 	aliases := r.aliases
+	r.displaced = nil
 	if r.before != nil {
 		a.Repeats, a.FirstAt = r.count, r.before.At
 	} else {
@@ -281,8 +280,9 @@ func (r *repeated) store(tx imprint.Tx) (imprint.Attempt, error) {
 			if err != nil {
 				return a, err
 			}
+			r.displaced = &old
 			displaced := repeated{fold: r.fold}
-			displaced.gone(&old, map[string]bool{old.ID: true})
+			displaced.gone(&old, true)
 			aliases = append(displaced.aliases, aliases...)
 		case imprint.CodeOf(err) == imprint.CodeNotFound: // trimmed, or never stored
 			if r.count > 1 {

@@ -3,6 +3,7 @@ package trace
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/imprint-iot/imprint"
@@ -11,11 +12,15 @@ import (
 // A server that is killed, or whose machine loses power, leaves attempts of devices that
 // were on. The next one ends them, beside its own work.
 
-// forgottenStep bounds one update that ends them.
-const forgottenStep = 500
+const (
+	// forgottenStep bounds one update that ends them.
+	forgottenStep = 500
+	// forgottenPause is how long it waits when the store fails.
+	forgottenPause = 10 * time.Second
+)
 
-// forgotten lists the attempts that are connected before this log wrote any.
-func (l *Log) forgotten() []string {
+// forgotten lists the attempts that are connected.
+func (l *Log) forgotten() ([]string, error) {
 	var ids []string
 	for last := ""; ; {
 		var page []string
@@ -25,23 +30,31 @@ func (l *Log) forgotten() []string {
 			return err
 		})
 		if err != nil {
-			l.opts.Logger.Error("couldn't look for attempts that an earlier server left connected", "error", err)
-			return ids
+			return nil, fmt.Errorf("couldn't list them: %w", err)
 		}
 		ids = append(ids, page...)
 		if len(page) < trimStep {
-			return ids
+			return ids, nil
 		}
 		last = page[len(page)-1]
 	}
 }
 
-// endForgotten ends them, as of when the log began. What the log is closed before is left
-// for the next one.
-func (l *Log) endForgotten(ids []string) {
+// endForgotten ends attempts that were listed before this log wrote any, or that it lists
+// now if there was an error, as of when the log began. While the store fails it tries
+// again; what the log is closed before is left for the next one.
+func (l *Log) endForgotten(ids []string, err error) {
+	for err != nil {
+		if !l.tryAgain(err) {
+			return
+		}
+		ids, err = l.forgotten()
+		// This log has written meanwhile.
+		own := NewID(l.began)[:timeDigits]
+		ids = slices.DeleteFunc(ids, func(id string) bool { return id >= own })
+	}
 	for len(ids) > 0 {
 		page := ids[:min(len(ids), forgottenStep)]
-		ids = ids[len(page):]
 		err := l.store.Update(context.Background(), func(tx imprint.Tx) error {
 			for _, id := range page {
 				err := endForgotten(tx, id, l.began)
@@ -52,14 +65,30 @@ func (l *Log) endForgotten(ids []string) {
 			return nil
 		})
 		if err != nil {
-			l.opts.Logger.Error("couldn't end attempts that an earlier server left connected", "error", err)
-			return
+			if !l.tryAgain(err) {
+				return
+			}
+			continue
 		}
+		ids = ids[len(page):]
 		select {
 		case <-l.closing:
 			return
 		default:
 		}
+	}
+}
+
+// tryAgain waits a while after an error; false: the log is closed.
+func (l *Log) tryAgain(err error) bool {
+	l.opts.Logger.Error("couldn't end attempts that an earlier server left connected; trying again", "in", forgottenPause, "error", err)
+	pause := time.NewTimer(forgottenPause)
+	defer pause.Stop()
+	select {
+	case <-pause.C:
+		return true
+	case <-l.closing:
+		return false
 	}
 }
 

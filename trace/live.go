@@ -193,24 +193,30 @@ func (r *Recorder) take() *imprint.Attempt {
 	case a != nil:
 		r.attempt = nil
 	case !r.stored && (r.failed || r.thing != ""):
-		a = remade(r.id, r.packed, "many devices were let in at that time")
+		a = remade(r.id, r.packed, unsampled)
 	default:
 		return nil
 	}
 	r.stored = true
-	a.Steps = append(a.Steps, r.late...)
+	for _, s := range r.late {
+		// More of the same, where the queue had no room for what there was before.
+		a.Steps = r.log.folds.add(a.Steps, s)
+	}
 	if r.thing != "" {
 		a.Thing = r.thing
 	}
 	return a
 }
 
+// unsampled says why an attempt lacks its first steps.
+const unsampled = "the steps before CONNACK weren't kept: many devices were let in at that time"
+
 // remade gives the attempt of a device that is on without the steps that weren't kept.
 func remade(id, packed, why string) *imprint.Attempt {
 	a := unpack(packed)
 	a.ID, a.Outcome = id, imprint.OutcomeConnected
 	a.Steps = []imprint.Step{{
-		At: a.At, Name: leftName, Verdict: imprint.VerdictInfo, Detail: "the steps before CONNACK weren't kept: " + why,
+		At: a.At, Name: leftName, Verdict: imprint.VerdictInfo, Detail: why,
 	}}
 	return a
 }

@@ -80,7 +80,16 @@ func (tx keptTx) DeleteAttempt(id string) error {
 
 func (tx keptTx) PutAttemptAlias(imprint.AttemptAlias) error { return nil }
 
-func (tx keptTx) LiveAttempts(string, int) ([]string, error) { return nil, nil }
+func (tx keptTx) LiveAttempts(after string, limit int) ([]string, error) {
+	var ids []string
+	for id, a := range tx.kept.attempts {
+		if id > after && a.Outcome == imprint.OutcomeConnected {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	return ids[:min(len(ids), limit)], nil
+}
 
 func (tx keptTx) TrimAttempts(time.Time, int, int) (int, error) { return 0, nil }
 
@@ -339,5 +348,29 @@ func TestAShortConnectionIsWrittenOnce(t *testing.T) {
 		if !found || a.Outcome != imprint.OutcomeClosed || a.Thing != "unit" {
 			t.Errorf("got %s with thing %q, found %t; want closed, with unit", a.Outcome, a.Thing, found)
 		}
+	}
+}
+
+// TestWhatWaitsForRoomIsCounted ensures that a device that is refused the same thing while
+// the queue is full, between rounds that find no room, has it in one step.
+func TestWhatWaitsForRoomIsCounted(t *testing.T) {
+	t.Parallel()
+	store := &counting{Store: openStore(t), gate: make(chan struct{}), entered: make(chan struct{}, 100)}
+	l := trace.NewLog(store, clock, trace.Options{Logger: quiet(), Linger: time.Nanosecond, Queue: 1, Batch: 1, SuccessRate: -1})
+	defer l.Close()
+	refusal(l, "a", "192.0.2.2:1", "ca", imprint.CodeCAInactive) // the writer stands still with it
+	<-store.entered
+	refusal(l, "b", "192.0.2.3:1", "ca", imprint.CodeCAInactive) // the queue is full
+	rec := letIn(l, "sensor")
+	const times = 100
+	for range times {
+		deny(rec, "a")
+		l.HandOver()
+	}
+	close(store.gate)
+	flush(t, l)
+	a, _ := attempt(t, store.Store, rec.ID())
+	if len(a.Steps) != 2 || a.Steps[1].Repeats != times-1 {
+		t.Errorf("%d equal denials are %d steps, the last %+v", times, len(a.Steps), a.Steps[len(a.Steps)-1])
 	}
 }

@@ -267,6 +267,11 @@ func (r *Recorder) Connected() {
 		r.handOverSoon()
 		return
 	}
+	r.leaveOut()
+}
+
+// leaveOut keeps of an attempt what it is made of again alone. The lock is held.
+func (r *Recorder) leaveOut() {
 	r.packed = pack(r.attempt)
 	r.draft.free()
 	r.attempt, r.args, r.draft = nil, nil, nil
@@ -297,11 +302,16 @@ func (r *Recorder) end(outcome imprint.Outcome, code imprint.Code) (e entry, mus
 	now := r.log.clock()
 	mustKeep = (outcome == imprint.OutcomeRefused && code != imprint.CodeOverloaded) || outcome == imprint.OutcomeProvisioned || outcome == imprint.OutcomeEnrolled
 	a := r.attempt
-	if r.connected {
+	switch {
+	case r.connected:
 		outcome, mustKeep = imprint.OutcomeClosed, r.failed || r.thing != ""
 		r.addLast()
 		a = r.take()
-	} else {
+	case outcome == imprint.OutcomeClosed && !r.failed && !r.log.samples(a):
+		// Health checks that come for the handshake alone are as many as devices.
+		r.leaveOut()
+		a = nil
+	default:
 		r.write()
 	}
 	switch {
@@ -310,6 +320,9 @@ func (r *Recorder) end(outcome imprint.Outcome, code imprint.Code) (e entry, mus
 		e = entry{attempt: a, draft: r.draft, told: r.told.Load(), urgent: r.failed || outcome == imprint.OutcomeRefused}
 	case !r.stored:
 		r.log.unsampled.Add(1)
+		if r.told.Load() {
+			r.log.keep(r.id, past{packed: r.packed, why: unsampled, outcome: outcome, code: code, ended: now})
+		}
 	default:
 		e = entry{end: r.ending(), urgent: r.failed}
 		e.end.at, e.end.outcome, e.end.code = now, outcome, code

@@ -86,3 +86,34 @@ func TestStormsOfSuccessesAreSampled(t *testing.T) {
 		t.Errorf("got %+v and %+v", a, kept["claim"])
 	}
 }
+
+// TestGoodbyesAreSampled ensures that health checks, which come for the handshake alone and
+// say goodbye, take the room of no other attempts, and that one in which something failed is
+// kept.
+func TestGoodbyesAreSampled(t *testing.T) {
+	t.Parallel()
+	store := openStore(t)
+	l := trace.NewLog(store, clock, trace.Options{Logger: quiet(), SuccessRate: 50})
+	goodbye := func(fail bool) {
+		rec := l.Begin("192.0.2.1:1")
+		rec.OK("tls", "TLS 1.3")
+		if fail {
+			rec.Fail("certificate.crl", imprint.Errorf(imprint.CodeUnavailable, "the list is past its time"))
+		}
+		rec.Info("mqtt.connect", "the client said DISCONNECT instead of CONNECT")
+		rec.End(imprint.OutcomeClosed, imprint.CodeClientDisconnect)
+	}
+	for range 1000 {
+		goodbye(false)
+	}
+	goodbye(true)
+	l.Close()
+	whole, failed := 0, 0
+	for _, a := range everything(t, store) {
+		whole++
+		failed += failures(a)
+	}
+	if c := l.Counters(); whole != 51 || failed != 1 || c.Unsampled != 950 || c.Dropped != 0 {
+		t.Errorf("%d rows with %d failures, %+v; want 50 and the one that failed", whole, failed, c)
+	}
+}

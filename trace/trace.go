@@ -171,6 +171,9 @@ type Log struct {
 	knownMu sync.Mutex
 	known   map[string]*Recorder
 
+	// past may be told of under a recorder's lock.
+	past pasts
+
 	written, dropped, failed, trimmed, folded, unsampled atomic.Uint64
 }
 
@@ -215,8 +218,9 @@ func (l *Log) Counters() Counters {
 
 // Append adds steps to an attempt from outside of its connection, such as those of
 // a function that ran for it, also after its end. One that failed has the attempt of a
-// device that is on kept, sampled or not. They are dropped, and counted, when the queue is
-// full, and when the attempt isn't kept; beyond maxAdded steps an attempt takes no more.
+// device that is on kept, sampled or not, and that of one that has gone made again where it
+// has no row (see past). They are dropped, and counted, when the queue is full, and all that
+// went well when the attempt isn't kept; beyond maxAdded steps an attempt takes no more.
 func (l *Log) Append(attemptID string, steps ...imprint.Step) {
 	if attemptID == "" || len(steps) == 0 {
 		return
@@ -383,6 +387,9 @@ func (l *Log) hander() {
 		}
 	}
 }
+
+// timeDigits is how many digits of an id are its time.
+const timeDigits = 12
 
 // NewID makes an id that sorts by time: 12 hex digits of milliseconds and 20
 // random ones.

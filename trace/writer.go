@@ -18,10 +18,10 @@ const trimEvery = time.Minute
 const trimStep = 2000
 
 func (l *Log) run() {
-	forgotten := l.forgotten() // before this log writes any
+	forgotten, err := l.forgotten() // before this log writes any
 	var beside sync.WaitGroup
 	defer beside.Wait()
-	beside.Go(func() { l.endForgotten(forgotten) })
+	beside.Go(func() { l.endForgotten(forgotten, err) })
 	for {
 		select {
 		case first := <-l.queue:
@@ -155,26 +155,19 @@ func (l *Log) write(batch []entry) {
 		endings = append(endings, e.end)
 	}
 	endings, over := l.readFailed(endings)
+	rows := make(map[string]bool, len(over))
 	for _, a := range over {
 		// Whoever listed them knows their ids.
-		attempts[a.ID], told[a.ID] = a, true
+		attempts[a.ID], told[a.ID], rows[a.ID] = a, true, true
 		order = append(order, a)
 	}
 	additions = l.merge(attempts, additions)
-	order, again := l.fold(order, attempts, told)
-	if len(over) > 0 {
-		rows := make(map[string]bool, len(over))
-		for _, a := range over {
-			rows[a.ID] = true
-		}
-		for _, r := range again {
-			r.rows(rows)
-		}
-	}
-	var early []*addition
-	var changed []imprint.Attempt // rows that were there before
+	order, again := l.fold(order, attempts, told, rows)
+	var missing, added []*addition // without a row, and with one
+	var grown []imprint.Attempt    // the rows of added
+	var changed []imprint.Attempt  // rows that were there before
 	err := l.store.Update(context.Background(), func(tx imprint.Tx) error {
-		early, changed = nil, nil
+		missing, added, grown, changed = nil, nil, nil, nil
 		for _, a := range order {
 			err := tx.PutAttempt(*a)
 			if err != nil {
@@ -197,25 +190,31 @@ func (l *Log) write(batch []entry) {
 			}
 			changed = append(changed, a)
 		}
-		for _, added := range additions {
-			found, err := added.store(tx, l.folds.fingerprints)
-			if err != nil {
+		for _, d := range additions {
+			a, found, err := d.store(tx, l.folds.fingerprints)
+			switch {
+			case err != nil:
 				return err
-			}
-			if !found {
-				early = append(early, added)
+			case found:
+				added, grown = append(added, d), append(grown, a)
+			default:
+				missing = append(missing, d)
 			}
 		}
 		return nil
 	})
-	l.keepEarly(early)
+	late := l.keepEarly(missing)
 	if err != nil {
 		l.failed.Add(uint64(len(batch)))
 		l.opts.Logger.Error("couldn't store attempts", "count", len(batch), "error", err)
 		return
 	}
+	l.addedTo(grown, added)
 	for _, r := range again {
 		r.fold.row = r.latest.ID
+		if r.displaced != nil {
+			late = append(late, l.displaced(r.displaced)...)
+		}
 	}
 	l.written.Add(uint64(len(batch)))
 	if tell := l.told.Load(); tell != nil {
@@ -223,6 +222,9 @@ func (l *Log) write(batch []entry) {
 			changed = append(changed, *a)
 		}
 		(*tell)(changed)
+	}
+	if len(late) > 0 {
+		l.tellAgain(late)
 	}
 }
 
@@ -247,13 +249,21 @@ func (l *Log) merge(attempts map[string]*imprint.Attempt, additions []*addition)
 
 // keepEarly keeps additions for the attempt that is still to come: a hook runs
 // before its device is let in. What comes after its attempt was trimmed, or
-// dropped, waits in vain until newer ones take its place.
-func (l *Log) keepEarly(early []*addition) {
-	l.early = append(l.early, early...)
+// dropped, waits in vain until newer ones take its place. It gives those that failed, of
+// attempts that are over and have no row.
+func (l *Log) keepEarly(missing []*addition) (late []*addition) {
+	for _, added := range missing {
+		if anyFailed(added.steps) && l.pastOf(added.id) != nil {
+			late = append(late, added)
+		} else {
+			l.early = append(l.early, added)
+		}
+	}
 	if over := len(l.early) - maxEarly; over > 0 {
 		l.early = slices.Delete(l.early, 0, over)
 		l.dropped.Add(uint64(over))
 	}
+	return late
 }
 
 func (d *addition) apply(f fingerprints, a *imprint.Attempt) {
@@ -276,21 +286,21 @@ func inOrder(steps []imprint.Step) []imprint.Step {
 	return steps
 }
 
-// store adds to a stored attempt, if it is there.
-func (d *addition) store(tx imprint.Tx, f fingerprints) (bool, error) {
-	a, err := tx.Attempt(d.id)
+// store adds to a stored attempt, if it is there, and gives it.
+func (d *addition) store(tx imprint.Tx, f fingerprints) (a imprint.Attempt, found bool, err error) {
+	a, err = tx.Attempt(d.id)
 	if imprint.CodeOf(err) == imprint.CodeNotFound {
-		return false, nil
+		return a, false, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("couldn't read attempt %s: %w", d.id, err)
+		return a, false, fmt.Errorf("couldn't read attempt %s: %w", d.id, err)
 	}
 	d.apply(f, &a)
 	err = tx.PutAttempt(a)
 	if err != nil {
-		return false, fmt.Errorf("couldn't add to attempt %s: %w", d.id, err)
+		return a, false, fmt.Errorf("couldn't add to attempt %s: %w", d.id, err)
 	}
-	return true, nil
+	return a, true, nil
 }
 
 func (e *ending) apply(f fingerprints, a *imprint.Attempt) {
@@ -317,7 +327,7 @@ func (e *ending) read(tx imprint.ReadTx, f fingerprints) (*imprint.Attempt, erro
 	case !anyFailed(e.steps) && e.thing == "":
 		return nil, nil
 	default:
-		a = *remade(e.id, e.packed, "the entry of this connection was trimmed while it lasted")
+		a = *remade(e.id, e.packed, "the steps before CONNACK weren't kept: the entry of this connection was trimmed while it lasted")
 	}
 	e.apply(f, &a)
 	return &a, nil

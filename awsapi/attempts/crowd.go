@@ -7,8 +7,8 @@ import (
 	"github.com/imprint-iot/imprint"
 )
 
-// idDigits of an attempt's id name it to a person.
-const idDigits = 16
+// IDDigits of an attempt's id name it to a person: 12 of its time and 4 of chance.
+const IDDigits = 16
 
 // crowded notes which of the attempts that were found are other devices': many that fail in
 // the same way have one entry, and of that the latest device is shown.
@@ -25,7 +25,7 @@ func (q *quest) crowded(found []imprint.Attempt) {
 			}
 		}
 		q.notes = append(q.notes, fmt.Sprintf("%s is counted in attempt %s with others that failed in the same way, at least %d devices in all: what is shown of it is the latest of them, %s.",
-			q.word, a.ID[:min(len(a.ID), idDigits)], a.Devices, latest))
+			q.word, a.ID[:min(len(a.ID), IDDigits)], a.Devices, latest))
 	}
 }
 

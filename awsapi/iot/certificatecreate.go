@@ -22,7 +22,7 @@ func (s *Service) createKeysAndCertificate(ctx context.Context, caller awsapi.Ca
 	if err != nil {
 		return nil, err
 	}
-	pair, err := s.takeKey(ctx)
+	pair, err := s.takeKey(ctx, tenant.Account)
 	if err != nil {
 		return nil, err
 	}
@@ -37,10 +37,10 @@ func (s *Service) createKeysAndCertificate(ctx context.Context, caller awsapi.Ca
 	}, nil
 }
 
-func (s *Service) takeKey(ctx context.Context) (*pki.KeyPair, error) {
+func (s *Service) takeKey(ctx context.Context, account imprint.AccountID) (*pki.KeyPair, error) {
 	ctx, cancel := context.WithTimeout(ctx, keyWait)
 	defer cancel()
-	pair, err := s.rooms.Keys.Take(ctx)
+	pair, err := s.rooms.Keys.Take(ctx, account)
 	if err != nil {
 		return nil, imprint.Errorf(imprint.CodeUnavailable, "no key is ready: %w", err).
 			WithHint("Retry with back-off, or make keys on the devices and use create-certificate-from-csr.")

@@ -11,6 +11,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/awsapi/attempts"
 	"github.com/imprint-iot/imprint/awsapi/client"
 )
 
@@ -70,8 +71,6 @@ const (
 	reasonWidth  = 40
 	addressWidth = 15
 	whoWidth     = 20
-	// idDigits of an attempt's id name it: 12 of its time and 4 of chance.
-	idDigits = 16
 )
 
 func printTable(w io.Writer, heading bool, list ...attempt) error {
@@ -100,7 +99,7 @@ func printTable(w io.Writer, heading bool, list ...attempt) error {
 		if a.Repeats > 0 {
 			what = fmt.Sprintf("(+%d) %s", a.Repeats, what)
 		}
-		err := row(clockTime(a.Began)[:19], what, imprint.HostOf(a.Address), who, a.ID[:min(len(a.ID), idDigits)])
+		err := row(clockTime(a.Began)[:19], what, imprint.HostOf(a.Address), who, a.ID[:min(len(a.ID), attempts.IDDigits)])
 		if err != nil {
 			return err
 		}
@@ -115,7 +114,7 @@ func printGroups(w io.Writer, by string, found groups) error {
 	_, err := fmt.Fprintf(w, counts+"%s\n", "ATTEMPTS", "DEVICES", "LAST", strings.ToUpper(by))
 	for _, g := range found.Groups {
 		_, _ = fmt.Fprintf(w, counts, strconv.Itoa(g.Attempts), strconv.Itoa(g.Devices), clockTime(g.Last)[:19])
-		_, _ = fmt.Fprintf(w, "%s  imprint explain %s\n", g.Key, g.AttemptID[:min(len(g.AttemptID), idDigits)])
+		_, _ = fmt.Fprintf(w, "%s  imprint explain %s\n", g.Key, g.AttemptID[:min(len(g.AttemptID), attempts.IDDigits)])
 		if g.Fix == "" {
 			continue
 		}

@@ -127,7 +127,7 @@ func addMQTTFlags(f *pflag.FlagSet) {
 	f.Int("max-shared-inflight", d.MaxSharedInflight, "unacknowledged messages of a shared subscription that a member without a persistent session holds")
 	f.Duration("write-timeout", d.WriteTimeout, "how long 16 KiB may take to a device")
 	f.Int("max-connection-requests", d.MaxRequestsPerConnection, "requests of fleet provisioning under way of one connection")
-	f.Int("max-requests-at-once", d.MaxRequests, "requests of fleet provisioning under way of all connections")
+	f.Int("max-requests-at-once", d.MaxRequests, "requests of fleet provisioning under way of all connections; of one account as many as it leaves to others")
 	f.Duration("request-puback", d.RequestPuback, "how long the PUBACK of such a request waits for its answer, to go with it")
 	f.Bool("standard-matching", false, "match a/# with a, and wildcards with retained messages, as the MQTT standard does")
 }

@@ -2,7 +2,10 @@ package cancelable_test
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"testing"
+	"testing/synctest"
 
 	"go.uber.org/goleak"
 
@@ -65,13 +68,13 @@ func TestTasksTakeTurns(t *testing.T) {
 	t.Parallel()
 	tasks := cancelable.New(t.Context(), 1)
 	defer tasks.Close()
-	done, err := tasks.Turn(t.Context())
+	done, err := tasks.Turn(t.Context(), home.Account)
 	if err != nil {
 		t.Fatal(err)
 	}
 	failed := make(chan error)
 	tasks.Go(home, "1", func(ctx context.Context) {
-		_, err := tasks.Turn(ctx)
+		_, err := tasks.Turn(ctx, home.Account)
 		failed <- err
 	})
 	select {
@@ -85,7 +88,7 @@ func TestTasksTakeTurns(t *testing.T) {
 	}
 	next := make(chan error)
 	tasks.Go(home, "2", func(ctx context.Context) {
-		done, err := tasks.Turn(ctx)
+		done, err := tasks.Turn(ctx, home.Account)
 		if err == nil {
 			done()
 		}
@@ -95,4 +98,90 @@ func TestTasksTakeTurns(t *testing.T) {
 	if err := <-next; err != nil {
 		t.Errorf("the next one: got %v, want its turn", err)
 	}
+}
+
+// TestAccountsTakeTurns ensures that one account has half of the turns at once and another
+// finds one, and that what waits of several accounts comes in turns of these.
+func TestAccountsTakeTurns(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		tasks := cancelable.New(t.Context(), 4)
+		defer tasks.Close()
+		var began []string
+		end := map[string]chan struct{}{}
+		task := func(id string, tenant imprint.Tenant) {
+			ended := make(chan struct{})
+			end[id] = ended
+			tasks.Go(tenant, id, func(ctx context.Context) {
+				done, err := tasks.Turn(ctx, tenant.Account)
+				if err != nil {
+					return
+				}
+				defer done()
+				began = append(began, id)
+				<-ended
+			})
+			synctest.Wait()
+		}
+		check := func(want ...string) {
+			t.Helper()
+			synctest.Wait()
+			if !slices.Equal(began, want) {
+				t.Errorf("got %v, want %v", began, want)
+			}
+			began = nil
+		}
+		for n, region := range []imprint.Region{"us-east-1", "us-west-2", "eu-west-1", "eu-central-1", "eu-north-1"} {
+			task(fmt.Sprintf("a%d", n), imprint.Tenant{Account: home.Account, Region: region})
+		}
+		check("a0", "a1")
+		task("b0", another)
+		check("b0")
+		task("b1", imprint.Tenant{Account: another.Account, Region: "us-west-2"})
+		check()
+		close(end["a0"])
+		check("a2") // it waits the longest, and both have as many
+		close(end["a1"])
+		check("b1")
+		close(end["b0"])
+		check("a3")
+		for _, id := range []string{"a2", "a3", "a4", "b1"} {
+			close(end[id])
+		}
+	})
+}
+
+// TestTheOnlyTurnGoesRound ensures that an account with many tasks gets no turn more before
+// another's that waits, when there is one at a time.
+func TestTheOnlyTurnGoesRound(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		tasks := cancelable.New(t.Context(), 1)
+		defer tasks.Close()
+		done, err := tasks.Turn(t.Context(), home.Account)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var began []string
+		for _, id := range []string{"a0", "a1", "a2", "b0", "b1"} {
+			tenant := home
+			if id[0] == 'b' {
+				tenant = another
+			}
+			tasks.Go(tenant, id, func(ctx context.Context) {
+				done, err := tasks.Turn(ctx, tenant.Account)
+				if err != nil {
+					return
+				}
+				began = append(began, id)
+				done()
+			})
+			synctest.Wait()
+		}
+		done()
+		synctest.Wait()
+		if want := []string{"a0", "b0", "a1", "b1", "a2"}; !slices.Equal(began, want) {
+			t.Errorf("got %v, want %v", began, want)
+		}
+	})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -35,6 +36,9 @@ type Duty[T any] struct {
 	// the piece is due still. The context ends with the crew; what it interrupts is done
 	// again after the next start.
 	Do func(context.Context, T) error
+	// GiveUp takes a piece away whose doing panicked, as it would again and again. Its
+	// error is the store's.
+	GiveUp func(ctx context.Context, piece T, why error) error
 	// OfQueue bounds the workers of one queue; 0: nothing else does.
 	OfQueue int
 }
@@ -154,11 +158,25 @@ func (c *Crew[T]) round() (time.Duration, error) {
 	return wait, nil
 }
 
+// do does a piece, and gives it up when that panics: else the server ended, at each start
+// again.
+func (c *Crew[T]) do(id string, piece T) (err error) {
+	defer func() {
+		value := recover()
+		if value == nil {
+			return
+		}
+		c.duty.Logger.Error("one of "+c.duty.Name+" panicked", "id", id, "panic", value, "stack", string(debug.Stack()))
+		err = c.duty.GiveUp(c.ctx, piece, imprint.Errorf(imprint.CodeInternal, "an internal error, which the server's log is about"))
+	}()
+	return c.duty.Do(c.ctx, piece)
+}
+
 func (c *Crew[T]) one(w Work[T]) {
 	id := c.duty.ID(w.Item)
 	defer c.Poke()
 	defer c.places.Give(id, w.Queue)
-	err := c.duty.Do(c.ctx, w.Item)
+	err := c.do(id, w.Item)
 	if err == nil || c.ctx.Err() != nil {
 		return
 	}

@@ -45,6 +45,9 @@ func newCrew(store imprint.Store, do func(context.Context, imprint.QueuedCall) e
 		Owed: func(tx imprint.ReadTx, now time.Time) fair.Source[imprint.QueuedCall] { return calls{tx, now} },
 		Next: func(tx imprint.ReadTx, now time.Time) (time.Time, error) { return tx.NextCall(now) },
 		ID:   func(call imprint.QueuedCall) string { return call.ID },
+		GiveUp: func(ctx context.Context, call imprint.QueuedCall, _ error) error {
+			return store.Update(ctx, func(tx imprint.Tx) error { return tx.DeleteQueuedCall(call.ID) })
+		},
 	})
 }
 
@@ -103,6 +106,38 @@ func TestACrewDoesWhatIsDueWhenItIs(t *testing.T) {
 	crew.Poke()
 	if got := <-done; got != "fails once" {
 		t.Fatalf("got %q, want what failed", got)
+	}
+}
+
+// TestAPieceThatPanicsIsGivenUp ensures that a panic ends neither the server nor the crew,
+// and that its piece isn't done again.
+func TestAPieceThatPanicsIsGivenUp(t *testing.T) {
+	t.Parallel()
+	store := newStore(t)
+	put(t, store, imprint.QueuedCall{ID: "bursts", DueAt: time.Now().Add(-time.Minute)})
+	put(t, store, imprint.QueuedCall{ID: "later", DueAt: time.Now().Add(100 * time.Millisecond)})
+	var bursts atomic.Int64
+	done := make(chan struct{})
+	crew := newCrew(store, func(ctx context.Context, call imprint.QueuedCall) error {
+		if call.ID == "bursts" {
+			bursts.Add(1)
+			panic("a bug")
+		}
+		defer close(done)
+		return store.Update(ctx, func(tx imprint.Tx) error { return tx.DeleteQueuedCall(call.ID) })
+	})
+	crew.Start()
+	<-done
+	crew.Close()
+	if got := bursts.Load(); got != 1 {
+		t.Errorf("what panics was done %d times, want once", got)
+	}
+	err := store.View(t.Context(), func(tx imprint.ReadTx) error {
+		_, err := tx.QueuedCall("bursts")
+		return err
+	})
+	if imprint.CodeOf(err) != imprint.CodeNotFound {
+		t.Errorf("what panics: got %v, want it gone", err)
 	}
 }
 

@@ -19,12 +19,9 @@ const maxAbove = 10
 //
 // In a tenant without imported lists it costs one look-up over an index.
 func Listed(tx imprint.ReadTx, tenant imprint.Tenant, cert *x509.Certificate, now time.Time) (warning string, err error) {
-	lists, _, err := tx.ForeignLists(tenant, imprint.Page{Limit: 1})
-	if err != nil {
-		return "", fmt.Errorf("couldn't look for imported revocation lists: %w", err)
-	}
-	if len(lists) == 0 {
-		return "", nil
+	found, err := AnyLists(tx, tenant)
+	if err != nil || !found {
+		return "", err
 	}
 	warning, err = ByLists(tx, tenant, cert, now)
 	chain := "" // of the last authority on the way up
@@ -46,6 +43,15 @@ func Listed(tx imprint.ReadTx, tenant imprint.Tenant, cert *x509.Certificate, no
 		}
 	}
 	return warning, err
+}
+
+// AnyLists says whether a tenant has imported lists.
+func AnyLists(tx imprint.ReadTx, tenant imprint.Tenant) (bool, error) {
+	lists, _, err := tx.ForeignLists(tenant, imprint.Page{Limit: 1})
+	if err != nil {
+		return false, fmt.Errorf("couldn't look for imported revocation lists: %w", err)
+	}
+	return len(lists) > 0, nil
 }
 
 // signersOf gives the certificates of a tenant's CAs, or of a chain, that signed one; and the

@@ -25,11 +25,12 @@ var putAttemptAlias = upsert("attempt_aliases", 2, "word", "tenant", "fold") + "
 const updateAttempt = "UPDATE attempts SET at = $2, changed = $3, live = $4, body = $5 WHERE id = $1"
 
 // settled is how long after its beginning a change of an attempt isn't looked up by when
-// it happened: then it is late. An index has these alone, by the same words.
-const (
-	settled     = 10 * time.Second
-	lateAttempt = "changed > at + 10000"
-)
+// it happened: then it is late.
+const settled = 10 * time.Second
+
+// lateAttempt are the words of an index that has the late ones alone: another time takes
+// another index.
+var lateAttempt = "changed > at + " + strconv.FormatInt(settled.Milliseconds(), 10)
 
 // attemptIndex is what the indices hold of an attempt.
 type attemptIndex struct {
