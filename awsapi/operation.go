@@ -76,8 +76,9 @@ type Ask struct {
 	Keys map[string][]string
 }
 
-// Anywhere, as an Ask's resource, is whatever one a caller may do the action on: it is asked
-// before one that only those may know of who can do it at all.
+// Anywhere, as an Ask's resource, is whatever one a caller has a statement that allows the
+// action on: it is asked before one that only those may know of who can do it at all. Deny
+// statements and conditions aren't looked at: what is done is asked for by its resource, too.
 const Anywhere = "*anywhere"
 
 // Handle binds a function to an operation. The resource that Config.Authorize

@@ -94,7 +94,7 @@ func upwards(tx imprint.ReadTx, a *imprint.CertificateAuthority, cert *x509.Cert
 	}
 	above = slices.Clone(above)
 	for !selfSigned(top) && len(above) < maxChain {
-		id, err := signerOf(tx, &imprint.CertificateAuthority{Tenant: a.Tenant, ID: a.ID}, top)
+		id, err := signerOf(tx, a, top)
 		if err != nil || id == "" {
 			return above, err
 		}

@@ -148,23 +148,31 @@ func (v *visit) allow(who *client, request *pki.Request, attributes map[string][
 		if who.password.Subject == "" {
 			return nil
 		}
-		return v.choosesNothing(request.RawSubject)
+		return v.choosesNothing(request, pki.AltNames{}, []string{who.password.Subject})
 	}
 	own := slices.Concat(pki.NameValues(who.leaf.RawSubject))
 	if len(asked) == 0 || slices.ContainsFunc(asked, func(name string) bool { return !slices.Contains(own, name) }) {
 		return imprint.Errorf(imprint.CodeEnrolmentDenied, "the client's commonName and serialNumber are %q, those of the request %q: a device asks for itself alone", own, asked).
 			WithHint("Ask for the device's own name, or name the CA as one of stations: imprint est update %s --station-ca FILE", v.label.Name)
 	}
-	return v.choosesNothing(request.RawSubject, who.leaf.RawSubject)
+	return v.choosesNothing(request, pki.NamesOf(who.leaf), own, who.leaf.RawSubject)
 }
 
-// choosesNothing refuses attributes that a device gives itself beside its name: templates and
-// policies tell devices apart by them. Those of the label's CA, which all below it may have,
-// and its own ones say nothing new.
-func (v *visit) choosesNothing(subject []byte, own ...[]byte) error {
-	chosen, err := v.profile.Chosen(subject, append(own, v.signer.RawSubject)...)
-	if err != nil || len(chosen) == 0 {
+// choosesNothing refuses attributes and names that a device gives itself beside what it is
+// known by: templates, policies and who verifies tell devices apart by them. Those of the
+// label's CA, which all below it may have, and its own ones say nothing new.
+func (v *visit) choosesNothing(request *pki.Request, names pki.AltNames, known []string, own ...[]byte) error {
+	chosen, err := v.profile.Chosen(request.RawSubject, append(own, v.signer.RawSubject)...)
+	if err != nil {
 		return err
+	}
+	if len(chosen) == 0 {
+		chosen = v.profile.ChosenNames(request.Names, names, known...)
+		if len(chosen) == 0 {
+			return nil
+		}
+		return imprint.Errorf(imprint.CodeEnrolmentDenied, "the request's subjectAltName has %s, which who asks for one device may not choose", imprint.Excerpt(strings.Join(chosen, ", "))).
+			WithHint("Leave it out, or ask for what the device is known by; profile %s can let others in by names.patterns.", v.label.Profile)
 	}
 	return imprint.Errorf(imprint.CodeEnrolmentDenied, "the request's subject has %s, which who asks for one device may not choose", imprint.Excerpt(strings.Join(chosen, ", "))).
 		WithHint("Leave it out; what all devices of the label are to have belongs into subject.fixed of profile %s.", v.label.Profile)

@@ -91,6 +91,7 @@ func newLine(t *testing.T, edits ...func(*est.Options)) *line {
 	fatal(t, err)
 	profiles, err := pki.NewProfiles(
 		pki.ProfileConfig{Name: "year", Kind: pki.KindOperational, Lifetime: 300 * 24 * time.Hour, Names: pki.NameRules{DNS: true}, Keys: []pki.KeyKind{pki.KeyP256}},
+		pki.ProfileConfig{Name: "patterned", Kind: pki.KindOperational, Lifetime: time.Hour, Names: pki.NameRules{DNS: true, Patterns: map[string]string{"dns": "site7.example.com"}}},
 		pki.ProfileConfig{Name: "fenced", Kind: pki.KindIntermediate, Lifetime: 3650 * 24 * time.Hour, Constraints: pki.NameConstraints{PermittedDirectories: []string{"/O=Acme"}}},
 		pki.ProfileConfig{Name: "fixed", Kind: pki.KindOperational, Lifetime: time.Hour, Subject: pki.SubjectRules{Required: []string{"CN"}, Fixed: map[string]string{"O": "Acme"}}})
 	fatal(t, err)
@@ -322,10 +323,10 @@ func newMaker(t *testing.T, cn string) *maker {
 	return m
 }
 
-func (m *maker) device(subject pkix.Name) *tls.Certificate {
+func (m *maker) device(subject pkix.Name, dns ...string) *tls.Certificate {
 	m.t.Helper()
 	key := newKey(m.t)
-	template := &x509.Certificate{SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: subject, NotBefore: now.Add(-time.Hour), NotAfter: now.AddDate(10, 0, 0), KeyUsage: x509.KeyUsageDigitalSignature}
+	template := &x509.Certificate{SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: subject, NotBefore: now.Add(-time.Hour), NotAfter: now.AddDate(10, 0, 0), KeyUsage: x509.KeyUsageDigitalSignature, DNSNames: dns}
 	der, err := x509.CreateCertificate(rand.Reader, template, m.cert, key.Public(), m.key)
 	fatal(m.t, err)
 	cert, err := x509.ParseCertificate(der)

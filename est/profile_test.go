@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"net/http"
+	"strings"
 	"testing"
 
 	"github.com/imprint-iot/imprint"
@@ -78,6 +79,43 @@ func TestWhoIsBoundChoosesNoAttributes(t *testing.T) {
 		cert := one.who.post(one.label, "simpleenroll", csr(t, newKey(t), one.subject)).certificate(t)
 		if got := cert.Subject.String(); got != one.want {
 			t.Errorf("%s: got %s, want %s", what, got, one.want)
+		}
+	}
+}
+
+// Names of subjectAltName neither, but for what the profile's patterns say.
+func TestWhoIsBoundToOneDeviceChoosesNoNames(t *testing.T) {
+	t.Parallel()
+	l := newLine(t)
+	maker, stations := newMaker(t, "maker"), newMaker(t, "stations")
+	byThem := func(label *imprint.EnrolmentLabel) { label.DeviceCAs, label.StationCAs = maker.pem, stations.pem }
+	l.label("seven", withPasswords, byThem)
+	l.label("patterned", withPasswords, byThem, func(label *imprint.EnrolmentLabel) { label.Profile = "patterned" })
+	device := l.as(maker.device(name("sn-1.example.com"), "own.example.com"))
+	station := l.as(stations.device(name("station-3")))
+	bound := func(label imprint.LabelName, id string) *caller {
+		return l.with(id, l.password(label, id, "sn-1.example.com"))
+	}
+	ask := func(dns string) []byte { return csr(t, newKey(t), name("sn-1.example.com"), dns) }
+	for _, who := range []*caller{device, bound("seven", "one")} {
+		who.post("seven", "simpleenroll", ask("sn-2.example.com")).want(t, http.StatusForbidden, "subjectAltName has dns:sn-2.example.com")
+	}
+	bound("seven", "two").post("seven", "simpleenroll", ask("own.example.com")).want(t, http.StatusForbidden, "subjectAltName has dns:own.example.com")
+	for what, one := range map[string]struct {
+		who        *caller
+		label, dns string
+	}{
+		"a name of its certificate":      {device, "seven", "own.example.com"},
+		"its common name":                {device, "seven", "sn-1.example.com"},
+		"what the password is bound to":  {bound("seven", "three"), "seven", "SN-1.example.com"},
+		"the profile's pattern":          {device, "patterned", "site7.example.com"},
+		"the profile's, with a password": {bound("patterned", "four"), "patterned", "site7.example.com"},
+		"a station's choice":             {station, "seven", "sn-2.example.com"},
+		"a password that binds nobody":   {l.with("five", l.password("seven", "five", "")), "seven", "sn-2.example.com"},
+	} {
+		cert := one.who.post(one.label, "simpleenroll", ask(one.dns)).certificate(t)
+		if len(cert.DNSNames) != 1 || !strings.EqualFold(cert.DNSNames[0], one.dns) {
+			t.Errorf("%s: got %q, want %q", what, cert.DNSNames, one.dns)
 		}
 	}
 }

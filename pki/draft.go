@@ -164,13 +164,14 @@ func (a *Authority) window(now time.Time, profile *Profile, request Request) (no
 	if profile.shorten && notAfter.After(a.ends) {
 		notAfter = a.ends
 	}
-	return notBefore, notAfter, a.covers(profile, notBefore, notAfter)
+	return notBefore, notAfter, a.covers(now, profile, notBefore, notAfter)
 }
 
 // covers says whether the CA, and each above it, is valid for as long as a certificate will
-// be.
-func (a *Authority) covers(profile *Profile, notBefore, notAfter time.Time) error {
-	if !notBefore.Before(a.cert.NotBefore) && !notAfter.After(a.ends) && notBefore.Before(notAfter) {
+// be, and whether that isn't over.
+func (a *Authority) covers(now time.Time, profile *Profile, notBefore, notAfter time.Time) error {
+	over := !notAfter.After(now)
+	if !notBefore.Before(a.cert.NotBefore) && !notAfter.After(a.ends) && notBefore.Before(notAfter) && !over {
 		return nil
 	}
 	from, until := a.cert.NotBefore.UTC().Format(time.RFC3339), a.ends.UTC().Format(time.RFC3339)
@@ -179,6 +180,10 @@ func (a *Authority) covers(profile *Profile, notBefore, notAfter time.Time) erro
 		return imprint.Errorf(imprint.CodeInternal, "couldn't make a certificate from %s until %s: the CA is valid from %s until %s",
 			notBefore.Format(time.RFC3339), notAfter.Format(time.RFC3339), from, until).
 			WithHint("Check the server's clock, and the end of validity in the profile.")
+	}
+	if over && a.ends.After(now) {
+		return invalid("the certificate would be valid until %s, and it is %s", notAfter.Format(time.RFC3339), now.UTC().Format(time.RFC3339)).
+			WithHint("Ask for an end that is to come, or use a profile whose notAfter isn't over.")
 	}
 	return invalid("the certificate would be valid from %s until %s, the CA and those above it are from %s until %s",
 		notBefore.Format(time.RFC3339), notAfter.Format(time.RFC3339), from, until).

@@ -291,6 +291,10 @@ var faults = []fault{
 		r.NotAfter = p.End(start).Add(time.Second)
 		return p.End(start).Before(pki.NoExpiry())
 	}},
+	{"an end that is over", func(_ *propertyWorld, _ *pki.ProfileConfig, _ *pki.Profile, _ *ca, r *pki.Request) bool {
+		r.NotAfter = start
+		return true
+	}},
 	{"the CA's end", func(_ *propertyWorld, c *pki.ProfileConfig, p *pki.Profile, by *ca, r *pki.Request) bool {
 		r.NotAfter = time.Time{}
 		return !c.ShortenToCA && p.End(start).After(by.Certificate().NotAfter)
@@ -454,6 +458,24 @@ func TestAClockBehindTheCAsBeginningSignsNothing(t *testing.T) {
 		err = early.Check(profile(t, config), pki.Request{PublicKey: newKey(t, pki.KeyP256).Public(), RawSubject: named(t, "CN=x")})
 		if imprint.CodeOf(err) != imprint.CodeCertificateValidation || !strings.Contains(err.Error(), "the CA and those above it are from") {
 			t.Errorf("%s: got %v", config.Kind, err)
+		}
+	}
+}
+
+// TestNoCertificateIsOverWhenItIsMade, though it would begin before its end.
+func TestNoCertificateIsOverWhenItIsMade(t *testing.T) {
+	t.Parallel()
+	root := newRoot(t, pki.KeyP256)
+	key := newKey(t, pki.KeyP256).Public()
+	for _, p := range []*pki.Profile{
+		profile(t, pki.ProfileConfig{Name: "device", Lifetime: time.Hour, Backdate: time.Minute}),
+		profile(t, pki.ProfileConfig{Name: "hour", Kind: pki.KindOperational, Lifetime: time.Hour, Backdate: time.Minute}),
+	} {
+		for end, fine := range map[time.Duration]bool{-30 * time.Second: false, 0: false, time.Second: true} {
+			err := root.Check(p, pki.Request{PublicKey: key, RawSubject: named(t, "CN=x"), NotAfter: start.Add(end)})
+			if fine && err != nil || !fine && (imprint.CodeOf(err) != imprint.CodeCertificateValidation || !strings.Contains(err.Error(), "and it is")) {
+				t.Errorf("profile %s, until %s from now: got %v", p.Name(), end, err)
+			}
 		}
 	}
 }

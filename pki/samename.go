@@ -108,6 +108,21 @@ func (p *Profile) Chosen(subject []byte, given ...[]byte) ([]string, error) {
 	return chosen, nil
 }
 
+// ChosenNames gives the names that a request asks for in subjectAltName, as text such as
+// dns:host.example.com, which who asked chose himself: they aren't among his own, nor what he is
+// known by, and the profile has no pattern for their kind.
+func (p *Profile) ChosenNames(asked, own AltNames, known ...string) []string {
+	if p.kind == KindAWSDevice {
+		return nil // it ignores them
+	}
+	given := own.texts()
+	return slices.DeleteFunc(asked.texts(), func(name string) bool {
+		kind, value, _ := strings.Cut(name, ":")
+		return p.names.patterns[kind] != nil || slices.Contains(given, name) ||
+			slices.ContainsFunc(known, func(k string) bool { return value == k || kind == "dns" && strings.EqualFold(value, k) })
+	})
+}
+
 // NamesOf gives what a certificate has in its subjectAltName.
 func NamesOf(cert *x509.Certificate) AltNames {
 	return AltNames{DNS: cert.DNSNames, IPs: cert.IPAddresses, URIs: cert.URIs, Emails: cert.EmailAddresses}
