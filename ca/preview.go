@@ -2,7 +2,6 @@ package ca
 
 import (
 	"context"
-	"fmt"
 	"slices"
 
 	"github.com/imprint-iot/imprint"
@@ -71,30 +70,6 @@ func (e *Engine) profileOf(spec *Spec) (*pki.Profile, error) {
 		return nil, imprint.Errorf(imprint.CodeInvalidRequest, "profile %s isn't of the kind %s but for the kind %s", profile.Name(), kind, profile.Kind())
 	}
 	return profile, nil
-}
-
-// discard takes an authority away whose certificate wasn't made, so that its name is free
-// for the next attempt. One whose certificate is on record stays: import without a
-// certificate gives it that.
-func (e *Engine) discard(ctx context.Context, a *imprint.CertificateAuthority) error {
-	err := e.opts.Store.Update(context.WithoutCancel(ctx), func(tx imprint.Tx) error {
-		present, err := tx.Authority(a.Tenant, a.ID)
-		if err != nil {
-			return err
-		}
-		_, err = recorded(tx, &present)
-		if err == nil || present.Certificate != "" {
-			return nil
-		}
-		if imprint.CodeOf(err) != imprint.CodeNotFound {
-			return err
-		}
-		return tx.DeleteAuthority(a.Tenant, a.ID)
-	})
-	if err != nil {
-		return fmt.Errorf("couldn't take the authority without a certificate away again: %w", err)
-	}
-	return nil
 }
 
 // recorded gives the newest certificate that was made for an authority's key here and counts.

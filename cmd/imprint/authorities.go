@@ -174,16 +174,20 @@ func readKnownKeys(path string) (*pki.KnownKeys, error) {
 // purgeEvery is how often authorities are taken away whose time after deletion is over.
 const purgeEvery = time.Hour
 
-// keepAuthorities brings what earlier versions wrote up to date, and takes deleted
-// authorities away until the context ends.
+// keepAuthorities brings what earlier versions wrote up to date, again until that succeeds, and
+// takes deleted authorities away until the context ends.
 func (s *server) keepAuthorities(ctx context.Context) {
-	err := s.authorities.NameKeys(ctx)
-	if err != nil && ctx.Err() == nil {
-		s.logger.Error("couldn't bring the record of what was issued up to date", "error", err)
-	}
+	named := false
 	ticker := time.NewTicker(purgeEvery)
 	defer ticker.Stop()
 	for {
+		if !named {
+			err := s.authorities.NameKeys(ctx)
+			named = err == nil
+			if err != nil && ctx.Err() == nil {
+				s.logger.Error("couldn't bring the record of what was issued up to date", "error", err)
+			}
+		}
 		select {
 		case <-ctx.Done():
 			return
