@@ -17,6 +17,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/eclipse/paho.golang/packets"
 	"github.com/eclipse/paho.golang/paho"
 )
 
@@ -108,7 +109,8 @@ func dial(ctx context.Context, s *server, f *factory, clientID string, received 
 		return nil, nil, err
 	}
 	client := paho.NewClient(paho.ClientConfig{
-		Conn: conn,
+		// The client pings and publishes from goroutines of its own, in several writes each.
+		Conn: packets.NewThreadSafeConn(conn),
 		OnPublishReceived: []func(paho.PublishReceived) (bool, error){func(p paho.PublishReceived) (bool, error) {
 			received <- p.Packet.Topic + " " + string(p.Packet.Payload)
 			return true, nil
