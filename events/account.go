@@ -50,8 +50,8 @@ func newAccount(d *Dispatcher) *account {
 	}
 }
 
-// has tells that a tenant has events.
-func (a *account) has(tenant imprint.Tenant) {
+// notice tells that a tenant has events.
+func (a *account) notice(tenant imprint.Tenant) {
 	a.mu.Lock()
 	a.look[tenant] = struct{}{}
 	a.mu.Unlock()
@@ -193,7 +193,7 @@ func (a *account) remove(ctx context.Context) error {
 
 // start hands over events of a tenant that aren't under way yet, as many as have room.
 func (a *account) start(ctx context.Context, tenant imprint.Tenant) error {
-	if !a.mayLook(tenant) {
+	if !a.takeLook(tenant) {
 		return nil
 	}
 	mine := a.underWay[tenant]
@@ -205,7 +205,7 @@ func (a *account) start(ctx context.Context, tenant imprint.Tenant) error {
 		return err
 	})
 	if err != nil {
-		a.has(tenant)
+		a.notice(tenant)
 		return fmt.Errorf("couldn't read stored events: %w", err)
 	}
 	if mine == nil && len(list) > 0 {
@@ -233,9 +233,9 @@ func (a *account) start(ctx context.Context, tenant imprint.Tenant) error {
 	return nil
 }
 
-// mayLook says whether a tenant's events are worth a look, and notes that it is taken:
+// takeLook says whether a tenant's events are worth a look, and notes that it is taken:
 // what comes from now on is another's.
-func (a *account) mayLook(tenant imprint.Tenant) bool {
+func (a *account) takeLook(tenant imprint.Tenant) bool {
 	held, least := len(a.underWay[tenant]), 0
 	if held > 0 {
 		least = refill

@@ -86,7 +86,7 @@ func (d *Dispatcher) begin() {
 		})
 		if err == nil {
 			for _, tenant := range tenants {
-				d.has(tenant)
+				d.notice(tenant)
 			}
 			return
 		}
@@ -103,13 +103,13 @@ func (d *Dispatcher) committed(changes []imprint.Change) {
 	for n, c := range changes {
 		if c.Kind == imprint.ChangeEvent && (last == nil || *last != c.Tenant) {
 			last = &changes[n].Tenant
-			d.has(c.Tenant)
+			d.notice(c.Tenant)
 		}
 	}
 }
 
-// has tells that a tenant has events. Accounts are few, and each keeps its goroutine.
-func (d *Dispatcher) has(tenant imprint.Tenant) {
+// notice tells that a tenant has events. Accounts are few, and each keeps its goroutine.
+func (d *Dispatcher) notice(tenant imprint.Tenant) {
 	d.mu.Lock()
 	a := d.accounts[tenant.Account]
 	if a == nil && d.ctx.Err() == nil {
@@ -119,6 +119,6 @@ func (d *Dispatcher) has(tenant imprint.Tenant) {
 	}
 	d.mu.Unlock()
 	if a != nil {
-		a.has(tenant)
+		a.notice(tenant)
 	}
 }

@@ -62,8 +62,8 @@ func (e *Engine) committed(list []imprint.Change) {
 	}
 }
 
-// now is a basis of what is read from now on.
-func (e *Engine) now(tenant imprint.Tenant) basis {
+// basisOf is the basis of what is read of a tenant from now on.
+func (e *Engine) basisOf(tenant imprint.Tenant) basis {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
 	b := basis{tenant: tenant}

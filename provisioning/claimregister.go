@@ -297,7 +297,7 @@ func (f *fleetTemplates) find(ctx context.Context, e *Engine, tenant imprint.Ten
 	if err != nil {
 		return nil, imprint.Errorf(imprint.CodeTemplateMissing, "the topic names no template: %w", err)
 	}
-	loaded := &fleetTemplate{basis: e.now(tenant)}
+	loaded := &fleetTemplate{basis: e.basisOf(tenant)}
 	loaded.basis.templates = []imprint.TemplateName{parsed}
 	err = e.store.View(ctx, func(tx imprint.ReadTx) error { return loaded.load(tx, tenant, parsed) })
 	if err != nil {

@@ -51,7 +51,7 @@ func (e *Engine) issuersOf(ctx context.Context, tenant imprint.Tenant, leaf *x50
 	if cached != nil && !e.moved(cached.basis) {
 		return cached, nil
 	}
-	on := e.now(tenant)
+	on := e.basisOf(tenant)
 	on.cas = true
 	var loaded *issuers
 	err := e.store.View(ctx, func(tx imprint.ReadTx) error {

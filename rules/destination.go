@@ -61,9 +61,9 @@ func Ask(tx imprint.Tx, d imprint.RuleDestination, now time.Time) (imprint.RuleD
 	return d, nil
 }
 
-// Now gives a destination as it stands at a time: one that nobody has confirmed for
+// AsOf gives a destination as it stands at a time: one that nobody has confirmed for
 // ConfirmAge failed.
-func Now(d imprint.RuleDestination, now time.Time) imprint.RuleDestination {
+func AsOf(d imprint.RuleDestination, now time.Time) imprint.RuleDestination {
 	end := d.ModifiedAt.Add(ConfirmAge)
 	if d.Status == imprint.RuleDestinationInProgress && !now.Before(end) {
 		d.Status, d.ModifiedAt = imprint.RuleDestinationError, end
@@ -86,7 +86,7 @@ func Confirm(tx imprint.Tx, tenant *imprint.Tenant, token string, now time.Time)
 	if err != nil {
 		return fmt.Errorf("couldn't read a destination: %w", err)
 	}
-	switch Now(d, now).Status {
+	switch AsOf(d, now).Status {
 	case imprint.RuleDestinationEnabled:
 		return nil // the owner's client asks twice
 	case imprint.RuleDestinationInProgress:

@@ -99,11 +99,11 @@ func TestAConfirmationIsWaitedForADay(t *testing.T) {
 	if imprint.CodeOf(err) != imprint.CodeUnauthorized {
 		t.Errorf("a token after a day: got %v, want %s", err, imprint.CodeUnauthorized)
 	}
-	if got := rules.Now(asked, late); got.Status != imprint.RuleDestinationError || !strings.Contains(got.StatusReason, "timed out") {
+	if got := rules.AsOf(asked, late); got.Status != imprint.RuleDestinationError || !strings.Contains(got.StatusReason, "timed out") {
 		t.Errorf("after a day: got %+v", got)
 	}
 	soon := late.Add(-time.Millisecond)
-	if got := rules.Now(asked, soon); got != asked {
+	if got := rules.AsOf(asked, soon); got != asked {
 		t.Errorf("within a day: got %+v, want %+v", got, asked)
 	}
 	err = confirm(soon)

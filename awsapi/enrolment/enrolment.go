@@ -145,8 +145,8 @@ type Office struct {
 	Engine   *ca.Engine
 	Renewals *renewal.Engine
 	Clock    imprint.Clock
-	// First is the account that may have the label default; empty: every one.
-	First imprint.AccountID
+	// FirstAccount is the account that may have the label default; empty: every one.
+	FirstAccount imprint.AccountID
 }
 
 // Routes binds the operations.
@@ -233,7 +233,7 @@ const (
 // mayName refuses an account names at which the devices of another one ask, or may: a path
 // says nothing of accounts, and who has its name gives them certificates and keys.
 func (o Office) mayName(tx imprint.ReadTx, account imprint.AccountID, name imprint.LabelName) error {
-	if name == imprint.DefaultLabel && o.First != "" && account != o.First {
+	if name == imprint.DefaultLabel && o.FirstAccount != "" && account != o.FirstAccount {
 		return imprint.Errorf(imprint.CodeInvalidRequest, "label %s is that of the server's first account", name).
 			WithHint("Choose another name; devices ask at /.well-known/est/NAME.")
 	}

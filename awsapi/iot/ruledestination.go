@@ -91,7 +91,7 @@ func ensureDestination(tx imprint.Tx, tenant imprint.Tenant, address string, now
 }
 
 func apiDestination(d imprint.RuleDestination, now time.Time) *TopicRuleDestination {
-	d = rules.Now(d, now)
+	d = rules.AsOf(d, now)
 	return &TopicRuleDestination{
 		Arn: d.ARN(), Status: TopicRuleDestinationStatus(d.Status), CreatedAt: d.CreatedAt, LastUpdatedAt: d.ModifiedAt,
 		StatusReason: d.StatusReason, HttpUrlProperties: &HttpUrlDestinationProperties{ConfirmationUrl: d.URL},
@@ -137,7 +137,7 @@ func (s *Service) listRuleDestinations(ctx context.Context, caller awsapi.Caller
 		}
 		out := &ListTopicRuleDestinationsOutput{DestinationSummaries: make([]TopicRuleDestinationSummary, 0, len(list)), NextToken: next}
 		for _, d := range list {
-			d = rules.Now(d, s.rooms.Clock())
+			d = rules.AsOf(d, s.rooms.Clock())
 			out.DestinationSummaries = append(out.DestinationSummaries, TopicRuleDestinationSummary{
 				Arn: d.ARN(), Status: TopicRuleDestinationStatus(d.Status), CreatedAt: d.CreatedAt, LastUpdatedAt: d.ModifiedAt,
 				StatusReason: d.StatusReason, HttpUrlSummary: &HttpUrlDestinationSummary{ConfirmationUrl: d.URL},
@@ -155,7 +155,7 @@ func (s *Service) updateRuleDestination(ctx context.Context, caller awsapi.Calle
 		if err != nil {
 			return nil, err
 		}
-		d = rules.Now(d, now)
+		d = rules.AsOf(d, now)
 		wanted := imprint.RuleDestinationStatus(in.Status)
 		switch {
 		case wanted == imprint.RuleDestinationInProgress:
