@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -306,6 +307,39 @@ func TestStormsThatVaryAreBounded(t *testing.T) {
 				t.Errorf("%d attempts are %d entries that count %d, and the rare one is there %d times", many+1, len(all), counted, rare)
 			}
 		})
+	}
+}
+
+// TestWhoMakesUpFailuresTakesNoneFromOthers ensures that neither hosts that no account knows
+// nor the devices of an account, in whatever regions, which fail in ever new ways, make the
+// failures of another account's devices be told by their code alone.
+func TestWhoMakesUpFailuresTakesNoneFromOthers(t *testing.T) {
+	t.Parallel()
+	store := openStore(t)
+	l := trace.NewLog(store, clock, trace.Options{Logger: quiet(), Linger: time.Microsecond, Queue: 1 << 15, Batch: 2048})
+	fails := func(tenant imprint.Tenant, certificate imprint.CertificateID, how string) {
+		rec := l.Begin("192.0.2.1:1")
+		rec.Describe(func(a *imprint.Attempt) { a.Tenant, a.CertificateID = tenant, certificate })
+		rec.Fail("ca", imprint.Errorf(imprint.CodeCANotRegistered, "%s", how))
+		rec.End(imprint.OutcomeRefused, imprint.CodeCANotRegistered)
+	}
+	for n := range 3000 {
+		fails(imprint.Tenant{}, "", fmt.Sprintf("word %dx", n))
+		fails(imprint.Tenant{Account: "111111111111", Region: imprint.Region(fmt.Sprintf("region-%d", n%7))}, "c", fmt.Sprintf("word %dx", n))
+	}
+	for range 5 {
+		fails(home, "one", "no CA of that name")
+		fails(home, "two", "another CA's name")
+	}
+	l.Close()
+	got := map[string]int{}
+	for _, a := range everything(t, store) {
+		if a.Tenant == home {
+			got[string(a.CertificateID)+": "+a.Steps[0].Detail] += 1 + a.Repeats
+		}
+	}
+	if want := map[string]int{"one: no CA of that name": 5, "two: another CA's name": 5}; !maps.Equal(got, want) {
+		t.Errorf("what is told of the devices is %v, want %v", got, want)
 	}
 }
 
