@@ -20,6 +20,10 @@ const (
 	// maxOwn is how many entries of their own, each of one device that failed in one
 	// way, a kind of failure may have in foldFor. All others are counted in the kind's.
 	maxOwn = 64
+	// takeovers is how many of those attempts of a device are kept whole that end because
+	// another one took its client id, as audits look at who did, and how often. Up to
+	// maxApart devices have entries of their own then.
+	takeovers = 8
 	// maxKinds bounds the kinds that are told apart in foldFor, and maxKindsOf those of one
 	// account, or of nobody's devices: who makes up ways to fail takes none of them from
 	// others. What fails in further ways is told apart by its code alone.
@@ -70,16 +74,9 @@ func newFolds(after int) *folds {
 	return &folds{after: after, kinds: make(map[kindKey]*list.Element), of: make(map[imprint.AccountID]int), fingerprints: newFingerprints()}
 }
 
-// foldable says whether an attempt may be counted with others: one that failed. Which
-// connection took whose place is kept, however often it happens.
+// foldable says whether an attempt may be counted with others: one that failed.
 func foldable(a *imprint.Attempt) bool {
-	switch a.Outcome {
-	case imprint.OutcomeRefused:
-		return true
-	case imprint.OutcomeClosed:
-		return a.Code != imprint.CodeTakenOver && anyFailed(a.Steps)
-	}
-	return false
+	return a.Outcome == imprint.OutcomeRefused || a.Outcome == imprint.OutcomeClosed && anyFailed(a.Steps)
 }
 
 func anyFailed(steps []imprint.Step) bool {
@@ -93,8 +90,12 @@ func (f *folds) take(a *imprint.Attempt, now time.Time) *fold {
 	}
 	k := f.kindOf(a, now)
 	exact := f.exact(a)
-	into, after := k.own[exact], f.after
-	if into == nil && len(k.own) < maxOwn && k.key.way != 0 {
+	into, after, own := k.own[exact], f.after, maxOwn
+	if a.Code == imprint.CodeTakenOver {
+		// Who took whose place is seen by several attempts of each.
+		after, own = max(after, takeovers), maxApart
+	}
+	if into == nil && len(k.own) < own && k.key.way != 0 {
 		into = &fold{}
 		k.own[exact] = into
 	}

@@ -425,10 +425,10 @@ func (d denial) Error() string           { return d.text }
 func (d denial) Asked() (string, string) { return "iot:Connect", d.resource }
 
 // TestEndsWithAFailureAreFolded ensures that a device that is let in, refused something
-// and ended, again and again, is folded too; but not what tells who took whose place.
+// and ended, again and again, is folded too, and later what tells who took whose place.
 func TestEndsWithAFailureAreFolded(t *testing.T) {
 	t.Parallel()
-	for code, want := range map[imprint.Code]int{imprint.CodePublishDenied: 3, imprint.CodeTakenOver: 20} {
+	for code, want := range map[imprint.Code]int{imprint.CodePublishDenied: 3, imprint.CodeTakenOver: 8} {
 		store := openStore(t)
 		l := trace.NewLog(store, clock, trace.Options{Logger: quiet(), Linger: time.Microsecond})
 		for range 20 {
