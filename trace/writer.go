@@ -203,19 +203,21 @@ func (l *Log) write(batch []entry) {
 		}
 		return nil
 	})
-	late := l.keepEarly(missing)
 	if err != nil {
+		l.keepEarly(missing)
 		l.failed.Add(uint64(len(batch)))
 		l.opts.Logger.Error("couldn't store attempts", "count", len(batch), "error", err)
 		return
 	}
 	l.addedTo(grown, added)
+	var late []*addition
 	for _, r := range again {
 		r.fold.row = r.latest.ID
 		if r.displaced != nil {
 			late = append(late, l.displaced(r.displaced)...)
 		}
 	}
+	late = append(late, l.keepEarly(missing)...) // some may be of those displaced
 	l.written.Add(uint64(len(batch)))
 	if tell := l.told.Load(); tell != nil {
 		for _, a := range order {
