@@ -209,6 +209,16 @@ func (w *ward) again(d *device, client, template, serial string) func(*testing.T
 	}
 }
 
+// weakRequest is a signing request with an RSA key of 1024 bits.
+func weakRequest(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	writeFile(t, filepath.Join(dir, "openssl.cnf"), opensslConfig)
+	csr := filepath.Join(dir, "weak.csr")
+	openssl(t, dir, "req", "-new", "-nodes", "-subj", "/CN=weak", "-newkey", "rsa:1024", "-keyout", filepath.Join(dir, "weak.key"), "-out", csr)
+	return readFile(t, csr)
+}
+
 // hooked makes a template with a hook.
 func (w *ward) hooked(t *testing.T, name, function string) {
 	t.Helper()
@@ -281,13 +291,9 @@ var claimWays = map[string]func(*ward, *testing.T, string) way{
 		return way{word: "claim-garbled", seen: answered(out, strings.HasSuffix(answer, "/accepted"))}
 	},
 	"weak CSR": func(w *ward, t *testing.T, _ string) way {
-		dir := t.TempDir()
-		writeFile(t, filepath.Join(dir, "openssl.cnf"), opensslConfig)
-		csr := filepath.Join(dir, "weak.csr")
-		openssl(t, dir, "req", "-new", "-nodes", "-subj", "/CN=weak", "-newkey", "rsa:1024", "-keyout", filepath.Join(dir, "weak.key"), "-out", csr)
 		a := w.desk(t, w.claim, "claim-weak", "sensors")
 		defer a.leave(t)
-		return way{word: "claim-weak", seen: answered(call(t, a, createFromCSR, map[string]any{"certificateSigningRequest": readFile(t, csr)}))}
+		return way{word: "claim-weak", seen: answered(call(t, a, createFromCSR, map[string]any{"certificateSigningRequest": weakRequest(t)}))}
 	},
 	"malformed token": func(w *ward, t *testing.T, _ string) way {
 		a := w.desk(t, w.claim, "claim-malformed", "sensors")

@@ -24,7 +24,7 @@ type ward struct {
 	b           *bench // just-in-time provisioning on the same server
 	// hasty is a server whose limits of time and rate are short.
 	hasty *stage
-	brief *fleet // of hasty
+	brief *fleet // of hasty; a function is its certificate provider
 	// What was made early, because it has to grow old.
 	expired    *factory
 	caExpires  time.Time
@@ -59,7 +59,7 @@ func TestTheTraceNamesEveryFailureAndItsFix(t *testing.T) {
 	t.Parallel()
 	w := newWard(t)
 	ways := map[string]func(*ward, *testing.T, string) way{}
-	for _, part := range []map[string]func(*ward, *testing.T, string) way{tlsWays, connectWays, certificateWays, caWays, templateWays, messageWays, webWays, claimWays} {
+	for _, part := range []map[string]func(*ward, *testing.T, string) way{tlsWays, connectWays, certificateWays, caWays, templateWays, messageWays, webWays, claimWays, providerWays, enrolWays} {
 		maps.Copy(ways, part)
 	}
 	number := 0
@@ -141,9 +141,9 @@ func newWard(t *testing.T) *ward {
 	t.Helper()
 	// The trace folds and samples as it does for everybody.
 	w := &ward{
-		functional: newFunctional(t, []string{"IMPRINT_HOOK_TIMEOUT=8s"}, asHook),
+		functional: newFunctional(t, []string{"IMPRINT_HOOK_TIMEOUT=8s", "IMPRINT_EST_ADDRESS=127.0.0.1:0"}, asHook),
 		hasty: newStage(t, []string{"IMPRINT_CONNECT_RATE=2", "IMPRINT_PUBLISH_RATE=20", "IMPRINT_MIN_KEEP_ALIVE=1s", "IMPRINT_HANDSHAKE_TIMEOUT=3s",
-			"IMPRINT_CONNECT_TIMEOUT=2s", "IMPRINT_CLAIM_RATE=0", fmt.Sprintf("IMPRINT_MAX_PENDING_PER_ADDRESS=%d", pendingPerAddress), "IMPRINT_CLAIM_TOKEN_LIFETIME=2s", "IMPRINT_PROVISIONING_CLAIM_LIFETIME=10s"}...),
+			"IMPRINT_CONNECT_TIMEOUT=2s", "IMPRINT_CLAIM_RATE=0", patientHooks, fmt.Sprintf("IMPRINT_MAX_PENDING_PER_ADDRESS=%d", pendingPerAddress), "IMPRINT_CLAIM_TOKEN_LIFETIME=2s", "IMPRINT_PROVISIONING_CLAIM_LIFETIME=10s"}...),
 	}
 	w.brief = w.hasty.one.fleet(t)
 	a := w.brief.open5(t, w.brief.claim, "early", "json")
@@ -152,6 +152,9 @@ func newWard(t *testing.T) *ward {
 	a.leave(t)
 	claim := must(w.brief.api.CreateProvisioningClaim(t.Context(), &iot.CreateProvisioningClaimInput{TemplateName: aws.String("sensors")}))(t)
 	w.claimEnds = aws.ToTime(claim.Expiration)
+	dir := t.TempDir()
+	w.hasty.permit(t, dir, asProvider, w.brief.provide(t, w.hasty.putFunction(t, dir, w.functional.ca, w.gate)))
+	w.server().mustShell(t, dir, "imprint ca create --root --name enrols --subject /CN=Enrols; imprint est create line7 --authority enrols --profile operational --passwords")
 	w.installer = writtenDevice(t, "installer", aws.ToString(claim.CertificatePem), aws.ToString(claim.KeyPair.PrivateKey))
 
 	w.b = &bench{server: w.server()}

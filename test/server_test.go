@@ -347,6 +347,7 @@ type attempt struct {
 	Ended         float64     `json:"ended"`
 	Outcome       string      `json:"outcome"`
 	Code          string      `json:"code"`
+	Repeats       int         `json:"repeats"`
 	Steps         []traceStep `json:"steps"`
 }
 
