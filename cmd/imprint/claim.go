@@ -291,7 +291,7 @@ const (
 
 // sortSerialsAt bounds what is held of an upload, so many bytes of serials and of what each
 // costs, until it is sent in order: the registry keeps a list in order, and serials in none
-// would cost it eight times the work, for which devices wait.
+// would cost it five times the work, for which devices wait.
 const (
 	sortSerialsAt = 32 << 20
 	serialCosts   = 32
