@@ -342,9 +342,10 @@ type TraceReader interface {
 	// an attempt, that begin with hex digits in lower case; unassigned: also of attempts
 	// that died before a tenant was known.
 	AttemptWords(tenant Tenant, unassigned bool, prefix string, limit int) ([]string, error)
-	// Events lists a tenant's events that wait for publication, oldest first, and
-	// EventTenants whose do.
+	// Events lists a tenant's events that wait for publication, oldest first, EventCount
+	// is how many do, and EventTenants whose.
 	Events(tenant Tenant, limit int) ([]Event, error)
+	EventCount(tenant Tenant) (int, error)
 	EventTenants() ([]Tenant, error)
 }
 
