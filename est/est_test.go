@@ -461,7 +461,8 @@ func TestAddressesAreBounded(t *testing.T) {
 	l := newLine(t, func(o *est.Options) { o.Rate = 1 })
 	l.label("seven")
 	var statuses []int
-	for range 4 {
+	// However slowly they come, some come within one second.
+	for deadline := time.Now().Add(20 * time.Second); !slices.Contains(statuses, http.StatusTooManyRequests) && time.Now().Before(deadline); {
 		got := l.as(nil).send("GET", "/.well-known/est/seven/cacerts", "", nil)
 		statuses = append(statuses, got.status)
 		if got.status == http.StatusTooManyRequests && got.header.Get("Retry-After") == "" {
@@ -469,7 +470,7 @@ func TestAddressesAreBounded(t *testing.T) {
 		}
 	}
 	if !slices.Contains(statuses, http.StatusTooManyRequests) || statuses[0] != http.StatusOK {
-		t.Errorf("got statuses %v of four requests at once with a rate of 1", statuses)
+		t.Errorf("got statuses %v of requests as fast as they came with a rate of 1", statuses)
 	}
 	l = newLine(t, func(o *est.Options) { o.WrongPasswords = 3 })
 	l.label("seven", withPasswords)
