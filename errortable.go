@@ -93,6 +93,7 @@ const (
 	CodeFunctionThrottled      Code = "FunctionThrottled"
 	CodeFunctionStorage        Code = "FunctionCodeStorage"
 	CodeRulesBusy              Code = "RulesBusy"
+	CodeEventDropped           Code = "EventDropped"
 	CodeRuleAction             Code = "RuleActionFailed"
 	CodeConnectDenied          Code = "ConnectDenied"
 	CodePublishDenied          Code = "PublishDenied"
@@ -282,6 +283,7 @@ var table = []Description{
 	{CodeFunctionThrottled, "TooManyRequestsException", 429, 0x97, "TooManyRequests", "More calls than the function may have at once wait for it.", "Raise the function's concurrency, or let devices come more slowly."},
 	{CodeFunctionStorage, "CodeStorageExceededException", 400, 0, "", "The code of the account's functions has as many bytes as the server allows.", "Delete functions or versions that aren't needed, or raise --function-code."},
 	{CodeRulesBusy, "ServiceUnavailableException", 503, 0x97, "", "As many messages as the topic rules may have waiting wait for them.", "Send more slowly, or let rules match less; --rule-queue raises the bound."},
+	{CodeEventDropped, "", 0, 0, "", "The device's event was dropped, untold: as many of its account wait as the server keeps.", "Look for a topic rule on $aws/events/ that is slow or has no room, or raise --stored-events. A device that waits for activation comes again with a new event."},
 	{CodeRuleAction, "", 0, 0, "", "An action of a topic rule failed.", "The detail names the rule and the action's target; mend the target, and give the rule an errorAction that keeps what couldn't be delivered."},
 	{CodeConnectDenied, "", 0, 0x87, "", "No policy of the certificate allows iot:Connect with this client id.", "Allow iot:Connect on client/CLIENT_ID in a policy that is attached to the certificate."},
 	{CodePublishDenied, "", 0, 0x87, "", "No policy of the certificate allows iot:Publish on this topic.", "Allow iot:Publish on topic/TOPIC."},

@@ -40,7 +40,7 @@ func TestTheTracePageHasEveryStep(t *testing.T) {
 		}
 	}
 	recorded, literals := map[string]string{}, map[string]bool{}
-	for _, room := range []string{"attempt.go", "broker", "ca", "cmd/imprint", "est", "functions", "gateway", "pki", "provisioning", "renewal", "rules", "trace"} {
+	for _, room := range []string{"attempt.go", "broker", "ca", "cmd/imprint", "est", "events", "functions", "gateway", "pki", "provisioning", "renewal", "rules", "trace"} {
 		err = filepath.WalkDir(room, func(path string, entry fs.DirEntry, err error) error {
 			if err != nil || entry.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
 				return err

@@ -335,16 +335,17 @@ type TraceReader interface {
 	// LiveAttempts lists the ids of attempts of devices that are on, in their order, from
 	// the first after an id.
 	LiveAttempts(after string, limit int) ([]string, error)
-	// AttemptsMaking lists the attempts that made a certificate, newest first: those of
-	// the claim that asked for it.
+	// AttemptsMaking lists the attempts of others that made a certificate, newest first:
+	// those of the claim that asked for it.
 	AttemptsMaking(tenant Tenant, id CertificateID, limit int) ([]Attempt, error)
 	// AttemptWords lists the ids of attempts and of certificates, registered or shown in
 	// an attempt, that begin with hex digits in lower case; unassigned: also of attempts
 	// that died before a tenant was known.
 	AttemptWords(tenant Tenant, unassigned bool, prefix string, limit int) ([]string, error)
-	// Events lists a tenant's events that wait for publication, oldest first, and
-	// EventTenants whose do.
+	// Events lists a tenant's events that wait for publication, oldest first, EventCount
+	// is how many do, and EventTenants whose.
 	Events(tenant Tenant, limit int) ([]Event, error)
+	EventCount(tenant Tenant) (int, error)
 	EventTenants() ([]Tenant, error)
 }
 

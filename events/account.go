@@ -29,6 +29,7 @@ const (
 // account hands over the events of one account, so that whatever holds them up is
 // nobody else's.
 type account struct {
+	id         imprint.AccountID
 	dispatcher *Dispatcher
 	wake       chan struct{}
 
@@ -37,23 +38,29 @@ type account struct {
 	over   map[imprint.Tenant][]string // handed over, and to be removed
 	failed map[imprint.Tenant][]string // to be handed over again; the tenant rests until then
 	why    error                       // one of them failed
+	fresh  int                         // stored since they were counted
 
 	// Of the goroutine alone: what was read and isn't removed.
 	underWay map[imprint.Tenant]map[string]struct{}
 	count    int
+	// excess are stored events beyond the bound, of the account that has stored them.
+	excess int
+	stored map[imprint.Tenant]int // as far as they were counted
 }
 
-func newAccount(d *Dispatcher) *account {
+func newAccount(d *Dispatcher, id imprint.AccountID) *account {
 	return &account{
-		dispatcher: d, wake: make(chan struct{}, 1), look: map[imprint.Tenant]struct{}{},
+		id: id, dispatcher: d, wake: make(chan struct{}, 1), look: map[imprint.Tenant]struct{}{},
 		over: map[imprint.Tenant][]string{}, failed: map[imprint.Tenant][]string{}, underWay: map[imprint.Tenant]map[string]struct{}{},
+		stored: map[imprint.Tenant]int{},
 	}
 }
 
-// notice tells that a tenant has events.
-func (a *account) notice(tenant imprint.Tenant) {
+// notice tells that a tenant has events, a number of new ones.
+func (a *account) notice(tenant imprint.Tenant, count int) {
 	a.mu.Lock()
 	a.look[tenant] = struct{}{}
+	a.fresh = min(a.fresh+count, uncounted)
 	a.mu.Unlock()
 	a.poke()
 }
@@ -142,9 +149,13 @@ func (a *account) forget(tenant imprint.Tenant, ids []string) {
 	}
 }
 
-// round removes what is handed over, and starts what has room.
+// round removes what is handed over, drops what is too much, and starts what has room.
 func (a *account) round(ctx context.Context) error {
 	err := a.remove(ctx)
+	if err != nil {
+		return err
+	}
+	err = a.bound(ctx)
 	if err != nil {
 		return err
 	}
@@ -187,6 +198,7 @@ func (a *account) remove(ctx context.Context) error {
 	}
 	for tenant, ids := range over {
 		a.forget(tenant, ids)
+		a.gone(tenant, len(ids))
 	}
 	return nil
 }
@@ -205,7 +217,7 @@ func (a *account) start(ctx context.Context, tenant imprint.Tenant) error {
 		return err
 	})
 	if err != nil {
-		a.notice(tenant)
+		a.notice(tenant, 0)
 		return fmt.Errorf("couldn't read stored events: %w", err)
 	}
 	if mine == nil && len(list) > 0 {

@@ -7,12 +7,13 @@
 // queue of every persistent session that gets it, and topic rules have run. A server
 // that dies in between publishes it after its next start.
 //
-//	d := events.NewDispatcher(store, broker, logger)
+//	d := events.NewDispatcher(store, broker, clock, events.Options{})
 //	defer d.Close()
 //
 // Each account has its own events under way, a bounded number, and each event is removed
 // when its own results are in: whose rules are slow, or have no room, holds up nobody
-// else, and an event that fails makes no other come again.
+// else, and an event that fails makes no other come again. What of an account waits in the
+// store is bounded, too: the oldest is dropped beyond it.
 //
 // What it does not do: it keeps no order between events, and it doesn't wait
 // for subscribers; the broker's own queues do.
@@ -36,10 +37,28 @@ type Publisher interface {
 	PublishEvent(ctx context.Context, event imprint.Event, done func(error))
 }
 
+// Options tune a Dispatcher. Zero values give the defaults in brackets.
+type Options struct {
+	// MaxStored bounds the events of one account that wait in the store: about, as a tenth
+	// more may come before they are counted again. Those under way are never dropped
+	// [100,000].
+	MaxStored int
+	// Attempts are told which events of theirs were dropped; nil: nobody is.
+	Attempts Attempts
+	Logger   *slog.Logger // [slog.Default]
+}
+
+// Attempts keep what became of the events of an attempt.
+type Attempts interface {
+	Append(attemptID string, steps ...imprint.Step)
+}
+
 // Dispatcher publishes stored events.
 type Dispatcher struct {
 	store     imprint.Store
 	publisher Publisher
+	clock     imprint.Clock
+	opts      Options
 	logger    *slog.Logger
 	stopWatch func()
 	ctx       context.Context // ends with Close
@@ -47,14 +66,21 @@ type Dispatcher struct {
 	work      sync.WaitGroup
 	closeOnce sync.Once
 	published atomic.Uint64
+	dropped   atomic.Uint64
 
 	mu       sync.Mutex // also held while ctx ends
 	accounts map[imprint.AccountID]*account
 }
 
 // NewDispatcher starts publishing, beginning with what an earlier run left.
-func NewDispatcher(store imprint.Store, publisher Publisher, logger *slog.Logger) *Dispatcher {
-	d := &Dispatcher{store: store, publisher: publisher, logger: logger, accounts: map[imprint.AccountID]*account{}}
+func NewDispatcher(store imprint.Store, publisher Publisher, clock imprint.Clock, opts Options) *Dispatcher {
+	if opts.MaxStored <= 0 {
+		opts.MaxStored = 100_000
+	}
+	if opts.Logger == nil {
+		opts.Logger = slog.Default()
+	}
+	d := &Dispatcher{store: store, publisher: publisher, clock: clock, opts: opts, logger: opts.Logger, accounts: map[imprint.AccountID]*account{}}
 	d.ctx, d.cancel = context.WithCancel(context.Background())
 	d.stopWatch = store.Watch(d.committed)
 	d.work.Go(d.begin)
@@ -63,6 +89,9 @@ func NewDispatcher(store imprint.Store, publisher Publisher, logger *slog.Logger
 
 // Published counts the events published since the start.
 func (d *Dispatcher) Published() uint64 { return d.published.Load() }
+
+// Dropped counts the events dropped since the start, as too many of their account waited.
+func (d *Dispatcher) Dropped() uint64 { return d.dropped.Load() }
 
 // Close stops. Events that wait stay in the store.
 func (d *Dispatcher) Close() {
@@ -86,7 +115,7 @@ func (d *Dispatcher) begin() {
 		})
 		if err == nil {
 			for _, tenant := range tenants {
-				d.notice(tenant)
+				d.notice(tenant, uncounted)
 			}
 			return
 		}
@@ -99,26 +128,31 @@ func (d *Dispatcher) begin() {
 }
 
 func (d *Dispatcher) committed(changes []imprint.Change) {
-	var last *imprint.Tenant
-	for n, c := range changes {
-		if c.Kind == imprint.ChangeEvent && (last == nil || *last != c.Tenant) {
-			last = &changes[n].Tenant
-			d.notice(c.Tenant)
+	for n := 0; n < len(changes); {
+		tenant, count := changes[n].Tenant, 0
+		for ; n < len(changes) && changes[n].Tenant == tenant; n++ {
+			if changes[n].Kind == imprint.ChangeEvent {
+				count++
+			}
+		}
+		if count > 0 {
+			d.notice(tenant, count)
 		}
 	}
 }
 
-// notice tells that a tenant has events. Accounts are few, and each keeps its goroutine.
-func (d *Dispatcher) notice(tenant imprint.Tenant) {
+// notice tells that a tenant has events, a number of new ones. Accounts are few, and each
+// keeps its goroutine.
+func (d *Dispatcher) notice(tenant imprint.Tenant, count int) {
 	d.mu.Lock()
 	a := d.accounts[tenant.Account]
 	if a == nil && d.ctx.Err() == nil {
-		a = newAccount(d)
+		a = newAccount(d, tenant.Account)
 		d.accounts[tenant.Account] = a
 		d.work.Go(func() { a.run(d.ctx) })
 	}
 	d.mu.Unlock()
 	if a != nil {
-		a.notice(tenant)
+		a.notice(tenant, count)
 	}
 }

@@ -37,7 +37,7 @@ func putOf(t *testing.T, store imprint.Store, tenant imprint.Tenant, ids ...stri
 	t.Helper()
 	err := store.Update(t.Context(), func(tx imprint.Tx) error {
 		for _, id := range ids {
-			err := tx.PutEvent(imprint.Event{ID: id, Tenant: tenant, Topic: "t", Payload: []byte("{}")})
+			err := tx.PutEvent(imprint.Event{ID: id, Tenant: tenant, Topic: "t", Payload: []byte("{}"), AttemptID: "of " + id})
 			if err != nil {
 				return err
 			}
@@ -121,7 +121,7 @@ func TestEventsComeAfterTheirChange(t *testing.T) {
 			t.Errorf("event %s came before its change: %v", e.ID, err)
 		}
 	}
-	d := events.NewDispatcher(store, s, quiet())
+	d := events.NewDispatcher(store, s, time.Now, events.Options{Logger: quiet()})
 	var writers sync.WaitGroup
 	const each = 60
 	for w := range 4 {
@@ -151,7 +151,7 @@ func TestARolledBackChangeSendsNothing(t *testing.T) {
 	t.Parallel()
 	store := registrytest.New(t)
 	s := newSubscriber()
-	d := events.NewDispatcher(store, s, quiet())
+	d := events.NewDispatcher(store, s, time.Now, events.Options{Logger: quiet()})
 	refused := errors.New("refused")
 	err := store.Update(t.Context(), func(tx imprint.Tx) error {
 		err := tx.PutEvent(imprint.Event{ID: "never", Tenant: home, Topic: "t"})
@@ -193,7 +193,7 @@ func TestEventsSurviveARestart(t *testing.T) {
 	failing = true
 	broken.Unlock()
 	s := newSubscriber()
-	d := events.NewDispatcher(store, s, quiet())
+	d := events.NewDispatcher(store, s, time.Now, events.Options{Logger: quiet()})
 	first, second := s.next(t).ID, s.next(t).ID
 	d.Close()
 	err := store.Close()
@@ -204,7 +204,7 @@ func TestEventsSurviveARestart(t *testing.T) {
 	if got := waiting(t, store); got != 2 {
 		t.Errorf("%d events wait after the restart, want 2", got)
 	}
-	d = events.NewDispatcher(store, s, quiet())
+	d = events.NewDispatcher(store, s, time.Now, events.Options{Logger: quiet()})
 	if a, b := s.next(t).ID, s.next(t).ID; a != first || b != second {
 		t.Errorf("got %s and %s again, want %s and %s", a, b, first, second)
 	}
@@ -275,7 +275,7 @@ func TestEventsThatHangHoldUpNoOtherAccount(t *testing.T) {
 		}
 		hang = append(hang, done)
 	}
-	d := events.NewDispatcher(store, s, quiet())
+	d := events.NewDispatcher(store, s, time.Now, events.Options{Logger: quiet()})
 	putOf(t, store, other, "b")
 	times := map[string]int{}
 	for times["b"] == 0 {
@@ -329,7 +329,7 @@ func TestAnEventThatFailsMakesNoOtherComeAgain(t *testing.T) {
 	}
 	put(t, store, "a1", "a2")
 	putOf(t, store, other, "b1", "b2")
-	d := events.NewDispatcher(store, s, quiet())
+	d := events.NewDispatcher(store, s, time.Now, events.Options{Logger: quiet()})
 	times := map[string]int{}
 	for times["a1"] < 2 {
 		times[s.next(t).ID]++
@@ -346,6 +346,98 @@ func TestAnEventThatFailsMakesNoOtherComeAgain(t *testing.T) {
 	d.Close()
 	if d.Published() != 4 {
 		t.Errorf("published %d, want 4", d.Published())
+	}
+	err := store.Close()
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// dropped collects what attempts are told.
+type dropped struct {
+	mu    sync.Mutex
+	steps map[string][]imprint.Step
+}
+
+func (d *dropped) Append(attemptID string, steps ...imprint.Step) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.steps[attemptID] = append(d.steps[attemptID], steps...)
+}
+
+// TestWhatWaitsOfAnAccountIsBounded ensures that an account whose events nobody takes keeps
+// a bounded number of them, in all its regions, that each of the rest is dropped, the
+// oldest, which is counted and told, and that all the others come once.
+func TestWhatWaitsOfAnAccountIsBounded(t *testing.T) {
+	t.Parallel()
+	store := registrytest.New(t)
+	west := imprint.Tenant{Account: home.Account, Region: "us-west-2"}
+	const each, most = 700, 1000
+	putOf(t, store, home, many("a", each)...)
+	putOf(t, store, west, many("w", each)...)
+	s := newSubscriber()
+	var mu sync.Mutex
+	var hang []func(error)
+	released := false
+	s.answer = func(e imprint.Event, done func(error)) {
+		mu.Lock()
+		defer mu.Unlock()
+		if e.Tenant == other || released {
+			done(nil)
+			return
+		}
+		hang = append(hang, done)
+	}
+	told := &dropped{steps: map[string][]imprint.Step{}}
+	d := events.NewDispatcher(store, s, time.Now, events.Options{MaxStored: most, Attempts: told, Logger: quiet()})
+	await := func(what string, is func() bool) {
+		t.Helper()
+		deadline := time.Now().Add(20 * time.Second)
+		for !is() {
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: %d and %d events wait, %d were dropped", what, waitingOf(t, store, home), waitingOf(t, store, west), d.Dropped())
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}
+	await("at the start", func() bool { return d.Dropped() == 2*each-most })
+	putOf(t, store, west, many("x", each)...)
+	await("later", func() bool { return d.Dropped() == 3*each-most })
+	if got := waitingOf(t, store, home) + waitingOf(t, store, west); got != most {
+		t.Errorf("%d events wait, want %d", got, most)
+	}
+	putOf(t, store, other, "b")
+	gone(t, store, other)
+	mu.Lock()
+	released = true
+	for _, done := range hang {
+		done(nil)
+	}
+	mu.Unlock()
+	gone(t, store, home)
+	gone(t, store, west)
+	d.Close()
+	close(s.got)
+	times := map[string]int{}
+	for e := range s.got {
+		times[e.ID]++
+		if len(told.steps["of "+e.ID]) > 0 {
+			t.Errorf("event %s came although it was dropped", e.ID)
+		}
+	}
+	for id, n := range times {
+		if n != 1 {
+			t.Errorf("event %s came %d times, want once", id, n)
+		}
+	}
+	if len(times) != most+1 || times["x0699"] != 1 || len(told.steps) != 3*each-most {
+		t.Errorf("%d events came, the newest %d times, and %d attempts were told of another; want %d, once and %d",
+			len(times), times["x0699"], len(told.steps), most+1, 3*each-most)
+	}
+	for _, steps := range told.steps {
+		if len(steps) != 1 || steps[0].Code != imprint.CodeEventDropped || steps[0].Fix == "" {
+			t.Fatalf("an attempt was told %v", steps)
+		}
 	}
 	err := store.Close()
 	if err != nil {

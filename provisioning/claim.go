@@ -12,6 +12,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/internal/fair"
 	"github.com/imprint-iot/imprint/internal/stackroom"
 	"github.com/imprint-iot/imprint/pki"
 	"github.com/imprint-iot/imprint/trace"
@@ -123,9 +124,9 @@ func NewClaims(rooms ClaimRooms, opts ClaimOptions) (*Claims, error) {
 		stop: make(chan struct{}),
 	}
 	c.templates.known = map[fleetKey]*fleetTemplate{}
-	c.tenants.buckets = map[imprint.Tenant]*[operations]*rate.Limiter{}
-	c.holders.buckets = map[guardKey]*[operations]*rate.Limiter{}
-	c.anomalies.seen, c.anomalies.unread = map[guardKey]*usage{}, map[guardKey]*usage{}
+	c.tenants.buckets = fair.NewMemory[imprint.Tenant, *limiters](maxRates)
+	c.holders.buckets = fair.NewMemory[guardKey, *limiters](maxRates)
+	c.anomalies.seen, c.anomalies.unread = fair.NewMemory[guardKey, *usage](maxGuarded), fair.NewMemory[guardKey, *usage](maxGuarded)
 	c.free.known = map[freeClaim]struct{}{}
 	c.stopWatch = c.store.Watch(c.free.committed)
 	c.ended.Go(c.sweeper)
@@ -241,7 +242,7 @@ func (c *Claims) reject(topic string, why error) ClaimAnswer {
 func (c *Claims) serve(ctx context.Context, call claimCall, r ClaimRequest) (any, error) {
 	d := &demand{Claims: c, ClaimRequest: r, call: call, now: c.clock()}
 	holder := guardKey{r.Tenant, r.Claim}
-	if !c.holders.take(holder, call.operation, c.rateOf(call.operation), d.now) {
+	if !c.holders.take(r.Tenant.Account, holder, call.operation, c.rateOf(call.operation), d.now) {
 		c.anomalies.miss(holder, d.now)
 		return nil, d.throttled("the claim certificate")
 	}
@@ -249,7 +250,7 @@ func (c *Claims) serve(ctx context.Context, call claimCall, r ClaimRequest) (any
 	if err != nil {
 		return nil, d.refused(ctx, err)
 	}
-	if !c.tenants.take(r.Tenant, call.operation, c.rateOf(call.operation), d.now) {
+	if !c.tenants.take(r.Tenant.Account, r.Tenant, call.operation, c.rateOf(call.operation), d.now) {
 		return nil, d.throttled("the account's devices")
 	}
 	var body any
@@ -372,26 +373,21 @@ func (c *Claims) rateOf(op claimOperation) int {
 // rates bound the requests of each key.
 type rates[K comparable] struct {
 	mu      sync.Mutex
-	buckets map[K]*[operations]*rate.Limiter
+	buckets *fair.Memory[K, *limiters]
 }
 
-// maxRates bounds the memory of rates; beyond it they begin anew.
+type limiters [operations]*rate.Limiter
+
+// maxRates bounds the memory of rates.
 const maxRates = 10_000
 
-func (r *rates[K]) take(key K, op claimOperation, perSecond int, now time.Time) bool {
+func (r *rates[K]) take(account imprint.AccountID, key K, op claimOperation, perSecond int, now time.Time) bool {
 	if perSecond < 0 {
 		return true
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	buckets := r.buckets[key]
-	if buckets == nil {
-		if len(r.buckets) >= maxRates {
-			clear(r.buckets)
-		}
-		buckets = &[operations]*rate.Limiter{}
-		r.buckets[key] = buckets
-	}
+	buckets := r.buckets.Of(account, key, func() *limiters { return &limiters{} })
 	if buckets[op] == nil {
 		buckets[op] = rate.NewLimiter(rate.Limit(perSecond), perSecond)
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/internal/fair"
 	"github.com/imprint-iot/imprint/trace"
 )
 
@@ -31,28 +32,20 @@ type usage struct {
 // anomalies counts for guarded claims. It is in memory: a start begins anew.
 type anomalies struct {
 	mu   sync.Mutex
-	seen map[guardKey]*usage
+	seen *fair.Memory[guardKey, *usage]
 	// unread are requests that were refused before anybody looked for a guard. The
 	// next request for which one is read counts them.
-	unread map[guardKey]*usage
+	unread *fair.Memory[guardKey, *usage]
 }
 
 // miss counts a request of a claim whose guard isn't read.
 func (a *anomalies) miss(key guardKey, now time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	u := a.unread[key]
-	if u == nil {
-		if len(a.unread) >= maxGuarded {
-			clear(a.unread)
-		}
-		u = &usage{began: now}
-		a.unread[key] = u
-	}
-	u.requests++
+	a.unread.Of(key.tenant.Account, key, func() *usage { return &usage{began: now} }).requests++
 }
 
-// maxGuarded bounds the memory of counts; beyond it they begin anew.
+// maxGuarded bounds the memory of counts.
 const maxGuarded = 10_000
 
 // add counts a request, or that it was refused, and says what is odd about it.
@@ -63,23 +56,19 @@ func (a *anomalies) add(g *imprint.ClaimGuard, refused bool, now time.Time) erro
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	key := guardKey{g.Tenant, g.Claim}
-	u := a.seen[key]
-	if u == nil || now.Sub(u.began) >= g.Window || now.Before(u.began) {
-		if len(a.seen) >= maxGuarded {
-			clear(a.seen)
-		}
-		u = &usage{began: now}
-		a.seen[key] = u
+	u := a.seen.Of(g.Tenant.Account, key, func() *usage { return &usage{began: now} })
+	if now.Sub(u.began) >= g.Window || now.Before(u.began) {
+		*u = usage{began: now}
 	}
 	if refused {
 		u.refusals++
 	} else {
 		u.requests++
-		missed := a.unread[key]
-		if missed != nil && now.Sub(missed.began) < g.Window {
+		missed, ok := a.unread.Known(g.Tenant.Account, key)
+		if ok && now.Sub(missed.began) < g.Window {
 			u.requests += missed.requests
 		}
-		delete(a.unread, key)
+		a.unread.Forget(g.Tenant.Account, key)
 	}
 	switch {
 	case g.MaxRequests > 0 && u.requests > g.MaxRequests:
@@ -94,8 +83,8 @@ func (a *anomalies) add(g *imprint.ClaimGuard, refused bool, now time.Time) erro
 func (a *anomalies) forget(tenant imprint.Tenant, claim imprint.CertificateID) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	delete(a.seen, guardKey{tenant, claim})
-	delete(a.unread, guardKey{tenant, claim})
+	a.seen.Forget(tenant.Account, guardKey{tenant, claim})
+	a.unread.Forget(tenant.Account, guardKey{tenant, claim})
 }
 
 // checkGuard applies what needs no look at the request.

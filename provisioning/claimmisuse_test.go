@@ -302,3 +302,31 @@ func TestCountsOfManyClaimsAreBounded(t *testing.T) {
 	}
 	o.create(home)
 }
+
+// TestAnAccountsClaimsMakeNoOthersBeForgotten ensures that an account with claims without
+// end resets neither the rate of another account's claim nor what is counted against it.
+func TestAnAccountsClaimsMakeNoOthersBeForgotten(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t, nil, provisioning.ClaimOptions{CreateRate: 2, RegisterRate: 2})
+	o.guarded(home, imprint.ClaimGuard{MaxRequests: 5, Window: time.Minute})
+	for range 2 {
+		o.create(home)
+	}
+	early := provisioning.ClaimRequest{Tenant: home, Topic: csrTopic, Claim: claimID}
+	tooQuick := imprint.Errorf(imprint.CodeThrottled, "four are under way")
+	o.claims.Refuse(early, tooQuick)
+	for n := range 10_001 {
+		id := imprint.CertificateID(fmt.Sprintf("%064x", n))
+		o.claims.Refuse(provisioning.ClaimRequest{Tenant: another, Topic: csrTopic, Claim: id}, tooQuick)
+		o.ask(another, keysTopic, "", func(r *provisioning.ClaimRequest) { r.Claim = id })
+	}
+	out, ok := o.ask(home, csrTopic, "{}")
+	rejectedWith(t, out, ok, 429, "TooManyRequests")
+	o.ahead.Store(int64(time.Second))
+	o.create(home) // the third, with two that came too quickly
+	out, ok = o.ask(home, csrTopic, "{}")
+	rejectedWith(t, out, ok, 403, "AccessDenied")
+	if got := o.guard(home).StopCode; got != imprint.CodeClaimAnomaly {
+		t.Errorf("stopped by %q, want ClaimAnomaly", got)
+	}
+}

@@ -81,6 +81,7 @@ func Check(r imprint.TopicRule, offered Offered) (Filter, error) {
 var unserved = map[string]string{
 	"get_thing_shadow":        "there are no device shadows here",
 	"get_secret":              "there is no secret store here",
+	"decode":                  "it decodes 'proto' with a schema that AWS IoT Core reads from S3, and there are none here (decode(s, 'base64') is served)",
 	"get_dynamodb":            "there is no DynamoDB here",
 	"machinelearning_predict": "nothing stands for Amazon Machine Learning here",
 }

@@ -254,6 +254,8 @@ func TestCheckRefusesWhatCantRun(t *testing.T) {
 		{"secrets", imprint.TopicRule{SQL: "SELECT * FROM 'a'", Actions: []imprint.RuleAction{republishTo("x/${get_secret('s', 'SecretString', 'r')}")}}, imprint.CodeInvalidRequest, "get_secret"},
 		{"tables", imprint.TopicRule{SQL: "SELECT get_dynamodb('t', 'k', 'v', 'r') AS x FROM 'a'"}, imprint.CodeInvalidRequest, "DynamoDB"},
 		{"predictions", imprint.TopicRule{SQL: "SELECT machinelearning_predict('m', 'r', *) AS x FROM 'a'"}, imprint.CodeInvalidRequest, "Machine Learning"},
+		{"Protobuf", imprint.TopicRule{SQL: "SELECT VALUE decode(*, 'proto', 'bucket', 'schema.desc', 'schema', 'Reading') FROM 'a'"}, imprint.CodeInvalidRequest, "schema"},
+		{"Protobuf in an action", imprint.TopicRule{SQL: "SELECT * FROM 'a'", Actions: []imprint.RuleAction{republishTo("x/${decode(*, 'proto', 'bucket', 'schema.desc', 'schema', 'Reading').id}")}}, imprint.CodeInvalidRequest, "schema"},
 		{"no kind", imprint.TopicRule{SQL: "SELECT * FROM 'a'", Actions: []imprint.RuleAction{{}}}, imprint.CodeInvalidRequest, "lambda, republish, http"},
 		{"outside in an error action", imprint.TopicRule{SQL: "SELECT * FROM 'a'", ErrorAction: func() *imprint.RuleAction {
 			a := republishTo("${aws_lambda('arn', a)}")

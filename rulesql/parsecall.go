@@ -184,7 +184,7 @@ func (p *parser) finish(n *callNode, name token) (node, *SyntaxError) {
 		p.warn(name, fn.name+"() with this number of arguments is always Undefined; it takes "+fn.takes())
 		return n, nil
 	}
-	if fn.external {
+	if fn.external || fn.name == "decode" && isText(n.args[1], proto) {
 		p.usesExternal(fn.name)
 	}
 	if fn.bytes && len(p.aliases) == 0 {
@@ -201,6 +201,12 @@ func (p *parser) finish(n *callNode, name token) (node, *SyntaxError) {
 	}
 	n.prepared = prepared
 	return n, nil
+}
+
+// isText says whether a node is this text, whatever the message is.
+func isText(n node, text string) bool {
+	literal, ok := n.(*literalNode)
+	return ok && literal.v.kind == kindString && literal.v.text == text
 }
 
 func (p *parser) usesExternal(name string) {

@@ -67,8 +67,8 @@ func (s *Statement) Matches(topic string) bool {
 	return s.hasFilter && mqtt.Match(s.filter, topic)
 }
 
-// External names the functions that it may ask the outside for, such as aws_lambda, each once. An
-// error action may use none (developer guide, "Error handling").
+// External names the functions that it may ask the outside for, such as aws_lambda, each once;
+// decode is among them where it decodes Protobuf, which takes a schema from there. An error action may use none (developer guide, "Error handling").
 func (s *Statement) External() []string { return slices.Clone(s.external) }
 
 // Warnings tells what is Undefined whatever the message is.

@@ -83,9 +83,12 @@ func encode(ev *Evaluation, _ *callNode, args []value) value {
 	return stringValue(base64.StdEncoding.EncodeToString([]byte(s)))
 }
 
+// proto is what decode() needs a schema from outside for.
+const proto = "proto"
+
 // decode gives the JSON value that the bytes are, or the text, or Null for what can't be decoded.
 func decode(ev *Evaluation, _ *callNode, args []value) value {
-	if args[1].text == "proto" {
+	if args[1].text == proto {
 		ev.problem("decode", nil, "Protobuf payloads need a schema that is kept outside, and nothing keeps one here")
 		return undefined()
 	}

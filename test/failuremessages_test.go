@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -240,12 +241,13 @@ func (w *ward) guarded(t *testing.T, name string, flags ...string) *device {
 	return d
 }
 
-// unanswered waits until the server counts an answer that it keeps, and says what the
+// unanswered waits until the server tells of an answer that it keeps, and says what the
 // device got.
-func (w *ward) unanswered(t *testing.T, c *mqtt5, code string) string {
+func (w *ward) unanswered(t *testing.T, c *mqtt5, client, code string) string {
 	t.Helper()
-	counter := fmt.Sprintf("imprint_refusals_total{code=%q}", code)
-	until(t, counter+" to count it", func() bool { return w.server().metric(t, counter) > 0 })
+	until(t, code+" of "+client, func() bool {
+		return slices.ContainsFunc(w.server().explain(t, client), func(a attempt) bool { return explained(a, code) })
+	})
 	defer func() { _ = c.Disconnect(&paho.Disconnect{}) }()
 	select {
 	case m := <-c.messages:
@@ -269,13 +271,13 @@ var claimWays = map[string]func(*ward, *testing.T, string) way{
 		c := w.server().connect(t, d, d.name, dialing{})
 		c.ask(t, "$aws/certificates/create/json/accepted")
 		c.send(t, "$aws/certificates/create/json", "{}", 1)
-		return way{word: d.name, seen: w.unanswered(t, c, "ReceiveDenied")}
+		return way{word: d.name, seen: w.unanswered(t, c, d.name, "ReceiveDenied")}
 	},
 	"wrong rejected topic": func(w *ward, t *testing.T, _ string) way {
 		c := w.server().connect(t, w.claim, "claim-elsewhere", dialing{})
 		c.ask(t, registerSensor+"/accepted", registerSensor+"/error")
 		c.send(t, registerSensor, "{}", 1)
-		return way{word: "claim-elsewhere", seen: w.unanswered(t, c, "AnswerNotSubscribed")}
+		return way{word: "claim-elsewhere", seen: w.unanswered(t, c, "claim-elsewhere", "AnswerNotSubscribed")}
 	},
 	"payload isn't JSON": func(w *ward, t *testing.T, _ string) way {
 		a := w.desk(t, w.claim, "claim-garbled", "sensors")

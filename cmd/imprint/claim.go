@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -237,7 +238,7 @@ func newClaimAllow() *cobra.Command {
 		Short: "Add the serial numbers of a CSV file to a claim's allow list",
 		Long: `Add the serial numbers of a CSV file to a claim's allow list.
 
-The file is read as it is sent, whatever its length; - is the standard input. The
+The file may have any length; - is the standard input. It is sent in parts as it is read. The
 serial number stands in the first column, or in the one whose name, in the first
 line, --column gives. An upload that broke off can be repeated. The guard says
 which template parameter is looked up (imprint claim guard --serial-parameter).`,
@@ -288,6 +289,14 @@ const (
 	uploadBytesAt   = 256 << 10
 )
 
+// sortSerialsAt bounds what is held of an upload, so many bytes of serials and of what each
+// costs, until it is sent in order: the registry keeps a list in order, and serials in none
+// would cost it five times the work, for which devices wait.
+const (
+	sortSerialsAt = 32 << 20
+	serialCosts   = 32
+)
+
 // uploadSerials sends a file in parts.
 func uploadSerials(ctx context.Context, c *client.Client, path string, in io.Reader, column string, w io.Writer) error {
 	const mark = "\ufeff" // spreadsheets put it before the first line
@@ -304,18 +313,21 @@ func uploadSerials(ctx context.Context, c *client.Client, path string, in io.Rea
 	}
 	rows := csv.NewReader(text)
 	rows.ReuseRecord, rows.FieldsPerRecord, rows.TrimLeadingSpace = true, -1, true
-	var part []string
-	size, added, total, read := 0, 0, 0, 0
+	var held []string
+	size, added, total, sent, read := 0, 0, 0, 0, 0
 	send := func() error {
-		if len(part) == 0 {
-			return nil
+		slices.Sort(held)
+		for rest := held; len(rest) > 0; {
+			part := firstPart(rest)
+			rest = rest[len(part):]
+			var answer struct{ Changed, Total int }
+			err := c.Call(ctx, "POST", path+"/serials", map[string]any{"serials": part}, &answer)
+			if err != nil {
+				return fmt.Errorf("after %d serial numbers: %w", sent, err)
+			}
+			added, total, sent = added+answer.Changed, answer.Total, sent+len(part)
 		}
-		var answer struct{ Changed, Total int }
-		err := c.Call(ctx, "POST", path+"/serials", map[string]any{"serials": part}, &answer)
-		if err != nil {
-			return fmt.Errorf("after %d serial numbers: %w", read-len(part), err)
-		}
-		added, total, part, size = added+answer.Changed, answer.Total, part[:0], 0
+		held, size = held[:0], 0
 		return nil
 	}
 	at := 0
@@ -341,8 +353,8 @@ func uploadSerials(ctx context.Context, c *client.Client, path string, in io.Rea
 		if len(serial) > imprint.MaxClaimSerial {
 			return usageError{fmt.Errorf("line %d: a serial number has %d bytes, at most %d are taken", line, len(serial), imprint.MaxClaimSerial)}
 		}
-		part, size, read = append(part, serial), size+len(serial), read+1
-		if len(part) >= uploadSerialsAt || size >= uploadBytesAt {
+		held, size, read = append(held, serial), size+len(serial)+serialCosts, read+1
+		if size >= sortSerialsAt {
 			err = send()
 			if err != nil {
 				return err
@@ -359,6 +371,18 @@ func uploadSerials(ctx context.Context, c *client.Client, path string, in io.Rea
 	}
 	_, err = fmt.Fprintf(w, "%d read, %d added, %d in the allow list\n", read, added, total)
 	return err
+}
+
+// firstPart gives as many of the first serials as one request takes.
+func firstPart(serials []string) []string {
+	size := 0
+	for n, serial := range serials {
+		if n == uploadSerialsAt || size >= uploadBytesAt {
+			return serials[:n]
+		}
+		size += len(serial)
+	}
+	return serials
 }
 
 func columnOf(header []string, name string) (int, error) {

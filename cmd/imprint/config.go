@@ -130,6 +130,9 @@ type Config struct {
 	// ThingTypeDeletionDelay is how long a thing type stays after it was
 	// deprecated, until it can be deleted. Default 5m; 0: no time.
 	ThingTypeDeletionDelay time.Duration `koanf:"thing-type-deletion-delay"`
+	// StoredEvents bounds the events on $aws/events/ of one account that wait for its
+	// subscribers and rules; the oldest are dropped. Default 100000.
+	StoredEvents int `koanf:"stored-events"`
 	// Trace is whether attempts are recorded. Default true. Without it nobody is told
 	// why a device isn't connected: it is for measuring what the trace costs.
 	Trace bool `koanf:"trace"`
@@ -205,6 +208,7 @@ func addServeFlags(f *pflag.FlagSet) {
 	f.Duration("thing-type-deletion-delay", imprint.ThingTypeDeletionDelay, "how long a deprecated thing type stays (0: no time)")
 	f.Bool("trace", true, "record devices' attempts; off only to measure what that costs")
 	f.Duration("trace-retention", 168*time.Hour, "how long attempts are kept")
+	f.Int("stored-events", 100_000, "bound of the events of one account that wait for its subscribers and rules")
 	f.Int("trace-keep", 1_000_000, "how many attempts are kept")
 	f.Int("trace-success-rate", 50, "attempts per second of devices that are let in, and lines of bulk registrations, that are kept (0: all)")
 	f.Int("trace-fold-after", 3, "attempts of a device that fail alike kept whole in five minutes, before they are only counted (0: all)")
@@ -332,6 +336,7 @@ func (c Config) checkNumbers() error {
 		{"https-publish-rate", c.HTTPSPublishRate, 0},
 		{"pki-connections-per-address", c.PKIConnectionsPerAddress, 0},
 		{"pki-rate-per-address", c.PKIRatePerAddress, 0},
+		{"stored-events", c.StoredEvents, 1},
 		{"trace-keep", c.TraceKeep, 1},
 		{"trace-success-rate", c.TraceSuccessRate, 0},
 		{"trace-fold-after", c.TraceFoldAfter, 0},

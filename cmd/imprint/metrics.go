@@ -223,6 +223,7 @@ func (m *metrics) watch(rooms metered) {
 	counter("imprint_attempts_told_total", "Attempts published on $imprint/attempts/.", func() uint64 { told, _ := rooms.announcer.Counts(); return told })
 	counter("imprint_attempts_untold_total", "Attempts that weren't published there because subscribers didn't keep up.", func() uint64 { _, untold := rooms.announcer.Counts(); return untold })
 	counter("imprint_events_published_total", "Stored events published.", rooms.events.Published)
+	counter("imprint_events_dropped_total", "Stored events dropped because as many of their account waited as may.", rooms.events.Dropped)
 	m.watchRules(rooms.rules)
 	m.registry.MustRegister(authorityMetrics{rooms.authorities, rooms.foreign, rooms.rollovers, rooms.store, rooms.clock, rooms.logger})
 	m.registry.MustRegister(shares{rooms.functions, rooms.rules, rooms.logger})

@@ -297,7 +297,7 @@ func (s *server) wire(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.events = events.NewDispatcher(s.store, s.broker, s.logger)
+	s.events = events.NewDispatcher(s.store, s.broker, s.clock, events.Options{MaxStored: s.config.StoredEvents, Attempts: s.trace, Logger: s.logger})
 	s.closeLater(s.events.Close)
 	s.announcer = attempts.NewAnnouncer(s.broker, s.home, s.logger)
 	s.closeLater(s.announcer.Close)

@@ -6,7 +6,7 @@
 // others that want as much as they can get, each has the same part.
 //
 // A Crew does so what a queue of the store owes, such as asynchronous calls; Rows
-// bounds how much of that an account can pile up.
+// bounds how much of that an account can pile up, and a Memory what is remembered of it.
 package fair
 
 import (

@@ -361,6 +361,8 @@ func everyRead(tx imprint.Tx) error {
 	keep(tx.DeleteUserPolicy("1", "a", "a"))
 	_, err = tx.Events(tenant, 1)
 	keep(err)
+	_, err = tx.EventCount(tenant)
+	keep(err)
 	_, err = tx.EventTenants()
 	keep(err)
 	_, err = tx.TrimAttempts(time.Unix(1, 0), 1, 10)

@@ -557,6 +557,16 @@ func testEvents(t *testing.T, h Harness) {
 		})
 		return tenants
 	}
+	count := func(tenant imprint.Tenant) int {
+		var n int
+		view(t, store, func(tx imprint.ReadTx) error {
+			var err error
+			n, err = tx.EventCount(tenant)
+			return err
+		})
+		return n
+	}
+	same(t, "the number", []int{count(there), count(here), count(imprint.Tenant{Account: "2", Region: "r"})}, []int{4, 1, 0})
 	same(t, "the oldest two", list(there, 2), []imprint.Event{event("0"), event("1")})
 	same(t, "no events", list(there, 0), []imprint.Event(nil))
 	same(t, "tenants", tenants(), []imprint.Tenant{{}, there, here})
@@ -566,5 +576,6 @@ func testEvents(t *testing.T, h Harness) {
 	same(t, "an event of the same id in another tenant", list(here, 100), []imprint.Event{{ID: "0", Tenant: here}})
 	same(t, "an event of no tenant", list(imprint.Tenant{}, 100), []imprint.Event{{ID: "4"}})
 	update(t, store, func(tx imprint.Tx) error { return tx.DeleteEvents(there, []string{"2", "3"}) })
+	same(t, "the number that is left", count(there), 0)
 	same(t, "tenants of what is left", tenants(), []imprint.Tenant{{}, here})
 }

@@ -25,6 +25,12 @@ func (t *Tx) Events(tenant imprint.Tenant, limit int) ([]imprint.Event, error) {
 	return some(t, limit, scanEvent, "SELECT id, tenant, topic, payload, at, attempt_id FROM events WHERE tenant = $1 ORDER BY id LIMIT $2", t.in(tenant))
 }
 
+// EventCount implements imprint.TraceReader.
+func (t *Tx) EventCount(tenant imprint.Tenant) (int, error) {
+	n, _, err := first(t, func(_ *Tx, r Rows, n *int) error { return r.Scan(n) }, "SELECT COUNT(*) FROM events WHERE tenant = $1", t.in(tenant))
+	return n, err
+}
+
 // EventTenants implements imprint.TraceReader.
 func (t *Tx) EventTenants() ([]imprint.Tenant, error) { return eventTenants.list(t) }
 

@@ -1,0 +1,89 @@
+package fair
+
+import (
+	"container/list"
+
+	"github.com/imprint-iot/imprint"
+)
+
+// Memory is a bounded number of values by keys of accounts. At the bound the account that
+// has most of them loses the one that it used least lately: whoever brings keys without
+// end has only its own forgotten. It is for one goroutine at a time.
+type Memory[K comparable, V any] struct {
+	most     int
+	count    int
+	accounts map[imprint.AccountID]*memories[K, V]
+}
+
+// memories are those of one account.
+type memories[K comparable, V any] struct {
+	byKey map[K]*list.Element
+	used  list.List // of memory[K, V], what was used last in front
+}
+
+type memory[K comparable, V any] struct {
+	key   K
+	value V
+}
+
+// NewMemory makes one for a number of values, at least 1.
+func NewMemory[K comparable, V any](most int) *Memory[K, V] {
+	return &Memory[K, V]{most: most, accounts: map[imprint.AccountID]*memories[K, V]{}}
+}
+
+// Of gives the value of a key, which counts as used, or else keeps the one that fresh
+// makes.
+func (m *Memory[K, V]) Of(account imprint.AccountID, key K, fresh func() V) V {
+	of := m.accounts[account]
+	if of != nil && of.byKey[key] != nil {
+		element := of.byKey[key]
+		of.used.MoveToFront(element)
+		return element.Value.(memory[K, V]).value
+	}
+	if m.count >= m.most {
+		m.evict()
+		of = m.accounts[account]
+	}
+	if of == nil {
+		of = &memories[K, V]{byKey: map[K]*list.Element{}}
+		m.accounts[account] = of
+	}
+	value := fresh()
+	of.byKey[key] = of.used.PushFront(memory[K, V]{key, value})
+	m.count++
+	return value
+}
+
+// Known gives the value of a key, if there is one, without using it.
+func (m *Memory[K, V]) Known(account imprint.AccountID, key K) (value V, ok bool) {
+	of := m.accounts[account]
+	if of == nil || of.byKey[key] == nil {
+		return value, false
+	}
+	return of.byKey[key].Value.(memory[K, V]).value, true
+}
+
+// Forget removes a key.
+func (m *Memory[K, V]) Forget(account imprint.AccountID, key K) {
+	of := m.accounts[account]
+	if of == nil || of.byKey[key] == nil {
+		return
+	}
+	of.used.Remove(of.byKey[key])
+	delete(of.byKey, key)
+	m.count--
+	if len(of.byKey) == 0 {
+		delete(m.accounts, account)
+	}
+}
+
+func (m *Memory[K, V]) evict() {
+	var most *memories[K, V]
+	var account imprint.AccountID
+	for id, of := range m.accounts {
+		if most == nil || len(of.byKey) > len(most.byKey) {
+			account, most = id, of
+		}
+	}
+	m.Forget(account, most.used.Back().Value.(memory[K, V]).key)
+}
