@@ -75,6 +75,15 @@ func (w *ward) renews(t *testing.T, from, label string, d *device) way {
 }
 
 var enrolWays = map[string]func(*ward, *testing.T, string) way{
+	"EST wrong root": func(w *ward, t *testing.T, from string) way {
+		run := runTool(t, "", cleanEnv(), "curl", "--silent", "--show-error", "--ipv4", "--interface", from, "--cacert", w.ca.cert, "--max-time", "20",
+			w.server().env["IMPRINT_EST"]+"/.well-known/est/line7/cacerts")
+		const noTrust = 60 // curl's exit code
+		if run.exit != noTrust {
+			t.Fatalf("curl: exit code %d, want %d\n%s", run.exit, noTrust, run.all())
+		}
+		return way{word: from, seen: "it hangs up: certificate verify failed"}
+	},
 	"EST without credentials": func(w *ward, t *testing.T, from string) way {
 		_, csr := w.request(t, "unproven")
 		return w.enrols(t, from, "line7/simpleenroll", csr)

@@ -266,6 +266,8 @@ var Table = []Section{
 			Outcome: "refused", Step: "certificate", Code: "ClaimExpired", Fix: "aws iot create-provisioning-claim --template-name sensors", Typed: true},
 	}},
 	{"Enrolment over EST", []Row{
+		{Name: "EST wrong root", Wrong: "the device has another root than the server's", Seen: "it hangs up: certificate verify failed",
+			Outcome: "refused", Step: "tls", Code: "ServerNotTrusted", Fix: "the file that imprint env names as IMPRINT_CA"},
 		{Name: "EST without credentials", Wrong: "neither a client certificate nor a one-time password", Seen: "HTTP 401",
 			Outcome: "refused", Step: "est.simpleenroll", Code: "EnrolmentUnauthenticated", Fix: "imprint est otp create"},
 		{Name: "EST wrong password", Wrong: "a wrong one-time password", Seen: "HTTP 401",
