@@ -185,6 +185,9 @@ func (b *Bulk) see(ctx context.Context, task imprint.RegistrationTask) {
 			status = imprint.TaskCancelled
 		case errors.As(err, &fatal):
 			status, message = imprint.TaskFailed, fatal.Error()
+			if hint := imprint.HintOf(fatal); hint != imprint.Describe(imprint.CodeOf(fatal)).Hint {
+				message += " " + hint
+			}
 		case err != nil:
 			b.opts.Logger.Warn("couldn't go on with a bulk registration", "task", task.ID, "tenant", task.Tenant.String(), "error", err)
 			if !pause.For(ctx, again) {

@@ -370,6 +370,9 @@ func TestInputsThatFailATask(t *testing.T) {
 		if task.Status != imprint.TaskFailed || task.Message == "" || strings.Contains(task.Message, w.dir) {
 			t.Errorf("%s: got %s %q, want Failed with a message that hides the server's paths", key, task.Status, task.Message)
 		}
+		if key != "." && !strings.Contains(task.Message, "as 000000000000/lines/"+key) {
+			t.Errorf("%s: the message %q doesn't say where the file has its place", key, task.Message)
+		}
 	}
 	_, err = w.bulk.Start(t.Context(), imprint.RegistrationTask{Tenant: home, TemplateBody: "{}", Bucket: "lines", Key: "in.json"})
 	if imprint.CodeOf(err) != imprint.CodeInvalidRequest {

@@ -47,7 +47,7 @@ func (d BulkDirectory) Open(_ context.Context, account imprint.AccountID, bucket
 	}
 	if err != nil {
 		return BulkFile{}, imprint.Errorf(imprint.CodeNotFound, "The input file %s/%s can't be opened: %w.", bucket, key, bare(err)).
-			WithHint("Put it into the server's directory of bulk inputs (--bulk-directory), as %s/BUCKET/KEY.", account)
+			WithHint("Put it into the server's directory of bulk inputs (--bulk-directory), as %s/%s/%s.", account, bucket, key)
 	}
 	found, err := openAt(file, offset)
 	if err == nil && version != "" && found.Version != version {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -46,10 +47,19 @@ func addAccount(ctx context.Context, c *client.Client, w io.Writer, args []strin
 		return printJSON(w, made)
 	}
 	_, err = fmt.Fprintf(w, "# Account %s in %s; its devices connect to %s.\n", made.AccountID, made.Region, made.Endpoint)
-	if err != nil {
-		return err
+	if err == nil && strings.HasSuffix(made.Endpoint, ".localhost") {
+		_, err = fmt.Fprintf(w, "# Where nothing knows that name, a line of /etc/hosts may: 127.0.0.1 %s\n", made.Endpoint)
 	}
-	return printKey(w, made.AccessKeyID, made.SecretAccessKey)
+	if err == nil {
+		err = printKey(w, made.AccessKeyID, made.SecretAccessKey)
+	}
+	// What `imprint env` set names the first account's endpoint: its port is this one's, too.
+	for _, name := range []string{"IMPRINT_MQTT", "IMPRINT_HTTPS"} {
+		if err == nil {
+			_, err = fmt.Fprintf(w, "export %s=${%s:+%s:${%s##*:}}\n", name, name, quote(made.Endpoint), name)
+		}
+	}
+	return err
 }
 
 func listAccounts(ctx context.Context, c *client.Client, w io.Writer, _ []string, asJSON bool) error {
