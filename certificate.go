@@ -43,6 +43,7 @@ type Certificate struct {
 	CreatedAt, ModifiedAt  time.Time
 	CustomerVersion        int    // starts at 1, +1 for each change by the customer
 	GenerationID           string // changes with each update
+	Attempt                string // the attempt that registered it; empty: it is found by the certificate, or none was recorded
 }
 
 // ARN names the certificate.

@@ -335,8 +335,8 @@ type TraceReader interface {
 	// LiveAttempts lists the ids of attempts of devices that are on, in their order, from
 	// the first after an id.
 	LiveAttempts(after string, limit int) ([]string, error)
-	// AttemptsMaking lists the attempts that made a certificate, newest first: those of
-	// the claim that asked for it.
+	// AttemptsMaking lists the attempts of others that made a certificate, newest first:
+	// those of the claim that asked for it.
 	AttemptsMaking(tenant Tenant, id CertificateID, limit int) ([]Attempt, error)
 	// AttemptWords lists the ids of attempts and of certificates, registered or shown in
 	// an attempt, that begin with hex digits in lower case; unassigned: also of attempts

@@ -117,7 +117,9 @@ func (w *walk) stillUsed(tx imprint.ReadTx, c *imprint.Certificate) error {
 	return nil
 }
 
-// contest judges the connections of one client id.
+// contest judges the connections of one client id. Beyond a few in five minutes the trace
+// counts them with one (trace.Options.FoldAfter), and not who ended those: there may have
+// been more.
 func (w *walk) contest(client imprint.ClientID, attempts []imprint.Attempt) {
 	attempts = slices.DeleteFunc(attempts, func(a imprint.Attempt) bool { return a.ClientID != client || a.Outcome == imprint.OutcomeRefused })
 	slices.SortFunc(attempts, func(a, b imprint.Attempt) int { return cmp.Or(a.At.Compare(b.At), cmp.Compare(a.ID, b.ID)) })
@@ -159,9 +161,9 @@ func (w *walk) contest(client imprint.ClientID, attempts []imprint.Attempt) {
 		f.related = append(f.related, deviceCertificate(id))
 	}
 	if strangers > 0 {
-		f.reason = fmt.Sprintf("Devices with %d certificates ended each other's connections, because they have one client id: %d times.", len(certificates), strangers)
+		f.reason = fmt.Sprintf("Devices with %d certificates ended each other's connections, because they have one client id: at least %d times.", len(certificates), strangers)
 	} else {
-		f.reason = fmt.Sprintf("Devices at %s ended each other's connections, because they have one client id: %d times.", strings.Join(hosts, ", "), returns)
+		f.reason = fmt.Sprintf("Devices at %s ended each other's connections, because they have one client id: at least %d times.", strings.Join(hosts, ", "), returns)
 	}
 	w.find(ConflictingClientIDs, f)
 	if returns < rivals || len(certificates) != 1 {
@@ -169,7 +171,7 @@ func (w *walk) contest(client imprint.ClientID, attempts []imprint.Attempt) {
 	}
 	w.find(DeviceCertificateShared, flaw{
 		resource: deviceCertificate(certificates[0]), related: []imprint.AuditResource{f.resource}, code: "CERTIFICATE_SHARED_BY_MULTIPLE_DEVICES",
-		reason: fmt.Sprintf("Devices at %s come with this certificate and end each other's connections: %d times.", strings.Join(hosts, ", "), returns),
+		reason: fmt.Sprintf("Devices at %s come with this certificate and end each other's connections: at least %d times.", strings.Join(hosts, ", "), returns),
 		mitigation: fmt.Sprintf("imprint explain %s shows the devices. Give each a certificate of its own. Then: %s",
 			certificates[0], deactivate(certificates[0])),
 	})

@@ -37,12 +37,12 @@ func TestBenchesMeasureAndLeaveNothingBehind(t *testing.T) {
 		goals   int
 		profile string
 	}{
-		"handshake": {[]string{"--devices", "20"}, 2, "cpu.prof"},
+		"handshake": {[]string{"--devices", "20"}, 3, "cpu.prof"},
 		"jitp":      {[]string{"--devices", "20"}, 1, "cpu.prof"},
 		"broker": {[]string{
 			"--connections", "200", "--messages", "20000", "--seconds", "0.3",
 			"--only", "memory,connect,resume,one-to-one,many-to-one,one-to-many,latency,stuck",
-		}, 17, "cpu-qos1-one-to-many.prof"},
+		}, 18, "cpu-qos1-one-to-many.prof"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

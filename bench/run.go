@@ -66,13 +66,13 @@ func (s *stand) handshake(ctx context.Context) ([]Figure, error) {
 	}
 	full, err := s.reconnectAll(ctx, s.devices, s.opts.CPUProfile)
 	if err != nil || s.opts.FullOnly {
-		return full.fullFigures(), err
+		return full.figures(), err
 	}
 	resumed, err := s.resumeAll(ctx, s.devices, "")
 	if err != nil {
 		return nil, err
 	}
-	return append(full.fullFigures(), resumed.resumedFigures(full.rate())...), nil
+	return append(full.figures(), resumed.resumedFigures(full.remembered.rate())...), nil
 }
 
 func (s *stand) jitp(ctx context.Context) ([]Figure, error) {

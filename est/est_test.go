@@ -461,7 +461,8 @@ func TestAddressesAreBounded(t *testing.T) {
 	l := newLine(t, func(o *est.Options) { o.Rate = 1 })
 	l.label("seven")
 	var statuses []int
-	for range 4 {
+	// However slowly they come, some come within one second.
+	for deadline := time.Now().Add(20 * time.Second); !slices.Contains(statuses, http.StatusTooManyRequests) && time.Now().Before(deadline); {
 		got := l.as(nil).send("GET", "/.well-known/est/seven/cacerts", "", nil)
 		statuses = append(statuses, got.status)
 		if got.status == http.StatusTooManyRequests && got.header.Get("Retry-After") == "" {
@@ -469,7 +470,7 @@ func TestAddressesAreBounded(t *testing.T) {
 		}
 	}
 	if !slices.Contains(statuses, http.StatusTooManyRequests) || statuses[0] != http.StatusOK {
-		t.Errorf("got statuses %v of four requests at once with a rate of 1", statuses)
+		t.Errorf("got statuses %v of requests as fast as they came with a rate of 1", statuses)
 	}
 	l = newLine(t, func(o *est.Options) { o.WrongPasswords = 3 })
 	l.label("seven", withPasswords)
@@ -516,24 +517,23 @@ func TestConnectionsAndHandshakes(t *testing.T) {
 	}
 	_ = held[0].Close()
 	_ = held[1].Close()
-	deadline := time.Now().Add(20 * time.Second)
-	for failed, refused := l.door.Handshakes(); failed < 2 || refused != 1; failed, refused = l.door.Handshakes() {
-		if time.Now().After(deadline) {
-			t.Fatalf("counted %d failed and %d refused handshakes, want 2 and 1", failed, refused)
-		}
-		time.Sleep(time.Millisecond)
-	}
+	// Attempts end after they are counted.
 	codes := map[imprint.Code]bool{}
-	fatal(t, l.trace.Flush(t.Context()))
-	fatal(t, l.store.View(t.Context(), func(tx imprint.ReadTx) error {
-		all, _, err := tx.Attempts(imprint.AttemptFilter{}, imprint.Page{Limit: 10})
-		for _, a := range all {
-			codes[a.Code] = true
+	for deadline := time.Now().Add(20 * time.Second); !codes[imprint.CodeNotTLS] || !codes[imprint.CodeClosedInHandshake]; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("the trace has codes %v, want %s and %s", codes, imprint.CodeNotTLS, imprint.CodeClosedInHandshake)
 		}
-		return err
-	}))
-	if !codes[imprint.CodeNotTLS] || !codes[imprint.CodeClosedInHandshake] {
-		t.Errorf("the trace has codes %v, want %s and %s", codes, imprint.CodeNotTLS, imprint.CodeClosedInHandshake)
+		fatal(t, l.trace.Flush(t.Context()))
+		fatal(t, l.store.View(t.Context(), func(tx imprint.ReadTx) error {
+			all, _, err := tx.Attempts(imprint.AttemptFilter{}, imprint.Page{Limit: 10})
+			for _, a := range all {
+				codes[a.Code] = true
+			}
+			return err
+		}))
+	}
+	if failed, refused := l.door.Handshakes(); failed < 2 || refused != 1 {
+		t.Errorf("counted %d failed and %d refused handshakes, want 2 and 1", failed, refused)
 	}
 	l.as(nil).send("GET", "/.well-known/est/seven/cacerts", "", nil).certificates(t)
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/internal/tlsalert"
 )
 
 // handshakeTimeout bounds a TLS handshake.
@@ -116,15 +117,29 @@ func (l *Listener) hold(conn net.Conn) net.Conn {
 	})}
 }
 
+// alertConn is the socket under a handshake.
+type alertConn struct {
+	net.Conn
+	alert uint8 // that came in the clear; 0: none
+}
+
+// Read notes an alert in the clear, which crypto/tls doesn't tell of.
+func (c *alertConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	c.alert = tlsalert.Plain(b[:n])
+	return n, err
+}
+
 func (l *Listener) handshake(conn net.Conn) {
-	secured := tls.Server(conn, l.config)
+	socket := &alertConn{Conn: conn}
+	secured := tls.Server(socket, l.config)
 	limited, cancel := context.WithTimeout(l.done, handshakeTimeout)
 	defer cancel()
 	err := secured.HandshakeContext(limited)
 	if err != nil {
 		_ = conn.Close()
 		if l.done.Err() == nil {
-			l.refuse(conn.RemoteAddr().String(), err)
+			l.refuse(socket, err)
 		}
 		return
 	}
@@ -136,12 +151,34 @@ func (l *Listener) handshake(conn net.Conn) {
 }
 
 // refuse tells the trace of a handshake that died.
-func (l *Listener) refuse(address string, err error) {
+func (l *Listener) refuse(socket *alertConn, err error) {
 	l.door.failed.Add(1)
-	rec := l.door.opts.Trace.Begin(address)
+	rec := l.door.opts.Trace.Begin(socket.RemoteAddr().String())
+	alert, wire := tlsalert.Received(err), ""
+	if alert == 0 {
+		alert = socket.alert
+	}
 	why := explainHandshake(err)
-	rec.Fail("tls", why)
+	if alert != 0 {
+		wire = "received " + tlsalert.Text(alert)
+		why = refusedByClient(alert)
+	}
+	rec.FailWith("tls", why, wire)
 	rec.End(imprint.OutcomeRefused, why.Code)
+}
+
+// refusedByClient puts the alert of a client that won't talk to this server into words.
+func refusedByClient(alert uint8) *imprint.Error {
+	text := tlsalert.Text(alert)
+	switch alert {
+	case 48:
+		return imprint.Errorf(imprint.CodeServerNotTrusted, "the client doesn't trust the server's root on the port of EST: it sent %s", text)
+	case 42, 43, 44, 46:
+		return imprint.Errorf(imprint.CodeServerCertRefused, "the client doesn't accept the server's certificate on the port of EST: it sent %s", text)
+	case 45:
+		return imprint.Errorf(imprint.CodeDeviceClock, "the client takes the server's certificate on the port of EST for one outside its validity: it sent %s", text)
+	}
+	return imprint.Errorf(imprint.CodeHandshakeFailed, "the client ended the handshake on the port of EST: it sent %s", text)
 }
 
 func explainHandshake(err error) *imprint.Error {
@@ -151,10 +188,6 @@ func explainHandshake(err error) *imprint.Error {
 	switch {
 	case errors.As(err, &header):
 		return imprint.Errorf(imprint.CodeNotTLS, "the first bytes on the port of EST weren't a TLS hello: %w", err).WithHint("EST is spoken over HTTPS alone.")
-	case strings.Contains(text, "remote error: tls: unknown certificate authority"):
-		code = imprint.CodeServerNotTrusted
-	case strings.Contains(text, "remote error: tls: bad certificate"):
-		code = imprint.CodeServerCertRefused
 	case strings.Contains(text, "client offered only unsupported versions"):
 		code = imprint.CodeTLSVersion
 	case strings.Contains(text, "invalid signature by the client certificate"):

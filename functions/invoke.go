@@ -71,7 +71,7 @@ func checkPayload(payload []byte, limit int) error {
 
 // run runs a function that was found, and counts and tells what became of it.
 func (s *Service) run(ctx context.Context, call imprint.FunctionCall, found target) (imprint.FunctionResult, error) {
-	begun := time.Now()
+	begun, caller := time.Now(), ctx
 	if call.Timeout > 0 {
 		bounded, cancel := context.WithTimeout(ctx, call.Timeout)
 		defer cancel()
@@ -97,6 +97,12 @@ func (s *Service) run(ctx context.Context, call imprint.FunctionCall, found targ
 	result.Duration = time.Since(begun)
 	result.Version = found.function.Version
 	s.count(result, err)
+	if err != nil && errors.Is(caller.Err(), context.Canceled) {
+		// Whatever the run says of it, the function isn't to blame.
+		s.add(call, result, imprint.Step{Verdict: imprint.VerdictInfo,
+			Detail: fmt.Sprintf("%s: its caller left after %s, before it answered", call.ARN, result.Duration.Round(time.Millisecond))})
+		return result, err
+	}
 	s.tell(call, result, err)
 	return result, err
 }
@@ -120,22 +126,27 @@ func (s *Service) count(result imprint.FunctionResult, err error) {
 
 // tell writes log and duration of a run into its attempt.
 func (s *Service) tell(call imprint.FunctionCall, result imprint.FunctionResult, err error) {
-	if call.AttemptID == "" || s.opts.Attempts == nil {
+	if err != nil {
+		s.add(call, result, imprint.Step{Verdict: imprint.VerdictFailed, Code: imprint.CodeOf(err), Detail: call.ARN + ": " + err.Error(), Fix: imprint.HintOf(err)})
 		return
 	}
-	now := s.clock()
 	start := ""
 	if result.Cold {
 		start = ", with the start of a process"
 	}
-	step := imprint.Step{At: now, Name: "function", Verdict: imprint.VerdictOK,
-		Detail: fmt.Sprintf("%s answered in %s%s", call.ARN, result.Duration.Round(10*time.Microsecond), start)}
-	if err != nil {
-		step.Verdict, step.Code, step.Detail, step.Fix = imprint.VerdictFailed, imprint.CodeOf(err), call.ARN+": "+err.Error(), imprint.HintOf(err)
+	s.add(call, result, imprint.Step{Verdict: imprint.VerdictOK,
+		Detail: fmt.Sprintf("%s answered in %s%s", call.ARN, result.Duration.Round(10*time.Microsecond), start)})
+}
+
+// add adds a run, with its log, to its attempt.
+func (s *Service) add(call imprint.FunctionCall, result imprint.FunctionResult, step imprint.Step) {
+	if call.AttemptID == "" || s.opts.Attempts == nil {
+		return
 	}
+	step.At, step.Name = s.clock(), "function"
 	steps := []imprint.Step{step}
 	if log := strings.TrimSpace(result.Log); log != "" {
-		steps = append(steps, imprint.Step{At: now, Name: "function.log", Verdict: imprint.VerdictInfo, Detail: log})
+		steps = append(steps, imprint.Step{At: step.At, Name: "function.log", Verdict: imprint.VerdictInfo, Detail: log})
 	}
 	s.opts.Attempts.Append(call.AttemptID, steps...)
 }

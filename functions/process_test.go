@@ -347,19 +347,25 @@ func TestAllProcessesAreBounded(t *testing.T) {
 
 func TestACallerThatLeavesLeavesTheProcessRunning(t *testing.T) {
 	t.Parallel()
-	h := open(t, func(o *functions.Options) { o.MaxConcurrency = 1 })
+	attempts := &told{steps: map[string][]imprint.Step{}}
+	h := open(t, func(o *functions.Options) { o.MaxConcurrency, o.Attempts = 1, attempts })
 	h.put("f", nil)
 	pid := h.echo("f").PID
 	path := filepath.Join(outside(t), "go")
 	ctx, leave := context.WithCancel(t.Context())
 	left := make(chan error)
 	go func() {
-		_, err := h.Invoke(ctx, call("f", do("wait", path)))
+		c := call("f", do("wait", path))
+		c.AttemptID = "left"
+		_, err := h.Invoke(ctx, c)
 		left <- err
 	}()
 	eventually(t, "the run", func() bool { return running(t, path) == 1 })
 	leave()
 	wantCode(t, <-left, imprint.CodeFunctionTimeout)
+	if steps := attempts.of("left"); len(steps) != 1 || steps[0].Verdict != imprint.VerdictInfo || !strings.Contains(steps[0].Detail, "its caller left after") {
+		t.Errorf("the attempt is told %+v, want that the caller left, and no failure", steps)
+	}
 	// Who comes while it goes on waits, and may give up, too.
 	hook := call("f", do("echo", ""))
 	hook.Timeout = 10 * time.Millisecond

@@ -8,6 +8,3 @@ func HoldTurn(g *Gateway) (leave func(), err error) {
 	err = t.take()
 	return t.leave, err
 }
-
-// PlainAlert finds an alert in the clear.
-var PlainAlert = plainAlert

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/internal/tlsalert"
 	"github.com/imprint-iot/imprint/pki"
 )
 
@@ -31,7 +32,7 @@ func (h *handshake) failure(err error, conn *tls.Conn, socket *pacedConn) *hands
 		return f
 	}
 	f.state = conn.ConnectionState()
-	f.received, f.sent = alertIn(err), socket.sent
+	f.received, f.sent = tlsalert.Received(err), socket.sent
 	if f.received == 0 {
 		f.received = socket.alert
 	}
@@ -39,22 +40,6 @@ func (h *handshake) failure(err error, conn *tls.Conn, socket *pacedConn) *hands
 		f.sent = sealedAlert(err.Error())
 	}
 	return f
-}
-
-// alertIn finds the number of the alert that the device sent, which crypto/tls has in
-// words alone; 0: it sent none.
-func alertIn(err error) uint8 {
-	var network *net.OpError
-	if !errors.As(err, &network) || network.Op != "remote error" {
-		return 0
-	}
-	words := network.Err.Error()
-	for number := range 256 {
-		if tls.AlertError(number).Error() == words {
-			return uint8(number)
-		}
-	}
-	return 0
 }
 
 // sealedAlert is the number of the alert that crypto/tls sends, encrypted, when it ends
@@ -78,32 +63,13 @@ func sealedAlert(text string) uint8 {
 	return 0
 }
 
-// alertNames are those of RFC 8446 section 6, and of TLS 1.2 where that has more.
-var alertNames = map[uint8]string{
-	10: "unexpected_message", 20: "bad_record_mac", 21: "decryption_failed", 22: "record_overflow", 30: "decompression_failure",
-	40: "handshake_failure", 42: "bad_certificate", 43: "unsupported_certificate", 44: "certificate_revoked", 45: "certificate_expired",
-	46: "certificate_unknown", 47: "illegal_parameter", 48: "unknown_ca", 49: "access_denied", 50: "decode_error", 51: "decrypt_error",
-	60: "export_restriction", 70: "protocol_version", 71: "insufficient_security", 80: "internal_error", 86: "inappropriate_fallback",
-	90: "user_canceled", 100: "no_renegotiation", 109: "missing_extension", 110: "unsupported_extension", 111: "certificate_unobtainable",
-	112: "unrecognized_name", 113: "bad_certificate_status_response", 114: "bad_certificate_hash_value", 115: "unknown_psk_identity",
-	116: "certificate_required", 120: "no_application_protocol", 121: "ech_required",
-}
-
-func alertText(number uint8) string {
-	name := alertNames[number]
-	if name == "" {
-		name = "unknown"
-	}
-	return fmt.Sprintf("TLS alert %d (%s)", number, name)
-}
-
 // wire is the alert, as the device's own log has it.
 func (f *handshakeFailure) wire() string {
 	switch {
 	case f.received != 0:
-		return "received " + alertText(f.received)
+		return "received " + tlsalert.Text(f.received)
 	case f.sent != 0:
-		return "sent " + alertText(f.sent)
+		return "sent " + tlsalert.Text(f.sent)
 	}
 	return ""
 }
@@ -175,7 +141,7 @@ func (f *handshakeFailure) closed() *imprint.Error {
 
 // refusedByDevice puts the alert of a device that won't talk to this server into words.
 func (f *handshakeFailure) refusedByDevice() *imprint.Error {
-	alert := alertText(f.received)
+	alert := tlsalert.Text(f.received)
 	invalid := f.gateway.rooms.Certificates.outside(f.gateway.rooms.Clock())
 	switch f.received {
 	case 42, 43, 44, 45, 46, 48:

@@ -7,6 +7,8 @@ import (
 	"runtime"
 	"sync"
 	"time"
+
+	"github.com/imprint-iot/imprint/internal/tlsalert"
 )
 
 // turnstile lets a bounded number of handshakes compute at once, so that a storm
@@ -138,26 +140,9 @@ func (c *pacedConn) CloseWrite() error {
 // Write notes an alert in the clear, which crypto/tls doesn't tell of.
 func (c *pacedConn) Write(b []byte) (int, error) {
 	if c.turn != nil {
-		c.sent = plainAlert(b)
+		c.sent = tlsalert.Plain(b)
 	}
 	return c.Conn.Write(b)
-}
-
-// plainAlert finds an alert in the clear at the end of what one side sent in the
-// handshake, and gives its number; 0: there is none. A TLS 1.3 client that won't go on
-// after the server's certificate has no keys of its own in use yet: OpenSSL sends its
-// alert without encryption, which crypto/tls takes for a broken record. What is said
-// about a certificate is never close_notify, which is 0.
-func plainAlert(sent []byte) uint8 {
-	const size = 7 // type 21, a version of two bytes, a length of 2, level, number
-	if len(sent) < size {
-		return 0
-	}
-	record := sent[len(sent)-size:]
-	if record[0] != 21 || record[1] != 3 || record[3] != 0 || record[4] != 2 || record[5] != 1 && record[5] != 2 {
-		return 0
-	}
-	return record[6]
 }
 
 // flight has room for what a device sends at once in a handshake: a hello with a
@@ -183,7 +168,7 @@ func (c *pacedConn) Read(b []byte) (int, error) {
 	c.flight = flights.Get().(*flight)
 	n, err := c.Conn.Read(c.flight[:])
 	c.ahead = c.flight[:n]
-	c.alert = plainAlert(c.ahead)
+	c.alert = tlsalert.Plain(c.ahead)
 	if err == nil && begun {
 		err = t.take()
 	}

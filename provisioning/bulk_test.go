@@ -317,16 +317,12 @@ func TestOneTaskATenant(t *testing.T) {
 		t.Errorf("another region: %v", err)
 	}
 	// It stops although its input doesn't answer.
-	began := time.Now()
 	err = bulk.Stop(t.Context(), home, first.ID)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if task := ended(t, store, first.ID); task.Status != imprint.TaskCancelled {
 		t.Errorf("got %s, want Cancelled", task.Status)
-	}
-	if took := time.Since(began); took > time.Second {
-		t.Errorf("the stop took %s, want at most a second", took)
 	}
 	err = bulk.Stop(t.Context(), home, first.ID)
 	if imprint.CodeOf(err) != imprint.CodeInvalidRequest {

@@ -183,6 +183,7 @@ func (d *demand) give(ctx context.Context, cert *x509.Certificate, text string, 
 	id := pki.CertificateID(cert.Raw)
 	token, hash := newOwnershipToken(id)
 	row := d.Claims.row(d.Tenant, cert, text)
+	row.Attempt = d.Rec.StoredID()
 	pending := imprint.PendingCertificate{
 		Tenant: d.Tenant, Certificate: id, Claim: d.Claim, ClientID: d.ClientID, TokenHash: hash,
 		CreatedAt: d.now, ExpiresAt: d.now.Add(d.opts.TokenLifetime),

@@ -96,6 +96,10 @@ func (d *demand) invoke(ctx context.Context, arn, source string, payload []byte)
 		err = imprint.Errorf(imprint.CodeFunctionTimeout, "it didn't answer in %s: %w", d.opts.HookTimeout, err).
 			WithHint("It has %s (--hook-timeout), with the start of a process: make the function quicker, or keep a process warm.", d.opts.HookTimeout)
 	}
+	if err != nil && ctx.Err() != nil {
+		err = imprint.Errorf(imprint.CodeUnavailable, "the device's connection ended before it answered").
+			WithHint("Let the device stay connected until it is answered on the topic's /accepted or /rejected.")
+	}
 	if err != nil {
 		return result, took, fmt.Errorf("after %s: %w", took, err)
 	}

@@ -280,7 +280,8 @@ func (e *Engine) finish(v *visit, result applied) error {
 		v.Rec.Info("register", "certificate %s became %s meanwhile: another connection of the device was quicker, or an operator", v.ID, result.cert.Status)
 	} else {
 		e.provisioned.Add(1)
-		result.record(v.Rec)
+		v.Rec.Made(stageRegister, v.ID, "certificate registered")
+		result.recordResources(v.Rec)
 	}
 	refusal := result.cert.Refusal(v.now)
 	if refusal != nil {
@@ -436,7 +437,7 @@ func (e *Engine) row(tx imprint.Tx, v *visit) (imprint.Certificate, bool, error)
 		Status: imprint.CertificatePendingActivation, Mode: ca.Mode, CAID: ca.ID,
 		OwnedBy: v.Tenant.Account, Serial: pki.SerialHex(leaf.SerialNumber), Subject: pki.SubjectText(leaf.RawSubject),
 		NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter, CreatedAt: v.now, ModifiedAt: v.now,
-		CustomerVersion: 1, GenerationID: uuid.NewString(),
+		CustomerVersion: 1, GenerationID: uuid.NewString(), Attempt: v.Rec.StoredID(),
 	}, true, nil
 }
 

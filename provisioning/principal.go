@@ -15,7 +15,7 @@ func (a *application) principal() *imprint.Principal {
 		return nil
 	}
 	cert := a.applied.cert
-	cert.PEM, cert.Serial, cert.Subject, cert.GenerationID = "", "", "", ""
+	cert.PEM, cert.Serial, cert.Subject, cert.GenerationID, cert.Attempt = "", "", "", "", ""
 	for _, t := range []*time.Time{&cert.NotBefore, &cert.NotAfter, &cert.CreatedAt, &cert.ModifiedAt} {
 		*t = asStored(*t)
 	}

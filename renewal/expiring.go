@@ -23,10 +23,16 @@ const maxShown = 10
 // Expiring lists the ACTIVE certificates of a tenant that end within a time, also those
 // that have ended less than that long ago, the earliest first.
 func (e *Engine) Expiring(ctx context.Context, tenant imprint.Tenant, within time.Duration, page imprint.Page) ([]Device, string, error) {
+	// Who asks after a connection is told what it proved.
+	err := e.settle(ctx)
+	if err != nil {
+		e.rouse()
+		return nil, "", fmt.Errorf("couldn't write which renewed certificates have connected: %w", err)
+	}
 	now := e.opts.Clock()
 	var all []Device
 	var next string
-	err := e.opts.Store.View(ctx, func(tx imprint.ReadTx) error {
+	err = e.opts.Store.View(ctx, func(tx imprint.ReadTx) error {
 		all = nil
 		certificates, cursor, err := tx.ExpiringCertificates(tenant, now.Add(-within), now.Add(within), page)
 		if err != nil {

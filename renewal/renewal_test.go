@@ -515,7 +515,8 @@ func TestWhatEndsSoonIsListed(t *testing.T) {
 	second := h.device("second")
 	h.later(300 * 24 * time.Hour)
 	made := h.renew(first)
-	h.connect(made)
+	h.later(time.Second)
+	h.Saw(home, made) // what that proves is written by whoever comes first
 	list := func(within time.Duration) []renewal.Device {
 		all, _, err := h.Expiring(t.Context(), home, within, imprint.Page{Limit: 10})
 		h.must(err)

@@ -50,10 +50,14 @@ func TestADeliveryThatWaitsNeedsItsDestinationStill(t *testing.T) {
 	onError := republishTo("errors")
 	h.put(home, "post", "SELECT * FROM 'in'", &onError, post(r.URL, ""))
 	r.statuses = []int{503}
-	h.offer(home, "in", `{}`)
-	r.await(t, "the first try", func() bool { return len(r.posts) == 1 })
 	d.Status = imprint.RuleDestinationDisabled
-	h.update(func(tx imprint.Tx) error { return tx.PutRuleDestination(d) })
+	r.meanwhile = func() {
+		err := h.store.Update(context.Background(), func(tx imprint.Tx) error { return tx.PutRuleDestination(d) })
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	h.offer(home, "in", `{}`)
 	h.await(t, "the error action", func() bool { return len(h.on("errors")) == 1 })
 	if got := readError(t, h.on("errors")[0].Payload).Failures; len(got) != 1 || !strings.Contains(got[0].Message, "no enabled destination") {
 		t.Errorf("failures: got %+v, want one of the destination", got)

@@ -24,13 +24,14 @@ import (
 // receiver is the owner of a URL.
 type receiver struct {
 	*httptest.Server
-	mu       sync.Mutex
-	asked    []http.Header // confirmations
-	token    string
-	posts    []string
-	headers  []http.Header
-	statuses []int // of the next answers; then 200
-	more     chan struct{}
+	mu        sync.Mutex
+	asked     []http.Header // confirmations
+	token     string
+	posts     []string
+	headers   []http.Header
+	statuses  []int  // of the next answers; then 200
+	meanwhile func() // before each answer
+	more      chan struct{}
 }
 
 func receive(t *testing.T) *receiver {
@@ -57,6 +58,9 @@ func (r *receiver) serve(w http.ResponseWriter, request *http.Request) {
 		return
 	}
 	r.posts, r.headers = append(r.posts, request.URL.Path+" "+string(body)), append(r.headers, request.Header)
+	if r.meanwhile != nil {
+		r.meanwhile()
+	}
 	if len(r.statuses) > 0 {
 		w.WriteHeader(r.statuses[0])
 		r.statuses = r.statuses[1:]

@@ -5,7 +5,6 @@ package rules_test
 import (
 	"context"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -18,6 +17,7 @@ import (
 	"github.com/twmb/franz-go/pkg/sasl/scram"
 
 	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/internal/ownport"
 	"github.com/imprint-iot/imprint/rules"
 )
 
@@ -33,13 +33,11 @@ type kafka struct {
 
 func startKafka(t *testing.T, more ...kfake.Opt) *kafka {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	k := &kafka{t: t, server: ownport.Address(t)}
+	port, err := strconv.Atoi(k.server[strings.LastIndexByte(k.server, ':')+1:])
 	if err != nil {
 		t.Fatal(err)
 	}
-	k := &kafka{t: t, server: l.Addr().String()}
-	port := l.Addr().(*net.TCPAddr).Port
-	_ = l.Close()
 	k.options = append([]kfake.Opt{kfake.NumBrokers(1), kfake.Ports(port), kfake.DataDir(t.TempDir()), kfake.SyncWrites(), kfake.SeedTopics(3, "records")}, more...)
 	k.start()
 	t.Cleanup(func() { k.cluster.Close() })

@@ -35,6 +35,7 @@ func TestAStormOfOneDevicesFailuresIsFolded(t *testing.T) {
 		}
 		_ = w.conn.Close()
 	}
+	s.awaitRefusals(t)
 	run := s.imprint(t, "explain", "--json", "--limit", "100", stranger.cert)
 	var entries []struct {
 		Code, Next string

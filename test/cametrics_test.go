@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/imprint-iot/imprint/internal/ownport"
 )
 
 // What a CA refuses is an attempt with its step, code and fix, by both doors; metrics count
@@ -14,7 +16,7 @@ import (
 func TestWhatACADoesIsTracedAndCounted(t *testing.T) {
 	need(t, "bash", "aws", "curl", "openssl")
 	t.Parallel()
-	door := freePort(t)
+	door := ownport.Address(t)
 	s := startServer(t, "--pki-address", door, "--pki-url", "http://"+door)
 	dir := t.TempDir()
 	run := s.shell(t, dir, `

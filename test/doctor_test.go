@@ -25,6 +25,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/iot"
 	"github.com/aws/aws-sdk-go-v2/service/iot/types"
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/imprint-iot/imprint/internal/ownport"
 )
 
 // finding is one check of `imprint doctor --json`.
@@ -158,7 +160,7 @@ func (c *clinic) ours(t *testing.T) []complaint {
 	d := c.joined1
 	now := time.Now()
 	other := newFactory(t, "Other", "P-256")
-	_, closed, _ := net.SplitHostPort(closedPort(t))
+	_, closed, _ := net.SplitHostPort(ownport.Address(t))
 	https := c.server.at().HTTPSAddress
 	return []complaint{
 		{"nothing, with publish and subscribe", given(c.of(d, "--subscribe", "d/"+d.name+"/#", "--publish", "d/"+d.name+"/doctor")...),
@@ -243,17 +245,6 @@ func (c *clinic) ours(t *testing.T) []complaint {
 		{"a filter of the service", given(c.of(c.watching, "--subscribe", "$SYS/#", "--client-id", "watching")...), "mqtt.subscribe", "failed", "TopicInvalid", "the service's own", false},
 		{"a topic with a wildcard", given(c.of(d, "--publish", "d/+/x")...), "mqtt.publish", "failed", "TopicInvalid", "", false},
 	}
-}
-
-// closedPort is an address where nothing listens.
-func closedPort(t *testing.T) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = ln.Close()
-	return ln.Addr().String()
 }
 
 // serverFiles are a server certificate of one's choice and its key.
@@ -341,7 +332,7 @@ func background(t *testing.T, cmd *exec.Cmd) *said {
 func (c *clinic) startTLSMosquitto(t *testing.T, settings ...string) string {
 	t.Helper()
 	path := toolPath(t, "mosquitto")
-	_, port, _ := net.SplitHostPort(closedPort(t))
+	_, port, _ := net.SplitHostPort(ownport.Address(t))
 	config := c.file(t, "mosquitto.conf", "user root\nlistener "+port+" 127.0.0.1\npersistence false\n"+strings.Join(settings, "\n")+"\n")
 	heard := background(t, exec.Command(path, "-c", config))
 	heard.wait(t, "mosquitto to run", func(text string) bool { return strings.Contains(text, " running") })
@@ -555,6 +546,7 @@ func TestTheDoctorsCommandExplains(t *testing.T) {
 	s := startServer(t)
 	d := newFactory(t, "Nobody knows", "P-256").device(t, "stranger", "P-256")
 	fix := doctor(t, append(s.clinicArgs(), d.files("--mqtt", "5")...)...).check(t, "mqtt.connect.5").Fix
+	s.awaitRefusals(t)
 	run := runTool(t, "", cleanEnv("PATH="+filepath.Dir(program)+":"+os.Getenv("PATH")), "bash", "-c", fix)
 	if run.exit != 0 || !strings.Contains(run.stdout, "CANotRegistered") {
 		t.Errorf("%s: got exit code %d, want 0 and CANotRegistered\n%s", fix, run.exit, run.all())

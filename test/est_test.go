@@ -97,6 +97,26 @@ curl -sSf --cacert "$IMPRINT_CA" "$AWS_ENDPOINT_URL_IOT/metrics" | grep 'est_req
 		`imprint_est_requests_total\{operation="simplereenroll",status="200"\} 1`)
 }
 
+// Who makes a label is told where devices ask at it, or that they can't and why.
+func TestWhoMakesALabelIsToldWhereItIsServed(t *testing.T) {
+	need(t, "bash", "aws", "curl")
+	t.Parallel()
+	s := startServer(t)
+	dir := t.TempDir()
+	said := s.mustShell(t, dir, `imprint ca create --root --name root --subject "/CN=root" >/dev/null
+imprint est create line7 --authority root --profile operational --passwords | sed -n 's/^served at *//p'
+imprint est show line7 --json | grep -c url || true`)
+	expectLines(t, said, "nowhere: the server serves no EST; start it with --est-address, such as :8085", "0")
+	s.flags = append(s.flags, "--est-address", "127.0.0.1:0")
+	s.restart()
+	said = s.mustShell(t, dir, `imprint est show line7 | sed -n 's/^served at *//p'
+echo "$IMPRINT_EST/.well-known/est/line7"
+imprint est update line7 --renew always --json | sed -n 's/^ *"url": "\(.*\)",*$/\1/p'
+curl -sSf -o /dev/null -w '%{http_code}\n' --cacert "$IMPRINT_CA" "$(imprint est show line7 | sed -n 's/^served at *//p')/cacerts"`)
+	url := regexp.QuoteMeta(strings.Fields(said)[0])
+	expectLines(t, said, url, url, url, "200")
+}
+
 // Who may make labels needs the right on the CA, too, and another account sees nothing of
 // them but that the name is taken.
 func TestLabelsAreTheirAccounts(t *testing.T) {

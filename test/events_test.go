@@ -47,6 +47,7 @@ func TestPresenceEventsArriveWithAWSFields(t *testing.T) {
 	s := startServer(t)
 	d := s.line(t, "Presence").device(t, "here-1", "P-256")
 	s.join(t, d)
+	s.awaitMetric(t, "imprint_connections_open", 0) // whose events nobody hears
 	principal := `"` + d.id(t) + `"`
 	watch := s.subscribe(t, s.watcher(t), "watch", presence+"connected/+", presence+"disconnected/+", presence+"connect_failed/+")
 	c := s.connect(t, d, d.name, dialing{})
@@ -170,6 +171,7 @@ func TestWillsArePublishedAfterACutAndNotAfterDISCONNECT(t *testing.T) {
 	s := startServer(t)
 	d := s.line(t, "Wills").device(t, "frail-1", "P-256")
 	s.join(t, d)
+	s.awaitMetric(t, "imprint_connections_open", 0) // whose end nobody hears of
 	const topic, gone = "d/frail-1/will", presence + "disconnected/frail-1"
 	watch := s.subscribe(t, s.watcher(t), "watch", topic, gone)
 	will := &paho.WillMessage{Topic: topic, Payload: []byte("cut5"), QoS: 1}

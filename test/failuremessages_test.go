@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -208,6 +209,16 @@ func (w *ward) again(d *device, client, template, serial string) func(*testing.T
 	}
 }
 
+// weakRequest is a signing request with an RSA key of 1024 bits.
+func weakRequest(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	writeFile(t, filepath.Join(dir, "openssl.cnf"), opensslConfig)
+	csr := filepath.Join(dir, "weak.csr")
+	openssl(t, dir, "req", "-new", "-nodes", "-subj", "/CN=weak", "-newkey", "rsa:1024", "-keyout", filepath.Join(dir, "weak.key"), "-out", csr)
+	return readFile(t, csr)
+}
+
 // hooked makes a template with a hook.
 func (w *ward) hooked(t *testing.T, name, function string) {
 	t.Helper()
@@ -230,12 +241,13 @@ func (w *ward) guarded(t *testing.T, name string, flags ...string) *device {
 	return d
 }
 
-// unanswered waits until the server counts an answer that it keeps, and says what the
+// unanswered waits until the server tells of an answer that it keeps, and says what the
 // device got.
-func (w *ward) unanswered(t *testing.T, c *mqtt5, code string) string {
+func (w *ward) unanswered(t *testing.T, c *mqtt5, client, code string) string {
 	t.Helper()
-	counter := fmt.Sprintf("imprint_refusals_total{code=%q}", code)
-	until(t, counter+" to count it", func() bool { return w.server().metric(t, counter) > 0 })
+	until(t, code+" of "+client, func() bool {
+		return slices.ContainsFunc(w.server().explain(t, client), func(a attempt) bool { return explained(a, code) })
+	})
 	defer func() { _ = c.Disconnect(&paho.Disconnect{}) }()
 	select {
 	case m := <-c.messages:
@@ -259,13 +271,13 @@ var claimWays = map[string]func(*ward, *testing.T, string) way{
 		c := w.server().connect(t, d, d.name, dialing{})
 		c.ask(t, "$aws/certificates/create/json/accepted")
 		c.send(t, "$aws/certificates/create/json", "{}", 1)
-		return way{word: d.name, seen: w.unanswered(t, c, "ReceiveDenied")}
+		return way{word: d.name, seen: w.unanswered(t, c, d.name, "ReceiveDenied")}
 	},
 	"wrong rejected topic": func(w *ward, t *testing.T, _ string) way {
 		c := w.server().connect(t, w.claim, "claim-elsewhere", dialing{})
 		c.ask(t, registerSensor+"/accepted", registerSensor+"/error")
 		c.send(t, registerSensor, "{}", 1)
-		return way{word: "claim-elsewhere", seen: w.unanswered(t, c, "AnswerNotSubscribed")}
+		return way{word: "claim-elsewhere", seen: w.unanswered(t, c, "claim-elsewhere", "AnswerNotSubscribed")}
 	},
 	"payload isn't JSON": func(w *ward, t *testing.T, _ string) way {
 		a := w.desk(t, w.claim, "claim-garbled", "sensors")
@@ -279,13 +291,9 @@ var claimWays = map[string]func(*ward, *testing.T, string) way{
 		return way{word: "claim-garbled", seen: answered(out, strings.HasSuffix(answer, "/accepted"))}
 	},
 	"weak CSR": func(w *ward, t *testing.T, _ string) way {
-		dir := t.TempDir()
-		writeFile(t, filepath.Join(dir, "openssl.cnf"), opensslConfig)
-		csr := filepath.Join(dir, "weak.csr")
-		openssl(t, dir, "req", "-new", "-nodes", "-subj", "/CN=weak", "-newkey", "rsa:1024", "-keyout", filepath.Join(dir, "weak.key"), "-out", csr)
 		a := w.desk(t, w.claim, "claim-weak", "sensors")
 		defer a.leave(t)
-		return way{word: "claim-weak", seen: answered(call(t, a, createFromCSR, map[string]any{"certificateSigningRequest": readFile(t, csr)}))}
+		return way{word: "claim-weak", seen: answered(call(t, a, createFromCSR, map[string]any{"certificateSigningRequest": weakRequest(t)}))}
 	},
 	"malformed token": func(w *ward, t *testing.T, _ string) way {
 		a := w.desk(t, w.claim, "claim-malformed", "sensors")

@@ -43,29 +43,49 @@ func newFunctional(t *testing.T, settings []string, roles ...string) *functional
 	s := newStage(t, append(settings, "IMPRINT_CLAIM_RATE=0")...)
 	f := &functional{fleet: s.one.fleet(t), other: s.two.fleet(t), ca: newFactory(t, "Maker's CA", "P-256"), gate: filepath.Join(openDirectory(t), "go")}
 	dir := t.TempDir()
-	code := buildFunction(t, dir, "./hookfunction")
-	writeFile(t, filepath.Join(dir, "env.json"), jsonOf(t, map[string]any{"Variables": map[string]string{
-		"GATE": f.gate, "CA_CERTIFICATE": readFile(t, f.ca.cert), "CA_KEY": readFile(t, f.ca.key),
-	}}))
-	target := s.aws(t, dir, "lambda create-function --function-name decide --runtime provided.al2023 --handler bootstrap --timeout 30"+
-		" --role arn:aws:iam::000000000000:role/x --zip-file fileb://"+code+" --environment file://env.json --query FunctionArn --output text")
+	target := s.putFunction(t, dir, f.ca, f.gate)
 	for _, role := range roles {
 		source := arn + "provisioningtemplate/sensors"
 		if role == asProvider {
-			made := must(f.api.CreateCertificateProvider(t.Context(), &iot.CreateCertificateProviderInput{
-				CertificateProviderName: aws.String("maker"), LambdaFunctionArn: aws.String(target),
-				AccountDefaultForOperations: []types.CertificateProviderOperation{types.CertificateProviderOperationCreateCertificateFromCsr},
-			}))(t)
-			source = aws.ToString(made.CertificateProviderArn)
+			source = f.provide(t, target)
 		} else {
 			must(f.api.UpdateProvisioningTemplate(t.Context(), &iot.UpdateProvisioningTemplateInput{
 				TemplateName: aws.String("sensors"), PreProvisioningHook: &types.ProvisioningHook{TargetArn: aws.String(target)},
 			}))(t)
 		}
-		s.aws(t, dir, "lambda add-permission --function-name decide --statement-id "+role+
-			" --action lambda:InvokeFunction --principal iot.amazonaws.com --source-arn "+source)
+		s.permit(t, dir, role, source)
 	}
 	return f
+}
+
+// putFunction puts the function of hookfunction onto a server, through the AWS CLI, and
+// gives its ARN.
+func (s *server) putFunction(t *testing.T, dir string, ca *factory, gate string) string {
+	t.Helper()
+	code := buildFunction(t, dir, "./hookfunction")
+	writeFile(t, filepath.Join(dir, "env.json"), jsonOf(t, map[string]any{"Variables": map[string]string{
+		"GATE": gate, "CA_CERTIFICATE": readFile(t, ca.cert), "CA_KEY": readFile(t, ca.key),
+	}}))
+	return s.aws(t, dir, "lambda create-function --function-name decide --runtime provided.al2023 --handler bootstrap --timeout 30"+
+		" --role arn:aws:iam::000000000000:role/x --zip-file fileb://"+code+" --environment file://env.json --query FunctionArn --output text")
+}
+
+// permit lets the service invoke that function for one of its roles.
+func (s *server) permit(t *testing.T, dir, role, source string) {
+	t.Helper()
+	s.aws(t, dir, "lambda add-permission --function-name decide --statement-id "+role+
+		" --action lambda:InvokeFunction --principal iot.amazonaws.com --source-arn "+source)
+}
+
+// provide has a function sign in place of the built-in CA, and gives the ARN of the
+// certificate provider.
+func (f *fleet) provide(t *testing.T, target string) string {
+	t.Helper()
+	made := must(f.api.CreateCertificateProvider(t.Context(), &iot.CreateCertificateProviderInput{
+		CertificateProviderName: aws.String("maker"), LambdaFunctionArn: aws.String(target),
+		AccountDefaultForOperations: []types.CertificateProviderOperation{types.CertificateProviderOperationCreateCertificateFromCsr},
+	}))(t)
+	return aws.ToString(made.CertificateProviderArn)
 }
 
 // request makes a key and a signing request for a name.

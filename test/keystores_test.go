@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/imprint-iot/imprint/internal/foreign"
+	"github.com/imprint-iot/imprint/internal/ownport"
 )
 
 const softHSM = "/usr/lib/softhsm/libsofthsm2.so"
@@ -77,7 +78,7 @@ func TestAKeyInAnHSMCarriesAWholeCA(t *testing.T) {
 	t.Parallel()
 	h := newHSM(t)
 	dir := t.TempDir()
-	door := freePort(t)
+	door := ownport.Address(t)
 	disk := filepath.Join(h.dir, "disk") + "/"
 	err := os.Mkdir(disk, 0o700)
 	if err != nil {
@@ -341,17 +342,6 @@ func TestAKeyStoreThatCannotBeOneEndsTheStart(t *testing.T) {
 			t.Errorf("%s: exit code %d, want 2 with %q:\n%s", store, run.exit, words, run.stderr)
 		}
 	}
-}
-
-// freePort gives an address that nobody listens on now.
-func freePort(t *testing.T) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = ln.Close() }()
-	return ln.Addr().String()
 }
 
 func remove(t *testing.T, path string) {

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 // noConnack says that a client saw no CONNACK.
@@ -153,6 +154,12 @@ func (sub *subscriber) await(t *testing.T, topic string, n int) string {
 		return strings.HasSuffix(text, "\n") && len(messages(text, topic)) >= n
 	})
 	return messages(text, topic)[n-1]
+}
+
+// awaitTime waits for the first event on a topic and gives when that happened.
+func (sub *subscriber) awaitTime(t *testing.T, topic string) time.Time {
+	t.Helper()
+	return time.UnixMilli(number(t, sub.awaitJSON(t, topic, 1)["timestamp"]))
 }
 
 // awaitJSON is await for JSON objects; numbers stay as they were written.

@@ -78,6 +78,7 @@ func (s *server) refusedAs(t *testing.T, a tenancy, d *device, name string) stri
 		t.Fatalf("%s is let in as %q", d.name, name)
 	}
 	_ = w.conn.Close()
+	s.awaitRefusals(t)
 	code := ""
 	until(t, "the attempt to end", func() bool {
 		run := s.shell(t, t.TempDir(), as(a.key)+"imprint explain --limit 1 --json "+d.id(t))

@@ -98,6 +98,11 @@ func (s *server) createPolicy(t *testing.T, name, document string) {
 // may alter the request, which is for auto-registration without a template.
 func (s *server) registerCA(t *testing.T, f *factory, change func(*iot.RegisterCACertificateInput)) string {
 	t.Helper()
+	return must(s.tryRegisterCA(t, f, change))(t)
+}
+
+func (s *server) tryRegisterCA(t *testing.T, f *factory, change func(*iot.RegisterCACertificateInput)) (string, error) {
+	t.Helper()
 	api := s.sdk(t)
 	code := must(api.GetRegistrationCode(t.Context(), &iot.GetRegistrationCodeInput{}))(t)
 	in := &iot.RegisterCACertificateInput{
@@ -108,11 +113,32 @@ func (s *server) registerCA(t *testing.T, f *factory, change func(*iot.RegisterC
 	if change != nil {
 		change(in)
 	}
-	out := must(api.RegisterCACertificate(t.Context(), in))(t)
+	out, err := api.RegisterCACertificate(t.Context(), in)
+	if err != nil {
+		return "", err
+	}
 	if got, want := aws.ToString(out.CertificateId), certificateID(t, readFile(t, f.cert)); got != want {
 		t.Fatalf("id of the CA: got %s, want %s", got, want)
 	}
-	return aws.ToString(out.CertificateId)
+	return aws.ToString(out.CertificateId), nil
+}
+
+// shortLivedCA registers a CA that expires soon, and gives when: one that has expired can't
+// be registered.
+func (s *server) shortLivedCA(t *testing.T) (*factory, time.Time) {
+	t.Helper()
+	for life := 5 * time.Second; ; life *= 2 {
+		expires := time.Now().Add(life).Truncate(time.Second)
+		f := newFactoryUntil(t, "Short-lived", expires)
+		_, err := s.tryRegisterCA(t, f, nil)
+		if err == nil {
+			return f, expires
+		}
+		// A slow machine takes as long as the CA lives.
+		if time.Now().Before(expires) || life > patience {
+			t.Fatal(err)
+		}
+	}
 }
 
 func withTemplate(body string) func(*iot.RegisterCACertificateInput) {

@@ -259,7 +259,7 @@ func (c *cast) listen(want map[int][]heard) (map[int][]heard, error) {
 		}
 		err := w.tryPing()
 		for err == nil && len(gather(w.inbox, c.prefix)) < len(want[n]) {
-			_, err = w.tryNext(3 * time.Second)
+			_, err = w.tryNext(patience)
 			if errors.Is(err, os.ErrDeadlineExceeded) {
 				err = nil
 				break

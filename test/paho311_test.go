@@ -177,12 +177,18 @@ func TestPaho311GetsUnacknowledgedMessagesAgainWithDUPAndInOrder(t *testing.T) {
 	c.subscribe("redo/#", 1)
 	from := s.one.old(t, "redo-from", "", nil)
 	from.on()
+	gone := presence + "disconnected/redo"
+	from.subscribe(gone, 1)
 	want := numbered("message", 12)
 	for _, payload := range want[:6] {
 		from.publish("redo/a", payload, false)
 	}
 	first := c.receiveAll(6)
 	p.cutAll()
+	// Until the server has noticed the cut, it sends into it.
+	if m := from.receive(); m.Topic() != gone {
+		t.Fatalf("after the cut: got a message on %s, want %s", m.Topic(), gone)
+	}
 	for _, payload := range want[6:] {
 		from.publish("redo/a", payload, false)
 	}

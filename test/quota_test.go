@@ -210,8 +210,9 @@ func TestAClientIDThatConnectsTooOftenIsRefused(t *testing.T) {
 	s := newStage(t, "IMPRINT_CONNECT_RATE=2", "IMPRINT_TRACE_FOLD_AFTER=0")
 	for _, version := range bothVersions {
 		id := "hasty-" + short(version)
-		refused := 0
-		for range 8 {
+		refused, admitted := 0, 0
+		// However slowly connections come, some of them come within one second.
+		for deadline := time.Now().Add(patience); refused+admitted < 8 || refused == 0 && time.Now().Before(deadline); {
 			w, err := s.one.tryDial(t, "")
 			if err != nil {
 				t.Fatal(err)
@@ -220,6 +221,7 @@ func TestAClientIDThatConnectsTooOftenIsRefused(t *testing.T) {
 			switch {
 			case err == nil:
 				w.close()
+				admitted++
 				continue
 			case version == mqtt.V5 && (w.connack == nil || w.connack.Reason != mqtt.QuotaExceeded && w.connack.Reason != mqtt.ConnectionRateExceeded):
 				t.Errorf("CONNACK: got %+v, %v; want 0x97", w.connack, err)
@@ -229,14 +231,15 @@ func TestAClientIDThatConnectsTooOftenIsRefused(t *testing.T) {
 			refused++
 			_ = w.conn.Close()
 		}
-		if refused == 0 || refused > 6 {
-			t.Errorf("%s: refused %d of 8 connections, want some, and 2 let in at least", id, refused)
+		if refused == 0 || admitted < 2 {
+			t.Errorf("%s: refused %d connections and let %d in, want some, and 2 at least", id, refused, admitted)
 		}
 		// The same name elsewhere, and other names here, are let in.
 		s.two.open(t, mqtt.Connect{ClientID: id, CleanStart: true}, version).close()
 		s.one.open(t, mqtt.Connect{ClientID: id + "-other", CleanStart: true}, version).close()
 		codes := 0
-		for _, a := range s.attempts(t, 50) {
+		s.awaitRefusals(t)
+		for _, a := range s.attempts(t, 200) {
 			if a.ClientID == id && a.Outcome == "refused" && a.Code == "ConnectRateExceeded" && explained(a, a.Code) {
 				codes++
 			}

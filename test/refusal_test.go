@@ -166,9 +166,7 @@ func TestDevicesThatMayNotConnectAreRefusedAndToldWhy(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
 	b := &bench{server: s, good: s.line(t, "Good")}
-	caExpires := time.Now().Add(5 * time.Second).Truncate(time.Second)
-	expired := newFactoryUntil(t, "Short-lived", caExpires)
-	s.registerCA(t, expired, nil)
+	expired, caExpires := s.shortLivedCA(t)
 	must(s.sdk(t).CreateProvisioningTemplate(t.Context(), &iot.CreateProvisioningTemplateInput{
 		TemplateName: aws.String("disabled"), Type: types.TemplateTypeJitp,
 		TemplateBody: aws.String(jitpTemplate("devices", "")), ProvisioningRoleArn: aws.String(role),

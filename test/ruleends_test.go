@@ -61,7 +61,7 @@ func TestHTTPDeliveriesOutliveAKill(t *testing.T) {
 		delivery := `/in/x {"case":"` + c.name + `"}`
 		owner.set(func(string) int { return c.status })
 		s.publishLines(t, d, "sender", "in", []string{`{"case":"` + c.name + `"}`})
-		until(t, "the first try of "+c.name, func() bool { return owner.times(delivery) == 1 })
+		until(t, "the first try of "+c.name, func() bool { return owner.times(delivery) >= 1 })
 		if c.status != 0 {
 			until(t, "the failure to be written down", func() bool { return s.metric(t, `imprint_rule_actions_total{action="http",outcome="retried"}`) > 0 })
 		}
@@ -215,7 +215,9 @@ func (w *ruleTwins) checkBounds() {
 		w.first.say("in", `{"value":"`+value+`"}`)
 		w.first.expect(selected(value))
 	}
-	until(t, "all tries of the first account", func() bool { return w.delivered("of-one-3") > 0 })
+	until(t, "all tries of the first account", func() bool {
+		return w.delivered("of-one-1") > 0 && w.delivered("of-one-2") > 0 && w.delivered("of-one-3") > 0
+	})
 	w.first.say("in", `{"value":"of-one-4"}`)
 	checkBoth(t, w.first, selected("of-one-4"), "3 deliveries of")
 	for _, value := range []string{"of-two-1", "of-two-2", "of-two-3", "of-two-4", "of-two-5"} {

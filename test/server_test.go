@@ -347,6 +347,7 @@ type attempt struct {
 	Ended         float64     `json:"ended"`
 	Outcome       string      `json:"outcome"`
 	Code          string      `json:"code"`
+	Repeats       int         `json:"repeats"`
 	Steps         []traceStep `json:"steps"`
 }
 
@@ -392,10 +393,11 @@ func (s *server) attempts(t *testing.T, limit int) []attempt {
 
 // awaitExplained asks until the newest n attempts of a device have ended: a
 // device may notice the end of its connection before the server has written it
-// down.
+// down. One that is refused can't be found before that, so it mustn't be under way.
 func (s *server) awaitExplained(t *testing.T, who string, n int) []attempt {
 	t.Helper()
-	deadline := time.Now().Add(5 * time.Second)
+	s.awaitRefusals(t)
+	deadline := time.Now().Add(patience)
 	for {
 		list := s.explain(t, who)
 		ended := 0

@@ -180,6 +180,8 @@ func (s *stage) paho5GetsUnacknowledgedMessagesAgainWithDUPAndInOrder(t *testing
 	c := s.one.five(t, five{id: "redo", expiry: 600, silent: true})
 	c.grant(paho.SubscribeOptions{Topic: "redo/#", QoS: 1})
 	from := s.one.five(t, five{id: "redo-from", clean: true})
+	watch := s.one.open(t, mqtt.Connect{ClientID: "redo-watch", CleanStart: true}, mqtt.V5)
+	watch.subscribe(at1(presence + "disconnected/redo"))
 	want := numbered("message", 12)
 	for _, payload := range want[:6] {
 		from.send(t, "redo/a", payload, 1)
@@ -188,6 +190,8 @@ func (s *stage) paho5GetsUnacknowledgedMessagesAgainWithDUPAndInOrder(t *testing
 		t.Errorf("messages at first (-want +got):\n%s", diff)
 	}
 	c.cut()
+	// Until the server has noticed the cut, it sends into it.
+	checkPresence(t, watch.receive(), "disconnected", "redo", "CONNECTION_LOST")
 	for _, payload := range want[6:] {
 		from.send(t, "redo/a", payload, 1)
 	}
@@ -436,6 +440,8 @@ func (s *stage) theServerAssignsClientIDs(t *testing.T) {
 func (s *stage) willDelays(t *testing.T) {
 	watch := s.one.open(t, mqtt.Connect{ClientID: "late-watch", CleanStart: true}, mqtt.V5)
 	watch.subscribe(at1("late/#"))
+	ends := s.one.open(t, mqtt.Connect{ClientID: "late-ends", CleanStart: true}, mqtt.V5)
+	ends.subscribe(at1(presence+"disconnected/back"), at1(presence+"disconnected/anew"))
 	theirs := s.newTwin(t, "late")
 	will := func(id string, delay uint32) func(*paho.Connect) {
 		return func(p *paho.Connect) {
@@ -445,7 +451,7 @@ func (s *stage) willDelays(t *testing.T) {
 	}
 	// Comes back before its will is due: no will.
 	s.one.five(t, five{id: "back", expiry: 600, connect: will("back", 2)}).cut()
-	s.awaitExplained(t, "back", 1)
+	checkPresence(t, ends.receive(), "disconnected", "back", "CONNECTION_LOST")
 	back := s.one.five(t, five{id: "back", expiry: 600, connect: will("back", 600)})
 	if !back.connack.SessionPresent {
 		t.Error("session present: got false, want true")
@@ -464,7 +470,7 @@ func (s *stage) willDelays(t *testing.T) {
 	}
 	// A new session of the same client ends the old one, and the delay with it.
 	s.one.five(t, five{id: "anew", expiry: 600, connect: will("anew", 600)}).cut()
-	s.awaitExplained(t, "anew", 1)
+	checkPresence(t, ends.receive(), "disconnected", "anew", "CONNECTION_LOST")
 	s.one.five(t, five{id: "anew", clean: true})
 	watch.expect("will of anew")
 	// The will of the one that came back has never been sent.

@@ -146,6 +146,13 @@ func (s *server) awaitMetric(t *testing.T, name string, want float64) {
 	until(t, fmt.Sprintf("%s to be %v (it is %v)", name, want, s.metric(t, name)), func() bool { return s.metric(t, name) == want })
 }
 
+// awaitRefusals waits until no connection is under way that isn't let in yet: those
+// that were refused are written down then.
+func (s *server) awaitRefusals(t *testing.T) {
+	t.Helper()
+	s.awaitMetric(t, "imprint_connections_pending", 0)
+}
+
 // awaitEmpty waits until nobody is connected any more.
 func (s *server) awaitEmpty(t *testing.T) {
 	t.Helper()

@@ -327,7 +327,7 @@ func TestAUsersPoliciesDecideOverWebSocket(t *testing.T) {
 	}
 	select {
 	case <-idle.Done():
-	case <-time.After(10 * time.Second): // far less than the keep-alive, at which it would be noticed anyway
+	case <-time.After(patience): // less than the keep-alive, at which it would be noticed anyway
 		t.Error("an idle connection outlives its key")
 	}
 }

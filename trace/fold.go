@@ -20,9 +20,15 @@ const (
 	// maxOwn is how many entries of their own, each of one device that failed in one
 	// way, a kind of failure may have in foldFor. All others are counted in the kind's.
 	maxOwn = 64
-	// maxKinds bounds the kinds that are told apart in foldFor; what fails in further
-	// ways is told apart by its code alone.
-	maxKinds = 256
+	// takeovers is how many of those attempts of a device are kept whole that end because
+	// another one took its client id, as audits look at who did, and how often. Up to
+	// maxApart devices have entries of their own then.
+	takeovers = 8
+	// maxKinds bounds the kinds that are told apart in foldFor, and maxKindsOf those of one
+	// account, or of nobody's devices: who makes up ways to fail takes none of them from
+	// others. What fails in further ways is told apart by its code alone.
+	maxKinds   = 1024
+	maxKindsOf = 256
 	// maxApart is how many devices of one entry are told apart, and maxSample how many
 	// of them it names.
 	maxApart  = 1000
@@ -59,24 +65,18 @@ type fold struct {
 type folds struct {
 	after int // how many are kept whole; below 1: all
 	kinds map[kindKey]*list.Element
-	age   list.List // of *kind, the one that began first in front
+	of    map[imprint.AccountID]int // how many of them are an account's
+	age   list.List                 // of *kind, the one that began first in front
 	fingerprints
 }
 
 func newFolds(after int) *folds {
-	return &folds{after: after, kinds: make(map[kindKey]*list.Element), fingerprints: newFingerprints()}
+	return &folds{after: after, kinds: make(map[kindKey]*list.Element), of: make(map[imprint.AccountID]int), fingerprints: newFingerprints()}
 }
 
-// foldable says whether an attempt may be counted with others: one that failed. Which
-// connection took whose place is kept, however often it happens.
+// foldable says whether an attempt may be counted with others: one that failed.
 func foldable(a *imprint.Attempt) bool {
-	switch a.Outcome {
-	case imprint.OutcomeRefused:
-		return true
-	case imprint.OutcomeClosed:
-		return a.Code != imprint.CodeTakenOver && anyFailed(a.Steps)
-	}
-	return false
+	return a.Outcome == imprint.OutcomeRefused || a.Outcome == imprint.OutcomeClosed && anyFailed(a.Steps)
 }
 
 func anyFailed(steps []imprint.Step) bool {
@@ -90,8 +90,12 @@ func (f *folds) take(a *imprint.Attempt, now time.Time) *fold {
 	}
 	k := f.kindOf(a, now)
 	exact := f.exact(a)
-	into, after := k.own[exact], f.after
-	if into == nil && len(k.own) < maxOwn && k.key.way != 0 {
+	into, after, own := k.own[exact], f.after, maxOwn
+	if a.Code == imprint.CodeTakenOver {
+		// Who took whose place is seen by several attempts of each.
+		after, own = max(after, takeovers), maxApart
+	}
+	if into == nil && len(k.own) < own && k.key.way != 0 {
 		into = &fold{}
 		k.own[exact] = into
 	}
@@ -125,7 +129,7 @@ func (f *folds) kindOf(a *imprint.Attempt, now time.Time) *kind {
 	}
 	key := kindKey{a.Tenant, a.Code, f.kind(a)}
 	known := f.kinds[key]
-	if known == nil && len(f.kinds) >= maxKinds {
+	if known == nil && (len(f.kinds) >= maxKinds || f.of[a.Tenant.Account] >= maxKindsOf) {
 		key.way = 0
 		known = f.kinds[key]
 		if known == nil && len(f.kinds) >= 2*maxKinds {
@@ -137,11 +141,17 @@ func (f *folds) kindOf(a *imprint.Attempt, now time.Time) *kind {
 	}
 	k := &kind{key: key, began: now, own: make(map[uint64]*fold)}
 	f.kinds[key] = f.age.PushBack(k)
+	f.of[a.Tenant.Account]++
 	return k
 }
 
 func (f *folds) forget(element *list.Element) {
-	delete(f.kinds, f.age.Remove(element).(*kind).key)
+	key := f.age.Remove(element).(*kind).key
+	delete(f.kinds, key)
+	f.of[key.tenant.Account]--
+	if f.of[key.tenant.Account] == 0 {
+		delete(f.of, key.tenant.Account)
+	}
 }
 
 // meet notes whose attempt is counted with those of other devices.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -309,6 +310,39 @@ func TestStormsThatVaryAreBounded(t *testing.T) {
 	}
 }
 
+// TestWhoMakesUpFailuresTakesNoneFromOthers ensures that neither hosts that no account knows
+// nor the devices of an account, in whatever regions, which fail in ever new ways, make the
+// failures of another account's devices be told by their code alone.
+func TestWhoMakesUpFailuresTakesNoneFromOthers(t *testing.T) {
+	t.Parallel()
+	store := openStore(t)
+	l := trace.NewLog(store, clock, trace.Options{Logger: quiet(), Linger: time.Microsecond, Queue: 1 << 15, Batch: 2048})
+	fails := func(tenant imprint.Tenant, certificate imprint.CertificateID, how string) {
+		rec := l.Begin("192.0.2.1:1")
+		rec.Describe(func(a *imprint.Attempt) { a.Tenant, a.CertificateID = tenant, certificate })
+		rec.Fail("ca", imprint.Errorf(imprint.CodeCANotRegistered, "%s", how))
+		rec.End(imprint.OutcomeRefused, imprint.CodeCANotRegistered)
+	}
+	for n := range 3000 {
+		fails(imprint.Tenant{}, "", fmt.Sprintf("word %dx", n))
+		fails(imprint.Tenant{Account: "111111111111", Region: imprint.Region(fmt.Sprintf("region-%d", n%7))}, "c", fmt.Sprintf("word %dx", n))
+	}
+	for range 5 {
+		fails(home, "one", "no CA of that name")
+		fails(home, "two", "another CA's name")
+	}
+	l.Close()
+	got := map[string]int{}
+	for _, a := range everything(t, store) {
+		if a.Tenant == home {
+			got[string(a.CertificateID)+": "+a.Steps[0].Detail] += 1 + a.Repeats
+		}
+	}
+	if want := map[string]int{"one: no CA of that name": 5, "two: another CA's name": 5}; !maps.Equal(got, want) {
+		t.Errorf("what is told of the devices is %v, want %v", got, want)
+	}
+}
+
 // TestAFailureThatChangesIsShown ensures that whoever looks for why a device isn't let
 // in sees how its latest attempt failed and not an earlier one: whatever of what a person
 // reads is another, it isn't folded.
@@ -391,10 +425,10 @@ func (d denial) Error() string           { return d.text }
 func (d denial) Asked() (string, string) { return "iot:Connect", d.resource }
 
 // TestEndsWithAFailureAreFolded ensures that a device that is let in, refused something
-// and ended, again and again, is folded too; but not what tells who took whose place.
+// and ended, again and again, is folded too, and later what tells who took whose place.
 func TestEndsWithAFailureAreFolded(t *testing.T) {
 	t.Parallel()
-	for code, want := range map[imprint.Code]int{imprint.CodePublishDenied: 3, imprint.CodeTakenOver: 20} {
+	for code, want := range map[imprint.Code]int{imprint.CodePublishDenied: 3, imprint.CodeTakenOver: 8} {
 		store := openStore(t)
 		l := trace.NewLog(store, clock, trace.Options{Logger: quiet(), Linger: time.Microsecond})
 		for range 20 {

@@ -152,6 +152,29 @@ func TestWhatFailsAfterAnUnsampledConnectionIsTold(t *testing.T) {
 	}
 }
 
+// TestWhatGoesWellTakesNoRoomFromFailures ensures that what functions did for thousands of
+// devices of which nothing is kept doesn't push out what failed for one that is still on its
+// way into the trace, and doesn't count as dropped.
+func TestWhatGoesWellTakesNoRoomFromFailures(t *testing.T) {
+	t.Parallel()
+	store := openStore(t)
+	l := trace.NewLog(store, clock, trace.Options{Logger: quiet(), Linger: time.Microsecond})
+	rec := l.Begin("192.0.2.1:1")
+	rec.Describe(func(a *imprint.Attempt) { a.Tenant, a.CertificateID = home, "c" })
+	failsFor(l, instant, rec.ID(), "function")
+	for range 3 {
+		for n := range 1000 {
+			l.Append(fmt.Sprint("unsampled-", n), imprint.Step{At: instant, Name: "function", Verdict: imprint.VerdictOK})
+		}
+		flush(t, l)
+	}
+	rec.End(imprint.OutcomeRefused, imprint.CodeCertificatePending)
+	l.Close()
+	if !tells(t, store, "c", "function") || l.Counters().Dropped != 0 {
+		t.Errorf("the failure isn't told, or %d were dropped", l.Counters().Dropped)
+	}
+}
+
 // TestALateFailureForgetsNoStorm ensures that what failed for a device that went minutes ago
 // doesn't make what is known of a storm forgotten.
 func TestALateFailureForgetsNoStorm(t *testing.T) {

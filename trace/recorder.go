@@ -104,6 +104,15 @@ func (r *Recorder) ID() string {
 	return r.id
 }
 
+// StoredID is ID for a row that is stored with what the attempt made, and leads to the
+// attempt if that is kept.
+func (r *Recorder) StoredID() string {
+	if r == nil {
+		return ""
+	}
+	return r.id
+}
+
 // Describe lets fn fill in what is known of the peer: tenant, SNI, certificate,
 // client id. It has no effect after Connected or End.
 func (r *Recorder) Describe(fn func(*imprint.Attempt)) {

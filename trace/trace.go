@@ -219,8 +219,8 @@ func (l *Log) Counters() Counters {
 // Append adds steps to an attempt from outside of its connection, such as those of
 // a function that ran for it, also after its end. One that failed has the attempt of a
 // device that is on kept, sampled or not, and that of one that has gone made again where it
-// has no row (see past). They are dropped, and counted, when the queue is full, and all that
-// went well when the attempt isn't kept; beyond maxAdded steps an attempt takes no more.
+// has no row (see past). They are dropped, and counted, when the queue is full, and not
+// counted when all went well and the attempt isn't kept; beyond maxAdded steps an attempt takes no more.
 func (l *Log) Append(attemptID string, steps ...imprint.Step) {
 	if attemptID == "" || len(steps) == 0 {
 		return

@@ -260,6 +260,15 @@ func (l *Log) keepEarly(missing []*addition) (late []*addition) {
 		}
 	}
 	if over := len(l.early) - maxEarly; over > 0 {
+		// What went well waits in vain for each device that isn't sampled, and takes no room
+		// from what failed.
+		l.early = slices.DeleteFunc(l.early, func(added *addition) bool {
+			if over == 0 || anyFailed(added.steps) {
+				return false
+			}
+			over--
+			return true
+		})
 		l.early = slices.Delete(l.early, 0, over)
 		l.dropped.Add(uint64(over))
 	}

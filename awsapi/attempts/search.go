@@ -39,12 +39,21 @@ func (q *quest) find(ctx context.Context, page imprint.Page) ([]imprint.Attempt,
 	if err != nil {
 		return nil, "", err
 	}
-	if full != "" {
-		q.forms = []string{full}
-		found, next, _, err = q.literal(ctx, page)
-		return found, next, err
+	// In a large fleet the number on a device's label is also the beginning of another
+	// one's id.
+	if full == "" || strings.Trim(q.word, " 0123456789") == "" {
+		found, next, err = q.told(ctx, page)
+		if err != nil || len(found) > 0 || full == "" {
+			return found, next, err
+		}
 	}
-	return q.told(ctx, page)
+	_, err = imprint.ParseCertificateID(full)
+	if err == nil {
+		q.notes = append(q.notes, fmt.Sprintf("%s is the beginning of %s.", q.word, full))
+	}
+	q.forms = []string{full}
+	found, next, _, err = q.literal(ctx, page)
+	return found, next, err
 }
 
 // ofMany tells whether an ARN's resource is one that many devices have to do with.

@@ -48,6 +48,8 @@ func TestAWordLeadsToADevicesWholeTimeline(t *testing.T) {
 		imprint.Attempt{Tenant: home, CertificateID: digits(3), Subject: "SERIALNUMBER=SN-5,CN=x", Outcome: imprint.OutcomeConnected,
 			Steps: []imprint.Step{told("policy.connect", `iot:Connect on client/x is allowed by statement 1 of policy "wide"`)}},
 		imprint.Attempt{Tenant: another, CertificateID: digits(4), Subject: "SERIALNUMBER=SN-5", Outcome: imprint.OutcomeConnected},
+		imprint.Attempt{Tenant: home, CertificateID: imprint.CertificateID(strings.Repeat("4829130a", 8)), Outcome: imprint.OutcomeConnected},
+		imprint.Attempt{Tenant: home, CertificateID: digits(6), Subject: "SERIALNUMBER=482913", Outcome: imprint.OutcomeConnected},
 	)
 	err := w.store.Update(t.Context(), func(tx imprint.Tx) error {
 		err := tx.PutCA(imprint.CACertificate{Tenant: home, ID: ca, PEM: "PEM"})
@@ -74,7 +76,9 @@ func TestAWordLeadsToADevicesWholeTimeline(t *testing.T) {
 		{"the other one", "78", "2 0", "serial number of a device"},
 		{"a subject's serial number", "SN-5", "4 3", "leads to certificate " + string(digits(3))},
 		{"no part of one", "SN", "", ""},
-		{"the first digits of a certificate", string(digits(3)[:12]), "4 3", ""},
+		{"the first digits of a certificate", string(digits(3)[:12]), "4 3", string(digits(3)[:12]) + " is the beginning of " + string(digits(3)) + "."},
+		{"a subject's serial number, with which another id begins", "482913", "7", "It leads to certificate " + string(digits(6))},
+		{"digits with which an id begins", "4829130", "6", "4829130 is the beginning of " + strings.Repeat("4829130a", 8)},
 		{"the same in upper case", strings.ToUpper(string(digits(3)[:12])), "4 3", ""},
 		{"the first digits of an attempt", "0190abcdef12", "190abcdef1234567890", ""},
 		{"too few digits", "0190a", "", ""},

@@ -85,6 +85,7 @@ type (
 		ServerKeys *bool     `api:"body serverKeys Flag"`
 		Binding    *bool     `api:"body binding Flag"`
 		Renew      string    `api:"body renew String"`
+		URL        string    `api:"body url String"` // empty: EST is served nowhere
 		CreatedAt  time.Time `api:"body createdAt Time"`
 		ChangedAt  time.Time `api:"body changedAt Time"`
 	}
@@ -147,6 +148,8 @@ type Office struct {
 	Clock    imprint.Clock
 	// FirstAccount is the account that may have the label default; empty: every one.
 	FirstAccount imprint.AccountID
+	// URL gives https://host:port of EST; empty: it is served nowhere.
+	URL func() string
 }
 
 // Routes binds the operations.
@@ -188,7 +191,7 @@ func (o Office) list(ctx context.Context, caller awsapi.Caller, in *ListInput) (
 		all, next, err := tx.EnrolmentLabels(tenantOf(caller), pageOf(in.MaxResults, in.NextToken))
 		out.Labels, out.NextToken = out.Labels[:0], next
 		for _, l := range all {
-			out.Labels = append(out.Labels, shown(&l))
+			out.Labels = append(out.Labels, o.shown(&l))
 		}
 		return err
 	})
@@ -208,7 +211,7 @@ func (o Office) describe(ctx context.Context, caller awsapi.Caller, in *LabelInp
 	var out Label
 	err := o.Store.View(ctx, func(tx imprint.ReadTx) error {
 		l, err := read(tx, caller, in.Label)
-		out = shown(&l)
+		out = o.shown(&l)
 		return err
 	})
 	return answer(&out, err)
@@ -280,7 +283,7 @@ func (o Office) create(ctx context.Context, caller awsapi.Caller, in *CreateInpu
 		}
 		l := imprint.EnrolmentLabel{Tenant: tenantOf(caller), Name: name, CreatedAt: now}
 		err = o.change(tx, &l, &change, now)
-		out = shown(&l)
+		out = o.shown(&l)
 		return err
 	})
 	return answer(&out, err)
@@ -295,7 +298,7 @@ func (o Office) update(ctx context.Context, caller awsapi.Caller, in *UpdateInpu
 			return err
 		}
 		err = o.change(tx, &l, in, now)
-		out = shown(&l)
+		out = o.shown(&l)
 		return err
 	})
 	return answer(&out, err)
@@ -383,10 +386,14 @@ func (o Office) delete(ctx context.Context, caller awsapi.Caller, in *LabelInput
 	return &Nothing{}, err
 }
 
-func shown(l *imprint.EnrolmentLabel) Label {
+func (o Office) shown(l *imprint.EnrolmentLabel) Label {
+	url := o.URL()
+	if url != "" {
+		url += "/.well-known/est/" + string(l.Name)
+	}
 	return Label{
 		Label: string(l.Name), ARN: l.Tenant.ARN("enrolmentlabel/" + string(l.Name)), Authority: string(l.Authority), Profile: l.Profile,
 		DeviceCAs: l.DeviceCAs, StationCAs: l.StationCAs, Passwords: &l.Passwords, ServerKeys: &l.ServerKeys, Binding: &l.Binding,
-		Renew: l.Window.String(), CreatedAt: l.CreatedAt, ChangedAt: l.ChangedAt,
+		Renew: l.Window.String(), URL: url, CreatedAt: l.CreatedAt, ChangedAt: l.ChangedAt,
 	}
 }

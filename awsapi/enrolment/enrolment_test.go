@@ -47,7 +47,7 @@ func newWorld(t *testing.T) *world {
 	guard, err := access.NewGuard(w.store, clock, slog.New(slog.DiscardHandler))
 	w.fatal(err)
 	t.Cleanup(guard.Close)
-	w.api = apitest.Serve(t, nil, awsapi.Config{Authorize: guard.Authorize}, enrolment.Operations(), enrolment.Office{FirstAccount: home.Account, Store: w.store, Engine: w.engine, Clock: clock}.Routes())
+	w.api = apitest.Serve(t, nil, awsapi.Config{Authorize: guard.Authorize}, enrolment.Operations(), enrolment.Office{FirstAccount: home.Account, Store: w.store, Engine: w.engine, Clock: clock, URL: func() string { return "" }}.Routes())
 	return w
 }
 

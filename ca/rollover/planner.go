@@ -41,6 +41,10 @@ type Planner struct {
 	// planned are the tenants with a plan: whose sightings are kept.
 	planned atomic.Pointer[map[imprint.Tenant]bool]
 
+	// flushing is held while sightings are written: who is told that all are must not be
+	// told while another has some of them in hand.
+	flushing sync.Mutex
+
 	mu      sync.Mutex
 	pending map[seenKey]time.Time
 	graphs  map[imprint.Tenant]*graph

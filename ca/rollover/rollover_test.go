@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"math/big"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -51,7 +52,12 @@ type authority struct {
 
 func newYard(t *testing.T) *yard {
 	t.Helper()
-	y := &yard{t: t, store: registrytest.New(t), now: instant, connected: map[imprint.CertificateID]bool{}}
+	return newYardOn(t, registrytest.New(t))
+}
+
+func newYardOn(t *testing.T, store imprint.Store) *yard {
+	t.Helper()
+	y := &yard{t: t, store: store, now: instant, connected: map[imprint.CertificateID]bool{}}
 	planner, err := rollover.New(t.Context(), rollover.Options{
 		Store: y.store, Clock: func() time.Time { return y.now }, Logger: slog.New(slog.DiscardHandler),
 		Connected: func(_ imprint.Tenant, id imprint.CertificateID) bool { return y.connected[id] },
@@ -347,6 +353,59 @@ func TestProgressCountsWhoMovedAndWhoProvedIt(t *testing.T) {
 	}
 	_, err = y.Plan(t.Context(), home, "line")
 	want(t, "a plan that is gone", imprint.CodeOf(err), imprint.CodeNotFound)
+}
+
+// slowDisk is a registry whose next Update of a test's choice takes its time.
+type slowDisk struct {
+	imprint.Store
+	slow    atomic.Bool
+	writing chan struct{} // closed when it has begun
+	goOn    chan struct{}
+}
+
+func (d *slowDisk) Update(ctx context.Context, fn func(imprint.Tx) error) error {
+	if d.slow.Swap(false) {
+		close(d.writing)
+		<-d.goOn
+	}
+	return d.Store.Update(ctx, fn)
+}
+
+// Who asks while what was seen is being written waits for it, and is told of it.
+func TestARehearsalWaitsForWhatIsBeingWritten(t *testing.T) {
+	t.Parallel()
+	disk := &slowDisk{Store: registrytest.New(t), writing: make(chan struct{}), goOn: make(chan struct{})}
+	y := newYardOn(t, disk)
+	line, next := y.make("line", nil), y.make("next", nil)
+	y.device(line, "a", "", nil)
+	moved := y.device(next, "a", "", nil)
+	_, err := y.Start(t.Context(), home, rollover.Draft{From: "line", To: "next", Devices: 1, Certificates: 1, LastEnd: instant.Add(300 * day), By: "arn:x"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	disk.slow.Store(true)
+	y.Saw(home, moved)
+	flushed, proven := make(chan error, 1), make(chan int64, 1)
+	go func() { flushed <- y.Flush(t.Context()) }()
+	<-disk.writing
+	go func() {
+		answer, err := y.Rehearse(t.Context(), rollover.Question{Tenant: home, From: "line", To: "next", Limit: 10})
+		if err != nil {
+			t.Error(err)
+		}
+		proven <- answer.Counts.Proven
+	}()
+	select {
+	case got := <-proven:
+		proven <- got
+		t.Error("it is answered before what was seen is written")
+	case <-time.After(100 * time.Millisecond): // nothing tells of it: the test is for its absence
+	}
+	close(disk.goOn)
+	want(t, "devices that proved it", <-proven, 1)
+	if err := <-flushed; err != nil {
+		t.Error(err)
+	}
 }
 
 // A cross-certificate of an intermediate carries its devices over the end of a root; a CA of

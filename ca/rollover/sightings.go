@@ -59,6 +59,8 @@ func (p *Planner) run(ctx context.Context) {
 
 // flush writes what was seen. What can't be written waits for the next time.
 func (p *Planner) flush(ctx context.Context) error {
+	p.flushing.Lock()
+	defer p.flushing.Unlock()
 	for {
 		part := map[seenKey]time.Time{}
 		p.mu.Lock()

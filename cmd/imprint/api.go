@@ -52,7 +52,8 @@ func (s *server) newAPI() (*http.Server, error) {
 		slices.Concat(s.service.Routes(), recorded.Routes(), guards.Routes(), audits.Starter{Auditor: s.audit}.Routes(), s.directory().Routes(), explainer.Routes(),
 			authorities.Office{Engine: s.authorities, Clock: s.clock, MayRenew: s.renewals.MayRenew}.Routes(), authorities.Rollovers{Planner: s.rollovers}.Routes(),
 			authorities.Foreign{Engine: s.foreign, Planner: s.rollovers, Clock: s.clock}.Routes(), s.issuanceReader().Routes(),
-			enrolment.Office{FirstAccount: s.home.Account, Store: s.store, Engine: s.authorities, Renewals: s.renewals, Clock: s.clock}.Routes()))
+			enrolment.Office{FirstAccount: s.home.Account, Store: s.store, Engine: s.authorities, Renewals: s.renewals, Clock: s.clock,
+				URL: func() string { return s.facts.ESTURL }}.Routes()))
 	if err != nil {
 		return nil, err
 	}

@@ -28,6 +28,7 @@ type labelShown struct {
 	ServerKeys bool    `json:"serverKeys"`
 	Binding    bool    `json:"binding"`
 	Renew      string  `json:"renew,omitempty"`
+	URL        string  `json:"url,omitempty"`
 	CreatedAt  float64 `json:"createdAt"`
 	ChangedAt  float64 `json:"changedAt"`
 }
@@ -232,9 +233,13 @@ func printLabel(w io.Writer, l labelShown, asJSON bool) error {
 	if renew == "" {
 		renew = "as the server says (--renewal-window)"
 	}
+	where := l.URL
+	if where == "" {
+		where = "nowhere: the server serves no EST; start it with --est-address, such as :8085"
+	}
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, line := range [][2]string{
-		{"label", l.Label}, {"arn", l.ARN}, {"authority", l.Authority}, {"profile", l.Profile}, {"lets in", strings.Join(l.lets(), ", ")},
+		{"label", l.Label}, {"served at", where}, {"arn", l.ARN}, {"authority", l.Authority}, {"profile", l.Profile}, {"lets in", strings.Join(l.lets(), ", ")},
 		{"device CAs", fmt.Sprint(strings.Count(l.DeviceCAs, "BEGIN CERT"))}, {"station CAs", fmt.Sprint(strings.Count(l.StationCAs, "BEGIN CERT"))},
 		{"binding", fmt.Sprint(l.Binding)}, {"renew", renew}, {"made", dayTime(l.CreatedAt)}, {"changed", dayTime(l.ChangedAt)},
 	} {

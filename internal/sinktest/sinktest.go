@@ -28,6 +28,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/nats-io/nats.go"
+
+	"github.com/imprint-iot/imprint/internal/ownport"
 )
 
 // patience bounds the start and the end of a process.
@@ -135,15 +137,14 @@ func directory(t *testing.T, owner *syscall.Credential) string {
 	return dir
 }
 
-// freePort finds a port that nobody listens on.
-func freePort(t *testing.T) string {
+// ownPort is a port that stays the server's while it is stopped.
+func ownPort(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	_, port, err := net.SplitHostPort(ownport.Address(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = l.Close() }()
-	return strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
+	return port
 }
 
 // find gives the path of a program.
@@ -173,7 +174,7 @@ type Postgres struct {
 func StartPostgres(t *testing.T) *Postgres {
 	t.Helper()
 	p := &Postgres{User: "imprint", Password: "pass word of '" + t.Name() + "'"}
-	p.t, p.end, p.port, p.answer = t, syscall.SIGINT, freePort(t), p.ping // SIGINT is its fast shutdown
+	p.t, p.end, p.port, p.answer = t, syscall.SIGINT, ownPort(t), p.ping // SIGINT is its fast shutdown
 	if os.Getuid() == 0 {
 		p.as = debianUser(t, "postgres")
 	}
@@ -307,7 +308,7 @@ type NATS struct{ process }
 func StartNATS(t *testing.T, settings string) *NATS {
 	t.Helper()
 	n := &NATS{}
-	n.t, n.end, n.port, n.answer = t, syscall.SIGTERM, freePort(t), n.ping
+	n.t, n.end, n.port, n.answer = t, syscall.SIGTERM, ownPort(t), n.ping
 	n.path = find(t, "nats-server", "nats-server", "/usr/sbin/nats-server")
 	dir := directory(t, nil)
 	config := filepath.Join(dir, "nats.conf")

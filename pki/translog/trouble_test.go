@@ -190,6 +190,13 @@ func TestWaitAndRoomSayWhatIsWrong(t *testing.T) {
 	// One that can't commit falls behind, says so, and takes no more.
 	w.mustIssue(t, 4)
 	stuck := w.open(t, func(c *translog.Config) { c.MaxBacklog, c.Store = 3, &never{store} })
+	fails := time.Now().Add(30 * time.Second)
+	for c := stuck.Counters(); c.Failures == 0 || c.Waiting < 3; c = stuck.Counters() {
+		if time.Now().After(fails) {
+			t.Fatalf("counters: got %+v, want the backlog and a failure", c)
+		}
+		time.Sleep(time.Millisecond)
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
 	all := w.issuances(t)

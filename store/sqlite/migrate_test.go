@@ -3,12 +3,14 @@ package sqlite
 import (
 	"database/sql"
 	"io"
+	"io/fs"
 	"log/slog"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
-	"time"
+
+	"github.com/pressly/goose/v3"
 
 	"github.com/imprint-iot/imprint"
 )
@@ -58,25 +60,6 @@ func TestAttemptsOfVersionsBeforeAreTidied(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	at := time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
-	err = store.Update(t.Context(), func(tx imprint.Tx) error {
-		for id, outcome := range map[string]imprint.Outcome{"on": imprint.OutcomeConnected, "far": imprint.OutcomeConnected, "gone": imprint.OutcomeClosed} {
-			a := imprint.Attempt{ID: id, At: at, Outcome: outcome, Steps: []imprint.Step{
-				{At: at, Name: "claim.request", Detail: `the device sent {"outcome":"connected"}`, Certificate: "made-by-" + imprint.CertificateID(id)},
-			}}
-			if id == "far" {
-				a.Steps[0].At = time.Time{} // its body is written in another way
-			}
-			err := tx.PutAttempt(a)
-			if err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
 	err = store.Close()
 	if err != nil {
 		t.Fatal(err)
@@ -85,14 +68,34 @@ func TestAttemptsOfVersionsBeforeAreTidied(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, statement := range []string{
-		"DELETE FROM goose_db_version WHERE version_id >= 54", "UPDATE attempts SET live = 0",
-		"INSERT INTO attempt_made (certificate_id, attempt) VALUES ('orphan', 'deleted')",
+	folder, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		t.Fatal(err)
+	}
+	provider, err := goose.NewProvider(goose.DialectSQLite3, db, folder, goose.WithDisableGlobalRegistry(true))
+	if err == nil {
+		_, err = provider.DownTo(t.Context(), 53)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	const put = "INSERT INTO attempts (id, tenant, at, certificate_id, serial, thing, client_id, address, ip, failed, body) VALUES (?, '', 1772600767000, '', '', '', '', '', '', 0, ?)"
+	for id, body := range map[string]string{
+		"on":   `{"outcome":"connected","log":[{"s":"claim.request","v":"info","d":"a"}]}`,
+		"far":  `{"outcome":"connected","steps":[{"at":"0001-01-01T00:00:00Z","step":"claim.request","verdict":"info"}]}`,
+		"gone": `{"outcome":"closed","log":[{"s":"claim.request","v":"info","d":"the device sent {\"outcome\":\"connected\"}"}]}`,
 	} {
-		_, err = db.ExecContext(t.Context(), statement)
+		_, err = db.ExecContext(t.Context(), put, id, body)
+		if err == nil {
+			_, err = db.ExecContext(t.Context(), "INSERT INTO attempt_made (certificate_id, attempt) VALUES (?, ?)", "made-by-"+id, id)
+		}
 		if err != nil {
 			t.Fatal(err)
 		}
+	}
+	_, err = db.ExecContext(t.Context(), "INSERT INTO attempt_made (certificate_id, attempt) VALUES ('orphan', 'deleted')")
+	if err != nil {
+		t.Fatal(err)
 	}
 	store, err = Open(t.Context(), opts)
 	if err != nil {
@@ -102,6 +105,14 @@ func TestAttemptsOfVersionsBeforeAreTidied(t *testing.T) {
 		live, err := tx.LiveAttempts("", 10)
 		if want := []string{"far", "on"}; !slices.Equal(live, want) {
 			t.Errorf("those that are on are %q, want %q", live, want)
+		}
+		if err != nil {
+			return err
+		}
+		// A body that isn't packed is read as well.
+		a, err := tx.Attempt("gone")
+		if err == nil && (a.Outcome != imprint.OutcomeClosed || len(a.Steps) != 1 || a.Steps[0].Name != "claim.request") {
+			t.Errorf("an attempt of before is read as %+v", a)
 		}
 		return err
 	})

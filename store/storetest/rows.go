@@ -87,7 +87,7 @@ func certificateRows() []row {
 			return imprint.Certificate{Tenant: t, ID: id, PEM: "-----BEGIN " + unusual, Status: imprint.CertificateActive,
 				Mode: imprint.ModeSNIOnly, CAID: certID(1), OwnedBy: t.Account, PreviousOwner: "222222222222", Serial: "0a",
 				Subject: "CN=" + unusual, NotBefore: instant.Add(-time.Hour), NotAfter: time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC),
-				CreatedAt: instant, ModifiedAt: instant.Add(time.Millisecond), CustomerVersion: 7, GenerationID: "g " + string(t.Region)}
+				CreatedAt: instant, ModifiedAt: instant.Add(time.Millisecond), CustomerVersion: 7, GenerationID: "g " + string(t.Region), Attempt: attemptID(3)}
 		},
 		bare:   func(t imprint.Tenant) any { return imprint.Certificate{Tenant: t, ID: id} },
 		put:    func(tx imprint.Tx, v any) error { return tx.PutCertificate(v.(imprint.Certificate)) },

@@ -73,6 +73,7 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 		{"attempts are found by what a person knows", testAttemptFilter},
 		{"attempts are found by what leads to their certificate", testAttemptsByWhatIsKnown},
 		{"a certificate leads to the attempts that made it", testAttemptsThatMade},
+		{"a certificate leads to the attempt that registered it", testLinkedAttempts},
 		{"attempts are trimmed", testTrim},
 		{"attempts are found by when they changed", testAttemptsByChange},
 		{"attempts that are counted with another are found", testAttemptAliases},

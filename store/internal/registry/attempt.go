@@ -16,8 +16,10 @@ const attemptColumns = "id, tenant, at, certificate_id, serial, thing, client_id
 
 const attemptKind keyKind = "Ns"
 
-var putAttempt = upsert("attempts", 1,
-	"id", "tenant", "at", "certificate_id", "serial", "thing", "client_id", "address", "ip", "failed", "known", "fold", "changed", "live", "body")
+// putAttempt's last argument is attemptIndex.made.
+var putAttempt = strings.Replace(upsert("attempts", 1,
+	"id", "tenant", "at", "certificate_id", "serial", "thing", "client_id", "address", "ip", "failed", "known", "fold", "changed", "live", "body", "linked"),
+	"$16)", "(SELECT count(*) FROM certificates WHERE id = $16 AND tenant = $2 AND attempt = $1))", 1)
 
 var putAttemptAlias = upsert("attempt_aliases", 2, "word", "tenant", "fold") + " WHERE attempt_aliases.fold <> excluded.fold"
 
@@ -43,23 +45,31 @@ type attemptIndex struct {
 	address     string
 	failed      bool
 	known       bool // see attemptKnown
-	fold        string
+	// made is the attempt's own certificate where it registered that, and so the
+	// certificate's row may lead to it.
+	made imprint.CertificateID
+	fold string
 }
 
 func indexOfAttempt(a *imprint.Attempt) attemptIndex {
-	return attemptIndex{a.ID, a.Tenant, a.CertificateID, a.Serial, a.Thing, a.ClientID, a.Address, attemptFailed(a), attemptKnown(a), a.Fold}
+	return attemptIndex{id: a.ID, tenant: a.Tenant, certificate: a.CertificateID, serial: a.Serial, thing: a.Thing, client: a.ClientID, address: a.Address,
+		failed: attemptFailed(a), known: attemptKnown(a), made: madeItself(a), fold: a.Fold}
 }
 
 func scanAttempt(t *Tx, r Rows, a *imprint.Attempt) error {
-	var tenant, text string
+	var tenant string
+	var stored []byte
 	var at int64
 	err := r.Scan(&a.ID, &tenant, &at, (*string)(&a.CertificateID), &a.Serial, (*string)(&a.Thing),
-		(*string)(&a.ClientID), &a.Address, &a.Fold, &text)
+		(*string)(&a.ClientID), &a.Address, &a.Fold, &stored)
 	if err != nil {
 		return err
 	}
 	var body attemptBody
-	err = json.Unmarshal([]byte(text), &body)
+	text, err := unpackBody(stored)
+	if err == nil {
+		err = json.Unmarshal(text, &body)
+	}
 	if err != nil {
 		return fmt.Errorf("couldn't read the body of attempt %s: %w", a.ID, err)
 	}
@@ -96,6 +106,7 @@ func (t *Tx) PutAttempt(a imprint.Attempt) error {
 		return err
 	}
 	t.body = text
+	t.packed = packBody(t.packed[:0], text)
 	err = t.putMade(&a)
 	if err != nil {
 		return err
@@ -106,13 +117,13 @@ func (t *Tx) PutAttempt(a imprint.Attempt) error {
 		changed = millis(at)
 	}
 	if t.lastAttempt == index {
-		n, err := t.exec(updateAttempt, a.ID, millis(a.At), changed, live, string(text))
+		n, err := t.exec(updateAttempt, a.ID, millis(a.At), changed, live, t.packed)
 		if err != nil || n == 1 {
 			return err
 		}
 	}
 	_, err = t.exec(putAttempt, a.ID, t.in(a.Tenant), millis(a.At), string(a.CertificateID), a.Serial, string(a.Thing),
-		string(a.ClientID), a.Address, a.Host(), flag(index.failed), flag(index.known), a.Fold, changed, live, string(text))
+		string(a.ClientID), a.Address, a.Host(), flag(index.failed), flag(index.known), a.Fold, changed, live, t.packed, string(index.made))
 	if err != nil {
 		return err
 	}
@@ -343,22 +354,35 @@ func (q *attemptQuery) matches() []string {
 	for _, column := range []string{"certificate_id", "serial", "thing", "client_id"} {
 		selections = append(selections, column+" = "+match+" AND "+column+" <> ''")
 	}
+	selections[1] += " AND linked = 0"
 	selections[2] += " AND known = 0"
 	selections[3] += " AND known = 0"
 	// What equals the thing's name was selected by that.
 	selections[4] += " AND client_id <> thing"
 	for _, id := range q.certificates {
-		selections = append(selections, "certificate_id = "+q.arg(string(id))+" AND certificate_id <> '' AND known = 1 AND "+match+" IN (thing, serial)")
+		certificate := q.arg(string(id))
+		behind := " AND known = 1 AND " + match + " IN (thing, serial)"
+		selections = append(selections, "certificate_id = "+certificate+" AND certificate_id <> '' AND linked = 0"+behind, linked(certificate)+behind)
+	}
+	_, err := imprint.ParseCertificateID(q.filter.Match)
+	if err == nil {
+		selections = append(selections, linked(match))
 	}
 	for _, fold := range q.folds {
 		selections = append(selections, "fold = "+q.arg(fold)+" AND fold <> ''")
 	}
 	address := "ip = " + q.arg(imprint.HostOf(q.filter.Match)) + " AND ip <> ''"
-	_, _, err := net.SplitHostPort(q.filter.Match)
+	_, _, err = net.SplitHostPort(q.filter.Match)
 	if err == nil {
 		address += " AND address = " + match
 	}
 	return append(selections, address)
+}
+
+// linked gives the condition of the attempts that registered a certificate and aren't in
+// the index of certificates.
+func linked(certificate string) string {
+	return "id IN (" + makers(certificate) + ") AND certificate_id = " + certificate + " AND linked = 1"
 }
 
 // tenants gives the tenants to select, none for all of them.

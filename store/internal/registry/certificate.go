@@ -5,12 +5,12 @@ import (
 )
 
 const certificateColumns = "id, tenant, pem, status, mode, ca_id, owned_by, previous_owner, serial, subject, " +
-	"not_before, not_after, created_at, modified_at, customer_version, generation_id"
+	"not_before, not_after, created_at, modified_at, customer_version, generation_id, attempt"
 
 var (
 	putCertificate = upsert("certificates", 2,
 		"id", "tenant", "pem", "status", "mode", "ca_id", "owned_by", "previous_owner", "serial", "subject",
-		"not_before", "not_after", "created_at", "modified_at", "customer_version", "generation_id")
+		"not_before", "not_after", "created_at", "modified_at", "customer_version", "generation_id", "attempt")
 
 	// updateCertificate replaces what is in no index, but for the end of the validity,
 	// which hardly ever changes.
@@ -28,11 +28,12 @@ type certificateIndex struct {
 	tenant  imprint.Tenant
 	id, ca  imprint.CertificateID
 	serial  string
+	attempt string // in no index, and constant
 	created int64
 }
 
 func indexOfCertificate(c *imprint.Certificate) certificateIndex {
-	return certificateIndex{c.Tenant, c.ID, c.CAID, c.Serial, millis(c.CreatedAt)}
+	return certificateIndex{c.Tenant, c.ID, c.CAID, c.Serial, c.Attempt, millis(c.CreatedAt)}
 }
 
 func certificateKey(c *imprint.Certificate) []any {
@@ -44,7 +45,7 @@ func scanCertificate(t *Tx, r Rows, c *imprint.Certificate) error {
 	var notBefore, notAfter, created, modified, version int64
 	err := r.Scan((*string)(&c.ID), &tenant, &c.PEM, (*string)(&c.Status), (*string)(&c.Mode), (*string)(&c.CAID),
 		(*string)(&c.OwnedBy), (*string)(&c.PreviousOwner), &c.Serial, &c.Subject,
-		&notBefore, &notAfter, &created, &modified, &version, &c.GenerationID)
+		&notBefore, &notAfter, &created, &modified, &version, &c.GenerationID, &c.Attempt)
 	c.Tenant = t.readTenant(tenant)
 	c.NotBefore, c.NotAfter = readTime(notBefore), readTime(notAfter)
 	c.CreatedAt, c.ModifiedAt = readTime(created), readTime(modified)
@@ -112,12 +113,20 @@ func (t *Tx) writeCertificate(c *imprint.Certificate) error {
 	_, err := t.exec(putCertificate, string(c.ID), t.in(c.Tenant), c.PEM, string(c.Status), string(c.Mode), string(c.CAID),
 		string(c.OwnedBy), string(c.PreviousOwner), c.Serial, c.Subject,
 		millis(c.NotBefore), millis(c.NotAfter), millis(c.CreatedAt), millis(c.ModifiedAt),
-		int64(c.CustomerVersion), c.GenerationID)
+		int64(c.CustomerVersion), c.GenerationID, c.Attempt)
 	return err
 }
 
+// keepLink keeps the way from a certificate that goes to the attempt that registered it.
+const keepLink = "INSERT INTO attempt_made (certificate_id, attempt) SELECT id, attempt FROM certificates WHERE id = $1 AND tenant = $2 AND attempt <> '' " +
+	"AND EXISTS (SELECT 1 FROM attempts WHERE attempts.id = certificates.attempt) ON CONFLICT (certificate_id, attempt) DO NOTHING"
+
 // DeleteCertificate implements imprint.CertificateWriter.
 func (t *Tx) DeleteCertificate(tenant imprint.Tenant, id imprint.CertificateID) error {
+	_, err := t.exec(keepLink, string(id), t.in(tenant))
+	if err != nil {
+		return err
+	}
 	return t.remove(imprint.ChangeCertificate, tenant, string(id),
 		"DELETE FROM certificates WHERE id = $1 AND tenant = $2", string(id), t.in(tenant))
 }

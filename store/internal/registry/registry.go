@@ -71,7 +71,7 @@ type Tx struct {
 	// no index, which is most of the cost of a row.
 	lastCertificate certificateIndex
 	lastAttempt     attemptIndex
-	body            []byte // of the last attempt that was put: its memory serves the next
+	body, packed    []byte // of the last attempt that was put: their memory serves the next
 }
 
 var _ imprint.Tx = (*Tx)(nil)

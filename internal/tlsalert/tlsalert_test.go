@@ -1,9 +1,9 @@
-package gateway_test
+package tlsalert_test
 
 import (
 	"testing"
 
-	"github.com/imprint-iot/imprint/gateway"
+	"github.com/imprint-iot/imprint/internal/tlsalert"
 )
 
 // TestAlertsInTheClearAreFound ensures that an alert is found behind whatever came
@@ -24,7 +24,7 @@ func TestAlertsInTheClearAreFound(t *testing.T) {
 		{"ChangeCipherSpec", changeCipherSpec, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if got := gateway.PlainAlert([]byte(tt.sent)); got != tt.want {
+			if got := tlsalert.Plain([]byte(tt.sent)); got != tt.want {
 				t.Errorf("got %d, want %d", got, tt.want)
 			}
 		})
