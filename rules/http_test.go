@@ -193,7 +193,7 @@ func TestHTTPDeliveriesAreTriedAgainOverARestart(t *testing.T) {
 	}
 	count := 0
 	h.update(func(tx imprint.Tx) error {
-		n, err := tx.RuleDeliveryCount(home)
+		n, err := tx.RuleDeliveryUnits(home)
 		count = n
 		return err
 	})
