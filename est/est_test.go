@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/pem"
@@ -142,6 +143,10 @@ func TestABoundPasswordIsForItsDevice(t *testing.T) {
 	for _, subject := range []pkix.Name{name("SN-2"), {CommonName: "SN-1", SerialNumber: "SN-2"}, {Organization: []string{"SN-1"}}} {
 		l.with("bound", secret).post("seven", "simpleenroll", csr(t, newKey(t), subject)).want(t, 403, `is for "SN-1"`)
 	}
+	// Templates take the first commonName, of whatever type it is.
+	other := pkix.AttributeTypeAndValue{Type: asn1.ObjectIdentifier{2, 5, 4, 3}, Value: asn1.RawValue{Tag: asn1.TagT61String, Bytes: []byte("s\xfcd")}}
+	own := pkix.AttributeTypeAndValue{Type: other.Type, Value: "SN-1"}
+	l.with("bound", secret).post("seven", "simpleenroll", csr(t, newKey(t), pkix.Name{ExtraNames: []pkix.AttributeTypeAndValue{other, own}})).want(t, 403, `is for "SN-1"`)
 	l.with("bound", secret).post("seven", "simpleenroll", csr(t, newKey(t), pkix.Name{CommonName: "SN-1", SerialNumber: "SN-1"})).certificate(t)
 }
 

@@ -95,6 +95,12 @@ func TestConstraintsHoldAsRFC5280Says(t *testing.T) {
 		t.Fatal(err)
 	}
 	cn := named(t, "CN=x")
+	// ISO 8859-1 in T61Strings, as old machines write it.
+	evil := tlv(0x30, tlv(0xa1, tlv(0x30, tlv(0xa4, named(t, "O=Übel")))))
+	latin, err := asn1.Marshal(pkix.RDNSequence{{{Type: asn1.ObjectIdentifier{2, 5, 4, 10}, Value: asn1.RawValue{Tag: asn1.TagT61String, Bytes: []byte("\xdcbel")}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		name        string
 		constraints []byte
@@ -110,6 +116,7 @@ func TestConstraintsHoldAsRFC5280Says(t *testing.T) {
 		{"one above the directory", permitted, nil, named(t, "O=Acme"), pki.AltNames{}, "don't permit the subject"},
 		{"one that is excluded", excluded, nil, named(t, "O=Acme", "OU=Site 7", "CN=x"), pki.AltNames{}, "exclude the subject"},
 		{"one that isn't excluded", excluded, nil, named(t, "O=Acme", "OU=Site 8", "CN=x"), pki.AltNames{}, ""},
+		{"an excluded one in another type of text", evil, nil, latin, pki.AltNames{}, "exclude the subject"},
 		{"an address in the subject", nil, func(c *x509.Certificate) { c.PermittedEmailAddresses = []string{"acme.example"} }, address, pki.AltNames{}, "email name"},
 		{"an excluded address in the subject", nil, func(c *x509.Certificate) { c.ExcludedEmailAddresses = []string{"evil.example"} }, address, pki.AltNames{}, "email name"},
 		{"a wildcard over an excluded host", nil, func(c *x509.Certificate) { c.ExcludedDNSDomains = []string{"www.acme.example"} }, cn, pki.AltNames{DNS: []string{"*.acme.example"}}, "would stand, too"},

@@ -47,6 +47,10 @@ func (a *Authority) draft(now time.Time, profile *Profile, request Request) (*dr
 	if err != nil {
 		return nil, err
 	}
+	err = readable(d.subject)
+	if err != nil {
+		return nil, err
+	}
 	if profile.kind == KindAWSDevice {
 		request.Names = AltNames{} // it has none, whatever the request says
 	}

@@ -238,6 +238,7 @@ func TestNobodySignsWhatTheProfileForbids(t *testing.T) {
 		"a name that isn't permitted":  {constrained, builtin(t, "server"), pki.Request{PublicKey: key, NotAfter: start.Add(time.Hour), Names: pki.AltNames{DNS: []string{"a.site8.example.com"}}}, imprint.CodeCertificateValidation, "don't permit"},
 		"an address that is excluded":  {constrained, builtin(t, "server"), pki.Request{PublicKey: key, NotAfter: start.Add(time.Hour), Names: pki.AltNames{IPs: []net.IP{net.IPv4(10, 1, 2, 3)}}}, imprint.CodeCertificateValidation, "exclude"},
 		"a lower-case country (ZLint)": {line, profile(t, pki.ProfileConfig{Name: "any", Kind: pki.KindOperational, Lifetime: time.Hour}), pki.Request{PublicKey: key, RawSubject: named(t, "C=de", "CN=x")}, imprint.CodeCertificateValidation, "e_subj_country"},
+		"a type that nobody reads":     {line, builtin(t, "operational"), pki.Request{PublicKey: key, RawSubject: tlv(0x30, tlv(0x31, tlv(0x30, []byte{6, 3, 0x55, 4, 3}, tlv(26, []byte("x")))))}, imprint.CodeCertificateValidation, "isn't text"},
 		"no subject":                   {line, profile(t, pki.ProfileConfig{Name: "any", Kind: pki.KindOperational, Lifetime: time.Hour}), pki.Request{PublicKey: key}, imprint.CodeCertificateValidation, "no subject"},
 	} {
 		t.Run(name, func(t *testing.T) {

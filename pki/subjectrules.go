@@ -237,17 +237,42 @@ func encodeName(names []relativeName) ([]byte, error) {
 	return der, nil
 }
 
-// text gives the value of an attribute; false for a type that isn't text.
+// text gives the value of an attribute, as who reads the certificate later reads it: a
+// T61String is ISO 8859-1 to crypto/x509, to JITP's templates and to policies. It is false for a
+// type that isn't text.
 func (a attributeValue) text() (string, bool) {
 	switch a.Value.Tag {
-	case asn1.TagUTF8String, asn1.TagPrintableString, asn1.TagIA5String, asn1.TagNumericString, asn1.TagT61String:
+	case asn1.TagUTF8String, asn1.TagPrintableString, asn1.TagIA5String, asn1.TagNumericString:
 		return string(a.Value.Bytes), a.Value.Class == asn1.ClassUniversal && utf8.Valid(a.Value.Bytes)
+	case asn1.TagT61String:
+		runes := make([]rune, len(a.Value.Bytes))
+		for n, b := range a.Value.Bytes {
+			runes[n] = rune(b)
+		}
+		return string(runes), a.Value.Class == asn1.ClassUniversal && !a.Value.IsCompound
 	case asn1.TagBMPString:
 		var text string
 		_, err := asn1.Unmarshal(a.Value.FullBytes, &text)
 		return text, err == nil
 	}
 	return "", false
+}
+
+// readable refuses a subject with values that crypto/x509 can't read: the certificate couldn't be
+// used, here neither.
+func readable(subject []byte) error {
+	names, err := parseName(subject)
+	if err != nil {
+		return err
+	}
+	for _, a := range slices.Concat(names...) {
+		_, isText := a.text()
+		if !isText {
+			return invalid("the subject's %s isn't text of a type that is read everywhere: its tag is %d", attributeName(a.Type), a.Value.Tag).
+				WithHint("Write it as a UTF8String or PrintableString.")
+		}
+	}
+	return nil
 }
 
 // subjectOf gives the DER subject of the certificate for a request.
