@@ -165,6 +165,13 @@ type QueuedCall struct {
 	CreatedAt time.Time
 }
 
+// OwedUnits is how much something that is owed takes of the bound of its account: one, and
+// one for each 8 KiB, so that a bound of rows is one of the disk, too.
+func OwedUnits(bytes int) int { return 1 + bytes/OwedUnit }
+
+// OwedUnit are the bytes of a unit.
+const OwedUnit = 8 << 10
+
 // DueQueue is one queue of a tenant's owed work, with when the first of it is due.
 type DueQueue struct {
 	Name  string
@@ -203,8 +210,9 @@ type FunctionReader interface {
 	QueuedCall(id string) (QueuedCall, error)
 	// NextCall is when the next call is due after a time; zero: there is none.
 	NextCall(after time.Time) (time.Time, error)
-	// QueuedCallCount counts a tenant's calls.
-	QueuedCallCount(Tenant) (int, error)
+	// QueuedCallUnits is how much of the queue a tenant's calls take: OwedUnits of the
+	// payload of each.
+	QueuedCallUnits(Tenant) (int, error)
 }
 
 // FunctionWriter writes them.

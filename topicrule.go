@@ -207,7 +207,7 @@ type TopicRuleReader interface {
 	// NextRuleDelivery is when the next one is due after a time; zero: there is
 	// none.
 	NextRuleDelivery(after time.Time) (time.Time, error)
-	RuleDeliveryCount(Tenant) (int, error)
+	RuleDeliveryUnits(Tenant) (int, error)
 }
 
 // TopicRuleWriter writes them.

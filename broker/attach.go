@@ -68,7 +68,6 @@ func (b *Broker) enter(a arrival) (before departure, err error) {
 	c.presenceVersion = r.nextVersion(c.clientID, now)
 	c.place = int32(len(r.byCert[c.certificate]))
 	r.byCert[c.certificate] = append(r.byCert[c.certificate], c)
-	c.since = now.UnixNano()
 	if c.certificate != noCertificate && len(r.byCert[c.certificate]) == 2 {
 		r.crowded[c.certificate] = struct{}{}
 	}
@@ -115,8 +114,13 @@ func (s *session) attach(c *connection, a arrival, present bool, now time.Time) 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	before = s.conn.Load()
-	c.session = s
+	c.session, c.since = s, now.UnixNano()
 	if d := s.durable; d != nil {
+		c.since = max(c.since, d.entered+1)
+		d.entered = c.since
+		if !present {
+			d.accepted = c.since
+		}
 		if present && d.before == nil {
 			was := d.absence
 			d.before = &was
@@ -191,12 +195,19 @@ func (s *session) resumed(c *connection, expiry time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	d := s.durable
+	if c.since < d.accepted {
+		return // so does it one that came later
+	}
+	d.accepted = c.since
 	switch {
 	case s.conn.Load() == c:
 		d.before = nil
 	case d.before != nil:
 		// Another one has taken over, and may be refused.
 		d.before = &absence{expiry: expiry}
+	default:
+		// Those that have taken over were refused, and left the session as it was before c.
+		d.absence = absence{expiry: expiry}
 	}
 }
 
@@ -287,14 +298,15 @@ func (b *Broker) endOf(r *realm, key int64) change {
 }
 
 // detach takes a connection that has ended from its session, unless the session
-// has gone on to another one.
+// has gone on to another one. It hasn't where those that came later were all refused.
 func (s *session) detach(c *connection, w *will) {
 	d := s.durable
 	s.mu.Lock()
 	now := s.broker.clock()
-	if s.conn.Load() != c {
+	last := d != nil && d.accepted == c.since
+	if on := s.conn.Load(); on != c && (on != nil || !last) {
 		waits := d != nil && w != nil && w.delay > 0
-		if waits && d.before != nil {
+		if waits && last && d.before != nil {
 			d.before.await(w, now)
 		}
 		s.mu.Unlock()
@@ -313,8 +325,16 @@ func (s *session) detach(c *connection, w *will) {
 		d.absence, d.before = *d.before, nil
 	}
 	if d == nil || d.expiry == 0 || s.over {
+		var left *will
+		if s.over && d != nil {
+			// The session has ended in the meantime, without what was restored above.
+			left, d.will = d.will, nil
+		}
 		s.mu.Unlock()
 		s.endWith(w, back)
+		if left != nil {
+			s.broker.publishWill(s.realm, left)
+		}
 		return
 	}
 	d.live = nil

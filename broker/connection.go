@@ -69,7 +69,7 @@ type connection struct {
 	place           int32         // in the realm's byCert, guarded by the realm's lock
 	id              string        // session identifier of the lifecycle events
 	presenceVersion int64
-	since           int64 // when it entered the realm, in nanoseconds of Unix time
+	since           int64 // when it entered the realm, in nanoseconds of Unix time; later in a session is more
 
 	// own is the session that ends with this connection, unless session is a
 	// stored one.

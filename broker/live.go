@@ -11,7 +11,6 @@ type Live struct {
 	ClientID    imprint.ClientID
 	Certificate imprint.CertificateID // empty: an operator's
 	Address     netip.Addr
-	AttemptID   string // empty: no trace is kept
 }
 
 // maxLive bounds what Connected gives.
@@ -31,7 +30,7 @@ func (b *Broker) Connected(tenant imprint.Tenant, client imprint.ClientID, certi
 	var found []Live
 	add := func(c *connection) {
 		if c != nil && c.ended.Load() == nil && len(found) < maxLive {
-			found = append(found, Live{c.clientID, c.certificate, c.peer.Address, c.peer.Rec.ID()})
+			found = append(found, Live{c.clientID, c.certificate, c.peer.Address})
 		}
 	}
 	if s := r.sessions[client]; s != nil {

@@ -28,6 +28,8 @@ type durable struct {
 	absence
 	before    *absence // what the session had until its connection, which the store doesn't know yet; nil: it does
 	live      *will    // of the connection; nil: it has none
+	entered   int64    // since of the connection that came last
+	accepted  int64    // since of the one that came last of those that weren't refused
 	committed int64    // last number in the store
 	loaded    int64    // last number in memory, or beyond
 	sent      int64    // last number sent, to this connection or one before

@@ -3,6 +3,7 @@ package broker_test
 import (
 	"errors"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -177,4 +178,75 @@ func TestARefusedClientThatBeginsAnewLeavesNoSession(t *testing.T) {
 			h.back(first, id, mqtt.V5, lasting(mqtt.V5, "dev", 3600))
 		})
 	}
+}
+
+// TestTheWillOfWhoWasTakenOverIsPublished has the store fail for whoever takes a session
+// over from a device with a will that waits: as that one was the last to be connected, its
+// will is due, also when its connection ends after those of the others, or when one of them
+// begins anew.
+func TestTheWillOfWhoWasTakenOverIsPublished(t *testing.T) {
+	t.Parallel()
+	t.Run("when it ends last", func(t *testing.T) {
+		t.Parallel()
+		var broken failingStore
+		rules := &slowRules{entered: make(chan struct{}, 1), release: make(chan struct{})}
+		path := filepath.Join(t.TempDir(), "registry.db")
+		h := newHouseAt(t, broker.Options{Rules: rules}, openStore(t, path, broken.faults()), time.Now())
+		release := sync.OnceFunc(func() { close(rules.release) })
+		t.Cleanup(release)
+		id := h.register(first, allowAll)
+		watch := h.on(first, id, mqtt.V5, connectAs("watch"))
+		watch.subscribe(1, "gone")
+		dev := h.on(first, id, mqtt.V5, willed("dev", "gone", 60, 1000))
+		h.broker.AwaitLedger()
+		dev.send(&mqtt.Publish{Topic: []byte("gone"), Payload: []byte("x")})
+		<-rules.entered
+
+		broken.mode.Store(1)
+		for range 2 {
+			again := h.door(first, id, mqtt.V5)
+			again.send(lasting(mqtt.V5, "dev", 500))
+			again.fails()
+			again.closed()
+		}
+		broken.mode.Store(0)
+		h.eventually("those that were refused are gone", func() bool { return h.broker.Counters().Connected == 2 })
+		release()
+		h.eventually("nobody but the watcher is connected", func() bool { return h.broker.Counters().Connected == 1 })
+		h.broker.AwaitLedger()
+		watch.gets("gone", "x", 0)
+		h.ahead.Store(int64(61 * time.Second))
+		h.broker.LookAtTheClock()
+		watch.gets("gone", "bye", 1)
+	})
+	t.Run("when another one begins anew", func(t *testing.T) {
+		t.Parallel()
+		var broken failingStore
+		var gate gate
+		faults := broken.faults()
+		faults.BeforeCommit = func() error { return errors.Join(gate.faults().BeforeCommit(), broken.hook(1)()) }
+		h := newHouseAt(t, broker.Options{}, openStore(t, filepath.Join(t.TempDir(), "registry.db"), faults), time.Now())
+		id := h.register(first, allowAll)
+		watch := h.on(first, id, mqtt.V5, connectAs("watch"))
+		watch.subscribe(1, "gone")
+		h.on(first, id, mqtt.V5, willed("dev", "gone", 60, 1000))
+		h.broker.AwaitLedger()
+
+		open := gate.shut(t)
+		again, anew := h.door(first, id, mqtt.V5), h.door(first, id, mqtt.V5)
+		again.send(lasting(mqtt.V5, "dev", 1000))
+		h.eventually("the first one is gone", func() bool { n := h.broker.Counters(); return n.Takeovers == 1 && n.Connected == 2 })
+		connect := lasting(mqtt.V5, "dev", 1000)
+		connect.CleanStart = true
+		anew.send(connect)
+		h.eventually("it is taken over again", func() bool { return h.broker.Counters().Takeovers == 2 })
+		broken.mode.Store(1)
+		open()
+		for _, c := range []*client{again, anew} {
+			c.fails()
+			c.closed()
+		}
+		broken.mode.Store(0)
+		watch.gets("gone", "bye", 1)
+	})
 }

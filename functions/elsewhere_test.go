@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/pem"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strconv"
@@ -296,4 +297,39 @@ func TestPrivateAddressesAreTheFirstAccountsAlone(t *testing.T) {
 	allowed.Store(true)
 	h.webhook("own", address, roots, patience)
 	h.must("own", "{}")
+}
+
+// TestConnectionsThatAreKeptAreBounded ensures that an account with webhooks on many hosts
+// doesn't take a file of the server's for each, long after its calls.
+func TestConnectionsThatAreKeptAreBounded(t *testing.T) {
+	t.Parallel()
+	h := open(t, nil)
+	const hosts, most = 130, 100
+	var connections atomic.Int64
+	for n := range hosts {
+		server := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+		server.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+			switch state {
+			case http.StateNew:
+				connections.Add(1)
+			case http.StateClosed:
+				connections.Add(-1)
+			}
+		}
+		server.Start()
+		t.Cleanup(server.Close)
+		name := "f" + strconv.Itoa(n)
+		h.webhook(name, server.URL, "", time.Second)
+		_, err := h.Invoke(t.Context(), imprint.FunctionCall{Tenant: home, ARN: home.FunctionARN(imprint.FunctionName(name))})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	deadline := time.Now().Add(20 * time.Second) // idle ones end by themselves after 90
+	for connections.Load() > most {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d connections are kept, want %d at most", connections.Load(), most)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
 }

@@ -1,7 +1,10 @@
 package functions_test
 
 import (
+	"context"
+	"net/http"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 
@@ -116,5 +119,48 @@ func TestAWarmFunctionOfAnotherAccountStaysWarm(t *testing.T) {
 	result, err := h.Invoke(t.Context(), ofOther("quick", do("echo", "x")))
 	if err != nil || result.Cold || h.Counters().Processes > 4 {
 		t.Errorf("the other tenant's call: got cold %v, %v, of %d processes; want a warm one of at most 4", result.Cold, err, h.Counters().Processes)
+	}
+}
+
+// TestEventsOfAnAccountLeaveRoomToOthers ensures that the calls of one account that aren't
+// answered, of however many functions and bytes, are bounded in memory, that another's are
+// taken, and that there is room again when they end.
+func TestEventsOfAnAccountLeaveRoomToOthers(t *testing.T) {
+	t.Parallel()
+	begun, release := make(chan struct{}, 10), make(chan struct{})
+	address, roots := hook(t, func(http.ResponseWriter, *http.Request) {
+		begun <- struct{}{}
+		<-release
+	})
+	h := open(t, func(o *functions.Options) { o.MaxHeld = 3 << 20 })
+	west := imprint.Tenant{Account: home.Account, Region: "us-west-2"}
+	for _, tenant := range []imprint.Tenant{home, west, other} {
+		h.putZip("f", nil, func(f *imprint.Function) {
+			f.Tenant, f.Runtime, f.Handler, f.Timeout = tenant, functions.RuntimeWebhook, address, patience
+			f.Environment = map[string]string{functions.WebhookSecret: secret, functions.WebhookCA: roots}
+		})
+	}
+	event := []byte(`"` + strings.Repeat("x", 1<<20) + `"`)
+	invoke := func(tenant imprint.Tenant) error {
+		_, err := h.Invoke(context.Background(), imprint.FunctionCall{Tenant: tenant, ARN: tenant.FunctionARN("f"), Payload: event})
+		return err
+	}
+	ended := make(chan error, 2)
+	go func() { ended <- invoke(home) }()
+	<-begun
+	wantCode(t, invoke(west), imprint.CodeFunctionThrottled)
+	go func() { ended <- invoke(other) }()
+	<-begun
+	if got := h.Counters().Throttles; got != 1 {
+		t.Errorf("%d calls were throttled, want 1", got)
+	}
+	close(release)
+	for range 2 {
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}
+	if err := invoke(west); err != nil {
+		t.Errorf("after the others: %v", err)
 	}
 }

@@ -106,6 +106,7 @@ type Options struct {
 	MaxProcesses   int           // of all functions [64]
 	MaxConcurrency int           // of one function [16]
 	MaxWaiting     int           // calls of one function that wait for a process [1000]
+	MaxHeld        int           // bytes of the calls that somebody waits for, of all accounts [256 MiB]
 	InitTimeout    time.Duration // of a process [10 s, as AWS Lambda]
 	Idle           time.Duration // until an unused process ends [5 min]
 	MaxQueued      int           // asynchronous calls of one account that wait [100,000]
@@ -124,7 +125,7 @@ func (o Options) withDefaults() Options {
 	for _, n := range []struct {
 		value    *int
 		fallback int
-	}{{&o.UIDs, 30_000}, {&o.MaxProcesses, 64}, {&o.MaxConcurrency, 16}, {&o.MaxWaiting, 1000}, {&o.MaxQueued, 100_000}, {&o.QueueWorkers, 48}} {
+	}{{&o.UIDs, 30_000}, {&o.MaxProcesses, 64}, {&o.MaxConcurrency, 16}, {&o.MaxWaiting, 1000}, {&o.MaxHeld, 256 << 20}, {&o.MaxQueued, 100_000}, {&o.QueueWorkers, 48}} {
 		if *n.value <= 0 {
 			*n.value = n.fallback
 		}
@@ -165,6 +166,7 @@ type Service struct {
 	host  *host
 	code  *codeStore
 	slots slots // of functions that run elsewhere
+	room  *room // of calls that somebody waits for
 
 	// clients are those of webhooks and remotes.
 	clientsMu sync.Mutex
@@ -200,7 +202,7 @@ func New(store imprint.Store, clock imprint.Clock, opts Options) (*Service, erro
 		return nil, err
 	}
 	s := &Service{
-		store: store, clock: clock, opts: opts, code: code,
+		store: store, clock: clock, opts: opts, code: code, room: newRoom(opts.MaxHeld),
 		slots:   slots{held: map[functionKey]int{}, waiting: map[functionKey][]chan struct{}{}},
 		clients: map[clientKind]*http.Client{},
 	}

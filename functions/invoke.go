@@ -20,10 +20,18 @@ func (s *Service) Invoke(ctx context.Context, call imprint.FunctionCall) (imprin
 	if err == nil {
 		err = checkPayload(call.Payload, maxPayload)
 	}
+	give := func() {}
+	if err == nil {
+		give, err = s.room.take(call)
+	}
 	if err != nil {
+		if imprint.CodeOf(err) == imprint.CodeFunctionThrottled {
+			s.throttles.Add(1)
+		}
 		s.tell(call, imprint.FunctionResult{}, err)
 		return imprint.FunctionResult{}, err
 	}
+	defer give()
 	return s.run(ctx, call, found)
 }
 

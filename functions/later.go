@@ -41,7 +41,9 @@ func newQueue(s *Service) *queue {
 		ID:   func(call imprint.QueuedCall) string { return call.ID },
 		Do:   q.try,
 		GiveUp: func(ctx context.Context, call imprint.QueuedCall, why error) error {
-			return q.giveUp(ctx, call, imprint.FunctionResult{}, why)
+			err := q.giveUp(ctx, call, imprint.FunctionResult{}, why)
+			q.rows.Forget(call.Tenant.Account) // lists don't have the event
+			return err
 		},
 	})
 	q.rows = fair.NewRows(s.opts.MaxQueued, func(ctx context.Context, account imprint.AccountID) (rows int, err error) {
@@ -50,7 +52,7 @@ func newQueue(s *Service) *queue {
 			if err != nil {
 				return err
 			}
-			rows, err = fair.CountOf(account, tenants, tx.QueuedCallCount)
+			rows, err = fair.CountOf(account, tenants, tx.QueuedCallUnits)
 			return err
 		})
 		return rows, err
@@ -78,12 +80,13 @@ func (q *queue) add(ctx context.Context, call imprint.FunctionCall) error {
 	if err != nil {
 		return err
 	}
-	ok, err := q.rows.Reserve(ctx, call.Tenant.Account)
+	units := imprint.OwedUnits(len(call.Payload))
+	ok, err := q.rows.Reserve(ctx, call.Tenant.Account, units)
 	if err != nil {
 		return fmt.Errorf("couldn't count the asynchronous calls of account %s: %w", call.Tenant.Account, err)
 	}
 	if !ok {
-		return imprint.Errorf(imprint.CodeFunctionThrottled, "%d asynchronous calls of account %s wait already", q.s.opts.MaxQueued, call.Tenant.Account)
+		return imprint.Errorf(imprint.CodeFunctionThrottled, "as many asynchronous calls of account %s wait as may (%d, and large events count as several)", call.Tenant.Account, q.s.opts.MaxQueued)
 	}
 	now := q.s.clock()
 	err = q.s.store.Update(ctx, func(tx imprint.Tx) error {
@@ -97,7 +100,7 @@ func (q *queue) add(ctx context.Context, call imprint.FunctionCall) error {
 		})
 	})
 	if err != nil {
-		q.rows.Left(call.Tenant.Account)
+		q.rows.Left(call.Tenant.Account, units)
 		return err
 	}
 	q.accepted.Add(1)
@@ -200,7 +203,7 @@ func (q *queue) putOff(ctx context.Context, call imprint.QueuedCall) error {
 func (q *queue) remove(ctx context.Context, call imprint.QueuedCall) error {
 	err := q.s.store.Update(ctx, func(tx imprint.Tx) error { return tx.DeleteQueuedCall(call.ID) })
 	if err == nil {
-		q.rows.Left(call.Tenant.Account)
+		q.rows.Left(call.Tenant.Account, imprint.OwedUnits(len(call.Payload)))
 	}
 	return err
 }

@@ -2,6 +2,7 @@ package functions_test
 
 import (
 	"context"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -30,7 +31,7 @@ func (h *house) queued(t *testing.T) int {
 	t.Helper()
 	n := 0
 	err := h.store.View(t.Context(), func(tx imprint.ReadTx) error {
-		count, err := tx.QueuedCallCount(home)
+		count, err := tx.QueuedCallUnits(home)
 		n = count
 		return err
 	})
@@ -305,4 +306,33 @@ func TestRunsAreToldToTheirAttempts(t *testing.T) {
 			t.Errorf("%s: got %+v", test.id, steps)
 		}
 	}
+}
+
+// TestLargeEventsCountAsSeveralCalls ensures that the bound of an account's queued calls is
+// one of the disk, too, and that there is room again when a large one is done, also for
+// a server that was started meanwhile.
+func TestLargeEventsCountAsSeveralCalls(t *testing.T) {
+	t.Parallel()
+	release := make(chan struct{})
+	address, roots := hook(t, func(http.ResponseWriter, *http.Request) { <-release })
+	h := open(t, func(o *functions.Options) { o.MaxQueued = 10 })
+	h.webhook("f", address, roots, patience)
+	large := call("f", `"`+strings.Repeat("x", 5*imprint.OwedUnit)+`"`)
+	h.later(large) // six units
+	wantCode(t, h.InvokeLater(t.Context(), large), imprint.CodeFunctionThrottled)
+	for range 4 {
+		h.later(call("f", "{}"))
+	}
+	wantCode(t, h.InvokeLater(t.Context(), call("f", "{}")), imprint.CodeFunctionThrottled)
+	var units int
+	err := h.store.View(t.Context(), func(tx imprint.ReadTx) error {
+		var err error
+		units, err = tx.QueuedCallUnits(home)
+		return err
+	})
+	if err != nil || units != 10 {
+		t.Errorf("the store counts %d units, %v; want 10", units, err)
+	}
+	close(release)
+	eventually(t, "room again", func() bool { return h.InvokeLater(t.Context(), large) == nil })
 }

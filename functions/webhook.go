@@ -138,6 +138,10 @@ func (s *Service) exchange(request *http.Request, account imprint.AccountID, roo
 // maxClients bounds the clients that are kept.
 const maxClients = 100
 
+// maxIdle bounds the connections that a client keeps for the next request, to all hosts:
+// each takes a file, of which devices' connections need theirs.
+const maxIdle = 100
+
 // clientKind is what HTTP clients differ in: the roots that they trust, empty for the
 // system's, and whether they reach public addresses alone.
 type clientKind struct {
@@ -169,7 +173,7 @@ func (s *Service) client(kind clientKind) (*http.Client, error) {
 		Proxy: http.ProxyFromEnvironment, TLSClientConfig: config, ForceAttemptHTTP2: true,
 		DialContext:         (&net.Dialer{Timeout: dialTimeout}).DialContext,
 		TLSHandshakeTimeout: 10 * time.Second, MaxIdleConnsPerHost: s.opts.MaxConcurrency, IdleConnTimeout: 90 * time.Second,
-		MaxResponseHeaderBytes: 64 << 10,
+		MaxIdleConns: maxIdle, MaxResponseHeaderBytes: 64 << 10,
 	}
 	if kind.public {
 		transport = outward.Transport(transport, dialTimeout)

@@ -48,7 +48,7 @@ func newOutbox(e *Engine) *outbox {
 			if err != nil {
 				return err
 			}
-			rows, err = fair.CountOf(account, tenants, tx.RuleDeliveryCount)
+			rows, err = fair.CountOf(account, tenants, tx.RuleDeliveryUnits)
 			return err
 		})
 		return rows, err
@@ -95,23 +95,25 @@ func (o *outbox) owe(ctx context.Context, u *run, kind ActionKind, place string,
 			return imprint.Errorf(imprint.CodeRuleAction, "couldn't encode the message of a delivery: %w", err)
 		}
 	}
-	ok, err := o.rows.Reserve(ctx, d.Tenant.Account)
+	ok, err := o.rows.Reserve(ctx, d.Tenant.Account, unitsOf(d))
 	if err != nil {
 		return fmt.Errorf("couldn't count the deliveries of account %s: %w", d.Tenant.Account, err)
 	}
 	if !ok {
-		return imprint.Errorf(imprint.CodeRulesBusy, "%d deliveries of account %s wait already", o.engine.opts.MaxDeliveries, d.Tenant.Account)
+		return imprint.Errorf(imprint.CodeRulesBusy, "as many deliveries of account %s wait as may (%d, and large messages count as several)", d.Tenant.Account, o.engine.opts.MaxDeliveries)
 	}
 	err = again(ctx, func() error {
 		return o.engine.store.Update(ctx, func(tx imprint.Tx) error { return tx.PutRuleDelivery(d) })
 	})
 	if err != nil {
-		o.rows.Left(d.Tenant.Account)
+		o.rows.Left(d.Tenant.Account, unitsOf(d))
 		return err
 	}
 	o.crew.Poke()
 	return nil
 }
+
+func unitsOf(d imprint.RuleDelivery) int { return imprint.OwedUnits(len(d.Request) + len(d.Origin)) }
 
 // owedDeliveries are the deliveries of the store.
 type owedDeliveries struct {
@@ -211,7 +213,7 @@ func (o *outbox) putOff(d imprint.RuleDelivery) error {
 func (o *outbox) remove(d imprint.RuleDelivery) error {
 	err := o.engine.store.Update(o.ctx, func(tx imprint.Tx) error { return tx.DeleteRuleDelivery(d.ID) })
 	if err == nil && d.Kind != kindConfirm {
-		o.rows.Left(d.Tenant.Account)
+		o.rows.Left(d.Tenant.Account, unitsOf(d))
 	}
 	return err
 }

@@ -188,7 +188,7 @@ func (h *house) view(fn func(imprint.ReadTx) error) {
 func (h *house) owed(tenant imprint.Tenant) (n int) {
 	h.t.Helper()
 	h.view(func(tx imprint.ReadTx) (err error) {
-		n, err = tx.RuleDeliveryCount(tenant)
+		n, err = tx.RuleDeliveryUnits(tenant)
 		return err
 	})
 	return n

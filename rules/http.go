@@ -149,13 +149,17 @@ type poster struct {
 	timeout          time.Duration
 }
 
+// maxIdle bounds the connections that are kept for the next request, to all hosts: each
+// takes a file, of which devices' connections need theirs.
+const maxIdle = 100
+
 func newPoster(opts Options) *poster {
 	transport := &http.Transport{
 		Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true,
 		TLSClientConfig:     &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: opts.Roots},
 		DialContext:         (&net.Dialer{Timeout: opts.HTTPTimeout}).DialContext,
 		TLSHandshakeTimeout: opts.HTTPTimeout, MaxIdleConnsPerHost: opts.DeliveryWorkers, IdleConnTimeout: 90 * time.Second,
-		MaxResponseHeaderBytes: 64 << 10,
+		MaxIdleConns: maxIdle, MaxResponseHeaderBytes: 64 << 10,
 	}
 	client := func(t *http.Transport) *http.Client {
 		return &http.Client{Transport: t, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}

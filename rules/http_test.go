@@ -5,10 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -191,7 +193,7 @@ func TestHTTPDeliveriesAreTriedAgainOverARestart(t *testing.T) {
 	}
 	count := 0
 	h.update(func(tx imprint.Tx) error {
-		n, err := tx.RuleDeliveryCount(home)
+		n, err := tx.RuleDeliveryUnits(home)
 		count = n
 		return err
 	})
@@ -288,4 +290,35 @@ func TestADestinationsErrorIsWrittenDownOnceTheStoreCanBeRead(t *testing.T) {
 			t.Errorf("the destination is %s, want %s", d.Status, imprint.RuleDestinationError)
 		}
 	}
+}
+
+// TestConnectionsThatAreKeptAreBounded ensures that an account with many hosts doesn't take
+// a file of the server's for each, long after its posts.
+func TestConnectionsThatAreKeptAreBounded(t *testing.T) {
+	h := open(t, nil)
+	const hosts, most = 130, 100
+	var connections, posts atomic.Int64
+	var ports []string
+	for n := range hosts {
+		server := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { posts.Add(1) }))
+		server.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+			switch state {
+			case http.StateNew:
+				connections.Add(1)
+			case http.StateClosed:
+				connections.Add(-1)
+			}
+		}
+		server.Start()
+		t.Cleanup(server.Close)
+		ports = append(ports, server.URL[strings.LastIndexByte(server.URL, ':')+1:])
+		h.update(func(tx imprint.Tx) error {
+			return tx.PutRuleDestination(imprint.RuleDestination{Tenant: home, ID: strconv.Itoa(n), URL: server.URL, Status: imprint.RuleDestinationEnabled})
+		})
+	}
+	h.put(home, "post", "SELECT * FROM 'in/+'", nil, post("http://127.0.0.1:${topic(2)}/", "http://127.0.0.1/"))
+	for _, port := range ports {
+		h.offer(home, "in/"+port, "{}")
+	}
+	until(t, "the posts, and no more connections than may be kept", func() bool { return posts.Load() == hosts && connections.Load() <= most })
 }

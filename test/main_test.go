@@ -106,11 +106,12 @@ type toolRun struct {
 func (r toolRun) all() string { return r.stdout + r.stderr }
 
 // runTool runs a program to its end; it fails the test when the program can't
-// be run or doesn't end.
+// be run or doesn't end. A script may have dozens of commands, and the machine another
+// load.
 func runTool(t *testing.T, stdin string, env []string, name string, args ...string) toolRun {
 	t.Helper()
 	path := toolPath(t, name)
-	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.WaitDelay = 5 * time.Second

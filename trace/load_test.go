@@ -324,6 +324,28 @@ func TestHandingOverWaitsForNobody(t *testing.T) {
 	l.Close()
 }
 
+// TestWhatFailedBeforeADeviceIsLetInWaitsForRoom ensures that a connection that is let in
+// though a step failed, as that of a device whose queue overflowed while it was away, is kept
+// however full the trace is.
+func TestWhatFailedBeforeADeviceIsLetInWaitsForRoom(t *testing.T) {
+	t.Parallel()
+	store := &counting{Store: openStore(t), gate: make(chan struct{}), entered: make(chan struct{}, 100)}
+	l := trace.NewLog(store, clock, trace.Options{Logger: quiet(), Linger: time.Nanosecond, Queue: 1, Batch: 1, SuccessRate: -1})
+	defer l.Close()
+	refusal(l, "a", "192.0.2.2:1", "ca", imprint.CodeCAInactive) // the writer stands still with it
+	<-store.entered
+	refusal(l, "b", "192.0.2.3:1", "ca", imprint.CodeCAInactive) // the queue is full
+	rec := l.Begin("192.0.2.1:1")
+	rec.Fail("session", imprint.Errorf(imprint.CodeQueueFull, "messages were dropped"))
+	rec.Connected()
+	l.HandOver()
+	close(store.gate)
+	flush(t, l)
+	if a, _ := attempt(t, store.Store, rec.ID()); len(a.Steps) != 1 || l.Counters().Dropped != 0 {
+		t.Errorf("%d were dropped, and what is kept is %+v", l.Counters().Dropped, a)
+	}
+}
+
 // TestAShortConnectionIsWrittenOnce ensures that who is let in and goes before a whole round
 // has passed is one entry, however the rounds fall, and that who stays is written meanwhile.
 func TestAShortConnectionIsWrittenOnce(t *testing.T) {

@@ -152,6 +152,27 @@ func TestWhatFailsAfterAnUnsampledConnectionIsTold(t *testing.T) {
 	}
 }
 
+// TestWhatFailsWhileAnotherAttemptTakesTheRowIsTold ensures that what a function fails to do
+// for a device is told that is heard of with the attempt which takes the place of the
+// device's.
+func TestWhatFailsWhileAnotherAttemptTakesTheRowIsTold(t *testing.T) {
+	t.Parallel()
+	store := openStore(t)
+	l := trace.NewLog(store, clock, trace.Options{Logger: quiet(), Linger: time.Hour})
+	defer l.Close()
+	var id string
+	for range 3 {
+		id = refusal(l, "c", "192.0.2.1:1", "certificate", imprint.CodeCertificatePending)
+		flush(t, l)
+	}
+	refusal(l, "c", "192.0.2.1:1", "certificate", imprint.CodeCertificatePending)
+	failsFor(l, instant, id, "function")
+	flush(t, l)
+	if !tells(t, store, id, "function") || !tells(t, store, "c", "function") {
+		t.Errorf("the failure isn't told; what is stored is %+v", everything(t, store))
+	}
+}
+
 // TestWhatGoesWellTakesNoRoomFromFailures ensures that what functions did for thousands of
 // devices of which nothing is kept doesn't push out what failed for one that is still on its
 // way into the trace, and doesn't count as dropped.

@@ -271,6 +271,7 @@ func (r *Recorder) Connected() {
 	}
 	r.connected, r.skipped = true, 0
 	r.attempt.Outcome = imprint.OutcomeConnected
+	r.failed = r.failed || anyFailed(r.attempt.Steps) // such as messages that were dropped meanwhile
 	if r.failed || r.log.samples(r.attempt) {
 		r.write()
 		r.handOverSoon()

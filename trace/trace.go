@@ -144,6 +144,9 @@ type Log struct {
 	opts  Options
 
 	queue chan entry
+	// hurry has one value once the writer mustn't wait for as long as it would: something
+	// failed, or the queue has enough.
+	hurry chan struct{}
 	flush chan chan struct{}
 	done  chan struct{} // closed when the writer and the trimmer have ended
 	// closing is closed first, so that recorders stop waiting for room.
@@ -183,7 +186,7 @@ func NewLog(store imprint.Store, clock imprint.Clock, opts Options) *Log {
 		store: store, clock: clock, began: clock(), opts: opts.withDefaults(),
 		flush: make(chan chan struct{}), done: make(chan struct{}), closing: make(chan struct{}),
 	}
-	l.queue = make(chan entry, l.opts.Queue)
+	l.queue, l.hurry = make(chan entry, l.opts.Queue), make(chan struct{}, 1)
 	l.folds = newFolds(l.opts.FoldAfter)
 	if l.opts.SuccessRate > 0 {
 		l.successes = rate.NewLimiter(rate.Limit(l.opts.SuccessRate), l.opts.SuccessRate)
@@ -317,11 +320,27 @@ func (l *Log) Close() {
 func (l *Log) offer(e entry) bool {
 	select {
 	case l.queue <- e:
+		l.queued(e)
 		return true
 	default:
 		return false
 	}
 }
+
+// queued wakes the writer, for an entry that is in the queue, if it is to hurry: to wake it
+// for each costs as much as an entry of its own.
+func (l *Log) queued(e entry) {
+	if !e.urgent && !l.enough() {
+		return
+	}
+	select {
+	case l.hurry <- struct{}{}:
+	default:
+	}
+}
+
+// enough says whether what is in the queue makes a batch, or fills it.
+func (l *Log) enough() bool { return len(l.queue) >= min(l.opts.Batch-1, l.opts.Queue) }
 
 // put queues an entry, and says whether it did. One that must not be lost waits for room:
 // no lock may be held then that somebody takes for whom the writer waits, a session's or a
@@ -336,6 +355,7 @@ func (l *Log) put(e entry, mustKeep bool) bool {
 	}
 	select {
 	case l.queue <- e:
+		l.queued(e)
 		return true
 	case <-l.closing:
 		l.dropped.Add(1)

@@ -63,8 +63,8 @@ func (l *Log) trimmer() {
 // costs as much as many attempts, and most devices are let in.
 const calm = 10
 
-// collect waits up to Linger for company for the first entry that failed, and longer
-// while none did.
+// collect waits for company for the first entry, up to Linger from when one that failed
+// is heard of, and longer while none is.
 func (l *Log) collect(first entry) []entry {
 	batch := append(make([]entry, 0, min(l.opts.Batch, 16)), first)
 	timer := time.NewTimer(calm * l.opts.Linger)
@@ -73,19 +73,19 @@ func (l *Log) collect(first entry) []entry {
 	if urgent {
 		timer.Reset(l.opts.Linger)
 	}
-	for len(batch) < l.opts.Batch {
+	for !l.enough() {
 		select {
-		case e := <-l.queue:
-			batch = append(batch, e)
-			if e.urgent && !urgent {
+		case <-l.hurry:
+			// It may be about an entry of the batch before, and this one is earlier then.
+			if !urgent {
 				urgent = true
 				timer.Reset(l.opts.Linger)
 			}
 		case <-timer.C:
-			return batch
+			return l.fill(batch)
 		case reply := <-l.flush:
 			// Whoever asks for what happened doesn't wait for company.
-			l.write(batch)
+			l.write(l.fill(batch))
 			l.drain()
 			close(reply)
 			return nil
@@ -93,7 +93,7 @@ func (l *Log) collect(first entry) []entry {
 			return l.fill(batch)
 		}
 	}
-	return batch
+	return l.fill(batch)
 }
 
 // fill adds what waits already.
@@ -203,19 +203,21 @@ func (l *Log) write(batch []entry) {
 		}
 		return nil
 	})
-	late := l.keepEarly(missing)
 	if err != nil {
+		l.keepEarly(missing)
 		l.failed.Add(uint64(len(batch)))
 		l.opts.Logger.Error("couldn't store attempts", "count", len(batch), "error", err)
 		return
 	}
 	l.addedTo(grown, added)
+	var late []*addition
 	for _, r := range again {
 		r.fold.row = r.latest.ID
 		if r.displaced != nil {
 			late = append(late, l.displaced(r.displaced)...)
 		}
 	}
+	late = append(late, l.keepEarly(missing)...) // some may be of those displaced
 	l.written.Add(uint64(len(batch)))
 	if tell := l.told.Load(); tell != nil {
 		for _, a := range order {

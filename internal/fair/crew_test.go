@@ -198,7 +198,7 @@ func TestAnAccountHasNoMoreRowsThanItMay(t *testing.T) {
 		var all sync.WaitGroup
 		for range 20 {
 			all.Go(func() {
-				ok, err := rows.Reserve(t.Context(), account)
+				ok, err := rows.Reserve(t.Context(), account, 1)
 				if err != nil {
 					t.Error(err)
 				}
@@ -218,14 +218,14 @@ func TestAnAccountHasNoMoreRowsThanItMay(t *testing.T) {
 	if got, want := fill(another.Account), "10 taken, 10 refused"; got != want {
 		t.Errorf("another account: got %s, want %s", got, want)
 	}
-	rows.Left(home.Account)
+	rows.Left(home.Account, 1)
 	before := counted.Load()
 	broken.Store(true) // nothing is counted again
 	if got, want := fill(home.Account), "1 taken, 19 refused"; got != want || counted.Load() != before {
 		t.Errorf("after one has left: got %s, want %s", got, want)
 	}
 	rows.Forget(home.Account)
-	ok, err := rows.Reserve(t.Context(), home.Account)
+	ok, err := rows.Reserve(t.Context(), home.Account, 1)
 	if ok || err == nil {
 		t.Errorf("counting fails: got %t, %v, want the failure", ok, err)
 	}

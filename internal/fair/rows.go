@@ -7,8 +7,8 @@ import (
 	"github.com/imprint-iot/imprint"
 )
 
-// Rows bounds how many rows each account has, in all its regions, in a queue of the
-// store, without counting them for each. It is safe for many goroutines.
+// Rows bounds how much each account has, in all its regions, in a queue of the store,
+// without counting it for each row. It is safe for many goroutines.
 type Rows struct {
 	most  int
 	count func(context.Context, imprint.AccountID) (int, error)
@@ -17,15 +17,15 @@ type Rows struct {
 	counted map[imprint.AccountID]int // as far as they were
 }
 
-// NewRows makes a bound; count counts the rows that an account has, the first time that
-// it wants another.
+// NewRows makes a bound of so many units; count counts those that an account has, the
+// first time that it wants more.
 func NewRows(most int, count func(context.Context, imprint.AccountID) (int, error)) *Rows {
 	return &Rows{most: most, count: count, counted: map[imprint.AccountID]int{}}
 }
 
-// Reserve counts a row that will be put. Not ok: the account has as many as it may.
-// Errors: those of counting.
-func (r *Rows) Reserve(ctx context.Context, account imprint.AccountID) (ok bool, err error) {
+// Reserve counts a row of some units that will be put. Not ok: the account would have more
+// than it may. Errors: those of counting.
+func (r *Rows) Reserve(ctx context.Context, account imprint.AccountID, units int) (ok bool, err error) {
 	r.mu.Lock()
 	_, known := r.counted[account]
 	r.mu.Unlock()
@@ -41,19 +41,19 @@ func (r *Rows) Reserve(ctx context.Context, account imprint.AccountID) (ok bool,
 	if _, known = r.counted[account]; !known {
 		r.counted[account] = found
 	}
-	if r.counted[account] >= r.most {
+	if r.counted[account]+units > r.most {
 		return false, nil
 	}
-	r.counted[account]++
+	r.counted[account] += units
 	return true, nil
 }
 
 // Left tells that a row is gone, or wasn't put after all.
-func (r *Rows) Left(account imprint.AccountID) {
+func (r *Rows) Left(account imprint.AccountID, units int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.counted[account] > 0 {
-		r.counted[account]--
+	if _, known := r.counted[account]; known {
+		r.counted[account] = max(0, r.counted[account]-units)
 	}
 }
 

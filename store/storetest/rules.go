@@ -137,7 +137,7 @@ func testRuleDeliveries(t *testing.T, h Harness) {
 		if err != nil {
 			return err
 		}
-		count, err := tx.RuleDeliveryCount(here)
+		count, err := tx.RuleDeliveryUnits(here)
 		same(t, "the count of a tenant", count, 5)
 		if err != nil {
 			return err

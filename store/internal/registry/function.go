@@ -205,10 +205,10 @@ func (t *Tx) NextCall(after time.Time) (time.Time, error) {
 	return readTime(due), nil
 }
 
-// QueuedCallCount implements imprint.FunctionReader.
-func (t *Tx) QueuedCallCount(tenant imprint.Tenant) (int, error) {
+// QueuedCallUnits implements imprint.FunctionReader.
+func (t *Tx) QueuedCallUnits(tenant imprint.Tenant) (int, error) {
 	n, _, err := first(t, func(_ *Tx, r Rows, n *int) error { return r.Scan(n) },
-		"SELECT COUNT(*) FROM queued_calls WHERE tenant = $1", t.in(tenant))
+		"SELECT COALESCE(SUM(1 + LENGTH(payload) / $2), 0) FROM queued_calls WHERE tenant = $1", t.in(tenant), int64(imprint.OwedUnit))
 	return n, err
 }
 
