@@ -249,6 +249,7 @@ type AdoptedRevocation struct {
 	NotAfter      time.Time     // zero: it isn't known
 	RevokedAt     time.Time
 	Reason        RevocationReason
+	KeyHash       string // as Issuance.KeyHash; empty: it isn't known
 }
 
 // Revocation is a reason not to trust a certificate: it was revoked, or an authority by which
@@ -303,6 +304,8 @@ type AuthorityReader interface {
 	RevocationListsDue(by time.Time, limit int) ([]AuthorityPlace, error)
 	// AdoptedRevocation gives the one of a serial number. Errors: CodeNotFound.
 	AdoptedRevocation(t Tenant, a AuthorityID, serial string) (AdoptedRevocation, error)
+	// AdoptedRevocationOfLostKey gives one for KEY_COMPROMISE of a key. Errors: CodeNotFound.
+	AdoptedRevocationOfLostKey(t Tenant, keyHash string) (AdoptedRevocation, error)
 	// Revocations lists what speaks against a certificate, in all tenants: what was revoked
 	// under its id or its serial number, and authorities of its issuer's name (DER) that
 	// were revoked or stand below one that was. Whether the serial number or the name mean

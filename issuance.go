@@ -55,7 +55,8 @@ type IssuanceReader interface {
 	IssuancesBy(Tenant, AuthorityID, Page) ([]Issuance, string, error)
 	// IssuanceOf gives the one of a serial number. The built-in CA's aren't found so.
 	IssuanceOf(t Tenant, a AuthorityID, serial string) (Issuance, error)
-	// KeyIssued says whether any certificate was issued for a key, a CA's included.
+	// KeyIssued says whether any certificate was issued for a key, a CA's included, or an
+	// adopted revocation is of it.
 	KeyIssued(t Tenant, keyHash string) (bool, error)
 	// IssuancesWithKey lists those of one key that have a certificate, at most limit and
 	// at most 100.

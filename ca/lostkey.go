@@ -177,13 +177,3 @@ func renewedFrom(tx imprint.ReadTx, tenant imprint.Tenant, old imprint.Certifica
 		}
 	}
 }
-
-// takeShownKey revokes what was issued here for the key of a device's certificate that was
-// made elsewhere, and what came of that.
-func (e *Engine) takeShownKey(tx imprint.Tx, tenant imprint.Tenant, shown *pki.Issued) error {
-	keyHash, err := pki.KeyHash(shown.Certificate.PublicKey)
-	if err != nil {
-		return err
-	}
-	return e.takeLost(tx, tenant, keyHash, "")
-}

@@ -3,6 +3,7 @@ package ca_test
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -122,6 +123,18 @@ func TestTheLostKeyOfACertificateMadeElsewhere(t *testing.T) {
 	}
 	if got := o.status(here.ID); got != imprint.CertificateRevoked {
 		t.Errorf("the certificate that was issued here for its key is %s", got)
+	}
+	// Also a key for which nothing was issued here before, and whoever asks for another reason after.
+	never := maker.device(t, "SN-2")
+	for _, reason := range []imprint.RevocationReason{imprint.ReasonKeyCompromise, imprint.ReasonSuperseded} {
+		_, err = o.RevokeCertificate(t.Context(), home, never.Certificate.Raw, reason)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = o.Issue(t.Context(), home, line.ID, "hour", pki.Request{PublicKey: never.Certificate.PublicKey, RawSubject: subject(t, "SN-2")})
+		if imprint.CodeOf(err) != imprint.CodeCertificateWeak || !strings.Contains(err.Error(), string(never.ID)) {
+			t.Errorf("a request for the lost key: got %v, want %s", err, imprint.CodeCertificateWeak)
+		}
 	}
 }
 

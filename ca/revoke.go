@@ -287,6 +287,9 @@ func (e *Engine) takeShown(tx imprint.Tx, issuer imprint.AuthorityID, shown impr
 		return err
 	default:
 		shown.RevokedAt = before.RevokedAt
+		if shown.KeyHash == "" {
+			shown.KeyHash = before.KeyHash
+		}
 		if !worse(before.Reason, shown.Reason) {
 			shown.Reason = before.Reason
 		}
@@ -359,11 +362,16 @@ func (e *Engine) takeCertificate(tx imprint.Tx, a *imprint.CertificateAuthority,
 	if a.CertificateID == shown.ID { // a root's own, which it signed elsewhere
 		return e.takeForeignCA(tx, a.Tenant, shown, reason)
 	}
+	keyHash, err := pki.KeyHash(cert.PublicKey)
+	if err != nil {
+		return record, false, err
+	}
 	err = e.takeShown(tx, a.ID, imprint.AdoptedRevocation{
-		Tenant: a.Tenant, Authority: a.ID, Serial: serial, CertificateID: shown.ID, NotAfter: cert.NotAfter, Reason: reason,
+		Tenant: a.Tenant, Authority: a.ID, Serial: serial, CertificateID: shown.ID, NotAfter: cert.NotAfter, Reason: reason, KeyHash: keyHash,
 	}, reason.OfKey())
 	if err == nil && reason == imprint.ReasonKeyCompromise {
-		err = e.takeShownKey(tx, a.Tenant, shown)
+		// What was issued here for its key, and what came of that.
+		err = e.takeLost(tx, a.Tenant, keyHash, "")
 	}
 	if err != nil {
 		return record, false, err

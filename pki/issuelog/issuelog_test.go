@@ -127,6 +127,10 @@ func (x *tx) AuthorityCertificatesWithKey(imprint.Tenant, string) ([]imprint.Aut
 	return nil, nil
 }
 
+func (x *tx) AdoptedRevocationOfLostKey(imprint.Tenant, string) (imprint.AdoptedRevocation, error) {
+	return imprint.AdoptedRevocation{}, imprint.Errorf(imprint.CodeNotFound, "there are none")
+}
+
 func newStore() *issuances { return &issuances{rows: map[string]imprint.Issuance{}} }
 
 func TestRecordCompletesAndNeverOverwrites(t *testing.T) {

@@ -60,6 +60,14 @@ func lost(tx imprint.ReadTx, i imprint.Issuance) error {
 			return keyLost(other.CertificateID, other.RevokedAt, other.Reason)
 		}
 	}
+	// A device's certificate that was made elsewhere, by an authority that came here.
+	elsewhere, err := tx.AdoptedRevocationOfLostKey(i.Tenant, i.KeyHash)
+	switch {
+	case err == nil:
+		return keyLost(elsewhere.CertificateID, elsewhere.RevokedAt, elsewhere.Reason)
+	case imprint.CodeOf(err) != imprint.CodeNotFound:
+		return fmt.Errorf("couldn't look for revocations of the key: %w", err)
+	}
 	return nil
 }
 

@@ -178,7 +178,13 @@ func readRelativeNames(der []byte) ([][]attribute, error) {
 				return nil, errors.New("it isn't a name")
 			}
 			text := string(value)
-			if kind == 30 { // BMPString
+			switch kind {
+			case 20: // T61String, which is read as ISO 8859-1
+				text = ""
+				for _, octet := range value {
+					text += string(rune(octet))
+				}
+			case 30: // BMPString
 				text = ""
 				for i := 0; i+1 < len(value); i += 2 {
 					text += string(rune(value[i])<<8 | rune(value[i+1]))

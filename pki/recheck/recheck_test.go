@@ -163,6 +163,30 @@ func TestWhatEveryProfileSignsPasses(t *testing.T) {
 	}
 }
 
+// TestBothReadATeletexStringAlike: a pattern that it matched for who signed, it matches here.
+func TestBothReadATeletexStringAlike(t *testing.T) {
+	t.Parallel()
+	journal := &notes{}
+	a := root(t, pki.KeyP256, journal)
+	profile, rules := rulesOf(t, pki.ProfileConfig{Name: "site", Kind: pki.KindOperational, Lifetime: time.Hour, Subject: pki.SubjectRules{Patterns: map[string]string{"CN": "süd-[0-9]"}}})
+	key, err := pki.NewKey(pki.KeyP256)
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := pkix.Name{ExtraNames: []pkix.AttributeTypeAndValue{{Type: []int{2, 5, 4, 3}, Value: asn1.RawValue{Tag: asn1.TagT61String, Bytes: []byte("s\xfcd-7")}}}}
+	token, err := a.Prepare(t.Context(), tenant, profile, pki.Request{PublicKey: key.Public(), RawSubject: subject(t, name)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	issued, err := a.Sign(t.Context(), token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, problem := range recheck.Certificate(issued.Certificate.Raw, a.Certificate().Raw, journal.last, rules) {
+		t.Error(problem)
+	}
+}
+
 // maker signs whatever it is told, as a signing path with a mistake would.
 type maker struct {
 	ca  *x509.Certificate

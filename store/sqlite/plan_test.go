@@ -268,6 +268,8 @@ func everyRead(tx imprint.Tx) error {
 	keep(tx.PutAdoptedRevocation(imprint.AdoptedRevocation{Tenant: tenant, Authority: "a", Serial: "1"}))
 	_, err = tx.AdoptedRevocation(tenant, "a", "1")
 	keep(err)
+	_, err = tx.AdoptedRevocationOfLostKey(tenant, "k")
+	keep(err)
 	_, err = tx.Revocations("a", "1", []byte("a"))
 	keep(err)
 	keep(tx.DeleteAuthority(tenant, "a"))

@@ -177,8 +177,8 @@ func testAuthorities(t *testing.T, h Harness) {
 		if err == nil {
 			err = tx.PutAuthorityCertificate(imprint.AuthorityCertificate{Tenant: here, ID: certID(21), Issuer: two, KeyHash: "other"})
 		}
-		return errors.Join(err, tx.PutAdoptedRevocation(imprint.AdoptedRevocation{Tenant: here, Authority: two, Serial: "0a", RevokedAt: instant}),
-			tx.PutAdoptedRevocation(imprint.AdoptedRevocation{Tenant: here, Authority: two, Serial: "0b", RevokedAt: instant, NotAfter: instant.Add(-time.Hour)}))
+		return errors.Join(err, tx.PutAdoptedRevocation(imprint.AdoptedRevocation{Tenant: here, Authority: two, Serial: "0a", RevokedAt: instant, KeyHash: "kept"}),
+			tx.PutAdoptedRevocation(imprint.AdoptedRevocation{Tenant: here, Authority: two, Serial: "0b", RevokedAt: instant, NotAfter: instant.Add(-time.Hour), KeyHash: "lost", Reason: imprint.ReasonKeyCompromise}))
 	})
 	view(t, store, func(tx imprint.ReadTx) error {
 		former, err := tx.AuthorityOf(here, certID(20))
@@ -285,10 +285,18 @@ func testAuthorities(t *testing.T, h Harness) {
 			tenant imprint.Tenant
 			key    string
 			want   bool
-		}{{here, "key", true}, {here, "other", true}, {there, "other", false}, {here, "nobody's", false}, {here, "", false}} {
+		}{{here, "key", true}, {here, "other", true}, {there, "other", false}, {here, "nobody's", false}, {here, "", false}, {here, "kept", true}, {there, "kept", false}} {
 			issued, err := tx.KeyIssued(c.tenant, c.key)
 			same(t, "issued for key "+c.key, fmt.Sprint(issued, err), fmt.Sprint(c.want, nil))
 		}
+		for _, key := range []string{"kept", "nobody's", ""} {
+			_, err = tx.AdoptedRevocationOfLostKey(here, key)
+			same(t, "lost key "+key, imprint.CodeOf(err), imprint.CodeNotFound)
+		}
+		_, err = tx.AdoptedRevocationOfLostKey(there, "lost")
+		same(t, "another tenant's lost key", imprint.CodeOf(err), imprint.CodeNotFound)
+		lost, err := tx.AdoptedRevocationOfLostKey(here, "lost")
+		same(t, "the revocation of a lost key", fmt.Sprint(lost.Serial, err), fmt.Sprint("0b", nil))
 		i, err = tx.IssuanceOfCertificate(here, certID(102))
 		same(t, "the one that made a certificate", fmt.Sprint(i.ID, err), fmt.Sprint("i02", nil))
 		_, err = tx.IssuanceOfCertificate(there, certID(102))

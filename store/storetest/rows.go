@@ -290,7 +290,7 @@ func otherRows() []row {
 		name: "adopted revocation",
 		full: func(t imprint.Tenant) any {
 			return imprint.AdoptedRevocation{Tenant: t, Authority: authorityID(1), Serial: "1f", CertificateID: certID(4), NotAfter: instant.Add(time.Hour), RevokedAt: instant,
-				Reason: imprint.ReasonSuperseded}
+				Reason: imprint.ReasonSuperseded, KeyHash: "aa"}
 		},
 		bare: func(t imprint.Tenant) any {
 			return imprint.AdoptedRevocation{Tenant: t, Authority: authorityID(1), Serial: "1f"}

@@ -77,7 +77,8 @@ func (t *Tx) IssuanceOf(tenant imprint.Tenant, a imprint.AuthorityID, serial str
 // KeyIssued implements imprint.IssuanceReader.
 func (t *Tx) KeyIssued(tenant imprint.Tenant, keyHash string) (bool, error) {
 	_, found, err := first(t, func(_ *Tx, r Rows, one *int64) error { return r.Scan(one) },
-		"SELECT 1 FROM issuances WHERE tenant = $1 AND key_hash = $2 AND key_hash <> '' AND certificate_id <> '' LIMIT 1", t.in(tenant), keyHash)
+		"SELECT 1 FROM issuances WHERE tenant = $1 AND key_hash = $2 AND key_hash <> '' AND certificate_id <> '' "+
+			"UNION ALL SELECT 1 FROM adopted_revocations WHERE tenant = $1 AND key_hash = $2 AND key_hash <> '' LIMIT 1", t.in(tenant), keyHash)
 	return found, err
 }
 

@@ -92,27 +92,39 @@ func (t *Tx) DelayRevocationList(tenant imprint.Tenant, a imprint.AuthorityID, s
 	return err
 }
 
-var putAdoptedRevocation = upsert("adopted_revocations", 3, "tenant", "authority", "serial", "certificate_id", "not_after", "revoked_at", "reason")
+var putAdoptedRevocation = upsert("adopted_revocations", 3, "tenant", "authority", "serial", "certificate_id", "not_after", "revoked_at", "reason", "key_hash")
 
 // AdoptedRevocation implements imprint.AuthorityReader.
 func (t *Tx) AdoptedRevocation(tenant imprint.Tenant, a imprint.AuthorityID, serial string) (imprint.AdoptedRevocation, error) {
-	v, found, err := first(t, func(t *Tx, r Rows, v *imprint.AdoptedRevocation) error {
-		var text string
-		var ends, revoked int64
-		err := r.Scan(&text, (*string)(&v.Authority), &v.Serial, (*string)(&v.CertificateID), &ends, &revoked, (*string)(&v.Reason))
-		v.Tenant, v.NotAfter, v.RevokedAt = t.readTenant(text), readTime(ends), readTime(revoked)
-		return err
-	}, "SELECT tenant, authority, serial, certificate_id, not_after, revoked_at, reason FROM adopted_revocations WHERE tenant = $1 AND authority = $2 AND serial = $3",
-		t.in(tenant), string(a), serial)
+	v, found, err := first(t, scanAdoptedRevocation, adoptedRevocations+"authority = $2 AND serial = $3", t.in(tenant), string(a), serial)
 	if err == nil && !found {
 		err = imprint.Errorf(imprint.CodeNotFound, "certificate authority %s has no adopted revocation of serial number %q", a, imprint.Excerpt(serial))
 	}
 	return v, err
 }
 
+// AdoptedRevocationOfLostKey implements imprint.AuthorityReader.
+func (t *Tx) AdoptedRevocationOfLostKey(tenant imprint.Tenant, keyHash string) (imprint.AdoptedRevocation, error) {
+	v, found, err := first(t, scanAdoptedRevocation, adoptedRevocations+"key_hash = $2 AND key_hash <> '' AND reason = $3 LIMIT 1", t.in(tenant), keyHash, string(imprint.ReasonKeyCompromise))
+	if err == nil && !found {
+		err = imprint.Errorf(imprint.CodeNotFound, "no adopted revocation is of the lost key %q", imprint.Excerpt(keyHash))
+	}
+	return v, err
+}
+
+const adoptedRevocations = "SELECT tenant, authority, serial, certificate_id, not_after, revoked_at, reason, key_hash FROM adopted_revocations WHERE tenant = $1 AND "
+
+func scanAdoptedRevocation(t *Tx, r Rows, v *imprint.AdoptedRevocation) error {
+	var text string
+	var ends, revoked int64
+	err := r.Scan(&text, (*string)(&v.Authority), &v.Serial, (*string)(&v.CertificateID), &ends, &revoked, (*string)(&v.Reason), &v.KeyHash)
+	v.Tenant, v.NotAfter, v.RevokedAt = t.readTenant(text), readTime(ends), readTime(revoked)
+	return err
+}
+
 // PutAdoptedRevocation implements imprint.AuthorityWriter.
 func (t *Tx) PutAdoptedRevocation(v imprint.AdoptedRevocation) error {
-	_, err := t.exec(putAdoptedRevocation, t.in(v.Tenant), string(v.Authority), v.Serial, string(v.CertificateID), millis(v.NotAfter), millis(v.RevokedAt), string(v.Reason))
+	_, err := t.exec(putAdoptedRevocation, t.in(v.Tenant), string(v.Authority), v.Serial, string(v.CertificateID), millis(v.NotAfter), millis(v.RevokedAt), string(v.Reason), v.KeyHash)
 	return err
 }
 
