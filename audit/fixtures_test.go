@@ -19,6 +19,7 @@ import (
 
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/audit"
+	"github.com/imprint-iot/imprint/internal/registrytest"
 	"github.com/imprint-iot/imprint/pki"
 	"github.com/imprint-iot/imprint/store/sqlite"
 )
@@ -69,22 +70,12 @@ func newHouse(t *testing.T) *house {
 	t.Helper()
 	h := &house{t: t, path: filepath.Join(t.TempDir(), "registry.db"), hands: &hands{now: instant}, opts: audit.Options{Rest: -1, Logger: quiet()}}
 	h.open()
-	t.Cleanup(func() {
-		err := h.store.Close()
-		if err != nil {
-			t.Errorf("couldn't close the store: %v", err)
-		}
-	})
 	return h
 }
 
 func (h *house) open() {
 	h.t.Helper()
-	store, err := sqlite.Open(context.Background(), sqlite.Options{Path: h.path, Sealer: plainSealer{}, Clock: h.hands.clock, Logger: quiet()})
-	if err != nil {
-		h.t.Fatalf("couldn't open the store: %v", err)
-	}
-	h.store = store
+	h.store = registrytest.Open(h.t, h.path, func(o *sqlite.Options) { o.Sealer, o.Clock, o.Logger = plainSealer{}, h.hands.clock, quiet() })
 }
 
 // put writes rows that must be taken.

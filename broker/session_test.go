@@ -1,7 +1,6 @@
 package broker_test
 
 import (
-	"context"
 	"fmt"
 	"path/filepath"
 	"sync"
@@ -10,6 +9,7 @@ import (
 
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/broker"
+	"github.com/imprint-iot/imprint/internal/registrytest"
 	"github.com/imprint-iot/imprint/mqtt"
 	"github.com/imprint-iot/imprint/store/sqlite"
 )
@@ -17,17 +17,7 @@ import (
 // openStore opens a registry of the test's own.
 func openStore(t testing.TB, path string, faults sqlite.Faults) *sqlite.Store {
 	t.Helper()
-	store, err := sqlite.Open(context.Background(), sqlite.Options{Path: path, Sealer: sealer{}, Logger: quiet(), Faults: faults})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		err := store.Close()
-		if err != nil {
-			t.Error(err)
-		}
-	})
-	return store
+	return registrytest.Open(t, path, func(o *sqlite.Options) { o.Sealer, o.Logger, o.Faults = sealer{}, quiet(), faults })
 }
 
 func TestStoredSessionGetsWhatCameWhileItWasAway(t *testing.T) {

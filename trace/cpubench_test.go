@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/internal/registrytest"
 	"github.com/imprint-iot/imprint/trace"
 )
 
@@ -25,7 +26,7 @@ func spent(b *testing.B) time.Duration {
 // BenchmarkAFirstConnection tells what the trace of a device that is provisioned by JITP
 // costs, on disk: processor time, as the disk's own isn't the server's.
 func BenchmarkAFirstConnection(b *testing.B) {
-	l := trace.NewLog(openStore(b), time.Now, trace.Options{Logger: quiet()})
+	l := trace.NewLog(registrytest.New(b), time.Now, trace.Options{Logger: quiet()})
 	n := 0
 	visit := func() {
 		n++

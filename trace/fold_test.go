@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/internal/registrytest"
 	"github.com/imprint-iot/imprint/trace"
 )
 
@@ -76,7 +77,7 @@ func told(list []imprint.Attempt) []string {
 func TestFailuresThatRepeatAreCountedWithOne(t *testing.T) {
 	t.Parallel()
 	for _, batch := range []int{1, 7, 256} {
-		store := openStore(t)
+		store := registrytest.New(t)
 		now := handsAt(instant)
 		l := trace.NewLog(store, now.clock, trace.Options{Logger: quiet(), Linger: time.Microsecond, Batch: batch})
 		const many = 50
@@ -129,7 +130,7 @@ func TestFailuresThatRepeatAreCountedWithOne(t *testing.T) {
 // that those who ask for what failed lately find it.
 func TestAFoldEndsAfterAWhile(t *testing.T) {
 	t.Parallel()
-	store := openStore(t)
+	store := registrytest.New(t)
 	now := handsAt(instant)
 	l := trace.NewLog(store, now.clock, trace.Options{Logger: quiet(), Linger: time.Microsecond, FoldAfter: 1})
 	for n := range 12 {
@@ -147,7 +148,7 @@ func TestAFoldEndsAfterAWhile(t *testing.T) {
 // that they would be counted with was trimmed, or never stored.
 func TestNoFailureIsLostWithItsFold(t *testing.T) {
 	t.Parallel()
-	inner := openStore(t)
+	inner := registrytest.New(t)
 	store := &counting{Store: inner}
 	l := trace.NewLog(store, clock, trace.Options{Logger: quiet(), Linger: time.Microsecond, FoldAfter: 1})
 	refusal(l, "a", "192.0.2.1:1", "ca", imprint.CodeCAInactive)
@@ -183,7 +184,7 @@ func TestNoFailureIsLostWithItsFold(t *testing.T) {
 
 func TestNothingIsFoldedWhereThatIsSwitchedOff(t *testing.T) {
 	t.Parallel()
-	store := openStore(t)
+	store := registrytest.New(t)
 	l := trace.NewLog(store, clock, trace.Options{Logger: quiet(), FoldAfter: -1})
 	for range 20 {
 		refusal(l, "a", "192.0.2.1:1", "ca", imprint.CodeCAInactive)
@@ -199,7 +200,7 @@ func TestNothingIsFoldedWhereThatIsSwitchedOff(t *testing.T) {
 // still finds the entry that it is counted in, also after a restart.
 func TestStormsOfManyDevicesAreOneEntry(t *testing.T) {
 	t.Parallel()
-	store := openStore(t)
+	store := registrytest.New(t)
 	now := handsAt(instant)
 	l := trace.NewLog(store, now.clock, trace.Options{Logger: quiet(), Linger: time.Microsecond, Queue: 1 << 16, Batch: 4096})
 	const devices, rounds = 20_000, 3
@@ -285,7 +286,7 @@ func TestStormsThatVaryAreBounded(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			store := openStore(t)
+			store := registrytest.New(t)
 			l := trace.NewLog(store, clock, trace.Options{Logger: quiet(), Linger: time.Microsecond, Queue: 1 << 15, Batch: 2048})
 			const many = 5000
 			for n := range many {
@@ -315,7 +316,7 @@ func TestStormsThatVaryAreBounded(t *testing.T) {
 // failures of another account's devices be told by their code alone.
 func TestWhoMakesUpFailuresTakesNoneFromOthers(t *testing.T) {
 	t.Parallel()
-	store := openStore(t)
+	store := registrytest.New(t)
 	l := trace.NewLog(store, clock, trace.Options{Logger: quiet(), Linger: time.Microsecond, Queue: 1 << 15, Batch: 2048})
 	fails := func(tenant imprint.Tenant, certificate imprint.CertificateID, how string) {
 		rec := l.Begin("192.0.2.1:1")
@@ -360,7 +361,7 @@ func TestAFailureThatChangesIsShown(t *testing.T) {
 		"another number": func(w *try) { w.detail = "remote error: tls: alert 40" },
 		"what was asked": func(w *try) { w.resource = "arn:2" },
 	} {
-		store := openStore(t)
+		store := registrytest.New(t)
 		now := handsAt(instant)
 		l := trace.NewLog(store, now.clock, trace.Options{Logger: quiet(), Linger: time.Microsecond})
 		comes := func(w try, port int) string {
@@ -429,7 +430,7 @@ func (d denial) Asked() (string, string) { return "iot:Connect", d.resource }
 func TestEndsWithAFailureAreFolded(t *testing.T) {
 	t.Parallel()
 	for code, want := range map[imprint.Code]int{imprint.CodePublishDenied: 3, imprint.CodeTakenOver: 8} {
-		store := openStore(t)
+		store := registrytest.New(t)
 		l := trace.NewLog(store, clock, trace.Options{Logger: quiet(), Linger: time.Microsecond})
 		for range 20 {
 			rec := l.Begin("192.0.2.1:1")
@@ -471,7 +472,7 @@ func TestWhatComesNextIsSaid(t *testing.T) {
 // and is lost, doesn't make what is known of a storm forgotten.
 func TestTheEndOfALongConnectionForgetsNoStorm(t *testing.T) {
 	t.Parallel()
-	store := openStore(t)
+	store := registrytest.New(t)
 	var now atomic.Int64
 	l := trace.NewLog(store, func() time.Time { return instant.Add(time.Duration(now.Load())) }, trace.Options{Logger: quiet(), FoldAfter: 1})
 	long := l.Begin("192.0.2.200:1")

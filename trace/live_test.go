@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/internal/registrytest"
 	"github.com/imprint-iot/imprint/trace"
 )
 
@@ -124,7 +125,7 @@ func TestTheSameFailureIsWrittenOnceAMinute(t *testing.T) {
 func TestStormsOfLiveConnectionsAreFolded(t *testing.T) {
 	t.Parallel()
 	for _, devices := range []int{1, 100} {
-		store := openStore(t)
+		store := registrytest.New(t)
 		now := handsAt(instant)
 		l := trace.NewLog(store, now.clock, trace.Options{Logger: quiet(), Linger: time.Microsecond})
 		const times = 20
@@ -175,7 +176,7 @@ func TestStormsOfLiveConnectionsAreFolded(t *testing.T) {
 // kept when its attempt was trimmed while it was on, and what ends well isn't made anew.
 func TestFailuresOutliveTheRowOfTheirConnection(t *testing.T) {
 	t.Parallel()
-	store := openStore(t)
+	store := registrytest.New(t)
 	l := trace.NewLog(store, clock, trace.Options{Logger: quiet(), FoldAfter: 1})
 	defer l.Close()
 	trimmed := func(name string) *trace.Recorder {
@@ -209,7 +210,7 @@ func TestFailuresOutliveTheRowOfTheirConnection(t *testing.T) {
 // do for a device that is on is told with its attempt, also where that wasn't sampled.
 func TestWhatFailsForADeviceHasItsAttemptKept(t *testing.T) {
 	t.Parallel()
-	store := openStore(t)
+	store := registrytest.New(t)
 	l := trace.NewLog(store, clock, trace.Options{Logger: quiet(), SuccessRate: 1})
 	defer l.Close()
 	letIn(l, "sampled")
@@ -252,7 +253,7 @@ func TestWhatFailsForADeviceHasItsAttemptKept(t *testing.T) {
 // to the next one do.
 func TestAKilledServersConnectionsAreEnded(t *testing.T) {
 	t.Parallel()
-	store := openStore(t)
+	store := registrytest.New(t)
 	now := handsAt(instant)
 	options := trace.Options{Logger: quiet(), SuccessRate: -1}
 	killed := trace.NewLog(store, now.clock, options)

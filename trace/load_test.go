@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/internal/registrytest"
 	"github.com/imprint-iot/imprint/trace"
 )
 
@@ -99,7 +100,7 @@ func (tx keptTx) TrimAttemptAliases(int, int) (int, error) { return 0, nil }
 // refusals, and ends with a failed step, wait.
 func TestOverloadDropsSuccessesButNoRefusal(t *testing.T) {
 	t.Parallel()
-	inner := openStore(t)
+	inner := registrytest.New(t)
 	store := &counting{Store: inner, gate: make(chan struct{}), entered: make(chan struct{}, 100)}
 	l := trace.NewLog(store, clock, trace.Options{Logger: quiet(), Linger: time.Nanosecond, Queue: 2, Batch: 1, FoldAfter: -1})
 	begin := func() *trace.Recorder { return l.Begin("192.0.2.1:1") }
@@ -149,7 +150,7 @@ func TestOverloadDropsSuccessesButNoRefusal(t *testing.T) {
 // doesn't wait for the store.
 func TestAnEndThatWaitsHoldsUpNobodyElse(t *testing.T) {
 	t.Parallel()
-	store := &counting{Store: openStore(t), gate: make(chan struct{}), entered: make(chan struct{}, 100)}
+	store := &counting{Store: registrytest.New(t), gate: make(chan struct{}), entered: make(chan struct{}, 100)}
 	var looked atomic.Pointer[func()] // at the clock
 	l := trace.NewLog(store, func() time.Time {
 		if fn := looked.Load(); fn != nil {
@@ -185,7 +186,7 @@ func TestAnEndThatWaitsHoldsUpNobodyElse(t *testing.T) {
 
 func TestAStoreThatFailsIsCounted(t *testing.T) {
 	t.Parallel()
-	store := &counting{Store: openStore(t), fail: errors.New("the disk broke")}
+	store := &counting{Store: registrytest.New(t), fail: errors.New("the disk broke")}
 	l := trace.NewLog(store, clock, trace.Options{Logger: quiet()})
 	l.Begin("192.0.2.1:1").End(imprint.OutcomeRefused, imprint.CodeNotTLS)
 	l.Close()
@@ -196,7 +197,7 @@ func TestAStoreThatFailsIsCounted(t *testing.T) {
 
 func TestAClosedLogNeverBlocks(t *testing.T) {
 	t.Parallel()
-	l := trace.NewLog(openStore(t), clock, trace.Options{Logger: quiet(), Queue: 1})
+	l := trace.NewLog(registrytest.New(t), clock, trace.Options{Logger: quiet(), Queue: 1})
 	l.Close()
 	l.Close()
 	for range 10 {
@@ -207,7 +208,7 @@ func TestAClosedLogNeverBlocks(t *testing.T) {
 
 func TestFlushEndsWithItsContext(t *testing.T) {
 	t.Parallel()
-	store := &counting{Store: openStore(t), gate: make(chan struct{}), entered: make(chan struct{}, 100)}
+	store := &counting{Store: registrytest.New(t), gate: make(chan struct{}), entered: make(chan struct{}, 100)}
 	l := trace.NewLog(store, clock, trace.Options{Logger: quiet(), Linger: time.Nanosecond})
 	l.Begin("192.0.2.1:1").End(imprint.OutcomeRefused, imprint.CodeNotTLS)
 	<-store.entered
@@ -282,7 +283,7 @@ func TestRetentionIsEnforcedEachMinute(t *testing.T) {
 // without a wait for room, as others wait for its recorder, and is kept until there is.
 func TestHandingOverWaitsForNobody(t *testing.T) {
 	t.Parallel()
-	store := &counting{Store: openStore(t), gate: make(chan struct{}), entered: make(chan struct{}, 100)}
+	store := &counting{Store: registrytest.New(t), gate: make(chan struct{}), entered: make(chan struct{}, 100)}
 	l := trace.NewLog(store, clock, trace.Options{Logger: quiet(), Linger: time.Nanosecond, Queue: 1, Batch: 1, FoldAfter: -1, SuccessRate: -1})
 	on, fresh := l.Begin("192.0.2.1:1"), l.Begin("192.0.2.2:1")
 	on.Connected()
@@ -329,7 +330,7 @@ func TestHandingOverWaitsForNobody(t *testing.T) {
 // however full the trace is.
 func TestWhatFailedBeforeADeviceIsLetInWaitsForRoom(t *testing.T) {
 	t.Parallel()
-	store := &counting{Store: openStore(t), gate: make(chan struct{}), entered: make(chan struct{}, 100)}
+	store := &counting{Store: registrytest.New(t), gate: make(chan struct{}), entered: make(chan struct{}, 100)}
 	l := trace.NewLog(store, clock, trace.Options{Logger: quiet(), Linger: time.Nanosecond, Queue: 1, Batch: 1, SuccessRate: -1})
 	defer l.Close()
 	refusal(l, "a", "192.0.2.2:1", "ca", imprint.CodeCAInactive) // the writer stands still with it
@@ -350,7 +351,7 @@ func TestWhatFailedBeforeADeviceIsLetInWaitsForRoom(t *testing.T) {
 // has passed is one entry, however the rounds fall, and that who stays is written meanwhile.
 func TestAShortConnectionIsWrittenOnce(t *testing.T) {
 	t.Parallel()
-	store := openStore(t)
+	store := registrytest.New(t)
 	l := trace.NewLog(store, clock, trace.Options{Logger: quiet(), FoldAfter: -1, SuccessRate: -1})
 	defer l.Close()
 	for rounds, want := range []uint64{1, 1, 2, 2} {
@@ -377,7 +378,7 @@ func TestAShortConnectionIsWrittenOnce(t *testing.T) {
 // the queue is full, between rounds that find no room, has it in one step.
 func TestWhatWaitsForRoomIsCounted(t *testing.T) {
 	t.Parallel()
-	store := &counting{Store: openStore(t), gate: make(chan struct{}), entered: make(chan struct{}, 100)}
+	store := &counting{Store: registrytest.New(t), gate: make(chan struct{}), entered: make(chan struct{}, 100)}
 	l := trace.NewLog(store, clock, trace.Options{Logger: quiet(), Linger: time.Nanosecond, Queue: 1, Batch: 1, SuccessRate: -1})
 	defer l.Close()
 	refusal(l, "a", "192.0.2.2:1", "ca", imprint.CodeCAInactive) // the writer stands still with it

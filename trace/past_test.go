@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/internal/registrytest"
 	"github.com/imprint-iot/imprint/trace"
 )
 
@@ -44,7 +45,7 @@ func counted(t *testing.T, store imprint.Store, step string) (times, rows int) {
 // own for a moment, and that the failures of a fleet's functions are counted in few entries.
 func TestWhatFailsForACountedDeviceIsTold(t *testing.T) {
 	t.Parallel()
-	store := openStore(t)
+	store := registrytest.New(t)
 	now := handsAt(instant)
 	l := trace.NewLog(store, now.clock, trace.Options{Logger: quiet(), Linger: time.Microsecond})
 	defer l.Close()
@@ -108,7 +109,7 @@ func TestWhatFailsForACountedDeviceIsTold(t *testing.T) {
 // device that came and went while many did, and of which nothing was kept, is told.
 func TestWhatFailsAfterAnUnsampledConnectionIsTold(t *testing.T) {
 	t.Parallel()
-	store := openStore(t)
+	store := registrytest.New(t)
 	now := handsAt(instant)
 	l := trace.NewLog(store, now.clock, trace.Options{Logger: quiet(), Linger: time.Microsecond, SuccessRate: 1})
 	defer l.Close()
@@ -157,7 +158,7 @@ func TestWhatFailsAfterAnUnsampledConnectionIsTold(t *testing.T) {
 // device's.
 func TestWhatFailsWhileAnotherAttemptTakesTheRowIsTold(t *testing.T) {
 	t.Parallel()
-	store := openStore(t)
+	store := registrytest.New(t)
 	l := trace.NewLog(store, clock, trace.Options{Logger: quiet(), Linger: time.Hour})
 	defer l.Close()
 	var id string
@@ -178,7 +179,7 @@ func TestWhatFailsWhileAnotherAttemptTakesTheRowIsTold(t *testing.T) {
 // way into the trace, and doesn't count as dropped.
 func TestWhatGoesWellTakesNoRoomFromFailures(t *testing.T) {
 	t.Parallel()
-	store := openStore(t)
+	store := registrytest.New(t)
 	l := trace.NewLog(store, clock, trace.Options{Logger: quiet(), Linger: time.Microsecond})
 	rec := l.Begin("192.0.2.1:1")
 	rec.Describe(func(a *imprint.Attempt) { a.Tenant, a.CertificateID = home, "c" })
@@ -200,7 +201,7 @@ func TestWhatGoesWellTakesNoRoomFromFailures(t *testing.T) {
 // doesn't make what is known of a storm forgotten.
 func TestALateFailureForgetsNoStorm(t *testing.T) {
 	t.Parallel()
-	store := openStore(t)
+	store := registrytest.New(t)
 	now := handsAt(instant)
 	l := trace.NewLog(store, now.clock, trace.Options{Logger: quiet(), FoldAfter: 1, SuccessRate: 1})
 	letIn(l, "sampled")

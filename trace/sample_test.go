@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/internal/registrytest"
 	"github.com/imprint-iot/imprint/trace"
 )
 
@@ -16,7 +17,7 @@ import (
 // failed step before or after, or that was provisioned.
 func TestStormsOfSuccessesAreSampled(t *testing.T) {
 	t.Parallel()
-	store := openStore(t)
+	store := registrytest.New(t)
 	now := handsAt(instant)
 	l := trace.NewLog(store, now.clock, trace.Options{Logger: quiet(), SuccessRate: 10})
 	open := func(name string) *trace.Recorder {
@@ -92,7 +93,7 @@ func TestStormsOfSuccessesAreSampled(t *testing.T) {
 // kept.
 func TestGoodbyesAreSampled(t *testing.T) {
 	t.Parallel()
-	store := openStore(t)
+	store := registrytest.New(t)
 	l := trace.NewLog(store, clock, trace.Options{Logger: quiet(), SuccessRate: 50})
 	goodbye := func(fail bool) {
 		rec := l.Begin("192.0.2.1:1")

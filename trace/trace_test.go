@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -18,8 +17,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/imprint-iot/imprint"
-	"github.com/imprint-iot/imprint/internal/seal"
-	"github.com/imprint-iot/imprint/store/sqlite"
+	"github.com/imprint-iot/imprint/internal/registrytest"
 	"github.com/imprint-iot/imprint/trace"
 )
 
@@ -30,26 +28,6 @@ var instant = time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
 func clock() time.Time { return instant }
 
 func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
-
-func openStore(t testing.TB) *sqlite.Store {
-	t.Helper()
-	dir := t.TempDir()
-	key, err := seal.LoadOrCreateMasterKey(filepath.Join(dir, "master.key"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	store, err := sqlite.Open(context.Background(), sqlite.Options{Path: filepath.Join(dir, "registry.db"), Sealer: seal.New(key), Logger: quiet()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		err := store.Close()
-		if err != nil {
-			t.Error(err)
-		}
-	})
-	return store
-}
 
 // counting is a store whose updates can be counted and held up.
 type counting struct {
@@ -101,7 +79,7 @@ func attempt(t *testing.T, store imprint.Store, id string) (imprint.Attempt, boo
 
 func TestAttemptsCarryTheirStepsAndFixes(t *testing.T) {
 	t.Parallel()
-	store := openStore(t)
+	store := registrytest.New(t)
 	l := trace.NewLog(store, clock, trace.Options{Logger: quiet()})
 	defer l.Close()
 	rec := l.Begin("192.0.2.1:1")
@@ -133,7 +111,7 @@ func (asked) Asked() (string, string) { return "iot:Publish", "arn:" + strings.R
 // one step, and takes the place of nothing.
 func TestDecisionsOfPoliciesAreKept(t *testing.T) {
 	t.Parallel()
-	store := openStore(t)
+	store := registrytest.New(t)
 	l := trace.NewLog(store, clock, trace.Options{Logger: quiet()})
 	defer l.Close()
 	few := l.Begin("192.0.2.1:1")
@@ -189,7 +167,7 @@ func TestANilRecorderRecordsNothing(t *testing.T) {
 // its end added.
 func TestEndingsJoinTheirAttempts(t *testing.T) {
 	t.Parallel()
-	inner := openStore(t)
+	inner := registrytest.New(t)
 	store := &counting{Store: inner}
 	l := trace.NewLog(store, clock, trace.Options{Logger: quiet(), Linger: time.Hour, Batch: 1})
 	short := l.Begin("192.0.2.1:1")
@@ -223,7 +201,7 @@ func TestEndingsJoinTheirAttempts(t *testing.T) {
 
 func TestAttemptsAreWrittenInBatches(t *testing.T) {
 	t.Parallel()
-	store := &counting{Store: openStore(t)}
+	store := &counting{Store: registrytest.New(t)}
 	l := trace.NewLog(store, clock, trace.Options{Logger: quiet(), Linger: time.Hour, Batch: 50})
 	for range 100 {
 		l.Begin("192.0.2.1:1").End(imprint.OutcomeRefused, imprint.CodeNotTLS)
@@ -237,7 +215,7 @@ func TestAttemptsAreWrittenInBatches(t *testing.T) {
 // Steps and details are bounded, and the last step stays.
 func TestAttemptsAreBounded(t *testing.T) {
 	t.Parallel()
-	store := openStore(t)
+	store := registrytest.New(t)
 	l := trace.NewLog(store, clock, trace.Options{Logger: quiet()})
 	defer l.Close()
 	rec := l.Begin("192.0.2.1:1")
@@ -340,7 +318,7 @@ func failures(a imprint.Attempt) int {
 // after or before what its connection says, stands where it happened.
 func TestStepsAreInTheOrderOfTime(t *testing.T) {
 	t.Parallel()
-	store := openStore(t)
+	store := registrytest.New(t)
 	now := handsAt(instant)
 	l := trace.NewLog(store, now.clock, trace.Options{Logger: quiet()})
 	defer l.Close()
@@ -372,7 +350,7 @@ func TestStepsAreInTheOrderOfTime(t *testing.T) {
 // told, however late it is written down.
 func TestDetailsAreAsTheyWere(t *testing.T) {
 	t.Parallel()
-	store := openStore(t)
+	store := registrytest.New(t)
 	l := trace.NewLog(store, clock, trace.Options{Logger: quiet()})
 	defer l.Close()
 	changing := []byte("before")
@@ -413,7 +391,7 @@ func TestIDsSortByTimeAndDiffer(t *testing.T) {
 // connected, and after its end.
 func TestOthersAddToAttempts(t *testing.T) {
 	t.Parallel()
-	store := openStore(t)
+	store := registrytest.New(t)
 	l := trace.NewLog(store, clock, trace.Options{Logger: quiet()})
 	defer l.Close()
 	step := func(detail string) imprint.Step { return imprint.Step{At: instant, Name: "function", Detail: detail} }
