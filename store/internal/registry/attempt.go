@@ -343,7 +343,9 @@ func (q *attemptQuery) matches() []string {
 	selections[4] += " AND client_id <> thing"
 	for _, id := range q.certificates {
 		certificate := q.arg(string(id))
-		behind := " AND known = 1 AND " + match + " IN (thing, serial)"
+		// Without a thing are those that failed before anybody asked whose certificate it is,
+		// in TLS or before CONNECT, and those from before it was attached.
+		behind := " AND (known = 1 AND " + match + " IN (thing, serial) OR thing = '')"
 		selections = append(selections, "certificate_id = "+certificate+" AND certificate_id <> '' AND linked = 0"+behind, linked(certificate)+behind)
 	}
 	_, err := imprint.ParseCertificateID(q.filter.Match)
