@@ -8,7 +8,8 @@ import (
 
 // Memory is a bounded number of values by keys of accounts. At the bound the account that
 // has most of them loses the one that it used least lately: whoever brings keys without
-// end has only its own forgotten. It is for one goroutine at a time.
+// end has only its own forgotten. It is for one goroutine at a time, but that many may ask what
+// is Known at once.
 type Memory[K comparable, V any] struct {
 	most     int
 	count    int
@@ -54,6 +55,12 @@ func (m *Memory[K, V]) Of(account imprint.AccountID, key K, fresh func() V) V {
 	return value
 }
 
+// Keep keeps the value of a key, which counts as used, in place of the one before.
+func (m *Memory[K, V]) Keep(account imprint.AccountID, key K, value V) {
+	m.Forget(account, key)
+	m.Of(account, key, func() V { return value })
+}
+
 // Known gives the value of a key, if there is one, without using it.
 func (m *Memory[K, V]) Known(account imprint.AccountID, key K) (value V, ok bool) {
 	of := m.accounts[account]
@@ -73,6 +80,15 @@ func (m *Memory[K, V]) Forget(account imprint.AccountID, key K) {
 	delete(of.byKey, key)
 	m.count--
 	if len(of.byKey) == 0 {
+		delete(m.accounts, account)
+	}
+}
+
+// ForgetAll removes all keys of an account.
+func (m *Memory[K, V]) ForgetAll(account imprint.AccountID) {
+	of := m.accounts[account]
+	if of != nil {
+		m.count -= len(of.byKey)
 		delete(m.accounts, account)
 	}
 }

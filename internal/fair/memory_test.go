@@ -34,6 +34,16 @@ func TestAnAccountsKeysMakeNoOthersBeForgotten(t *testing.T) {
 	if _, ok := m.Known("1", 1); ok || m.count != 8 || len(m.accounts) != 1 {
 		t.Errorf("%d keys of %d accounts are left, want 8 of one", m.count, len(m.accounts))
 	}
+	m.Keep("1", 1, new(int))
+	m.Keep("1", 1, &m.count)
+	if value, _ := m.Known("1", 1); value != &m.count || m.count != 9 {
+		t.Errorf("got another value than the one kept last, or %d keys, want 9", m.count)
+	}
+	m.ForgetAll("2")
+	m.ForgetAll("2")
+	if _, ok := m.Known("1", 1); !ok || m.count != 1 || len(m.accounts) != 1 {
+		t.Errorf("%d keys of %d accounts are left, and the other account's %t; want that alone", m.count, len(m.accounts), ok)
+	}
 	one := NewMemory[int, *int](1)
 	*one.Of("1", 1, fresh) = 1
 	if value := one.Of("2", 1, fresh); *value != 0 || one.count != 1 {
