@@ -165,3 +165,54 @@ func TestAnAccountsFreeClaimsMakeNoOthersBeForgotten(t *testing.T) {
 		}
 	}
 }
+
+// TestWhatIsKnownToHaveChangedIsBounded ensures that an account that changes things in ever
+// more regions takes a bounded memory, that each change makes stale what was read before it,
+// also when it is forgotten since, and that nothing read after it is read anew, nor anything
+// of another account.
+func TestWhatIsKnownToHaveChangedIsBounded(t *testing.T) {
+	t.Parallel()
+	e := &Engine{changed: map[imprint.AccountID]*changes{}}
+	regionOf := func(n int) imprint.Tenant {
+		return imprint.Tenant{Account: busyTenant.Account, Region: imprint.Region(fmt.Sprintf("eu-west-%d", n))}
+	}
+	bases := func(tenant imprint.Tenant) []basis {
+		of := e.basisOf(tenant)
+		withCAs, withTemplate := of, of
+		withCAs.cas, withTemplate.templates = true, []imprint.TemplateName{"line"}
+		return []basis{withCAs, withTemplate}
+	}
+	check := func(what string, read []basis, want bool) {
+		t.Helper()
+		for _, b := range read {
+			if got := e.moved(b); got != want {
+				t.Errorf("%s: moved is %t, want %t", what, got, want)
+			}
+		}
+	}
+	change := func(n int) {
+		e.committed([]imprint.Change{
+			{Kind: imprint.ChangeCA, Tenant: regionOf(n), Key: "id"},
+			{Kind: imprint.ChangeTemplate, Tenant: regionOf(n), Key: "line"},
+		})
+	}
+	others, before := bases(quietTenant), bases(regionOf(0))
+	var between []basis
+	for n := range maxChanged + 1 {
+		if n == maxChanged*3/4 {
+			between = bases(regionOf(0))
+		}
+		change(n)
+	}
+	after := bases(regionOf(0))
+	check("read before changes of others that are remembered", between, false)
+	check("read before a change that is forgotten", before, true)
+	check("read after it", after, false)
+	check("of another account", others, false)
+	change(0)
+	check("read before a change that is remembered", after, true)
+	of := e.changed[busyTenant.Account]
+	if len(e.changed) != 1 || len(of.last) != maxChanged {
+		t.Errorf("%d changes of %d accounts are known, want %d of one", len(of.last), len(e.changed), maxChanged)
+	}
+}

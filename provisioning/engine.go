@@ -77,8 +77,8 @@ type Engine struct {
 
 	stopWatch func()
 	mu        sync.RWMutex
-	changed   map[imprint.Tenant]*changes   // since the start
-	cas       *fair.Memory[caKey, *issuers] // registered CAs by tenant and subject
+	changed   map[imprint.AccountID]*changes // since the start
+	cas       *fair.Memory[caKey, *issuers]  // registered CAs by tenant and subject
 	documents documents
 }
 
@@ -88,7 +88,7 @@ func NewEngine(store imprint.Store, clock imprint.Clock, opts Options) *Engine {
 		opts.Logger = slog.Default()
 	}
 	e := &Engine{
-		store: store, clock: clock, opts: opts, changed: map[imprint.Tenant]*changes{},
+		store: store, clock: clock, opts: opts, changed: map[imprint.AccountID]*changes{},
 		cas: fair.NewMemory[caKey, *issuers](maxCachedSubjects), documents: documents{known: fair.NewMemory[string, error](maxDocuments)},
 	}
 	e.stopWatch = store.Watch(e.committed)
