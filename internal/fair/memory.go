@@ -2,6 +2,7 @@ package fair
 
 import (
 	"container/list"
+	"iter"
 
 	"github.com/imprint-iot/imprint"
 )
@@ -11,6 +12,9 @@ import (
 // end has only its own forgotten. It is for one goroutine at a time, but that many may ask what
 // is Known at once.
 type Memory[K comparable, V any] struct {
+	// Dropped hears of each value that gives way to another; nil: nobody does.
+	Dropped func(V)
+
 	most     int
 	count    int
 	accounts map[imprint.AccountID]*memories[K, V]
@@ -84,6 +88,19 @@ func (m *Memory[K, V]) Forget(account imprint.AccountID, key K) {
 	}
 }
 
+// Values gives all values.
+func (m *Memory[K, V]) Values() iter.Seq[V] {
+	return func(yield func(V) bool) {
+		for _, of := range m.accounts {
+			for _, element := range of.byKey {
+				if !yield(element.Value.(memory[K, V]).value) {
+					return
+				}
+			}
+		}
+	}
+}
+
 // ForgetAll removes all keys of an account.
 func (m *Memory[K, V]) ForgetAll(account imprint.AccountID) {
 	of := m.accounts[account]
@@ -101,5 +118,9 @@ func (m *Memory[K, V]) evict() {
 			account, most = id, of
 		}
 	}
-	m.Forget(account, most.used.Back().Value.(memory[K, V]).key)
+	least := most.used.Back().Value.(memory[K, V])
+	m.Forget(account, least.key)
+	if m.Dropped != nil {
+		m.Dropped(least.value)
+	}
 }
