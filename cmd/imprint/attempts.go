@@ -238,7 +238,7 @@ func newExplain() *cobra.Command {
 		Short: "Show why a device is, or isn't, connected: the timeline of its attempts",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			match, err := matchOf(args[0])
+			match, about, err := wordOf(args[0])
 			if err != nil {
 				return err
 			}
@@ -251,6 +251,7 @@ func newExplain() *cobra.Command {
 			if asJSON {
 				say = sayOnce(cmd.ErrOrStderr()) // what tools read is JSON alone
 			}
+			say(about)
 			if follow {
 				return followAttempts(cmd.Context(), c, q, printerFor(cmd.OutOrStdout(), asJSON, true), say)
 			}
