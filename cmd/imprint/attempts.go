@@ -167,8 +167,8 @@ func newAttempts() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "attempts",
 		Short: "List devices' connections and first connections, newest first",
-		Example: `imprint attempts --failed --since 1h --group-by reason
-imprint attempts --failed --follow`,
+		Example: `  imprint attempts --failed --since 1h --group-by reason
+  imprint attempts --failed --follow`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			q := query{failed: failed, limit: limit}
