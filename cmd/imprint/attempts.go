@@ -180,12 +180,14 @@ func newAttempts() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "attempts",
 		Short: "List devices' connections and first connections, newest first",
-		Example: `imprint attempts --failed --since 1h --group-by reason
-imprint attempts --failed --follow`,
+		Example: `  imprint attempts --failed --since 1h --group-by reason
+  imprint attempts --failed --follow`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			q := query{failed: failed, limit: limit}
 			switch {
+			case limit < 1:
+				return limitError(limit)
 			case cmd.Flags().Changed("since") && since <= 0:
 				return usageError{fmt.Errorf("--since is how far to look back, such as 1h; %s isn't", since)}
 			case groupBy != "" && follow:
@@ -223,6 +225,10 @@ imprint attempts --failed --follow`,
 	return cmd
 }
 
+func limitError(limit int) error {
+	return usageError{fmt.Errorf("--limit is %d, and must be at least 1", limit)}
+}
+
 // showGroups prints how many attempts have something in common.
 func showGroups(cmd *cobra.Command, c *client.Client, by string, q query, asJSON bool) error {
 	values := q.values()
@@ -232,7 +238,7 @@ func showGroups(cmd *cobra.Command, c *client.Client, by string, q query, asJSON
 	if err != nil {
 		return err
 	}
-	for len(found.Groups) > max(q.limit, 0) {
+	for len(found.Groups) > q.limit {
 		last := len(found.Groups) - 1
 		found.Others += found.Groups[last].Attempts
 		found.Groups = found.Groups[:last]
@@ -251,6 +257,9 @@ func newExplain() *cobra.Command {
 		Short: "Show why a device is, or isn't, connected: the timeline of its attempts",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if limit < 1 {
+				return limitError(limit)
+			}
 			match, about, err := wordOf(args[0])
 			if err != nil {
 				return err
