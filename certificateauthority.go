@@ -249,7 +249,7 @@ type AdoptedRevocation struct {
 	NotAfter      time.Time     // zero: it isn't known
 	RevokedAt     time.Time
 	Reason        RevocationReason
-	KeyHash       string // as Issuance.KeyHash; empty: it isn't known
+	KeyHash       string // as Issuance.KeyHash, also of a registered certificate of that number; empty: it isn't known
 }
 
 // Revocation is a reason not to trust a certificate: it was revoked, or an authority by which

@@ -57,14 +57,16 @@ func lost(tx imprint.ReadTx, i imprint.Issuance) error {
 		}
 		if len(found) > 0 {
 			other := found[0]
-			return keyLost(other.CertificateID, other.RevokedAt, other.Reason)
+			return keyLost(string(other.CertificateID), other.RevokedAt, other.Reason)
 		}
 	}
 	// A device's certificate that was made elsewhere, by an authority that came here.
 	elsewhere, err := tx.AdoptedRevocationOfLostKey(i.Tenant, i.KeyHash)
 	switch {
+	case err == nil && elsewhere.CertificateID == "":
+		return keyLost("number "+elsewhere.Serial, elsewhere.RevokedAt, elsewhere.Reason)
 	case err == nil:
-		return keyLost(elsewhere.CertificateID, elsewhere.RevokedAt, elsewhere.Reason)
+		return keyLost(string(elsewhere.CertificateID), elsewhere.RevokedAt, elsewhere.Reason)
 	case imprint.CodeOf(err) != imprint.CodeNotFound:
 		return fmt.Errorf("couldn't look for revocations of the key: %w", err)
 	}
@@ -87,7 +89,7 @@ func lostAuthority(tx imprint.ReadTx, i imprint.Issuance) error {
 				return failed(err)
 			}
 			if !owner.RevokedAt.IsZero() && owner.RevocationReason.OfKey() {
-				return keyLost(c.ID, owner.RevokedAt, owner.RevocationReason)
+				return keyLost(string(c.ID), owner.RevokedAt, owner.RevocationReason)
 			}
 		}
 		if c.Issuer == "" {
@@ -98,14 +100,14 @@ func lostAuthority(tx imprint.ReadTx, i imprint.Issuance) error {
 			return failed(err)
 		}
 		if (listed.CertificateID == "" || listed.CertificateID == c.ID) && listed.Reason.OfKey() {
-			return keyLost(c.ID, listed.RevokedAt, listed.Reason)
+			return keyLost(string(c.ID), listed.RevokedAt, listed.Reason)
 		}
 	}
 	return nil
 }
 
-func keyLost(id imprint.CertificateID, at time.Time, reason imprint.RevocationReason) error {
-	return imprint.Errorf(imprint.CodeCertificateWeak, "the request's key is that of certificate %s, which was revoked at %s for %s", id, at.UTC().Format(time.RFC3339), reason).
+func keyLost(certificate string, at time.Time, reason imprint.RevocationReason) error {
+	return imprint.Errorf(imprint.CodeCertificateWeak, "the request's key is that of certificate %s, which was revoked at %s for %s", certificate, at.UTC().Format(time.RFC3339), reason).
 		WithHint("Make a new key: whoever has the old one would have the new certificate, too.")
 }
 
