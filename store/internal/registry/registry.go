@@ -132,6 +132,11 @@ func (t *Tx) in(tenant imprint.Tenant) string {
 	return t.tenantText
 }
 
+// regionsOf gives what the tenants of an account, as columns hold them, are between.
+func regionsOf(account imprint.AccountID) (from, to string) {
+	return string(account) + "/", string(account) + "0" // which comes after the slash
+}
+
 // readTenant is the inverse of in. Neither part can hold a slash.
 func (t *Tx) readTenant(text string) imprint.Tenant {
 	if t.tenantText != "" && t.tenantText == text {
