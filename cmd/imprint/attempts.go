@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/url"
 	"slices"
 	"strconv"
@@ -134,10 +135,20 @@ func fetchAttempts(ctx context.Context, c *client.Client, q query) ([]attempt, e
 // askAttempts is fetchAttempts with what the server says about the match.
 func askAttempts(ctx context.Context, c *client.Client, q query) (all []attempt, notes []string, err error) {
 	all = []attempt{}
+	notes, err = eachPage(ctx, c, q, func(page []attempt) { all = append(all, page...) })
+	if err != nil {
+		return nil, nil, err
+	}
+	return all, notes, nil
+}
+
+// eachPage tells of up to limit attempts, newest first, page by page, and gives what the
+// server says about the match.
+func eachPage(ctx context.Context, c *client.Client, q query, tell func([]attempt)) (notes []string, err error) {
 	token := ""
-	for len(all) < q.limit {
+	for left := q.limit; left > 0; {
 		values := q.values()
-		values.Set("maxResults", strconv.Itoa(min(q.limit-len(all), 250)))
+		values.Set("maxResults", strconv.Itoa(min(left, 250)))
 		if token != "" {
 			values.Set("nextToken", token)
 		}
@@ -148,15 +159,17 @@ func askAttempts(ctx context.Context, c *client.Client, q query) (all []attempt,
 		}
 		err = c.Call(ctx, "GET", attempts.Path+"?"+values.Encode(), nil, &page)
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
-		all, notes = append(all, page.Attempts...), append(notes, page.Notes...)
+		tell(page.Attempts)
+		notes = append(notes, page.Notes...)
+		left -= len(page.Attempts)
 		token = page.NextToken
 		if token == "" {
 			break
 		}
 	}
-	return all, notes, nil
+	return notes, nil
 }
 
 func newAttempts() *cobra.Command {
@@ -167,12 +180,14 @@ func newAttempts() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "attempts",
 		Short: "List devices' connections and first connections, newest first",
-		Example: `imprint attempts --failed --since 1h --group-by reason
-imprint attempts --failed --follow`,
+		Example: `  imprint attempts --failed --since 1h --group-by reason
+  imprint attempts --failed --follow`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			q := query{failed: failed, limit: limit}
 			switch {
+			case limit < 1:
+				return limitError(limit)
 			case cmd.Flags().Changed("since") && since <= 0:
 				return usageError{fmt.Errorf("--since is how far to look back, such as 1h; %s isn't", since)}
 			case groupBy != "" && follow:
@@ -210,6 +225,10 @@ imprint attempts --failed --follow`,
 	return cmd
 }
 
+func limitError(limit int) error {
+	return usageError{fmt.Errorf("--limit is %d, and must be at least 1", limit)}
+}
+
 // showGroups prints how many attempts have something in common.
 func showGroups(cmd *cobra.Command, c *client.Client, by string, q query, asJSON bool) error {
 	values := q.values()
@@ -219,7 +238,7 @@ func showGroups(cmd *cobra.Command, c *client.Client, by string, q query, asJSON
 	if err != nil {
 		return err
 	}
-	for len(found.Groups) > max(q.limit, 0) {
+	for len(found.Groups) > q.limit {
 		last := len(found.Groups) - 1
 		found.Others += found.Groups[last].Attempts
 		found.Groups = found.Groups[:last]
@@ -238,7 +257,10 @@ func newExplain() *cobra.Command {
 		Short: "Show why a device is, or isn't, connected: the timeline of its attempts",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			match, err := matchOf(args[0])
+			if limit < 1 {
+				return limitError(limit)
+			}
+			match, about, err := wordOf(args[0])
 			if err != nil {
 				return err
 			}
@@ -251,6 +273,7 @@ func newExplain() *cobra.Command {
 			if asJSON {
 				say = sayOnce(cmd.ErrOrStderr()) // what tools read is JSON alone
 			}
+			say(about)
 			if follow {
 				return followAttempts(cmd.Context(), c, q, printerFor(cmd.OutOrStdout(), asJSON, true), say)
 			}
@@ -295,8 +318,6 @@ const (
 	// followBack is how far back it is asked for, from the latest that it told of on: it
 	// hears of more of the same from a device that is on once a minute.
 	followBack = 2 * time.Minute
-	// maxFollowed is how many attempts that are new, or have changed, are told at once.
-	maxFollowed = 1000
 )
 
 // state is what of an attempt changes: one is shown again when it does.
@@ -339,11 +360,20 @@ func followAttempts(ctx context.Context, c *client.Client, q query, show func(at
 	if q.since.IsZero() {
 		q.since = time.Now().Add(-time.Minute)
 	}
-	q.limit = maxFollowed
+	q.limit = math.MaxInt
 	ticker := time.NewTicker(followEvery)
 	defer ticker.Stop()
 	for {
-		list, notes, err := askAttempts(ctx, c, q)
+		now := make(map[string]state, len(shown))
+		var fresh []attempt // newest first
+		notes, err := eachPage(ctx, c, q, func(page []attempt) {
+			for _, a := range page {
+				now[a.ID] = stateOf(a)
+				if shown[a.ID] != now[a.ID] {
+					fresh = append(fresh, a)
+				}
+			}
+		})
 		if errors.Is(err, context.Canceled) {
 			return nil
 		}
@@ -351,14 +381,9 @@ func followAttempts(ctx context.Context, c *client.Client, q query, show func(at
 			return err
 		}
 		say(notes)
-		now := make(map[string]state, len(list))
-		for _, a := range slices.Backward(list) {
-			now[a.ID] = stateOf(a)
+		for _, a := range slices.Backward(fresh) {
 			if from := secondsTime(a.Changed).Add(-followBack); from.After(q.since) {
 				q.since = from
-			}
-			if shown[a.ID] == now[a.ID] {
-				continue
 			}
 			err = show(a)
 			if err != nil {
