@@ -143,7 +143,7 @@ func TestTheCommandLinesOfThePagesAreOnes(t *testing.T) {
 
 // A page has a command by its whole name, or by its last word on the line that names its
 // parent: `imprint est list`, `show LABEL`.
-func TestThePagesHaveEachCommandAndEachSettingOfTheServer(t *testing.T) {
+func TestThePagesHaveEachCommandAndEachFlag(t *testing.T) {
 	t.Parallel()
 	var all strings.Builder
 	for _, text := range pages(t) {
@@ -156,15 +156,14 @@ func TestThePagesHaveEachCommandAndEachSettingOfTheServer(t *testing.T) {
 		if !told.MatchString(all.String()) {
 			t.Errorf("no page has the command %s", cmd.CommandPath())
 		}
+		cmd.Flags().VisitAll(func(f *pflag.Flag) {
+			told := regexp.MustCompile("--" + f.Name + `($|[^a-z-])`)
+			if f.Shorthand != "" {
+				told = regexp.MustCompile("-" + f.Shorthand + ` `)
+			}
+			if !told.MatchString(all.String()) {
+				t.Errorf("no page has the flag --%s of %s", f.Name, cmd.CommandPath())
+			}
+		})
 	}
-	serve, _, err := root.Find([]string{"serve"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	serve.Flags().VisitAll(func(f *pflag.Flag) {
-		told := regexp.MustCompile("--" + f.Name + `($|[^a-z-])`)
-		if !told.MatchString(all.String()) {
-			t.Errorf("no page has the setting --%s of imprint serve", f.Name)
-		}
-	})
 }
