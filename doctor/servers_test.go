@@ -468,6 +468,17 @@ func TestAServerThatGetsSlowIsToldAsSlow(t *testing.T) {
 	}
 }
 
+// What only the check of application protocols offers is named where it is refused.
+func TestAnApplicationProtocolThatIsRefusedIsNamed(t *testing.T) {
+	t.Parallel()
+	a := newAuthority(t, "Root")
+	config := a.server(t, nil)
+	config.NextProtos = []string{"h2"}
+	d := a.device(t, nil)
+	d.options.NoMQTT, d.options.Endpoint = true, overTLS(t, config, drain)
+	expect(t, examine(t, d.options), "tls.alpn", doctor.Warning, doctor.ALPNRefused, "(120): it doesn't speak x-amzn-mqtt-ca")
+}
+
 // A device that comes while the doctor is connected is told apart from a broker
 // that ends the connection.
 func TestAConnectionThatIsTakenOverIsTold(t *testing.T) {
