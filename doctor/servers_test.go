@@ -434,6 +434,10 @@ func TestTheRootThatIsMissingIsNamed(t *testing.T) {
 			d.options.CA = a.file(t, "other.pem", certPEM(newAuthority(t, "Another root").cert))
 			d.options.NoMQTT, d.options.Endpoint = true, overTLS(t, a.server(t, nil), drain)
 			expect(t, examine(t, d.options), "tls.server", doctor.Failed, doctor.ServerRootUnknown, want)
+			if strings.HasPrefix(name, "Imprint") {
+				d.options.CA = "" // as of a server that isn't the data directory's, or is named otherwise
+				expect(t, examine(t, d.options), "tls.server", doctor.Failed, doctor.ServerRootUnknown, "--ca with pki/server-roots.pem")
+			}
 			d.options.CA = a.file(t, "namesake.pem", certPEM(newAuthority(t, name).cert))
 			expect(t, examine(t, d.options), "tls.server", doctor.Failed, doctor.ServerRootUnknown, "has another key")
 			d.options.CA = a.file(t, "right.pem", certPEM(a.cert))
