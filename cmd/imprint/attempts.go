@@ -253,16 +253,20 @@ func newExplain() *cobra.Command {
 	var asJSON, follow bool
 	var limit int
 	cmd := &cobra.Command{
-		Use:   "explain CERTIFICATE-ID | SERIAL | THING | CLIENT-ID | ADDRESS | ARN | FILE.pem | ATTEMPT-ID",
+		Use:   "explain CERTIFICATE-ID | SERIAL | THING | CLIENT-ID | ADDRESS | ARN | FILE.pem | ATTEMPT-ID | -",
 		Short: "Show why a device is, or isn't, connected: the timeline of its attempts",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if limit < 1 {
 				return limitError(limit)
 			}
-			match, about, err := wordOf(args[0])
+			word := args[0]
+			match, about, err := wordOf(cmd.InOrStdin(), word)
 			if err != nil {
 				return err
+			}
+			if word == "-" {
+				word = match
 			}
 			c, err := newOperatorClient(cmd)
 			if err != nil {
@@ -290,7 +294,7 @@ func newExplain() *cobra.Command {
 			case err != nil:
 				return err
 			case len(list) == 0:
-				return nothingFound(args[0], notes)
+				return nothingFound(word, notes)
 			}
 			say(notes)
 			if asJSON {

@@ -435,7 +435,7 @@ func newPolicyLeast() *cobra.Command {
 	var asJSON, denied bool
 	var since time.Duration
 	cmd := &cobra.Command{
-		Use:   "least CERTIFICATE-ID | SERIAL | THING | CLIENT-ID | ADDRESS | ARN | FILE.pem | ATTEMPT-ID",
+		Use:   "least CERTIFICATE-ID | SERIAL | THING | CLIENT-ID | ADDRESS | ARN | FILE.pem | ATTEMPT-ID | -",
 		Short: "Write the least policy that allows what a device did",
 		Long: `Write the least policy that allows what the recorded attempts of a device were
 allowed, with --denied also what they tried in vain. Where a level of a topic is the thing's name, a name of the certificate or
@@ -446,7 +446,7 @@ what is to be known of it goes to standard error.
   aws iot create-policy --policy-name device --policy-document file://policy.json`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			match, about, err := wordOf(args[0])
+			match, about, err := wordOf(cmd.InOrStdin(), args[0])
 			if err != nil {
 				return err
 			}
