@@ -9,7 +9,7 @@
 //
 // What it does not do: code from S3 and container images, layers, file systems,
 // dead-letter queues, routing of an alias over two versions, function URLs (all
-// refused); VPCs, tracing, tags, SnapStart, KMS keys (ignored); streaming
+// refused); VPCs, tracing, SnapStart, KMS keys (ignored); code signing; streaming
 // answers and the client context of an invocation.
 package lambda
 
@@ -37,6 +37,7 @@ const (
 const (
 	base      = "/2015-03-31/functions"
 	oneOf     = base + "/{FunctionName}"
+	tagged    = "/2017-03-31/tags/{Resource}"
 	resources = "arn:{partition}:lambda:{region}:{account}:function:*"
 )
 
@@ -82,6 +83,14 @@ var (
 		Name: "PutFunctionConcurrency", Method: "PUT", Path: "/2017-10-31/functions/{FunctionName}/concurrency", Action: "lambda:PutFunctionConcurrency", Resource: resources})
 	opGetConcurrency = awsapi.Define[NameInput, Concurrency](codec, awsapi.Operation{
 		Name: "GetFunctionConcurrency", Method: "GET", Path: "/2019-09-30/functions/{FunctionName}/concurrency", Action: "lambda:GetFunctionConcurrency", Resource: resources})
+	opCodeSigning = awsapi.Define[NameInput, CodeSigningOutput](codec, awsapi.Operation{
+		Name: "GetFunctionCodeSigningConfig", Method: "GET", Path: "/2020-06-30/functions/{FunctionName}/code-signing-config", Action: "lambda:GetFunctionCodeSigningConfig", Resource: resources})
+	opListTags = awsapi.Define[TagsInput, TagsOutput](codec, awsapi.Operation{
+		Name: "ListTags", Method: "GET", Path: tagged, Action: "lambda:ListTags", Resource: resources})
+	opTag = awsapi.Define[TagInput, Nothing](codec, awsapi.Operation{
+		Name: "TagResource", Method: "POST", Path: tagged, Action: "lambda:TagResource", Resource: resources, Status: http.StatusNoContent})
+	opUntag = awsapi.Define[UntagInput, Nothing](codec, awsapi.Operation{
+		Name: "UntagResource", Method: "DELETE", Path: tagged, Action: "lambda:UntagResource", Resource: resources, Status: http.StatusNoContent})
 	opDeleteConcurrency = awsapi.Define[NameInput, Nothing](codec, awsapi.Operation{
 		Name: "DeleteFunctionConcurrency", Method: "DELETE", Path: "/2017-10-31/functions/{FunctionName}/concurrency", Action: "lambda:DeleteFunctionConcurrency", Resource: resources, Status: http.StatusNoContent})
 )
@@ -90,8 +99,7 @@ var (
 var absent = []awsapi.Operation{
 	{Name: "InvokeWithResponseStream", Method: "POST", Path: "/2021-11-15/functions/{FunctionName}/response-streaming-invocations"},
 	{Name: "CreateFunctionUrlConfig", Method: "POST", Path: "/2021-10-31/functions/{FunctionName}/url"},
-	{Name: "ListTags", Method: "GET", Path: "/2017-03-31/tags/{Resource}"},
-	{Name: "TagResource", Method: "POST", Path: "/2017-03-31/tags/{Resource}"},
+	{Name: "PutFunctionCodeSigningConfig", Method: "PUT", Path: "/2020-06-30/functions/{FunctionName}/code-signing-config"},
 	{Name: "ListLayers", Method: "GET", Path: "/2018-10-31/layers"},
 	{Name: "PutFunctionEventInvokeConfig", Method: "PUT", Path: "/2019-09-25/functions/{FunctionName}/event-invoke-config"},
 	{Name: "CreateEventSourceMapping", Method: "POST", Path: "/2015-03-31/event-source-mappings"},
@@ -144,6 +152,10 @@ func (s *Service) Routes() []awsapi.Route {
 		awsapi.HandleFor(opPutConcurrency, named(func(in *PutConcurrencyInput) (string, *string) { return in.FunctionName, nil }), s.putConcurrency),
 		awsapi.HandleFor(opGetConcurrency, named(nameOf), s.getConcurrency),
 		awsapi.HandleFor(opDeleteConcurrency, named(nameOf), s.deleteConcurrency),
+		awsapi.HandleFor(opCodeSigning, named(nameOf), s.codeSigning),
+		awsapi.HandleFor(opListTags, named(func(in *TagsInput) (string, *string) { return in.Resource, nil }), s.listTags),
+		awsapi.HandleFor(opTag, named(func(in *TagInput) (string, *string) { return in.Resource, nil }), s.tag),
+		awsapi.HandleFor(opUntag, named(func(in *UntagInput) (string, *string) { return in.Resource, nil }), s.untag),
 	}
 }
 

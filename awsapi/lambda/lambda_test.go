@@ -41,6 +41,8 @@ func TestOperationsHaveTheirPaths(t *testing.T) {
 		{"POST", "/2015-03-31/functions/arn%3Aaws%3Alambda%3Aus-east-1%3A000000000000%3Afunction%3Af/invocations", "Invoke", true},
 		{"DELETE", "/2015-03-31/functions/f/policy/s", "RemovePermission", true},
 		{"PUT", "/2017-10-31/functions/f/concurrency", "PutFunctionConcurrency", true},
+		{"GET", "/2020-06-30/functions/f/code-signing-config", "GetFunctionCodeSigningConfig", true},
+		{"DELETE", "/2017-03-31/tags/arn%3Aaws%3Alambda%3Aus-east-1%3A000000000000%3Afunction%3Af", "UntagResource", true},
 		{"GET", "/2018-10-31/layers", "ListLayers", false},
 		{"GET", "/2015-03-31/nothing", "", false},
 	} {
