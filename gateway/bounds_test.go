@@ -1,0 +1,34 @@
+package gateway
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/imprint-iot/imprint"
+)
+
+// TestRatesBeyondTheBoundTakeThePlaceOfOne ensures that an account with many certificates
+// doesn't have the rates of all begin anew.
+func TestRatesBeyondTheBoundTakeThePlaceOfOne(t *testing.T) {
+	t.Parallel()
+	r := newPublishRates(1)
+	for n := range maxPublishRates + 10 {
+		r.allow(rateKey{id: imprint.CertificateID(fmt.Sprint(n))})
+	}
+	if got := len(r.buckets); got != maxPublishRates {
+		t.Errorf("%d rates are kept, want %d", got, maxPublishRates)
+	}
+}
+
+// TestNamesBeyondTheBoundTakeThePlaceOfOne ensures that names that anybody invents don't
+// have those of all others be read again.
+func TestNamesBeyondTheBoundTakeThePlaceOfOne(t *testing.T) {
+	t.Parallel()
+	var names nameTexts
+	for n := range maxNames + 10 {
+		names.text([]byte(fmt.Sprint(n)))
+	}
+	if got := len(names.known); got != maxNames {
+		t.Errorf("%d names are kept, want %d", got, maxNames)
+	}
+}
