@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"fmt"
+	"net/netip"
 	"testing"
 
 	"github.com/imprint-iot/imprint"
@@ -17,6 +18,21 @@ func TestRatesBeyondTheBoundTakeThePlaceOfOne(t *testing.T) {
 	}
 	if got := len(r.buckets); got != maxPublishRates {
 		t.Errorf("%d rates are kept, want %d", got, maxPublishRates)
+	}
+}
+
+// TestPeersBeyondTheBoundTakeThePlaceOfOne ensures the same of who begins connections from
+// many networks.
+func TestPeersBeyondTheBoundTakeThePlaceOfOne(t *testing.T) {
+	t.Parallel()
+	var r rates
+	network := netip.MustParseAddr("10.0.0.0")
+	for range maxRates + 10 {
+		r.take(network, 1)
+		network = network.Next()
+	}
+	if got := len(r.buckets); got != maxRates {
+		t.Errorf("%d rates are kept, want %d", got, maxRates)
 	}
 }
 
