@@ -207,7 +207,7 @@ func testAttemptsByChange(t *testing.T, h Harness) {
 
 // testAttemptsByWhatIsKnown ensures that the attempts of a device that was let in are
 // found by the thing and the serial number that lead to its certificate now, and those
-// of one that wasn't by what they hold.
+// of one that wasn't by what they hold, or, without a thing, by what leads to their certificate.
 func testAttemptsByWhatIsKnown(t *testing.T, h Harness) {
 	store := mustOpen(t, h)
 	failed := []imprint.Step{{Name: "x", Verdict: imprint.VerdictFailed}}
@@ -218,6 +218,8 @@ func testAttemptsByWhatIsKnown(t *testing.T, h Harness) {
 		{Tenant: here, CertificateID: certID(1), Serial: "ff", Thing: "one", ClientID: "one", Outcome: imprint.OutcomeClosed, Steps: failed},
 		{Tenant: there, CertificateID: certID(1), Serial: "ff", Thing: "one", Outcome: imprint.OutcomeClosed},
 		{Tenant: here, CertificateID: certID(2), Serial: "fe", Thing: "one", Outcome: imprint.OutcomeClosed},
+		// It failed before anybody asked which thing the certificate is of.
+		{Tenant: here, CertificateID: certID(1), Serial: "ff", Outcome: imprint.OutcomeRefused},
 	}
 	update(t, store, func(tx imprint.Tx) error {
 		for i, a := range attempts {
@@ -253,16 +255,16 @@ func testAttemptsByWhatIsKnown(t *testing.T, h Harness) {
 			}
 		}
 	}
-	expect(here, "one", "310")
-	expect(here, "two", "2")
-	expect(here, "ff", "3210")
+	expect(here, "one", "6310")
+	expect(here, "two", "62")
+	expect(here, "ff", "63210")
 	expect(here, "fe", "5")
-	expect(here, string(certID(1)), "3210")
+	expect(here, string(certID(1)), "63210")
 	expect(there, "one", "")
 	// What doesn't lead to the certificate any more finds what failed alone.
 	update(t, store, func(tx imprint.Tx) error { return tx.DeleteThingAttachment(here, "one", certID(1)) })
 	expect(here, "one", "31")
-	expect(here, "ff", "3210")
+	expect(here, "ff", "63210")
 	update(t, store, func(tx imprint.Tx) error {
 		return tx.PutThingAttachment(imprint.ThingAttachment{Tenant: here, Thing: "one", Certificate: certID(2)})
 	})
