@@ -26,7 +26,7 @@ func TestAPingWhileAMessageIsSentSlowlyIsAnsweredAfterIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	ws.SetReadLimit(1 << 20)
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	conn := websocket.NetConn(ctx, ws, websocket.MessageBinary)
 	hello := (&mqtt.Connect{ClientID: "slow", CleanStart: true}).Append(nil, mqtt.V5)
@@ -105,7 +105,7 @@ func TestEveryPingIsAnsweredAmongMessages(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	conn := websocket.NetConn(ctx, ws, websocket.MessageBinary)
 	hello := (&mqtt.Connect{ClientID: "busy", CleanStart: true}).Append(nil, mqtt.V5)

@@ -174,24 +174,22 @@ func eachPage(ctx context.Context, c *client.Client, q query, tell func([]attemp
 
 func newAttempts() *cobra.Command {
 	var failed, asJSON, follow bool
-	var since time.Duration
+	var from since
 	var limit int
 	var groupBy string
 	cmd := &cobra.Command{
 		Use:   "attempts",
 		Short: "List devices' connections and first connections, newest first",
-		Example: `imprint attempts --failed --since 1h --group-by reason
-imprint attempts --failed --follow`,
+		Example: `  imprint attempts --failed --since 1h --group-by reason
+  imprint attempts --failed --follow`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			q := query{failed: failed, limit: limit}
+			q := query{failed: failed, limit: limit, since: from.Time}
 			switch {
-			case cmd.Flags().Changed("since") && since <= 0:
-				return usageError{fmt.Errorf("--since is how far to look back, such as 1h; %s isn't", since)}
+			case limit < 1:
+				return limitError(limit)
 			case groupBy != "" && follow:
 				return usageError{errors.New("groups can't be followed: leave out --follow or --group-by")}
-			case since > 0:
-				q.since = time.Now().Add(-since)
 			}
 			c, err := newOperatorClient(cmd)
 			if err != nil {
@@ -217,10 +215,14 @@ imprint attempts --failed --follow`,
 	cmd.Flags().BoolVar(&failed, "failed", false, "only attempts that were refused, or in which a step failed")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.Flags().BoolVar(&follow, "follow", false, "go on printing attempts as they end")
-	cmd.Flags().DurationVar(&since, "since", 0, "only attempts that began, failed or ended in the last such time, such as 1h")
+	addSinceFlag(cmd, &from)
 	cmd.Flags().IntVar(&limit, "limit", 50, "how many attempts, or groups, at most")
 	cmd.Flags().StringVar(&groupBy, "group-by", "", "count them by reason, address, thing, certificate or client")
 	return cmd
+}
+
+func limitError(limit int) error {
+	return usageError{fmt.Errorf("--limit is %d, and must be at least 1", limit)}
 }
 
 // showGroups prints how many attempts have something in common.
@@ -232,7 +234,7 @@ func showGroups(cmd *cobra.Command, c *client.Client, by string, q query, asJSON
 	if err != nil {
 		return err
 	}
-	for len(found.Groups) > max(q.limit, 0) {
+	for len(found.Groups) > q.limit {
 		last := len(found.Groups) - 1
 		found.Others += found.Groups[last].Attempts
 		found.Groups = found.Groups[:last]
@@ -247,13 +249,20 @@ func newExplain() *cobra.Command {
 	var asJSON, follow bool
 	var limit int
 	cmd := &cobra.Command{
-		Use:   "explain CERTIFICATE-ID | SERIAL | THING | CLIENT-ID | ADDRESS | ARN | FILE.pem | ATTEMPT-ID",
+		Use:   "explain CERTIFICATE-ID | SERIAL | THING | CLIENT-ID | ADDRESS | ARN | FILE.pem | ATTEMPT-ID | -",
 		Short: "Show why a device is, or isn't, connected: the timeline of its attempts",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			match, about, err := wordOf(args[0])
+			if limit < 1 {
+				return limitError(limit)
+			}
+			word := args[0]
+			match, about, err := wordOf(cmd.InOrStdin(), word)
 			if err != nil {
 				return err
+			}
+			if word == "-" {
+				word = match
 			}
 			c, err := newOperatorClient(cmd)
 			if err != nil {
@@ -281,7 +290,7 @@ func newExplain() *cobra.Command {
 			case err != nil:
 				return err
 			case len(list) == 0:
-				return nothingFound(args[0], notes)
+				return nothingFound(word, notes)
 			}
 			say(notes)
 			if asJSON {

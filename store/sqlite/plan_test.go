@@ -361,7 +361,7 @@ func everyRead(tx imprint.Tx) error {
 	keep(tx.DeleteUserPolicy("1", "a", "a"))
 	_, err = tx.Events(tenant, 1)
 	keep(err)
-	_, err = tx.EventCount(tenant)
+	_, err = tx.EventUnits(tenant)
 	keep(err)
 	_, err = tx.EventTenants()
 	keep(err)

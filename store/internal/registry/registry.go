@@ -71,7 +71,8 @@ type Tx struct {
 	// no index, which is most of the cost of a row.
 	lastCertificate certificateIndex
 	lastAttempt     attemptIndex
-	body, packed    []byte // of the last attempt that was put: their memory serves the next
+	body            bodyWriter // of the last attempt that was put: its memory serves the next
+	packed          []byte     // and so does this
 }
 
 var _ imprint.Tx = (*Tx)(nil)
