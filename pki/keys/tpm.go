@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io/fs"
 	"math/big"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -425,18 +424,9 @@ func (s *Store) listTPM(ctx context.Context, uri URI) ([]Info, error) {
 
 // listTPMFiles lists the keys in the files of a directory, or in one file.
 func (s *Store) listTPMFiles(ctx context.Context, uri URI) ([]Info, error) {
-	paths := []string{uri.file}
-	if strings.HasSuffix(uri.file, "/") {
-		entries, err := os.ReadDir(uri.file)
-		if err != nil {
-			return nil, fmt.Errorf("couldn't look for keys: %w", err)
-		}
-		paths = nil
-		for _, entry := range entries {
-			if strings.HasSuffix(entry.Name(), tssSuffix) && entry.Name() != tssSuffix && len(paths) < maxListed {
-				paths = append(paths, filepath.Join(uri.file, entry.Name()))
-			}
-		}
+	paths, err := filesOf(uri, tssSuffix)
+	if err != nil {
+		return nil, err
 	}
 	var list []Info
 	for _, path := range paths {
