@@ -1,6 +1,7 @@
 package events_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -443,6 +444,54 @@ func TestWhatWaitsOfAnAccountIsBounded(t *testing.T) {
 			t.Fatalf("an attempt was told %v", steps)
 		}
 	}
+	err := store.Close()
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// TestLargeEventsCountAsSeveral ensures that the bound of what waits of an account is one of
+// bytes, too.
+func TestLargeEventsCountAsSeveral(t *testing.T) {
+	t.Parallel()
+	store := registrytest.New(t)
+	const most, each, units = 100, 20, 9
+	putLarge := func(ids ...string) {
+		t.Helper()
+		err := store.Update(t.Context(), func(tx imprint.Tx) error {
+			for _, id := range ids {
+				err := tx.PutEvent(imprint.Event{ID: id, Tenant: home, Topic: "t", Payload: bytes.Repeat([]byte(" "), (units-1)*imprint.OwedUnit)})
+				if err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := newSubscriber()
+	s.answer = func(imprint.Event, func(error)) {} // all hang
+	putLarge(many("a", each)...)
+	d := events.NewDispatcher(store, s, time.Now, events.Options{MaxStored: most, Logger: quiet()})
+	await := func(dropped uint64) {
+		t.Helper()
+		deadline := time.Now().Add(20 * time.Second)
+		for d.Dropped() != dropped {
+			if time.Now().After(deadline) {
+				t.Fatalf("%d events wait and %d were dropped, want %d", waitingOf(t, store, home), d.Dropped(), dropped)
+			}
+			time.Sleep(time.Millisecond)
+		}
+		if got, want := waitingOf(t, store, home), most/units; got != want {
+			t.Errorf("%d events wait, want %d", got, want)
+		}
+	}
+	await(each - most/units)
+	putLarge(many("b", each)...)
+	await(2*each - most/units)
+	d.Close()
 	err := store.Close()
 	if err != nil {
 		t.Error(err)

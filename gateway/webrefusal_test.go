@@ -252,3 +252,24 @@ func TestARefusalThatADeviceGotOverDoesntEndItsAttempt(t *testing.T) {
 		t.Errorf("steps: got %+v, want one that tells of the refusal", ended.Steps)
 	}
 }
+
+// TestMQTTOnTheHTTPSPortIsToldAsThat: AWS's SDKs need ALPN on such a port, and firmware
+// without it would wait for an answer that HTTP doesn't give.
+func TestMQTTOnTheHTTPSPortIsToldAsThat(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, settings{})
+	conn := w.dialHTTPS(t, client("localhost", w.device(t, home)))
+	_, err := conn.Write([]byte("\x10\x0d\x00\x04MQTT\x04\x02\x00\x3c\x00\x01a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	left, err := io.ReadAll(conn)
+	if err != nil || len(left) > 0 {
+		t.Errorf("CONNECT is answered %q, %v; want the end", left, err)
+	}
+	a := w.attempt(t, conn)
+	wantRefused(t, a, "mqtt.connect", imprint.CodeALPNMissing)
+	if last := a.Steps[len(a.Steps)-1]; !strings.Contains(last.Fix, "x-amzn-mqtt-ca") {
+		t.Errorf("the fix is %q", last.Fix)
+	}
+}

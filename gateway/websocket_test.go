@@ -1,12 +1,14 @@
 package gateway_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -302,6 +304,46 @@ func TestWebSocketsOfAnotherListenerCountAndEndWithTheGateway(t *testing.T) {
 		if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 			t.Errorf("after DISCONNECT came %v, want a close frame", err)
 		}
+	}
+}
+
+// rawSocket opens a WebSocket whose frames are the test's.
+func (w *world) rawSocket(t *testing.T) (net.Conn, *bufio.Reader) {
+	t.Helper()
+	conn := w.dialHTTPS(t, client("localhost"))
+	_, target, _ := strings.Cut(presigned(t, "https://"+w.https), w.https)
+	_, err := fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"+
+		"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n", target, w.https)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := bufio.NewReader(conn)
+	response, err := http.ReadResponse(in, nil)
+	if err != nil || response.StatusCode != http.StatusSwitchingProtocols {
+		t.Fatalf("got %+v, %v, want 101", response, err)
+	}
+	return conn, in
+}
+
+// TestAFrameWithoutAMaskIsAProtocolError (RFC 6455 section 5.1).
+func TestAFrameWithoutAMaskIsAProtocolError(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, settings{operators: operators(t)})
+	conn, in := w.rawSocket(t)
+	_, err := conn.Write(append([]byte{0x82, byte(len(connectPacket))}, connectPacket...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := io.ReadAll(in)
+	if want := []byte{0x88, 2, 0x03, 0xea}; err != nil || !bytes.Equal(got, want) {
+		t.Errorf("got % x, %v, want a close frame with 1002, % x", got, err, want)
+	}
+	a := w.attempt(t, conn)
+	for a.EndedAt.IsZero() && t.Context().Err() == nil {
+		a = w.attempt(t, conn)
+	}
+	if a.Code != imprint.CodeProtocolViolation {
+		t.Errorf("got %s, %+v", a.Code, a.Steps)
 	}
 }
 
