@@ -54,6 +54,7 @@ const (
 	CodeSNIUnknown             Code = "SNIUnknown"
 	CodeSNIRequired            Code = "SNIRequired"
 	CodeALPNUnknown            Code = "ALPNUnknown"
+	CodeALPNMissing            Code = "ALPNMissing"
 	CodeOverloaded             Code = "Overloaded"
 	CodeConnectTimeout         Code = "ConnectTimeout"
 	CodeProtocolViolation      Code = "ProtocolViolation"
@@ -244,6 +245,7 @@ var table = []Description{
 	{CodeSNIUnknown, "", 0, 0, "", "The server name in the TLS hello names no tenant.", "Connect to the address that aws iot describe-endpoint --endpoint-type iot:Data-ATS gives."},
 	{CodeSNIRequired, "", 0, 0x87, "", "The certificate is registered in a mode that needs a server name in the TLS hello.", "Connect by the host name that aws iot describe-endpoint --endpoint-type iot:Data-ATS gives, not by address, so that the hello carries it."},
 	{CodeALPNUnknown, "", 0, 0, "", "The device offers only application protocols that this port doesn't speak.", "Offer x-amzn-mqtt-ca, mqtt, or no ALPN at all."},
+	{CodeALPNMissing, "", 0, 0, "", "The device speaks MQTT on the HTTPS port and didn't ask for it in its TLS hello.", "Let the firmware offer the application protocol x-amzn-mqtt-ca (mosquitto_pub: --tls-alpn x-amzn-mqtt-ca), or connect to the MQTT port, 8883."},
 	{CodeOverloaded, "", 0, 0, "", "The server is busy with as many handshakes as it takes.", "The device should retry with back-off; --max-handshakes raises the bound."},
 	{CodeConnectTimeout, "", 0, 0, "", "The device sent no CONNECT packet in time after the TLS handshake.", "Look at the firmware's order of steps; --connect-timeout gives it longer."},
 	{CodeProtocolViolation, "", 0, 0x82, "", "The device broke the MQTT protocol.", "The detail names the rule of the specification."},

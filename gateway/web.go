@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"crypto/tls"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -176,6 +177,7 @@ type webConn struct {
 	visitor *visitor
 	rec     *trace.Recorder
 
+	begun             bool // something came
 	answering         bool // a request was read, and its answer isn't complete
 	unreadable        bool // what came can't be read as a request
 	connected         bool // a request succeeded
@@ -203,6 +205,27 @@ func (c *webConn) allowed(step string, request *policy.Request, by string) {
 	}
 	c.uses = append(c.uses, u)
 	c.rec.AllowedBy(step, string(u.action), u.resource, by)
+}
+
+// mqttConnect is the first byte of an MQTT connection; no HTTP method begins with it.
+const mqttConnect = 0x10
+
+// Read implements net.Conn. A device that speaks MQTT is ended at once: net/http would
+// wait for the end of a line.
+func (c *webConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if c.begun || n == 0 {
+		return n, err
+	}
+	c.begun = true
+	if p[0] != mqttConnect {
+		return n, err
+	}
+	c.web.count(outcomeInvalid)
+	c.refused++
+	c.last = imprint.CodeALPNMissing
+	c.rec.FailWith("mqtt.connect", imprint.Errorf(imprint.CodeALPNMissing, "an MQTT CONNECT packet came, and the TLS hello didn't ask for MQTT by its application protocol (ALPN)"), "closed without CONNACK")
+	return 0, io.EOF
 }
 
 // Close closes the connection and counts it out.

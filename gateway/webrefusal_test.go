@@ -99,24 +99,25 @@ func TestAnUnknownCertificateIsNotRegisteredOverHTTP(t *testing.T) {
 
 func TestSlowRequestsAreEnded(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, settings{options: gateway.Options{HTTP: gateway.HTTPOptions{
-		HeaderTimeout: 50 * time.Millisecond, RequestTimeout: 100 * time.Millisecond, IdleTimeout: 50 * time.Millisecond,
-	}}})
-	device := w.device(t, home)
+	const short = 100 * time.Millisecond
 	for _, row := range []struct {
 		name, say string
-		code      imprint.Code
-		outcome   imprint.Outcome
-		status    int // 0: no answer
+		// ends is the bound that is met; the others are far off, as what is quick enough
+		// depends on the machine.
+		ends    gateway.HTTPOptions
+		code    imprint.Code
+		outcome imprint.Outcome
+		status  int // 0: no answer
 	}{
-		{"nothing", "", imprint.CodeNoRequest, imprint.OutcomeRefused, 0},
-		{"half a head", "POST /topics/a HTTP/1.1\r\nHost:", imprint.CodeNoRequest, imprint.OutcomeRefused, 0},
-		{"half a body", "POST /topics/a HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf", imprint.CodeHTTPRequest, imprint.OutcomeRefused, http.StatusRequestTimeout},
-		{"nothing after a request", post("/topics/a", ""), imprint.CodeClientDisconnect, imprint.OutcomeClosed, http.StatusOK},
+		{"nothing", "", gateway.HTTPOptions{HeaderTimeout: short, RequestTimeout: patience}, imprint.CodeNoRequest, imprint.OutcomeRefused, 0},
+		{"half a head", "POST /topics/a HTTP/1.1\r\nHost:", gateway.HTTPOptions{HeaderTimeout: short, RequestTimeout: patience}, imprint.CodeNoRequest, imprint.OutcomeRefused, 0},
+		{"half a body", "POST /topics/a HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf", gateway.HTTPOptions{HeaderTimeout: patience, RequestTimeout: time.Second}, imprint.CodeHTTPRequest, imprint.OutcomeRefused, http.StatusRequestTimeout},
+		{"nothing after a request", post("/topics/a", ""), gateway.HTTPOptions{HeaderTimeout: patience, RequestTimeout: patience, IdleTimeout: short}, imprint.CodeClientDisconnect, imprint.OutcomeClosed, http.StatusOK},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			conn := w.dialHTTPS(t, client("localhost", device))
+			w := newWorld(t, settings{options: gateway.Options{HTTP: row.ends}})
+			conn := w.dialHTTPS(t, client("localhost", w.device(t, home)))
 			_, err := io.WriteString(conn, row.say)
 			if err == nil {
 				err = conn.Handshake()
@@ -249,5 +250,26 @@ func TestARefusalThatADeviceGotOverDoesntEndItsAttempt(t *testing.T) {
 	}
 	if !told {
 		t.Errorf("steps: got %+v, want one that tells of the refusal", ended.Steps)
+	}
+}
+
+// TestMQTTOnTheHTTPSPortIsToldAsThat: AWS's SDKs need ALPN on such a port, and firmware
+// without it would wait for an answer that HTTP doesn't give.
+func TestMQTTOnTheHTTPSPortIsToldAsThat(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, settings{})
+	conn := w.dialHTTPS(t, client("localhost", w.device(t, home)))
+	_, err := conn.Write([]byte("\x10\x0d\x00\x04MQTT\x04\x02\x00\x3c\x00\x01a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	left, err := io.ReadAll(conn)
+	if err != nil || len(left) > 0 {
+		t.Errorf("CONNECT is answered %q, %v; want the end", left, err)
+	}
+	a := w.attempt(t, conn)
+	wantRefused(t, a, "mqtt.connect", imprint.CodeALPNMissing)
+	if last := a.Steps[len(a.Steps)-1]; !strings.Contains(last.Fix, "x-amzn-mqtt-ca") {
+		t.Errorf("the fix is %q", last.Fix)
 	}
 }

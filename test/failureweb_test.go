@@ -21,6 +21,16 @@ var webWays = map[string]func(*ward, *testing.T, string) way{
 		d := w.b.joined("")(t)
 		return w.asked(t, from, w.server().httpsURL(t)+"/topics/elsewhere/x?qos=1", "--cert", d.cert, "--key", d.key, "--data", "x")
 	},
+	"MQTT on the HTTPS port": func(w *ward, t *testing.T, from string) way {
+		d := w.b.joined("")(t)
+		_, port, _ := strings.Cut(strings.TrimPrefix(w.server().httpsURL(t), "https://"), ":")
+		run := runTool(t, "", cleanEnv(), "mosquitto_pub", "-h", "127.0.0.1", "-p", port, "-A", from, "--cafile", w.server().at().CABundle,
+			"--cert", d.cert, "--key", d.key, "-i", "plain", "-t", "a", "-m", "b")
+		if run.exit == 0 {
+			t.Errorf("mosquitto_pub without ALPN: exit code 0\n%s", run.all())
+		}
+		return way{word: from, seen: "closed"}
+	},
 	"HTTPS without a certificate": func(w *ward, t *testing.T, from string) way {
 		return w.asked(t, from, w.server().httpsURL(t)+"/topics/elsewhere/x?qos=1", "--data", "x")
 	},

@@ -16,6 +16,21 @@ import (
 	"github.com/imprint-iot/imprint/pki"
 )
 
+// otherFileError is about a file that has nothing to do with certificates, and may well have a
+// device's name.
+type otherFileError struct{ error }
+
+// wordOf is matchOf where words needn't be certificates: what a file of that name is, where it
+// has nothing to do with them, is a note, and the word itself is meant.
+func wordOf(word string) (match string, notes []string, err error) {
+	match, err = matchOf(word)
+	var other otherFileError
+	if errors.As(err, &other) {
+		return word, []string{fmt.Sprintf("There is a file %s here, which holds no certificate: %s is looked for as a name.", word, word)}, nil
+	}
+	return match, nil, err
+}
+
 // matchOf turns a certificate file, PEM or DER, into the certificate's id and leaves
 // other words alone: client ids and things may look like paths.
 func matchOf(word string) (string, error) {
@@ -24,7 +39,7 @@ func matchOf(word string) (string, error) {
 	}
 	data, err := os.ReadFile(word)
 	if err != nil {
-		if errors.Is(err, fs.ErrPermission) || slices.Contains([]string{".pem", ".crt", ".cer", ".der", ".csr"}, filepath.Ext(word)) {
+		if errors.Is(err, fs.ErrPermission) || ofCertificate(word) {
 			return "", usageError{fmt.Errorf("couldn't read the certificate: %w", err)}
 		}
 		return word, nil // no file of that name: the word itself is meant
@@ -35,15 +50,23 @@ func matchOf(word string) (string, error) {
 			return "", usageError{imprint.Errorf(imprint.CodeInvalidRequest, "%s is a certificate signing request, subject %q: attempts are known by certificates", word, pki.SubjectText(request.RawSubject)).
 				WithHint("Give the certificate that was made of it, the thing's name, or the serial number in its subject.")}
 		}
-		what := "neither a certificate in PEM nor one in DER"
 		if len(kinds) > 0 {
-			what = "no certificate, but " + strings.Join(kinds, ", ")
+			return "", usageError{fmt.Errorf("%s holds no certificate, but %s", word, strings.Join(kinds, ", "))}
 		}
-		return "", usageError{fmt.Errorf("%s holds %s", word, what)}
+		err = fmt.Errorf("%s holds neither a certificate in PEM nor one in DER", word)
+		if !ofCertificate(word) {
+			err = otherFileError{err}
+		}
+		return "", usageError{err}
 	}
 	// A device's own certificate is meant, also where its CA stands first.
 	at := max(0, slices.IndexFunc(certificates, func(c *x509.Certificate) bool { return !c.IsCA }))
 	return string(pki.CertificateID(certificates[at].Raw)), nil
+}
+
+// ofCertificate says whether a file's name is that of a certificate, whatever it holds.
+func ofCertificate(name string) bool {
+	return slices.Contains([]string{".pem", ".crt", ".cer", ".der", ".csr"}, filepath.Ext(name))
 }
 
 // certificatesIn reads the certificates of a file, and says what else it holds.

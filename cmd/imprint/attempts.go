@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/url"
 	"slices"
 	"strconv"
@@ -134,10 +135,20 @@ func fetchAttempts(ctx context.Context, c *client.Client, q query) ([]attempt, e
 // askAttempts is fetchAttempts with what the server says about the match.
 func askAttempts(ctx context.Context, c *client.Client, q query) (all []attempt, notes []string, err error) {
 	all = []attempt{}
+	notes, err = eachPage(ctx, c, q, func(page []attempt) { all = append(all, page...) })
+	if err != nil {
+		return nil, nil, err
+	}
+	return all, notes, nil
+}
+
+// eachPage tells of up to limit attempts, newest first, page by page, and gives what the
+// server says about the match.
+func eachPage(ctx context.Context, c *client.Client, q query, tell func([]attempt)) (notes []string, err error) {
 	token := ""
-	for len(all) < q.limit {
+	for left := q.limit; left > 0; {
 		values := q.values()
-		values.Set("maxResults", strconv.Itoa(min(q.limit-len(all), 250)))
+		values.Set("maxResults", strconv.Itoa(min(left, 250)))
 		if token != "" {
 			values.Set("nextToken", token)
 		}
@@ -148,15 +159,17 @@ func askAttempts(ctx context.Context, c *client.Client, q query) (all []attempt,
 		}
 		err = c.Call(ctx, "GET", attempts.Path+"?"+values.Encode(), nil, &page)
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
-		all, notes = append(all, page.Attempts...), append(notes, page.Notes...)
+		tell(page.Attempts)
+		notes = append(notes, page.Notes...)
+		left -= len(page.Attempts)
 		token = page.NextToken
 		if token == "" {
 			break
 		}
 	}
-	return all, notes, nil
+	return notes, nil
 }
 
 func newAttempts() *cobra.Command {
@@ -259,7 +272,7 @@ func newExplain() *cobra.Command {
 			if limit < 1 {
 				return limitError(limit)
 			}
-			match, err := matchOf(args[0])
+			match, about, err := wordOf(args[0])
 			if err != nil {
 				return err
 			}
@@ -272,6 +285,7 @@ func newExplain() *cobra.Command {
 			if asJSON {
 				say = sayOnce(cmd.ErrOrStderr()) // what tools read is JSON alone
 			}
+			say(about)
 			if follow {
 				return followAttempts(cmd.Context(), c, q, printerFor(cmd.OutOrStdout(), asJSON, true), say)
 			}
@@ -316,8 +330,6 @@ const (
 	// followBack is how far back it is asked for, from the latest that it told of on: it
 	// hears of more of the same from a device that is on once a minute.
 	followBack = 2 * time.Minute
-	// maxFollowed is how many attempts that are new, or have changed, are told at once.
-	maxFollowed = 1000
 )
 
 // state is what of an attempt changes: one is shown again when it does.
@@ -360,11 +372,20 @@ func followAttempts(ctx context.Context, c *client.Client, q query, show func(at
 	if q.since.IsZero() {
 		q.since = time.Now().Add(-time.Minute)
 	}
-	q.limit = maxFollowed
+	q.limit = math.MaxInt
 	ticker := time.NewTicker(followEvery)
 	defer ticker.Stop()
 	for {
-		list, notes, err := askAttempts(ctx, c, q)
+		now := make(map[string]state, len(shown))
+		var fresh []attempt // newest first
+		notes, err := eachPage(ctx, c, q, func(page []attempt) {
+			for _, a := range page {
+				now[a.ID] = stateOf(a)
+				if shown[a.ID] != now[a.ID] {
+					fresh = append(fresh, a)
+				}
+			}
+		})
 		if errors.Is(err, context.Canceled) {
 			return nil
 		}
@@ -372,14 +393,9 @@ func followAttempts(ctx context.Context, c *client.Client, q query, show func(at
 			return err
 		}
 		say(notes)
-		now := make(map[string]state, len(list))
-		for _, a := range slices.Backward(list) {
-			now[a.ID] = stateOf(a)
+		for _, a := range slices.Backward(fresh) {
 			if from := secondsTime(a.Changed).Add(-followBack); from.After(q.since) {
 				q.since = from
-			}
-			if shown[a.ID] == now[a.ID] {
-				continue
 			}
 			err = show(a)
 			if err != nil {

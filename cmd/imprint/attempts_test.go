@@ -3,10 +3,12 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -67,6 +69,54 @@ func TestFollowShowsWhateverIsNew(t *testing.T) {
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+// TestFollowShowsAllOfAStorm ensures that who watches is shown everything that is new, however
+// much it is, in the order in which it happened, and nothing twice.
+func TestFollowShowsAllOfAStorm(t *testing.T) {
+	t.Parallel()
+	const storm = 2600
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	polls := 0
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		most, _ := strconv.Atoi(r.FormValue("maxResults"))
+		next, err := strconv.Atoi(r.FormValue("nextToken"))
+		if err != nil {
+			next, polls = storm, polls+1
+		}
+		if polls > 2 {
+			cancel()
+		}
+		var page struct {
+			Attempts  []attempt `json:"attempts"`
+			NextToken string    `json:"nextToken,omitempty"`
+		}
+		for ; next > 0 && len(page.Attempts) < most; next-- {
+			page.Attempts = append(page.Attempts, attempt{ID: fmt.Sprintf("%04d", next), Outcome: "refused"})
+		}
+		if next > 0 {
+			page.NextToken = strconv.Itoa(next)
+		}
+		_ = json.NewEncoder(w).Encode(page)
+	}))
+	defer server.Close()
+	c, err := client.New(client.Config{Endpoint: server.URL, KeyID: "a", Secret: "b", Region: "us-east-1", HTTPClient: http.DefaultClient})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	show := func(a attempt) error {
+		got = append(got, a.ID)
+		return nil
+	}
+	err = followAttempts(ctx, c, query{}, show, sayOnce(io.Discard))
+	if err != nil && ctx.Err() == nil {
+		t.Fatal(err)
+	}
+	if len(got) != storm || !slices.IsSorted(got) {
+		t.Errorf("of %d attempts %d are shown, oldest first: %t", storm, len(got), slices.IsSorted(got))
 	}
 }
 

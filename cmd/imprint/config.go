@@ -133,7 +133,8 @@ type Config struct {
 	// deprecated, until it can be deleted. Default 5m; 0: no time.
 	ThingTypeDeletionDelay time.Duration `koanf:"thing-type-deletion-delay"`
 	// StoredEvents bounds the events on $aws/events/ of one account that wait for its
-	// subscribers and rules; the oldest are dropped. Default 100000.
+	// subscribers and rules; the oldest are dropped. Each 8 KiB of an event counts as one
+	// more. Default 100000.
 	StoredEvents int `koanf:"stored-events"`
 	// Trace is whether attempts are recorded. Default true. Without it nobody is told
 	// why a device isn't connected: it is for measuring what the trace costs.

@@ -446,10 +446,11 @@ what is to be known of it goes to standard error.
   aws iot create-policy --policy-name device --policy-document file://policy.json`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			match, err := matchOf(args[0])
+			match, about, err := wordOf(args[0])
 			if err != nil {
 				return err
 			}
+			sayOnce(cmd.ErrOrStderr())(about)
 			values := url.Values{"match": {match}}
 			if denied {
 				values.Set("denied", "true")

@@ -27,6 +27,8 @@ func testLinkedAttempts(t *testing.T, h Harness) {
 		a.Steps, a.Outcome, a.Code = a.Steps[:1], outcome, ""
 		return a
 	}
+	pending := first(8, 5) // registered by its CA alone: its thing is made later
+	pending.Thing, pending.Outcome, pending.Code = "", imprint.OutcomeRefused, imprint.CodeRegisteredPending
 	claim := first(6, 9)
 	claim.Steps[1].Certificate, claim.Outcome = certID(4), imprint.OutcomeClosed
 	register := func(tx imprint.Tx, tenant imprint.Tenant, n int, attempt string) error {
@@ -42,7 +44,7 @@ func testLinkedAttempts(t *testing.T, h Harness) {
 		return tx.PutThingAttachment(imprint.ThingAttachment{Tenant: tenant, Thing: name, Certificate: certID(n)})
 	}
 	update(t, store, func(tx imprint.Tx) error {
-		for n, attempt := range map[int]string{1: attemptID(1), 2: attemptID(9), 4: attemptID(6)} {
+		for n, attempt := range map[int]string{1: attemptID(1), 2: attemptID(9), 4: attemptID(6), 5: attemptID(8)} {
 			err := register(tx, here, n, attempt)
 			if err != nil {
 				return err
@@ -53,7 +55,7 @@ func testLinkedAttempts(t *testing.T, h Harness) {
 			first(3, 2), // the row names another one
 			first(4, 3), // no row yet
 			later(5, 3, imprint.OutcomeClosed),
-			claim,
+			claim, pending,
 		} {
 			err := tx.PutAttempt(a)
 			if err == nil {
@@ -105,6 +107,7 @@ func testLinkedAttempts(t *testing.T, h Harness) {
 	expect("registered", here, "f"+attemptID(1), "210")
 	expect("registered", here, "thing-"+attemptID(3), "54")
 	expect("registered", there, "thing-"+attemptID(1), "")
+	expect("registered", here, "thing-"+attemptID(5), "8")
 	update(t, store, func(tx imprint.Tx) error {
 		// Another account's registration, by an attempt that nobody kept.
 		return register(tx, there, 1, attemptID(7))

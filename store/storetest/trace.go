@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -206,7 +207,7 @@ func testAttemptsByChange(t *testing.T, h Harness) {
 
 // testAttemptsByWhatIsKnown ensures that the attempts of a device that was let in are
 // found by the thing and the serial number that lead to its certificate now, and those
-// of one that wasn't by what they hold.
+// of one that wasn't by what they hold, or, without a thing, by what leads to their certificate.
 func testAttemptsByWhatIsKnown(t *testing.T, h Harness) {
 	store := mustOpen(t, h)
 	failed := []imprint.Step{{Name: "x", Verdict: imprint.VerdictFailed}}
@@ -217,6 +218,8 @@ func testAttemptsByWhatIsKnown(t *testing.T, h Harness) {
 		{Tenant: here, CertificateID: certID(1), Serial: "ff", Thing: "one", ClientID: "one", Outcome: imprint.OutcomeClosed, Steps: failed},
 		{Tenant: there, CertificateID: certID(1), Serial: "ff", Thing: "one", Outcome: imprint.OutcomeClosed},
 		{Tenant: here, CertificateID: certID(2), Serial: "fe", Thing: "one", Outcome: imprint.OutcomeClosed},
+		// It failed before anybody asked which thing the certificate is of.
+		{Tenant: here, CertificateID: certID(1), Serial: "ff", Outcome: imprint.OutcomeRefused},
 	}
 	update(t, store, func(tx imprint.Tx) error {
 		for i, a := range attempts {
@@ -252,16 +255,16 @@ func testAttemptsByWhatIsKnown(t *testing.T, h Harness) {
 			}
 		}
 	}
-	expect(here, "one", "310")
-	expect(here, "two", "2")
-	expect(here, "ff", "3210")
+	expect(here, "one", "6310")
+	expect(here, "two", "62")
+	expect(here, "ff", "63210")
 	expect(here, "fe", "5")
-	expect(here, string(certID(1)), "3210")
+	expect(here, string(certID(1)), "63210")
 	expect(there, "one", "")
 	// What doesn't lead to the certificate any more finds what failed alone.
 	update(t, store, func(tx imprint.Tx) error { return tx.DeleteThingAttachment(here, "one", certID(1)) })
 	expect(here, "one", "31")
-	expect(here, "ff", "3210")
+	expect(here, "ff", "63210")
 	update(t, store, func(tx imprint.Tx) error {
 		return tx.PutThingAttachment(imprint.ThingAttachment{Tenant: here, Thing: "one", Certificate: certID(2)})
 	})
@@ -557,16 +560,16 @@ func testEvents(t *testing.T, h Harness) {
 		})
 		return tenants
 	}
-	count := func(tenant imprint.Tenant) int {
+	units := func(tenant imprint.Tenant) int {
 		var n int
 		view(t, store, func(tx imprint.ReadTx) error {
 			var err error
-			n, err = tx.EventCount(tenant)
+			n, err = tx.EventUnits(tenant)
 			return err
 		})
 		return n
 	}
-	same(t, "the number", []int{count(there), count(here), count(imprint.Tenant{Account: "2", Region: "r"})}, []int{4, 1, 0})
+	same(t, "the units", []int{units(there), units(here), units(imprint.Tenant{Account: "2", Region: "r"})}, []int{4, 1, 0})
 	same(t, "the oldest two", list(there, 2), []imprint.Event{event("0"), event("1")})
 	same(t, "no events", list(there, 0), []imprint.Event(nil))
 	same(t, "tenants", tenants(), []imprint.Tenant{{}, there, here})
@@ -576,6 +579,10 @@ func testEvents(t *testing.T, h Harness) {
 	same(t, "an event of the same id in another tenant", list(here, 100), []imprint.Event{{ID: "0", Tenant: here}})
 	same(t, "an event of no tenant", list(imprint.Tenant{}, 100), []imprint.Event{{ID: "4"}})
 	update(t, store, func(tx imprint.Tx) error { return tx.DeleteEvents(there, []string{"2", "3"}) })
-	same(t, "the number that is left", count(there), 0)
+	same(t, "the units of none", units(there), 0)
 	same(t, "tenants of what is left", tenants(), []imprint.Tenant{{}, here})
+	large := imprint.Event{ID: "5", Tenant: there, Topic: "täglich", Payload: bytes.Repeat([]byte("ü"), imprint.OwedUnit-4)}
+	exact := imprint.Event{ID: "6", Tenant: there, Topic: "täglich", Payload: bytes.Repeat([]byte("ü"), imprint.OwedUnit-3)}
+	update(t, store, func(tx imprint.Tx) error { return errors.Join(tx.PutEvent(large), tx.PutEvent(exact)) })
+	same(t, "the units of large ones", units(there), imprint.OwedUnits(len(large.Topic)+len(large.Payload))+imprint.OwedUnits(len(exact.Topic)+len(exact.Payload)))
 }

@@ -204,6 +204,8 @@ var Table = []Section{
 	{"HTTPS and WebSockets", []Row{
 		{Name: "HTTPS publish denied", Wrong: "a topic that the policy doesn't allow", Seen: "HTTP 403",
 			Outcome: "refused", Step: "policy.publish", Code: "PublishDenied", Fix: ":topic/elsewhere/x"},
+		{Name: "MQTT on the HTTPS port", Wrong: "MQTT on the HTTPS port without the application protocol (ALPN) for it", Seen: "closed",
+			Outcome: "refused", Step: "mqtt.connect", Code: "ALPNMissing", Fix: "--tls-alpn x-amzn-mqtt-ca"},
 		{Name: "HTTPS without a certificate", Wrong: "neither a client certificate nor a signature", Seen: "HTTP 403",
 			Outcome: "refused", Step: "certificate", Code: "NoClientCertificate", Fix: "--cert and --key"},
 		{Name: "WebSocket signature", Wrong: "a WebSocket whose URL has another signature than its own", Seen: "HTTP 403",

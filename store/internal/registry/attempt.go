@@ -1,7 +1,6 @@
 package registry
 
 import (
-	"encoding/json"
 	"fmt"
 	"net"
 	"slices"
@@ -65,25 +64,12 @@ func scanAttempt(t *Tx, r Rows, a *imprint.Attempt) error {
 	if err != nil {
 		return err
 	}
-	var body attemptBody
-	text, err := unpackBody(stored)
-	if err == nil {
-		err = json.Unmarshal(text, &body)
-	}
+	a.Tenant = t.readTenant(tenant)
+	a.At = readTime(at)
+	err = readBody(stored, a)
 	if err != nil {
 		return fmt.Errorf("couldn't read the body of attempt %s: %w", a.ID, err)
 	}
-	a.Tenant = t.readTenant(tenant)
-	a.At = readTime(at)
-	if body.EndedAt != 0 {
-		a.EndedAt = readTime(body.EndedAt)
-	}
-	a.SNI, a.ALPN, a.TLSVersion, a.Subject = body.SNI, body.ALPN, body.TLS, body.Subject
-	a.Outcome, a.Code, a.Steps = body.Outcome, body.Code, body.readSteps(a.At)
-	if body.Repeats != 0 {
-		a.Repeats, a.FirstAt = body.Repeats, readTime(body.FirstAt)
-	}
-	a.Devices, a.Sample = body.Devices, body.Sample
 	return nil
 }
 
@@ -101,13 +87,9 @@ func (t *Tx) Attempt(id string) (imprint.Attempt, error) {
 
 // PutAttempt implements imprint.TraceWriter.
 func (t *Tx) PutAttempt(a imprint.Attempt) error {
-	text, err := appendBody(t.body[:0], &a)
-	if err != nil {
-		return err
-	}
-	t.body = text
-	t.packed = packBody(t.packed[:0], text)
-	err = t.putMade(&a)
+	t.body.write(&a)
+	t.packed = packBody(t.packed[:0], &t.body)
+	err := t.putMade(&a)
 	if err != nil {
 		return err
 	}
@@ -361,7 +343,9 @@ func (q *attemptQuery) matches() []string {
 	selections[4] += " AND client_id <> thing"
 	for _, id := range q.certificates {
 		certificate := q.arg(string(id))
-		behind := " AND known = 1 AND " + match + " IN (thing, serial)"
+		// Without a thing are those that failed before anybody asked whose certificate it is,
+		// in TLS or before CONNECT, and those from before it was attached.
+		behind := " AND (known = 1 AND " + match + " IN (thing, serial) OR thing = '')"
 		selections = append(selections, "certificate_id = "+certificate+" AND certificate_id <> '' AND linked = 0"+behind, linked(certificate)+behind)
 	}
 	_, err := imprint.ParseCertificateID(q.filter.Match)
