@@ -31,7 +31,7 @@ func formsOf(match string) []string {
 			add(name)
 		}
 	}
-	if id, err := imprint.ParseCertificateID(match); err == nil {
+	if id, err := imprint.ParseCertificateID(fingerprint(match)); err == nil {
 		add(string(id))
 		return forms
 	}
@@ -44,6 +44,16 @@ func formsOf(match string) []string {
 		add(serial)
 	}
 	return forms
+}
+
+// fingerprint reads a SHA-256 as `openssl x509 -fingerprint -sha256` prints it (sha256
+// Fingerprint=AA:BB:...), and leaves other words alone but for their colons.
+func fingerprint(text string) string {
+	const label = "sha256 fingerprint="
+	if len(text) > len(label) && strings.EqualFold(text[:len(label)], label) {
+		text = text[len(label):]
+	}
+	return strings.ReplaceAll(text, ":", "")
 }
 
 // serialForms reads a serial number as `openssl x509 -serial` (serial=0A1B),

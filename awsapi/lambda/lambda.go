@@ -153,9 +153,9 @@ func (s *Service) Routes() []awsapi.Route {
 		awsapi.HandleFor(opGetConcurrency, named(nameOf), s.getConcurrency),
 		awsapi.HandleFor(opDeleteConcurrency, named(nameOf), s.deleteConcurrency),
 		awsapi.HandleFor(opCodeSigning, named(nameOf), s.codeSigning),
-		awsapi.HandleFor(opListTags, named(func(in *TagsInput) string { return in.Resource }), s.listTags),
-		awsapi.HandleFor(opTag, named(func(in *TagInput) string { return in.Resource }), s.tag),
-		awsapi.HandleFor(opUntag, named(func(in *UntagInput) string { return in.Resource }), s.untag),
+		awsapi.HandleFor(opListTags, named(func(in *TagsInput) (string, *string) { return in.Resource, nil }), s.listTags),
+		awsapi.HandleFor(opTag, named(func(in *TagInput) (string, *string) { return in.Resource, nil }), s.tag),
+		awsapi.HandleFor(opUntag, named(func(in *UntagInput) (string, *string) { return in.Resource, nil }), s.untag),
 	}
 }
 

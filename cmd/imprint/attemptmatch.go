@@ -6,6 +6,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -21,8 +22,13 @@ import (
 type otherFileError struct{ error }
 
 // wordOf is matchOf where words needn't be certificates: what a file of that name is, where it
-// has nothing to do with them, is a note, and the word itself is meant.
-func wordOf(word string) (match string, notes []string, err error) {
+// has nothing to do with them, is a note, and the word itself is meant. The word - stands for
+// what standard input has, a certificate or a line.
+func wordOf(in io.Reader, word string) (match string, notes []string, err error) {
+	if word == "-" {
+		match, err = piped(in)
+		return match, nil, err
+	}
 	match, err = matchOf(word)
 	var other otherFileError
 	if errors.As(err, &other) {
@@ -31,11 +37,34 @@ func wordOf(word string) (match string, notes []string, err error) {
 	return match, nil, err
 }
 
+// maxPiped bounds what is read from standard input: a certificate, or a chain.
+const maxPiped = 1 << 20
+
+// piped gives what standard input names.
+func piped(in io.Reader) (string, error) {
+	data, err := io.ReadAll(io.LimitReader(in, maxPiped))
+	if err != nil {
+		return "", fmt.Errorf("couldn't read standard input: %w", err)
+	}
+	line := strings.TrimSpace(string(data))
+	if line == "" {
+		return "", usageError{errNothing}
+	}
+	match, err := certificateOf("standard input", data)
+	var other otherFileError
+	if errors.As(err, &other) && !strings.ContainsRune(line, '\n') {
+		return line, nil
+	}
+	return match, err
+}
+
+var errNothing = errors.New("nothing to explain: give a certificate id or file, serial number, thing, client id, address, ARN or attempt id")
+
 // matchOf turns a certificate file, PEM or DER, into the certificate's id and leaves
 // other words alone: client ids and things may look like paths.
 func matchOf(word string) (string, error) {
 	if strings.TrimSpace(word) == "" {
-		return "", usageError{errors.New("nothing to explain: give a certificate id or file, serial number, thing, client id, address, ARN or attempt id")}
+		return "", usageError{errNothing}
 	}
 	data, err := os.ReadFile(word)
 	if err != nil {
@@ -44,6 +73,11 @@ func matchOf(word string) (string, error) {
 		}
 		return word, nil // no file of that name: the word itself is meant
 	}
+	return certificateOf(word, data)
+}
+
+// certificateOf gives the id of the certificate that a file of that name holds.
+func certificateOf(word string, data []byte) (string, error) {
 	certificates, kinds := certificatesIn(data)
 	if len(certificates) == 0 {
 		if request := requestIn(data); request != nil {
@@ -53,7 +87,7 @@ func matchOf(word string) (string, error) {
 		if len(kinds) > 0 {
 			return "", usageError{fmt.Errorf("%s holds no certificate, but %s", word, strings.Join(kinds, ", "))}
 		}
-		err = fmt.Errorf("%s holds neither a certificate in PEM nor one in DER", word)
+		err := fmt.Errorf("%s holds neither a certificate in PEM nor one in DER", word)
 		if !ofCertificate(word) {
 			err = otherFileError{err}
 		}

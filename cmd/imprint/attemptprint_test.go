@@ -130,13 +130,21 @@ func TestExplainTakesWhatAPersonHas(t *testing.T) {
 	}
 	noise := filepath.Join(dir, "noise")
 	for word, notes := range map[string]int{noise: 1, "sensor-1": 0} {
-		got, about, err := wordOf(word)
+		got, about, err := wordOf(nil, word)
 		if got != word || len(about) != notes || err != nil {
 			t.Errorf("of %s, with a file noise that is nobody's certificate, %q is looked for, %q is said, %v", word, got, about, err)
 		}
 	}
+	for given, want := range map[string]string{
+		string(encode("CERTIFICATE", leaf)): id, string(leaf): id, "serial=0A1B\n": "serial=0A1B", "": "", "two\nlines": "", string(encode("PRIVATE KEY", private)): "",
+	} {
+		got, _, err := wordOf(strings.NewReader(given), "-")
+		if got != want || (err == nil) != (want != "") {
+			t.Errorf("of standard input %q: got %q, %v, want %q", given, got, err, want)
+		}
+	}
 	for _, name := range []string{"noise.crt", "key.pem", "request.csr"} {
-		_, _, err := wordOf(filepath.Join(dir, name))
+		_, _, err := wordOf(nil, filepath.Join(dir, name))
 		var usage usageError
 		if !errors.As(err, &usage) {
 			t.Errorf("%s is looked for as a name: %v", name, err)

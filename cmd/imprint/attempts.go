@@ -174,7 +174,7 @@ func eachPage(ctx context.Context, c *client.Client, q query, tell func([]attemp
 
 func newAttempts() *cobra.Command {
 	var failed, asJSON, follow bool
-	var since time.Duration
+	var from since
 	var limit int
 	var groupBy string
 	cmd := &cobra.Command{
@@ -184,16 +184,12 @@ func newAttempts() *cobra.Command {
   imprint attempts --failed --follow`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			q := query{failed: failed, limit: limit}
+			q := query{failed: failed, limit: limit, since: from.Time}
 			switch {
 			case limit < 1:
 				return limitError(limit)
-			case cmd.Flags().Changed("since") && since <= 0:
-				return usageError{fmt.Errorf("--since is how far to look back, such as 1h; %s isn't", since)}
 			case groupBy != "" && follow:
 				return usageError{errors.New("groups can't be followed: leave out --follow or --group-by")}
-			case since > 0:
-				q.since = time.Now().Add(-since)
 			}
 			c, err := newOperatorClient(cmd)
 			if err != nil {
@@ -223,7 +219,7 @@ func newAttempts() *cobra.Command {
 	cmd.Flags().BoolVar(&failed, "failed", false, "only attempts that were refused, or in which a step failed")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.Flags().BoolVar(&follow, "follow", false, "go on printing attempts as they end")
-	cmd.Flags().DurationVar(&since, "since", 0, "only attempts that began, failed or ended in the last such time, such as 1h")
+	addSinceFlag(cmd, &from)
 	cmd.Flags().IntVar(&limit, "limit", 50, "how many attempts, or groups, at most")
 	cmd.Flags().StringVar(&groupBy, "group-by", "", "count them by reason, address, thing, certificate or client")
 	return cmd
@@ -265,16 +261,20 @@ func newExplain() *cobra.Command {
 	var asJSON, follow bool
 	var limit int
 	cmd := &cobra.Command{
-		Use:   "explain CERTIFICATE-ID | SERIAL | THING | CLIENT-ID | ADDRESS | ARN | FILE.pem | ATTEMPT-ID",
+		Use:   "explain CERTIFICATE-ID | SERIAL | THING | CLIENT-ID | ADDRESS | ARN | FILE.pem | ATTEMPT-ID | -",
 		Short: "Show why a device is, or isn't, connected: the timeline of its attempts",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if limit < 1 {
 				return limitError(limit)
 			}
-			match, about, err := wordOf(args[0])
+			word := args[0]
+			match, about, err := wordOf(cmd.InOrStdin(), word)
 			if err != nil {
 				return err
+			}
+			if word == "-" {
+				word = match
 			}
 			c, err := newOperatorClient(cmd)
 			if err != nil {
@@ -302,7 +302,7 @@ func newExplain() *cobra.Command {
 			case err != nil:
 				return err
 			case len(list) == 0:
-				return nothingFound(args[0], notes)
+				return nothingFound(word, notes)
 			}
 			say(notes)
 			if asJSON {
