@@ -45,7 +45,7 @@ func TestAWordLeadsToADevicesWholeTimeline(t *testing.T) {
 		imprint.Attempt{Tenant: home, CertificateID: digits(1), Thing: "sensor-77", Outcome: imprint.OutcomeClosed},
 		imprint.Attempt{Tenant: home, CertificateID: digits(2), Thing: "sensor-78", Outcome: imprint.OutcomeConnected},
 		imprint.Attempt{Tenant: home, CertificateID: digits(3), Subject: "SERIALNUMBER=SN-5,CN=x", Outcome: imprint.OutcomeProvisioned,
-			Steps: []imprint.Step{told("ca", "signed by registered CA "+ca), told("template", "template line, version 2"), told("policy", "policy wide attached")}},
+			Steps: []imprint.Step{told("ca", "signed by registered CA "+ca), told("template", "template line-7, version 2"), told("policy", "policy wide attached")}},
 		imprint.Attempt{Tenant: home, CertificateID: digits(3), Subject: "SERIALNUMBER=SN-5,CN=x", Outcome: imprint.OutcomeConnected,
 			Steps: []imprint.Step{told("policy.connect", `iot:Connect on client/x is allowed by statement 1 of policy "wide"`)}},
 		imprint.Attempt{Tenant: another, CertificateID: digits(4), Subject: "SERIALNUMBER=SN-5", Outcome: imprint.OutcomeConnected},
@@ -59,6 +59,17 @@ func TestAWordLeadsToADevicesWholeTimeline(t *testing.T) {
 		}
 		if err == nil {
 			err = tx.PutThingAttachment(imprint.ThingAttachment{Tenant: home, Thing: "sensor-78", Certificate: digits(2)})
+		}
+		if err == nil {
+			err = tx.PutThing(imprint.Thing{Tenant: home, Name: "sensor-9"})
+		}
+		for _, name := range []imprint.PolicyName{"wide", "line-7", "idle", "sensor-9"} {
+			if err == nil {
+				err = tx.PutPolicy(imprint.Policy{Tenant: home, Name: name})
+			}
+		}
+		if err == nil {
+			err = tx.PutTemplate(imprint.ProvisioningTemplate{Tenant: home, Name: "line-7", Type: imprint.TemplateJITP})
 		}
 		if err != nil {
 			return err
@@ -85,9 +96,14 @@ func TestAWordLeadsToADevicesWholeTimeline(t *testing.T) {
 		{"too few digits", "0190a", "", ""},
 		{"a CA", ca, "3", "is a CA"},
 		{"a CA's ARN", home.CACertificateARN(ca), "3", "is a CA"},
-		{"a template", home.TemplateARN("line"), "3", "provisioning template"},
+		{"a template", home.TemplateARN("line-7"), "3", "provisioning template"},
 		{"a policy", home.PolicyARN("wide"), "4 3", "is a policy"},
 		{"another policy", home.PolicyARN("wid"), "", ""},
+		{"a policy by its name", "wide", "4 3", "wide is a policy: these attempts tell of it. Ask for a device by its thing"},
+		{"a template by its name", "line-7", "3", "line-7 is a provisioning template: these attempts used it."},
+		{"which a policy has, too", "line-7", "3", "line-7 is also the name of a policy: imprint explain " + home.PolicyARN("line-7")},
+		{"a policy that nobody used", "idle", "", "No attempt of the newest 100000 tells of policy idle."},
+		{"a thing that has a policy's name", "sensor-9", "", "Thing sensor-9 is registered, without a certificate."},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			got, err := w.list(t, home, url.Values{"match": {row.match}})

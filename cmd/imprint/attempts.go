@@ -98,9 +98,17 @@ func (s step) again(began float64) string {
 	case s.Repeats == 0:
 		return ""
 	case s.Others:
-		return fmt.Sprintf("and %d others that differ, until %+.1f ms", s.Repeats, (s.LastAt-began)*1000)
+		return fmt.Sprintf("and %s, until %+.1f ms", numbered(s.Repeats, "another that differs", "%d others that differ"), (s.LastAt-began)*1000)
 	}
-	return fmt.Sprintf("and %d times more, until %+.1f ms", s.Repeats, (s.LastAt-began)*1000)
+	return fmt.Sprintf("and %s, until %+.1f ms", numbered(s.Repeats, "once more", "%d times more"), (s.LastAt-began)*1000)
+}
+
+// numbered says how many: one of them, or many in a format that takes their number.
+func numbered(n int, one, many string) string {
+	if n == 1 {
+		return one
+	}
+	return fmt.Sprintf(many, n)
 }
 
 // query is what to ask ListAttempts for.
