@@ -147,7 +147,9 @@ func (x *examination) alert(n int, o *outcome) *finding {
 		}
 		f.fix = x.nameFix()
 	case ALPNRefused:
-		f.detail += ": it doesn't speak " + strings.Join(x.protocols, ", ")
+		if len(x.protocols) > 0 {
+			f.detail += ": it doesn't speak " + strings.Join(x.protocols, ", ")
+		}
 	}
 	return f
 }

@@ -403,6 +403,8 @@ func (c *clinic) foreign(t *testing.T) []complaint {
 		{"mosquitto, and nothing", broker(d), "mqtt.connect.5", "ok", "", "", true},
 		{"mosquitto that doesn't know the CA", broker(newFactory(t, "Unknown to mosquitto", "P-256").device(t, "unknown", "P-256")),
 			"tls.client", "failed", "ClientCARefused", "Give the CA to the server", false},
+		{"mosquitto that has another CA of the same name", broker(newFactory(t, "Good", "P-256").device(t, "impostor", "P-256")),
+			"tls.client", "failed", "ClientKeyRefused", "openssl verify", false},
 		{"mosquitto with TLS 1.3 alone that doesn't know the CA", broker(newFactory(t, "Unknown, too", "P-256").device(t, "unknown", "P-256"), "tls_version tlsv1.3"),
 			"mqtt.connect.3", "failed", "ClientCARefused", "Give the CA to the server", false},
 		{"mosquitto and a certificate that isn't for clients", broker(c.with(t, "extendedKeyUsage = serverAuth")),
