@@ -20,6 +20,9 @@ const maxSerialDigits = 128
 func formsOf(match string) []string {
 	match = strings.TrimSpace(match)
 	forms := []string{match}
+	if name, value, found := strings.Cut(match, "="); found && strings.EqualFold(name, "sha256 fingerprint") {
+		match = value // as openssl x509 -fingerprint -sha256 prints it
+	}
 	add := func(form string) {
 		if form != "" && !slices.Contains(forms, form) {
 			forms = append(forms, form)
@@ -31,7 +34,7 @@ func formsOf(match string) []string {
 			add(name)
 		}
 	}
-	if id, err := imprint.ParseCertificateID(match); err == nil {
+	if id, err := imprint.ParseCertificateID(strings.ToLower(strings.ReplaceAll(match, ":", ""))); err == nil {
 		add(string(id))
 		return forms
 	}

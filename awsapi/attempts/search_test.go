@@ -16,6 +16,15 @@ func digits(n int) imprint.CertificateID {
 	return imprint.CertificateID(fmt.Sprintf("%02x", n) + strings.Repeat("ab", 31))
 }
 
+// fingerprint writes an id as openssl x509 -fingerprint -sha256 does.
+func fingerprint(id imprint.CertificateID) string {
+	var pairs []string
+	for n := 0; n < len(id); n += 2 {
+		pairs = append(pairs, strings.ToUpper(string(id[n:n+2])))
+	}
+	return strings.Join(pairs, ":")
+}
+
 // told is a step that went well.
 func told(name, detail string) imprint.Step {
 	return imprint.Step{At: instant, Name: name, Verdict: imprint.VerdictOK, Detail: detail}
@@ -87,6 +96,9 @@ func TestAWordLeadsToADevicesWholeTimeline(t *testing.T) {
 		{"a template", home.TemplateARN("line"), "3", "provisioning template"},
 		{"a policy", home.PolicyARN("wide"), "4 3", "is a policy"},
 		{"another policy", home.PolicyARN("wid"), "", ""},
+		{"a thing's ARN", home.ThingARN("sensor-78"), "2 0", ""},
+		{"one of the same name in another account", another.ThingARN("sensor-78"), "", "one of " + another.String()},
+		{"the fingerprint that openssl prints", "sha256 Fingerprint=" + fingerprint(digits(3)), "4 3", ""},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			got, err := w.list(t, home, url.Values{"match": {row.match}})

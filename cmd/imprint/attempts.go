@@ -127,12 +127,13 @@ func (q query) values() url.Values {
 
 // fetchAttempts gives up to limit attempts, newest first.
 func fetchAttempts(ctx context.Context, c *client.Client, q query) ([]attempt, error) {
-	all, _, err := askAttempts(ctx, c, q)
+	all, _, _, err := askAttempts(ctx, c, q)
 	return all, err
 }
 
-// askAttempts is fetchAttempts with what the server says about the match.
-func askAttempts(ctx context.Context, c *client.Client, q query) (all []attempt, notes []string, err error) {
+// askAttempts is fetchAttempts with what the server says about the match, and whether
+// there are older ones.
+func askAttempts(ctx context.Context, c *client.Client, q query) (all []attempt, older bool, notes []string, err error) {
 	all = []attempt{}
 	token := ""
 	for len(all) < q.limit {
@@ -148,7 +149,7 @@ func askAttempts(ctx context.Context, c *client.Client, q query) (all []attempt,
 		}
 		err = c.Call(ctx, "GET", attempts.Path+"?"+values.Encode(), nil, &page)
 		if err != nil {
-			return nil, nil, err
+			return nil, false, nil, err
 		}
 		all, notes = append(all, page.Attempts...), append(notes, page.Notes...)
 		token = page.NextToken
@@ -156,7 +157,7 @@ func askAttempts(ctx context.Context, c *client.Client, q query) (all []attempt,
 			break
 		}
 	}
-	return all, notes, nil
+	return all, token != "", notes, nil
 }
 
 func newAttempts() *cobra.Command {
@@ -254,9 +255,12 @@ func newExplain() *cobra.Command {
 			if follow {
 				return followAttempts(cmd.Context(), c, q, printerFor(cmd.OutOrStdout(), asJSON, true), say)
 			}
-			list, notes, err := askAttempts(cmd.Context(), c, q)
+			list, older, notes, err := askAttempts(cmd.Context(), c, q)
 			if err != nil {
 				return err
+			}
+			if older {
+				notes = append(notes, fmt.Sprintf("These are the latest %d: --limit shows older ones, too.", len(list)))
 			}
 			// The timeline reads downwards, in both forms.
 			slices.Reverse(list)
@@ -323,7 +327,7 @@ func followAttempts(ctx context.Context, c *client.Client, q query, show func(at
 	if q.match != "" && q.since.IsZero() {
 		latest := q
 		latest.limit = 1
-		list, notes, err := askAttempts(ctx, c, latest)
+		list, _, notes, err := askAttempts(ctx, c, latest)
 		if err != nil {
 			return err
 		}
@@ -343,7 +347,7 @@ func followAttempts(ctx context.Context, c *client.Client, q query, show func(at
 	ticker := time.NewTicker(followEvery)
 	defer ticker.Stop()
 	for {
-		list, notes, err := askAttempts(ctx, c, q)
+		list, _, notes, err := askAttempts(ctx, c, q)
 		if errors.Is(err, context.Canceled) {
 			return nil
 		}
