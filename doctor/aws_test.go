@@ -90,3 +90,13 @@ func TestAPortOfOneAddressFamilyIsTold(t *testing.T) {
 		t.Errorf("got %+v and the address %s, want a warning about ::1 and %s", got, x.address, ln.Addr())
 	}
 }
+
+// A probe that offers an application protocol beside those of the device says no more than
+// the alert where the device has none.
+func TestNoProtocolIsNamedWhereNoneIsOffered(t *testing.T) {
+	t.Parallel()
+	x := &examination{}
+	if f := x.alert(alertNoApplicationProtoc, &outcome{}); f.code != ALPNRefused || strings.HasSuffix(f.detail, "speak ") {
+		t.Errorf("got %+v", f)
+	}
+}

@@ -425,7 +425,7 @@ func TestTheRootThatIsMissingIsNamed(t *testing.T) {
 	t.Parallel()
 	for name, want := range map[string]string{
 		"Amazon Root CA 1": "curl -O https://www.amazontrust.com/repository/AmazonRootCA1.pem", "Amazon Root CA 3": "AmazonRootCA3.pem",
-		"Starfield Services Root Certificate Authority - G2": "SFSRootCAG2.pem", "Imprint server root 1": "server-roots.pem", "Company root": `"CN=Company root"`,
+		"Starfield Services Root Certificate Authority - G2": "SFSRootCAG2.pem", "Imprint server root 1": "this command with --ca, the server's roots: pki/server-roots.pem", "Company root": `"CN=Company root"`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
