@@ -52,11 +52,12 @@ func TestHandshakesThatDieLeaveAStepWithAFix(t *testing.T) {
 		mute  bool  // the client closes instead of its second flight
 		wire  string
 		says  string // part of the detail
+		fix   string // part of the fix
 	}{
 		{name: "an unknown server name", tls: client("elsewhere.example.com", device), code: imprint.CodeSNIUnknown, alert: "unrecognized name", wire: "sent TLS alert 112 (unrecognized_name)"},
 		{name: "no client certificate", tls: client("localhost"), code: imprint.CodeNoClientCertificate, alert: "certificate required", wire: "sent TLS alert 116 (certificate_required)"},
 		{name: "no client certificate, TLS 1.2", tls: &tls.Config{ServerName: "localhost", InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12}, code: imprint.CodeNoClientCertificate, alert: "handshake failure", wire: "sent TLS alert 40 (handshake_failure)"},
-		{name: "only other protocols", tls: &tls.Config{ServerName: "localhost", InsecureSkipVerify: true, NextProtos: []string{"h2", "x"}}, code: imprint.CodeALPNUnknown, alert: "no application protocol", wire: "sent TLS alert 120 (no_application_protocol)"},
+		{name: "only other protocols", tls: &tls.Config{ServerName: "localhost", InsecureSkipVerify: true, NextProtos: []string{"h2", "x"}}, code: imprint.CodeALPNUnknown, alert: "no application protocol", wire: "sent TLS alert 120 (no_application_protocol)", fix: "HTTPS requests go to another port"},
 		{name: "a client that doesn't trust the server", tls: &tls.Config{ServerName: "localhost", Certificates: []tls.Certificate{device}}, code: imprint.CodeServerCertRefused, alert: "unknown authority", wire: "received TLS alert 42 (bad_certificate)"},
 		{name: "a client whose clock is ahead", tls: &tls.Config{ServerName: "localhost", InsecureSkipVerify: true, Certificates: []tls.Certificate{device}}, ends: 45, code: imprint.CodeDeviceClock, wire: "received TLS alert 45 (certificate_expired)"},
 		{name: "a client without the root", ends: 48, tls: client("localhost", device), code: imprint.CodeServerNotTrusted, wire: "received TLS alert 48 (unknown_ca)"},
@@ -113,6 +114,9 @@ func TestHandshakesThatDieLeaveAStepWithAFix(t *testing.T) {
 			last := a.Steps[len(a.Steps)-1]
 			if last.Wire != row.wire || !strings.Contains(last.Detail, row.says) {
 				t.Errorf("got wire %q and detail %q, want %q and %q", last.Wire, last.Detail, row.wire, row.says)
+			}
+			if !strings.Contains(last.Fix, row.fix) {
+				t.Errorf("got fix %q, want %q in it", last.Fix, row.fix)
 			}
 		})
 	}

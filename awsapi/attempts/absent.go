@@ -94,11 +94,16 @@ func registered(tx imprint.ReadTx, tenant imprint.Tenant, forms []string) (notes
 			notes = append(notes, fmt.Sprintf("No certificate %s is registered in %s.", id, tenant))
 			continue
 		}
+		said, err := called(tx, tenant, form)
+		if err != nil {
+			return nil, nil, err
+		}
+		notes = append(notes, said...)
 		name, bad := imprint.ParseThingName(form)
 		if bad != nil {
 			continue
 		}
-		_, err := tx.Thing(tenant, name)
+		_, err = tx.Thing(tenant, name)
 		if imprint.CodeOf(err) == imprint.CodeNotFound {
 			continue
 		}
@@ -109,23 +114,43 @@ func registered(tx imprint.ReadTx, tenant imprint.Tenant, forms []string) (notes
 		if err != nil {
 			return nil, nil, err
 		}
-		said := fmt.Sprintf("Thing %s is registered, without a certificate.", name)
+		thing := fmt.Sprintf("Thing %s is registered, without a certificate.", name)
 		if len(attached) > 0 {
-			said = fmt.Sprintf("Thing %s is registered, with", name)
+			thing = fmt.Sprintf("Thing %s is registered, with", name)
 		}
 		for i, a := range attached {
 			certificates = append(certificates, a.Certificate)
 			if i > 0 {
-				said += ","
+				thing += ","
 			}
-			said += fmt.Sprintf(" certificate %s", a.Certificate)
+			thing += fmt.Sprintf(" certificate %s", a.Certificate)
 		}
 		if len(attached) > 0 {
-			said += "."
+			thing += "."
 		}
-		notes = append(notes, said)
+		notes = append(notes, thing)
 	}
 	return notes, certificates, nil
+}
+
+// called says which policy and template have a word as their name: it is a device's name
+// first, so what tells of them is asked for by their ARNs.
+func called(tx imprint.ReadTx, tenant imprint.Tenant, name string) (notes []string, err error) {
+	_, err = tx.Policy(tenant, imprint.PolicyName(name))
+	switch {
+	case err == nil:
+		notes = append(notes, fmt.Sprintf("%s is a policy: imprint explain %s", name, tenant.PolicyARN(imprint.PolicyName(name))))
+	case imprint.CodeOf(err) != imprint.CodeNotFound:
+		return nil, err
+	}
+	_, err = tx.Template(tenant, imprint.TemplateName(name))
+	switch {
+	case err == nil:
+		notes = append(notes, fmt.Sprintf("%s is a provisioning template: imprint explain %s", name, tenant.TemplateARN(imprint.TemplateName(name))))
+	case imprint.CodeOf(err) != imprint.CodeNotFound:
+		return nil, err
+	}
+	return notes, nil
 }
 
 // live finds the connections of a client id and of certificates.

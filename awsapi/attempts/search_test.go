@@ -138,6 +138,12 @@ func TestWhatIsNotFoundIsSaidTruly(t *testing.T) {
 			err = tx.PutThing(imprint.Thing{Tenant: home, Name: "sensor"})
 		}
 		if err == nil {
+			err = tx.PutPolicy(imprint.Policy{Tenant: home, Name: "wide"})
+		}
+		if err == nil {
+			err = tx.PutTemplate(imprint.ProvisioningTemplate{Tenant: home, Name: "line", DefaultVersion: 1})
+		}
+		if err == nil {
 			err = tx.PutThingAttachment(imprint.ThingAttachment{Tenant: home, Thing: "sensor", Certificate: certificate})
 		}
 		return err
@@ -161,6 +167,8 @@ func TestWhatIsNotFoundIsSaidTruly(t *testing.T) {
 		want  []string
 	}{
 		{"nobody", func() {}, []string{stranger}},
+		{"wide", func() {}, []string{"wide is a policy: imprint explain " + home.PolicyARN("wide"), stranger}},
+		{"line", func() {}, []string{"line is a provisioning template: imprint explain " + home.TemplateARN("line"), stranger}},
 		{certificate, func() {}, []string{"Certificate " + certificate + ` is registered and ACTIVE, subject "CN=x".`, stranger}},
 		{"sensor", func() {}, []string{"Thing sensor is registered, with certificate " + certificate + ".", stranger}},
 		{"sensor", func() {
