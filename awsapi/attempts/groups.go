@@ -86,6 +86,7 @@ func (r Recorded) group(ctx context.Context, caller awsapi.Caller, in *GroupAtte
 		return nil, err
 	}
 	groups := make(map[string]*grouping)
+	things := make(map[imprint.CertificateID]imprint.ThingName)
 	out := &GroupAttemptsOutput{Complete: true}
 	page := imprint.Page{Limit: groupPage}
 	for {
@@ -95,6 +96,9 @@ func (r Recorded) group(ctx context.Context, caller awsapi.Caller, in *GroupAtte
 		err = r.Store.View(ctx, func(tx imprint.ReadTx) error {
 			list, next, err := r.page(tx, filter, page, forms)
 			found, page.Cursor = list, next
+			if err == nil && in.By == ByThing {
+				err = nameThings(tx, filter.Tenant, things, found)
+			}
 			return err
 		})
 		if err != nil {
@@ -130,6 +134,30 @@ func (r Recorded) group(ctx context.Context, caller awsapi.Caller, in *GroupAtte
 		out.Groups = out.Groups[:maxGroups]
 	}
 	return out, nil
+}
+
+// nameThings gives attempts that ended before their thing was looked up the one that their
+// certificate has now, if it has one alone. Known are those of certificates.
+func nameThings(tx imprint.ReadTx, tenant imprint.Tenant, known map[imprint.CertificateID]imprint.ThingName, list []imprint.Attempt) error {
+	for i := range list {
+		a := &list[i]
+		if a.Thing != "" || a.CertificateID == "" {
+			continue
+		}
+		name, asked := known[a.CertificateID]
+		if !asked {
+			attached, _, err := tx.CertificateThings(tenant, a.CertificateID, imprint.Page{Limit: 2, Ascending: true})
+			if err != nil {
+				return err
+			}
+			if len(attached) == 1 {
+				name = attached[0].Thing
+			}
+			known[a.CertificateID] = name
+		}
+		a.Thing = name
+	}
+	return nil
 }
 
 // add counts an attempt. They come newest first.

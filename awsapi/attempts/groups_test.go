@@ -256,3 +256,36 @@ func TestAttemptsAreToldToThoseWhoListen(t *testing.T) {
 		t.Errorf("got %d dropped", dropped)
 	}
 }
+
+// TestWhatFailedBeforeItsThingWasKnownIsCountedWithIt: a wrong key, or a CONNECT that can't
+// be read, leaves an attempt without a thing.
+func TestWhatFailedBeforeItsThingWasKnownIsCountedWithIt(t *testing.T) {
+	t.Parallel()
+	refused := func(certificate imprint.CertificateID) imprint.Attempt {
+		return imprint.Attempt{Tenant: home, CertificateID: certificate, Outcome: imprint.OutcomeRefused, Code: imprint.CodeClientKey}
+	}
+	w := newWorld(t, refused(digits(1)), refused(digits(1)), refused(digits(2)))
+	err := w.store.Update(t.Context(), func(tx imprint.Tx) error {
+		for _, name := range []imprint.ThingName{"one", "two", "three"} {
+			certificate := digits(2) // two things share it
+			if name == "one" {
+				certificate = digits(1)
+			}
+			err := tx.PutThing(imprint.Thing{Tenant: home, Name: name})
+			if err == nil {
+				err = tx.PutThingAttachment(imprint.ThingAttachment{Tenant: home, Thing: name, Certificate: certificate})
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := w.group(t, home, url.Values{"by": {attempts.ByThing}})
+	if err != nil || len(got.Groups) != 2 || got.Groups[0].Key != "one" || got.Groups[0].Attempts != 2 || got.Groups[1].Key != "(none)" {
+		t.Errorf("got %+v, %v, want one twice and one of nobody", got.Groups, err)
+	}
+}

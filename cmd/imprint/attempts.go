@@ -160,6 +160,21 @@ func askAttempts(ctx context.Context, c *client.Client, q query) (all []attempt,
 	return all, token != "", notes, nil
 }
 
+// age is a flag's duration, which may be in days.
+type age time.Duration
+
+func (a *age) String() string { return time.Duration(*a).String() }
+
+func (a *age) Type() string { return "duration" }
+
+func (a *age) Set(text string) error {
+	d, err := parseDays(text)
+	if err == nil {
+		*a = age(d)
+	}
+	return err
+}
+
 func newAttempts() *cobra.Command {
 	var failed, asJSON, follow bool
 	var since time.Duration
@@ -205,7 +220,7 @@ imprint attempts --failed --follow`,
 	cmd.Flags().BoolVar(&failed, "failed", false, "only attempts that were refused, or in which a step failed")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.Flags().BoolVar(&follow, "follow", false, "go on printing attempts as they end")
-	cmd.Flags().DurationVar(&since, "since", 0, "only attempts that began, failed or ended in the last such time, such as 1h")
+	cmd.Flags().Var((*age)(&since), "since", "only attempts that began, failed or ended in the last such time, such as 1h or 2d")
 	cmd.Flags().IntVar(&limit, "limit", 50, "how many attempts, or groups, at most")
 	cmd.Flags().StringVar(&groupBy, "group-by", "", "count them by reason, address, thing, certificate or client")
 	return cmd

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/imprint-iot/imprint/awsapi/client"
 )
@@ -96,5 +97,19 @@ func TestWhatAFunctionLogsStaysInItsColumn(t *testing.T) {
 	got := strings.Split(strings.TrimRight(strings.ReplaceAll(out.String(), "\r\n", "\n"), "\n"), "\n")[1:]
 	if !slices.Equal(got, want) {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+func TestSinceTakesDays(t *testing.T) {
+	t.Parallel()
+	var since time.Duration
+	for text, want := range map[string]time.Duration{"90m": 90 * time.Minute, "2d": 48 * time.Hour} {
+		err := (*age)(&since).Set(text)
+		if err != nil || since != want {
+			t.Errorf("%s: got %s, %v, want %s", text, since, err, want)
+		}
+	}
+	if err := (*age)(&since).Set("yesterday"); err == nil {
+		t.Error("yesterday is taken")
 	}
 }

@@ -475,7 +475,7 @@ what is to be known of it goes to standard error.
 	addDataFlag(cmd)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON, with what was used")
 	cmd.Flags().BoolVar(&denied, "denied", false, "take in what was denied, too")
-	cmd.Flags().DurationVar(&since, "since", 0, "only attempts that began, failed or ended in the last such time, such as 1h")
+	cmd.Flags().Var((*age)(&since), "since", "only attempts that began, failed or ended in the last such time, such as 1h or 2d")
 	return cmd
 }
 
