@@ -249,7 +249,7 @@ type AdoptedRevocation struct {
 	NotAfter      time.Time     // zero: it isn't known
 	RevokedAt     time.Time
 	Reason        RevocationReason
-	KeyHash       string // as Issuance.KeyHash; empty: it isn't known
+	KeyHash       string // as Issuance.KeyHash, also of a registered certificate of that number; empty: it isn't known
 }
 
 // Revocation is a reason not to trust a certificate: it was revoked, or an authority by which
@@ -288,10 +288,11 @@ type AuthorityReader interface {
 	// AuthorityCertificate gives one. Errors: CodeNotFound.
 	AuthorityCertificate(Tenant, CertificateID) (AuthorityCertificate, error)
 	// AuthorityCertificates lists those of an authority, AuthorityCertificatesBy those that
-	// it signed for CAs, and AuthorityCertificatesWithKey those of a key, at most 1000.
+	// it signed for CAs, and AuthorityCertificatesWithKey those of a key, in all regions of the
+	// account, at most 1000.
 	AuthorityCertificates(Tenant, AuthorityID) ([]AuthorityCertificate, error)
 	AuthorityCertificatesBy(Tenant, AuthorityID) ([]AuthorityCertificate, error)
-	AuthorityCertificatesWithKey(t Tenant, keyHash string) ([]AuthorityCertificate, error)
+	AuthorityCertificatesWithKey(a AccountID, keyHash string) ([]AuthorityCertificate, error)
 	// RevocationList gives a CRL. Errors: CodeNotFound.
 	RevocationList(t Tenant, a AuthorityID, shard int) (RevocationList, error)
 	// RevocationListSize gives a CRL without its DER, and how many bytes that has; 0: it
@@ -304,8 +305,6 @@ type AuthorityReader interface {
 	RevocationListsDue(by time.Time, limit int) ([]AuthorityPlace, error)
 	// AdoptedRevocation gives the one of a serial number. Errors: CodeNotFound.
 	AdoptedRevocation(t Tenant, a AuthorityID, serial string) (AdoptedRevocation, error)
-	// AdoptedRevocationOfLostKey gives one for KEY_COMPROMISE of a key. Errors: CodeNotFound.
-	AdoptedRevocationOfLostKey(t Tenant, keyHash string) (AdoptedRevocation, error)
 	// Revocations lists what speaks against a certificate, in all tenants: what was revoked
 	// under its id or its serial number, and authorities of its issuer's name (DER) that
 	// were revoked or stand below one that was. Whether the serial number or the name mean

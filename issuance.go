@@ -55,9 +55,14 @@ type IssuanceReader interface {
 	IssuancesBy(Tenant, AuthorityID, Page) ([]Issuance, string, error)
 	// IssuanceOf gives the one of a serial number. The built-in CA's aren't found so.
 	IssuanceOf(t Tenant, a AuthorityID, serial string) (Issuance, error)
-	// KeyIssued says whether any certificate was issued for a key, a CA's included, or an
-	// adopted revocation is of it.
+	// KeyIssued says whether any certificate was issued for a key, a CA's included, or in
+	// whatever region of the account one was revoked.
 	KeyIssued(t Tenant, keyHash string) (bool, error)
+	// LostKey tells of a key of an account, in whatever region it was lost, one certificate
+	// that was revoked for KEY_COMPROMISE, or of a CA for CERTIFICATE_AUTHORITY_COMPROMISE:
+	// one that was issued, as if it were an adopted one, or an adopted one. Errors:
+	// CodeNotFound.
+	LostKey(a AccountID, keyHash string) (AdoptedRevocation, error)
 	// IssuancesWithKey lists those of one key that have a certificate, at most limit and
 	// at most 100.
 	IssuancesWithKey(t Tenant, q KeyQuery, limit int) ([]Issuance, error)
@@ -83,10 +88,8 @@ type IssuanceReader interface {
 type KeyQuery struct {
 	KeyHash string // lowercase hex
 	CA      bool   // those of CAs, or all others
-	// Reason is why they were revoked; empty: all, revoked or not, by reason and id.
-	Reason RevocationReason
-	// AfterReason and AfterID are those of the one behind which to begin, where Reason is
-	// empty.
+	// AfterReason and AfterID are those of the one behind which to begin: they come by reason
+	// and id, revoked or not.
 	AfterReason RevocationReason
 	AfterID     string
 }

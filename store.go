@@ -342,10 +342,11 @@ type TraceReader interface {
 	// an attempt, that begin with hex digits in lower case; unassigned: also of attempts
 	// that died before a tenant was known.
 	AttemptWords(tenant Tenant, unassigned bool, prefix string, limit int) ([]string, error)
-	// Events lists a tenant's events that wait for publication, oldest first, EventCount
-	// is how many do, and EventTenants whose.
+	// Events lists a tenant's events that wait for publication, oldest first, EventUnits
+	// is how much of the bound they take, OwedUnits of topic and payload of each, and
+	// EventTenants whose.
 	Events(tenant Tenant, limit int) ([]Event, error)
-	EventCount(tenant Tenant) (int, error)
+	EventUnits(tenant Tenant) (int, error)
 	EventTenants() ([]Tenant, error)
 }
 

@@ -133,7 +133,8 @@ func (t ThingType) CheckDeletable(now time.Time, delay time.Duration) error {
 			WithHint("aws iot deprecate-thing-type --thing-type-name %s, and delete it %s later", t.Name, max(delay, 0))
 	}
 	if left := t.DeprecatedAt.Add(delay).Sub(now); left > 0 {
-		return Errorf(CodeInvalidRequest, "Cannot delete. Thing type %s was deprecated less than %s ago.", t.Name, delay).
+		// Terraform's provider tries again as long as it is told so in AWS's words, whatever the delay is.
+		return Errorf(CodeInvalidRequest, "Cannot delete. Thing type %s was deprecated less than %s ago. Please wait for 5 minutes after deprecation and then retry.", t.Name, delay).
 			WithHint("Come again in %s.", left.Round(time.Second))
 	}
 	return nil

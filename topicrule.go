@@ -207,6 +207,8 @@ type TopicRuleReader interface {
 	// NextRuleDelivery is when the next one is due after a time; zero: there is
 	// none.
 	NextRuleDelivery(after time.Time) (time.Time, error)
+	// RuleDeliveryUnits is how much a tenant's rules owe: OwedUnits of Request and Origin of
+	// each. Confirmations of destinations, which are no rule's, aren't counted.
 	RuleDeliveryUnits(Tenant) (int, error)
 }
 

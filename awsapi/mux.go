@@ -16,6 +16,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/awsapi/restjson"
 	"github.com/imprint-iot/imprint/awsapi/sigv4"
 )
@@ -336,7 +337,7 @@ func (m *Mux) unknown(method, path string) error {
 			Message: "No operation of this path has the method " + strconv.Quote(method) + "."}
 	}
 	return &APIError{Code: CodeUnknownOperation, Status: http.StatusNotFound,
-		Message: "No operation has this method and path."}
+		Message: fmt.Sprintf("No operation has the method %s and the path %s: this server doesn't offer it.", imprint.Excerpt(method), imprint.Excerpt(path))}
 }
 
 // authenticate reads the body and gives it with the caller.

@@ -166,7 +166,7 @@ func Broker(ctx context.Context, target Target, opts BrokerOptions) ([]Figure, e
 func (a *arena) run(ctx context.Context, program string) ([]Figure, error) {
 	var err error
 	if program != "" {
-		a.rival, err = startMosquitto(ctx, program, filepath.Join(a.dir, "mosquitto"), a.ca, a.stand.opts.Messages)
+		a.rival, err = startMosquitto(ctx, program, filepath.Join(a.dir, "mosquitto"), a.ca, freeAddress, a.stand.opts.Messages)
 		if err != nil {
 			return nil, err
 		}

@@ -109,6 +109,16 @@ func (c *child) answer(ctx context.Context) (string, error) {
 	}
 }
 
+// over says whether it has ended.
+func (c *child) over() bool {
+	select {
+	case <-c.ended:
+		return true
+	default:
+		return false
+	}
+}
+
 // lost is the error of a child that ended by itself.
 func (c *child) lost() error {
 	if c.err == nil {

@@ -118,7 +118,9 @@ func ServerCertificate() (tls.Certificate, *x509.CertPool, error) {
 // Mosquitto is a mosquitto with devices that it knows.
 type Mosquitto struct{ a *arena }
 
-func StartMosquitto(ctx context.Context, program, dir string) (*Mosquitto, error) {
+// StartMosquitto starts it on the first of some addresses that it can listen on, or else on
+// a free one.
+func StartMosquitto(ctx context.Context, program, dir string, first ...string) (*Mosquitto, error) {
 	ca, err := newAuthority("test CA", time.Now())
 	if err != nil {
 		return nil, err
@@ -131,7 +133,14 @@ func StartMosquitto(ctx context.Context, program, dir string) (*Mosquitto, error
 	if err != nil {
 		return nil, err
 	}
-	rival, err := startMosquitto(ctx, path, dir, ca, nil)
+	rival, err := startMosquitto(ctx, path, dir, ca, func(ctx context.Context) (string, error) {
+		if len(first) == 0 {
+			return freeAddress(ctx)
+		}
+		address := first[0]
+		first = first[1:]
+		return address, nil
+	}, nil)
 	if err != nil {
 		return nil, err
 	}

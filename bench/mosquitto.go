@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
@@ -78,9 +79,13 @@ const mosquittoACL = `pattern readwrite devices/%c/#
 pattern readwrite models/` + modelName + `/#
 `
 
+// portTries is how many ports mosquitto is started with until it listens on one: another
+// program may take each before it does.
+const portTries = 5
+
 // startMosquitto starts mosquitto with everything of its in dir, for the
-// devices of a CA.
-func startMosquitto(ctx context.Context, program, dir string, ca *authority, messages io.Writer) (*contender, error) {
+// devices of a CA, on an address that free gives.
+func startMosquitto(ctx context.Context, program, dir string, ca *authority, free func(context.Context) (string, error), messages io.Writer) (*contender, error) {
 	err := os.Mkdir(dir, 0o700)
 	if err != nil {
 		return nil, fmt.Errorf("couldn't make mosquitto's directory: %w", err)
@@ -89,28 +94,32 @@ func startMosquitto(ctx context.Context, program, dir string, ca *authority, mes
 	if err != nil {
 		return nil, err
 	}
-	address, err := freeAddress(ctx)
-	if err != nil {
-		return nil, err
-	}
-	err = writeMosquitto(dir, address, root, ca)
-	if err != nil {
-		return nil, err
-	}
-	cmd := exec.Command(program, "-c", filepath.Join(dir, "mosquitto.conf"))
-	endWithParent(cmd)
-	c, err := start("mosquitto", cmd, messages)
-	if err != nil {
-		return nil, err
-	}
 	roots := x509.NewCertPool()
 	roots.AddCert(root.cert)
-	m := &contender{name: "mosquitto", child: c, door: door{address: address, roots: roots}}
-	err = m.awaitPort(ctx)
-	if err != nil {
-		return nil, errors.Join(err, c.stop())
+	for tries := 1; ; tries++ {
+		address, err := free(ctx)
+		if err != nil {
+			return nil, err
+		}
+		err = writeMosquitto(dir, address, root, ca)
+		if err != nil {
+			return nil, err
+		}
+		cmd := exec.Command(program, "-c", filepath.Join(dir, "mosquitto.conf"))
+		endWithParent(cmd)
+		c, err := start("mosquitto", cmd, messages)
+		if err != nil {
+			return nil, err
+		}
+		m := &contender{name: "mosquitto", child: c, door: door{address: address, roots: roots}}
+		err = m.awaitPort(ctx)
+		if err == nil {
+			return m, nil
+		}
+		if !c.over() || tries == portTries {
+			return nil, errors.Join(err, c.stop())
+		}
 	}
-	return m, nil
 }
 
 // freeAddress gives a loopback address whose port was free a moment ago:
@@ -155,25 +164,40 @@ func writeMosquitto(dir, address string, root, ca *authority) error {
 	return nil
 }
 
-// awaitPort waits until mosquitto listens.
+// awaitPort waits until mosquitto listens, and not another program with its port.
 func (m *contender) awaitPort(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	ticker := time.NewTicker(pollEvery)
 	defer ticker.Stop()
 	for {
-		var dialer net.Dialer
-		conn, err := dialer.DialContext(ctx, "tcp", m.door.address)
+		if m.child.over() {
+			return m.child.lost()
+		}
+		err := m.greet(ctx)
 		if err == nil {
-			_ = conn.Close()
 			return nil
 		}
 		select {
 		case <-ticker.C:
 		case <-m.child.ended:
-			return m.child.lost()
 		case <-ctx.Done():
 			return fmt.Errorf("mosquitto doesn't listen: %w", err)
 		}
 	}
+}
+
+// greetPatience bounds a greeting: who took the port may never answer.
+const greetPatience = time.Second
+
+// greet makes a connection with the program that has mosquitto's key.
+func (m *contender) greet(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, greetPatience)
+	defer cancel()
+	dialer := tls.Dialer{Config: &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: m.door.roots}}
+	conn, err := dialer.DialContext(ctx, "tcp", m.door.address)
+	if err == nil {
+		_ = conn.Close()
+	}
+	return err
 }

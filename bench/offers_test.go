@@ -99,9 +99,9 @@ func TestServersThatKeepNoSessionAreTold(t *testing.T) {
 	}
 }
 
-func startMosquitto(t *testing.T) *bench.Mosquitto {
+func startMosquitto(t *testing.T, first ...string) *bench.Mosquitto {
 	t.Helper()
-	m, err := bench.StartMosquitto(t.Context(), "", filepath.Join(t.TempDir(), "mosquitto"))
+	m, err := bench.StartMosquitto(t.Context(), "", filepath.Join(t.TempDir(), "mosquitto"), first...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,6 +124,25 @@ func TestMessagesToAnAbsentDeviceWaitForIt(t *testing.T) {
 	sent, came, err := m.ToAbsent(t.Context())
 	if err != nil || sent != 500 || came != 500 {
 		t.Errorf("got %d acknowledged, %d after coming again, and %v, want 500 of each", sent, came, err)
+	}
+}
+
+// TestMosquittoTakesAnotherPortWhenItsOwnIsTaken ensures that a program which takes the port
+// before mosquitto does neither ends the measurement nor is measured.
+func TestMosquittoTakesAnotherPortWhenItsOwnIsTaken(t *testing.T) {
+	t.Parallel()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = ln.Close() })
+	m := startMosquitto(t, ln.Addr().String())
+	if m.Address() == ln.Addr().String() {
+		t.Fatal("the port of another program is taken for mosquitto's")
+	}
+	err = m.CheckPersistence(t.Context())
+	if err != nil {
+		t.Error(err)
 	}
 }
 

@@ -13,7 +13,7 @@ const tracedGoal = 0.95
 
 // tracedRounds is in how many turns the two servers are measured, so that what else
 // the machine does slows both.
-const tracedRounds = 6
+const tracedRounds = 12
 
 // Tracing measures what the trace costs: JITP and full reconnects of two servers in
 // turns, one that records attempts and one that doesn't.

@@ -279,13 +279,7 @@ func (e *Engine) takeEntry(tx imprint.Tx, a *imprint.CertificateAuthority, cert 
 	if err == nil || imprint.CodeOf(err) != imprint.CodeNotFound {
 		return err
 	}
-	err = tx.PutAdoptedRevocation(imprint.AdoptedRevocation{Tenant: a.Tenant, Authority: a.ID, Serial: serial, RevokedAt: entry.RevocationTime, Reason: imprint.ReasonOf(entry.ReasonCode)})
-	if err == nil {
-		err = listDue(tx, a.Tenant, a.ID, serial, e.opts.Clock())
-	}
-	if err != nil {
-		return err
-	}
+	taken := imprint.AdoptedRevocation{Tenant: a.Tenant, Authority: a.ID, Serial: serial, RevokedAt: entry.RevocationTime, Reason: imprint.ReasonOf(entry.ReasonCode)}
 	registered, err := tx.CertificatesBySerial(a.Tenant, serial)
 	if err != nil {
 		return err
@@ -299,6 +293,16 @@ func (e *Engine) takeEntry(tx imprint.Tx, a *imprint.CertificateAuthority, cert 
 		if err != nil {
 			return err
 		}
+		// A list has no keys: that of a certificate which is known here is remembered. The
+		// number is meant all the same, whatever certificate has it.
+		taken.KeyHash, err = pki.KeyHash(leaf.PublicKey)
+		if err != nil {
+			return err
+		}
 	}
-	return nil
+	err = tx.PutAdoptedRevocation(taken)
+	if err != nil {
+		return err
+	}
+	return listDue(tx, a.Tenant, a.ID, serial, e.opts.Clock())
 }

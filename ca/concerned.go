@@ -91,8 +91,11 @@ func holders(tx imprint.ReadTx, tenant imprint.Tenant, id imprint.CertificateID,
 	if err != nil {
 		return nil, err
 	}
-	all, err := tx.AuthorityCertificatesWithKey(tenant, own.KeyHash)
+	all, err := tx.AuthorityCertificatesWithKey(tenant.Account, own.KeyHash)
 	for _, c := range append(all, own) {
+		if c.Tenant != tenant {
+			continue
+		}
 		if c.Authority != "" {
 			has[c.Authority] = true
 		}

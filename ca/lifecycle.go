@@ -252,7 +252,7 @@ func (e *Engine) Delete(ctx context.Context, tenant imprint.Tenant, id imprint.A
 		case imprint.AuthorityActive:
 			if a.RevokedAt.IsZero() {
 				return imprint.Errorf(imprint.CodeAuthorityState, "certificate authority %s is %s", called(a), imprint.AuthorityActive).
-					WithHint("Disable it first, and see who misses it: imprint ca update --status DISABLED")
+					WithHint("Disable it first, and see who misses it: imprint ca update %s --status DISABLED", called(a))
 			}
 		}
 		a.Status, a.RestorableUntil = imprint.AuthorityDeleted, now.AddDate(0, 0, days)

@@ -138,6 +138,25 @@ func TestTheLostKeyOfACertificateMadeElsewhere(t *testing.T) {
 	}
 }
 
+// TestAKeyThatIsLostByAListGetsNothing: a CA that comes here brings the list on which it said so,
+// and the certificate was registered.
+func TestAKeyThatIsLostByAListGetsNothing(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	line := o.below(o.root("root").ID, "line")
+	maker := newMaker(t, "Adopted", nil)
+	lost, sound := maker.device(t, "SN-1"), maker.device(t, "SN-2")
+	o.register(lost, "")
+	o.register(sound, "")
+	_, err := maker.adopt(o, ca.Spec{LastCRLs: [][]byte{maker.list(1, lost.Certificate.SerialNumber)}}, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = o.Issue(t.Context(), home, line.ID, "hour", pki.Request{PublicKey: lost.Certificate.PublicKey, RawSubject: subject(t, "SN-1")})
+	refused(t, "the lost key", err, imprint.CodeCertificateWeak, "number "+pki.SerialHex(lost.Certificate.SerialNumber)+", which was revoked")
+	o.made(line.ID, "hour", pki.Request{PublicKey: sound.Certificate.PublicKey, RawSubject: subject(t, "SN-2")})
+}
+
 // TestWhatRenewedACertificateOfALostKeyGoes: whoever has the key may have renewed with one
 // of his own, at another authority, and again. What it came of stays, and so does a
 // certificate that was renewed for another reason.

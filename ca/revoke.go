@@ -120,12 +120,12 @@ func (e *Engine) takeCA(tx imprint.Tx, tenant imprint.Tenant, id imprint.Certifi
 	if err != nil || !ofKey {
 		return err
 	}
-	same, err := tx.AuthorityCertificatesWithKey(tenant, row.KeyHash)
+	same, err := tx.AuthorityCertificatesWithKey(tenant.Account, row.KeyHash)
 	for _, other := range same {
 		if err != nil {
 			return err
 		}
-		if other.ID == id {
+		if other.ID == id || other.Tenant != tenant {
 			continue
 		}
 		err = e.closeRegistration(tx, tenant, other.ID)

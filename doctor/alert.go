@@ -147,9 +147,10 @@ func (x *examination) alert(n int, o *outcome) *finding {
 		}
 		f.fix = x.nameFix()
 	case ALPNRefused:
-		if len(x.protocols) > 0 {
-			f.detail += ": it doesn't speak " + strings.Join(x.protocols, ", ")
+		if len(o.offered) == 0 {
+			break
 		}
+		f.detail += ": it doesn't speak " + shown(strings.Join(o.offered, ", "))
 	}
 	return f
 }

@@ -159,7 +159,10 @@ func (x *examination) rootFix() string {
 	case x.at.aws():
 		return "curl -O https://www.amazontrust.com/repository/AmazonRootCA1.pem; then --ca AmazonRootCA1.pem. A firewall that inspects TLS may stand between."
 	case x.opts.Explain != "" || strings.HasPrefix(pki.SubjectText(top.RawIssuer), "CN=Imprint server root"):
-		return "Give devices, and this command with --ca, the server's roots: pki/server-roots.pem of its data directory, which imprint env names as IMPRINT_CA."
+		if x.opts.CA == "" {
+			return "--ca with pki/server-roots.pem of the server's data directory, which imprint env names as IMPRINT_CA, and the same file on the device"
+		}
+		return "Give devices the server's roots: pki/server-roots.pem of its data directory, which imprint env names as IMPRINT_CA."
 	}
 	// What the server shows first is no proof of who it is: a person has to compare.
 	return fmt.Sprintf("Ask whoever runs the server for the root %q; what it sends: openssl s_client -connect %s -servername %s -showcerts </dev/null",

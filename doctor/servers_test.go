@@ -425,7 +425,7 @@ func TestTheRootThatIsMissingIsNamed(t *testing.T) {
 	t.Parallel()
 	for name, want := range map[string]string{
 		"Amazon Root CA 1": "curl -O https://www.amazontrust.com/repository/AmazonRootCA1.pem", "Amazon Root CA 3": "AmazonRootCA3.pem",
-		"Starfield Services Root Certificate Authority - G2": "SFSRootCAG2.pem", "Imprint server root 1": "this command with --ca, the server's roots: pki/server-roots.pem", "Company root": `"CN=Company root"`,
+		"Starfield Services Root Certificate Authority - G2": "SFSRootCAG2.pem", "Imprint server root 1": "server-roots.pem", "Company root": `"CN=Company root"`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -434,6 +434,10 @@ func TestTheRootThatIsMissingIsNamed(t *testing.T) {
 			d.options.CA = a.file(t, "other.pem", certPEM(newAuthority(t, "Another root").cert))
 			d.options.NoMQTT, d.options.Endpoint = true, overTLS(t, a.server(t, nil), drain)
 			expect(t, examine(t, d.options), "tls.server", doctor.Failed, doctor.ServerRootUnknown, want)
+			if strings.HasPrefix(name, "Imprint") {
+				d.options.CA = "" // as of a server that isn't the data directory's, or is named otherwise
+				expect(t, examine(t, d.options), "tls.server", doctor.Failed, doctor.ServerRootUnknown, "--ca with pki/server-roots.pem")
+			}
 			d.options.CA = a.file(t, "namesake.pem", certPEM(newAuthority(t, name).cert))
 			expect(t, examine(t, d.options), "tls.server", doctor.Failed, doctor.ServerRootUnknown, "has another key")
 			d.options.CA = a.file(t, "right.pem", certPEM(a.cert))
@@ -466,6 +470,17 @@ func TestAServerThatGetsSlowIsToldAsSlow(t *testing.T) {
 	for _, name := range []string{"tls.servername", "tls.versions", "tls.alpn"} {
 		expect(t, report, name, doctor.Warning, doctor.TLSTimeout, "one more handshake")
 	}
+}
+
+// What only the check of application protocols offers is named where it is refused.
+func TestAnApplicationProtocolThatIsRefusedIsNamed(t *testing.T) {
+	t.Parallel()
+	a := newAuthority(t, "Root")
+	config := a.server(t, nil)
+	config.NextProtos = []string{"h2"}
+	d := a.device(t, nil)
+	d.options.NoMQTT, d.options.Endpoint = true, overTLS(t, config, drain)
+	expect(t, examine(t, d.options), "tls.alpn", doctor.Warning, doctor.ALPNRefused, "(120): it doesn't speak x-amzn-mqtt-ca")
 }
 
 // A device that comes while the doctor is connected is told apart from a broker

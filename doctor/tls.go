@@ -31,7 +31,8 @@ type outcome struct {
 	dialed   bool                // TCP connected
 	complete bool
 	err      error
-	head     []byte // the first bytes of the server
+	head     []byte   // the first bytes of the server
+	offered  []string // application protocols
 	took     time.Duration
 }
 
@@ -67,7 +68,7 @@ func suites() []uint16 {
 // handshake opens a connection to an address and does TLS. The server's
 // certificate is taken as it is: checkServer judges it.
 func (x *examination) handshake(ctx context.Context, address string, h hello) *outcome {
-	o := &outcome{}
+	o := &outcome{offered: h.protocols}
 	begun := time.Now()
 	raw := x.waiting[address]
 	delete(x.waiting, address)

@@ -81,7 +81,11 @@ func (v *visit) byPassword(id, password string) (*client, error) {
 	right := subtle.ConstantTimeCompare(hash[:], padded(found.Hash)) == 1
 	if err != nil || !right || !v.label.Passwords || found.Label != v.label.Name || found.Tenant != v.label.Tenant {
 		v.door.failures.allow(v.r.RemoteAddr)
-		return nil, imprint.Errorf(imprint.CodeEnrolmentPassword, "the password of %q isn't right for label %s", imprint.Excerpt(id), v.label.Name)
+		whose := fmt.Sprintf("of %q", imprint.Excerpt(id))
+		if id == password {
+			whose = "that came as the user name, too," // it isn't to be read in the trace
+		}
+		return nil, imprint.Errorf(imprint.CodeEnrolmentPassword, "the password %s isn't right for label %s", whose, v.label.Name)
 	}
 	now := v.door.opts.Clock()
 	if !now.Before(found.ExpiresAt) {

@@ -40,10 +40,10 @@ type account struct {
 	why    error                       // one of them failed
 	fresh  int                         // stored since they were counted
 
-	// Of the goroutine alone: what was read and isn't removed.
-	underWay map[imprint.Tenant]map[string]struct{}
+	// Of the goroutine alone: what was read and isn't removed, with its units.
+	underWay map[imprint.Tenant]map[string]int
 	count    int
-	// excess are stored events beyond the bound, of the account that has stored them.
+	// excess are units of stored events beyond the bound, of the account that has stored them.
 	excess int
 	stored map[imprint.Tenant]int // as far as they were counted
 }
@@ -51,7 +51,7 @@ type account struct {
 func newAccount(d *Dispatcher, id imprint.AccountID) *account {
 	return &account{
 		id: id, dispatcher: d, wake: make(chan struct{}, 1), look: map[imprint.Tenant]struct{}{},
-		over: map[imprint.Tenant][]string{}, failed: map[imprint.Tenant][]string{}, underWay: map[imprint.Tenant]map[string]struct{}{},
+		over: map[imprint.Tenant][]string{}, failed: map[imprint.Tenant][]string{}, underWay: map[imprint.Tenant]map[string]int{},
 		stored: map[imprint.Tenant]int{},
 	}
 }
@@ -137,16 +137,18 @@ func (a *account) forgive() {
 	}
 }
 
-// forget ends that events are under way.
-func (a *account) forget(tenant imprint.Tenant, ids []string) {
+// forget ends that events are under way, and gives their units.
+func (a *account) forget(tenant imprint.Tenant, ids []string) (units int) {
 	mine := a.underWay[tenant]
 	for _, id := range ids {
+		units += mine[id]
 		delete(mine, id)
 	}
 	a.count -= len(ids)
 	if len(mine) == 0 {
 		delete(a.underWay, tenant)
 	}
+	return units
 }
 
 // round removes what is handed over, drops what is too much, and starts what has room.
@@ -197,8 +199,7 @@ func (a *account) remove(ctx context.Context) error {
 		return fmt.Errorf("couldn't remove published events: %w", err)
 	}
 	for tenant, ids := range over {
-		a.forget(tenant, ids)
-		a.gone(tenant, len(ids))
+		a.gone(tenant, a.forget(tenant, ids))
 	}
 	return nil
 }
@@ -221,7 +222,7 @@ func (a *account) start(ctx context.Context, tenant imprint.Tenant) error {
 		return fmt.Errorf("couldn't read stored events: %w", err)
 	}
 	if mine == nil && len(list) > 0 {
-		mine = map[string]struct{}{}
+		mine = map[string]int{}
 		a.underWay[tenant] = mine
 	}
 	more := len(list) == limit
@@ -233,7 +234,7 @@ func (a *account) start(ctx context.Context, tenant imprint.Tenant) error {
 			more = true
 			break
 		}
-		mine[event.ID] = struct{}{}
+		mine[event.ID] = unitsOf(event)
 		a.count++
 		a.dispatcher.publisher.PublishEvent(ctx, event, func(err error) { a.ended(tenant, event.ID, err) })
 	}

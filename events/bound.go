@@ -18,6 +18,9 @@ const (
 	dropAtOnce = 500
 )
 
+// unitsOf is how much of the bound an event takes.
+func unitsOf(e imprint.Event) int { return imprint.OwedUnits(len(e.Topic) + len(e.Payload)) }
+
 // bound drops the oldest events that wait of an account that has too many. Each call
 // drops a few, so that the rest of the account's events go on meanwhile. The oldest are
 // worth least: a device that isn't activated comes again, with a new event, and who reads
@@ -60,7 +63,7 @@ func (a *account) countStored(ctx context.Context, most int) error {
 			if tenant.Account != a.id {
 				continue
 			}
-			stored[tenant], err = tx.EventCount(tenant)
+			stored[tenant], err = tx.EventUnits(tenant)
 			if err != nil {
 				return err
 			}
@@ -79,32 +82,37 @@ func (a *account) countStored(ctx context.Context, most int) error {
 	return nil
 }
 
-// gone tells that stored events are there no more.
-func (a *account) gone(tenant imprint.Tenant, count int) {
-	a.excess -= count
-	a.stored[tenant] -= count
+// gone tells that stored events of so many units are there no more.
+func (a *account) gone(tenant imprint.Tenant, units int) {
+	a.excess -= units
+	a.stored[tenant] -= units
 }
 
 // drop removes the oldest events that aren't under way of the tenant that has most.
 func (a *account) drop(ctx context.Context) error {
 	var tenant imprint.Tenant
-	for t, count := range a.stored {
-		if count-len(a.underWay[t]) > a.stored[tenant]-len(a.underWay[tenant]) {
-			tenant = t
+	most := 0
+	for t, left := range a.stored {
+		for _, units := range a.underWay[t] {
+			left -= units
+		}
+		if left > most {
+			tenant, most = t, left
 		}
 	}
 	mine := a.underWay[tenant]
 	var dropped []imprint.Event
 	var ids []string
+	units := 0
 	err := a.dispatcher.store.Update(ctx, func(tx imprint.Tx) error {
-		dropped, ids = nil, nil
+		dropped, ids, units = nil, nil, 0
 		list, err := tx.Events(tenant, len(mine)+min(a.excess, dropAtOnce))
 		if err != nil {
 			return err
 		}
 		for _, event := range list {
-			if _, under := mine[event.ID]; !under && len(ids) < min(a.excess, dropAtOnce) {
-				dropped, ids = append(dropped, event), append(ids, event.ID)
+			if _, under := mine[event.ID]; !under && units < a.excess && len(ids) < dropAtOnce {
+				dropped, ids, units = append(dropped, event), append(ids, event.ID), units+unitsOf(event)
 			}
 		}
 		return tx.DeleteEvents(tenant, ids)
@@ -116,7 +124,7 @@ func (a *account) drop(ctx context.Context) error {
 		a.excess = 0 // all that is left is under way
 		return nil
 	}
-	a.gone(tenant, len(ids))
+	a.gone(tenant, units)
 	a.dispatcher.dropped.Add(uint64(len(ids)))
 	a.tellAttempts(dropped)
 	return nil
@@ -130,7 +138,7 @@ func (a *account) tellAttempts(dropped []imprint.Event) {
 	for _, event := range dropped {
 		a.dispatcher.opts.Attempts.Append(event.AttemptID, imprint.Step{
 			At: a.dispatcher.clock(), Name: "event", Verdict: imprint.VerdictFailed, Code: imprint.CodeEventDropped,
-			Detail: fmt.Sprintf("the event on %s was dropped: %d of the account wait, as many as may", imprint.Excerpt(event.Topic), a.dispatcher.opts.MaxStored),
+			Detail: fmt.Sprintf("the event on %s was dropped: as many of the account wait as may (%d, and large ones count as several)", imprint.Excerpt(event.Topic), a.dispatcher.opts.MaxStored),
 			Fix:    imprint.Describe(imprint.CodeEventDropped).Hint,
 		})
 	}

@@ -39,9 +39,9 @@ type Publisher interface {
 
 // Options tune a Dispatcher. Zero values give the defaults in brackets.
 type Options struct {
-	// MaxStored bounds the events of one account that wait in the store: about, as a tenth
-	// more may come before they are counted again. Those under way are never dropped
-	// [100,000].
+	// MaxStored bounds the events of one account that wait in the store, each 8 KiB of one
+	// counting as one more: about, as a tenth more events may come before they are counted
+	// again. Those under way are never dropped [100,000].
 	MaxStored int
 	// Attempts are told which events of theirs were dropped; nil: nobody is.
 	Attempts Attempts

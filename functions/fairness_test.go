@@ -70,6 +70,11 @@ func TestTheProcessesOfOneTenantLeaveOthersTheirs(t *testing.T) {
 		h.echo(name)
 	}
 	h.put("quick", func(f *imprint.Function) { f.Tenant = other })
+	// Its second call waits for its first process, however long that takes to come back.
+	err := h.SetConcurrency(t.Context(), other, "quick", 1)
+	if err != nil {
+		t.Fatal(err)
+	}
 	path := filepath.Join(outside(t), "go")
 	var calls sync.WaitGroup
 	for _, name := range []string{"a", "a", "b", "b", "c", "c"} {

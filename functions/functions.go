@@ -38,6 +38,7 @@ import (
 	"time"
 
 	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/internal/fair"
 )
 
 // The runtimes of functions that don't run on this machine. Their handler is
@@ -168,9 +169,10 @@ type Service struct {
 	slots slots // of functions that run elsewhere
 	room  *room // of calls that somebody waits for
 
-	// clients are those of webhooks and remotes.
+	// clients are those of webhooks and remotes, by the roots that they trust, empty for
+	// the system's.
 	clientsMu sync.Mutex
-	clients   map[clientKind]*http.Client
+	clients   *fair.Memory[string, *http.Client]
 
 	queue   *queue
 	closing sync.Once
@@ -204,8 +206,9 @@ func New(store imprint.Store, clock imprint.Clock, opts Options) (*Service, erro
 	s := &Service{
 		store: store, clock: clock, opts: opts, code: code, room: newRoom(opts.MaxHeld),
 		slots:   slots{held: map[functionKey]int{}, waiting: map[functionKey][]chan struct{}{}},
-		clients: map[clientKind]*http.Client{},
+		clients: fair.NewMemory[string, *http.Client](maxClients),
 	}
+	s.clients.Dropped = (*http.Client).CloseIdleConnections
 	s.host, err = newHost(clock, opts, code)
 	if err != nil {
 		return nil, err
@@ -226,7 +229,7 @@ func (s *Service) end() {
 	s.queue.crew.Close()
 	s.host.close()
 	s.clientsMu.Lock()
-	for _, client := range s.clients {
+	for client := range s.clients.Values() {
 		client.CloseIdleConnections()
 	}
 	s.clientsMu.Unlock()

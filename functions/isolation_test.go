@@ -281,7 +281,7 @@ func TestNothingEscapesAFunctionsLimits(t *testing.T) {
 	t.Parallel()
 	h := open(t, nil)
 	code := zipOf(t, file{"index.py", escapeCode, 0o644}, file{"hungry", hungryCode, 0o755}, file{"sleeps", "#!/bin/sh\nexec sleep 600\n", 0o755})
-	h.putZip("late", code, func(f *imprint.Function) { python(f); f.Timeout = 5 * time.Second })
+	h.putZip("late", code, func(f *imprint.Function) { python(f); f.Timeout = 10 * time.Second })
 	h.putZip("fine", code, python)
 	for _, test := range []struct {
 		what, function, program string

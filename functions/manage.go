@@ -107,7 +107,7 @@ func newRevision() string { return uuid.NewString() }
 // Create stores a new function; publish also makes its first version, which is
 // then what is given. A zero time limit, memory size and a negative concurrency
 // mean the defaults. Errors: CodeInvalidRequest, CodeAlreadyExists, CodeFunctionStorage.
-func (s *Service) Create(ctx context.Context, f imprint.Function, zip []byte, publish bool) (imprint.Function, error) {
+func (s *Service) Create(ctx context.Context, f imprint.Function, zip []byte, publish bool, tags ...imprint.Tag) (imprint.Function, error) {
 	if f.Timeout == 0 {
 		f.Timeout = DefaultTimeout
 	}
@@ -123,7 +123,7 @@ func (s *Service) Create(ctx context.Context, f imprint.Function, zip []byte, pu
 	if err != nil {
 		return f, err
 	}
-	made, err := s.create(ctx, f, zip, publish)
+	made, err := s.create(ctx, f, zip, publish, tags)
 	if err != nil && len(zip) > 0 {
 		s.sweep(ctx, made.CodeSHA256)
 	}
@@ -131,7 +131,7 @@ func (s *Service) Create(ctx context.Context, f imprint.Function, zip []byte, pu
 }
 
 // create puts code and function; what it gives with an error has the code that was put.
-func (s *Service) create(ctx context.Context, f imprint.Function, zip []byte, publish bool) (imprint.Function, error) {
+func (s *Service) create(ctx context.Context, f imprint.Function, zip []byte, publish bool, tags []imprint.Tag) (imprint.Function, error) {
 	s.code.naming.RLock()
 	defer s.code.naming.RUnlock()
 	if len(zip) > 0 {
@@ -156,6 +156,10 @@ func (s *Service) create(ctx context.Context, f imprint.Function, zip []byte, pu
 			return err
 		}
 		made = stored
+		err = putTags(tx, f.Tenant, f.Tenant.FunctionARN(f.Name), tags)
+		if err != nil {
+			return err
+		}
 		return s.checkCode(tx, f)
 	})
 	return made, err
@@ -392,6 +396,10 @@ func (s *Service) Delete(ctx context.Context, tenant imprint.Tenant, name imprin
 			}
 			for _, v := range versions {
 				codes = append(codes, v.CodeSHA256)
+			}
+			err = tx.DeleteTags(tenant, tenant.FunctionARN(name))
+			if err != nil {
+				return fmt.Errorf("couldn't delete the tags of function %s: %w", name, err)
 			}
 		} else if err := notAliased(tx, tenant, name, version); err != nil {
 			return err

@@ -87,14 +87,14 @@ func TestChangedSettingsHoldForTheNextRun(t *testing.T) {
 	made := h.put("f", nil)
 	first := h.echo("f")
 	changed, err := h.UpdateSettings(t.Context(), home, "f", made.RevisionID, func(f *imprint.Function) {
-		f.Environment, f.MemoryMB, f.Timeout = map[string]string{"NEW": "1"}, 256, 5*time.Second
+		f.Environment, f.MemoryMB, f.Timeout = map[string]string{"NEW": "1"}, 256, 30*time.Second
 	})
 	if err != nil || changed.RevisionID == made.RevisionID {
 		t.Fatalf("got %+v, %v", changed, err)
 	}
 	got := decode[about](t, h.must("f", do("about", "")).Payload)
 	env := strings.Join(got.Env, "\n")
-	if !strings.Contains(env, "NEW=1") || !strings.Contains(env, "MEMORY_SIZE=256") || got.Left > 5 {
+	if !strings.Contains(env, "NEW=1") || !strings.Contains(env, "MEMORY_SIZE=256") || got.Left > 30 {
 		t.Errorf("got %+v", got)
 	}
 	if second := h.echo("f"); second.PID == first.PID {

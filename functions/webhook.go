@@ -112,7 +112,7 @@ func failedElsewhere(f imprint.Function, kind, text string) (imprint.FunctionRes
 // exchange sends a request and reads the bounded answer. Redirections aren't
 // followed: the event is for the address that was configured.
 func (s *Service) exchange(request *http.Request, account imprint.AccountID, roots string) (int, http.Header, []byte, error) {
-	client, err := s.client(clientKind{roots: roots, public: outward.Bounds(account, s.opts.PrivateAccount)})
+	client, err := s.client(account, roots)
 	if err != nil {
 		return 0, nil, nil, err
 	}
@@ -135,39 +135,29 @@ func (s *Service) exchange(request *http.Request, account imprint.AccountID, roo
 	return answer.StatusCode, answer.Header, body, nil
 }
 
-// maxClients bounds the clients that are kept.
+// maxClients bounds the clients that are kept, of all accounts: the one with most loses
+// the one that it used least lately.
 const maxClients = 100
 
 // maxIdle bounds the connections that a client keeps for the next request, to all hosts:
 // each takes a file, of which devices' connections need theirs.
 const maxIdle = 100
 
-// clientKind is what HTTP clients differ in: the roots that they trust, empty for the
-// system's, and whether they reach public addresses alone.
-type clientKind struct {
-	roots  string
-	public bool
-}
-
-func (s *Service) client(kind clientKind) (*http.Client, error) {
+// client gives the client of an account that trusts some roots.
+func (s *Service) client(account imprint.AccountID, roots string) (*http.Client, error) {
 	s.clientsMu.Lock()
 	defer s.clientsMu.Unlock()
-	if found := s.clients[kind]; found != nil {
-		return found, nil
-	}
 	config := &tls.Config{MinVersion: tls.VersionTLS12}
-	if kind.roots != "" {
+	if _, known := s.clients.Known(account, roots); !known && roots != "" {
 		config.RootCAs = x509.NewCertPool()
-		if !config.RootCAs.AppendCertsFromPEM([]byte(kind.roots)) {
+		if !config.RootCAs.AppendCertsFromPEM([]byte(roots)) {
 			return nil, imprint.Errorf(imprint.CodeInvalidRequest, "the roots of a function's server aren't PEM certificates")
 		}
 	}
-	if len(s.clients) >= maxClients {
-		for key, old := range s.clients {
-			old.CloseIdleConnections()
-			delete(s.clients, key)
-		}
-	}
+	return s.clients.Of(account, roots, func() *http.Client { return s.newClient(account, config) }), nil
+}
+
+func (s *Service) newClient(account imprint.AccountID, config *tls.Config) *http.Client {
 	const dialTimeout = 10 * time.Second
 	transport := &http.Transport{
 		Proxy: http.ProxyFromEnvironment, TLSClientConfig: config, ForceAttemptHTTP2: true,
@@ -175,13 +165,11 @@ func (s *Service) client(kind clientKind) (*http.Client, error) {
 		TLSHandshakeTimeout: 10 * time.Second, MaxIdleConnsPerHost: s.opts.MaxConcurrency, IdleConnTimeout: 90 * time.Second,
 		MaxIdleConns: maxIdle, MaxResponseHeaderBytes: 64 << 10,
 	}
-	if kind.public {
+	if outward.Bounds(account, s.opts.PrivateAccount) {
 		transport = outward.Transport(transport, dialTimeout)
 	}
-	client := &http.Client{
+	return &http.Client{
 		Transport:     transport,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
-	s.clients[kind] = client
-	return client, nil
 }

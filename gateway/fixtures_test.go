@@ -56,6 +56,9 @@ var (
 
 const allow = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"*","Resource":"*"}]}`
 
+// patience bounds every wait for what must happen.
+const patience = 2 * time.Minute
+
 func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
 
 // world is a whole devices' door on a loopback port.
@@ -198,7 +201,7 @@ func newWorld(t testing.TB, s settings) *world {
 	go func() { served <- w.gateway.Serve(context.Background(), ln) }()
 	go func() { served <- w.gateway.ServeHTTPS(context.Background(), httpsLn) }()
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		err := errors.Join(ln.Close(), httpsLn.Close(), <-served, <-served, b.Shutdown(ctx), w.gateway.Shutdown(ctx))
 		identities.Close()
@@ -281,7 +284,7 @@ func (w *world) dial(t testing.TB) net.Conn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close() })
-	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(patience))
 	return conn
 }
 
@@ -309,7 +312,7 @@ func (w *world) connect(t testing.TB, config *tls.Config) (conn *tls.Conn, accep
 // looks until the connection has ended, or lives as the caller expects.
 func (w *world) attempt(t *testing.T, conn net.Conn) imprint.Attempt {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	for ctx.Err() == nil {
 		err := w.log.Flush(ctx)
@@ -331,6 +334,16 @@ func (w *world) attempt(t *testing.T, conn net.Conn) imprint.Attempt {
 	}
 	t.Fatal("no attempt was recorded")
 	return imprint.Attempt{}
+}
+
+// eventually waits for what others bring about.
+func eventually(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !holds(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("it isn't so in time that %s", what)
+		}
+	}
 }
 
 // wantRefused checks the end of an attempt: step, code, fix.

@@ -4,7 +4,6 @@ import (
 	"crypto/tls"
 	"io"
 	"net"
-	"runtime"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -21,9 +20,9 @@ func TestLimits(t *testing.T) {
 		name    string
 		options gateway.Options
 	}{
-		{"handshakes", gateway.Options{MaxHandshakes: 2}},
-		{"handshakes from one address", gateway.Options{MaxPending: 2}},
-		{"connections", gateway.Options{MaxConnections: 3}},
+		{"handshakes", gateway.Options{MaxHandshakes: 2, HandshakeTimeout: patience}},
+		{"handshakes from one address", gateway.Options{MaxPending: 2, HandshakeTimeout: patience}},
+		{"connections", gateway.Options{MaxConnections: 3, HandshakeTimeout: patience}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
@@ -35,9 +34,7 @@ func TestLimits(t *testing.T) {
 				t.Fatalf("accepted %t, %v", accepted, err)
 			}
 			// The slot is given back just after CONNACK is sent.
-			for w.gateway.Counters().Pending > 0 && t.Context().Err() == nil {
-				runtime.Gosched()
-			}
+			eventually(t, "none is pending", func() bool { return w.gateway.Counters().Pending == 0 })
 			first, second := w.dial(t), w.dial(t) // stay silent
 			refused := w.dial(t)
 			_, err = refused.Read(make([]byte, 1))
@@ -74,8 +71,8 @@ func TestLimitsOfOneAddress(t *testing.T) {
 		allowed int64
 		frees   bool // an ended connection makes room
 	}{
-		{"open connections", gateway.Options{MaxPerAddress: 3}, 3, true},
-		{"connections begun", gateway.Options{RatePerAddress: 1}, 2, false},
+		{"open connections", gateway.Options{MaxPerAddress: 3, HandshakeTimeout: patience}, 3, true},
+		{"connections begun", gateway.Options{RatePerAddress: 1, HandshakeTimeout: patience}, 2, false},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
@@ -93,11 +90,11 @@ func TestLimitsOfOneAddress(t *testing.T) {
 					t.Fatalf("%d connections were taken, one after the other", open)
 				}
 				next := w.dial(t)
-				c := w.gateway.Counters()
-				for c.Open+int64(c.Overloaded) == open && t.Context().Err() == nil {
-					runtime.Gosched()
+				var c gateway.Counters
+				eventually(t, "the connection is counted", func() bool {
 					c = w.gateway.Counters()
-				}
+					return c.Open+int64(c.Overloaded) != open
+				})
 				if c.Overloaded > 0 {
 					refused = next
 				} else {
@@ -116,9 +113,7 @@ func TestLimitsOfOneAddress(t *testing.T) {
 				return
 			}
 			_ = last.Close()
-			for w.gateway.Counters().Open == open && t.Context().Err() == nil {
-				runtime.Gosched()
-			}
+			eventually(t, "the place is given up", func() bool { return w.gateway.Counters().Open < open })
 			conn := tls.Client(w.dial(t), client("localhost", cert))
 			err = conn.Handshake()
 			if err != nil {

@@ -125,7 +125,7 @@ func (l load) once(config *tls.Config, worker int) error {
 		return err
 	}
 	defer func() { _ = raw.Close() }()
-	_ = raw.SetDeadline(time.Now().Add(30 * time.Second))
+	_ = raw.SetDeadline(time.Now().Add(patience))
 	conn := tls.Client(raw, config)
 	_, err = conn.Write((&mqtt.Connect{ClientID: "device-" + strconv.Itoa(worker), CleanStart: true, KeepAlive: 600}).Append(nil, mqtt.V311))
 	if err != nil {

@@ -12,7 +12,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -51,7 +50,7 @@ func (w *world) openssl(t *testing.T, cert, key string, args ...string) string {
 // close then.
 func (w *world) say(t *testing.T, input, cert, key string, args ...string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	args = append([]string{"s_client", "-connect", w.address, "-servername", "localhost", "-cert", cert, "-key", key}, args...)
 	if input != "" {

@@ -5,10 +5,8 @@ import (
 	"crypto/tls"
 	"io"
 	"net"
-	"runtime"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/gateway"
@@ -19,7 +17,7 @@ import (
 func TestHandshakesWaitForTheirTurnAndAllGetOne(t *testing.T) {
 	t.Parallel()
 	eachVersion(t, func(t *testing.T, version uint16) {
-		w := newWorld(t, settings{options: gateway.Options{ConcurrentHandshakes: 1, HandshakeTimeout: time.Minute}, tickets: openTickets(t, gateway.TicketOptions{})})
+		w := newWorld(t, settings{options: gateway.Options{ConcurrentHandshakes: 1, HandshakeTimeout: patience}, tickets: openTickets(t, gateway.TicketOptions{})})
 		const devices = 64
 		leave, err := gateway.HoldTurn(w.gateway)
 		if err != nil {
@@ -37,14 +35,10 @@ func TestHandshakesWaitForTheirTurnAndAllGetOne(t *testing.T) {
 				}
 			})
 		}
-		for w.gateway.Counters().HandshakesWaiting < devices && t.Context().Err() == nil {
-			runtime.Gosched()
-		}
+		eventually(t, "all wait", func() bool { return w.gateway.Counters().HandshakesWaiting == devices })
 		leave()
 		all.Wait()
-		for w.gateway.Counters().HandshakesOK < devices && t.Context().Err() == nil {
-			runtime.Gosched()
-		}
+		eventually(t, "all are through", func() bool { return w.gateway.Counters().HandshakesOK == devices })
 		c := w.gateway.Counters()
 		if c.HandshakesOK != devices || c.HandshakesWaited < devices || c.HandshakeWait == 0 || c.HandshakesWaiting != 0 {
 			t.Errorf("got %+v, want %d handshakes, all of which waited", c, devices)
@@ -56,7 +50,7 @@ func TestHandshakesWaitForTheirTurnAndAllGetOne(t *testing.T) {
 // the server's answer.
 func TestSilentDevicesHoldNoTurn(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, settings{options: gateway.Options{ConcurrentHandshakes: 1, HandshakeTimeout: time.Minute}})
+	w := newWorld(t, settings{options: gateway.Options{ConcurrentHandshakes: 1, HandshakeTimeout: patience}})
 	cert := selfSigned(ecdsaKey(), "device")
 	w.register(t, home, cert, imprint.ModeDefault, imprint.CertificateActive)
 	silent := w.dial(t)

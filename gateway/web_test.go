@@ -27,7 +27,7 @@ func (w *world) dialHTTPS(t *testing.T, config *tls.Config) *tls.Conn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close() })
-	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(patience))
 	return tls.Client(conn, config)
 }
 

@@ -261,6 +261,7 @@ type socket struct {
 	deadline time.Time
 	writing  bool
 	pong     []byte // the answer to the last ping, until it is sent; nil: there is none
+	broken   bool   // the client's frames are no WebSocket's
 }
 
 // SetWriteDeadline implements net.Conn. It also holds for what is being sent.
@@ -325,7 +326,7 @@ func (s *socket) Read(p []byte) (int, error) {
 			s.message, err = nil, nil
 		}
 		if n > 0 || err != nil {
-			return n, explainWebSocket(err)
+			return n, s.explain(err)
 		}
 	}
 }
@@ -334,7 +335,7 @@ func (s *socket) Read(p []byte) (int, error) {
 func (s *socket) next() error {
 	kind, message, err := s.ws.Reader(context.Background())
 	if err != nil {
-		return explainWebSocket(err)
+		return s.explain(err)
 	}
 	if kind != websocket.MessageBinary {
 		_ = s.ws.Close(websocket.StatusUnsupportedData, "MQTT travels in binary messages")
@@ -344,9 +345,16 @@ func (s *socket) next() error {
 	return nil
 }
 
-// explainWebSocket puts the end of a WebSocket into words that the broker
-// knows.
-func explainWebSocket(err error) error {
+// explain puts the end of a WebSocket into words that the broker knows.
+func (s *socket) explain(err error) error {
+	// The library has no error of its own for this, and leaves it to its caller to say goodbye
+	// with the status that RFC 6455 section 5.1 demands; what else is wrong it says itself.
+	if err != nil && strings.Contains(err.Error(), "received unmasked frame") {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.broken = true
+		return imprint.Errorf(imprint.CodeProtocolViolation, "a WebSocket frame of the client isn't masked (RFC 6455 section 5.1)")
+	}
 	switch websocket.CloseStatus(err) {
 	case websocket.StatusNormalClosure, websocket.StatusGoingAway, websocket.StatusNoStatusRcvd:
 		return imprint.Errorf(imprint.CodeClientDisconnect, "the client closed the WebSocket")
@@ -431,8 +439,14 @@ const closeTimeout = time.Second
 func (s *socket) Close() error {
 	s.closing.Do(func() {
 		_ = s.Conn.SetDeadline(time.Now().Add(closeTimeout))
+		status := websocket.StatusNormalClosure
+		s.mu.Lock()
+		if s.broken {
+			status = websocket.StatusProtocolError
+		}
+		s.mu.Unlock()
 		// Whatever comes of it, the connection is closed.
-		_ = s.ws.Close(websocket.StatusNormalClosure, "")
+		_ = s.ws.Close(status, "")
 		_ = s.Conn.Close()
 	})
 	return nil

@@ -45,7 +45,7 @@ func TestAWebSocketLivesForADayOrAsLongAsItsCredentials(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
 			conn := websocket.NetConn(ctx, ws, websocket.MessageBinary)
 			say := func(p mqtt.Packet) {
@@ -113,7 +113,7 @@ func TestAnIdleWebSocketEndsWithItsKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	conn := websocket.NetConn(ctx, ws, websocket.MessageBinary)
 	say := func(p mqtt.Packet, want mqtt.PacketType) {

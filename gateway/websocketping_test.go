@@ -1,13 +1,9 @@
 package gateway_test
 
 import (
-	"bufio"
 	"bytes"
 	"context"
-	"fmt"
 	"io"
-	"net/http"
-	"strings"
 	"testing"
 	"time"
 
@@ -30,7 +26,7 @@ func TestAPingWhileAMessageIsSentSlowlyIsAnsweredAfterIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	ws.SetReadLimit(1 << 20)
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	conn := websocket.NetConn(ctx, ws, websocket.MessageBinary)
 	hello := (&mqtt.Connect{ClientID: "slow", CleanStart: true}).Append(nil, mqtt.V5)
@@ -78,23 +74,12 @@ func TestAPingWhileAMessageIsSentSlowlyIsAnsweredAfterIt(t *testing.T) {
 func TestAPingThatNeverEndsIsNoKeepAlive(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, settings{operators: operators(t)})
-	conn := w.dialHTTPS(t, client("localhost"))
-	_, target, _ := strings.Cut(presigned(t, "https://"+w.https), w.https)
-	_, err := fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"+
-		"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n", target, w.https)
-	if err != nil {
-		t.Fatal(err)
-	}
-	in := bufio.NewReader(conn)
-	response, err := http.ReadResponse(in, nil)
-	if err != nil || response.StatusCode != http.StatusSwitchingProtocols {
-		t.Fatalf("got %+v, %v, want 101", response, err)
-	}
+	conn, in := w.rawSocket(t)
 	noMask := []byte{0, 0, 0, 0}
 	frame := func(first byte, whole int, part []byte) []byte {
 		return append(append([]byte{first, 0x80 | byte(whole)}, noMask...), part...)
 	}
-	_, err = conn.Write(append(frame(0x82, len(connectPacket), connectPacket), frame(0x89, 4, []byte("pin"))...))
+	_, err := conn.Write(append(frame(0x82, len(connectPacket), connectPacket), frame(0x89, 4, []byte("pin"))...))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,7 +105,7 @@ func TestEveryPingIsAnsweredAmongMessages(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	conn := websocket.NetConn(ctx, ws, websocket.MessageBinary)
 	hello := (&mqtt.Connect{ClientID: "busy", CleanStart: true}).Append(nil, mqtt.V5)

@@ -7,7 +7,7 @@ import (
 )
 
 // basis is what a decision was made on: templates of a tenant, and its CAs where it looked
-// for one, as they were after a number of the tenant's changes. What others change, or other
+// for one, as they were after a number of its account's changes. What others change, or other
 // templates, is nothing to it.
 type basis struct {
 	tenant    imprint.Tenant
@@ -16,30 +16,43 @@ type basis struct {
 	templates []imprint.TemplateName
 }
 
-// changes are when a tenant's CAs and templates were changed, each by the number of its last
-// change among all of the tenant's.
+// changes are when an account's CAs and templates were changed, each by the number of its
+// last change among all of the account's.
 type changes struct {
 	count     uint64
-	cas       uint64
-	templates map[imprint.TemplateName]uint64
-	forgotten uint64 // no template that isn't in templates was changed after it
+	last      map[changeable]uint64
+	forgotten uint64 // nothing that isn't in last was changed after it
 }
 
-// maxChangedTemplates bounds the templates whose last change is known; at the bound all of
-// the tenant's count as changed.
-const maxChangedTemplates = 1024
+// changeable is a template, or the CAs of a region, which have no name.
+type changeable struct {
+	region imprint.Region
+	name   imprint.TemplateName
+}
 
-func (c *changes) note(change imprint.Change) {
+// maxChanged bounds what of an account is known to have changed; at the bound what was
+// changed longest ago is forgotten, and what was read before that is read anew.
+const maxChanged = 1024
+
+func (c *changes) note(what changeable) {
 	c.count++
-	if change.Kind == imprint.ChangeCA {
-		c.cas = c.count
-		return
-	}
-	if len(c.templates) >= maxChangedTemplates {
-		clear(c.templates)
+	_, known := c.last[what]
+	if !known && len(c.last) >= maxChanged {
+		var oldest changeable
 		c.forgotten = c.count
+		for one, at := range c.last {
+			if at < c.forgotten {
+				oldest, c.forgotten = one, at
+			}
+		}
+		delete(c.last, oldest)
 	}
-	c.templates[imprint.TemplateName(change.Key)] = c.count
+	c.last[what] = c.count
+}
+
+// after says whether something may have been changed after a number of changes.
+func (c *changes) after(what changeable, count uint64) bool {
+	return max(c.last[what], c.forgotten) > count
 }
 
 func (e *Engine) committed(list []imprint.Change) {
@@ -53,12 +66,16 @@ func (e *Engine) committed(list []imprint.Change) {
 		if !relevant(c) {
 			continue
 		}
-		of := e.changed[c.Tenant]
+		of := e.changed[c.Tenant.Account]
 		if of == nil {
-			of = &changes{templates: map[imprint.TemplateName]uint64{}}
-			e.changed[c.Tenant] = of
+			of = &changes{last: map[changeable]uint64{}}
+			e.changed[c.Tenant.Account] = of
 		}
-		of.note(c)
+		what := changeable{region: c.Tenant.Region}
+		if c.Kind == imprint.ChangeTemplate {
+			what.name = imprint.TemplateName(c.Key)
+		}
+		of.note(what)
 	}
 }
 
@@ -67,7 +84,7 @@ func (e *Engine) basisOf(tenant imprint.Tenant) basis {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
 	b := basis{tenant: tenant}
-	if c := e.changed[tenant]; c != nil {
+	if c := e.changed[tenant.Account]; c != nil {
 		b.after = c.count
 	}
 	return b
@@ -78,15 +95,15 @@ func (e *Engine) basisOf(tenant imprint.Tenant) basis {
 func (e *Engine) moved(b basis) bool {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
-	c := e.changed[b.tenant]
+	c := e.changed[b.tenant.Account]
 	if c == nil || c.count == b.after {
 		return false
 	}
-	if b.cas && c.cas > b.after {
+	if b.cas && c.after(changeable{region: b.tenant.Region}, b.after) {
 		return true
 	}
 	for _, name := range b.templates {
-		if max(c.templates[name], c.forgotten) > b.after {
+		if c.after(changeable{b.tenant.Region, name}, b.after) {
 			return true
 		}
 	}

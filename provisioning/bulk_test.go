@@ -126,7 +126,7 @@ func (w *bulkWorld) start(t *testing.T, body string) imprint.RegistrationTask {
 // ended waits for a task's end.
 func ended(t *testing.T, store imprint.Store, id string) imprint.RegistrationTask {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	ticker := time.NewTicker(5 * time.Millisecond)
 	defer ticker.Stop()
@@ -239,7 +239,9 @@ func TestEachLineHasItsVerdict(t *testing.T) {
 	var failures []string
 	for _, line := range w.report(t, task.ID, imprint.ReportErrors) {
 		failures = append(failures, fmt.Sprintf("%v %v", line["lineNumber"], line["errorCode"]))
-		if line["errorMessage"] == "" || line["hint"] == "" {
+		message, _ := line["errorMessage"].(string)
+		hint, _ := line["hint"].(string)
+		if message == "" || hint == "" {
 			t.Errorf("got the failure %v, want it to have a message and a hint", line)
 		}
 	}
@@ -402,15 +404,19 @@ func TestATaskGoesOnWhereItWas(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		awaitOpens(t, &opened, int64(round)*3+2)
+		only := func() (task imprint.RegistrationTask) {
+			view(t, store, func(tx imprint.ReadTx) error {
+				found, _, err := tx.RegistrationTasks(home, "", imprint.Page{Limit: 1})
+				task = found[0]
+				return err
+			})
+			return task
+		}
+		// It breaks once more, where it broke before, or comes to its end.
+		until := opened.Load() + 2
+		eventually(t, "the input breaks twice, or the task ends", func() bool { return opened.Load() >= until || !only().Status.Running() })
 		end()
-		var tasks []imprint.RegistrationTask
-		view(t, store, func(tx imprint.ReadTx) error {
-			found, _, err := tx.RegistrationTasks(home, "", imprint.Page{Limit: 1})
-			tasks = found
-			return err
-		})
-		task := tasks[0]
+		task := only()
 		if n := countThings(t, store, home); int64(n) != task.Succeeded || task.Succeeded != task.Lines {
 			t.Fatalf("round %d: got %d things, the task says %+v", round, n, task)
 		}
@@ -423,17 +429,6 @@ func TestATaskGoesOnWhereItWas(t *testing.T) {
 		if round > 20 {
 			t.Fatalf("the task doesn't end: %+v", task)
 		}
-	}
-}
-
-func awaitOpens(t *testing.T, opened *atomic.Int64, n int64) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
-	defer cancel()
-	ticker := time.NewTicker(time.Millisecond)
-	defer ticker.Stop()
-	for opened.Load() < n && ctx.Err() == nil {
-		<-ticker.C
 	}
 }
 

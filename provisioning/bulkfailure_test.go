@@ -139,7 +139,7 @@ func TestTasksOfOneAccountLeaveTurnsToOthers(t *testing.T) {
 			if got != want {
 				t.Fatalf("a task of %s begins, want one of %s", got, want)
 			}
-		case <-time.After(15 * time.Second):
+		case <-time.After(patience):
 			t.Fatalf("no task of %s begins", want)
 		}
 	}
@@ -246,21 +246,40 @@ func TestATaskGoesOnWhenTheDiskHasRoom(t *testing.T) {
 	const lines = 3000
 	var full atomic.Bool
 	var refused atomic.Int64
-	w := newBulkWorld(t, sqlite.Faults{BeforeCommit: func() error {
+	store := registrytest.Open(t, filepath.Join(t.TempDir(), "registry.db"), faulty(sqlite.Faults{BeforeCommit: func() error {
 		if full.Load() && refused.Add(1) <= 5 {
 			return syscall.ENOSPC
 		}
 		return nil
-	}})
-	w.write(t, names(lines))
+	}}))
+	input := held{content(names(lines)), make(chan struct{})}
+	bulk, end := startBulk(t, store, input)
+	defer end()
+	w := &bulkWorld{store: store, bulk: bulk}
 	task := w.start(t, thingTemplate)
-	full.Store(true)
+	full.Store(true) // before it has written a line
+	close(input.until)
 	task = ended(t, w.store, task.ID)
 	if task.Status != imprint.TaskCompleted || task.Succeeded != lines || task.Failed != 0 || len(w.report(t, task.ID, imprint.ReportResults)) != lines {
 		t.Errorf("got the task %+v", task)
 	}
 	if n := countThings(t, w.store, home); n != lines || refused.Load() < 5 {
 		t.Errorf("got %d things after %d refused commits, want %d after 5 at least", n, refused.Load(), lines)
+	}
+}
+
+// held is an input that is read from a moment on.
+type held struct {
+	provisioning.BulkInput
+	until chan struct{}
+}
+
+func (h held) Open(ctx context.Context, account imprint.AccountID, bucket, key string, offset int64, version string) (provisioning.BulkFile, error) {
+	select {
+	case <-h.until:
+		return h.BulkInput.Open(ctx, account, bucket, key, offset, version)
+	case <-ctx.Done():
+		return provisioning.BulkFile{}, ctx.Err()
 	}
 }
 
@@ -320,7 +339,7 @@ func countReports(t *testing.T, bulk *provisioning.Bulk, tenant imprint.Tenant, 
 // awaitTasks waits until each tenant has just some tasks.
 func awaitTasks(t *testing.T, store imprint.Store, want map[imprint.Tenant][]string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	ticker := time.NewTicker(5 * time.Millisecond)
 	defer ticker.Stop()

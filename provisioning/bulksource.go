@@ -12,6 +12,7 @@ import (
 	"path"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -74,7 +75,9 @@ func openBelow(root *os.Root, dirs []string, key string) (*os.File, error) {
 		defer func() { _ = below.Close() }()
 		root = below
 	}
-	return root.Open(path.Clean(key))
+	// Without O_NONBLOCK a named pipe would hold the task, and the server's end, until
+	// somebody writes into it.
+	return root.OpenFile(path.Clean(key), os.O_RDONLY|syscall.O_NONBLOCK, 0)
 }
 
 // isAccount tells whether a bucket's name is that of an account's directory.

@@ -123,11 +123,11 @@ func NewClaims(rooms ClaimRooms, opts ClaimOptions) (*Claims, error) {
 		rooms: rooms, engine: rooms.Engine, store: rooms.Engine.store, clock: rooms.Engine.clock, opts: opts, claim: profile,
 		stop: make(chan struct{}),
 	}
-	c.templates.known = map[fleetKey]*fleetTemplate{}
+	c.templates.known = fair.NewMemory[fleetKey, *fleetTemplate](maxFleetTemplates)
 	c.tenants.buckets = fair.NewMemory[imprint.Tenant, *limiters](maxRates)
 	c.holders.buckets = fair.NewMemory[guardKey, *limiters](maxRates)
 	c.anomalies.seen, c.anomalies.unread = fair.NewMemory[guardKey, *usage](maxGuarded), fair.NewMemory[guardKey, *usage](maxGuarded)
-	c.free.known = map[freeClaim]struct{}{}
+	c.free.known = fair.NewMemory[freeClaim, struct{}](maxFreeClaims)
 	c.stopWatch = c.store.Watch(c.free.committed)
 	c.ended.Go(c.sweeper)
 	return c, nil

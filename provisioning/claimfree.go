@@ -4,6 +4,7 @@ import (
 	"sync"
 
 	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/internal/fair"
 )
 
 // freeClaims remembers the claims for whose requests the registry holds nothing: no
@@ -17,7 +18,7 @@ type freeClaims struct {
 	// generation counts the changes, so that nothing is remembered that was read
 	// before one.
 	generation uint64
-	known      map[freeClaim]struct{}
+	known      *fair.Memory[freeClaim, struct{}]
 }
 
 // freeClaim is a claim in the requests that need no provider, or in those that do.
@@ -26,14 +27,14 @@ type freeClaim struct {
 	signing bool
 }
 
-// maxFreeClaims bounds the memory of claims; at the bound it begins anew.
+// maxFreeClaims bounds the memory of claims.
 const maxFreeClaims = 10_000
 
 // free says whether a claim is known to be free, and in which generation.
 func (f *freeClaims) free(claim freeClaim) (bool, uint64) {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
-	_, known := f.known[claim]
+	_, known := f.known.Known(claim.tenant.Account, claim)
 	return known, f.generation
 }
 
@@ -44,35 +45,32 @@ func (f *freeClaims) remember(claim freeClaim, generation uint64) {
 	if f.generation != generation {
 		return
 	}
-	if len(f.known) >= maxFreeClaims {
-		clear(f.known)
-	}
-	f.known[claim] = struct{}{}
+	f.known.Keep(claim.tenant.Account, claim, struct{}{})
 }
 
-// committed forgets the claim whose guard was changed, and all when a certificate
-// provider was, which is rare.
+// committed forgets the claim whose guard was changed, and all of an account when a
+// certificate provider of it was, which is rare.
 func (f *freeClaims) committed(changes []imprint.Change) {
 	for _, c := range changes {
 		switch c.Kind {
 		case imprint.ChangeClaimGuard:
 			key := guardKey{c.Tenant, imprint.CertificateID(c.Key)}
-			f.forget(freeClaim{key, false}, freeClaim{key, true})
+			f.forget(c.Tenant.Account, freeClaim{key, false}, freeClaim{key, true})
 		case imprint.ChangeProvider:
-			f.forget()
+			f.forget(c.Tenant.Account)
 		}
 	}
 }
 
-// forget forgets claims, or all when none is named.
-func (f *freeClaims) forget(claims ...freeClaim) {
+// forget forgets claims of an account, or all of them when none is named.
+func (f *freeClaims) forget(account imprint.AccountID, claims ...freeClaim) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.generation++
 	if len(claims) == 0 {
-		clear(f.known)
+		f.known.ForgetAll(account)
 	}
 	for _, claim := range claims {
-		delete(f.known, claim)
+		f.known.Forget(account, claim)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/internal/fair"
 	"github.com/imprint-iot/imprint/template"
 )
 
@@ -180,7 +181,7 @@ func (r *registration) plan() evaluation {
 	}
 	p := evaluation{plan: plan, values: plan.Used, stage: "template.plan", err: refuseWhatIsNotKept(plan.Thing)}
 	if p.err == nil {
-		p.stage, p.err = "template.policy", r.engine.documents.check(plan)
+		p.stage, p.err = "template.policy", r.engine.documents.check(r.Tenant.Account, plan)
 	}
 	return p
 }
@@ -278,17 +279,17 @@ type fleetTemplate struct {
 // fleetTemplates caches templates.
 type fleetTemplates struct {
 	mu    sync.RWMutex
-	known map[fleetKey]*fleetTemplate
+	known *fair.Memory[fleetKey, *fleetTemplate]
 }
 
-// maxFleetTemplates bounds the cache; at the bound it begins anew.
+// maxFleetTemplates bounds the cache.
 const maxFleetTemplates = 1024
 
 // find gives a tenant's template. Errors: CodeTemplateMissing.
 func (f *fleetTemplates) find(ctx context.Context, e *Engine, tenant imprint.Tenant, name string) (*fleetTemplate, error) {
 	key := fleetKey{tenant, name}
 	f.mu.RLock()
-	found := f.known[key]
+	found, _ := f.known.Known(tenant.Account, key)
 	f.mu.RUnlock()
 	if found != nil && !e.moved(found.basis) {
 		return found, nil
@@ -305,10 +306,7 @@ func (f *fleetTemplates) find(ctx context.Context, e *Engine, tenant imprint.Ten
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if len(f.known) >= maxFleetTemplates {
-		clear(f.known)
-	}
-	f.known[key] = loaded
+	f.known.Keep(tenant.Account, key, loaded)
 	return loaded, nil
 }
 

@@ -31,12 +31,13 @@ func (c *Claims) sweeper() {
 }
 
 // Sweep deletes the certificates whose ownership tokens have ended and that are
-// neither activated nor attached, and says how many. What was left behind before
+// neither activated nor attached, and says how many, and the claims of trusted users that
+// are long over, however many there are. What was left behind before
 // a restart is found as well.
 func (c *Claims) Sweep(ctx context.Context) (int, error) {
 	deleted := 0
 	for {
-		looked, gone := 0, 0
+		looked, gone, over := 0, 0, 0
 		err := c.store.Update(ctx, func(tx imprint.Tx) error {
 			looked, gone = 0, 0
 			due, err := tx.PendingCertificatesDue(c.clock(), sweepBatch)
@@ -53,14 +54,15 @@ func (c *Claims) Sweep(ctx context.Context) (int, error) {
 					gone++
 				}
 			}
-			return c.sweepClaims(tx)
+			over, err = c.sweepClaims(tx)
+			return err
 		})
 		if err != nil {
 			return deleted, err
 		}
 		deleted += gone
 		c.count.expired.Add(uint64(gone))
-		if looked < sweepBatch {
+		if looked < sweepBatch && over < sweepBatch {
 			return deleted, nil
 		}
 	}
@@ -96,17 +98,17 @@ func dropPending(tx imprint.Tx, p imprint.PendingCertificate) (bool, error) {
 	return true, tx.DeleteCertificate(p.Tenant, p.Certificate)
 }
 
-// sweepClaims deletes trusted users' claims that are long over.
-func (c *Claims) sweepClaims(tx imprint.Tx) error {
+// sweepClaims deletes trusted users' claims that are long over, and says how many.
+func (c *Claims) sweepClaims(tx imprint.Tx) (int, error) {
 	due, err := tx.ProvisioningClaimsDue(c.clock().Add(-c.opts.KeepClaims), sweepBatch)
 	if err != nil {
-		return fmt.Errorf("couldn't list the claims that are over: %w", err)
+		return 0, fmt.Errorf("couldn't list the claims that are over: %w", err)
 	}
 	for _, claim := range due {
 		err = tx.DeleteProvisioningClaim(claim.Tenant, claim.Certificate)
 		if err != nil {
-			return err
+			return 0, err
 		}
 	}
-	return nil
+	return len(due), nil
 }

@@ -363,13 +363,12 @@ func (r *dryRun) plan() {
 		r.say(VerdictWarning, "activate", "the template leaves the certificate INACTIVE: the device can't connect").Fix =
 			"aws iot update-certificate --new-status ACTIVE, for each device"
 	}
-	known := documents{known: map[string]error{}}
 	for n := range plan.Policies {
 		p := &plan.Policies[n]
 		if p.PolicyDocument == "" {
 			continue
 		}
-		err := known.verdict(p)
+		err := checkDocument(p)
 		if err != nil {
 			r.documentFault(p.LogicalName, err)
 			continue

@@ -24,6 +24,7 @@ import (
 	"sync/atomic"
 
 	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/internal/fair"
 	"github.com/imprint-iot/imprint/pki"
 )
 
@@ -76,8 +77,8 @@ type Engine struct {
 
 	stopWatch func()
 	mu        sync.RWMutex
-	changed   map[imprint.Tenant]*changes // since the start
-	cas       map[caKey]*issuers          // registered CAs by tenant and subject
+	changed   map[imprint.AccountID]*changes // since the start
+	cas       *fair.Memory[caKey, *issuers]  // registered CAs by tenant and subject
 	documents documents
 }
 
@@ -86,7 +87,10 @@ func NewEngine(store imprint.Store, clock imprint.Clock, opts Options) *Engine {
 	if opts.Logger == nil {
 		opts.Logger = slog.Default()
 	}
-	e := &Engine{store: store, clock: clock, opts: opts, changed: map[imprint.Tenant]*changes{}, cas: map[caKey]*issuers{}, documents: documents{known: map[string]error{}}}
+	e := &Engine{
+		store: store, clock: clock, opts: opts, changed: map[imprint.AccountID]*changes{},
+		cas: fair.NewMemory[caKey, *issuers](maxCachedSubjects), documents: documents{known: fair.NewMemory[string, error](maxDocuments)},
+	}
 	e.stopWatch = store.Watch(e.committed)
 	return e
 }

@@ -138,6 +138,25 @@ func view(tb testing.TB, store imprint.Store, fn func(imprint.ReadTx) error) {
 	}
 }
 
+// patience bounds every wait for what must happen.
+const patience = 2 * time.Minute
+
+// eventually waits for what others bring about.
+func eventually(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	deadline := time.NewTimer(patience)
+	defer deadline.Stop()
+	ticker := time.NewTicker(5 * time.Millisecond)
+	defer ticker.Stop()
+	for !holds() {
+		select {
+		case <-ticker.C:
+		case <-deadline.C:
+			t.Fatalf("it isn't so in time that %s", what)
+		}
+	}
+}
+
 // world is a store with a CA, an engine, and a trace.
 type world struct {
 	store  *sqlite.Store

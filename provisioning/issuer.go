@@ -13,7 +13,7 @@ import (
 	"github.com/imprint-iot/imprint/template"
 )
 
-// maxCachedSubjects bounds the cache of CAs; at the bound it begins anew.
+// maxCachedSubjects bounds the cache of CAs.
 const maxCachedSubjects = 4096
 
 // caKey names a subject by its DER, so that no look-up needs a hash of it.
@@ -46,7 +46,7 @@ type issuers struct {
 func (e *Engine) issuersOf(ctx context.Context, tenant imprint.Tenant, leaf *x509.Certificate) (*issuers, error) {
 	key := caKey{tenant, string(leaf.RawIssuer)}
 	e.mu.RLock()
-	cached := e.cas[key]
+	cached, _ := e.cas.Known(tenant.Account, key)
 	e.mu.RUnlock()
 	if cached != nil && !e.moved(cached.basis) {
 		return cached, nil
@@ -82,10 +82,7 @@ func (e *Engine) issuersOf(ctx context.Context, tenant imprint.Tenant, leaf *x50
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if len(e.cas) >= maxCachedSubjects {
-		clear(e.cas)
-	}
-	e.cas[key] = loaded
+	e.cas.Keep(tenant.Account, key, loaded)
 	return loaded, nil
 }
 

@@ -193,7 +193,7 @@ func (e *Engine) plan(v *visit) (*template.Plan, error) {
 		v.Rec.Fail("template.plan", err)
 		return nil, err
 	}
-	err = e.documents.check(plan)
+	err = e.documents.check(v.Tenant.Account, plan)
 	if err != nil {
 		v.Rec.Fail("template.policy", err)
 		return nil, err

@@ -76,7 +76,7 @@ func (c *Claims) evaluateBulk(tenant imprint.Tenant, parsed *template.Template, 
 	if err != nil {
 		return nil, stagePlan, err
 	}
-	err = c.engine.documents.check(plan)
+	err = c.engine.documents.check(tenant.Account, plan)
 	if err != nil {
 		return nil, stageDocument, err
 	}

@@ -11,14 +11,16 @@ import (
 // TestALinesNullIsNoText ensures that devices whose serial number is missing don't
 // become one thing.
 func TestALinesNullIsNoText(t *testing.T) {
+	lines := 0
 	err := provisioning.ReadBulkLines(strings.NewReader(`{"SerialNumber":null}`), func(_ int64, p map[string]string, err error) error {
+		lines++
 		if imprint.CodeOf(err) != imprint.CodeInvalidRequest {
 			t.Errorf("the line was read as %q, %v; want a refusal", p, err)
 		}
 		return nil
 	})
-	if err != nil {
-		t.Fatal(err)
+	if err != nil || lines != 1 {
+		t.Fatalf("%d lines were read, %v; want one", lines, err)
 	}
 }
 
@@ -43,7 +45,9 @@ func TestALinesFaultHasItsPlace(t *testing.T) {
 		{`{"Name":"secret","More":{"a":"secret"}}`, `column 25: the value of "More" is an object`, "into quotes"},
 		{`{"List":["secret"]}`, `column 9: the value of "List" is a list`, "into quotes"},
 	} {
+		lines := 0
 		err := provisioning.ReadBulkLines(strings.NewReader(row.line), func(_ int64, _ map[string]string, err error) error {
+			lines++
 			if imprint.CodeOf(err) != imprint.CodeInvalidRequest || !strings.Contains(err.Error(), row.want) || !strings.Contains(imprint.HintOf(err), row.hint) {
 				t.Errorf("%s: got %v, hint %q; want %q and %q", row.line, err, imprint.HintOf(err), row.want, row.hint)
 			}
@@ -52,8 +56,8 @@ func TestALinesFaultHasItsPlace(t *testing.T) {
 			}
 			return nil
 		})
-		if err != nil {
-			t.Fatal(err)
+		if err != nil || lines != 1 {
+			t.Fatalf("%s: %d lines were read, %v; want one", row.line, lines, err)
 		}
 	}
 }

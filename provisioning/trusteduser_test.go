@@ -2,6 +2,7 @@ package provisioning_test
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -89,4 +90,33 @@ func TestClaimsAreMadeForUsableTemplatesAlone(t *testing.T) {
 			t.Errorf("%s: got %s (%v), want %s", tt.name, got, err, tt.code)
 		}
 	}
+}
+
+// TestASweepDeletesAllClaimsThatAreOver ensures that the claims of users who make them
+// quicker than one batch a sweep don't pile up.
+func TestASweepDeletesAllClaimsThatAreOver(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t, nil, provisioning.ClaimOptions{})
+	const many = 1000
+	id := func(n int) imprint.CertificateID { return imprint.CertificateID(fmt.Sprint(n)) }
+	update(t, o.store, func(tx imprint.Tx) error {
+		for n := range many {
+			err := tx.PutProvisioningClaim(imprint.ProvisioningClaim{Tenant: home, Certificate: id(n), Template: "sensors", ExpiresAt: instant.Add(-8 * 24 * time.Hour)})
+			if err != nil {
+				return err
+			}
+		}
+		return tx.PutProvisioningClaim(imprint.ProvisioningClaim{Tenant: home, Certificate: id(many), Template: "sensors", ExpiresAt: instant})
+	})
+	_, err := o.claims.Sweep(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	view(t, o.store, func(tx imprint.ReadTx) error {
+		left, err := tx.ProvisioningClaimsDue(instant.Add(time.Hour), many+1)
+		if len(left) != 1 || left[0].Certificate != id(many) {
+			t.Errorf("%d claims are left, want the one that isn't long over", len(left))
+		}
+		return err
+	})
 }

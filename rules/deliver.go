@@ -212,7 +212,7 @@ func (o *outbox) putOff(d imprint.RuleDelivery) error {
 
 func (o *outbox) remove(d imprint.RuleDelivery) error {
 	err := o.engine.store.Update(o.ctx, func(tx imprint.Tx) error { return tx.DeleteRuleDelivery(d.ID) })
-	if err == nil && d.Kind != kindConfirm {
+	if err == nil && d.Kind != kindConfirm { // which is counted nowhere
 		o.rows.Left(d.Tenant.Account, unitsOf(d))
 	}
 	return err

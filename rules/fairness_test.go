@@ -180,3 +180,33 @@ func TestDeliveriesOfAnAccountAreBoundedInAllItsRegions(t *testing.T) {
 		h.mu.Unlock()
 	}
 }
+
+// TestAConfirmationTakesNoDeliverysRoom ensures that the question to a destination's owner
+// counts neither while it waits nor after it.
+func TestAConfirmationTakesNoDeliverysRoom(t *testing.T) {
+	h, r := open(t, func(o *rules.Options) { o.MaxDeliveries = 1 }), receive(t)
+	nowhere := httptest.NewServer(http.NotFoundHandler())
+	nowhere.Close() // what is owed to it stays
+	onError := republishTo("errors")
+	h.update(func(tx imprint.Tx) error {
+		_, err := rules.Ask(tx, imprint.RuleDestination{Tenant: home, ID: "asked", URL: nowhere.URL, CreatedAt: time.Now()}, time.Now())
+		if err != nil {
+			return err
+		}
+		return tx.PutRuleDestination(imprint.RuleDestination{Tenant: home, ID: "d", URL: r.URL, Status: imprint.RuleDestinationEnabled, CreatedAt: time.Now()})
+	})
+	h.put(home, "post", "SELECT * FROM 'in'", &onError, post(r.URL+"/x", ""))
+	h.offer(home, "in", `{}`)
+	until(t, "the delivery", func() bool {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return len(r.posts)+len(h.on("errors")) > 0
+	})
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if failed := h.on("errors"); len(failed) > 0 {
+		t.Errorf("a delivery beside a question found no room: %s", failed[0].Payload)
+	}
+}

@@ -102,7 +102,7 @@ func TestTheAWSCLIManagesAndInvokesFunctions(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
 	dir := functionDir(t)
-	s.aws(t, dir, createFunction+` --environment 'Variables={AB=b}' --timeout 20`)
+	s.aws(t, dir, createFunction+` --environment 'Variables={AB=b}' --timeout 20 --tags a=1,b=2`)
 	s.aws(t, dir, `lambda wait function-active-v2 --function-name f`)
 	said, answer := s.invoke(t, dir, `{"do":"echo","value":"hi"}`, "--log-type Tail")
 	if said["StatusCode"] != 200.0 || said["ExecutedVersion"] != "$LATEST" || said["LogResult"] == "" || !strings.Contains(answer, `"value":"hi"`) {
@@ -130,6 +130,13 @@ func TestTheAWSCLIManagesAndInvokesFunctions(t *testing.T) {
 			`provisioningtemplate/t --source-account 000000000000 --query 'length(keys(@))'`, "1"},
 		{`get-policy --function-name f --query Policy --output text`, policy},
 		{`remove-permission --function-name f --statement-id s`, ""},
+		// What Terraform's provider reads of a function, and how it changes tags.
+		{`get-function --function-name f --query '[Tags.a,Tags.b,Code!=null]' --output text`, "1\t2\tTrue"},
+		{`get-function-code-signing-config --function-name f --query '[FunctionName,CodeSigningConfigArn]' --output text`, "f\tNone"},
+		{`list-versions-by-function --function-name f --max-items 10000 --no-paginate --query '[Versions[-1].FunctionArn,NextMarker]' --output text`, f + ":$LATEST\tNone"},
+		{`untag-resource --resource ` + f + ` --tag-keys b c`, ""},
+		{`tag-resource --resource ` + f + ` --tags a=3,d=`, ""},
+		{`list-tags --resource ` + f + ` --query '[Tags.a,Tags.b,Tags.d]' --output text`, "3\tNone"},
 		{`publish-version --function-name f --query FunctionArn --output text`, f + ":1"},
 		{`create-alias --function-name f --name prod --function-version 1 --query AliasArn --output text`, f + ":prod"},
 		{`update-function-code --function-name f --zip-file fileb://f.zip --query LastUpdateStatus --output text`, "Successful"},

@@ -3,6 +3,7 @@ package test
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/url"
 	"path/filepath"
@@ -72,7 +73,12 @@ func TestAnInstallersKeyDoesWhatItsPolicySaysAndNothingElse(t *testing.T) {
 			TemplateBody: aws.String(`{"Parameters":{"Serial":{"Type":"String"}},"Resources":{"thing":{"Type":"AWS::IoT::Thing","Properties":{"ThingName":{"Ref":"Serial"}}}}}`),
 		}))(t)
 	}
+	whoami := "[ \"$(aws sts get-caller-identity --query '[Account,Arn]' --output text)\" = $'000000000000\\tarn:aws:iam::000000000000:user/%s' ]"
+	if run := s.shell(t, t.TempDir(), fmt.Sprintf(whoami, "operator")); run.exit != 0 {
+		t.Errorf("the operator isn't told who it is: exit code %d\n%s", run.exit, run.all())
+	}
 	for _, row := range []struct{ name, script, want string }{
+		{"who it is", fmt.Sprintf(whoami, "installer"), ""}, // no policy needed
 		{"a claim of the one template", "aws iot create-provisioning-claim --template-name line", ""},
 		{"a claim of another template", "aws iot create-provisioning-claim --template-name vault",
 			"perform: iot:CreateProvisioningClaim on resource: arn:aws:iot:us-east-1:000000000000:provisioningtemplate/vault"},

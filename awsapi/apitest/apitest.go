@@ -74,11 +74,17 @@ func Serve(t testing.TB, keys sigv4.KeySource, config awsapi.Config, operations 
 // to read.
 func (s *Server) Call(t testing.TB, key Key, region imprint.Region, method, path string, body, out any) error {
 	t.Helper()
-	c, err := client.New(client.Config{Endpoint: s.url, KeyID: key.ID, Secret: key.Secret, Region: string(region), HTTPClient: http.DefaultClient})
+	return s.Client(t, key, region, http.DefaultClient).Call(t.Context(), method, path, body, out)
+}
+
+// Client makes a client of a region that asks by an HTTP client.
+func (s *Server) Client(t testing.TB, key Key, region imprint.Region, by *http.Client) *client.Client {
+	t.Helper()
+	c, err := client.New(client.Config{Endpoint: s.url, KeyID: key.ID, Secret: key.Secret, Region: string(region), HTTPClient: by})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return c.Call(t.Context(), method, path, body, out)
+	return c
 }
 
 // WantRefusal fails the test unless err is a refusal with a status and a code, whose

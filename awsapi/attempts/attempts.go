@@ -176,11 +176,19 @@ func (r Recorded) page(tx imprint.ReadTx, filter imprint.AttemptFilter, page imp
 	if err != nil {
 		return nil, "", err
 	}
-	found, next, err := firstForm(tx, filter, page, append(slices.Clone(forms), others...))
+	all := append(slices.Clone(forms), others...)
+	found, next, err := firstForm(tx, filter, page, all)
 	if err != nil || next != "" || forms[0] == "" {
 		return found, next, err
 	}
+	first := ""
+	if len(found) > 0 {
+		first = found[0].ID
+	}
 	found, err = withMakers(tx, filter, forms, found)
+	if err == nil && page.Cursor != "" {
+		found, err = withoutListed(tx, filter, all, found, first)
+	}
 	return found, "", err
 }
 

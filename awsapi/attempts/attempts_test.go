@@ -122,6 +122,14 @@ func recorded() []imprint.Attempt {
 	}
 }
 
+// octets puts colons between the octets of hex digits.
+func octets(hex string) string {
+	for at := len(hex) - 2; at > 0; at -= 2 {
+		hex = hex[:at] + ":" + hex[at:]
+	}
+	return hex
+}
+
 func TestWhatAPersonPastesIsFound(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, recorded()...)
@@ -142,6 +150,9 @@ func TestWhatAPersonPastesIsFound(t *testing.T) {
 	for _, row := range []struct{ name, match, want string }{
 		{"certificate id", certificate, "0"},
 		{"certificate id in upper case, with its leading zero", strings.ToUpper(certificate), "0"},
+		{"certificate id by openssl x509 -fingerprint -sha256", "sha256 Fingerprint=" + octets(strings.ToUpper(certificate)) + "\n", "0"},
+		{"certificate id by an older openssl", "SHA256 Fingerprint=" + octets(strings.ToUpper(certificate)), "0"},
+		{"certificate id with colons", octets(certificate), "0"},
 		{"certificate ARN", home.CertificateARN(certificate), "0"},
 		{"thing name that looks like a serial number", "AA:BB:CC:DD:EE:FF", "0"},
 		{"thing ARN", home.ThingARN("AA:BB:CC:DD:EE:FF"), "0"},

@@ -20,9 +20,6 @@ const maxSerialDigits = 128
 func formsOf(match string) []string {
 	match = strings.TrimSpace(match)
 	forms := []string{match}
-	if name, value, found := strings.Cut(match, "="); found && strings.EqualFold(name, "sha256 fingerprint") {
-		match = value // as openssl x509 -fingerprint -sha256 prints it
-	}
 	add := func(form string) {
 		if form != "" && !slices.Contains(forms, form) {
 			forms = append(forms, form)
@@ -34,7 +31,7 @@ func formsOf(match string) []string {
 			add(name)
 		}
 	}
-	if id, err := imprint.ParseCertificateID(strings.ToLower(strings.ReplaceAll(match, ":", ""))); err == nil {
+	if id, err := imprint.ParseCertificateID(fingerprint(match)); err == nil {
 		add(string(id))
 		return forms
 	}
@@ -47,6 +44,16 @@ func formsOf(match string) []string {
 		add(serial)
 	}
 	return forms
+}
+
+// fingerprint reads a SHA-256 as `openssl x509 -fingerprint -sha256` prints it (sha256
+// Fingerprint=AA:BB:...), and leaves other words alone but for their colons.
+func fingerprint(text string) string {
+	const label = "sha256 fingerprint="
+	if len(text) > len(label) && strings.EqualFold(text[:len(label)], label) {
+		text = text[len(label):]
+	}
+	return strings.ReplaceAll(text, ":", "")
 }
 
 // serialForms reads a serial number as `openssl x509 -serial` (serial=0A1B),

@@ -313,3 +313,33 @@ func withMakers(tx imprint.ReadTx, filter imprint.AttemptFilter, forms []string,
 	slices.SortStableFunc(list, func(a, b imprint.Attempt) int { return strings.Compare(b.ID, a.ID) })
 	return list, nil
 }
+
+// withoutListed takes those out of a last page, which began with the attempt first, that the
+// pages before it had: a claim may register a certificate anew that has connected long ago,
+// and is found by its address, too.
+func withoutListed(tx imprint.ReadTx, filter imprint.AttemptFilter, forms []string, list []imprint.Attempt, first string) ([]imprint.Attempt, error) {
+	newer := slices.IndexFunc(list, func(a imprint.Attempt) bool { return a.ID <= first })
+	if newer < 0 {
+		newer = len(list)
+	}
+	page := imprint.Page{Limit: groupPage}
+	for read := 0; newer > 0 && read < maxGrouped; {
+		before, next, err := firstForm(tx, filter, page, forms)
+		if err != nil {
+			return nil, err
+		}
+		oldest := list[newer-1].ID
+		for i := range before {
+			at := slices.IndexFunc(list[:newer], func(a imprint.Attempt) bool { return a.ID == before[i].ID })
+			if at >= 0 {
+				list = slices.Delete(list, at, at+1)
+				newer--
+			}
+		}
+		read, page.Cursor = read+len(before), next
+		if next == "" || before[len(before)-1].ID <= oldest {
+			break
+		}
+	}
+	return list, nil
+}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -183,6 +184,37 @@ func TestWhatIsNotFoundIsSaidTruly(t *testing.T) {
 		got, err := w.list(t, home, url.Values{"match": {step.match}})
 		if err != nil || len(got.Attempts) > 0 || strings.Join(got.Notes, "\n") != strings.Join(step.want, "\n") {
 			t.Errorf("%s: got %q, %v, want %q", step.match, got.Notes, err, step.want)
+		}
+	}
+}
+
+// TestWhoMadeACertificateIsListedOnce ensures that the claim's attempt which registered a
+// certificate stands once in a list of several pages, where it belongs to its address, too, and
+// is newer than the certificate's own attempts; and is there where it doesn't.
+func TestWhoMadeACertificateIsListedOnce(t *testing.T) {
+	t.Parallel()
+	device := imprint.Attempt{Tenant: home, CertificateID: digits(1), Address: "192.0.2.7:1", Outcome: imprint.OutcomeRefused}
+	claim := imprint.Attempt{Tenant: home, CertificateID: digits(9), Address: "192.0.2.7:2", Outcome: imprint.OutcomeClosed, Steps: []imprint.Step{made(digits(1))}}
+	elsewhere := claim
+	elsewhere.Address = "192.0.2.8:1"
+	w := newWorld(t, device, device, claim, elsewhere, device, device)
+	for _, size := range []string{"1", "2", "4", "250"} {
+		var got []string
+		query := url.Values{"match": {"192.0.2.7"}, "maxResults": {size}}
+		for {
+			p, err := w.list(t, home, query)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, strings.Fields(ids(p))...)
+			if p.NextToken == "" {
+				break
+			}
+			query.Set("nextToken", p.NextToken)
+		}
+		slices.Sort(got)
+		if want := []string{"0", "1", "2", "3", "4", "5"}; !slices.Equal(got, want) {
+			t.Errorf("pages of %s have the attempts %v, want %v", size, got, want)
 		}
 	}
 }

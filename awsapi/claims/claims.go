@@ -112,24 +112,23 @@ var codec = restjson.New(restjson.Shapes{
 	"Guards":        {Member: "Guard"},
 }, "InvalidRequestException")
 
-func operation(name, method, path, resource string) awsapi.Operation {
-	return awsapi.Operation{Name: name, Method: method, Path: path, Action: "imprint:" + name, Resource: resource}
+func operation(name, method, path string) awsapi.Operation {
+	return awsapi.Operation{Name: name, Method: method, Path: path, Action: "imprint:" + name, Resource: "*"}
 }
 
 const (
-	onePath   = Path + "/{certificateId}"
-	serials   = onePath + "/serials"
-	certified = "arn:{partition}:iot:{region}:{account}:cert/{certificateId}"
+	onePath = Path + "/{certificateId}"
+	serials = onePath + "/serials"
 )
 
 // The operations.
 var (
-	ListClaimGuards    = awsapi.Define[ListInput, ListOutput](codec, operation("ListClaimGuards", "GET", Path, "*"))
-	DescribeClaimGuard = awsapi.Define[GuardInput, Guard](codec, operation("DescribeClaimGuard", "GET", onePath, certified))
-	PutClaimGuard      = awsapi.Define[PutInput, Guard](codec, operation("PutClaimGuard", "PUT", onePath, certified))
-	DeleteClaimGuard   = awsapi.Define[GuardInput, Empty](codec, operation("DeleteClaimGuard", "DELETE", onePath, certified))
-	AddClaimSerials    = awsapi.Define[SerialsInput, SerialsOutput](codec, operation("AddClaimSerials", "POST", serials, certified))
-	DeleteClaimSerials = awsapi.Define[GuardInput, SerialsOutput](codec, operation("DeleteClaimSerials", "DELETE", serials, certified))
+	ListClaimGuards    = awsapi.Define[ListInput, ListOutput](codec, operation("ListClaimGuards", "GET", Path))
+	DescribeClaimGuard = awsapi.Define[GuardInput, Guard](codec, operation("DescribeClaimGuard", "GET", onePath))
+	PutClaimGuard      = awsapi.Define[PutInput, Guard](codec, operation("PutClaimGuard", "PUT", onePath))
+	DeleteClaimGuard   = awsapi.Define[GuardInput, Empty](codec, operation("DeleteClaimGuard", "DELETE", onePath))
+	AddClaimSerials    = awsapi.Define[SerialsInput, SerialsOutput](codec, operation("AddClaimSerials", "POST", serials))
+	DeleteClaimSerials = awsapi.Define[GuardInput, SerialsOutput](codec, operation("DeleteClaimSerials", "DELETE", serials))
 )
 
 // Operations lists what the package defines.
@@ -151,9 +150,27 @@ type Guards struct {
 // Routes binds the operations.
 func (g Guards) Routes() []awsapi.Route {
 	return []awsapi.Route{
-		awsapi.Handle(ListClaimGuards, g.list), awsapi.Handle(DescribeClaimGuard, g.describe), awsapi.Handle(PutClaimGuard, g.put),
-		awsapi.Handle(DeleteClaimGuard, g.remove), awsapi.Handle(AddClaimSerials, g.add), awsapi.Handle(DeleteClaimSerials, g.clear),
+		awsapi.Handle(ListClaimGuards, g.list),
+		awsapi.HandleFor(DescribeClaimGuard, guarded, g.describe),
+		awsapi.HandleFor(PutClaimGuard, func(c awsapi.Caller, in *PutInput) string { return certificateARN(c, in.CertificateID) }, g.put),
+		awsapi.HandleFor(DeleteClaimGuard, guarded, g.remove),
+		awsapi.HandleFor(AddClaimSerials, func(c awsapi.Caller, in *SerialsInput) string { return certificateARN(c, in.CertificateID) }, g.add),
+		awsapi.HandleFor(DeleteClaimSerials, guarded, g.clear),
 	}
+}
+
+func guarded(caller awsapi.Caller, in *GuardInput) string {
+	return certificateARN(caller, in.CertificateID)
+}
+
+// certificateARN is what identity policies see of a claim: its id in lower case, so that no
+// other spelling gets past a Deny.
+func certificateARN(caller awsapi.Caller, id string) string {
+	parsed, err := imprint.ParseCertificateID(id)
+	if err != nil {
+		return "*" // the operation refuses it
+	}
+	return tenantOf(caller).CertificateARN(parsed)
 }
 
 func tenantOf(caller awsapi.Caller) imprint.Tenant {

@@ -316,6 +316,24 @@ func TestAUsersPolicyDecidesAboutEachGuard(t *testing.T) {
 		}
 		apitest.WantRefusal(t, c.method+" "+c.path, err, 403, "AccessDeniedException", "user/line is not authorized to perform: imprint:")
 	}
+	// A Deny holds however the request writes the certificate's id.
+	w.update(t, func(tx imprint.Tx) error {
+		document := `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"imprint:*","Resource":"*"},
+			{"Effect":"Deny","Action":"imprint:*","Resource":"` + home.CertificateARN(claim) + `"}]}`
+		return errors.Join(tx.PutUser(imprint.User{Account: home.Account, Name: "others"}),
+			tx.PutUserPolicy(imprint.UserPolicy{Account: home.Account, User: "others", Name: "p", Document: document}))
+	})
+	loud := one(imprint.CertificateID(strings.ToUpper(string(claim))))
+	for _, c := range []struct {
+		method, path string
+		body         any
+	}{
+		{"GET", loud, nil}, {"PUT", loud, object{"quota": 0}}, {"DELETE", loud, nil},
+		{"POST", loud + "/serials", object{"serials": []string{"2"}}}, {"DELETE", loud + "/serials", nil},
+	} {
+		err := w.call(t, home, "others", c.method, c.path, c.body, nil)
+		apitest.WantRefusal(t, c.method+" "+c.path, err, 403, "AccessDeniedException", "with an explicit deny")
+	}
 	// A user of that name in another account has nothing of the policy.
 	apitest.WantRefusal(t, "the other account's line", w.call(t, another, "line", "GET", one(claim), nil, nil), 403, "AccessDeniedException", "")
 	guard, err := w.guardOf(t, home, claim)

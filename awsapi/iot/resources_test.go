@@ -59,6 +59,7 @@ func TestIdentityPoliciesSeeActionsAndResources(t *testing.T) {
 		want                       []string
 	}{
 		{"POST", "/things/t", "", `{}`, []string{"iot:CreateThing thing/t"}},
+		{"POST", "/things/t", "", `{"billingGroupName":"g"}`, []string{"iot:CreateThing thing/t", "iot:CreateThing billinggroup/g"}},
 		{"GET", "/things", "", "", []string{"iot:ListThings *"}},
 		{"GET", "/endpoint", "", "", []string{"iot:DescribeEndpoint *"}},
 		{"GET", "/certificates/" + strings.ToUpper(id), "", "", []string{"iot:DescribeCertificate cert/" + id}},
@@ -81,6 +82,9 @@ func TestIdentityPoliciesSeeActionsAndResources(t *testing.T) {
 		{"PUT", "/thing-groups/updateThingGroupsForThing", "", `{"thingName":"t","thingGroupsToAdd":["a"],"thingGroupsToRemove":["b"]}`,
 			[]string{"iot:UpdateThingGroupsForThing thing/t", "iot:UpdateThingGroupsForThing thinggroup/a", "iot:UpdateThingGroupsForThing thinggroup/b"}},
 		{"POST", "/test-authorization", "", `{"principal":"` + loud + `","authInfos":[{"resources":["*"]}]}`, []string{"iot:TestAuthorization cert/" + id}},
+		{"GET", "/destinations/" + arn + "ruledestination/http/d", "", "", []string{"iot:GetTopicRuleDestination ruledestination/http/d"}},
+		{"DELETE", "/destinations/" + strings.Replace(arn, "aws", "other", 1) + "ruledestination/http/d", "", "", []string{"iot:DeleteTopicRuleDestination ruledestination/http/d"}},
+		{"PATCH", "/destinations", "", `{"arn":"` + arn + `ruledestination/http/d","status":"DISABLED"}`, []string{"iot:UpdateTopicRuleDestination ruledestination/http/d"}},
 		{"GET", "/provisioning-templates/line", "", "", []string{"iot:DescribeProvisioningTemplate provisioningtemplate/line"}},
 		{"PUT", "/target-policies/p", "", `{"target":"arn:aws:iot:eu-west-1:000000000000:cert/` + id + `"}`,
 			[]string{"iot:AttachPolicy policy/p", "iot:AttachPolicy arn:aws:iot:eu-west-1:000000000000:cert/" + id}},

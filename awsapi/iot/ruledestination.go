@@ -18,12 +18,26 @@ import (
 func (s *Service) ruleDestinationRoutes() []awsapi.Route {
 	return []awsapi.Route{
 		awsapi.Handle(CreateTopicRuleDestination, s.createRuleDestination),
-		awsapi.Handle(GetTopicRuleDestination, s.getRuleDestination),
+		awsapi.HandleFor(GetTopicRuleDestination, func(c awsapi.Caller, in *GetTopicRuleDestinationInput) string { return destinationResource(c, in.Arn) }, s.getRuleDestination),
 		awsapi.Handle(ListTopicRuleDestinations, s.listRuleDestinations),
-		awsapi.Handle(UpdateTopicRuleDestination, s.updateRuleDestination),
-		awsapi.Handle(DeleteTopicRuleDestination, s.deleteRuleDestination),
+		awsapi.HandleFor(UpdateTopicRuleDestination, func(c awsapi.Caller, in *UpdateTopicRuleDestinationInput) string {
+			return destinationResource(c, in.Arn)
+		}, s.updateRuleDestination),
+		awsapi.HandleFor(DeleteTopicRuleDestination, func(c awsapi.Caller, in *DeleteTopicRuleDestinationInput) string {
+			return destinationResource(c, in.Arn)
+		}, s.deleteRuleDestination),
 		awsapi.Handle(ConfirmTopicRuleDestination, s.confirmRuleDestination),
 	}
+}
+
+// destinationResource is a destination's ARN in its one form, as identity policies see it;
+// as it came when it is none.
+func destinationResource(caller awsapi.Caller, arn string) string {
+	owner, resource, err := imprint.ParseARN(arn)
+	if err != nil || owner != tenantOf(caller) {
+		return arn
+	}
+	return callerARN(caller, resource)
 }
 
 func (s *Service) createRuleDestination(ctx context.Context, caller awsapi.Caller, in *CreateTopicRuleDestinationInput) (*CreateTopicRuleDestinationOutput, error) {

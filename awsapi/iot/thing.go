@@ -15,7 +15,12 @@ import (
 // DescribeThing, UpdateThing, DeleteThing, ListThings).
 func (s *Service) thingRoutes() []awsapi.Route {
 	return []awsapi.Route{
-		awsapi.Handle(CreateThing, s.createThing),
+		awsapi.HandleForAll(CreateThing, func(c awsapi.Caller, in *CreateThingInput) []string {
+			if in.BillingGroupName == nil {
+				return []string{thingResource(c, in.ThingName)}
+			}
+			return pairOf(thingResource(c, in.ThingName), callerARN(c, "billinggroup/"+*in.BillingGroupName))
+		}, s.createThing),
 		awsapi.Handle(DescribeThing, s.describeThing),
 		awsapi.Handle(UpdateThing, s.updateThing),
 		awsapi.Handle(DeleteThing, s.deleteThing),

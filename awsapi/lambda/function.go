@@ -116,7 +116,7 @@ func (s *Service) create(ctx context.Context, caller awsapi.Caller, in *CreateFu
 	if in.Environment != nil {
 		f.Environment = in.Environment.Variables
 	}
-	made, err := s.functions.Create(ctx, f, zip, isTrue(in.Publish))
+	made, err := s.functions.Create(ctx, f, zip, isTrue(in.Publish), tagList(in.Tags)...)
 	return shown(made, err)
 }
 
@@ -193,6 +193,11 @@ func (s *Service) get(ctx context.Context, caller awsapi.Caller, in *NameInput) 
 	if f.Concurrency >= 0 {
 		out.Concurrency = &Concurrency{Reserved: &f.Concurrency}
 	}
+	tags, err := s.functions.Tags(ctx, f.Tenant, f.Name)
+	if err != nil {
+		return nil, err
+	}
+	out.Tags = tagMap(tags)
 	return out, nil
 }
 

@@ -9,7 +9,7 @@
 //
 // What it does not do: code from S3 and container images, layers, file systems,
 // dead-letter queues, routing of an alias over two versions, function URLs (all
-// refused); VPCs, tracing, tags, SnapStart, KMS keys (ignored); streaming
+// refused); VPCs, tracing, SnapStart, KMS keys (ignored); code signing; streaming
 // answers and the client context of an invocation.
 package lambda
 
@@ -37,6 +37,7 @@ const (
 const (
 	base      = "/2015-03-31/functions"
 	oneOf     = base + "/{FunctionName}"
+	tagged    = "/2017-03-31/tags/{Resource}"
 	resources = "arn:{partition}:lambda:{region}:{account}:function:*"
 )
 
@@ -82,6 +83,14 @@ var (
 		Name: "PutFunctionConcurrency", Method: "PUT", Path: "/2017-10-31/functions/{FunctionName}/concurrency", Action: "lambda:PutFunctionConcurrency", Resource: resources})
 	opGetConcurrency = awsapi.Define[NameInput, Concurrency](codec, awsapi.Operation{
 		Name: "GetFunctionConcurrency", Method: "GET", Path: "/2019-09-30/functions/{FunctionName}/concurrency", Action: "lambda:GetFunctionConcurrency", Resource: resources})
+	opCodeSigning = awsapi.Define[NameInput, CodeSigningOutput](codec, awsapi.Operation{
+		Name: "GetFunctionCodeSigningConfig", Method: "GET", Path: "/2020-06-30/functions/{FunctionName}/code-signing-config", Action: "lambda:GetFunctionCodeSigningConfig", Resource: resources})
+	opListTags = awsapi.Define[TagsInput, TagsOutput](codec, awsapi.Operation{
+		Name: "ListTags", Method: "GET", Path: tagged, Action: "lambda:ListTags", Resource: resources})
+	opTag = awsapi.Define[TagInput, Nothing](codec, awsapi.Operation{
+		Name: "TagResource", Method: "POST", Path: tagged, Action: "lambda:TagResource", Resource: resources, Status: http.StatusNoContent})
+	opUntag = awsapi.Define[UntagInput, Nothing](codec, awsapi.Operation{
+		Name: "UntagResource", Method: "DELETE", Path: tagged, Action: "lambda:UntagResource", Resource: resources, Status: http.StatusNoContent})
 	opDeleteConcurrency = awsapi.Define[NameInput, Nothing](codec, awsapi.Operation{
 		Name: "DeleteFunctionConcurrency", Method: "DELETE", Path: "/2017-10-31/functions/{FunctionName}/concurrency", Action: "lambda:DeleteFunctionConcurrency", Resource: resources, Status: http.StatusNoContent})
 )
@@ -90,8 +99,7 @@ var (
 var absent = []awsapi.Operation{
 	{Name: "InvokeWithResponseStream", Method: "POST", Path: "/2021-11-15/functions/{FunctionName}/response-streaming-invocations"},
 	{Name: "CreateFunctionUrlConfig", Method: "POST", Path: "/2021-10-31/functions/{FunctionName}/url"},
-	{Name: "ListTags", Method: "GET", Path: "/2017-03-31/tags/{Resource}"},
-	{Name: "TagResource", Method: "POST", Path: "/2017-03-31/tags/{Resource}"},
+	{Name: "PutFunctionCodeSigningConfig", Method: "PUT", Path: "/2020-06-30/functions/{FunctionName}/code-signing-config"},
 	{Name: "ListLayers", Method: "GET", Path: "/2018-10-31/layers"},
 	{Name: "PutFunctionEventInvokeConfig", Method: "PUT", Path: "/2019-09-25/functions/{FunctionName}/event-invoke-config"},
 	{Name: "CreateEventSourceMapping", Method: "POST", Path: "/2015-03-31/event-source-mappings"},
@@ -123,42 +131,50 @@ func NewService(f *functions.Service) *Service { return &Service{functions: f} }
 // Routes binds the operations.
 func (s *Service) Routes() []awsapi.Route {
 	return []awsapi.Route{
-		awsapi.HandleFor(opCreate, named(func(in *CreateFunctionInput) string { return in.FunctionName }), s.create),
-		awsapi.HandleFor(opUpdateCode, named(func(in *UpdateCodeInput) string { return in.FunctionName }), s.updateCode),
-		awsapi.HandleFor(opUpdateConfiguration, named(func(in *UpdateConfigurationInput) string { return in.FunctionName }), s.updateConfiguration),
+		awsapi.HandleFor(opCreate, named(func(in *CreateFunctionInput) (string, *string) { return in.FunctionName, nil }), s.create),
+		awsapi.HandleFor(opUpdateCode, named(func(in *UpdateCodeInput) (string, *string) { return in.FunctionName, nil }), s.updateCode),
+		awsapi.HandleFor(opUpdateConfiguration, named(func(in *UpdateConfigurationInput) (string, *string) { return in.FunctionName, nil }), s.updateConfiguration),
 		awsapi.HandleFor(opGet, named(nameOf), s.get),
 		awsapi.HandleFor(opGetConfiguration, named(nameOf), s.getConfiguration),
 		awsapi.Handle(opList, s.list),
-		awsapi.HandleFor(opListVersions, named(func(in *ListVersionsInput) string { return in.FunctionName }), s.listVersions),
+		awsapi.HandleFor(opListVersions, named(func(in *ListVersionsInput) (string, *string) { return in.FunctionName, nil }), s.listVersions),
 		awsapi.HandleFor(opDelete, named(nameOf), s.delete),
-		awsapi.HandleRaw(opInvoke, named(func(in *InvokeInput) string { return in.FunctionName }), s.invoke),
-		awsapi.HandleFor(opPublish, named(func(in *PublishInput) string { return in.FunctionName }), s.publish),
-		awsapi.HandleFor(opAddPermission, named(func(in *AddPermissionInput) string { return in.FunctionName }), s.addPermission),
-		awsapi.HandleFor(opRemovePermission, named(func(in *RemovePermissionInput) string { return in.FunctionName }), s.removePermission),
+		awsapi.HandleRaw(opInvoke, named(func(in *InvokeInput) (string, *string) { return in.FunctionName, in.Qualifier }), s.invoke),
+		awsapi.HandleFor(opPublish, named(func(in *PublishInput) (string, *string) { return in.FunctionName, nil }), s.publish),
+		awsapi.HandleFor(opAddPermission, named(func(in *AddPermissionInput) (string, *string) { return in.FunctionName, in.Qualifier }), s.addPermission),
+		awsapi.HandleFor(opRemovePermission, named(func(in *RemovePermissionInput) (string, *string) { return in.FunctionName, in.Qualifier }), s.removePermission),
 		awsapi.HandleFor(opGetPolicy, named(nameOf), s.getPolicy),
-		awsapi.HandleFor(opCreateAlias, named(func(in *CreateAliasInput) string { return in.FunctionName }), s.createAlias),
-		awsapi.HandleFor(opGetAlias, named(func(in *AliasInput) string { return in.FunctionName }), s.getAlias),
-		awsapi.HandleFor(opListAliases, named(func(in *ListAliasesInput) string { return in.FunctionName }), s.listAliases),
-		awsapi.HandleFor(opUpdateAlias, named(func(in *UpdateAliasInput) string { return in.FunctionName }), s.updateAlias),
-		awsapi.HandleFor(opDeleteAlias, named(func(in *AliasInput) string { return in.FunctionName }), s.deleteAlias),
-		awsapi.HandleFor(opPutConcurrency, named(func(in *PutConcurrencyInput) string { return in.FunctionName }), s.putConcurrency),
+		awsapi.HandleFor(opCreateAlias, named(func(in *CreateAliasInput) (string, *string) { return in.FunctionName, nil }), s.createAlias),
+		awsapi.HandleFor(opGetAlias, named(func(in *AliasInput) (string, *string) { return in.FunctionName, nil }), s.getAlias),
+		awsapi.HandleFor(opListAliases, named(func(in *ListAliasesInput) (string, *string) { return in.FunctionName, nil }), s.listAliases),
+		awsapi.HandleFor(opUpdateAlias, named(func(in *UpdateAliasInput) (string, *string) { return in.FunctionName, nil }), s.updateAlias),
+		awsapi.HandleFor(opDeleteAlias, named(func(in *AliasInput) (string, *string) { return in.FunctionName, nil }), s.deleteAlias),
+		awsapi.HandleFor(opPutConcurrency, named(func(in *PutConcurrencyInput) (string, *string) { return in.FunctionName, nil }), s.putConcurrency),
 		awsapi.HandleFor(opGetConcurrency, named(nameOf), s.getConcurrency),
 		awsapi.HandleFor(opDeleteConcurrency, named(nameOf), s.deleteConcurrency),
+		awsapi.HandleFor(opCodeSigning, named(nameOf), s.codeSigning),
+		awsapi.HandleFor(opListTags, named(func(in *TagsInput) (string, *string) { return in.Resource, nil }), s.listTags),
+		awsapi.HandleFor(opTag, named(func(in *TagInput) (string, *string) { return in.Resource, nil }), s.tag),
+		awsapi.HandleFor(opUntag, named(func(in *UntagInput) (string, *string) { return in.Resource, nil }), s.untag),
 	}
 }
 
-func nameOf(in *NameInput) string { return in.FunctionName }
+func nameOf(in *NameInput) (string, *string) { return in.FunctionName, in.Qualifier }
 
 // named gives the resource of an operation: the ARN of the function that it
-// names, in whatever form.
-func named[In any](name func(*In) string) func(awsapi.Caller, *In) string {
+// names, in whatever form. A version or an alias is part of it, whether the request has
+// it in the name or beside it; $LATEST isn't, which is the function itself: no spelling
+// gets past a policy.
+func named[In any](said func(*In) (name string, qualifier *string)) func(awsapi.Caller, *In) string {
 	return func(caller awsapi.Caller, in *In) string {
 		tenant := tenantOf(caller)
-		found, qualifier, err := functions.ParseName(tenant, name(in), "")
-		switch {
-		case err != nil:
+		name, beside := said(in)
+		found, qualifier, err := functions.ParseName(tenant, name, text(beside))
+		if err != nil {
 			return "*" // the operation refuses it
-		case qualifier != "":
+		}
+		qualifier = functions.PolicyQualifier(qualifier)
+		if qualifier != "" {
 			return tenant.FunctionARN(found) + ":" + qualifier
 		}
 		return tenant.FunctionARN(found)

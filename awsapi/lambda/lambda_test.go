@@ -8,6 +8,7 @@ import (
 
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/awsapi"
+	"github.com/imprint-iot/imprint/awsapi/apitest"
 	"github.com/imprint-iot/imprint/awsapi/lambda"
 	"github.com/imprint-iot/imprint/awsapi/sigv4"
 )
@@ -40,6 +41,8 @@ func TestOperationsHaveTheirPaths(t *testing.T) {
 		{"POST", "/2015-03-31/functions/arn%3Aaws%3Alambda%3Aus-east-1%3A000000000000%3Afunction%3Af/invocations", "Invoke", true},
 		{"DELETE", "/2015-03-31/functions/f/policy/s", "RemovePermission", true},
 		{"PUT", "/2017-10-31/functions/f/concurrency", "PutFunctionConcurrency", true},
+		{"GET", "/2020-06-30/functions/f/code-signing-config", "GetFunctionCodeSigningConfig", true},
+		{"DELETE", "/2017-03-31/tags/arn%3Aaws%3Alambda%3Aus-east-1%3A000000000000%3Afunction%3Af", "UntagResource", true},
 		{"GET", "/2018-10-31/layers", "ListLayers", false},
 		{"GET", "/2015-03-31/nothing", "", false},
 	} {
@@ -51,6 +54,39 @@ func TestOperationsHaveTheirPaths(t *testing.T) {
 	for _, path := range []string{"/things/2015-03-31/functions", "/policies/x", "/2015/functions", "/metrics"} {
 		if lambda.Owns(path) {
 			t.Errorf("%s isn't of this API", path)
+		}
+	}
+}
+
+// TestNoSpellingOfAFunctionGetsPastAPolicy ensures that an operation asks about one
+// resource, whichever form of the function's name the request has.
+func TestNoSpellingOfAFunctionGetsPastAPolicy(t *testing.T) {
+	t.Parallel()
+	const arn = "arn:aws:lambda:us-east-1:000000000000:function:f"
+	var asked string
+	api := apitest.Serve(t, nil, awsapi.Config{Authorize: func(_ context.Context, _ awsapi.Caller, ask awsapi.Ask) error {
+		asked = ask.Resource
+		return imprint.Errorf(imprint.CodeAccessDenied, "asked")
+	}}, lambda.Operations(), lambda.NewService(nil).Routes())
+	for _, test := range []struct{ method, path, want string }{
+		{"PUT", "f/configuration", arn},
+		{"PUT", "f:$LATEST/configuration", arn},
+		{"PUT", arn + ":$LATEST/configuration", arn},
+		{"PUT", "000000000000:function:f:$LATEST/code", arn},
+		{"POST", "function:f:$LATEST/invocations", arn},
+		{"POST", "f/invocations?Qualifier=$LATEST", arn},
+		{"POST", "f/invocations?Qualifier=prod", arn + ":prod"},
+		{"POST", "f:prod/invocations", arn + ":prod"},
+		{"POST", "f:prod/invocations?Qualifier=prod", arn + ":prod"},
+		{"GET", "f?Qualifier=1", arn + ":1"},
+		{"DELETE", "f:$LATEST", arn},
+		{"DELETE", "f?Qualifier=1", arn + ":1"},
+		{"DELETE", "f:$LATEST/policy/s", arn},
+	} {
+		asked = ""
+		err := api.Call(t, apitest.KeyOf("000000000000", "anna"), "us-east-1", test.method, "/2015-03-31/functions/"+test.path, map[string]any{}, nil)
+		if asked != test.want {
+			t.Errorf("%s %s: asked about %q, want %q (%v)", test.method, test.path, asked, test.want, err)
 		}
 	}
 }

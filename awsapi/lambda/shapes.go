@@ -32,21 +32,22 @@ type FileSystem struct {
 
 // CreateFunctionInput is the request of CreateFunction.
 type CreateFunctionInput struct {
-	FunctionName      string       `api:"body FunctionName FunctionName required"`
-	Runtime           *string      `api:"body Runtime String"`
-	Role              string       `api:"body Role RoleArn required"`
-	Handler           *string      `api:"body Handler Handler"`
-	Code              Code         `api:"body Code FunctionCode required"`
-	Description       *string      `api:"body Description Description"`
-	Timeout           *int         `api:"body Timeout Timeout"`
-	MemorySize        *int         `api:"body MemorySize MemorySize"`
-	Publish           *bool        `api:"body Publish Boolean"`
-	PackageType       *string      `api:"body PackageType String"`
-	Environment       *Environment `api:"body Environment Environment"`
-	Architectures     []string     `api:"body Architectures Architectures"`
-	Layers            []string     `api:"body Layers Layers"`
-	DeadLetterConfig  *Target      `api:"body DeadLetterConfig DeadLetterConfig"`
-	FileSystemConfigs []FileSystem `api:"body FileSystemConfigs FileSystemConfigs"`
+	FunctionName      string            `api:"body FunctionName FunctionName required"`
+	Runtime           *string           `api:"body Runtime String"`
+	Role              string            `api:"body Role RoleArn required"`
+	Handler           *string           `api:"body Handler Handler"`
+	Code              Code              `api:"body Code FunctionCode required"`
+	Description       *string           `api:"body Description Description"`
+	Timeout           *int              `api:"body Timeout Timeout"`
+	MemorySize        *int              `api:"body MemorySize MemorySize"`
+	Publish           *bool             `api:"body Publish Boolean"`
+	PackageType       *string           `api:"body PackageType String"`
+	Environment       *Environment      `api:"body Environment Environment"`
+	Architectures     []string          `api:"body Architectures Architectures"`
+	Layers            []string          `api:"body Layers Layers"`
+	DeadLetterConfig  *Target           `api:"body DeadLetterConfig DeadLetterConfig"`
+	FileSystemConfigs []FileSystem      `api:"body FileSystemConfigs FileSystemConfigs"`
+	Tags              map[string]string `api:"body Tags Tags"`
 }
 
 // UpdateCodeInput is the request of UpdateFunctionCode.
@@ -116,6 +117,36 @@ type GetFunctionOutput struct {
 	Configuration Configuration `api:"body Configuration FunctionConfiguration"`
 	Code          CodeLocation  `api:"body Code FunctionCodeLocation"`
 	Concurrency   *Concurrency  `api:"body Concurrency Concurrency"`
+	// Tags are nil for a function without.
+	Tags map[string]string `api:"body Tags Tags"`
+}
+
+// CodeSigningOutput is the response of GetFunctionCodeSigningConfig: no code is signed here.
+type CodeSigningOutput struct {
+	ConfigARN    string `api:"body CodeSigningConfigArn String"`
+	FunctionName string `api:"body FunctionName String"`
+}
+
+// TagsInput is the request of ListTags.
+type TagsInput struct {
+	Resource string `api:"path Resource NamespacedFunctionName required"`
+}
+
+// TagsOutput is its response.
+type TagsOutput struct {
+	Tags map[string]string `api:"body Tags Tags"`
+}
+
+// TagInput is the request of TagResource.
+type TagInput struct {
+	Resource string            `api:"path Resource NamespacedFunctionName required"`
+	Tags     map[string]string `api:"body Tags Tags required"`
+}
+
+// UntagInput is the request of UntagResource.
+type UntagInput struct {
+	Resource string   `api:"path Resource NamespacedFunctionName required"`
+	Keys     []string `api:"query tagKeys TagKeys required"`
 }
 
 // CodeLocation says where the code is kept; it can't be fetched.
@@ -283,6 +314,10 @@ var codec = restjson.New(restjson.Shapes{
 	"EnvironmentVariables":     {Key: "EnvironmentVariableName", Value: "EnvironmentVariableValue"},
 	"EnvironmentVariableName":  {Sensitive: true, Limits: restjson.AtMost(4096)},
 	"EnvironmentVariableValue": {Sensitive: true, Limits: restjson.AtMost(4096)},
+	"Tags":                     {Key: "TagKey", Value: "TagValue"},
+	"TagKeys":                  {Member: "TagKey"},
+	"TagKey":                   {Limits: restjson.Between(1, 128)},
+	"TagValue":                 {Limits: restjson.AtMost(256)},
 	"Architectures":            {Limits: restjson.Between(1, 1), Member: "Architecture"},
 	"Architecture":             {Enum: []string{"x86_64", "arm64"}},
 	"Layers":                   {Limits: restjson.AtMost(100), Member: "String"},

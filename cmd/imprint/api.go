@@ -29,6 +29,7 @@ import (
 	"github.com/imprint-iot/imprint/awsapi/issuances"
 	"github.com/imprint-iot/imprint/awsapi/lambda"
 	"github.com/imprint-iot/imprint/awsapi/sigv4"
+	"github.com/imprint-iot/imprint/awsapi/sts"
 	"github.com/imprint-iot/imprint/awsapi/users"
 )
 
@@ -65,8 +66,12 @@ func (s *server) newAPI() (*http.Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	identities, err := s.newIdentityAPI()
+	if err != nil {
+		return nil, err
+	}
 	return &http.Server{
-		Handler:           s.routes(mux, lambdas, privateCA),
+		Handler:           s.routes(mux, lambdas, privateCA, identities),
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       30 * time.Second, // awsapi.Config.BodyTime, too
 		WriteTimeout:      60 * time.Second,
@@ -74,6 +79,17 @@ func (s *server) newAPI() (*http.Server, error) {
 		MaxHeaderBytes:    64 << 10,
 		ErrorLog:          slog.NewLogLogger(s.logger.Handler(), slog.LevelDebug),
 	}, nil
+}
+
+// newIdentityAPI makes AWS STS's API, which has the port of the control plane.
+func (s *server) newIdentityAPI() (http.Handler, error) {
+	verifier, err := sigv4.New(sigv4.Config{
+		Keys: storeKeys{s.store}, Services: []string{"sts"}, Regions: s.config.Regions, Now: s.clock, MaxExpiry: sts.MaxExpiry,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &sts.Service{Verifier: verifier, Allow: s.callers.allow, Observe: s.observe, Now: s.clock}, nil
 }
 
 // directory answers for users and accounts.
@@ -98,7 +114,7 @@ func (s *server) authorize(ctx context.Context, caller awsapi.Caller, ask awsapi
 // routes sends health and metrics to their handlers and everything else,
 // untouched, to the control plane. It is no ServeMux: that would clean paths,
 // which breaks signatures.
-func (s *server) routes(api, lambdas, privateCA http.Handler) http.Handler {
+func (s *server) routes(api, lambdas, privateCA, identities http.Handler) http.Handler {
 	exposition := promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{})
 	webSocket := s.gateway.WebSocket()
 	return s.perAddress(http.StatusBadRequest, func(w http.ResponseWriter, r *http.Request) {
@@ -112,6 +128,10 @@ func (s *server) routes(api, lambdas, privateCA http.Handler) http.Handler {
 		}
 		if acmpca.Owns(r) {
 			privateCA.ServeHTTP(w, r)
+			return
+		}
+		if sts.Owns(r) {
+			identities.ServeHTTP(w, r)
 			return
 		}
 		if opensConfirmation(r) {

@@ -260,7 +260,7 @@ func nothingFound(word string, notes []string) error {
 	if hint == "" {
 		hint = "Nothing of it reached this server's device port while the attempts of that time were kept (--trace-retention, --trace-keep). `imprint attempts --failed` shows who came; `imprint doctor` tries from the device's side."
 	}
-	if strings.ContainsRune(word, filepath.Separator) {
+	if _, err := os.Stat(word); err != nil && strings.ContainsRune(word, filepath.Separator) {
 		hint += "\n      There is no file of that name either."
 	}
 	return imprint.Errorf(imprint.CodeNotFound, "no attempt is known under %s", word).WithHint("%s", hint)

@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"math/big"
 	"os"
 	"path/filepath"
@@ -112,6 +113,7 @@ func TestExplainTakesWhatAPersonHas(t *testing.T) {
 		{file("request.csr", encode("CERTIFICATE REQUEST", request)), "", `signing request, subject "CN=asked"`},
 		{file("request.der", request), "", "signing request"},
 		{file("key.pem", encode("PRIVATE KEY", private)), "", "no certificate, but PRIVATE KEY"},
+		{file("noise.crt", []byte("x")), "", "neither a certificate in PEM nor one in DER"},
 		{file("noise", []byte("x")), "", "neither a certificate in PEM nor one in DER"},
 		{filepath.Join(dir, "none.der"), "", "couldn't read"},
 		{"", "", "nothing to explain"},
@@ -124,6 +126,28 @@ func TestExplainTakesWhatAPersonHas(t *testing.T) {
 		got, err := matchOf(row.word)
 		if got != row.want || (err == nil) != (row.fault == "") || err != nil && !strings.Contains(err.Error(), row.fault) {
 			t.Errorf("%s: got %q, %v, want %q, %q", row.word, got, err, row.want, row.fault)
+		}
+	}
+	noise := filepath.Join(dir, "noise")
+	for word, notes := range map[string]int{noise: 1, "sensor-1": 0} {
+		got, about, err := wordOf(nil, word)
+		if got != word || len(about) != notes || err != nil {
+			t.Errorf("of %s, with a file noise that is nobody's certificate, %q is looked for, %q is said, %v", word, got, about, err)
+		}
+	}
+	for given, want := range map[string]string{
+		string(encode("CERTIFICATE", leaf)): id, string(leaf): id, "serial=0A1B\n": "serial=0A1B", "": "", "two\nlines": "", string(encode("PRIVATE KEY", private)): "",
+	} {
+		got, _, err := wordOf(strings.NewReader(given), "-")
+		if got != want || (err == nil) != (want != "") {
+			t.Errorf("of standard input %q: got %q, %v, want %q", given, got, err, want)
+		}
+	}
+	for _, name := range []string{"noise.crt", "key.pem", "request.csr"} {
+		_, _, err := wordOf(nil, filepath.Join(dir, name))
+		var usage usageError
+		if !errors.As(err, &usage) {
+			t.Errorf("%s is looked for as a name: %v", name, err)
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/url"
 	"slices"
 	"strconv"
@@ -135,10 +136,20 @@ func fetchAttempts(ctx context.Context, c *client.Client, q query) ([]attempt, e
 // there are older ones.
 func askAttempts(ctx context.Context, c *client.Client, q query) (all []attempt, older bool, notes []string, err error) {
 	all = []attempt{}
+	older, notes, err = eachPage(ctx, c, q, func(page []attempt) { all = append(all, page...) })
+	if err != nil {
+		return nil, false, nil, err
+	}
+	return all, older, notes, nil
+}
+
+// eachPage tells of up to limit attempts, newest first, page by page, and gives whether
+// there are older ones, and what the server says about the match.
+func eachPage(ctx context.Context, c *client.Client, q query, tell func([]attempt)) (older bool, notes []string, err error) {
 	token := ""
-	for len(all) < q.limit {
+	for left := q.limit; left > 0; {
 		values := q.values()
-		values.Set("maxResults", strconv.Itoa(min(q.limit-len(all), 250)))
+		values.Set("maxResults", strconv.Itoa(min(left, 250)))
 		if token != "" {
 			values.Set("nextToken", token)
 		}
@@ -149,52 +160,37 @@ func askAttempts(ctx context.Context, c *client.Client, q query) (all []attempt,
 		}
 		err = c.Call(ctx, "GET", attempts.Path+"?"+values.Encode(), nil, &page)
 		if err != nil {
-			return nil, false, nil, err
+			return false, nil, err
 		}
-		all, notes = append(all, page.Attempts...), append(notes, page.Notes...)
+		tell(page.Attempts)
+		notes = append(notes, page.Notes...)
+		left -= len(page.Attempts)
 		token = page.NextToken
 		if token == "" {
 			break
 		}
 	}
-	return all, token != "", notes, nil
-}
-
-// age is a flag's duration, which may be in days.
-type age time.Duration
-
-func (a *age) String() string { return time.Duration(*a).String() }
-
-func (a *age) Type() string { return "duration" }
-
-func (a *age) Set(text string) error {
-	d, err := parseDays(text)
-	if err == nil {
-		*a = age(d)
-	}
-	return err
+	return token != "", notes, nil
 }
 
 func newAttempts() *cobra.Command {
 	var failed, asJSON, follow bool
-	var since time.Duration
+	var from since
 	var limit int
 	var groupBy string
 	cmd := &cobra.Command{
 		Use:   "attempts",
 		Short: "List devices' connections and first connections, newest first",
-		Example: `imprint attempts --failed --since 1h --group-by reason
-imprint attempts --failed --follow`,
+		Example: `  imprint attempts --failed --since 1h --group-by reason
+  imprint attempts --failed --follow`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			q := query{failed: failed, limit: limit}
+			q := query{failed: failed, limit: limit, since: from.Time}
 			switch {
-			case cmd.Flags().Changed("since") && since <= 0:
-				return usageError{fmt.Errorf("--since is how far to look back, such as 1h; %s isn't", since)}
+			case limit < 1:
+				return limitError(limit)
 			case groupBy != "" && follow:
 				return usageError{errors.New("groups can't be followed: leave out --follow or --group-by")}
-			case since > 0:
-				q.since = time.Now().Add(-since)
 			}
 			c, err := newOperatorClient(cmd)
 			if err != nil {
@@ -220,10 +216,14 @@ imprint attempts --failed --follow`,
 	cmd.Flags().BoolVar(&failed, "failed", false, "only attempts that were refused, or in which a step failed")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.Flags().BoolVar(&follow, "follow", false, "go on printing attempts as they end")
-	cmd.Flags().Var((*age)(&since), "since", "only attempts that began, failed or ended in the last such time, such as 1h or 2d")
+	addSinceFlag(cmd, &from)
 	cmd.Flags().IntVar(&limit, "limit", 50, "how many attempts, or groups, at most")
 	cmd.Flags().StringVar(&groupBy, "group-by", "", "count them by reason, address, thing, certificate or client")
 	return cmd
+}
+
+func limitError(limit int) error {
+	return usageError{fmt.Errorf("--limit is %d, and must be at least 1", limit)}
 }
 
 // showGroups prints how many attempts have something in common.
@@ -235,7 +235,7 @@ func showGroups(cmd *cobra.Command, c *client.Client, by string, q query, asJSON
 	if err != nil {
 		return err
 	}
-	for len(found.Groups) > max(q.limit, 0) {
+	for len(found.Groups) > q.limit {
 		last := len(found.Groups) - 1
 		found.Others += found.Groups[last].Attempts
 		found.Groups = found.Groups[:last]
@@ -250,13 +250,20 @@ func newExplain() *cobra.Command {
 	var asJSON, follow bool
 	var limit int
 	cmd := &cobra.Command{
-		Use:   "explain CERTIFICATE-ID | SERIAL | THING | CLIENT-ID | ADDRESS | ARN | FILE.pem | ATTEMPT-ID",
+		Use:   "explain CERTIFICATE-ID | SERIAL | THING | CLIENT-ID | ADDRESS | ARN | FILE.pem | ATTEMPT-ID | -",
 		Short: "Show why a device is, or isn't, connected: the timeline of its attempts",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			match, err := matchOf(args[0])
+			if limit < 1 {
+				return limitError(limit)
+			}
+			word := args[0]
+			match, about, err := wordOf(cmd.InOrStdin(), word)
 			if err != nil {
 				return err
+			}
+			if word == "-" {
+				word = match
 			}
 			c, err := newOperatorClient(cmd)
 			if err != nil {
@@ -267,6 +274,7 @@ func newExplain() *cobra.Command {
 			if asJSON {
 				say = sayOnce(cmd.ErrOrStderr()) // what tools read is JSON alone
 			}
+			say(about)
 			if follow {
 				return followAttempts(cmd.Context(), c, q, printerFor(cmd.OutOrStdout(), asJSON, true), say)
 			}
@@ -286,7 +294,7 @@ func newExplain() *cobra.Command {
 			case err != nil:
 				return err
 			case len(list) == 0:
-				return nothingFound(args[0], notes)
+				return nothingFound(word, notes)
 			}
 			say(notes)
 			if asJSON {
@@ -314,8 +322,6 @@ const (
 	// followBack is how far back it is asked for, from the latest that it told of on: it
 	// hears of more of the same from a device that is on once a minute.
 	followBack = 2 * time.Minute
-	// maxFollowed is how many attempts that are new, or have changed, are told at once.
-	maxFollowed = 1000
 )
 
 // state is what of an attempt changes: one is shown again when it does.
@@ -358,11 +364,20 @@ func followAttempts(ctx context.Context, c *client.Client, q query, show func(at
 	if q.since.IsZero() {
 		q.since = time.Now().Add(-time.Minute)
 	}
-	q.limit = maxFollowed
+	q.limit = math.MaxInt
 	ticker := time.NewTicker(followEvery)
 	defer ticker.Stop()
 	for {
-		list, _, notes, err := askAttempts(ctx, c, q)
+		now := make(map[string]state, len(shown))
+		var fresh []attempt // newest first
+		_, notes, err := eachPage(ctx, c, q, func(page []attempt) {
+			for _, a := range page {
+				now[a.ID] = stateOf(a)
+				if shown[a.ID] != now[a.ID] {
+					fresh = append(fresh, a)
+				}
+			}
+		})
 		if errors.Is(err, context.Canceled) {
 			return nil
 		}
@@ -370,14 +385,9 @@ func followAttempts(ctx context.Context, c *client.Client, q query, show func(at
 			return err
 		}
 		say(notes)
-		now := make(map[string]state, len(list))
-		for _, a := range slices.Backward(list) {
-			now[a.ID] = stateOf(a)
+		for _, a := range slices.Backward(fresh) {
 			if from := secondsTime(a.Changed).Add(-followBack); from.After(q.since) {
 				q.since = from
-			}
-			if shown[a.ID] == now[a.ID] {
-				continue
 			}
 			err = show(a)
 			if err != nil {

@@ -3,13 +3,14 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/imprint-iot/imprint/awsapi/client"
 )
@@ -71,6 +72,54 @@ func TestFollowShowsWhateverIsNew(t *testing.T) {
 	}
 }
 
+// TestFollowShowsAllOfAStorm ensures that who watches is shown everything that is new, however
+// much it is, in the order in which it happened, and nothing twice.
+func TestFollowShowsAllOfAStorm(t *testing.T) {
+	t.Parallel()
+	const storm = 2600
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	polls := 0
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		most, _ := strconv.Atoi(r.FormValue("maxResults"))
+		next, err := strconv.Atoi(r.FormValue("nextToken"))
+		if err != nil {
+			next, polls = storm, polls+1
+		}
+		if polls > 2 {
+			cancel()
+		}
+		var page struct {
+			Attempts  []attempt `json:"attempts"`
+			NextToken string    `json:"nextToken,omitempty"`
+		}
+		for ; next > 0 && len(page.Attempts) < most; next-- {
+			page.Attempts = append(page.Attempts, attempt{ID: fmt.Sprintf("%04d", next), Outcome: "refused"})
+		}
+		if next > 0 {
+			page.NextToken = strconv.Itoa(next)
+		}
+		_ = json.NewEncoder(w).Encode(page)
+	}))
+	defer server.Close()
+	c, err := client.New(client.Config{Endpoint: server.URL, KeyID: "a", Secret: "b", Region: "us-east-1", HTTPClient: http.DefaultClient})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	show := func(a attempt) error {
+		got = append(got, a.ID)
+		return nil
+	}
+	err = followAttempts(ctx, c, query{}, show, sayOnce(io.Discard))
+	if err != nil && ctx.Err() == nil {
+		t.Fatal(err)
+	}
+	if len(got) != storm || !slices.IsSorted(got) {
+		t.Errorf("of %d attempts %d are shown, oldest first: %t", storm, len(got), slices.IsSorted(got))
+	}
+}
+
 // TestWhatAFunctionLogsStaysInItsColumn ensures that line ends, tabs and escapes in a
 // step's words neither end the table's columns nor reach the terminal.
 func TestWhatAFunctionLogsStaysInItsColumn(t *testing.T) {
@@ -97,19 +146,5 @@ func TestWhatAFunctionLogsStaysInItsColumn(t *testing.T) {
 	got := strings.Split(strings.TrimRight(strings.ReplaceAll(out.String(), "\r\n", "\n"), "\n"), "\n")[1:]
 	if !slices.Equal(got, want) {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
-	}
-}
-
-func TestSinceTakesDays(t *testing.T) {
-	t.Parallel()
-	var since time.Duration
-	for text, want := range map[string]time.Duration{"90m": 90 * time.Minute, "2d": 48 * time.Hour} {
-		err := (*age)(&since).Set(text)
-		if err != nil || since != want {
-			t.Errorf("%s: got %s, %v, want %s", text, since, err, want)
-		}
-	}
-	if err := (*age)(&since).Set("yesterday"); err == nil {
-		t.Error("yesterday is taken")
 	}
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/imprint-iot/imprint/audit"
 	"github.com/imprint-iot/imprint/awsapi/audits"
 	"github.com/imprint-iot/imprint/awsapi/client"
+	"github.com/imprint-iot/imprint/internal/pause"
 )
 
 // AuditConfig are the settings of `imprint serve` for audits.
@@ -260,12 +261,35 @@ func visible(word string) string {
 // pollEvery is how often the server is asked whether the audit is over.
 const pollEvery = 300 * time.Millisecond
 
+// interruptedPatience is how long a command that was interrupted waits for each of the
+// server's answers.
+const interruptedPatience = 5 * time.Second
+
+// outlive gives a context that ends so long after another.
+func outlive(ctx context.Context) (context.Context, context.CancelFunc) {
+	late, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		pause.For(late, interruptedPatience)
+		cancel()
+	})
+	return late, func() {
+		stop()
+		cancel()
+	}
+}
+
 // runAudit starts an audit and waits for its end; an interruption cancels it.
 func runAudit(ctx context.Context, c *client.Client, checks []string) (*auditReport, error) {
 	var started struct {
 		TaskID string `json:"taskId"`
 	}
-	err := c.Call(ctx, "POST", audits.Path, map[string]any{"checkNames": append([]string{}, checks...)}, &started)
+	// An interruption doesn't break this off: only its answer says what is to be canceled.
+	patient, done := outlive(ctx)
+	defer done()
+	err := c.Call(patient, "POST", audits.Path, map[string]any{"checkNames": append([]string{}, checks...)}, &started)
+	if err != nil && patient.Err() != nil {
+		return nil, fmt.Errorf("the server may have begun the audit, but didn't say so in time (aws iot list-audit-tasks has it then, and aws iot cancel-audit-task ends it): %w", err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -292,7 +316,7 @@ func runAudit(ctx context.Context, c *client.Client, checks []string) (*auditRep
 			}
 		}
 		if ctx.Err() != nil {
-			late, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+			late, cancel := context.WithTimeout(context.WithoutCancel(ctx), interruptedPatience)
 			defer cancel()
 			return nil, errors.Join(fmt.Errorf("the audit %s was canceled: %w", started.TaskID, ctx.Err()), c.Call(late, "PUT", path+"/cancel", nil, nil))
 		}

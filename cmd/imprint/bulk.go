@@ -50,10 +50,10 @@ type BulkConfig struct {
 
 func addBulkFlags(f *pflag.FlagSet) {
 	f.String("bulk-directory", "", "directory of input files of bulk registration, as ACCOUNT/BUCKET/KEY (default: bulk in the data directory)")
-	f.String("bulk-url", "", "http(s) URL below which those of one account are instead, as BUCKET/KEY")
-	f.String("bulk-s3-endpoint", "", "URL of the S3-compatible store where those of one account are instead")
+	f.String("bulk-url", "", "http(s) URL below which the input files of one account (--bulk-account) are instead, as BUCKET/KEY")
+	f.String("bulk-s3-endpoint", "", "URL of the S3-compatible store where the input files of one account (--bulk-account) are instead")
 	f.String("bulk-account", "", "account that bulk-url or bulk-s3-endpoint is for (default: the server's first account)")
-	f.String("bulk-s3-region", "us-east-1", "region that its signatures are for")
+	f.String("bulk-s3-region", "us-east-1", "region of the signatures for --bulk-s3-endpoint")
 	f.Int("bulk-tasks", 4, "bulk registrations that run at once")
 	f.Duration("bulk-retention", 720*time.Hour, "how long bulk registrations are kept with their reports")
 }

@@ -52,8 +52,8 @@ func newCAAudit() *cobra.Command {
 the registry that one of our CAs signed is in the log, every entry of the log is in the record of
 signatures and every signature in the log, all tiles of the log are what its checkpoint signs.
 
-The running server does it. On the data directory of a stopped server, or a copy of one, this
-command does it by itself.
+The running server does it. On the data directory of a stopped server, or a copy of one, and
+with --log, this command does it by itself; the server of the directory must be stopped then.
 
 Exit status 3: something differs.`,
 		Args: cobra.NoArgs,
@@ -234,7 +234,7 @@ func openStopped(ctx context.Context, dir string) (imprint.Store, func(), error)
 		Path: filepath.Join(dir, registryFile), Sealer: sealer, Clock: time.Now, Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
 	})
 	if err != nil {
-		return nil, nil, fmt.Errorf("couldn't open the registry: %w", err)
+		return nil, nil, err // it says what couldn't be opened
 	}
 	return store, func() { _ = store.Close() }, nil
 }

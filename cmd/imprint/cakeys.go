@@ -36,7 +36,7 @@ type KeyStoreConfig struct {
 
 func addKeyStoreFlags(f *pflag.FlagSet) {
 	f.StringSlice("ca-key-store", nil, "place of CA keys, NAME=URI or NAME@ACCOUNT=URI: a PKCS#11 token, a TPM, a directory, AWS KMS (may be repeated)")
-	f.Duration("ca-key-timeout", 10*time.Second, "bound of a signature by a key in such a place")
+	f.Duration("ca-key-timeout", 10*time.Second, "bound of a signature by a key in a --ca-key-store")
 }
 
 func (c KeyStoreConfig) check() error {

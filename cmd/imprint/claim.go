@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/awsapi/claims"
@@ -77,6 +78,9 @@ quota, or is used as MAX-REQUESTS and MAX-REFUSALS forbid, is stopped until
 				return err
 			}
 			if len(args) == 0 {
+				if changed := firstChanged(cmd.Flags(), "data", "json"); changed != "" {
+					return usageError{fmt.Errorf("--%s is about one claim: say which, by its certificate's id or PEM file", changed)}
+				}
 				return listGuards(cmd.Context(), c, cmd.OutOrStdout(), flags.asJSON)
 			}
 			path, err := guardPath(args[0])
@@ -122,6 +126,17 @@ quota, or is used as MAX-REQUESTS and MAX-REFUSALS forbid, is stopped until
 	return cmd
 }
 
+// firstChanged is the name of a flag that was given, but for some.
+func firstChanged(flags *pflag.FlagSet, but ...string) string {
+	name := ""
+	flags.Visit(func(f *pflag.Flag) {
+		if name == "" && !slices.Contains(but, f.Name) {
+			name = f.Name
+		}
+	})
+	return name
+}
+
 // guardPath is where the guard of a certificate is.
 func guardPath(word string) (string, error) {
 	match, err := matchOf(word)
@@ -130,7 +145,7 @@ func guardPath(word string) (string, error) {
 	}
 	id, err := imprint.ParseCertificateID(match[strings.LastIndexByte(match, '/')+1:])
 	if err != nil {
-		return "", usageError{err}
+		return "", usageError{fmt.Errorf("that is neither a certificate's id nor its PEM file: %w", err)}
 	}
 	return claims.Path + "/" + string(id), nil
 }

@@ -131,7 +131,8 @@ type Config struct {
 	// deprecated, until it can be deleted. Default 5m; 0: no time.
 	ThingTypeDeletionDelay time.Duration `koanf:"thing-type-deletion-delay"`
 	// StoredEvents bounds the events on $aws/events/ of one account that wait for its
-	// subscribers and rules; the oldest are dropped. Default 100000.
+	// subscribers and rules; the oldest are dropped. Each 8 KiB of an event counts as one
+	// more. Default 100000.
 	StoredEvents int `koanf:"stored-events"`
 	// Trace is whether attempts are recorded. Default true. Without it nobody is told
 	// why a device isn't connected: it is for measuring what the trace costs.
@@ -181,14 +182,14 @@ func addServeFlags(f *pflag.FlagSet) {
 	f.String("security-policy", gateway.DefaultSecurityPolicy, "TLS versions and cipher suites for devices, by AWS IoT Core's name")
 	f.Bool("session-tickets", true, "let devices resume TLS sessions")
 	f.Duration("ticket-key-rotation", time.Hour, "how long one key seals session tickets")
-	f.Duration("ticket-key-lifetime", 24*time.Hour, "how long it opens them")
+	f.Duration("ticket-key-lifetime", 24*time.Hour, "how long a key opens session tickets")
 	f.StringSlice("tls-certificate", nil, "PEM file of a server certificate of your own (twice for ECDSA and RSA)")
 	f.StringSlice("tls-key", nil, "PEM file of its key, in the same order")
 	f.String("tls-roots", "", "PEM file of the roots that clients verify it with (default: their system's)")
 	f.Duration("handshake-timeout", 10*time.Second, "bound of the TLS handshake")
 	f.Duration("connect-timeout", broker.DefaultOptions().ConnectTimeout, "bound of the wait for CONNECT")
 	f.Int("max-handshakes", 2048, "bound of connections that aren't admitted yet")
-	f.Int("max-pending-per-address", 512, "bound of those from one address")
+	f.Int("max-pending-per-address", 512, "bound of the connections of one address that aren't admitted yet")
 	f.Int("max-connections", 1_000_000, "bound of all device connections")
 	addMQTTFlags(f)
 	addFunctionFlags(f)
@@ -200,7 +201,7 @@ func addServeFlags(f *pflag.FlagSet) {
 	addESTFlags(f)
 	addKeyStoreFlags(f)
 	addIssuanceLogFlags(f)
-	f.Int("max-connections-per-address", 0, "bound of those from one address (0: none)")
+	f.Int("max-connections-per-address", 0, "bound of the device connections of one address (0: none)")
 	f.Int("connection-rate-per-address", 0, "connections that one address begins in a second (0: no bound)")
 	f.Int("concurrent-handshakes", 0, "TLS handshakes that compute at once (0: processors less one)")
 	f.Int("api-rate", 500, "control-plane requests per second of one access key (0: no bound)")

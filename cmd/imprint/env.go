@@ -64,6 +64,7 @@ aws() {
     *" iot-data "*) command aws --endpoint-url "$AWS_ENDPOINT_URL_IOT_DATA_PLANE" "$@" ;;
     *" lambda "*) command aws --endpoint-url "$AWS_ENDPOINT_URL_LAMBDA" "$@" ;;
     *" acm-pca "*) command aws --endpoint-url "$AWS_ENDPOINT_URL_ACM_PCA" "$@" ;;
+    *" sts "*) command aws --endpoint-url "$AWS_ENDPOINT_URL_STS" "$@" ;;
     *" iot "*) command aws --endpoint-url "$AWS_ENDPOINT_URL_IOT" "$@" ;;
     *) command aws "$@" ;;
   esac
@@ -82,6 +83,7 @@ func printEnv(w io.Writer, facts serverFacts, key operatorKey) error {
 		{"AWS_ENDPOINT_URL_IOT_DATA_PLANE", facts.APIURL},
 		{"AWS_ENDPOINT_URL_LAMBDA", facts.APIURL},
 		{"AWS_ENDPOINT_URL_ACM_PCA", facts.APIURL},
+		{"AWS_ENDPOINT_URL_STS", facts.APIURL},
 		{"AWS_CA_BUNDLE", facts.CABundle},
 		{"IMPRINT_MQTT", facts.MQTTAddress},
 		{"IMPRINT_HTTPS", facts.HTTPSAddress},

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -76,5 +77,9 @@ func newRoot() *cobra.Command {
 		return usageError{fmt.Errorf("%w (try: %s --help)", err, cmd.CommandPath())}
 	})
 	root.AddCommand(newServe(), newEnv(), newExplain(), newAttempts(), newDoctor(), newUser(), newAccount(), newClaim(), newBulk(), newAudit(), newCA(), newEST(), newPolicy(), newBench(), newTemplate(), newAdvise(), newVersion())
+	strictUsage(root)
+	addExamples(root)
+	// Commands with subcommands run to refuse others; that isn't a use of theirs.
+	root.SetUsageTemplate(strings.Replace(root.UsageTemplate(), "{{if .Runnable}}", "{{if and .Runnable (not .HasAvailableSubCommands)}}", 1))
 	return root
 }

@@ -113,8 +113,8 @@ func addMQTTFlags(f *pflag.FlagSet) {
 	f.Int("max-client-id-bytes", d.MaxClientIDBytes, "bytes of a client id")
 	f.Int("max-topic-bytes", d.MaxTopicBytes, "bytes of a topic name or filter")
 	f.Int("max-topic-slashes", d.MaxTopicSlashes, "slashes in a topic name or filter")
-	f.Int("max-service-topic-bytes", d.MaxServiceTopicBytes, "bytes of one that begins with $aws/, where that is more")
-	f.Int("max-service-topic-slashes", d.MaxServiceTopicSlashes, "slashes in one that begins with $aws/, where that is more")
+	f.Int("max-service-topic-bytes", d.MaxServiceTopicBytes, "bytes of a topic or filter that begins with $aws/, where that is more than --max-topic-bytes")
+	f.Int("max-service-topic-slashes", d.MaxServiceTopicSlashes, "slashes in a topic or filter that begins with $aws/, where that is more than --max-topic-slashes")
 	f.Int("max-share-name-bytes", d.MaxShareNameBytes, "bytes of a shared subscription's name")
 	f.Int("max-filters-per-subscribe", d.MaxFiltersPerSubscribe, "topic filters in one SUBSCRIBE")
 	f.Int("max-subscriptions", d.MaxSubscriptions, "subscriptions of one connection")
@@ -128,7 +128,7 @@ func addMQTTFlags(f *pflag.FlagSet) {
 	f.Duration("write-timeout", d.WriteTimeout, "how long 16 KiB may take to a device")
 	f.Int("max-connection-requests", d.MaxRequestsPerConnection, "requests of fleet provisioning under way of one connection")
 	f.Int("max-requests-at-once", d.MaxRequests, "requests of fleet provisioning under way of all connections; of one account as many as it leaves to others")
-	f.Duration("request-puback", d.RequestPuback, "how long the PUBACK of such a request waits for its answer, to go with it")
+	f.Duration("request-puback", d.RequestPuback, "how long the PUBACK of a request of fleet provisioning waits for the answer, to go with it")
 	f.Bool("standard-matching", false, "match a/# with a, and wildcards with retained messages, as the MQTT standard does")
 }
 

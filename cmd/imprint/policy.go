@@ -433,9 +433,9 @@ func printRules(w io.Writer, asJSON bool) error {
 
 func newPolicyLeast() *cobra.Command {
 	var asJSON, denied bool
-	var since time.Duration
+	var from since
 	cmd := &cobra.Command{
-		Use:   "least CERTIFICATE-ID | SERIAL | THING | CLIENT-ID | ADDRESS | ARN | FILE.pem | ATTEMPT-ID",
+		Use:   "least CERTIFICATE-ID | SERIAL | THING | CLIENT-ID | ADDRESS | ARN | FILE.pem | ATTEMPT-ID | -",
 		Short: "Write the least policy that allows what a device did",
 		Long: `Write the least policy that allows what the recorded attempts of a device were
 allowed, with --denied also what they tried in vain. Where a level of a topic is the thing's name, a name of the certificate or
@@ -446,16 +446,17 @@ what is to be known of it goes to standard error.
   aws iot create-policy --policy-name device --policy-document file://policy.json`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			match, err := matchOf(args[0])
+			match, about, err := wordOf(cmd.InOrStdin(), args[0])
 			if err != nil {
 				return err
 			}
+			sayOnce(cmd.ErrOrStderr())(about)
 			values := url.Values{"match": {match}}
 			if denied {
 				values.Set("denied", "true")
 			}
-			if since > 0 {
-				values.Set("since", time.Now().Add(-since).UTC().Format(time.RFC3339))
+			if !from.IsZero() {
+				values.Set("since", from.UTC().Format(time.RFC3339))
 			}
 			c, err := newOperatorClient(cmd)
 			if err != nil {
@@ -475,7 +476,7 @@ what is to be known of it goes to standard error.
 	addDataFlag(cmd)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON, with what was used")
 	cmd.Flags().BoolVar(&denied, "denied", false, "take in what was denied, too")
-	cmd.Flags().Var((*age)(&since), "since", "only attempts that began, failed or ended in the last such time, such as 1h or 2d")
+	addSinceFlag(cmd, &from)
 	return cmd
 }
 

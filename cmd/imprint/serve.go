@@ -15,6 +15,12 @@ func newServe() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Run the server; makes everything it needs at the first start",
+		Long: `Run the server. At the first start it makes everything that it needs, keys,
+certificates, registry, tenant and access key, in its data directory; at each it says
+where it is and what to type next. SIGTERM or Ctrl-C stops it.
+
+A setting is a flag, an environment variable (--max-handshakes is IMPRINT_MAX_HANDSHAKES)
+or a line of the YAML file of --config, in that order. docs/operations.md says more.`,
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			config, err := loadConfig(cmd.Flags())

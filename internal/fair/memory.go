@@ -2,14 +2,19 @@ package fair
 
 import (
 	"container/list"
+	"iter"
 
 	"github.com/imprint-iot/imprint"
 )
 
 // Memory is a bounded number of values by keys of accounts. At the bound the account that
 // has most of them loses the one that it used least lately: whoever brings keys without
-// end has only its own forgotten. It is for one goroutine at a time.
+// end has only its own forgotten. It is for one goroutine at a time, but that many may ask what
+// is Known at once.
 type Memory[K comparable, V any] struct {
+	// Dropped hears of each value that gives way to another; nil: nobody does.
+	Dropped func(V)
+
 	most     int
 	count    int
 	accounts map[imprint.AccountID]*memories[K, V]
@@ -54,6 +59,12 @@ func (m *Memory[K, V]) Of(account imprint.AccountID, key K, fresh func() V) V {
 	return value
 }
 
+// Keep keeps the value of a key, which counts as used, in place of the one before.
+func (m *Memory[K, V]) Keep(account imprint.AccountID, key K, value V) {
+	m.Forget(account, key)
+	m.Of(account, key, func() V { return value })
+}
+
 // Known gives the value of a key, if there is one, without using it.
 func (m *Memory[K, V]) Known(account imprint.AccountID, key K) (value V, ok bool) {
 	of := m.accounts[account]
@@ -77,6 +88,28 @@ func (m *Memory[K, V]) Forget(account imprint.AccountID, key K) {
 	}
 }
 
+// Values gives all values.
+func (m *Memory[K, V]) Values() iter.Seq[V] {
+	return func(yield func(V) bool) {
+		for _, of := range m.accounts {
+			for _, element := range of.byKey {
+				if !yield(element.Value.(memory[K, V]).value) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// ForgetAll removes all keys of an account.
+func (m *Memory[K, V]) ForgetAll(account imprint.AccountID) {
+	of := m.accounts[account]
+	if of != nil {
+		m.count -= len(of.byKey)
+		delete(m.accounts, account)
+	}
+}
+
 func (m *Memory[K, V]) evict() {
 	var most *memories[K, V]
 	var account imprint.AccountID
@@ -85,5 +118,9 @@ func (m *Memory[K, V]) evict() {
 			account, most = id, of
 		}
 	}
-	m.Forget(account, most.used.Back().Value.(memory[K, V]).key)
+	least := most.used.Back().Value.(memory[K, V])
+	m.Forget(account, least.key)
+	if m.Dropped != nil {
+		m.Dropped(least.value)
+	}
 }

@@ -37,10 +37,7 @@ func Open(t testing.TB, path string, edits ...func(*sqlite.Options)) *sqlite.Sto
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = makeEmpty(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	PutEmpty(t, path)
 	options := sqlite.Options{Path: path, Sealer: seal.New(key), Logger: slog.New(slog.DiscardHandler)}
 	for _, edit := range edits {
 		edit(&options)
@@ -59,20 +56,24 @@ func Open(t testing.TB, path string, edits ...func(*sqlite.Options)) *sqlite.Sto
 	return store
 }
 
-// makeEmpty puts an empty registry where no file is.
-func makeEmpty(path string) error {
+// PutEmpty puts an empty registry where no file is, for a test that opens it itself.
+func PutEmpty(t testing.TB, path string) {
+	t.Helper()
 	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, os.ErrExist) {
-		return nil
+		return
 	}
 	if err != nil {
-		return fmt.Errorf("couldn't make the registry: %w", err)
+		t.Fatalf("couldn't make the registry: %v", err)
 	}
 	empty, err := emptyRegistry()
 	if err == nil {
 		_, err = file.Write(empty)
 	}
-	return errors.Join(err, file.Close())
+	err = errors.Join(err, file.Close())
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 // emptyRegistry is the file of a registry that was opened once.

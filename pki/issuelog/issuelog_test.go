@@ -112,7 +112,7 @@ func (x *tx) IssuancesWithKey(t imprint.Tenant, q imprint.KeyQuery, limit int) (
 	var list []imprint.Issuance
 	for _, id := range slices.Sorted(maps.Keys(x.rows)) {
 		i := x.rows[id]
-		if i.Tenant == t && i.KeyHash == q.KeyHash && i.CertificateID != "" && i.CA == q.CA && (q.Reason == "" || i.Reason == q.Reason) && len(list) < limit {
+		if i.Tenant == t && i.KeyHash == q.KeyHash && i.CertificateID != "" && i.CA == q.CA && len(list) < limit {
 			list = append(list, i)
 		}
 	}
@@ -123,11 +123,11 @@ func (x *tx) AuthorityOfKey(imprint.Tenant, string) (imprint.CertificateAuthorit
 	return imprint.CertificateAuthority{}, imprint.Errorf(imprint.CodeNotFound, "there are none")
 }
 
-func (x *tx) AuthorityCertificatesWithKey(imprint.Tenant, string) ([]imprint.AuthorityCertificate, error) {
+func (x *tx) AuthorityCertificatesWithKey(imprint.AccountID, string) ([]imprint.AuthorityCertificate, error) {
 	return nil, nil
 }
 
-func (x *tx) AdoptedRevocationOfLostKey(imprint.Tenant, string) (imprint.AdoptedRevocation, error) {
+func (x *tx) LostKey(imprint.AccountID, string) (imprint.AdoptedRevocation, error) {
 	return imprint.AdoptedRevocation{}, imprint.Errorf(imprint.CodeNotFound, "there are none")
 }
 

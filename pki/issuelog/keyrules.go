@@ -44,31 +44,20 @@ func allowed(tx imprint.ReadTx, i imprint.Issuance) error {
 	return nil
 }
 
-// lost refuses a key whose private half others may have. CERTIFICATE_AUTHORITY_COMPROMISE
+// lost refuses a key whose private half others may have, in whatever region of the account that
+// was said. CERTIFICATE_AUTHORITY_COMPROMISE
 // says so of a CA's own key alone: a device below that CA keeps its key.
 func lost(tx imprint.ReadTx, i imprint.Issuance) error {
-	for _, q := range []imprint.KeyQuery{
-		{Reason: imprint.ReasonKeyCompromise}, {Reason: imprint.ReasonKeyCompromise, CA: true}, {Reason: imprint.ReasonCACompromise, CA: true},
-	} {
-		q.KeyHash = i.KeyHash
-		found, err := with(tx, i, q, 1)
-		if err != nil {
-			return err
-		}
-		if len(found) > 0 {
-			other := found[0]
-			return keyLost(other.CertificateID, other.RevokedAt, other.Reason)
-		}
-	}
-	// A device's certificate that was made elsewhere, by an authority that came here.
-	elsewhere, err := tx.AdoptedRevocationOfLostKey(i.Tenant, i.KeyHash)
+	found, err := tx.LostKey(i.Tenant.Account, i.KeyHash)
 	switch {
-	case err == nil:
-		return keyLost(elsewhere.CertificateID, elsewhere.RevokedAt, elsewhere.Reason)
-	case imprint.CodeOf(err) != imprint.CodeNotFound:
+	case imprint.CodeOf(err) == imprint.CodeNotFound:
+		return nil
+	case err != nil:
 		return fmt.Errorf("couldn't look for revocations of the key: %w", err)
+	case found.CertificateID == "": // it stood on a list
+		return keyLost("number "+found.Serial, found.RevokedAt, found.Reason)
 	}
-	return nil
+	return keyLost(string(found.CertificateID), found.RevokedAt, found.Reason)
 }
 
 // lostAuthority refuses the key of a CA that was lost, also of one that was made elsewhere,
@@ -76,36 +65,36 @@ func lost(tx imprint.ReadTx, i imprint.Issuance) error {
 // on the list that its issuer brought along.
 func lostAuthority(tx imprint.ReadTx, i imprint.Issuance) error {
 	failed := func(err error) error { return fmt.Errorf("couldn't look for the key's CAs: %w", err) }
-	certs, err := tx.AuthorityCertificatesWithKey(i.Tenant, i.KeyHash)
+	certs, err := tx.AuthorityCertificatesWithKey(i.Tenant.Account, i.KeyHash)
 	if err != nil {
 		return failed(err)
 	}
 	for _, c := range certs {
 		if c.Authority != "" {
-			owner, err := tx.Authority(i.Tenant, c.Authority)
+			owner, err := tx.Authority(c.Tenant, c.Authority)
 			if err != nil && imprint.CodeOf(err) != imprint.CodeNotFound {
 				return failed(err)
 			}
 			if !owner.RevokedAt.IsZero() && owner.RevocationReason.OfKey() {
-				return keyLost(c.ID, owner.RevokedAt, owner.RevocationReason)
+				return keyLost(string(c.ID), owner.RevokedAt, owner.RevocationReason)
 			}
 		}
 		if c.Issuer == "" {
 			continue
 		}
-		listed, err := tx.AdoptedRevocation(i.Tenant, c.Issuer, c.Serial)
+		listed, err := tx.AdoptedRevocation(c.Tenant, c.Issuer, c.Serial)
 		if err != nil && imprint.CodeOf(err) != imprint.CodeNotFound {
 			return failed(err)
 		}
 		if (listed.CertificateID == "" || listed.CertificateID == c.ID) && listed.Reason.OfKey() {
-			return keyLost(c.ID, listed.RevokedAt, listed.Reason)
+			return keyLost(string(c.ID), listed.RevokedAt, listed.Reason)
 		}
 	}
 	return nil
 }
 
-func keyLost(id imprint.CertificateID, at time.Time, reason imprint.RevocationReason) error {
-	return imprint.Errorf(imprint.CodeCertificateWeak, "the request's key is that of certificate %s, which was revoked at %s for %s", id, at.UTC().Format(time.RFC3339), reason).
+func keyLost(certificate string, at time.Time, reason imprint.RevocationReason) error {
+	return imprint.Errorf(imprint.CodeCertificateWeak, "the request's key is that of certificate %s, which was revoked at %s for %s", certificate, at.UTC().Format(time.RFC3339), reason).
 		WithHint("Make a new key: whoever has the old one would have the new certificate, too.")
 }
 

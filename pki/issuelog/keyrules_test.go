@@ -118,6 +118,38 @@ func TestALostKeyGetsNothing(t *testing.T) {
 	r.refused("the lost CA", imprint.CodeCertificateWeak, "AUTHORITY_COMPROMISE", func(i *imprint.Issuance) { i.KeyHash, i.CA, i.KeyReusable = "ca", true, true })
 }
 
+// TestALostKeyGetsNothingInAnyRegion of its account, whether it was issued for here or elsewhere,
+// a device's or a CA's.
+func TestALostKeyGetsNothingInAnyRegion(t *testing.T) {
+	t.Parallel()
+	r := newRecord(t)
+	there := imprint.Tenant{Account: tenant.Account, Region: "eu-west-1"}
+	stranger := imprint.Tenant{Account: "999999999999", Region: tenant.Region}
+	inRegion := func(of imprint.Tenant, key string) func(*imprint.Issuance) {
+		return func(i *imprint.Issuance) { i.Tenant, i.KeyHash, i.KeyReusable = of, key, true }
+	}
+	r.revoke(r.must(inRegion(there, "issued")), imprint.ReasonKeyCompromise)
+	r.revoke(r.must(inRegion(there, "superseded")), imprint.ReasonSuperseded)
+	err := r.store.Update(t.Context(), func(tx imprint.Tx) error {
+		err := tx.PutAdoptedRevocation(imprint.AdoptedRevocation{Tenant: there, Authority: "root", Serial: "aa", RevokedAt: time.Unix(1500, 0), Reason: imprint.ReasonKeyCompromise, KeyHash: "listed"})
+		if err == nil {
+			err = tx.PutAuthority(imprint.CertificateAuthority{Tenant: there, ID: "line", RevokedAt: time.Unix(1500, 0), RevocationReason: imprint.ReasonCACompromise})
+		}
+		if err == nil {
+			err = tx.PutAuthorityCertificate(imprint.AuthorityCertificate{Tenant: there, ID: "line's", Authority: "line", KeyHash: "ca"})
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range []string{"issued", "listed", "ca"} {
+		r.refused(key, imprint.CodeCertificateWeak, "COMPROMISE", inRegion(tenant, key))
+		r.must(inRegion(stranger, key))
+	}
+	r.must(inRegion(tenant, "superseded"))
+}
+
 // TestTheLostKeyOfACAMadeElsewhereGetsNothing: nothing was issued for it here.
 func TestTheLostKeyOfACAMadeElsewhereGetsNothing(t *testing.T) {
 	t.Parallel()

@@ -199,13 +199,10 @@ func unrecorded(t *testing.T, w *world) *x509.Certificate {
 // of it back, as a restore does.
 func extraEntry(t *testing.T, w *world, c *x509.Certificate) {
 	t.Helper()
-	aside, err := openWorld(t.Context(), t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer aside.store.Close()
+	aside := newWorld(t)
 	var state imprint.IssuanceLog
-	err = w.store.View(t.Context(), func(tx imprint.ReadTx) error {
+	err := w.store.View(t.Context(), func(tx imprint.ReadTx) error {
+		var err error
 		state, err = tx.IssuanceLog()
 		return err
 	})

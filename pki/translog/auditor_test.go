@@ -45,7 +45,7 @@ func TestAuditsRunOneAtATimeAndAreKept(t *testing.T) {
 		t.Errorf("while it runs: got %+v, %v", running, err)
 	}
 	close(gate)
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	run := await(ctx, t, auditor, first)
 	if run.Err != nil || run.Audited.Findings != 3 || len(run.Findings) != 3 || run.Audited.Entries != 3 {

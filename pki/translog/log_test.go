@@ -14,15 +14,18 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
 
 	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/internal/registrytest"
 	"github.com/imprint-iot/imprint/internal/seal"
 	"github.com/imprint-iot/imprint/pki"
 	"github.com/imprint-iot/imprint/pki/issuelog"
@@ -79,7 +82,14 @@ func openWorld(ctx context.Context, dir string) (*world, error) {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w, err := openWorld(t.Context(), t.TempDir())
+	dir := t.TempDir()
+	registrytest.PutEmpty(t, filepath.Join(dir, "registry.db"))
+	return worldIn(t, dir)
+}
+
+func worldIn(t *testing.T, dir string) *world {
+	t.Helper()
+	w, err := openWorld(t.Context(), dir)
 	if err != nil {
 		t.Fatalf("couldn't make a data directory: %v", err)
 	}
@@ -195,15 +205,86 @@ func (w *world) waitAll(t *testing.T, log *translog.Log) {
 	}
 }
 
-// logged makes a world whose log has count certificates, and closes the log.
+// logged makes a world whose log has count certificates, and closes the log. Those of one
+// count are copies of a world that is made once, and have its keys.
 func logged(t *testing.T, count int) (*world, []*x509.Certificate) {
 	t.Helper()
-	w := newWorld(t)
-	certs := w.mustIssue(t, count)
-	log := w.open(t)
-	w.waitAll(t, log)
-	closeLog(t, log)
-	return w, certs
+	made.Lock()
+	defer made.Unlock()
+	first := made.worlds[count]
+	if first == nil {
+		w := newWorld(t)
+		first = &madeWorld{certs: w.mustIssue(t, count)}
+		log := w.open(t)
+		w.waitAll(t, log)
+		closeLog(t, log)
+		err := w.store.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		first.read(t, w.dir)
+		made.worlds[count] = first
+	}
+	return worldIn(t, first.write(t)), first.certs
+}
+
+// made are the worlds of which logged gives copies, by the length of their log.
+var made = struct {
+	sync.Mutex
+	worlds map[int]*madeWorld
+}{worlds: map[int]*madeWorld{}}
+
+// madeWorld is what a world has on disk.
+type madeWorld struct {
+	files []madeFile
+	certs []*x509.Certificate
+}
+
+type madeFile struct {
+	name string
+	mode fs.FileMode
+	data []byte
+}
+
+func (m *madeWorld) read(t *testing.T, dir string) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := entry.Info()
+		if err != nil {
+			return err
+		}
+		file := madeFile{mode: info.Mode()}
+		file.name, err = filepath.Rel(dir, path)
+		if err == nil && !entry.IsDir() {
+			file.data, err = os.ReadFile(path)
+		}
+		m.files = append(m.files, file)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (m *madeWorld) write(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	for _, file := range m.files {
+		path := filepath.Join(dir, file.name)
+		var err error
+		if file.mode.IsDir() {
+			err = os.MkdirAll(path, file.mode.Perm())
+		} else {
+			err = os.WriteFile(path, file.data, file.mode.Perm())
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
 }
 
 func closeLog(t *testing.T, log *translog.Log) {

@@ -190,7 +190,7 @@ func TestWaitAndRoomSayWhatIsWrong(t *testing.T) {
 	// One that can't commit falls behind, says so, and takes no more.
 	w.mustIssue(t, 4)
 	stuck := w.open(t, func(c *translog.Config) { c.MaxBacklog, c.Store = 3, &never{store} })
-	fails := time.Now().Add(30 * time.Second)
+	fails := time.Now().Add(2 * time.Minute)
 	for c := stuck.Counters(); c.Failures == 0 || c.Waiting < 3; c = stuck.Counters() {
 		if time.Now().After(fails) {
 			t.Fatalf("counters: got %+v, want the backlog and a failure", c)

@@ -90,7 +90,7 @@ func TestEveryStatementRunsOverAnIndex(t *testing.T) {
 				break
 			}
 			for part, index := range wantIndex {
-				if strings.Contains(query, part) && strings.Contains(line, "issuances") && !strings.Contains(line, index) {
+				if strings.Contains(query, part) && strings.Contains(line, "issuances") && !strings.Contains(line, index) && !strings.Contains(line, "issuances_of_lost_keys (key_hash=?") {
 					t.Errorf("%s\ndoesn't use %s:\n%s", query, index, plan)
 				}
 			}
@@ -222,10 +222,8 @@ func everyRead(tx imprint.Tx) error {
 	keep(err)
 	_, err = tx.IssuanceOf(tenant, "a", "a")
 	keep(err)
-	for _, reason := range []imprint.RevocationReason{"", imprint.ReasonKeyCompromise} {
-		_, err = tx.IssuancesWithKey(tenant, imprint.KeyQuery{KeyHash: "k", Reason: reason}, 1)
-		keep(err)
-	}
+	_, err = tx.IssuancesWithKey(tenant, imprint.KeyQuery{KeyHash: "k"}, 1)
+	keep(err)
 	_, err = tx.IssuancesRenewing(tenant, "a", "", 1)
 	keep(err)
 	_, err = tx.IssuancesWithoutKey("a", 1)
@@ -258,7 +256,7 @@ func everyRead(tx imprint.Tx) error {
 	keep(err)
 	_, err = tx.AuthorityCertificatesBy(tenant, "a")
 	keep(err)
-	_, err = tx.AuthorityCertificatesWithKey(tenant, "a")
+	_, err = tx.AuthorityCertificatesWithKey(tenant.Account, "a")
 	keep(err)
 	_, err = tx.AuthorityCertificate(tenant, "a")
 	keep(err)
@@ -268,7 +266,7 @@ func everyRead(tx imprint.Tx) error {
 	keep(tx.PutAdoptedRevocation(imprint.AdoptedRevocation{Tenant: tenant, Authority: "a", Serial: "1"}))
 	_, err = tx.AdoptedRevocation(tenant, "a", "1")
 	keep(err)
-	_, err = tx.AdoptedRevocationOfLostKey(tenant, "k")
+	_, err = tx.LostKey(tenant.Account, "k")
 	keep(err)
 	_, err = tx.Revocations("a", "1", []byte("a"))
 	keep(err)
@@ -363,7 +361,7 @@ func everyRead(tx imprint.Tx) error {
 	keep(tx.DeleteUserPolicy("1", "a", "a"))
 	_, err = tx.Events(tenant, 1)
 	keep(err)
-	_, err = tx.EventCount(tenant)
+	_, err = tx.EventUnits(tenant)
 	keep(err)
 	_, err = tx.EventTenants()
 	keep(err)

@@ -15,6 +15,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/imprint-iot/imprint"
+	"github.com/imprint-iot/imprint/internal/registrytest"
 	"github.com/imprint-iot/imprint/store/sqlite"
 	"github.com/imprint-iot/imprint/store/storetest"
 )
@@ -64,6 +65,7 @@ func TestMain(m *testing.M) {
 func TestStoreKeepsTheContract(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) storetest.Harness {
 		path := filepath.Join(t.TempDir(), "registry ?%#.db")
+		registrytest.PutEmpty(t, path) // other tests have the tables made
 		return storetest.Harness{Check: check, Open: func(fault storetest.Fault) (imprint.Store, error) {
 			opts := options(path)
 			if fault != nil {

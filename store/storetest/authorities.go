@@ -170,6 +170,14 @@ func testAuthorities(t *testing.T, h Harness) {
 	issue(12, func(i *imprint.Issuance) { i.KeyHash, i.Renews, i.Tenant = "renewed", certID(102), there })
 	issue(13, func(i *imprint.Issuance) { i.Tenant, i.KeyHash = there, "" })
 	issue(14, func(i *imprint.Issuance) { i.CertificateID, i.KeyHash = "", "" })
+	lose := func(key string, isCA bool, reason imprint.RevocationReason) func(*imprint.Issuance) {
+		return func(i *imprint.Issuance) {
+			i.Tenant, i.KeyHash, i.CA, i.RevokedAt, i.Reason = there, key, isCA, instant, reason
+		}
+	}
+	issue(15, lose("lost there", false, imprint.ReasonKeyCompromise))
+	issue(16, lose("lost CA", true, imprint.ReasonCACompromise))
+	issue(17, lose("sound", false, imprint.ReasonCACompromise))
 	issue(6, func(i *imprint.Issuance) { i.Serial, i.Authority, i.KeyHash = "02", one, "other" })
 	update(t, store, func(tx imprint.Tx) error {
 		// A former certificate, and one that it made for a CA elsewhere.
@@ -195,9 +203,9 @@ func testAuthorities(t *testing.T, h Harness) {
 		same(t, "what it signed", fmt.Sprint(len(by), err), fmt.Sprint(1, nil))
 		by, err = tx.AuthorityCertificatesBy(here, "")
 		same(t, "what nobody signed", fmt.Sprint(len(by), err), fmt.Sprint(0, nil))
-		with, err := tx.AuthorityCertificatesWithKey(here, "k")
+		with, err := tx.AuthorityCertificatesWithKey(there.Account, "k")
 		same(t, "those with its key", fmt.Sprint(len(with), err), fmt.Sprint(1, nil))
-		with, err = tx.AuthorityCertificatesWithKey(here, "")
+		with, err = tx.AuthorityCertificatesWithKey(here.Account, "")
 		same(t, "those whose key isn't known", fmt.Sprint(len(with), err), fmt.Sprint(0, nil))
 		return err
 	})
@@ -240,7 +248,6 @@ func testAuthorities(t *testing.T, h Harness) {
 			{"a key, behind one", imprint.KeyQuery{KeyHash: "key", AfterID: "i02"}, 100, "i03 i01 "},
 			{"a key, behind a revoked one", imprint.KeyQuery{KeyHash: "key", AfterReason: imprint.ReasonSuperseded, AfterID: "i01"}, 100, ""},
 			{"a key of a CA", imprint.KeyQuery{KeyHash: "key", CA: true}, 100, "i08 "},
-			{"a key that was revoked for a reason", imprint.KeyQuery{KeyHash: "key", Reason: imprint.ReasonSuperseded}, 100, "i01 "},
 			{"no key", imprint.KeyQuery{}, 100, ""},
 		} {
 			withKey, err := tx.IssuancesWithKey(here, c.query, c.limit)
@@ -285,18 +292,20 @@ func testAuthorities(t *testing.T, h Harness) {
 			tenant imprint.Tenant
 			key    string
 			want   bool
-		}{{here, "key", true}, {here, "other", true}, {there, "other", false}, {here, "nobody's", false}, {here, "", false}, {here, "kept", true}, {there, "kept", false}} {
+		}{{here, "key", true}, {here, "other", true}, {there, "other", false}, {here, "nobody's", false}, {here, "", false}, {here, "kept", true}, {there, "kept", true}, {other, "kept", false}, {here, "lost there", true}, {other, "lost there", false}} {
 			issued, err := tx.KeyIssued(c.tenant, c.key)
 			same(t, "issued for key "+c.key, fmt.Sprint(issued, err), fmt.Sprint(c.want, nil))
 		}
-		for _, key := range []string{"kept", "nobody's", ""} {
-			_, err = tx.AdoptedRevocationOfLostKey(here, key)
+		for _, key := range []string{"kept", "key", "sound", "nobody's", ""} {
+			_, err = tx.LostKey(here.Account, key)
 			same(t, "lost key "+key, imprint.CodeOf(err), imprint.CodeNotFound)
 		}
-		_, err = tx.AdoptedRevocationOfLostKey(there, "lost")
-		same(t, "another tenant's lost key", imprint.CodeOf(err), imprint.CodeNotFound)
-		lost, err := tx.AdoptedRevocationOfLostKey(here, "lost")
-		same(t, "the revocation of a lost key", fmt.Sprint(lost.Serial, err), fmt.Sprint("0b", nil))
+		for key, serial := range map[string]string{"lost": "0b", "lost there": "0f", "lost CA": "10"} {
+			_, err = tx.LostKey(other.Account, key)
+			same(t, "another account's lost key "+key, imprint.CodeOf(err), imprint.CodeNotFound)
+			lost, err := tx.LostKey(here.Account, key)
+			same(t, "the revocation of lost key "+key, fmt.Sprint(lost.Serial, lost.RevokedAt.Equal(instant), lost.Reason.OfKey(), err), fmt.Sprint(serial, true, true, nil))
+		}
 		i, err = tx.IssuanceOfCertificate(here, certID(102))
 		same(t, "the one that made a certificate", fmt.Sprint(i.ID, err), fmt.Sprint("i02", nil))
 		_, err = tx.IssuanceOfCertificate(there, certID(102))

@@ -121,6 +121,9 @@ func testRuleDeliveries(t *testing.T, h Harness) {
 	put("4", there, "q", 0)
 	put("5", here, "p", time.Hour)
 	put("6", here, "", 0)
+	update(t, store, func(tx imprint.Tx) error {
+		return tx.PutRuleDelivery(imprint.RuleDelivery{ID: "7", Tenant: here, Kind: "confirm", DueAt: instant})
+	})
 	view(t, store, func(tx imprint.ReadTx) error {
 		due, err := tx.RuleDeliveries(here, "q", instant.Add(time.Second), 10)
 		same(t, "what is due", due, []imprint.RuleDelivery{early, late})

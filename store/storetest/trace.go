@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -559,16 +560,16 @@ func testEvents(t *testing.T, h Harness) {
 		})
 		return tenants
 	}
-	count := func(tenant imprint.Tenant) int {
+	units := func(tenant imprint.Tenant) int {
 		var n int
 		view(t, store, func(tx imprint.ReadTx) error {
 			var err error
-			n, err = tx.EventCount(tenant)
+			n, err = tx.EventUnits(tenant)
 			return err
 		})
 		return n
 	}
-	same(t, "the number", []int{count(there), count(here), count(imprint.Tenant{Account: "2", Region: "r"})}, []int{4, 1, 0})
+	same(t, "the units", []int{units(there), units(here), units(imprint.Tenant{Account: "2", Region: "r"})}, []int{4, 1, 0})
 	same(t, "the oldest two", list(there, 2), []imprint.Event{event("0"), event("1")})
 	same(t, "no events", list(there, 0), []imprint.Event(nil))
 	same(t, "tenants", tenants(), []imprint.Tenant{{}, there, here})
@@ -578,6 +579,10 @@ func testEvents(t *testing.T, h Harness) {
 	same(t, "an event of the same id in another tenant", list(here, 100), []imprint.Event{{ID: "0", Tenant: here}})
 	same(t, "an event of no tenant", list(imprint.Tenant{}, 100), []imprint.Event{{ID: "4"}})
 	update(t, store, func(tx imprint.Tx) error { return tx.DeleteEvents(there, []string{"2", "3"}) })
-	same(t, "the number that is left", count(there), 0)
+	same(t, "the units of none", units(there), 0)
 	same(t, "tenants of what is left", tenants(), []imprint.Tenant{{}, here})
+	large := imprint.Event{ID: "5", Tenant: there, Topic: "täglich", Payload: bytes.Repeat([]byte("ü"), imprint.OwedUnit-4)}
+	exact := imprint.Event{ID: "6", Tenant: there, Topic: "täglich", Payload: bytes.Repeat([]byte("ü"), imprint.OwedUnit-3)}
+	update(t, store, func(tx imprint.Tx) error { return errors.Join(tx.PutEvent(large), tx.PutEvent(exact)) })
+	same(t, "the units of large ones", units(there), imprint.OwedUnits(len(large.Topic)+len(large.Payload))+imprint.OwedUnits(len(exact.Topic)+len(exact.Payload)))
 }

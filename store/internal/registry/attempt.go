@@ -1,7 +1,6 @@
 package registry
 
 import (
-	"encoding/json"
 	"fmt"
 	"net"
 	"slices"
@@ -65,25 +64,12 @@ func scanAttempt(t *Tx, r Rows, a *imprint.Attempt) error {
 	if err != nil {
 		return err
 	}
-	var body attemptBody
-	text, err := unpackBody(stored)
-	if err == nil {
-		err = json.Unmarshal(text, &body)
-	}
+	a.Tenant = t.readTenant(tenant)
+	a.At = readTime(at)
+	err = readBody(stored, a)
 	if err != nil {
 		return fmt.Errorf("couldn't read the body of attempt %s: %w", a.ID, err)
 	}
-	a.Tenant = t.readTenant(tenant)
-	a.At = readTime(at)
-	if body.EndedAt != 0 {
-		a.EndedAt = readTime(body.EndedAt)
-	}
-	a.SNI, a.ALPN, a.TLSVersion, a.Subject = body.SNI, body.ALPN, body.TLS, body.Subject
-	a.Outcome, a.Code, a.Steps = body.Outcome, body.Code, body.readSteps(a.At)
-	if body.Repeats != 0 {
-		a.Repeats, a.FirstAt = body.Repeats, readTime(body.FirstAt)
-	}
-	a.Devices, a.Sample = body.Devices, body.Sample
 	return nil
 }
 
@@ -101,13 +87,9 @@ func (t *Tx) Attempt(id string) (imprint.Attempt, error) {
 
 // PutAttempt implements imprint.TraceWriter.
 func (t *Tx) PutAttempt(a imprint.Attempt) error {
-	text, err := appendBody(t.body[:0], &a)
-	if err != nil {
-		return err
-	}
-	t.body = text
-	t.packed = packBody(t.packed[:0], text)
-	err = t.putMade(&a)
+	t.body.write(&a)
+	t.packed = packBody(t.packed[:0], &t.body)
+	err := t.putMade(&a)
 	if err != nil {
 		return err
 	}

@@ -1,167 +1,115 @@
 package registry
 
 import (
-	"encoding/json"
-	"fmt"
-	"strconv"
+	"encoding/binary"
+	"math"
+	"slices"
 	"time"
 
 	"github.com/imprint-iot/imprint"
 )
 
-// appendBody appends the JSON of an attempt's body, as attemptBody reads it: encoding/json
-// takes several times as long, and there is one for each device that comes the first time.
-func appendBody(dst []byte, a *imprint.Attempt) ([]byte, error) {
+// bodyWriter writes what no look-up needs of an attempt: numbers, with the lengths of the
+// texts, apart from the texts, which then lie together as they do in attemptWords. There is
+// one for each device that comes the first time, so nothing is formatted and nothing escaped.
+type bodyWriter struct{ numbers, texts []byte }
+
+// A number before each step has its verdict's place in stepVerdicts in the lowest bits, then a
+// bit for each of stepTexts that it has, then these.
+const (
+	verdictBits = 2
+	repeatsBit  = 1 << (verdictBits + stepTextCount)
+	othersBit   = repeatsBit << 1
+)
+
+const stepTextCount = 7
+
+// stepTexts are those that many steps haven't.
+func stepTexts(s *imprint.Step) [stepTextCount]*string {
+	return [...]*string{&s.Detail, &s.Fix, (*string)(&s.Code), &s.Wire, (*string)(&s.Certificate), &s.Action, &s.Resource}
+}
+
+// stepVerdicts are those that have a number; another one is a text.
+var stepVerdicts = [1 << verdictBits]imprint.Verdict{1: imprint.VerdictOK, 2: imprint.VerdictInfo, 3: imprint.VerdictFailed}
+
+// write is the inverse of bodyReader.read. Of steps the nanoseconds are kept, of the rest the
+// milliseconds, as of all other times.
+func (w *bodyWriter) write(a *imprint.Attempt) {
+	w.numbers, w.texts = w.numbers[:0], w.texts[:0]
 	at := readTime(millis(a.At))
+	w.moment(at, a.EndedAt.Truncate(time.Millisecond))
+	w.text(a.SNI)
+	w.text(a.ALPN)
+	w.text(a.TLSVersion)
+	w.text(a.Subject)
+	w.text(string(a.Outcome))
+	w.text(string(a.Code))
+	w.count(a.Repeats)
+	if a.Repeats != 0 {
+		w.moment(at, a.FirstAt.Truncate(time.Millisecond))
+	}
+	w.count(a.Devices)
+	w.count(len(a.Sample))
+	for _, name := range a.Sample {
+		w.text(name)
+	}
+	w.count(len(a.Steps))
 	for i := range a.Steps {
-		after := a.Steps[i].At.Sub(at)
-		if after <= -near || after >= near {
-			return appendFar(dst, a)
+		w.step(at, &a.Steps[i])
+		at = a.Steps[i].At
+	}
+}
+
+func (w *bodyWriter) step(since time.Time, s *imprint.Step) {
+	has := max(0, slices.Index(stepVerdicts[:], s.Verdict))
+	texts := stepTexts(s)
+	for i, text := range texts {
+		if *text != "" {
+			has |= 1 << (verdictBits + i)
 		}
 	}
-	o := object{append(dst, '{')}
-	if !a.EndedAt.IsZero() {
-		o.number("ended", millis(a.EndedAt))
-	}
-	o.text("sni", a.SNI)
-	o.text("alpn", a.ALPN)
-	o.text("tls", a.TLSVersion)
-	o.text("subject", a.Subject)
-	o.text("outcome", string(a.Outcome))
-	o.text("code", string(a.Code))
-	if len(a.Steps) > 0 {
-		o.list("log")
-		for i := range a.Steps {
-			o.step(&a.Steps[i], at)
-		}
-		o.end(']')
-	}
-	if a.Repeats != 0 {
-		o.number("again", int64(a.Repeats))
-		o.number("first", millis(a.FirstAt))
-	}
-	o.number("devices", int64(a.Devices))
-	if len(a.Sample) > 0 {
-		o.list("sample")
-		for _, name := range a.Sample {
-			o.separate()
-			o.quote(name)
-		}
-		o.end(']')
-	}
-	o.end('}')
-	return o.dst, nil
-}
-
-// appendFar is appendBody of an attempt with a step that isn't near its time.
-func appendFar(dst []byte, a *imprint.Attempt) ([]byte, error) {
-	body := attemptBody{SNI: a.SNI, ALPN: a.ALPN, TLS: a.TLSVersion, Subject: a.Subject,
-		Outcome: a.Outcome, Code: a.Code, Devices: a.Devices, Sample: a.Sample, Steps: a.Steps}
-	if a.Repeats != 0 {
-		body.Repeats, body.FirstAt = a.Repeats, millis(a.FirstAt)
-	}
-	if !a.EndedAt.IsZero() {
-		body.EndedAt = millis(a.EndedAt)
-	}
-	text, err := json.Marshal(body)
-	if err != nil {
-		return nil, fmt.Errorf("couldn't encode attempt %s: %w", a.ID, err)
-	}
-	return append(dst, text...), nil
-}
-
-// object is JSON that is being written. What is empty or 0 is left out.
-type object struct{ dst []byte }
-
-func (o *object) separate() {
-	if last := o.dst[len(o.dst)-1]; last != '{' && last != '[' {
-		o.dst = append(o.dst, ',')
-	}
-}
-
-func (o *object) key(name string) {
-	o.separate()
-	o.dst = append(o.dst, '"')
-	o.dst = append(o.dst, name...)
-	o.dst = append(o.dst, '"', ':')
-}
-
-func (o *object) text(name, value string) {
-	if value != "" {
-		o.key(name)
-		o.quote(value)
-	}
-}
-
-func (o *object) number(name string, value int64) {
-	if value != 0 {
-		o.key(name)
-		o.dst = strconv.AppendInt(o.dst, value, 10)
-	}
-}
-
-func (o *object) list(name string) {
-	o.key(name)
-	o.dst = append(o.dst, '[')
-}
-
-func (o *object) end(bracket byte) { o.dst = append(o.dst, bracket) }
-
-// step writes what loggedStep reads.
-func (o *object) step(s *imprint.Step, at time.Time) {
-	o.separate()
-	o.dst = append(o.dst, '{')
-	o.number("t", int64(s.At.Sub(at)))
-	o.text("s", s.Name)
-	o.text("v", string(s.Verdict))
-	o.text("c", string(s.Code))
-	o.text("d", s.Detail)
-	o.text("f", s.Fix)
-	o.text("a", s.Action)
-	o.text("r", s.Resource)
-	o.text("w", s.Wire)
-	o.text("m", string(s.Certificate))
 	if s.Repeats > 0 {
-		o.number("n", int64(s.Repeats))
-		o.number("l", int64(s.LastAt.Sub(at)))
+		has |= repeatsBit
 	}
 	if s.Others {
-		o.key("o")
-		o.dst = append(o.dst, "true"...)
+		has |= othersBit
 	}
-	o.end('}')
-}
-
-func (o *object) quote(text string) {
-	for i := range len(text) {
-		if c := text[i]; c < ' ' || c >= 0x7f || c == '"' || c == '\\' {
-			o.quoteSpecial(text, i)
-			return
+	w.count(has)
+	w.moment(since, s.At)
+	w.text(s.Name)
+	if has&(1<<verdictBits-1) == 0 {
+		w.text(string(s.Verdict))
+	}
+	for _, text := range texts {
+		if *text != "" {
+			w.text(*text)
 		}
 	}
-	o.dst = append(o.dst, '"')
-	o.dst = append(o.dst, text...)
-	o.dst = append(o.dst, '"')
+	if s.Repeats > 0 {
+		w.count(s.Repeats)
+		w.moment(s.At, s.LastAt)
+	}
 }
 
-// quoteSpecial is quote of a text whose first character that isn't plain is at an index.
-// Quotation marks are in most details; the rest is for encoding/json.
-func (o *object) quoteSpecial(text string, from int) {
-	start := len(o.dst)
-	o.dst = append(o.dst, '"')
-	o.dst = append(o.dst, text[:from]...)
-	for i := from; i < len(text); i++ {
-		switch c := text[i]; {
-		case c == '"' || c == '\\':
-			o.dst = append(o.dst, '\\', c)
-		case c < ' ' || c >= 0x7f:
-			o.dst = o.dst[:start]
-			quoted, _ := json.Marshal(text) // never fails for a string
-			o.dst = append(o.dst, quoted...)
-			return
-		default:
-			o.dst = append(o.dst, c)
-		}
+func (w *bodyWriter) count(n int) { w.numbers = binary.AppendUvarint(w.numbers, uint64(max(n, 0))) }
+
+// moment writes a time as the nanoseconds since another one, of which 0 and those after it
+// count one more; or 0, and the time in seconds, where those are too many: of the zero time, too.
+func (w *bodyWriter) moment(since, t time.Time) {
+	d := t.Sub(since)
+	switch {
+	case d == math.MinInt64 || d == math.MaxInt64:
+		w.numbers = append(w.numbers, 0)
+		w.numbers = binary.AppendVarint(w.numbers, t.Unix())
+		w.count(t.Nanosecond())
+		return
+	case d >= 0:
+		d++
 	}
-	o.dst = append(o.dst, '"')
+	w.numbers = binary.AppendVarint(w.numbers, int64(d))
+}
+
+func (w *bodyWriter) text(s string) {
+	w.count(len(s))
+	w.texts = append(w.texts, s...)
 }

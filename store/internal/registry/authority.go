@@ -169,9 +169,10 @@ func (t *Tx) AuthorityCertificatesBy(tenant imprint.Tenant, issuer imprint.Autho
 }
 
 // AuthorityCertificatesWithKey implements imprint.AuthorityReader.
-func (t *Tx) AuthorityCertificatesWithKey(tenant imprint.Tenant, keyHash string) ([]imprint.AuthorityCertificate, error) {
+func (t *Tx) AuthorityCertificatesWithKey(account imprint.AccountID, keyHash string) ([]imprint.AuthorityCertificate, error) {
+	from, to := regionsOf(account)
 	return all(t, scanAuthorityCertificate, "SELECT "+authorityCertificateColumns+" FROM authority_certificates "+
-		"WHERE tenant = $1 AND key_hash = $2 AND key_hash <> '' ORDER BY certificate_id LIMIT $3", t.in(tenant), keyHash, int64(maxAuthorityCertificates))
+		"WHERE key_hash = $1 AND key_hash <> '' AND tenant > $2 AND tenant < $3 ORDER BY tenant, certificate_id LIMIT $4", keyHash, from, to, int64(maxAuthorityCertificates))
 }
 
 // PutAuthorityCertificate implements imprint.AuthorityWriter.

@@ -25,9 +25,10 @@ func (t *Tx) Events(tenant imprint.Tenant, limit int) ([]imprint.Event, error) {
 	return some(t, limit, scanEvent, "SELECT id, tenant, topic, payload, at, attempt_id FROM events WHERE tenant = $1 ORDER BY id LIMIT $2", t.in(tenant))
 }
 
-// EventCount implements imprint.TraceReader.
-func (t *Tx) EventCount(tenant imprint.Tenant) (int, error) {
-	n, _, err := first(t, func(_ *Tx, r Rows, n *int) error { return r.Scan(n) }, "SELECT COUNT(*) FROM events WHERE tenant = $1", t.in(tenant))
+// EventUnits implements imprint.TraceReader.
+func (t *Tx) EventUnits(tenant imprint.Tenant) (int, error) {
+	n, _, err := first(t, func(_ *Tx, r Rows, n *int) error { return r.Scan(n) },
+		"SELECT COALESCE(SUM(1 + (OCTET_LENGTH(topic) + OCTET_LENGTH(payload)) / $2), 0) FROM events WHERE tenant = $1", t.in(tenant), int64(imprint.OwedUnit))
 	return n, err
 }
 

@@ -76,9 +76,11 @@ func (t *Tx) IssuanceOf(tenant imprint.Tenant, a imprint.AuthorityID, serial str
 
 // KeyIssued implements imprint.IssuanceReader.
 func (t *Tx) KeyIssued(tenant imprint.Tenant, keyHash string) (bool, error) {
+	from, to := regionsOf(tenant.Account)
 	_, found, err := first(t, func(_ *Tx, r Rows, one *int64) error { return r.Scan(one) },
 		"SELECT 1 FROM issuances WHERE tenant = $1 AND key_hash = $2 AND key_hash <> '' AND certificate_id <> '' "+
-			"UNION ALL SELECT 1 FROM adopted_revocations WHERE tenant = $1 AND key_hash = $2 AND key_hash <> '' LIMIT 1", t.in(tenant), keyHash)
+			"UNION ALL SELECT 1 FROM issuances WHERE key_hash = $2 AND key_hash <> '' AND revoked_at > 0 AND tenant > $3 AND tenant < $4 "+
+			"UNION ALL SELECT 1 FROM adopted_revocations WHERE key_hash = $2 AND key_hash <> '' AND tenant > $3 AND tenant < $4 LIMIT 1", t.in(tenant), keyHash, from, to)
 	return found, err
 }
 
@@ -88,9 +90,6 @@ func (t *Tx) IssuancesWithKey(tenant imprint.Tenant, q imprint.KeyQuery, limit i
 		return nil, nil
 	}
 	const query = "SELECT " + issuanceColumns + " FROM issuances WHERE tenant = $1 AND key_hash = $2 AND ca = $3 AND key_hash <> '' AND certificate_id <> ''"
-	if q.Reason != "" {
-		return some(t, limit, scanIssuance, query+" AND reason = $4 ORDER BY id LIMIT $5", t.in(tenant), q.KeyHash, flag(q.CA), string(q.Reason))
-	}
 	return some(t, limit, scanIssuance, query+" AND (reason, id) > ($4, $5) ORDER BY reason, id LIMIT $6", t.in(tenant), q.KeyHash, flag(q.CA), string(q.AfterReason), q.AfterID)
 }
 

@@ -71,7 +71,8 @@ type Tx struct {
 	// no index, which is most of the cost of a row.
 	lastCertificate certificateIndex
 	lastAttempt     attemptIndex
-	body, packed    []byte // of the last attempt that was put: their memory serves the next
+	body            bodyWriter // of the last attempt that was put: its memory serves the next
+	packed          []byte     // and so does this
 }
 
 var _ imprint.Tx = (*Tx)(nil)
@@ -129,6 +130,11 @@ func (t *Tx) in(tenant imprint.Tenant) string {
 		t.tenant, t.tenantText = tenant, tenant.String()
 	}
 	return t.tenantText
+}
+
+// regionsOf gives what the tenants of an account, as columns hold them, are between.
+func regionsOf(account imprint.AccountID) (from, to string) {
+	return string(account) + "/", string(account) + "0" // which comes after the slash
 }
 
 // readTenant is the inverse of in. Neither part can hold a slash.

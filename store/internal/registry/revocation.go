@@ -103,16 +103,21 @@ func (t *Tx) AdoptedRevocation(tenant imprint.Tenant, a imprint.AuthorityID, ser
 	return v, err
 }
 
-// AdoptedRevocationOfLostKey implements imprint.AuthorityReader.
-func (t *Tx) AdoptedRevocationOfLostKey(tenant imprint.Tenant, keyHash string) (imprint.AdoptedRevocation, error) {
-	v, found, err := first(t, scanAdoptedRevocation, adoptedRevocations+"key_hash = $2 AND key_hash <> '' AND reason = $3 LIMIT 1", t.in(tenant), keyHash, string(imprint.ReasonKeyCompromise))
+// LostKey implements imprint.IssuanceReader.
+func (t *Tx) LostKey(account imprint.AccountID, keyHash string) (imprint.AdoptedRevocation, error) {
+	const ofKey = " WHERE key_hash = $1 AND key_hash <> '' AND tenant > $2 AND tenant < $3 AND "
+	from, to := regionsOf(account)
+	v, found, err := first(t, scanAdoptedRevocation, "SELECT "+revocationColumns+" FROM issuances"+ofKey+"revoked_at > 0 AND certificate_id <> '' AND (reason = $4 OR ca = 1 AND reason = $5) "+
+		"UNION ALL SELECT "+revocationColumns+" FROM adopted_revocations"+ofKey+"reason = $4 LIMIT 1", keyHash, from, to, string(imprint.ReasonKeyCompromise), string(imprint.ReasonCACompromise))
 	if err == nil && !found {
-		err = imprint.Errorf(imprint.CodeNotFound, "no adopted revocation is of the lost key %q", imprint.Excerpt(keyHash))
+		err = imprint.Errorf(imprint.CodeNotFound, "no revocation is of the lost key %q", imprint.Excerpt(keyHash))
 	}
 	return v, err
 }
 
-const adoptedRevocations = "SELECT tenant, authority, serial, certificate_id, not_after, revoked_at, reason, key_hash FROM adopted_revocations WHERE tenant = $1 AND "
+const revocationColumns = "tenant, authority, serial, certificate_id, not_after, revoked_at, reason, key_hash"
+
+const adoptedRevocations = "SELECT " + revocationColumns + " FROM adopted_revocations WHERE tenant = $1 AND "
 
 func scanAdoptedRevocation(t *Tx, r Rows, v *imprint.AdoptedRevocation) error {
 	var text string

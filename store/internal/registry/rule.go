@@ -166,7 +166,7 @@ func (t *Tx) NextRuleDelivery(after time.Time) (time.Time, error) {
 // RuleDeliveryUnits implements imprint.TopicRuleReader.
 func (t *Tx) RuleDeliveryUnits(tenant imprint.Tenant) (int, error) {
 	n, _, err := first(t, func(_ *Tx, r Rows, n *int) error { return r.Scan(n) },
-		"SELECT COALESCE(SUM(1 + (LENGTH(request) + LENGTH(origin)) / $2), 0) FROM rule_deliveries WHERE tenant = $1", t.in(tenant), int64(imprint.OwedUnit))
+		"SELECT COALESCE(SUM(1 + (LENGTH(request) + LENGTH(origin)) / $2), 0) FROM rule_deliveries WHERE tenant = $1 AND rule <> ''", t.in(tenant), int64(imprint.OwedUnit))
 	return n, err
 }
 

@@ -1,12 +1,17 @@
 package registry
 
 import (
+	_ "embed"
+	"encoding/json"
+	"sync"
 	"time"
+
+	"github.com/klauspost/compress/s2"
 
 	"github.com/imprint-iot/imprint"
 )
 
-// attemptBody is what no look-up needs of an attempt, as it is read (appendBody writes it).
+// attemptBody is a body of before, when they were JSON.
 type attemptBody struct {
 	EndedAt int64           `json:"ended,omitempty"` // milliseconds; absent: zero time
 	SNI     string          `json:"sni,omitempty"`
@@ -24,8 +29,7 @@ type attemptBody struct {
 	Steps []imprint.Step `json:"steps,omitempty"`
 }
 
-// loggedStep is a step in few bytes: what an attempt costs goes by the pages that
-// it fills.
+// loggedStep is one of its steps.
 type loggedStep struct {
 	After   int64           `json:"t,omitempty"` // nanoseconds after the attempt's time as its column has it
 	Name    string          `json:"s"`
@@ -45,8 +49,38 @@ type loggedStep struct {
 	Others  bool  `json:"o,omitempty"`
 }
 
-// near bounds After.
-const near = 100 * 365 * 24 * time.Hour
+// jsonWords are what bodies of before were packed with.
+//
+//go:embed attemptjsonwords.txt
+var jsonWords []byte
+
+var jsonDict = sync.OnceValue(func() *s2.Dict { return s2.MakeDict(jsonWords, nil) })
+
+// readJSON reads a body of before into an attempt.
+func readJSON(stored []byte, a *imprint.Attempt) error {
+	if len(stored) > 0 && stored[0] == packedJSON {
+		text, err := unpack(jsonDict(), stored[1:])
+		if err != nil {
+			return err
+		}
+		stored = text
+	}
+	var body attemptBody
+	err := json.Unmarshal(stored, &body)
+	if err != nil {
+		return err
+	}
+	if body.EndedAt != 0 {
+		a.EndedAt = readTime(body.EndedAt)
+	}
+	a.SNI, a.ALPN, a.TLSVersion, a.Subject = body.SNI, body.ALPN, body.TLS, body.Subject
+	a.Outcome, a.Code, a.Steps = body.Outcome, body.Code, body.readSteps(a.At)
+	if body.Repeats != 0 {
+		a.Repeats, a.FirstAt = body.Repeats, readTime(body.FirstAt)
+	}
+	a.Devices, a.Sample = body.Devices, body.Sample
+	return nil
+}
 
 func (b *attemptBody) readSteps(at time.Time) []imprint.Step {
 	for i := range b.Steps {
