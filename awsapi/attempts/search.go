@@ -25,8 +25,8 @@ type quest struct {
 // maxRelated bounds the certificates that a word leads to.
 const maxRelated = 5
 
-// find lists a page of attempts. Only a first page that is empty is looked for in other
-// ways.
+// find lists a page of attempts. Only what nothing is recorded under literally is looked for in
+// other ways, each page of it.
 func (q *quest) find(ctx context.Context, page imprint.Page) ([]imprint.Attempt, string, error) {
 	tenant, resource, err := imprint.ParseARN(strings.TrimSpace(q.word))
 	switch {
@@ -39,7 +39,7 @@ func (q *quest) find(ctx context.Context, page imprint.Page) ([]imprint.Attempt,
 		return q.told(ctx, page)
 	}
 	found, next, known, err := q.literal(ctx, page)
-	if err != nil || known || q.word == "" || page.Cursor != "" {
+	if err != nil || known || q.word == "" {
 		return found, next, err
 	}
 	full, err := q.unique(ctx)

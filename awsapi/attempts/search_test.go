@@ -199,22 +199,41 @@ func TestWhoMadeACertificateIsListedOnce(t *testing.T) {
 	elsewhere.Address = "192.0.2.8:1"
 	w := newWorld(t, device, device, claim, elsewhere, device, device)
 	for _, size := range []string{"1", "2", "4", "250"} {
-		var got []string
-		query := url.Values{"match": {"192.0.2.7"}, "maxResults": {size}}
-		for {
-			p, err := w.list(t, home, query)
-			if err != nil {
-				t.Fatal(err)
-			}
-			got = append(got, strings.Fields(ids(p))...)
-			if p.NextToken == "" {
-				break
-			}
-			query.Set("nextToken", p.NextToken)
-		}
+		got := w.all(t, url.Values{"match": {"192.0.2.7"}, "maxResults": {size}})
 		slices.Sort(got)
 		if want := []string{"0", "1", "2", "3", "4", "5"}; !slices.Equal(got, want) {
 			t.Errorf("pages of %s have the attempts %v, want %v", size, got, want)
+		}
+	}
+}
+
+// all gives the ids of a list, page by page.
+func (w *world) all(t *testing.T, query url.Values) []string {
+	t.Helper()
+	var got []string
+	for {
+		p, err := w.list(t, home, query)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, strings.Fields(ids(p))...)
+		if p.NextToken == "" {
+			return got
+		}
+		query.Set("nextToken", p.NextToken)
+	}
+}
+
+// TestWhatAWordLeadsToHasPages: what is found in another way than literally is shown to its end,
+// too.
+func TestWhatAWordLeadsToHasPages(t *testing.T) {
+	t.Parallel()
+	device := imprint.Attempt{Tenant: home, CertificateID: digits(1), Subject: "SERIALNUMBER=SN-1", Outcome: imprint.OutcomeRefused}
+	w := newWorld(t, device, device, device, device, device)
+	for _, word := range []string{string(digits(1))[:12], "SN-1"} {
+		got := w.all(t, url.Values{"match": {word}, "maxResults": {"2"}})
+		if want := []string{"4", "3", "2", "1", "0"}; !slices.Equal(got, want) {
+			t.Errorf("%s leads to the attempts %v, want %v", word, got, want)
 		}
 	}
 }
