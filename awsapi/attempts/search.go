@@ -28,7 +28,14 @@ const maxRelated = 5
 // find lists a page of attempts. Only what nothing is recorded under literally is looked for in
 // other ways, each page of it.
 func (q *quest) find(ctx context.Context, page imprint.Page) ([]imprint.Attempt, string, error) {
-	if _, resource, err := imprint.ParseARN(strings.TrimSpace(q.word)); err == nil && ofMany(resource) {
+	tenant, resource, err := imprint.ParseARN(strings.TrimSpace(q.word))
+	switch {
+	case err != nil:
+	case tenant != q.filter.Tenant:
+		q.forms = nil // a name may stand for something here, too
+		q.notes = append(q.notes, fmt.Sprintf("The ARN is one of %s, and these are the attempts of %s: ask with an access key of that account, and its region in AWS_REGION.", tenant, q.filter.Tenant))
+		return nil, "", nil
+	case ofMany(resource):
 		return q.told(ctx, page)
 	}
 	found, next, known, err := q.literal(ctx, page)

@@ -17,6 +17,15 @@ func digits(n int) imprint.CertificateID {
 	return imprint.CertificateID(fmt.Sprintf("%02x", n) + strings.Repeat("ab", 31))
 }
 
+// fingerprint writes an id as openssl x509 -fingerprint -sha256 does.
+func fingerprint(id imprint.CertificateID) string {
+	var pairs []string
+	for n := 0; n < len(id); n += 2 {
+		pairs = append(pairs, strings.ToUpper(string(id[n:n+2])))
+	}
+	return strings.Join(pairs, ":")
+}
+
 // told is a step that went well.
 func told(name, detail string) imprint.Step {
 	return imprint.Step{At: instant, Name: name, Verdict: imprint.VerdictOK, Detail: detail}
@@ -104,6 +113,9 @@ func TestAWordLeadsToADevicesWholeTimeline(t *testing.T) {
 		{"which a policy has, too", "line-7", "3", "line-7 is also the name of a policy: imprint explain " + home.PolicyARN("line-7")},
 		{"a policy that nobody used", "idle", "", "No attempt of the newest 100000 tells of policy idle."},
 		{"a thing that has a policy's name", "sensor-9", "", "Thing sensor-9 is registered, without a certificate."},
+		{"a thing's ARN", home.ThingARN("sensor-78"), "2 0", ""},
+		{"one of the same name in another account", another.ThingARN("sensor-78"), "", "one of " + another.String()},
+		{"the fingerprint that openssl prints", "sha256 Fingerprint=" + fingerprint(digits(3)), "4 3", ""},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			got, err := w.list(t, home, url.Values{"match": {row.match}})
@@ -143,6 +155,12 @@ func TestWhatIsNotFoundIsSaidTruly(t *testing.T) {
 			err = tx.PutThing(imprint.Thing{Tenant: home, Name: "sensor"})
 		}
 		if err == nil {
+			err = tx.PutPolicy(imprint.Policy{Tenant: home, Name: "wide"})
+		}
+		if err == nil {
+			err = tx.PutTemplate(imprint.ProvisioningTemplate{Tenant: home, Name: "line", DefaultVersion: 1})
+		}
+		if err == nil {
 			err = tx.PutThingAttachment(imprint.ThingAttachment{Tenant: home, Thing: "sensor", Certificate: certificate})
 		}
 		return err
@@ -166,6 +184,8 @@ func TestWhatIsNotFoundIsSaidTruly(t *testing.T) {
 		want  []string
 	}{
 		{"nobody", func() {}, []string{stranger}},
+		{"wide", func() {}, []string{"wide is a policy: imprint explain " + home.PolicyARN("wide"), stranger}},
+		{"line", func() {}, []string{"line is a provisioning template: imprint explain " + home.TemplateARN("line"), stranger}},
 		{certificate, func() {}, []string{"Certificate " + certificate + ` is registered and ACTIVE, subject "CN=x".`, stranger}},
 		{"sensor", func() {}, []string{"Thing sensor is registered, with certificate " + certificate + ".", stranger}},
 		{"sensor", func() {

@@ -136,23 +136,24 @@ func (q query) values() url.Values {
 
 // fetchAttempts gives up to limit attempts, newest first.
 func fetchAttempts(ctx context.Context, c *client.Client, q query) ([]attempt, error) {
-	all, _, err := askAttempts(ctx, c, q)
+	all, _, _, err := askAttempts(ctx, c, q)
 	return all, err
 }
 
-// askAttempts is fetchAttempts with what the server says about the match.
-func askAttempts(ctx context.Context, c *client.Client, q query) (all []attempt, notes []string, err error) {
+// askAttempts is fetchAttempts with what the server says about the match, and whether
+// there are older ones.
+func askAttempts(ctx context.Context, c *client.Client, q query) (all []attempt, older bool, notes []string, err error) {
 	all = []attempt{}
-	notes, err = eachPage(ctx, c, q, func(page []attempt) { all = append(all, page...) })
+	older, notes, err = eachPage(ctx, c, q, func(page []attempt) { all = append(all, page...) })
 	if err != nil {
-		return nil, nil, err
+		return nil, false, nil, err
 	}
-	return all, notes, nil
+	return all, older, notes, nil
 }
 
-// eachPage tells of up to limit attempts, newest first, page by page, and gives what the
-// server says about the match.
-func eachPage(ctx context.Context, c *client.Client, q query, tell func([]attempt)) (notes []string, err error) {
+// eachPage tells of up to limit attempts, newest first, page by page, and gives whether
+// there are older ones, and what the server says about the match.
+func eachPage(ctx context.Context, c *client.Client, q query, tell func([]attempt)) (older bool, notes []string, err error) {
 	token := ""
 	for left := q.limit; left > 0; {
 		values := q.values()
@@ -167,7 +168,7 @@ func eachPage(ctx context.Context, c *client.Client, q query, tell func([]attemp
 		}
 		err = c.Call(ctx, "GET", attempts.Path+"?"+values.Encode(), nil, &page)
 		if err != nil {
-			return nil, err
+			return false, nil, err
 		}
 		tell(page.Attempts)
 		notes = append(notes, page.Notes...)
@@ -177,7 +178,7 @@ func eachPage(ctx context.Context, c *client.Client, q query, tell func([]attemp
 			break
 		}
 	}
-	return notes, nil
+	return token != "", notes, nil
 }
 
 func newAttempts() *cobra.Command {
@@ -297,9 +298,12 @@ func newExplain() *cobra.Command {
 			if follow {
 				return followAttempts(cmd.Context(), c, q, printerFor(cmd.OutOrStdout(), asJSON, true), say)
 			}
-			list, notes, err := askAttempts(cmd.Context(), c, q)
+			list, older, notes, err := askAttempts(cmd.Context(), c, q)
 			if err != nil {
 				return err
+			}
+			if older {
+				notes = append(notes, fmt.Sprintf("These are the latest %d: --limit shows older ones, too.", len(list)))
 			}
 			// The timeline reads downwards, in both forms.
 			slices.Reverse(list)
@@ -364,7 +368,7 @@ func followAttempts(ctx context.Context, c *client.Client, q query, show func(at
 	if q.match != "" && q.since.IsZero() {
 		latest := q
 		latest.limit = 1
-		list, notes, err := askAttempts(ctx, c, latest)
+		list, _, notes, err := askAttempts(ctx, c, latest)
 		if err != nil {
 			return err
 		}
@@ -386,7 +390,7 @@ func followAttempts(ctx context.Context, c *client.Client, q query, show func(at
 	for {
 		now := make(map[string]state, len(shown))
 		var fresh []attempt // newest first
-		notes, err := eachPage(ctx, c, q, func(page []attempt) {
+		_, notes, err := eachPage(ctx, c, q, func(page []attempt) {
 			for _, a := range page {
 				now[a.ID] = stateOf(a)
 				if shown[a.ID] != now[a.ID] {
