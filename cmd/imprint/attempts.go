@@ -208,6 +208,10 @@ func newAttempts() *cobra.Command {
 			if asJSON {
 				return printJSON(cmd.OutOrStdout(), list)
 			}
+			if len(list) == 0 {
+				_, err = fmt.Fprintln(cmd.ErrOrStderr(), nothingCame(q))
+				return err
+			}
 			return printTable(cmd.OutOrStdout(), true, list...)
 		},
 	}
@@ -219,6 +223,14 @@ func newAttempts() *cobra.Command {
 	cmd.Flags().IntVar(&limit, "limit", 50, "how many attempts, or groups, at most")
 	cmd.Flags().StringVar(&groupBy, "group-by", "", "count them by reason, address, thing, certificate or client")
 	return cmd
+}
+
+// nothingCame says why a list of attempts is empty.
+func nothingCame(q query) string {
+	if q.failed || !q.since.IsZero() {
+		return "no such attempt is kept"
+	}
+	return "no device has come yet, or its attempts are no longer kept"
 }
 
 func limitError(limit int) error {

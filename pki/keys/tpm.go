@@ -338,7 +338,7 @@ func makeTPMKey(tpm transport.TPM, uri URI, kind Kind) (*keyFile, error) {
 		_, err := readPublic(tpm, tpm2.TPMHandle(uri.handle))
 		if err == nil {
 			return nil, imprint.Errorf(imprint.CodeAlreadyExists, "the TPM has something at handle 0x%x already", uri.handle).
-				WithHint("Keys are never overwritten: choose another handle.")
+				WithHint("Keys are never overwritten: choose another handle, or take the key that is there (--existing-key).")
 		}
 		if imprint.CodeOf(err) != imprint.CodeNotFound {
 			return nil, err
