@@ -383,6 +383,21 @@ func TestRequestsAreReadInEveryForm(t *testing.T) {
 	}
 }
 
+// TestDERThatEndsLikeTextIsReadWhole: each fortieth request or so ends with a byte of white space.
+func TestDERThatEndsLikeTextIsReadWhole(t *testing.T) {
+	t.Parallel()
+	key, der := newKey(t), []byte(nil)
+	for len(der) == 0 || len(bytes.TrimSpace(der)) == len(der) {
+		der = csr(t, key, name("x"))
+	}
+	for _, end := range []string{"", "\r\n"} {
+		_, err := est.Read(append(bytes.Clone(der), end...))
+		if err != nil {
+			t.Errorf("with %q behind it: %v", end, err)
+		}
+	}
+}
+
 // A key that the server makes is sent with its certificate and is nowhere in what the
 // server keeps.
 func TestAServerMadeKeyIsSentOnceAndKeptNowhere(t *testing.T) {
