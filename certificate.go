@@ -120,11 +120,11 @@ func (c Certificate) activateCommand() string {
 // when it can.
 func ValidityRefusal(notBefore, notAfter, now time.Time) *Error {
 	if now.Before(notBefore) {
-		return Errorf(CodeCertificateNotYetValid, "the certificate is valid from %s, the server's clock says %s",
+		return Errorf(CodeCertificateNotYetValid, "the certificate is valid from %s, the clock says %s",
 			notBefore.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339))
 	}
 	if now.After(notAfter) {
-		return Errorf(CodeCertificateExpired, "the certificate was valid until %s, the server's clock says %s",
+		return Errorf(CodeCertificateExpired, "the certificate was valid until %s, the clock says %s",
 			notAfter.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339))
 	}
 	return nil

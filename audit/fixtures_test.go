@@ -131,7 +131,7 @@ func (h *house) await(id string) imprint.AuditTask {
 // eventually waits for what must happen.
 func (h *house) eventually(what string, happened func() bool) {
 	h.t.Helper()
-	deadline := time.After(30 * time.Second)
+	deadline := time.After(2 * time.Minute)
 	look := time.NewTicker(2 * time.Millisecond)
 	defer look.Stop()
 	for !happened() {

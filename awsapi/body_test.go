@@ -58,7 +58,7 @@ func TestALargeBodyIsReadForAKnownKeyAlone(t *testing.T) {
 // told to come again while the bytes are used up, and the slow one is cut off.
 func TestBodiesAreBoundedOverAllRequests(t *testing.T) {
 	t.Parallel()
-	bodies := awsapi.NewBodies(awsapi.BodyLimits{Bytes: 256 << 10, Wait: time.Millisecond, Piece: 2 * time.Second})
+	bodies := awsapi.NewBodies(awsapi.BodyLimits{Bytes: 256 << 10, Wait: time.Millisecond, Piece: 4 * time.Second})
 	server := httptest.NewServer(newMux(t, func(c *awsapi.Config) { c.MaxBody, c.Bodies = 4<<20, bodies }, awsapi.Handle(ping, echo)))
 	defer server.Close()
 	ask := func() *http.Response {

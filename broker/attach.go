@@ -160,6 +160,9 @@ func (b *Broker) settleArrival(ctx context.Context, a arrival, before departure)
 	if before.connection != nil {
 		b.count.takeovers.Add(1)
 		c.peer.Rec.Info("takeover", "an earlier connection with this client id is ended")
+		// For who operates the fleet, not for the device; beside the failure, whose words
+		// tell how those of many devices are alike.
+		before.connection.peer.Rec.Info("takeover", "another connection with this client id came from %s", c.peer.Address)
 		before.connection.kick(imprint.CodeTakenOver)
 	}
 	if before.session != nil {

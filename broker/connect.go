@@ -86,8 +86,9 @@ func (c *connection) readConnect(ctx context.Context, in *reader) (*mqtt.Connect
 // checkConnect decides on client id, policy and will.
 func (c *connection) checkConnect(packet *mqtt.Connect, who *identity.Identity) error {
 	if packet.Properties.Has(mqtt.PropAuthMethod) {
-		err := end(imprint.CodeProtocolViolation, "the client asks for enhanced authentication (MQTT 5 section 4.12)").
-			telling(mqtt.BadAuthenticationMethod)
+		err := &endError{code: imprint.CodeProtocolViolation, wire: mqtt.BadAuthenticationMethod,
+			err: imprint.Errorf(imprint.CodeProtocolViolation, "the client asks for enhanced authentication (MQTT 5 section 4.12)").
+				WithHint("Let the firmware leave the authentication method out of CONNECT (property 0x15): a device is known by its client certificate.")}
 		c.refused("mqtt.auth", err)
 		return err
 	}
@@ -118,6 +119,9 @@ func (c *connection) checkConnect(packet *mqtt.Connect, who *identity.Identity) 
 		if why.NearMiss != nil && why.NearMiss.Kind == policy.MissNoPolicy && who.Certificate.ID != "" {
 			denied = denied.WithHint("aws iot attach-policy --policy-name NAME --target %s", who.Certificate.ARN())
 		}
+		if thing := otherThing(why, who, c.clientID); thing != "" {
+			denied = denied.WithHint("connect with the thing's name as client id: %s", thing)
+		}
 		err = denied
 		c.refused("policy.connect", err)
 		c.announceConnectFailed()
@@ -139,6 +143,19 @@ func (c *connection) checkConnect(packet *mqtt.Connect, who *identity.Identity) 
 		return err
 	}
 	return nil
+}
+
+// otherThing names the thing of a certificate whose policy wants the client id to be a
+// thing's name, where that isn't; empty: something else is wrong, or there are several.
+func otherThing(why policy.Explanation, who *identity.Identity, client imprint.ClientID) imprint.ThingName {
+	miss := why.NearMiss
+	if miss == nil || !strings.HasPrefix(strings.ToLower(miss.Variable), "iot:connection.thing.") {
+		return ""
+	}
+	if len(who.Things) != 1 || who.ThingFor(client) != nil {
+		return ""
+	}
+	return who.Things[0].Thing.Name
 }
 
 // maxExplained bounds the denials of a connection that have their words at hand: finding

@@ -106,7 +106,7 @@ func (b *Broker) checkMessage(m *Message) error {
 		}
 	case isIngest(m.Topic) && b.opts.Rules != nil:
 	case strings.HasPrefix(m.Topic, "$"):
-		return imprint.Errorf(imprint.CodeReservedTopic, "topic %q begins with $ and is none that clients may publish to", m.Topic)
+		return reserved(imprint.Errorf(imprint.CodeReservedTopic, "topic %q begins with $ and is none that clients may publish to", m.Topic), m.Topic)
 	}
 	return b.checkTopic(m.Topic)
 }

@@ -42,7 +42,11 @@ func TestWills(t *testing.T) {
 		h.on(first, id, v, connectAs("twice"))
 		watch.gets("gone/twice", "bye", 1)
 		old.told(mqtt.SessionTakenOver)
-		old.ended(imprint.CodeTakenOver)
+		if steps := old.ended(imprint.CodeTakenOver).Steps; !slices.ContainsFunc(steps, func(s imprint.Step) bool {
+			return s.Name == "takeover" && strings.HasSuffix(s.Detail, " came from 192.0.2.44")
+		}) {
+			t.Errorf("the steps of who was taken over don't say from where the other came: %+v", steps)
+		}
 
 		c = h.on(first, id, v, willed("misuse"))
 		c.send(connectAs("misuse"))

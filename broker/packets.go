@@ -300,7 +300,19 @@ func (b *Broker) checkFilter(filter string) (share, inner string, err error) {
 			return share, inner, nil
 		}
 	}
-	return "", "", imprint.Errorf(imprint.CodeReservedTopic, "topic filter %q begins with $ and is none of the service's", inner)
+	return "", "", reserved(imprint.Errorf(imprint.CodeReservedTopic, "topic filter %q begins with $ and is none of the service's", inner), inner)
+}
+
+// reserved adds what to do about a reserved topic to a refusal, where that is more than to
+// take another.
+func reserved(refusal *imprint.Error, topic string) *imprint.Error {
+	switch {
+	case strings.HasPrefix(topic, "$aws/certificates/"), strings.HasPrefix(topic, "$aws/provisioning-templates/"):
+		return refusal.WithHint("Correct the topic: requests of fleet provisioning go to $aws/certificates/create/json, $aws/certificates/create-from-csr/json and $aws/provisioning-templates/TEMPLATE/provision/json, or to /cbor in place of /json.")
+	case strings.HasPrefix(topic, "$aws/things/"):
+		return refusal.WithHint("This server has no device shadows and no jobs (docs/compatibility.md): let the firmware do without, or use a topic that doesn't begin with $.")
+	}
+	return refusal
 }
 
 func (c *connection) handleUnsubscribe(ctx context.Context, header mqtt.FixedHeader, body []byte) error {

@@ -178,7 +178,7 @@ func (c *connection) mayPublish(ctx context.Context, topic string, packet *mqtt.
 		return bound, nil
 	}
 	if strings.HasPrefix(topic, "$") && !(isIngest(topic) && c.realm.rules != nil) {
-		return nil, imprint.Errorf(imprint.CodeReservedTopic, "topic %q begins with $ and is none that clients may publish to", topic)
+		return nil, reserved(imprint.Errorf(imprint.CodeReservedTopic, "topic %q begins with $ and is none that clients may publish to", topic), topic)
 	}
 	if !packet.Retain {
 		return bound, nil

@@ -240,11 +240,16 @@ func (r *realm) mayConnect(id imprint.ClientID, now time.Time, rate int) bool {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.connects == nil || len(r.connects) >= maxConnectBuckets {
-		// Beyond the bound the count begins anew, which lets some in too soon.
+	if r.connects == nil {
 		r.connects = map[imprint.ClientID]bucket{}
 	}
-	b := r.connects[id]
+	b, known := r.connects[id]
+	if !known && len(r.connects) >= maxConnectBuckets {
+		for old := range r.connects { // which lets any one in too soon
+			delete(r.connects, old)
+			break
+		}
+	}
 	ok := b.take(now, rate)
 	r.connects[id] = b
 	return ok

@@ -68,23 +68,7 @@ func (e *Engine) Adopt(ctx context.Context, tenant imprint.Tenant, spec Spec, ce
 	if err != nil {
 		return a, err
 	}
-	given := above
-	err = e.opts.Store.View(ctx, func(tx imprint.ReadTx) error {
-		err := e.mayAdopt(tx, &a, cert, &spec)
-		if err == nil {
-			err = fits(&a, cert, e.opts.Clock())
-		}
-		if err == nil {
-			above, err = upwards(tx, &a, cert, given)
-		}
-		return err
-	})
-	if err == nil {
-		err = follows(cert, above, e.opts.Clock())
-	}
-	if err == nil {
-		err = e.mayBe(ctx, &a, cert, above)
-	}
+	above, err = e.checkInstall(ctx, &a, cert, above, func(tx imprint.ReadTx) error { return e.mayAdopt(tx, &a, cert, &spec) })
 	if err != nil {
 		return a, err
 	}

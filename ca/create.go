@@ -346,25 +346,10 @@ func (e *Engine) install(ctx context.Context, tenant imprint.Tenant, id imprint.
 	if err != nil {
 		return a, err
 	}
-	// The key may be in a module: it isn't opened in a transaction.
-	given := above
-	err = e.opts.Store.View(ctx, func(tx imprint.ReadTx) error {
+	above, err = e.checkInstall(ctx, &a, cert, above, func(tx imprint.ReadTx) error {
 		a, err = tx.Authority(tenant, id)
-		if err != nil {
-			return err
-		}
-		err = fits(&a, cert, e.opts.Clock())
-		if err == nil {
-			above, err = upwards(tx, &a, cert, given)
-		}
 		return err
 	})
-	if err == nil {
-		err = follows(cert, above, e.opts.Clock())
-	}
-	if err == nil {
-		err = e.mayBe(ctx, &a, cert, above)
-	}
 	if err != nil {
 		return a, err
 	}

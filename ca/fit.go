@@ -84,6 +84,29 @@ func follows(cert *x509.Certificate, above []*x509.Certificate, now time.Time) e
 	return nil
 }
 
+// checkInstall refuses a certificate that an authority, which first reads or checks, can't have,
+// and gives those above it, as upwards does. The key may be in a module: it isn't opened in a
+// transaction.
+func (e *Engine) checkInstall(ctx context.Context, a *imprint.CertificateAuthority, cert *x509.Certificate, given []*x509.Certificate, first func(imprint.ReadTx) error) (above []*x509.Certificate, err error) {
+	err = e.opts.Store.View(ctx, func(tx imprint.ReadTx) error {
+		err := first(tx)
+		if err == nil {
+			err = fits(a, cert, e.opts.Clock())
+		}
+		if err == nil {
+			above, err = upwards(tx, a, cert, given)
+		}
+		return err
+	})
+	if err == nil {
+		err = follows(cert, above, e.opts.Clock())
+	}
+	if err == nil {
+		err = e.mayBe(ctx, a, cert, above)
+	}
+	return above, err
+}
+
 // upwards gives the chain of an authority's certificate, as far as it was given, and what this server knows to stand above it:
 // a CA may come here without its chain while its parent is here, and what that lets be holds
 // for it, too.

@@ -436,7 +436,7 @@ func TestASlowKeyKeepsNobodyElsesListWaiting(t *testing.T) {
 	}()
 	<-asked // it hangs
 	quick := o.with(o.root("quick root").ID, "quick", "intermediate", crls(0))
-	deadline := time.After(30 * time.Second)
+	deadline := time.After(2 * time.Minute)
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for {

@@ -334,7 +334,7 @@ func TestThePublisherSignsAndEnds(t *testing.T) {
 		defer close(done)
 		o.PublishLists(ctx)
 	}()
-	deadline := time.After(30 * time.Second)
+	deadline := time.After(2 * time.Minute)
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for {

@@ -90,3 +90,25 @@ func TestAPortOfOneAddressFamilyIsTold(t *testing.T) {
 		t.Errorf("got %+v and the address %s, want a warning about ::1 and %s", got, x.address, ln.Addr())
 	}
 }
+
+// OpenSSL says that it can't decrypt where a CA that it has, of the issuer's name, has
+// another key, if the certificate doesn't name its issuer's key. The device's own key fits, or
+// the certificate wouldn't have been sent.
+func TestASignatureThatAServerCannotVerifyIsTheCAs(t *testing.T) {
+	t.Parallel()
+	x := &examination{}
+	f := x.alert(alertDecryptError, &outcome{asked: true, sent: true})
+	if fix := f.code.description().Fix; f.code != ClientKeyRefused || !strings.Contains(fix, "openssl verify") {
+		t.Errorf("got %+v, fix %q", f, fix)
+	}
+}
+
+// A probe that offers an application protocol beside those of the device says no more than
+// the alert where the device has none.
+func TestNoProtocolIsNamedWhereNoneIsOffered(t *testing.T) {
+	t.Parallel()
+	x := &examination{}
+	if f := x.alert(alertNoApplicationProtoc, &outcome{}); f.code != ALPNRefused || strings.HasSuffix(f.detail, "speak ") {
+		t.Errorf("got %+v", f)
+	}
+}

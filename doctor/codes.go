@@ -192,7 +192,7 @@ var descriptions = []Description{
 	{ClientCertExpired, "The server takes the device's certificate for expired.", "Issue a new one; or set the server's clock."},
 	{ClientCertRevoked, "The server takes the device's certificate for revoked.", "Issue a new one with a new key."},
 	{ClientCARefused, "The server doesn't know the CA that signed the device's certificate, or misses one between.", "Give the CA to the server; or let the device send the certificates between: cat device.pem intermediate.pem > chain.pem"},
-	{ClientKeyRefused, "The server couldn't verify the device's signature: the key doesn't belong to the certificate, or the secure element signs wrongly.", "Compare: openssl x509 -in CERT -noout -pubkey; openssl pkey -in KEY -pubout"},
+	{ClientKeyRefused, "The server couldn't verify a signature. The key belongs to the certificate, so it is the CA's: OpenSSL says so, as in mosquitto, where it has a CA of the issuer's name with another key.", "Give the server the CA that signed the device's certificate, and compare with the one that it has: openssl verify -partial_chain -CAfile CA CERT"},
 	{ALPNRefused, "The server speaks none of the application protocols that the hello offers.", "--alpn x-amzn-mqtt-ca for MQTT with a certificate; or none on port 8883."},
 	{ALPNMissing, "On port 443 and 8443 a hello without application protocol means HTTP, not MQTT.", "Let the firmware offer x-amzn-mqtt-ca: mbedtls_ssl_conf_alpn_protocols, SSL_set_alpn_protos; or use port 8883."},
 	{ALPNIgnored, "The server chose none of the application protocols, so on this port it may speak HTTP.", "Use port 8883, or ask whoever runs the server."},

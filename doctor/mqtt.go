@@ -186,11 +186,7 @@ func (x *examination) connectTrouble(o *outcome, err error) *finding {
 	case errors.Is(err, errTooMuch):
 		return found(TLSTooMuch, "%v", err)
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.As(err, &network) && network.Timeout():
-		f := found(ConnectUnanswered, "CONNECT was sent, and nothing came for %s", x.opts.Timeout)
-		if x.at.alpnPort() && o.state.NegotiatedProtocol == "" {
-			f.with("Port %d speaks HTTP without an application protocol: --alpn %s", x.at.port, mqttALPN)
-		}
-		return f
+		return x.withoutALPN(o, found(ConnectUnanswered, "CONNECT was sent, and nothing came for %s", x.opts.Timeout))
 	}
 	_, is := alertOf(err)
 	if is {
@@ -206,9 +202,18 @@ func (x *examination) connectTrouble(o *outcome, err error) *finding {
 		if !o.asked {
 			f.detail += "; it never asked for the device's certificate"
 		}
-		return f
+		return x.withoutALPN(o, f)
 	}
 	return found(NotMQTT, "the connection broke after CONNECT: %s", shown(err.Error()))
+}
+
+// withoutALPN gives a CONNECT that wasn't answered the fix for a port that speaks HTTP where
+// no application protocol was chosen.
+func (x *examination) withoutALPN(o *outcome, f *finding) *finding {
+	if x.at.alpnPort() && o.state.NegotiatedProtocol == "" {
+		f.with("Port %d speaks HTTP without an application protocol: --alpn %s", x.at.port, mqttALPN)
+	}
+	return f
 }
 
 // connackTrouble says what a CONNACK that refuses means (MQTT 5.0 section 3.2.2.2,

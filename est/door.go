@@ -342,7 +342,7 @@ type rates struct {
 	buckets map[string]*rate.Limiter
 }
 
-// maxBuckets bounds the memory of a rate; beyond it all begin anew.
+// maxBuckets bounds the memory of a rate; beyond it any one begins anew.
 const maxBuckets = 20_000
 
 func newRates(limit rate.Limit, burst int) *rates {
@@ -355,7 +355,10 @@ func (p *rates) bucket(key string) *rate.Limiter {
 	found := p.buckets[key]
 	if found == nil {
 		if len(p.buckets) >= maxBuckets {
-			clear(p.buckets)
+			for old := range p.buckets {
+				delete(p.buckets, old)
+				break
+			}
 		}
 		found = rate.NewLimiter(p.limit, p.burst)
 		p.buckets[key] = found

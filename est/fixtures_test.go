@@ -224,7 +224,7 @@ func (c *caller) client() *http.Client {
 	if c.certificate != nil {
 		config.Certificates = []tls.Certificate{*c.certificate}
 	}
-	return &http.Client{Transport: &http.Transport{TLSClientConfig: config, DisableKeepAlives: true}, Timeout: 20 * time.Second}
+	return &http.Client{Transport: &http.Transport{TLSClientConfig: config, DisableKeepAlives: true}, Timeout: 2 * time.Minute}
 }
 
 // send sends what is given, as it is.

@@ -51,20 +51,25 @@ func (v *visit) body() (*x509.CertificateRequest, error) {
 // parseRequest reads base64 of DER with line breaks anywhere, as RFC 8951 section 3.1
 // demands, and what clients send instead: PEM, or DER itself.
 func parseRequest(text []byte) (*x509.CertificateRequest, error) {
+	// DER may end with what looks like white space.
+	rest, der := cryptobyte.String(text), cryptobyte.String(nil)
+	if rest.ReadASN1Element(&der, cryptobyte_asn1.SEQUENCE) && len(bytes.TrimSpace(rest)) == 0 {
+		return pki.ParseCSRPEM(asPEM(der))
+	}
 	text = bytes.TrimSpace(text)
 	switch {
 	case len(text) == 0:
 		return nil, imprint.Errorf(imprint.CodeEnrolmentRequest, "the request is empty")
 	case bytes.HasPrefix(text, []byte("-----BEGIN ")):
 		return pki.ParseCSRPEM(string(text))
-	case text[0] == 0x30: // base64 of DER begins with M
+	case text[0] == 0x30: // DER that ends too early: base64 of it begins with M
 		return pki.ParseCSRPEM(asPEM(text))
 	}
-	der, err := base64.StdEncoding.DecodeString(string(bytes.Join(bytes.Fields(text), nil)))
+	plain, err := base64.StdEncoding.DecodeString(string(bytes.Join(bytes.Fields(text), nil)))
 	if err != nil {
 		return nil, imprint.Errorf(imprint.CodeEnrolmentRequest, "the request isn't base64: %w", err)
 	}
-	return pki.ParseCSRPEM(asPEM(der))
+	return pki.ParseCSRPEM(asPEM(plain))
 }
 
 func asPEM(der []byte) string {

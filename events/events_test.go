@@ -257,6 +257,35 @@ func gone(t *testing.T, store imprint.Store, tenant imprint.Tenant) {
 	}
 }
 
+// hung has the events that don't end until they are released: all but those of the tenant
+// other.
+type hung struct {
+	mu       sync.Mutex
+	under    []func(error)
+	released bool
+}
+
+func (h *hung) answer(e imprint.Event, done func(error)) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if e.Tenant == other || h.released {
+		done(nil)
+		return
+	}
+	h.under = append(h.under, done)
+}
+
+// release ends those that are under way, which it counts, and all to come.
+func (h *hung) release() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.released = true
+	for _, done := range h.under {
+		done(nil)
+	}
+	return len(h.under)
+}
+
 // TestEventsThatHangHoldUpNoOtherAccount ensures that an account whose rules don't end has
 // a bounded number of events under way, in however many regions, that another's event comes
 // and goes meanwhile, and that each of the first comes once when they end.
@@ -268,18 +297,8 @@ func TestEventsThatHangHoldUpNoOtherAccount(t *testing.T) {
 	putOf(t, store, home, many("a", each)...)
 	putOf(t, store, west, many("w", each)...)
 	s := newSubscriber()
-	var mu sync.Mutex
-	var hang []func(error)
-	released := false
-	s.answer = func(e imprint.Event, done func(error)) {
-		mu.Lock()
-		defer mu.Unlock()
-		if e.Tenant == other || released {
-			done(nil)
-			return
-		}
-		hang = append(hang, done)
-	}
+	hanging := &hung{}
+	s.answer = hanging.answer
 	d := events.NewDispatcher(store, s, time.Now, events.Options{Logger: quiet()})
 	putOf(t, store, other, "b")
 	times := map[string]int{}
@@ -287,15 +306,9 @@ func TestEventsThatHangHoldUpNoOtherAccount(t *testing.T) {
 		times[s.next(t).ID]++
 	}
 	gone(t, store, other)
-	mu.Lock()
-	if len(hang) >= window {
-		t.Errorf("%d events of an account are under way, want less than %d", len(hang), window)
+	if got := hanging.release(); got >= window {
+		t.Errorf("%d events of an account are under way, want less than %d", got, window)
 	}
-	released = true
-	for _, done := range hang {
-		done(nil)
-	}
-	mu.Unlock()
 	gone(t, store, home)
 	gone(t, store, west)
 	d.Close()
@@ -381,18 +394,8 @@ func TestWhatWaitsOfAnAccountIsBounded(t *testing.T) {
 	putOf(t, store, home, many("a", each)...)
 	putOf(t, store, west, many("w", each)...)
 	s := newSubscriber()
-	var mu sync.Mutex
-	var hang []func(error)
-	released := false
-	s.answer = func(e imprint.Event, done func(error)) {
-		mu.Lock()
-		defer mu.Unlock()
-		if e.Tenant == other || released {
-			done(nil)
-			return
-		}
-		hang = append(hang, done)
-	}
+	hanging := &hung{}
+	s.answer = hanging.answer
 	told := &dropped{steps: map[string][]imprint.Step{}}
 	d := events.NewDispatcher(store, s, time.Now, events.Options{MaxStored: most, Attempts: told, Logger: quiet()})
 	await := func(what string, is func() bool) {
@@ -413,12 +416,7 @@ func TestWhatWaitsOfAnAccountIsBounded(t *testing.T) {
 	}
 	putOf(t, store, other, "b")
 	gone(t, store, other)
-	mu.Lock()
-	released = true
-	for _, done := range hang {
-		done(nil)
-	}
-	mu.Unlock()
+	hanging.release()
 	gone(t, store, home)
 	gone(t, store, west)
 	d.Close()

@@ -3,6 +3,7 @@ package functions
 import (
 	"archive/zip"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -13,6 +14,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
@@ -147,7 +149,9 @@ func checkZip(data []byte) error {
 		return bad("it has %d files, at most %d are allowed", len(r.File), maxFilesZip)
 	}
 	total := uint64(0)
+	names := make([]zipName, 0, len(r.File))
 	for _, f := range r.File {
+		names = append(names, zipName{strings.ReplaceAll(path.Clean(f.Name), "/", "\x00"), f.Mode().IsRegular()})
 		total += f.UncompressedSize64
 		if total > maxUnzipped || f.UncompressedSize64 > maxUnzipped {
 			return imprint.Errorf(imprint.CodeInvalidRequest, "Unzipped size must be smaller than %d bytes", maxUnzipped)
@@ -159,7 +163,21 @@ func checkZip(data []byte) error {
 			return bad("%q leads out of it", imprint.Excerpt(f.Name))
 		}
 	}
+	// What is below a name follows it, as nothing sorts before the zero byte.
+	slices.SortFunc(names, func(a, b zipName) int { return cmp.Compare(a.path, b.path) })
+	for n := 1; n < len(names); n++ {
+		one, next := names[n-1], names[n]
+		if one.path == next.path && one.file != next.file || one.file && strings.HasPrefix(next.path, one.path+"\x00") {
+			return bad("%q is both a file and a directory", imprint.Excerpt(strings.ReplaceAll(one.path, "\x00", "/")))
+		}
+	}
 	return nil
+}
+
+// zipName is a name in a zip, with zero bytes between its parts, and whether it is a file's.
+type zipName struct {
+	path string
+	file bool
 }
 
 // unpacked gives the directory with the content of a zip, unpacking it into one

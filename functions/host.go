@@ -140,6 +140,7 @@ func (h *host) acquire(ctx context.Context, found target) (grant, error) {
 	}
 	p := h.poolOf(found)
 	if p.limit == 0 {
+		h.forget(p)
 		h.mu.Unlock()
 		return grant{}, imprint.Errorf(imprint.CodeFunctionThrottled, "the function's reserved concurrency is 0")
 	}

@@ -139,6 +139,8 @@ func TestFunctionsThatCannotBeAreRefused(t *testing.T) {
 		{"no code", nil, python, "ZipFile"},
 		{"no zip", []byte("not a zip"), python, "Could not unzip"},
 		{"a zip that leads out", zipOf(t, file{"../outside", "x", 0o644}), python, "leads out"},
+		{"a zip with a file as directory", zipOf(t, file{"a/b/x", "x", 0o644}, file{"a.c", "x", 0o644}, file{"a/b", "x", 0o644}), python, `"a/b" is both`},
+		{"a zip with a file and a directory of one name", zipOf(t, file{"a/b/", "", os.ModeDir | 0o755}, file{"a/b", "x", 0o644}), python, `"a/b" is both`},
 		{"a zip with a device", zipOf(t, file{"dev", "", os.ModeDevice | 0o644}), python, "neither file"},
 		{"a reserved variable", code, func(f *imprint.Function) { python(f); f.Environment = map[string]string{"AWS_REGION": "x"} }, "AWS_REGION"},
 		{"a variable that is none", code, func(f *imprint.Function) { python(f); f.Environment = map[string]string{"a=b": "x"} }, "doesn't match"},

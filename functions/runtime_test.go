@@ -95,6 +95,19 @@ func TestNodeHandlersMayCallBack(t *testing.T) {
 	}
 }
 
+// TestNodeModulesMayAwaitBeforeTheirHandler ensures that an ES module that is a .js file
+// runs, also with an await at its top level, which require doesn't take.
+func TestNodeModulesMayAwaitBeforeTheirHandler(t *testing.T) {
+	t.Parallel()
+	h := open(t, nil)
+	code := zipOf(t, file{"package.json", `{"type":"module"}`, 0o644},
+		file{"index.js", "const found = await Promise.resolve(\"found\");\nexport const handler = async () => found;\n", 0o644})
+	h.putZip("awaits", code, func(f *imprint.Function) { f.Runtime, f.Handler = "nodejs20.x", "index.handler" })
+	if got := string(h.must("awaits", "{}").Payload); got != `"found"` {
+		t.Errorf("got %s", got)
+	}
+}
+
 func TestHandlersThatAreNotThereAreTold(t *testing.T) {
 	t.Parallel()
 	h := open(t, nil)

@@ -18,7 +18,7 @@ type peer struct{ pending, open int }
 // rates bound how fast one address begins connections.
 type rates struct{ buckets map[netip.Addr]*rate.Limiter }
 
-// maxRates bounds the memory of the rates; beyond it they begin anew.
+// maxRates bounds the memory of the rates; beyond it any one begins anew.
 const maxRates = 100_000
 
 func (r *rates) take(network netip.Addr, perSecond int) bool {
@@ -27,8 +27,14 @@ func (r *rates) take(network netip.Addr, perSecond int) bool {
 	}
 	bucket := r.buckets[network]
 	if bucket == nil {
-		if r.buckets == nil || len(r.buckets) >= maxRates {
+		if r.buckets == nil {
 			r.buckets = map[netip.Addr]*rate.Limiter{}
+		}
+		if len(r.buckets) >= maxRates {
+			for old := range r.buckets {
+				delete(r.buckets, old)
+				break
+			}
 		}
 		bucket = rate.NewLimiter(rate.Limit(perSecond), 2*perSecond)
 		r.buckets[network] = bucket

@@ -172,7 +172,7 @@ type rateKey struct {
 	id     imprint.CertificateID
 }
 
-// maxPublishRates bounds the memory of rates; beyond it they begin anew.
+// maxPublishRates bounds the memory of rates; beyond it any one begins anew.
 const maxPublishRates = 20_000
 
 func newPublishRates(perSecond int) *publishRates {
@@ -187,7 +187,10 @@ func (r *publishRates) allow(key rateKey) bool {
 	bucket := r.buckets[key]
 	if bucket == nil {
 		if len(r.buckets) >= maxPublishRates {
-			clear(r.buckets)
+			for old := range r.buckets {
+				delete(r.buckets, old)
+				break
+			}
 		}
 		bucket = rate.NewLimiter(rate.Limit(r.perSecond), r.perSecond)
 		r.buckets[key] = bucket

@@ -52,11 +52,12 @@ func TestHandshakesThatDieLeaveAStepWithAFix(t *testing.T) {
 		mute  bool  // the client closes instead of its second flight
 		wire  string
 		says  string // part of the detail
+		fix   string // part of the fix
 	}{
 		{name: "an unknown server name", tls: client("elsewhere.example.com", device), code: imprint.CodeSNIUnknown, alert: "unrecognized name", wire: "sent TLS alert 112 (unrecognized_name)"},
 		{name: "no client certificate", tls: client("localhost"), code: imprint.CodeNoClientCertificate, alert: "certificate required", wire: "sent TLS alert 116 (certificate_required)"},
 		{name: "no client certificate, TLS 1.2", tls: &tls.Config{ServerName: "localhost", InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12}, code: imprint.CodeNoClientCertificate, alert: "handshake failure", wire: "sent TLS alert 40 (handshake_failure)"},
-		{name: "only other protocols", tls: &tls.Config{ServerName: "localhost", InsecureSkipVerify: true, NextProtos: []string{"h2", "x"}}, code: imprint.CodeALPNUnknown, alert: "no application protocol", wire: "sent TLS alert 120 (no_application_protocol)"},
+		{name: "only other protocols", tls: &tls.Config{ServerName: "localhost", InsecureSkipVerify: true, NextProtos: []string{"h2", "x"}}, code: imprint.CodeALPNUnknown, alert: "no application protocol", wire: "sent TLS alert 120 (no_application_protocol)", fix: "this port speaks MQTT. HTTPS is on a port of its own (--https-address"},
 		{name: "a client that doesn't trust the server", tls: &tls.Config{ServerName: "localhost", Certificates: []tls.Certificate{device}}, code: imprint.CodeServerCertRefused, alert: "unknown authority", wire: "received TLS alert 42 (bad_certificate)"},
 		{name: "a client whose clock is ahead", tls: &tls.Config{ServerName: "localhost", InsecureSkipVerify: true, Certificates: []tls.Certificate{device}}, ends: 45, code: imprint.CodeDeviceClock, wire: "received TLS alert 45 (certificate_expired)"},
 		{name: "a client without the root", ends: 48, tls: client("localhost", device), code: imprint.CodeServerNotTrusted, wire: "received TLS alert 48 (unknown_ca)"},
@@ -66,8 +67,9 @@ func TestHandshakesThatDieLeaveAStepWithAFix(t *testing.T) {
 		{name: "what is no certificate", tls: client("localhost", unreadable), code: imprint.CodeClientCertificate, alert: "error decoding message", wire: "sent TLS alert 50 (decode_error)"},
 		{name: "no shared cipher suite", tls: &tls.Config{ServerName: "localhost", InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{tls.TLS_RSA_WITH_3DES_EDE_CBC_SHA}}, code: imprint.CodeCipherSuite, alert: "handshake failure", wire: "sent TLS alert 40 (handshake_failure)", says: "TLS_RSA_WITH_3DES_EDE_CBC_SHA"},
 		{name: "TLS 1.1", tls: &tls.Config{ServerName: "localhost", InsecureSkipVerify: true, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}, code: imprint.CodeTLSVersion, alert: "protocol version", wire: "sent TLS alert 70 (protocol_version)", says: "the device speaks TLS 1.1, TLS 1.0 alone"},
-		{name: "plain MQTT", say: connectPacket, code: imprint.CodeNotTLS},
-		{name: "HTTP", say: []byte("GET / HTTP/1.1\r\n\r\n"), code: imprint.CodeNotTLS},
+		{name: "plain MQTT", say: connectPacket, code: imprint.CodeNotTLS, fix: "plain MQTT is never accepted"},
+		{name: "HTTP", say: []byte("GET / HTTP/1.1\r\n\r\n"), code: imprint.CodeNotTLS, fix: "https://. HTTPS is on a port of its own"},
+		{name: "HTTP with a body", say: []byte("POST /topics/a HTTP/1.1\r\n\r\n"), code: imprint.CodeNotTLS, fix: "https://"},
 		{name: "nothing but a close", say: []byte{}, code: imprint.CodeClosedInHandshake, says: "before its TLS hello"},
 		{name: "half a hello and a close", say: []byte{22, 3, 1, 0, 200, 1}, code: imprint.CodeClosedInHandshake, says: "before its TLS hello"},
 		{name: "a close when the server's certificate came", tls: client("localhost", device), mute: true, code: imprint.CodeClosedInHandshake, says: "after the server's certificate"},
@@ -111,8 +113,8 @@ func TestHandshakesThatDieLeaveAStepWithAFix(t *testing.T) {
 				t.Errorf("got outcome %s, want %s", a.Outcome, imprint.OutcomeRefused)
 			}
 			last := a.Steps[len(a.Steps)-1]
-			if last.Wire != row.wire || !strings.Contains(last.Detail, row.says) {
-				t.Errorf("got wire %q and detail %q, want %q and %q", last.Wire, last.Detail, row.wire, row.says)
+			if last.Wire != row.wire || !strings.Contains(last.Detail, row.says) || !strings.Contains(last.Fix, row.fix) {
+				t.Errorf("got wire %q, detail %q and fix %q, want %q, %q and %q", last.Wire, last.Detail, last.Fix, row.wire, row.says, row.fix)
 			}
 		})
 	}

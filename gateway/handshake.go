@@ -253,7 +253,11 @@ func (p *tlsProfile) speaks(offered []string) bool {
 
 func (h *handshake) unknownProtocols(offered []string) error {
 	err := imprint.Errorf(imprint.CodeALPNUnknown, "the device offers only %q", offered)
-	if h.profile != h.https {
+	switch {
+	case h.profile == h.https:
+	case slices.Contains(offered, "http/1.1"), slices.Contains(offered, "h2"):
+		return err.WithHint("Offer x-amzn-mqtt-ca, mqtt, or no ALPN at all: this port speaks MQTT. %s", onHTTPS)
+	default:
 		return err
 	}
 	return err.WithHint("Offer http/1.1 or x-amzn-http-ca for HTTP, x-amzn-mqtt-ca or mqtt for MQTT; no ALPN at all means HTTP on this port.")

@@ -103,7 +103,7 @@ func (f *handshakeFailure) explain() *imprint.Error {
 	case f.received != 0:
 		return f.refusedByDevice()
 	case errors.As(f.err, &record):
-		return imprint.Errorf(imprint.CodeNotTLS, "the first bytes were %x: %w", record.RecordHeader, f.err)
+		return notTLS(record)
 	case errors.As(f.err, &network) && network.Timeout():
 		return imprint.Errorf(imprint.CodeHandshakeTimeout, "the handshake wasn't complete after %s", f.gateway.opts.HandshakeTimeout)
 	case errors.Is(f.err, net.ErrClosed):
@@ -120,6 +120,21 @@ func (f *handshakeFailure) explain() *imprint.Error {
 			suiteNames(f.suites)).WithHint("%s", f.gateway.opts.SecurityPolicy.hint())
 	}
 	return f.badCertificate(text)
+}
+
+// onHTTPS says where HTTP is spoken.
+const onHTTPS = "HTTPS is on a port of its own (--https-address, 8443 unless it says otherwise)."
+
+// notTLS says what the first bytes look like.
+func notTLS(record tls.RecordHeaderError) *imprint.Error {
+	err := imprint.Errorf(imprint.CodeNotTLS, "the first bytes were %x: %w", record.RecordHeader, record)
+	for _, method := range []string{"GET ", "HEAD ", "POST ", "PUT ", "DELETE ", "OPTIONS "} {
+		start := method[:min(len(method), len(record.RecordHeader))]
+		if strings.HasPrefix(string(record.RecordHeader[:]), start) {
+			return err.WithHint("HTTP must be spoken over TLS: https://. %s", onHTTPS)
+		}
+	}
+	return err
 }
 
 func asRefusal(err error) *imprint.Error {

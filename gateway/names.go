@@ -133,7 +133,18 @@ func (e *Endpoints) Tenant(serverName string) (imprint.Tenant, error) {
 		}
 	}
 	return imprint.Tenant{}, imprint.Errorf(imprint.CodeSNIUnknown, "%w %q", errUnknownName, serverName).
-		WithHint("Connect to %s, which aws iot describe-endpoint --endpoint-type iot:Data-ATS gives.", e.homeAddress())
+		WithHint("Connect to %s, which aws iot describe-endpoint --endpoint-type iot:Data-ATS gives; or, if %s is this server, start it with that name, too: imprint serve --host %s", e.homeAddress(), asHost(serverName), asHost(serverName))
+}
+
+// asHost gives a server name as it can be typed in a command, and NAME for one that isn't
+// plain: anybody can send it.
+func asHost(serverName string) string {
+	const legal = "abcdefghijklmnopqrstuvwxyz0123456789.-_"
+	name := plain(serverName)
+	if len(name) > 253 || strings.HasPrefix(name, "-") || strings.Trim(name, legal) != "" {
+		return "NAME"
+	}
+	return name
 }
 
 func (e *Endpoints) homeAddress() string {

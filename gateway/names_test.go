@@ -1,6 +1,7 @@
 package gateway_test
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/imprint-iot/imprint"
@@ -59,6 +60,19 @@ func TestServerNamesSelectTenants(t *testing.T) {
 				t.Errorf("got code %s and hint %q, want %s and a hint", imprint.CodeOf(err), imprint.HintOf(err), imprint.CodeSNIUnknown)
 			}
 		})
+	}
+}
+
+// A device elsewhere can't connect to localhost: who wants it to come by this name is told
+// how, and what a stranger sent is nothing that a person types.
+func TestAnUnknownServerNameIsGivenItsFlag(t *testing.T) {
+	t.Parallel()
+	e := newEndpoints(t, "")
+	for name, want := range map[string]string{"Broker.lan.": "--host broker.lan", "a;reboot": "--host NAME", "-x": "--host NAME"} {
+		_, err := e.Tenant(name)
+		if hint := imprint.HintOf(err); !strings.HasSuffix(hint, want) || !strings.Contains(hint, "describe-endpoint") {
+			t.Errorf("%q: the hint is %q, want %q at its end", name, hint, want)
+		}
 	}
 }
 

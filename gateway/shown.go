@@ -54,7 +54,7 @@ type nameTexts struct {
 	known map[string]string // DER to text
 }
 
-// maxNames bounds them; beyond it they begin anew. A longer DER isn't kept.
+// maxNames bounds them; beyond it any one goes. A longer DER isn't kept.
 const (
 	maxNames   = 1024
 	maxNameDER = 1024
@@ -73,8 +73,14 @@ func (n *nameTexts) text(raw []byte) string {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.known == nil || len(n.known) >= maxNames {
+	if n.known == nil {
 		n.known = make(map[string]string)
+	}
+	if len(n.known) >= maxNames {
+		for old := range n.known {
+			delete(n.known, old)
+			break
+		}
 	}
 	n.known[string(raw)] = text
 	return text

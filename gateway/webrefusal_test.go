@@ -154,7 +154,7 @@ func TestWhatCantBeReadAsARequestIsAnsweredLikeOthers(t *testing.T) {
 	}{
 		{"percent", "POST /topics/a/%zz?qos=1 HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n", http.StatusBadRequest},
 		{"no host", "POST /topics/a HTTP/1.1\r\nContent-Length: 0\r\n\r\n", http.StatusBadRequest},
-		{"no HTTP", "\x10\x0c\x00\x04MQTT\x04\x02\x00\x1e\x00\x00\r\n\r\n", http.StatusBadRequest},
+		{"no HTTP", "\x11\x0c\x00\x04MQTT\x04\x02\x00\x1e\x00\x00\r\n\r\n", http.StatusBadRequest},
 		{"encoding", "POST /topics/a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: odd\r\n\r\n", http.StatusNotImplemented},
 		{"expectation", "POST /topics/a HTTP/1.1\r\nHost: a\r\nExpect: much\r\nContent-Length: 0\r\n\r\n", http.StatusExpectationFailed},
 	} {

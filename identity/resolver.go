@@ -15,7 +15,7 @@ const (
 	// idlePerShard bounds the identities kept in a shard without a holder.
 	idlePerShard = 512
 	// maxSets bounds the compiled policy sets that are found by their
-	// documents; at the bound the cache begins anew.
+	// documents; at the bound any one goes.
 	maxSets = 2048
 	// maxAttached bounds the things of a certificate that are looked at, and the
 	// policies of it and of each group. Flows keep the latter far below.

@@ -66,7 +66,10 @@ func (c *setCache) compiled(documents []document) (*policy.Set, error) {
 		return quicker, nil
 	}
 	if len(c.sets) >= maxSets {
-		clear(c.sets)
+		for old := range c.sets {
+			delete(c.sets, old)
+			break
+		}
 	}
 	c.sets[key] = set
 	return set, nil

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -143,16 +144,23 @@ func TestAccountsThatWaitForKeysTakeTurns(t *testing.T) {
 
 func TestPoolFillsToItsSizeAndNoFurther(t *testing.T) {
 	t.Parallel()
-	p := pool(t, pki.KeyPoolConfig{Size: 1})
-	for range 3 {
-		_, err := p.Take(t.Context(), "000000000000")
+	synctest.Test(t, func(t *testing.T) {
+		p, err := pki.NewKeyPool(pki.KeyPoolConfig{Size: 1, Workers: 2})
 		if err != nil {
 			t.Fatal(err)
 		}
-	}
-	if got := p.Ready(); got > 1 {
-		t.Errorf("ready: got %d, want at most 1", got)
-	}
+		defer p.Close()
+		for range 3 {
+			time.Sleep(4 * time.Millisecond) // workers rest for one after each key that they give
+			if got := p.Ready(); got != 1 {
+				t.Errorf("ready: got %d, want 1", got)
+			}
+			_, err := p.Take(t.Context(), "000000000000")
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
 }
 
 func TestTakeEndsWithItsContextAndWithThePool(t *testing.T) {

@@ -397,8 +397,12 @@ func TestEveryRejectionHasItsCode(t *testing.T) {
 				t.Errorf("message: got %q, want %q", out.Message, tt.message)
 			}
 			steps := o.steps()
-			if last := steps[len(steps)-1]; last.Verdict != imprint.VerdictFailed || last.Fix == "" {
+			last := steps[len(steps)-1]
+			if last.Verdict != imprint.VerdictFailed || last.Fix == "" {
 				t.Errorf("the trace ends with %+v, want a failed step with a fix", last)
+			}
+			if empty := strings.HasSuffix(tt.message, "cannot be empty."); empty != strings.Contains(last.Fix, "as the member certificateOwnershipToken") {
+				t.Errorf("fix: got %q, and the token is empty: %t", last.Fix, empty)
 			}
 		})
 	}

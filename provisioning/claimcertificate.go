@@ -285,7 +285,8 @@ func newOwnershipToken(id imprint.CertificateID) (token, hash string) {
 // readOwnershipToken is its inverse.
 func readOwnershipToken(token string) (id imprint.CertificateID, hash string, err error) {
 	if token == "" {
-		return "", "", imprint.Errorf(imprint.CodeClaimToken, "Certificate ownership token cannot be empty.")
+		return "", "", imprint.Errorf(imprint.CodeClaimToken, "Certificate ownership token cannot be empty.").
+			WithHint("Send the token that came with the certificate, as the member certificateOwnershipToken, spelt like that.")
 	}
 	malformed := imprint.Errorf(imprint.CodeClaimToken, "the certificate ownership token is malformed")
 	if len(token) > maxTokenBytes {

@@ -7,12 +7,14 @@ import (
 	"crypto/x509/pkix"
 	"encoding/json"
 	"errors"
+	"math/big"
 	"os"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -142,6 +144,31 @@ func dry(t *testing.T, body string, kind template.Kind, change func(*provisionin
 		t.Fatal(err)
 	}
 	return result
+}
+
+// TestADryRunOutOfTimeNamesNoServersClock ensures that where no server is asked, its clock isn't
+// said to have told the time.
+func TestADryRunOutOfTimeNamesNoServersClock(t *testing.T) {
+	t.Parallel()
+	line := newAuthority(t, "Line 1", nil)
+	leaf := sign(t, &x509.Certificate{SerialNumber: big.NewInt(7), NotAfter: instant.Add(-1e9)}, line.cert, &newKey(t).PublicKey, line.key)
+	result := dry(t, `{"Resources":{"certificate":{"Type":"AWS::IoT::Certificate","Properties":{"CertificateId":{"Ref":"AWS::IoT::Certificate::Id"}}}}}`, template.JITP, func(d *provisioning.DryRun) {
+		d.Leaf, d.CAs = leaf, []*x509.Certificate{line.cert}
+		d.RegisteredCA = &imprint.CACertificate{ID: pki.CertificateID(line.cert.Raw), Status: imprint.CAActive, AutoRegistration: true, NotAfter: instant.Add(-1e9)}
+	})
+	told := 0
+	for _, s := range result.Steps {
+		if s.Code != imprint.CodeCertificateExpired && s.Code != imprint.CodeCAExpired {
+			continue
+		}
+		told++
+		if !strings.Contains(s.Detail, ", the clock says "+instant.UTC().Format(time.RFC3339)) {
+			t.Errorf("%s: got %q", s.Name, s.Detail)
+		}
+	}
+	if told != 2 {
+		t.Errorf("got steps %+v, want those of an expired certificate and an expired CA", result.Steps)
+	}
 }
 
 func TestADryRunNamesAllThatIsMissingAndWhere(t *testing.T) {

@@ -201,7 +201,7 @@ func (one *issuer) mayRegister(v *visit) error {
 		return imprint.Errorf(imprint.CodeAutoRegistrationOff, "CA %s has auto-registration DISABLEd", one.ca.ID).
 			WithHint("aws iot update-ca-certificate --new-auto-registration-status ENABLE --certificate-id %s", one.ca.ID)
 	case imprint.ValidityRefusal(one.ca.NotBefore, one.ca.NotAfter, v.now) != nil:
-		return imprint.Errorf(imprint.CodeCAExpired, "CA %s is valid from %s until %s, the server's clock says %s", one.ca.ID,
+		return imprint.Errorf(imprint.CodeCAExpired, "CA %s is valid from %s until %s, the clock says %s", one.ca.ID,
 			one.ca.NotBefore.UTC().Format(time.RFC3339), one.ca.NotAfter.UTC().Format(time.RFC3339), v.now.UTC().Format(time.RFC3339))
 	case one.ca.Mode == imprint.ModeSNIOnly && v.NoServerName:
 		return imprint.Errorf(imprint.CodeSNIRequired, "CA %s is registered SNI_ONLY and the hello carried no server name", one.ca.ID)

@@ -145,13 +145,14 @@ func (e *Engine) refuseCA(ctx context.Context, v *visit) error {
 	if !v.Leaf.IsCA {
 		return nil
 	}
-	err := e.store.View(ctx, func(tx imprint.ReadTx) error {
-		_, err := tx.CA(v.Tenant, v.ID)
-		return err
-	})
+	return e.store.View(ctx, func(tx imprint.ReadTx) error { return refuseOwnCA(tx, v.Tenant, v.ID) })
+}
+
+func refuseOwnCA(tx imprint.ReadTx, tenant imprint.Tenant, id imprint.CertificateID) error {
+	_, err := tx.CA(tenant, id)
 	switch imprint.CodeOf(err) {
 	case "":
-		return errOwnCA(v.ID)
+		return errOwnCA(id)
 	case imprint.CodeNotFound:
 		return nil
 	}

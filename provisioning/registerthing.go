@@ -304,6 +304,9 @@ func (r *bulkRegistration) certificate(tx imprint.ReadTx) (imprint.Certificate, 
 		return present, false, err
 	}
 	err = checkUnregistered(tx, *r.fresh)
+	if err == nil && r.leaf != nil && r.leaf.IsCA {
+		err = refuseOwnCA(tx, r.tenant, r.fresh.ID)
+	}
 	if err == nil && r.leaf != nil {
 		_, err = revoked.Check(tx, r.tenant, r.leaf, r.clock())
 	}

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 )
 
 // fileSink appends records to a file, which is opened for each batch of them, so
@@ -70,7 +71,9 @@ func (s *fileSink) Put(ctx context.Context, r Record) error {
 
 // write appends, or leaves the file as it was.
 func (s *fileSink) write(data []byte) (err error) {
-	f, err := os.OpenFile(s.path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	// Without O_NONBLOCK a named pipe would hold the delivery, and the server's end, until
+	// somebody reads from it.
+	f, err := os.OpenFile(s.path, os.O_WRONLY|os.O_CREATE|os.O_APPEND|syscall.O_NONBLOCK, 0o600)
 	if err != nil {
 		return fmt.Errorf("couldn't open the file of a sink: %w", err)
 	}
@@ -83,6 +86,9 @@ func (s *fileSink) write(data []byte) (err error) {
 	info, err := f.Stat()
 	if err != nil {
 		return fmt.Errorf("couldn't look at the file of a sink: %w", err)
+	}
+	if !info.Mode().IsRegular() {
+		return fmt.Errorf("the file of a sink, %s, is no file that can be made durable", s.path)
 	}
 	_, err = f.Write(data)
 	if err != nil {

@@ -8,7 +8,8 @@ import (
 	"github.com/imprint-iot/imprint"
 )
 
-// maxZones is more than there are names of time zones.
+// maxZones is more than there are names of time zones, but one zone may be written in many
+// ways.
 const maxZones = 1024
 
 // zones remembers the time zones that statements named.
@@ -33,8 +34,14 @@ func (z *zones) location(name string) (*time.Location, error) {
 	}
 	z.mu.Lock()
 	defer z.mu.Unlock()
-	if z.known == nil || len(z.known) >= maxZones {
+	if z.known == nil {
 		z.known = map[string]*time.Location{}
+	}
+	if len(z.known) >= maxZones {
+		for old := range z.known {
+			delete(z.known, old)
+			break
+		}
 	}
 	z.known[name] = found
 	return found, nil

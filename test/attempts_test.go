@@ -99,6 +99,10 @@ func TestToolsAreToldWhatIsFound(t *testing.T) {
 	d := selfSigned(t, "device")
 	mine.register(t, d)
 	s.connect(t, d, "line1/sensor-7", dialing{host: mine.host})
+	s.connect(t, d, "line1/sensor-7", dialing{host: mine.host})
+	if run := s.imprint(t, "explain", "--limit", "1", "line1/sensor-7"); !strings.HasPrefix(run.stdout, "These are the latest 1: --limit shows older ones, too.") {
+		t.Errorf("the latest of two attempts: got\n%s", run.all())
+	}
 	const policy = "arn:aws:iot:us-east-1:000000000000:policy/all"
 	unknown := strings.Repeat("ab", 32)
 	for _, row := range []struct {

@@ -222,7 +222,7 @@ func (c *clinic) ours(t *testing.T) []complaint {
 		}, "tls.servername", "warning", "ServerNameMissing", "mbedtls_ssl_set_hostname", false},
 		{"HTTP's port without application protocol", given(c.of(d, "--endpoint", https, "--alpn", "none", "--no-mqtt")...), "tls.alpn", "failed", "ALPNMissing", "x-amzn-mqtt-ca", false},
 		{"MQTT on HTTP's port", given(c.of(d, "--endpoint", https, "--alpn", "none", "--mqtt", "3.1.1", "--timeout", "3s")...),
-			"mqtt.connect.3", "failed", "ConnectUnanswered", "--alpn x-amzn-mqtt-ca", false},
+			"mqtt.connect.3", "failed", "ConnectClosed", "--alpn x-amzn-mqtt-ca", false},
 		{"an application protocol that nobody speaks", given(c.of(d, "--alpn", "stun.turn")...), "tls.alpn", "failed", "ALPNRefused", "--alpn none", false},
 		{"a CA that isn't registered", func(t *testing.T) []string { return c.of(other.device(t, "stranger", "P-256")) },
 			"mqtt.connect.3", "failed", "ConnectClosed", "imprint explain", false},

@@ -209,7 +209,7 @@ func (l *Log) fold(order []*imprint.Attempt, attempts map[string]*imprint.Attemp
 			return
 		}
 		if told[a.ID] {
-			l.keepFolded(a)
+			l.keepFolded(a).in = r.fold
 		}
 		if rows[a.ID] {
 			r.stored = append(r.stored, a.ID)
@@ -309,7 +309,7 @@ func (r *repeated) store(tx imprint.Tx) (imprint.Attempt, error) {
 		}
 	}
 	if k := r.fold.many; k != nil {
-		a.Devices, a.Sample = len(k.devices), slices.Clone(k.sample)
+		a.Devices, a.Sample = min(len(k.devices), a.Repeats+1), slices.Clone(k.sample)
 	}
 	for _, alias := range aliases {
 		err := tx.PutAttemptAlias(alias)

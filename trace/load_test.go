@@ -176,7 +176,7 @@ func TestAnEndThatWaitsHoldsUpNobodyElse(t *testing.T) {
 	})
 	select {
 	case <-added:
-	case <-time.After(10 * time.Second):
+	case <-time.After(2 * time.Minute):
 		t.Error("a step waits until there is room for the end of its attempt")
 	}
 	close(store.gate)
@@ -303,7 +303,7 @@ func TestHandingOverWaitsForNobody(t *testing.T) {
 	}()
 	select {
 	case <-handed:
-	case <-time.After(10 * time.Second):
+	case <-time.After(2 * time.Minute):
 		t.Error("a recorder waits until there is room for its steps, and whoever adds one waits for it")
 	}
 	close(store.gate)

@@ -55,7 +55,8 @@ func Next(outcome imprint.Outcome, code imprint.Code) string {
 }
 
 // NextOf is Next with what the steps tell: a claim's device goes on with its new
-// certificate, and what a device was thrown out for throws it out again.
+// certificate, and what a device was thrown out for throws it out again, and what it was
+// refused is refused again.
 func NextOf(a *imprint.Attempt) string {
 	if a.OfLine() {
 		return nextOfLine(a)
@@ -69,11 +70,25 @@ func NextOf(a *imprint.Attempt) string {
 		}
 	}
 	switch a.Code {
+	case imprint.CodeClientDisconnect, imprint.CodeConnectionLost, imprint.CodeKeepAliveTimeout:
+		if wasRefused(a) {
+			return Next(a.Outcome, a.Code) + " What it was refused here it is refused again until the fix is done."
+		}
 	case imprint.CodePublishDenied, imprint.CodeSubscribeDenied, imprint.CodeRetainDenied, imprint.CodeReservedTopic, imprint.CodeTopicInvalid,
 		imprint.CodeFilterInvalid, imprint.CodeQoSNotSupported, imprint.CodePacketTooLarge, imprint.CodeProtocolViolation, imprint.CodeQuotaExceeded, imprint.CodeReceiveMaximum:
 		return "The device connects again by itself, and is closed again by the same packet until the fix is done."
 	}
 	return Next(a.Outcome, a.Code)
+}
+
+// wasRefused says whether something failed that didn't end the connection.
+func wasRefused(a *imprint.Attempt) bool {
+	for i := range a.Steps {
+		if a.Steps[i].Verdict == imprint.VerdictFailed && a.Steps[i].Name != "session" {
+			return true
+		}
+	}
+	return false
 }
 
 // nextOfLine is NextOf for a line of a bulk registration.

@@ -13,6 +13,8 @@ import (
 func TestTheNextMoveFollowsFromTheSteps(t *testing.T) {
 	t.Parallel()
 	registered := []imprint.Step{{Name: "claim.registered", Verdict: imprint.VerdictOK, Certificate: "ab"}}
+	refused := []imprint.Step{{Name: "claim.guard", Verdict: imprint.VerdictFailed, Code: imprint.CodeClaimQuota}}
+	lost := imprint.Step{Name: "session", Verdict: imprint.VerdictFailed, Code: imprint.CodeConnectionLost}
 	for _, row := range []struct {
 		attempt imprint.Attempt
 		want    string
@@ -20,6 +22,9 @@ func TestTheNextMoveFollowsFromTheSteps(t *testing.T) {
 		{imprint.Attempt{Outcome: imprint.OutcomeClosed, Code: imprint.CodeClientDisconnect, Steps: registered}, "connects with its new certificate"},
 		{imprint.Attempt{Outcome: imprint.OutcomeClosed, Code: imprint.CodeConnectionLost, Steps: registered}, "connects with its new certificate"},
 		{imprint.Attempt{Outcome: imprint.OutcomeClosed, Code: imprint.CodeClientDisconnect}, "None: the device ended"},
+		{imprint.Attempt{Outcome: imprint.OutcomeClosed, Code: imprint.CodeClientDisconnect, Steps: refused}, "refused again until the fix is done"},
+		{imprint.Attempt{Outcome: imprint.OutcomeClosed, Code: imprint.CodeConnectionLost, Steps: append(refused, lost)}, "refused again until the fix is done"},
+		{imprint.Attempt{Outcome: imprint.OutcomeClosed, Code: imprint.CodeConnectionLost, Steps: []imprint.Step{lost}}, "and comes again."},
 		{imprint.Attempt{Outcome: imprint.OutcomeClosed, Code: imprint.CodePublishDenied}, "is closed again"},
 		{imprint.Attempt{Outcome: imprint.OutcomeRefused, Code: imprint.CodeConnectDenied}, "fails in the same way"},
 		{imprint.Attempt{Outcome: imprint.OutcomeConnected}, ""},

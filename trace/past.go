@@ -1,6 +1,7 @@
 package trace
 
 import (
+	"context"
 	"sync"
 	"time"
 
@@ -28,6 +29,8 @@ type past struct {
 	// added are the failures that its row was told afterwards: the attempt that takes the
 	// place of the row doesn't have them. They are the writer's.
 	added []imprint.Step
+	// in is what counts it; nil: nothing does. It is the writer's.
+	in *fold
 }
 
 // attempt makes it again.
@@ -66,7 +69,7 @@ func (l *Log) keep(id string, p past) *past {
 	return known
 }
 
-// keepFolded is keep of an attempt that is counted in another one, or may come to be.
+// keepFolded is keep of an attempt that may come to be counted in another one.
 func (l *Log) keepFolded(a *imprint.Attempt) *past {
 	return l.keep(a.ID, past{
 		packed: pack(a), why: "the attempt's own steps weren't kept: it is counted with others that ended in the same way",
@@ -96,9 +99,11 @@ func (l *Log) addedTo(rows []imprint.Attempt, additions []*addition) {
 	}
 }
 
-// displaced gives the failures that were added to a row whose place another one took.
-func (l *Log) displaced(a *imprint.Attempt) []*addition {
+// displaced gives the failures that were added to a row whose place another one took, in a
+// fold.
+func (l *Log) displaced(a *imprint.Attempt, in *fold) []*addition {
 	p := l.keepFolded(a)
+	p.in = in
 	if len(p.added) == 0 {
 		return nil
 	}
@@ -108,16 +113,50 @@ func (l *Log) displaced(a *imprint.Attempt) []*addition {
 }
 
 // tellAgain writes additions that failed to attempts which have no row: they are made
-// again.
+// again, and are counted with the others no more.
 func (l *Log) tellAgain(additions []*addition) {
 	var batch []entry
+	counted := make(map[*fold]int)
 	there := make(map[string]bool)
 	for _, added := range additions {
 		if p := l.pastOf(added.id); p != nil && !there[added.id] {
 			there[added.id] = true
+			if p.in != nil {
+				counted[p.in]++
+				p.in = nil
+			}
 			batch = append(batch, entry{attempt: p.attempt(added.id), told: true, urgent: true})
 		}
 		batch = append(batch, entry{added: added})
 	}
 	l.write(batch)
+	l.uncount(counted)
+}
+
+// uncount takes attempts that have rows of their own again out of those that count them.
+func (l *Log) uncount(counted map[*fold]int) {
+	if len(counted) == 0 {
+		return
+	}
+	err := l.store.Update(context.Background(), func(tx imprint.Tx) error {
+		for in, n := range counted {
+			a, err := tx.Attempt(in.row)
+			if imprint.CodeOf(err) == imprint.CodeNotFound {
+				continue // trimmed
+			}
+			if err != nil {
+				return err
+			}
+			a.Repeats = max(a.Repeats-n, 0)
+			a.Devices = min(a.Devices, a.Repeats+1)
+			err = tx.PutAttempt(a)
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		l.opts.Logger.Warn("couldn't correct the counts of attempts in which something failed late", "error", err)
+	}
 }

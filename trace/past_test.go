@@ -103,6 +103,16 @@ func TestWhatFailsForACountedDeviceIsTold(t *testing.T) {
 	if got := l.Counters().Dropped; got != 0 {
 		t.Errorf("%d were dropped", got)
 	}
+	once := 0
+	for _, a := range everything(t, store) {
+		once += 1 + a.Repeats
+		if a.Devices > 1+a.Repeats {
+			t.Errorf("entry %s has %d attempts of %d devices", a.ID, 1+a.Repeats, a.Devices)
+		}
+	}
+	if once != devices+1 {
+		t.Errorf("%d attempts are counted, want each of %d once", once, devices+1)
+	}
 }
 
 // TestWhatFailsAfterAnUnsampledConnectionIsTold ensures that what a rule fails to do for a

@@ -214,7 +214,7 @@ func (l *Log) write(batch []entry) {
 	for _, r := range again {
 		r.fold.row = r.latest.ID
 		if r.displaced != nil {
-			late = append(late, l.displaced(r.displaced)...)
+			late = append(late, l.displaced(r.displaced, r.fold)...)
 		}
 	}
 	late = append(late, l.keepEarly(missing)...) // some may be of those displaced

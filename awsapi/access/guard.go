@@ -33,8 +33,7 @@ type Guard struct {
 	everyone  *policy.Set // allows everything
 }
 
-// maxDocuments bounds the parsed documents that are kept; at the bound the cache
-// begins anew.
+// maxDocuments bounds the parsed documents that are kept; at the bound any one goes.
 const maxDocuments = 1024
 
 // everything is the policy of an account's operator.
@@ -174,7 +173,10 @@ func (g *Guard) document(text string) (*policy.Document, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if len(g.documents) >= maxDocuments {
-		clear(g.documents)
+		for old := range g.documents {
+			delete(g.documents, old)
+			break
+		}
 	}
 	g.documents[text] = document
 	return document, nil

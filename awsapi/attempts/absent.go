@@ -43,6 +43,9 @@ func (q *quest) absent(ctx context.Context, now time.Time) ([]string, error) {
 	if keeping.Off {
 		return append(notes, "This server records no attempts: it runs with --trace=false."), nil
 	}
+	if q.forms == nil {
+		return notes, nil // of another account: what is known here is none of it
+	}
 	var certificates []imprint.CertificateID
 	err := q.Store.View(ctx, func(tx imprint.ReadTx) error {
 		said, known, err := registered(tx, q.filter.Tenant, q.forms)

@@ -24,8 +24,12 @@ func (q *quest) crowded(found []imprint.Attempt) {
 				latest = name
 			}
 		}
-		q.notes = append(q.notes, fmt.Sprintf("%s is counted in attempt %s with others that failed in the same way, at least %d devices in all: what is shown of it is the latest of them, %s.",
-			q.word, a.ID[:min(len(a.ID), IDDigits)], a.Devices, latest))
+		devices := "one device"
+		if a.Devices > 1 {
+			devices = fmt.Sprintf("%d devices", a.Devices)
+		}
+		q.notes = append(q.notes, fmt.Sprintf("%s is counted in attempt %s with others that failed in the same way, at least %s in all: what is shown of it is the latest of them, %s.",
+			q.word, a.ID[:min(len(a.ID), IDDigits)], devices, latest))
 	}
 }
 

@@ -51,3 +51,20 @@ func TestWhoIsCountedWithOthersIsTold(t *testing.T) {
 		}
 	}
 }
+
+// TestOneCountedDeviceIsSaidInTheSingular ensures that an entry which counted one device
+// so far isn't said to be of 1 devices.
+func TestOneCountedDeviceIsSaidInTheSingular(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, imprint.Attempt{Tenant: home, ClientID: "d69", Outcome: imprint.OutcomeRefused, Code: imprint.CodeCAInactive, Fold: "0000", Devices: 1})
+	err := w.store.Update(t.Context(), func(tx imprint.Tx) error {
+		return tx.PutAttemptAlias(imprint.AttemptAlias{Tenant: home, Word: "d67", Fold: "0000"})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := w.list(t, home, url.Values{"match": {"d67"}})
+	if err != nil || len(got.Notes) != 1 || !strings.Contains(got.Notes[0], "at least one device in all") {
+		t.Errorf("got notes %q, %v", got.Notes, err)
+	}
+}

@@ -85,7 +85,7 @@ func (r Recorded) group(ctx context.Context, caller awsapi.Caller, in *GroupAtte
 	if err != nil {
 		return nil, err
 	}
-	groups := make(map[string]*grouping)
+	groups, things := make(map[string]*grouping), make(map[holder]imprint.ThingName)
 	out := &GroupAttemptsOutput{Complete: true}
 	page := imprint.Page{Limit: groupPage}
 	for {
@@ -95,6 +95,9 @@ func (r Recorded) group(ctx context.Context, caller awsapi.Caller, in *GroupAtte
 		err = r.Store.View(ctx, func(tx imprint.ReadTx) error {
 			list, next, err := r.page(tx, filter, page, forms)
 			found, page.Cursor = list, next
+			if err == nil && in.By == ByThing {
+				err = nameThings(tx, list, things)
+			}
 			return err
 		})
 		if err != nil {
@@ -130,6 +133,37 @@ func (r Recorded) group(ctx context.Context, caller awsapi.Caller, in *GroupAtte
 		out.Groups = out.Groups[:maxGroups]
 	}
 	return out, nil
+}
+
+// holder is a certificate that things are attached to.
+type holder struct {
+	tenant      imprint.Tenant
+	certificate imprint.CertificateID
+}
+
+// nameThings gives attempts that ended before a thing was looked up that of their
+// certificate, where it has one thing. Known are those that were read before.
+func nameThings(tx imprint.ReadTx, list []imprint.Attempt, known map[holder]imprint.ThingName) error {
+	for i := range list {
+		a := &list[i]
+		if a.Thing != "" || a.CertificateID == "" || a.Tenant == (imprint.Tenant{}) {
+			continue
+		}
+		of := holder{a.Tenant, a.CertificateID}
+		name, found := known[of]
+		if !found {
+			attached, _, err := tx.CertificateThings(of.tenant, of.certificate, imprint.Page{Limit: 2, Ascending: true})
+			if err != nil {
+				return err
+			}
+			if len(attached) == 1 {
+				name = attached[0].Thing
+			}
+			known[of] = name
+		}
+		a.Thing = name
+	}
+	return nil
 }
 
 // add counts an attempt. They come newest first.

@@ -256,3 +256,40 @@ func TestAttemptsAreToldToThoseWhoListen(t *testing.T) {
 		t.Errorf("got %d dropped", dropped)
 	}
 }
+
+// TestAttemptsThatKnewNoThingAreCountedWithTheirCertificates ensures that what ended before a
+// thing was looked up is counted with the thing of the certificate, if that has one.
+func TestAttemptsThatKnewNoThingAreCountedWithTheirCertificates(t *testing.T) {
+	t.Parallel()
+	refused := func(n int, thing imprint.ThingName) imprint.Attempt {
+		return imprint.Attempt{Tenant: home, CertificateID: digits(n), Thing: thing, Outcome: imprint.OutcomeRefused, Code: imprint.CodeClientKey}
+	}
+	w := newWorld(t, refused(1, "one"), refused(1, ""), refused(1, ""), refused(2, ""), refused(3, ""), refused(3, ""))
+	err := w.store.Update(t.Context(), func(tx imprint.Tx) error {
+		for _, a := range []imprint.ThingAttachment{{Thing: "one", Certificate: digits(1)}, {Thing: "two", Certificate: digits(2)}, {Thing: "both", Certificate: digits(2)}} {
+			a.Tenant = home
+			err := tx.PutThing(imprint.Thing{Tenant: home, Name: a.Thing})
+			if err == nil {
+				err = tx.PutThingAttachment(a)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := w.group(t, home, url.Values{"by": {"thing"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	counts := map[string]int{}
+	for _, g := range got.Groups {
+		counts[g.Key] = g.Attempts
+	}
+	if diff := cmp.Diff(map[string]int{"one": 3, "(none)": 3}, counts); diff != "" {
+		t.Errorf("attempts by thing (-want +got):\n%s", diff)
+	}
+}

@@ -25,14 +25,21 @@ type quest struct {
 // maxRelated bounds the certificates that a word leads to.
 const maxRelated = 5
 
-// find lists a page of attempts. Only a first page that is empty is looked for in other
-// ways.
+// find lists a page of attempts. Only what nothing is recorded under literally is looked for in
+// other ways, each page of it.
 func (q *quest) find(ctx context.Context, page imprint.Page) ([]imprint.Attempt, string, error) {
-	if _, resource, err := imprint.ParseARN(strings.TrimSpace(q.word)); err == nil && ofMany(resource) {
+	tenant, resource, err := imprint.ParseARN(strings.TrimSpace(q.word))
+	switch {
+	case err != nil:
+	case tenant != q.filter.Tenant:
+		q.forms = nil // a name may stand for something here, too
+		q.notes = append(q.notes, fmt.Sprintf("The ARN is one of %s, and these are the attempts of %s: ask with an access key of that account, and its region in AWS_REGION.", tenant, q.filter.Tenant))
+		return nil, "", nil
+	case ofMany(resource):
 		return q.told(ctx, page)
 	}
 	found, next, known, err := q.literal(ctx, page)
-	if err != nil || known || q.word == "" || page.Cursor != "" {
+	if err != nil || known || q.word == "" {
 		return found, next, err
 	}
 	full, err := q.unique(ctx)
@@ -73,7 +80,7 @@ func (q *quest) told(ctx context.Context, page imprint.Page) ([]imprint.Attempt,
 	}
 	found, related, err := q.scan(ctx, page.Limit, about)
 	if err == nil && len(found) == 0 && !about.device {
-		q.notes = append(q.notes, fmt.Sprintf("No attempt of the newest %d tells of %s.", maxGrouped, q.word))
+		q.notes = append(q.notes, fmt.Sprintf("No attempt of the newest %d tells of %s.", maxGrouped, about.called))
 	}
 	if err != nil || len(found) == 0 {
 		return nil, "", err
@@ -141,6 +148,7 @@ func (q *quest) unique(ctx context.Context) (string, error) {
 
 // topic is what a word stands for that many attempts may tell of.
 type topic struct {
+	called  string // where it isn't one device's
 	note    string
 	device  bool // it is one device's
 	matches func(*imprint.Attempt) (related []imprint.CertificateID, matches bool)
@@ -151,38 +159,74 @@ func (q *quest) subject(ctx context.Context) (topic, error) {
 	_, resource, err := imprint.ParseARN(strings.TrimSpace(q.word))
 	kind, name, _ := strings.Cut(resource, "/")
 	if err != nil {
-		kind, name = "", strings.TrimSpace(q.word)
+		name = strings.TrimSpace(q.word)
+		kind, err = q.kindOf(ctx, name)
+		if err != nil {
+			return topic{}, err
+		}
 	}
+	const ask = "Ask for a device by its thing, certificate or client id."
 	switch kind {
 	case "policy":
-		return topic{note: fmt.Sprintf("%s is a policy: these attempts tell of it.", name), matches: telling(fmt.Sprintf("policy %q", name), "policy "+name+" attached")}, nil
+		return topic{called: "policy " + name, note: fmt.Sprintf("%s is a policy: these attempts tell of it. %s", name, ask), matches: telling(fmt.Sprintf("policy %q", name), "policy "+name+" attached")}, nil
 	case "provisioningtemplate":
-		return topic{note: fmt.Sprintf("%s is a provisioning template: these attempts used it.", name), matches: telling("template " + name + ", version")}, nil
+		return topic{called: "provisioning template " + name, note: fmt.Sprintf("%s is a provisioning template: these attempts used it. %s", name, ask), matches: telling("template " + name + ", version")}, nil
 	case "cacert":
 		return topicOfCA(name), nil
 	case "":
-	default:
-		return topic{}, nil // a thing, a certificate, a client id: the forms have it
+		return topic{note: fmt.Sprintf("%s is the serial number of a device: that of its certificate's subject, or a parameter SerialNumber.", name), device: true, matches: labelled(name)}, nil
 	}
-	id, err := imprint.ParseCertificateID(name)
-	if err == nil {
-		err = q.Store.View(ctx, func(tx imprint.ReadTx) error {
-			_, err := tx.CA(q.filter.Tenant, id)
-			return err
-		})
-		switch {
-		case err == nil:
-			return topicOfCA(string(id)), nil
-		case imprint.CodeOf(err) == imprint.CodeNotFound:
-			return topic{}, nil
+	return topic{}, nil // a thing, a certificate, a client id: the forms have it
+}
+
+// kindOf gives what the registry has under a plain name that many devices may have to do with,
+// as ARNs call it; empty: nothing. A thing of that name is meant before a policy or a template.
+func (q *quest) kindOf(ctx context.Context, name string) (kind string, err error) {
+	err = q.Store.View(ctx, func(tx imprint.ReadTx) error {
+		tenant := q.filter.Tenant
+		id, err := imprint.ParseCertificateID(name)
+		if err == nil {
+			kind = "cert"
+			_, err = tx.CA(tenant, id)
+			if err == nil {
+				kind = "cacert"
+			}
+			return butNotFound(err)
 		}
-		return topic{}, err
+		_, err = tx.Thing(tenant, imprint.ThingName(name))
+		if imprint.CodeOf(err) != imprint.CodeNotFound {
+			return err
+		}
+		_, err = tx.Policy(tenant, imprint.PolicyName(name))
+		policy := err == nil
+		if policy {
+			kind = "policy"
+		}
+		if butNotFound(err) != nil {
+			return err
+		}
+		_, err = tx.Template(tenant, imprint.TemplateName(name))
+		if err == nil {
+			kind = "provisioningtemplate"
+			if policy {
+				q.notes = append(q.notes, fmt.Sprintf("%s is also the name of a policy: imprint explain %s", name, tenant.PolicyARN(imprint.PolicyName(name))))
+			}
+		}
+		return butNotFound(err)
+	})
+	return kind, err
+}
+
+// butNotFound is an error of the store that isn't the answer.
+func butNotFound(err error) error {
+	if imprint.CodeOf(err) == imprint.CodeNotFound {
+		return nil
 	}
-	return topic{note: fmt.Sprintf("%s is the serial number of a device: that of its certificate's subject, or a parameter SerialNumber.", name), device: true, matches: labelled(name)}, nil
+	return err
 }
 
 func topicOfCA(id string) topic {
-	return topic{note: fmt.Sprintf("%s is a CA: these attempts are of devices that it signed, when they were first seen. Ask for one by its certificate.", id), matches: telling(id)}
+	return topic{called: "CA " + id, note: fmt.Sprintf("%s is a CA: these attempts are of devices that it signed, when they were first seen. Ask for one by its certificate.", id), matches: telling(id)}
 }
 
 // telling matches attempts with a step that has one of the texts.

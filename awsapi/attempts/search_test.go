@@ -17,6 +17,15 @@ func digits(n int) imprint.CertificateID {
 	return imprint.CertificateID(fmt.Sprintf("%02x", n) + strings.Repeat("ab", 31))
 }
 
+// fingerprint writes an id as openssl x509 -fingerprint -sha256 does.
+func fingerprint(id imprint.CertificateID) string {
+	var pairs []string
+	for n := 0; n < len(id); n += 2 {
+		pairs = append(pairs, strings.ToUpper(string(id[n:n+2])))
+	}
+	return strings.Join(pairs, ":")
+}
+
 // told is a step that went well.
 func told(name, detail string) imprint.Step {
 	return imprint.Step{At: instant, Name: name, Verdict: imprint.VerdictOK, Detail: detail}
@@ -45,7 +54,7 @@ func TestAWordLeadsToADevicesWholeTimeline(t *testing.T) {
 		imprint.Attempt{Tenant: home, CertificateID: digits(1), Thing: "sensor-77", Outcome: imprint.OutcomeClosed},
 		imprint.Attempt{Tenant: home, CertificateID: digits(2), Thing: "sensor-78", Outcome: imprint.OutcomeConnected},
 		imprint.Attempt{Tenant: home, CertificateID: digits(3), Subject: "SERIALNUMBER=SN-5,CN=x", Outcome: imprint.OutcomeProvisioned,
-			Steps: []imprint.Step{told("ca", "signed by registered CA "+ca), told("template", "template line, version 2"), told("policy", "policy wide attached")}},
+			Steps: []imprint.Step{told("ca", "signed by registered CA "+ca), told("template", "template line-7, version 2"), told("policy", "policy wide attached")}},
 		imprint.Attempt{Tenant: home, CertificateID: digits(3), Subject: "SERIALNUMBER=SN-5,CN=x", Outcome: imprint.OutcomeConnected,
 			Steps: []imprint.Step{told("policy.connect", `iot:Connect on client/x is allowed by statement 1 of policy "wide"`)}},
 		imprint.Attempt{Tenant: another, CertificateID: digits(4), Subject: "SERIALNUMBER=SN-5", Outcome: imprint.OutcomeConnected},
@@ -59,6 +68,17 @@ func TestAWordLeadsToADevicesWholeTimeline(t *testing.T) {
 		}
 		if err == nil {
 			err = tx.PutThingAttachment(imprint.ThingAttachment{Tenant: home, Thing: "sensor-78", Certificate: digits(2)})
+		}
+		if err == nil {
+			err = tx.PutThing(imprint.Thing{Tenant: home, Name: "sensor-9"})
+		}
+		for _, name := range []imprint.PolicyName{"wide", "line-7", "idle", "sensor-9"} {
+			if err == nil {
+				err = tx.PutPolicy(imprint.Policy{Tenant: home, Name: name})
+			}
+		}
+		if err == nil {
+			err = tx.PutTemplate(imprint.ProvisioningTemplate{Tenant: home, Name: "line-7", Type: imprint.TemplateJITP})
 		}
 		if err != nil {
 			return err
@@ -85,9 +105,17 @@ func TestAWordLeadsToADevicesWholeTimeline(t *testing.T) {
 		{"too few digits", "0190a", "", ""},
 		{"a CA", ca, "3", "is a CA"},
 		{"a CA's ARN", home.CACertificateARN(ca), "3", "is a CA"},
-		{"a template", home.TemplateARN("line"), "3", "provisioning template"},
+		{"a template", home.TemplateARN("line-7"), "3", "provisioning template"},
 		{"a policy", home.PolicyARN("wide"), "4 3", "is a policy"},
 		{"another policy", home.PolicyARN("wid"), "", ""},
+		{"a policy by its name", "wide", "4 3", "wide is a policy: these attempts tell of it. Ask for a device by its thing"},
+		{"a template by its name", "line-7", "3", "line-7 is a provisioning template: these attempts used it."},
+		{"which a policy has, too", "line-7", "3", "line-7 is also the name of a policy: imprint explain " + home.PolicyARN("line-7")},
+		{"a policy that nobody used", "idle", "", "No attempt of the newest 100000 tells of policy idle."},
+		{"a thing that has a policy's name", "sensor-9", "", "Thing sensor-9 is registered, without a certificate."},
+		{"a thing's ARN", home.ThingARN("sensor-78"), "2 0", ""},
+		{"one of the same name in another account", another.ThingARN("sensor-78"), "", "one of " + another.String()},
+		{"the fingerprint that openssl prints", "sha256 Fingerprint=" + fingerprint(digits(3)), "4 3", ""},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			got, err := w.list(t, home, url.Values{"match": {row.match}})
@@ -127,6 +155,12 @@ func TestWhatIsNotFoundIsSaidTruly(t *testing.T) {
 			err = tx.PutThing(imprint.Thing{Tenant: home, Name: "sensor"})
 		}
 		if err == nil {
+			err = tx.PutPolicy(imprint.Policy{Tenant: home, Name: "wide"})
+		}
+		if err == nil {
+			err = tx.PutTemplate(imprint.ProvisioningTemplate{Tenant: home, Name: "line", DefaultVersion: 1})
+		}
+		if err == nil {
 			err = tx.PutThingAttachment(imprint.ThingAttachment{Tenant: home, Thing: "sensor", Certificate: certificate})
 		}
 		return err
@@ -150,6 +184,8 @@ func TestWhatIsNotFoundIsSaidTruly(t *testing.T) {
 		want  []string
 	}{
 		{"nobody", func() {}, []string{stranger}},
+		{"wide", func() {}, []string{"wide is a policy: imprint explain " + home.PolicyARN("wide"), stranger}},
+		{"line", func() {}, []string{"line is a provisioning template: imprint explain " + home.TemplateARN("line"), stranger}},
 		{certificate, func() {}, []string{"Certificate " + certificate + ` is registered and ACTIVE, subject "CN=x".`, stranger}},
 		{"sensor", func() {}, []string{"Thing sensor is registered, with certificate " + certificate + ".", stranger}},
 		{"sensor", func() {
@@ -179,22 +215,41 @@ func TestWhoMadeACertificateIsListedOnce(t *testing.T) {
 	elsewhere.Address = "192.0.2.8:1"
 	w := newWorld(t, device, device, claim, elsewhere, device, device)
 	for _, size := range []string{"1", "2", "4", "250"} {
-		var got []string
-		query := url.Values{"match": {"192.0.2.7"}, "maxResults": {size}}
-		for {
-			p, err := w.list(t, home, query)
-			if err != nil {
-				t.Fatal(err)
-			}
-			got = append(got, strings.Fields(ids(p))...)
-			if p.NextToken == "" {
-				break
-			}
-			query.Set("nextToken", p.NextToken)
-		}
+		got := w.all(t, url.Values{"match": {"192.0.2.7"}, "maxResults": {size}})
 		slices.Sort(got)
 		if want := []string{"0", "1", "2", "3", "4", "5"}; !slices.Equal(got, want) {
 			t.Errorf("pages of %s have the attempts %v, want %v", size, got, want)
+		}
+	}
+}
+
+// all gives the ids of a list, page by page.
+func (w *world) all(t *testing.T, query url.Values) []string {
+	t.Helper()
+	var got []string
+	for {
+		p, err := w.list(t, home, query)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, strings.Fields(ids(p))...)
+		if p.NextToken == "" {
+			return got
+		}
+		query.Set("nextToken", p.NextToken)
+	}
+}
+
+// TestWhatAWordLeadsToHasPages: what is found in another way than literally is shown to its end,
+// too.
+func TestWhatAWordLeadsToHasPages(t *testing.T) {
+	t.Parallel()
+	device := imprint.Attempt{Tenant: home, CertificateID: digits(1), Subject: "SERIALNUMBER=SN-1", Outcome: imprint.OutcomeRefused}
+	w := newWorld(t, device, device, device, device, device)
+	for _, word := range []string{string(digits(1))[:12], "SN-1"} {
+		got := w.all(t, url.Values{"match": {word}, "maxResults": {"2"}})
+		if want := []string{"4", "3", "2", "1", "0"}; !slices.Equal(got, want) {
+			t.Errorf("%s leads to the attempts %v, want %v", word, got, want)
 		}
 	}
 }

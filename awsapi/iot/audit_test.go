@@ -28,7 +28,7 @@ func enabled(checks ...string) map[string]types.AuditCheckConfiguration {
 // auditOver waits until an audit is over.
 func auditOver(t *testing.T, client *sdk.Client, id *string) *sdk.DescribeAuditTaskOutput {
 	t.Helper()
-	deadline := time.After(30 * time.Second)
+	deadline := time.After(2 * time.Minute)
 	look := time.NewTicker(10 * time.Millisecond)
 	defer look.Stop()
 	for {

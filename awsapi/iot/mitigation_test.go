@@ -168,7 +168,7 @@ func TestTheAWSCLIMitigatesFindings(t *testing.T) {
 	wide := finding("IOT_POLICY_OVERLY_PERMISSIVE_CHECK", "findings[?nonCompliantResource.resourceIdentifier.policyVersionIdentifier.policyName=='wide'].findingId")
 	over := func(id string) *sdk.DescribeAuditMitigationActionsTaskOutput {
 		t.Helper()
-		deadline := time.After(30 * time.Second)
+		deadline := time.After(2 * time.Minute)
 		look := time.NewTicker(10 * time.Millisecond)
 		defer look.Stop()
 		for {

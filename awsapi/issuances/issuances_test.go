@@ -179,7 +179,7 @@ func TestTheWholeLogIsForTheFirstAccount(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	var run struct {
 		Status, Message, Checkpoint string

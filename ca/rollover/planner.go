@@ -52,7 +52,7 @@ type Planner struct {
 	changes uint64
 }
 
-// maxGraphs bounds the tenants whose CAs are in memory.
+// maxGraphs bounds the tenants whose CAs are in memory; beyond it any one is read again.
 const maxGraphs = 64
 
 // New makes a Planner.
@@ -129,7 +129,10 @@ func (p *Planner) view(ctx context.Context, tenant imprint.Tenant, fn func(tx im
 		p.mu.Lock()
 		if p.changes == seen {
 			if len(p.graphs) >= maxGraphs {
-				clear(p.graphs)
+				for old := range p.graphs {
+					delete(p.graphs, old)
+					break
+				}
 			}
 			p.graphs[tenant] = g
 		}

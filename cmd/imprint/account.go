@@ -7,9 +7,11 @@ import (
 	"net/url"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/awsapi/client"
 )
 
@@ -23,7 +25,63 @@ connects to chooses the account.`,
 	}
 	cmd.AddCommand(
 		newUserCommand("add ACCOUNT", "Add an account of twelve digits; its first secret is shown this once", cobra.ExactArgs(1), addAccount),
-		newUserCommand("list", "List accounts with their endpoints", cobra.NoArgs, listAccounts))
+		newUserCommand("list", "List accounts with their endpoints", cobra.NoArgs, listAccounts),
+		newAccountKey())
+	return cmd
+}
+
+// newAccountKey makes a key for an account that nobody has one of any more: the answer to
+// its making was lost, or the key was. No operation of the server does that, so that the
+// first account's users can't enter the others; who may open the registry can anyway.
+func newAccountKey() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "key ACCOUNT", Short: "Make another access key for an account whose keys are lost; the server must be stopped", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			account, err := imprint.ParseAccountID(args[0])
+			if err != nil {
+				return err
+			}
+			dir, err := cmd.Flags().GetString("data")
+			if err != nil {
+				return err
+			}
+			facts, err := readServerFacts(dir)
+			if err != nil {
+				return err
+			}
+			if answers(cmd.Context(), facts.APIURL) {
+				return imprint.Errorf(imprint.CodeInvalidRequest, "the server runs").
+					WithHint("Stop it first. While it runs, only who has a key of the account makes another one: imprint user key add %s.", imprint.OperatorUser)
+			}
+			store, shut, err := openStopped(cmd.Context(), dir)
+			if err != nil {
+				return err
+			}
+			defer shut()
+			id, secret := newAccessKey()
+			err = store.Update(cmd.Context(), func(tx imprint.Tx) error {
+				keys, err := tx.UserKeys(account, imprint.OperatorUser)
+				switch {
+				case err != nil:
+					return err
+				case len(keys) == 0:
+					return imprint.Errorf(imprint.CodeNotFound, "there is no account %s", account).WithHint("imprint account add %s", account)
+				case len(keys) >= imprint.MaxKeysPerUser:
+					// Who needs this has none of them.
+					err = tx.DeleteAccessKey(keys[0].ID)
+					if err != nil {
+						return err
+					}
+				}
+				return tx.PutAccessKey(imprint.AccessKey{ID: id, Secret: secret, Account: account, User: string(imprint.OperatorUser), CreatedAt: time.Now()})
+			})
+			if err != nil {
+				return err
+			}
+			return printKey(cmd.OutOrStdout(), id, secret)
+		},
+	}
+	addDataFlag(cmd)
 	return cmd
 }
 

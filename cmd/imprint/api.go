@@ -217,7 +217,7 @@ const (
 	// addressFactor is how many access keys' worth of requests one address may
 	// send.
 	addressFactor = 10
-	// maxLimiters bounds the memory of a limit; beyond it the limit begins anew.
+	// maxLimiters bounds the memory of a limit; beyond it any one key begins anew.
 	maxLimiters = 10_000
 )
 
@@ -236,7 +236,10 @@ func (l *limits) take(key string) bool {
 	bucket := l.buckets[key]
 	if bucket == nil {
 		if len(l.buckets) >= maxLimiters {
-			clear(l.buckets)
+			for old := range l.buckets {
+				delete(l.buckets, old)
+				break
+			}
 		}
 		bucket = rate.NewLimiter(rate.Limit(l.perSecond), 2*l.perSecond)
 		l.buckets[key] = bucket

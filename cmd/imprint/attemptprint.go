@@ -126,7 +126,7 @@ func printGroups(w io.Writer, by string, found groups) error {
 		}
 	}
 	if err == nil && found.Others > 0 {
-		_, err = fmt.Fprintf(w, "%d further attempts are in groups that aren't shown: --limit.\n", found.Others)
+		_, err = fmt.Fprintf(w, "%s: --limit.\n", numbered(found.Others, "One further attempt is in a group that isn't shown", "%d further attempts are in groups that aren't shown"))
 	}
 	if err == nil && !found.Complete {
 		_, err = fmt.Fprintf(w, "The newest %d entries of the trace were counted; there are older ones: --since makes it shorter.\n", found.Read)
@@ -154,7 +154,7 @@ func printAttempt(w io.Writer, a attempt) error {
 	}
 	err = printSteps(w, a)
 	if err == nil && a.Repeats > 0 {
-		_, err = fmt.Fprintf(w, "  and in the same way %d times before, since %s%s\n", a.Repeats, clockTime(a.FirstAt), byMany(a))
+		_, err = fmt.Fprintf(w, "  and in the same way %s before, since %s%s\n", numbered(a.Repeats, "once", "%d times"), clockTime(a.FirstAt), byMany(a))
 	}
 	if err == nil && a.Next != "" {
 		_, err = fmt.Fprintf(w, "  next: %s\n", a.Next)

@@ -67,6 +67,29 @@ func TestListsOfAttemptsFitATerminal(t *testing.T) {
 	}
 }
 
+// TestOneIsNoMany ensures that what happened once isn't said in the plural.
+func TestOneIsNoMany(t *testing.T) {
+	t.Parallel()
+	for n, want := range map[int][]string{
+		1: {"in the same way once before", "and once more, until", "and another that differs, until", "One further attempt is in a group"},
+		2: {"in the same way 2 times before", "and 2 times more, until", "and 2 others that differ, until", "2 further attempts are in groups"},
+	} {
+		var out bytes.Buffer
+		err := printAttempt(&out, attempt{Repeats: n, Steps: []step{{Name: "publish", Repeats: n}, {Name: "publish", Repeats: n, Others: true}}})
+		if err == nil {
+			err = printGroups(&out, "reason", groups{Others: n})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, words := range want {
+			if !strings.Contains(out.String(), words) {
+				t.Errorf("of %d, %q isn't in\n%s", n, words, out.String())
+			}
+		}
+	}
+}
+
 // TestExplainTakesWhatAPersonHas ensures that a certificate is taken in PEM and in DER,
 // also behind its CA, and that of what can't be explained is said what it is.
 func TestExplainTakesWhatAPersonHas(t *testing.T) {

@@ -98,9 +98,17 @@ func (s step) again(began float64) string {
 	case s.Repeats == 0:
 		return ""
 	case s.Others:
-		return fmt.Sprintf("and %d others that differ, until %+.1f ms", s.Repeats, (s.LastAt-began)*1000)
+		return fmt.Sprintf("and %s, until %+.1f ms", numbered(s.Repeats, "another that differs", "%d others that differ"), (s.LastAt-began)*1000)
 	}
-	return fmt.Sprintf("and %d times more, until %+.1f ms", s.Repeats, (s.LastAt-began)*1000)
+	return fmt.Sprintf("and %s, until %+.1f ms", numbered(s.Repeats, "once more", "%d times more"), (s.LastAt-began)*1000)
+}
+
+// numbered says how many: one of them, or many in a format that takes their number.
+func numbered(n int, one, many string) string {
+	if n == 1 {
+		return one
+	}
+	return fmt.Sprintf(many, n)
 }
 
 // query is what to ask ListAttempts for.
@@ -128,23 +136,24 @@ func (q query) values() url.Values {
 
 // fetchAttempts gives up to limit attempts, newest first.
 func fetchAttempts(ctx context.Context, c *client.Client, q query) ([]attempt, error) {
-	all, _, err := askAttempts(ctx, c, q)
+	all, _, _, err := askAttempts(ctx, c, q)
 	return all, err
 }
 
-// askAttempts is fetchAttempts with what the server says about the match.
-func askAttempts(ctx context.Context, c *client.Client, q query) (all []attempt, notes []string, err error) {
+// askAttempts is fetchAttempts with what the server says about the match, and whether
+// there are older ones.
+func askAttempts(ctx context.Context, c *client.Client, q query) (all []attempt, older bool, notes []string, err error) {
 	all = []attempt{}
-	notes, err = eachPage(ctx, c, q, func(page []attempt) { all = append(all, page...) })
+	older, notes, err = eachPage(ctx, c, q, func(page []attempt) { all = append(all, page...) })
 	if err != nil {
-		return nil, nil, err
+		return nil, false, nil, err
 	}
-	return all, notes, nil
+	return all, older, notes, nil
 }
 
-// eachPage tells of up to limit attempts, newest first, page by page, and gives what the
-// server says about the match.
-func eachPage(ctx context.Context, c *client.Client, q query, tell func([]attempt)) (notes []string, err error) {
+// eachPage tells of up to limit attempts, newest first, page by page, and gives whether
+// there are older ones, and what the server says about the match.
+func eachPage(ctx context.Context, c *client.Client, q query, tell func([]attempt)) (older bool, notes []string, err error) {
 	token := ""
 	for left := q.limit; left > 0; {
 		values := q.values()
@@ -159,7 +168,7 @@ func eachPage(ctx context.Context, c *client.Client, q query, tell func([]attemp
 		}
 		err = c.Call(ctx, "GET", attempts.Path+"?"+values.Encode(), nil, &page)
 		if err != nil {
-			return nil, err
+			return false, nil, err
 		}
 		tell(page.Attempts)
 		notes = append(notes, page.Notes...)
@@ -169,7 +178,7 @@ func eachPage(ctx context.Context, c *client.Client, q query, tell func([]attemp
 			break
 		}
 	}
-	return notes, nil
+	return token != "", notes, nil
 }
 
 func newAttempts() *cobra.Command {
@@ -208,6 +217,10 @@ func newAttempts() *cobra.Command {
 			if asJSON {
 				return printJSON(cmd.OutOrStdout(), list)
 			}
+			if len(list) == 0 {
+				_, err = fmt.Fprintln(cmd.ErrOrStderr(), nothingCame(q))
+				return err
+			}
 			return printTable(cmd.OutOrStdout(), true, list...)
 		},
 	}
@@ -219,6 +232,14 @@ func newAttempts() *cobra.Command {
 	cmd.Flags().IntVar(&limit, "limit", 50, "how many attempts, or groups, at most")
 	cmd.Flags().StringVar(&groupBy, "group-by", "", "count them by reason, address, thing, certificate or client")
 	return cmd
+}
+
+// nothingCame says why a list of attempts is empty.
+func nothingCame(q query) string {
+	if q.failed || !q.since.IsZero() {
+		return "no such attempt is kept"
+	}
+	return "no device has come yet, or its attempts are no longer kept"
 }
 
 func limitError(limit int) error {
@@ -277,9 +298,12 @@ func newExplain() *cobra.Command {
 			if follow {
 				return followAttempts(cmd.Context(), c, q, printerFor(cmd.OutOrStdout(), asJSON, true), say)
 			}
-			list, notes, err := askAttempts(cmd.Context(), c, q)
+			list, older, notes, err := askAttempts(cmd.Context(), c, q)
 			if err != nil {
 				return err
+			}
+			if older {
+				notes = append(notes, fmt.Sprintf("These are the latest %d: --limit shows older ones, too.", len(list)))
 			}
 			// The timeline reads downwards, in both forms.
 			slices.Reverse(list)
@@ -344,7 +368,7 @@ func followAttempts(ctx context.Context, c *client.Client, q query, show func(at
 	if q.match != "" && q.since.IsZero() {
 		latest := q
 		latest.limit = 1
-		list, notes, err := askAttempts(ctx, c, latest)
+		list, _, notes, err := askAttempts(ctx, c, latest)
 		if err != nil {
 			return err
 		}
@@ -366,7 +390,7 @@ func followAttempts(ctx context.Context, c *client.Client, q query, show func(at
 	for {
 		now := make(map[string]state, len(shown))
 		var fresh []attempt // newest first
-		notes, err := eachPage(ctx, c, q, func(page []attempt) {
+		_, notes, err := eachPage(ctx, c, q, func(page []attempt) {
 			for _, a := range page {
 				now[a.ID] = stateOf(a)
 				if shown[a.ID] != now[a.ID] {

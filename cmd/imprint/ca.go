@@ -379,12 +379,17 @@ func (a *authorityShown) state() string {
 
 func newCAShow() *cobra.Command {
 	return newCACommand("show CA", "Show a CA", cobra.ExactArgs(1), func(ctx context.Context, c *client.Client, w io.Writer, args []string, asJSON bool) error {
-		found, err := findAuthority(ctx, c, args[0])
-		if err != nil {
-			return err
-		}
-		return printAuthority(w, found, asJSON)
+		return showAuthority(ctx, c, w, args[0], asJSON)
 	})
+}
+
+// showAuthority prints the authority of a name, id or ARN, as it is now.
+func showAuthority(ctx context.Context, c *client.Client, w io.Writer, text string, asJSON bool) error {
+	found, err := findAuthority(ctx, c, text)
+	if err != nil {
+		return err
+	}
+	return printAuthority(w, found, asJSON)
 }
 
 func printAuthority(w io.Writer, a authorityShown, asJSON bool) error {

@@ -97,11 +97,7 @@ func newCAImport() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		found, err = findAuthority(ctx, c, found.ID)
-		if err != nil {
-			return err
-		}
-		return printAuthority(w, found, asJSON)
+		return showAuthority(ctx, c, w, found.ID, asJSON)
 	})
 	cmd.Flags().StringVar(&certificate, "cert", "", "PEM file of the certificate")
 	cmd.Flags().StringVar(&chain, "chain", "", "PEM file of those above it, each signed by the next")
@@ -371,11 +367,7 @@ func newCADelete() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		found, err = findAuthority(ctx, c, found.ID)
-		if err != nil {
-			return err
-		}
-		return printAuthority(w, found, asJSON)
+		return showAuthority(ctx, c, w, found.ID, asJSON)
 	})
 	cmd.Flags().IntVar(&days, "days", 30, "days that it can be restored, 7 to 30")
 	return cmd
@@ -391,11 +383,7 @@ func newCARestore() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		found, err = findAuthority(ctx, c, found.ID)
-		if err != nil {
-			return err
-		}
-		return printAuthority(w, found, asJSON)
+		return showAuthority(ctx, c, w, found.ID, asJSON)
 	})
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"strings"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/broker"
 	"github.com/imprint-iot/imprint/gateway"
+	"github.com/imprint-iot/imprint/pki"
 )
 
 // Config is every setting of `imprint serve`. A flag --some-setting wins over
@@ -294,11 +296,39 @@ func (c Config) check(names []string) error {
 	if c.Data == "" {
 		return usageError{errors.New("data names no directory")}
 	}
-	err = c.checkTLS()
+	err = errors.Join(c.checkAddresses(), c.checkTLS())
 	if err != nil {
 		return err
 	}
 	return c.checkNumbers()
+}
+
+// checkAddresses refuses what can't be listened on, and names that no certificate can hold.
+func (c Config) checkAddresses() error {
+	for _, a := range []struct{ name, address string }{
+		{"mqtt-address", c.MQTTAddress}, {"https-address", c.HTTPSAddress}, {"api-address", c.APIAddress}, {"pki-address", c.PKIAddress}, {"est-address", c.ESTAddress},
+	} {
+		if a.address == "" {
+			continue
+		}
+		_, port, err := net.SplitHostPort(a.address)
+		if err == nil {
+			_, err = net.LookupPort("tcp", port)
+		}
+		if err != nil {
+			return usageError{fmt.Errorf("%s is %q, not HOST:PORT or :PORT, such as :8883: %w", a.name, a.address, err)}
+		}
+	}
+	for _, name := range append([]string{c.Domain}, c.Hosts...) {
+		if name == "" {
+			continue
+		}
+		_, err := pki.NewNames(name)
+		if err != nil {
+			return usageError{fmt.Errorf("host and domain: %w", err)}
+		}
+	}
+	return nil
 }
 
 // checkTLS refuses settings of TLS that contradict each other.

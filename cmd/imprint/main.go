@@ -78,6 +78,7 @@ func newRoot() *cobra.Command {
 	})
 	root.AddCommand(newServe(), newEnv(), newExplain(), newAttempts(), newDoctor(), newUser(), newAccount(), newClaim(), newBulk(), newAudit(), newCA(), newEST(), newPolicy(), newBench(), newTemplate(), newAdvise(), newVersion())
 	strictUsage(root)
+	strictHelp(root)
 	addExamples(root)
 	// Commands with subcommands run to refuse others; that isn't a use of theirs.
 	root.SetUsageTemplate(strings.Replace(root.UsageTemplate(), "{{if .Runnable}}", "{{if and .Runnable (not .HasAvailableSubCommands)}}", 1))

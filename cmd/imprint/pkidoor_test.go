@@ -4,81 +4,73 @@ import (
 	"context"
 	"errors"
 	"io"
-	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"github.com/imprint-iot/imprint/ca"
-	"github.com/imprint-iot/imprint/internal/registrytest"
-	"github.com/imprint-iot/imprint/pki"
 )
-
-func pkiEngine(t *testing.T) *ca.Engine {
-	t.Helper()
-	profiles, err := pki.NewProfiles()
-	if err != nil {
-		t.Fatal(err)
-	}
-	engine := ca.New(ca.Options{Store: registrytest.New(t), Clock: time.Now, Profiles: profiles, Logger: slog.New(slog.DiscardHandler)})
-	t.Cleanup(engine.Close)
-	return engine
-}
 
 const noList = "/crl/000000000000/us-east-1/00000000-0000-4000-8000-000000000000.crl"
 
-// TestThePKIDoorIsBounded: strangers get what there is, and beyond the rate of all a 429.
-func TestThePKIDoorIsBounded(t *testing.T) {
-	t.Parallel()
-	door := newPKIDoor(pkiEngine(t).Handler(), 0)
-	counts := map[int]int{}
-	for range 3 * maxPKIRequests {
-		answer := httptest.NewRecorder()
-		door.Handler.ServeHTTP(answer, httptest.NewRequest(http.MethodGet, noList, nil))
-		counts[answer.Code]++
-	}
-	if counts[http.StatusNotFound] < maxPKIRequests || counts[http.StatusTooManyRequests] == 0 || len(counts) != 2 {
-		t.Errorf("got %v, want at least %d times 404, and 429 for the rest", counts, maxPKIRequests)
-	}
-}
-
-// TestOneAddressDoesNotUseThePKIDoorUp: another one is served while the first is put off.
-func TestOneAddressDoesNotUseThePKIDoorUp(t *testing.T) {
-	t.Parallel()
-	door := newPKIDoor(pkiEngine(t).Handler(), 1)
-	ask := func(from string) int {
+// doorBehind gives what sends a request through the door, from an address, and tells the
+// status of the answer; what is behind the door answers 404.
+func doorBehind(perAddress int) func(from string) int {
+	door := newPKIDoor(http.NotFoundHandler(), perAddress)
+	return func(from string) int {
 		answer := httptest.NewRecorder()
 		request := httptest.NewRequest(http.MethodGet, noList, nil)
 		request.RemoteAddr = from
 		door.Handler.ServeHTTP(answer, request)
 		return answer.Code
 	}
-	for _, from := range []string{"192.0.2.1:1", "[2001:db8::1]:1"} {
-		put := 0
-		for range 2 * maxPKIRequests {
-			if ask(from) == http.StatusTooManyRequests {
-				put++
+}
+
+// TestThePKIDoorIsBounded: strangers get what there is, and beyond the rate of all a 429.
+func TestThePKIDoorIsBounded(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) { // no time passes between the requests
+		ask := doorBehind(0)
+		for second := range 2 {
+			counts := map[int]int{}
+			for range 3 * maxPKIRequests {
+				counts[ask("192.0.2.1:1")]++
+			}
+			if want := (map[int]int{http.StatusNotFound: maxPKIRequests, http.StatusTooManyRequests: 2 * maxPKIRequests}); !maps.Equal(counts, want) {
+				t.Errorf("in second %d: got %v, want %v", second, counts, want)
+			}
+			time.Sleep(time.Second)
+		}
+	})
+}
+
+// TestOneAddressDoesNotUseThePKIDoorUp: another one is served while the first is put off.
+func TestOneAddressDoesNotUseThePKIDoorUp(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		ask := doorBehind(1)
+		for _, from := range []string{"192.0.2.1:1", "[2001:db8::1]:1"} {
+			put := 0
+			for range 2 * maxPKIRequests {
+				if ask(from) == http.StatusTooManyRequests {
+					put++
+				}
+			}
+			if put < maxPKIRequests {
+				t.Errorf("%s was put off %d times of %d", from, put, 2*maxPKIRequests)
 			}
 		}
-		if put == 0 {
-			t.Errorf("%s was never put off", from)
+		for from, want := range map[string]int{
+			"192.0.2.1:2": http.StatusTooManyRequests, "[2001:db8::ffff]:1": http.StatusTooManyRequests, "[::ffff:192.0.2.1]:3": http.StatusTooManyRequests,
+			"192.0.2.2:1": http.StatusNotFound, "[2001:db8:0:1::1]:1": http.StatusNotFound,
+		} {
+			if got := ask(from); got != want {
+				t.Errorf("%s: got %d, want %d", from, got, want)
+			}
 		}
-	}
-	for from, want := range map[string]int{
-		"192.0.2.1:2": http.StatusTooManyRequests, "[2001:db8::ffff]:1": http.StatusTooManyRequests, "[::ffff:192.0.2.1]:3": http.StatusTooManyRequests,
-		"192.0.2.2:1": http.StatusNotFound, "[2001:db8:0:1::1]:1": http.StatusNotFound,
-	} {
-		got := ask(from)
-		for tries := 0; want == http.StatusTooManyRequests && got != want && tries < 100; tries++ { // one a second may be answered
-			got = ask(from)
-		}
-		if got != want {
-			t.Errorf("%s: got %d, want %d", from, got, want)
-		}
-	}
+	})
 }
 
 // TestOneAddressHasSoManyConnections: further ones are closed, and when one ends there is
@@ -127,6 +119,8 @@ func TestOneAddressHasSoManyConnections(t *testing.T) {
 		t.Errorf("a third connection again: %v, want its end", err)
 	}
 	_, _ = second.Close(), third.Close()
+	bounded.mu.Lock()
+	defer bounded.mu.Unlock()
 	if len(bounded.open) != 0 {
 		t.Errorf("%v is left", bounded.open)
 	}

@@ -499,7 +499,7 @@ func printLeast(w, notes io.Writer, found explain.Least) error {
 			left++
 		}
 	}
-	_, _ = fmt.Fprintf(notes, "note: from %d attempts with %d different requests, %d of which the present policies deny\n", found.Attempts, len(found.Uses), denied)
+	_, _ = fmt.Fprintf(notes, "note: from %s with %s, %d of which the present policies deny\n", numbered(found.Attempts, "one attempt", "%d attempts"), numbered(len(found.Uses), "one request", "%d different requests"), denied)
 	if left > 0 {
 		_, _ = fmt.Fprintf(notes, "note: %d were denied each time and are left out; --denied takes them in, --json shows them\n", left)
 	}

@@ -65,7 +65,7 @@ func (c RuleConfig) check() error {
 func (s *server) openRules(context.Context) error {
 	sinks, err := rules.OpenSinks(s.config.RuleSinks)
 	if err != nil {
-		return err
+		return usageError{err}
 	}
 	options := rules.Options{
 		Functions: s.functions, Attempts: s.trace, Sinks: sinks, ConfirmURL: s.confirmURL,

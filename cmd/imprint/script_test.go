@@ -65,7 +65,7 @@ func waitReady(ts *testscript.TestScript, _ bool, args []string) {
 		ts.Fatalf("usage: waitready DIR")
 	}
 	dir := ts.MkAbs(args[0])
-	deadline := time.After(30 * time.Second)
+	deadline := time.After(2 * time.Minute)
 	look := time.NewTicker(20 * time.Millisecond)
 	defer look.Stop()
 	for !ready(dir) {

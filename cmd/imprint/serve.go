@@ -21,7 +21,7 @@ where it is and what to type next. SIGTERM or Ctrl-C stops it.
 
 A setting is a flag, an environment variable (--max-handshakes is IMPRINT_MAX_HANDSHAKES)
 or a line of the YAML file of --config, in that order. docs/operations.md says more.`,
-		Args:  cobra.NoArgs,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			config, err := loadConfig(cmd.Flags())
 			if err != nil {

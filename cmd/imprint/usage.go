@@ -42,3 +42,20 @@ func subcommandMissing(cmd *cobra.Command, args []string) error {
 	}
 	return usageError{fmt.Errorf("there is no command %q of %s%s (try: %s --help)", args[0], cmd.CommandPath(), meant, cmd.CommandPath())}
 }
+
+// strictHelp makes help about a command that doesn't exist bad usage, too.
+func strictHelp(root *cobra.Command) {
+	root.InitDefaultHelpCmd()
+	for _, help := range root.Commands() {
+		if help.Name() != "help" {
+			continue
+		}
+		help.Args = func(_ *cobra.Command, args []string) error {
+			cmd, rest, err := root.Find(args)
+			if err != nil || len(rest) == 0 {
+				return err
+			}
+			return subcommandMissing(cmd, rest)
+		}
+	}
+}

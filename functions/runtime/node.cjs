@@ -48,7 +48,7 @@ async function load() {
   try {
     module = file.endsWith(".mjs") ? await import(pathToFileURL(file)) : require(file);
   } catch (e) {
-    if (e.code !== "ERR_REQUIRE_ESM" && !(e instanceof SyntaxError && /export|import/.test(e.message))) throw e;
+    if (e.code !== "ERR_REQUIRE_ESM" && e.code !== "ERR_REQUIRE_ASYNC_MODULE" && !(e instanceof SyntaxError && /export|import/.test(e.message))) throw e;
     module = await import(pathToFileURL(file));
   }
   const handler = found[3].split(".").reduce((at, name) => at && at[name], module) || (module.default && module.default[found[3]]);

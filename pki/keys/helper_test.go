@@ -80,7 +80,7 @@ func (p *helperProcess) end() error {
 	select {
 	case err := <-p.ended:
 		return err
-	case <-time.After(30 * time.Second):
+	case <-time.After(patience):
 		p.t.Fatal("imprint-pkcs11 is still there")
 		return nil
 	}

@@ -251,7 +251,8 @@ func (n *Named) Open(ctx context.Context, text string) (Signer, error) {
 	return n.keep(text, uri, signer), nil
 }
 
-// maxFailed bounds the failures that are remembered: callers choose their names.
+// maxFailed bounds the failures that are remembered, as callers choose their names; beyond
+// it any one is forgotten.
 const maxFailed = 1000
 
 func (n *Named) note(ctx context.Context, text string, err error) {
@@ -262,7 +263,10 @@ func (n *Named) note(ctx context.Context, text string, err error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if len(n.failed) >= maxFailed {
-		clear(n.failed)
+		for old := range n.failed {
+			delete(n.failed, old)
+			break
+		}
 	}
 	n.failed[text] = f
 }

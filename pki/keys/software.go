@@ -11,7 +11,6 @@ import (
 	"io/fs"
 	"math/big"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 
@@ -173,18 +172,9 @@ func listSoftware(uri URI, sealer imprint.Sealer) ([]Info, error) {
 	if sealer == nil {
 		return nil, errNoSealer()
 	}
-	paths := []string{uri.file}
-	if strings.HasSuffix(uri.file, "/") {
-		entries, err := os.ReadDir(uri.file)
-		if err != nil {
-			return nil, fmt.Errorf("couldn't look for keys: %w", err)
-		}
-		paths = nil
-		for _, entry := range entries {
-			if strings.HasSuffix(entry.Name(), sealedSuffix) && entry.Name() != sealedSuffix && len(paths) < maxListed {
-				paths = append(paths, filepath.Join(uri.file, entry.Name()))
-			}
-		}
+	paths, err := filesOf(uri, sealedSuffix)
+	if err != nil {
+		return nil, err
 	}
 	var list []Info
 	for _, path := range paths {

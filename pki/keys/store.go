@@ -4,6 +4,9 @@ import (
 	"context"
 	"crypto"
 	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/imprint-iot/imprint"
@@ -163,6 +166,25 @@ func (s *Store) list(ctx context.Context, uri URI) ([]Info, error) {
 		return listKMS(ctx, uri, s.config)
 	}
 	return nil, errNoURI()
+}
+
+// filesOf gives the files of keys, by their suffix, in the directory that a URI names, or the one
+// that it names.
+func filesOf(uri URI, suffix string) ([]string, error) {
+	if !strings.HasSuffix(uri.file, "/") {
+		return []string{uri.file}, nil
+	}
+	entries, err := os.ReadDir(uri.file)
+	if err != nil {
+		return nil, fmt.Errorf("couldn't look for keys: %w", err)
+	}
+	var paths []string
+	for _, entry := range entries {
+		if strings.HasSuffix(entry.Name(), suffix) && entry.Name() != suffix && len(paths) < maxListed {
+			paths = append(paths, filepath.Join(uri.file, entry.Name()))
+		}
+	}
+	return paths, nil
 }
 
 // Close ends the processes that the Store started. Signers of tokens that are still

@@ -201,7 +201,7 @@ func (t *token) refusal(process *helper, answer *wire.Response) error {
 		return refusal
 	case wire.Exists:
 		return imprint.Errorf(imprint.CodeAlreadyExists, "the token has such a key already: %s", said).
-			WithHint("Keys are never overwritten: choose another object= and id=.")
+			WithHint("Keys are never overwritten: choose another object= and id=, or take the key that is there (--existing-key).")
 	case wire.PIN:
 		return errPIN(said)
 	case wire.Refused:

@@ -123,6 +123,9 @@ func sealer(t testing.TB, fill byte) imprint.Sealer {
 	return seal.New(k)
 }
 
+// patience is how long a test waits on a busy machine for what comes for certain.
+const patience = 2 * time.Minute
+
 // newStore makes a Store for a test, with a deadline that a busy machine keeps.
 func newStore(t testing.TB, edit ...func(*keys.Config)) *keys.Store {
 	t.Helper()
@@ -198,7 +201,7 @@ func within(t testing.TB, bound time.Duration, what string, f func()) {
 // after a pause that the test can't see.
 func eventually(t testing.TB, what string, f func() error) {
 	t.Helper()
-	end := time.Now().Add(60 * time.Second)
+	end := time.Now().Add(patience)
 	for {
 		err := f()
 		if err == nil {

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io/fs"
 	"math/big"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -339,7 +338,7 @@ func makeTPMKey(tpm transport.TPM, uri URI, kind Kind) (*keyFile, error) {
 		_, err := readPublic(tpm, tpm2.TPMHandle(uri.handle))
 		if err == nil {
 			return nil, imprint.Errorf(imprint.CodeAlreadyExists, "the TPM has something at handle 0x%x already", uri.handle).
-				WithHint("Keys are never overwritten: choose another handle.")
+				WithHint("Keys are never overwritten: choose another handle, or take the key that is there (--existing-key).")
 		}
 		if imprint.CodeOf(err) != imprint.CodeNotFound {
 			return nil, err
@@ -425,18 +424,9 @@ func (s *Store) listTPM(ctx context.Context, uri URI) ([]Info, error) {
 
 // listTPMFiles lists the keys in the files of a directory, or in one file.
 func (s *Store) listTPMFiles(ctx context.Context, uri URI) ([]Info, error) {
-	paths := []string{uri.file}
-	if strings.HasSuffix(uri.file, "/") {
-		entries, err := os.ReadDir(uri.file)
-		if err != nil {
-			return nil, fmt.Errorf("couldn't look for keys: %w", err)
-		}
-		paths = nil
-		for _, entry := range entries {
-			if strings.HasSuffix(entry.Name(), tssSuffix) && entry.Name() != tssSuffix && len(paths) < maxListed {
-				paths = append(paths, filepath.Join(uri.file, entry.Name()))
-			}
-		}
+	paths, err := filesOf(uri, tssSuffix)
+	if err != nil {
+		return nil, err
 	}
 	var list []Info
 	for _, path := range paths {

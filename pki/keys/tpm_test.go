@@ -217,7 +217,7 @@ func TestSigningRecoversFromEveryFailureOfATPM(t *testing.T) {
 		t.Helper()
 		for _, signer := range both {
 			var err error
-			within(t, 10*time.Second, what, func() { err = signOnce(t.Context(), signer, "x") })
+			within(t, 30*time.Second, what, func() { err = signOnce(t.Context(), signer, "x") })
 			expect(t, err, imprint.CodeKeyUnavailable, words...)
 		}
 	}
@@ -405,7 +405,7 @@ func TestWhatIsNoTPMIsRefused(t *testing.T) {
 				_ = conn.Close()
 			}
 		}()
-		within(t, 10*time.Second, name, func() {
+		within(t, 30*time.Second, name, func() {
 			_, err = s.Open(t.Context(), parse(t, "tpm:handle=0x81008001?device=unix:"+socket))
 		})
 		expect(t, err, imprint.CodeKeyUnavailable)

@@ -85,7 +85,7 @@ var Table = []Section{
 		{Name: "MQTT 3.1", Wrong: "MQTT 3.1 (level 3)", Seen: "CONNACK 1",
 			Outcome: "refused", Step: "mqtt.connect", Code: "UnsupportedProtocolVersion", Fix: "MQTT 3.1.1 (level 4) or 5"},
 		{Name: "enhanced authentication", Wrong: "an authentication method (MQTT 5)", Seen: "CONNACK 0x8c",
-			Outcome: "refused", Step: "mqtt.auth", Code: "ProtocolViolation", Fix: "names the rule"},
+			Outcome: "refused", Step: "mqtt.auth", Code: "ProtocolViolation", Fix: "leave the authentication method out"},
 		{Name: "client id too long", Wrong: "a client id of 129 bytes", Seen: refusedID,
 			Outcome: "refused", Step: "mqtt.clientid", Code: "ClientIDInvalid", Fix: "1 to 128 bytes"},
 		{Name: "client id with $", Wrong: "a client id that begins with $", Seen: refusedID,
