@@ -92,8 +92,12 @@ func (g ClaimGuard) Check(from netip.Addr, now time.Time) *Error {
 	from = from.Unmap()
 	switch {
 	case !g.StoppedAt.IsZero():
+		quota := ""
+		if g.UsedUp() {
+			quota = " --quota N"
+		}
 		return Errorf(CodeClaimStopped, "claim certificate %s was stopped at %s: %s", g.Claim, g.StoppedAt.UTC().Format(time.RFC3339), g.StopReason).
-			WithHint("Find out why; then: imprint claim guard %s --resume", g.Claim)
+			WithHint("Find out why; then: imprint claim guard %s%s --resume", g.Claim, quota)
 	case !g.NotBefore.IsZero() && now.Before(g.NotBefore):
 		return Errorf(CodeClaimNotAllowed, "claim certificate %s may be used from %s on", g.Claim, g.NotBefore.UTC().Format(time.RFC3339)).
 			WithHint("Check the server's clock; or: imprint claim guard %s --not-before none", g.Claim)
@@ -106,6 +110,9 @@ func (g ClaimGuard) Check(from netip.Addr, now time.Time) *Error {
 	}
 	return nil
 }
+
+// UsedUp says whether the claim has registered as many devices as its quota allows.
+func (g ClaimGuard) UsedUp() bool { return g.Quota > 0 && g.Devices >= g.Quota }
 
 // networksWith lists the guard's networks and an address, as --network takes them.
 func (g ClaimGuard) networksWith(from netip.Addr) string {

@@ -3,6 +3,7 @@ package imprint_test
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -335,6 +336,22 @@ func TestAThingIsInOneGroupOfAHierarchyAndInTenAtMost(t *testing.T) {
 	} {
 		if got := imprint.CodeOf(below.CheckJoin("sensor", row.present)); got != row.want {
 			t.Errorf("%s: got %q, want %q", row.name, got, row.want)
+		}
+	}
+}
+
+// TestAStoppedClaimIsResumedAsItCanBe ensures that who is told to let a claim go on is told to
+// raise its quota where that is used up.
+func TestAStoppedClaimIsResumedAsItCanBe(t *testing.T) {
+	t.Parallel()
+	for want, guard := range map[string]imprint.ClaimGuard{
+		"guard c --quota N --resume": {Claim: "c", Quota: 2, Devices: 2},
+		"guard c --resume":           {Claim: "c", Quota: 2, Devices: 1},
+	} {
+		now := time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
+		refusal := guard.Stop(imprint.Errorf(imprint.CodeClaimQuota, "over"), now).Check(netip.Addr{}, now)
+		if refusal == nil || !strings.HasSuffix(refusal.Hint, want) {
+			t.Errorf("got %+v, want a hint that ends with %q", refusal, want)
 		}
 	}
 }

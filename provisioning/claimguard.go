@@ -116,7 +116,7 @@ func unlimited(quota int) string {
 }
 
 func overQuota(g *imprint.ClaimGuard) error {
-	if g.Quota == 0 || g.Devices < g.Quota {
+	if !g.UsedUp() {
 		return nil
 	}
 	return imprint.Errorf(imprint.CodeClaimQuota, "claim certificate %s has registered %d devices, as many as its guard allows", g.Claim, g.Devices).
