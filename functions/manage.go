@@ -2,6 +2,8 @@ package functions
 
 import (
 	"context"
+	"encoding/base64"
+	"encoding/hex"
 	"fmt"
 	"maps"
 	"regexp"
@@ -341,7 +343,7 @@ func (s *Service) SetConcurrency(ctx context.Context, tenant imprint.Tenant, nam
 	})
 }
 
-// Publish makes a version of $LATEST. Errors: as UpdateCode; codeSHA256, in hex,
+// Publish makes a version of $LATEST. Errors: as UpdateCode; codeSHA256, in base64,
 // must be that of the code when it isn't empty.
 func (s *Service) Publish(ctx context.Context, tenant imprint.Tenant, name imprint.FunctionName, codeSHA256, description, revision string) (imprint.Function, error) {
 	var made imprint.Function
@@ -350,8 +352,13 @@ func (s *Service) Publish(ctx context.Context, tenant imprint.Tenant, name impri
 		if err != nil {
 			return err
 		}
-		if codeSHA256 != "" && codeSHA256 != f.CodeSHA256 {
-			return imprint.Errorf(imprint.CodeInvalidRequest, "CodeSHA256 (%s) is different from current CodeSHA256 in $LATEST (%s).", imprint.Excerpt(codeSHA256), f.CodeSHA256)
+		sum, err := hex.DecodeString(f.CodeSHA256)
+		if err != nil {
+			return imprint.Errorf(imprint.CodeInternal, "the stored hash of function %s isn't hex: %w", name, err)
+		}
+		latest := base64.StdEncoding.EncodeToString(sum)
+		if codeSHA256 != "" && codeSHA256 != latest {
+			return imprint.Errorf(imprint.CodeInvalidRequest, "CodeSHA256 (%s) is different from current CodeSHA256 in $LATEST (%s).", imprint.Excerpt(codeSHA256), latest)
 		}
 		made, err = publishVersion(tx, f, description, s.clock())
 		return err

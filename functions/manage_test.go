@@ -1,6 +1,8 @@
 package functions_test
 
 import (
+	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"os"
 	"strings"
@@ -37,9 +39,18 @@ func TestVersionsAndAliasesKeepWhatTheyRun(t *testing.T) {
 	if err != nil || one.Version != "1" || one.Description != "the first" || one.ARN() != home.FunctionARN("f")+":1" {
 		t.Fatalf("got %+v, %v", one, err)
 	}
-	again, err := h.Publish(ctx, home, "f", one.CodeSHA256, "", "")
+	sum, err := hex.DecodeString(one.CodeSHA256)
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown := base64.StdEncoding.EncodeToString(sum) // as the API has it
+	again, err := h.Publish(ctx, home, "f", shown, "", "")
 	if err != nil || again.Version != "1" {
 		t.Errorf("unchanged, got version %q, %v; want 1", again.Version, err)
+	}
+	_, err = h.Publish(ctx, home, "f", "nope", "", "")
+	if want := "CodeSHA256 (nope) is different from current CodeSHA256 in $LATEST (" + shown + ")."; imprint.CodeOf(err) != imprint.CodeInvalidRequest || imprint.MessageOf(err) != want {
+		t.Errorf("for other code: got %v, want %q", err, want)
 	}
 	alias, err := h.CreateAlias(ctx, imprint.FunctionAlias{Tenant: home, Function: "f", Name: "prod", Version: "1"})
 	if err != nil {

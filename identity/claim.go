@@ -27,7 +27,11 @@ func (l *loading) lookClaim(tx imprint.ReadTx, missing error) error {
 		Tenant: claim.Tenant, ID: claim.Certificate, Status: imprint.CertificateActive, Mode: imprint.ModeDefault,
 		OwnedBy: claim.Tenant.Account, NotAfter: claim.ExpiresAt, CreatedAt: claim.CreatedAt, ModifiedAt: claim.CreatedAt, CustomerVersion: 1,
 	}
-	l.own = []document{{name: imprint.PolicyName("claim of " + claim.Template), text: text}}
+	l.own = []document{{
+		name: imprint.PolicyName("claim of " + claim.Template), text: text,
+		instead: fmt.Sprintf("a trusted user's claim may ask for certificates and register with template %s, and nothing else; "+
+			"for another template: aws iot create-provisioning-claim --template-name NAME", claim.Template),
+	}}
 	return nil
 }
 

@@ -47,8 +47,9 @@ type loading struct {
 
 // document is one policy's default version.
 type document struct {
-	name imprint.PolicyName
-	text string
+	name    imprint.PolicyName
+	text    string
+	instead string // see policy.Named; of the documents of a name always the same
 }
 
 // errUnknown says that a policy or a group must be read that nobody knows.
@@ -190,7 +191,7 @@ func (l *loading) read(name imprint.PolicyName) (*document, error) {
 		text = version.Document
 		l.findings = append(l.findings, finding{imprint.ChangePolicy, string(name), known{text: text}})
 	}
-	return &document{name, text}, nil
+	return &document{name: name, text: text}, nil
 }
 
 func (l *loading) mark(kind imprint.ChangeKind, name string) {

@@ -57,7 +57,7 @@ func (c *setCache) compiled(documents []document) (*policy.Set, error) {
 		if err != nil {
 			return nil, imprint.Errorf(imprint.CodeInternal, "stored policy %s isn't valid: %w", d.name, err)
 		}
-		named = append(named, policy.Named{Name: string(d.name), Doc: parsed})
+		named = append(named, policy.Named{Name: string(d.name), Doc: parsed, Instead: d.instead})
 	}
 	set = policy.Compile(named...)
 	c.mu.Lock()

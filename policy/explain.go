@@ -165,6 +165,9 @@ func (s *Set) Explain(r *Request) Explanation {
 		x.explainDecided(&e, deciding, allowing)
 	}
 	x.noteDropped(&e, &text, s.deny)
+	if s.instead != "" && x.Decision != Allowed {
+		x.Hint = s.instead
+	}
 	slices.Sort(x.Missing)
 	x.Missing = slices.Compact(x.Missing)
 	return x

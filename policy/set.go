@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 )
@@ -45,6 +46,8 @@ func (d *Decision) UnmarshalText(text []byte) error {
 type Named struct {
 	Name string
 	Doc  *Document
+	// Instead is what a person can do about a denial, where nobody can edit the policy.
+	Instead string
 }
 
 // entry is a statement with its place.
@@ -62,6 +65,8 @@ type Set struct {
 	allow []entry
 	hot   [hotActions]struct{ deny, allow []entry }
 	timed bool
+
+	instead string // see Named
 }
 
 // Timeless tells that no statement looks at the time: the answer to a request
@@ -77,6 +82,7 @@ func Compile(docs ...Named) *Set {
 	s := &Set{}
 	for _, named := range docs {
 		s.names = append(s.names, named.Name)
+		s.instead = cmp.Or(s.instead, named.Instead)
 		if named.Doc == nil {
 			continue
 		}

@@ -121,6 +121,10 @@ func (a *application) attachPolicies() error {
 		if slices.Contains(attached, name) {
 			continue
 		}
+		if len(attached) >= imprint.MaxPoliciesPerCertificate && a.fresh {
+			return imprint.Errorf(imprint.CodeLimitExceeded, "the template attaches more policies than the %d that a certificate may have", imprint.MaxPoliciesPerCertificate).
+				WithHint("Put the statements of several policies into one.")
+		}
 		if len(attached) >= imprint.MaxPoliciesPerCertificate {
 			return imprint.Errorf(imprint.CodeLimitExceeded, "certificate %s has %d policies already, as many as allowed", a.cert.ID, len(attached)).
 				WithHint("Detach a policy, or put the statements of several into one.")

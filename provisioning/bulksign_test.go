@@ -9,6 +9,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/json"
 	"encoding/pem"
+	"fmt"
 	"io"
 	"path/filepath"
 	"strings"
@@ -66,6 +67,37 @@ func countIssuances(t *testing.T, store imprint.Store) (count int) {
 		return err
 	})
 	return count
+}
+
+// TestRefusalsOfRegisterThingSayWhatThereIs ensures that no refusal names the certificate that
+// would have been signed, and that none says twice what to do.
+func TestRefusalsOfRegisterThingSayWhatThereIs(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t, nil, provisioning.ClaimOptions{})
+	with := func(resources string) string {
+		return `{"Parameters":{"CSR":{"Type":"String"}},"Resources":{
+ "identity":{"Type":"AWS::IoT::Certificate","Properties":{"CertificateSigningRequest":{"Ref":"CSR"},"Status":"ACTIVE"}}` + resources + `}}`
+	}
+	var policies strings.Builder
+	for n := range imprint.MaxPoliciesPerCertificate + 1 {
+		fmt.Fprintf(&policies, `,"p%d":{"Type":"AWS::IoT::Policy","Properties":{"PolicyName":"p%d"}}`, n, n)
+		update(t, o.store, func(tx imprint.Tx) error {
+			return tx.PutPolicy(imprint.Policy{Tenant: home, Name: imprint.PolicyName(fmt.Sprintf("p%d", n)), DefaultVersion: 1, LastVersion: 1})
+		})
+	}
+	long := `,"p":{"Type":"AWS::IoT::Policy","Properties":{"PolicyDocument":{"Version":"2012-10-17","Id":"` + strings.Repeat("x", 3000) + `","Statement":[]}}}`
+	for name, row := range map[string]struct {
+		body, has, not string
+	}{
+		"too many policies": {with(policies.String()), "more policies than the 10", string(provisioning.StandInID)},
+		"a long policy":     {with(long), "characters", "shorten"},
+	} {
+		_, err := o.claims.RegisterThing(t.Context(), home, row.body, map[string]string{"CSR": newRequestPEM(t)})
+		message := imprint.MessageOf(err)
+		if imprint.CodeOf(err) != imprint.CodeRegistrationFailure || imprint.HintOf(err) == "" || !strings.Contains(message, row.has) || strings.Contains(message, row.not) {
+			t.Errorf("%s: got %s %q, fix %q", name, imprint.CodeOf(err), message, imprint.HintOf(err))
+		}
+	}
 }
 
 // TestNothingIsSignedForWhatIsRefused ensures that a line, or a call, whose device can't be

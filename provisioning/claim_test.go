@@ -337,6 +337,22 @@ func TestKeysComeWithACertificateThatFitsThem(t *testing.T) {
 	}
 }
 
+// TestCBORMayBeMarkedAsThat ensures that the tag that stands before CBOR of some libraries,
+// 55799, changes nothing, and that no other tag is taken.
+func TestCBORMayBeMarkedAsThat(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t, nil, provisioning.ClaimOptions{})
+	const mark, topic = "\xd9\xd9\xf7", "$aws/certificates/create/cbor"
+	out, ok := o.ask(home, topic, mark+"\xa0")
+	if !ok || out.PEM == "" {
+		t.Errorf("with the mark: got %t %+v, want a certificate", ok, out)
+	}
+	for _, payload := range []string{mark, mark + mark + "\xa0", mark + "\x80", "\xd9\xd9\xf8\xa0"} {
+		out, ok := o.ask(home, topic, payload)
+		rejectedWith(t, out, ok, 400, "InvalidPayload")
+	}
+}
+
 // TestEveryRejectionHasItsCode ensures the table of docs/fleet-provisioning.md.
 func TestEveryRejectionHasItsCode(t *testing.T) {
 	t.Parallel()

@@ -144,6 +144,10 @@ func mustMode[T any](mode T, err error) T {
 	return mode
 }
 
+// cborMark is tag 55799, which may stand before any CBOR and says only that it is that (RFC
+// 8949 section 3.4.6).
+const cborMark = "\xd9\xd9\xf7"
+
 // decode reads a payload; an empty one has no members.
 func (f claimFormat) decode(payload []byte, into any) error {
 	if len(payload) == 0 {
@@ -151,6 +155,7 @@ func (f claimFormat) decode(payload []byte, into any) error {
 	}
 	var err error
 	if f == formatCBOR {
+		payload = bytes.TrimPrefix(payload, []byte(cborMark))
 		err = cborDecoder.Unmarshal(payload, into)
 	} else {
 		err = json.Unmarshal(payload, into)

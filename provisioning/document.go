@@ -58,10 +58,18 @@ func checkDocument(p *template.PolicyPlan) error {
 	if err == nil {
 		return nil
 	}
-	refusal := imprint.Errorf(imprint.CodeTemplateValue, "the PolicyDocument of resource %s isn't a policy: %w", p.LogicalName, err)
+	hint := ""
 	var syntax *policy.SyntaxError
-	if errors.As(err, &syntax) && syntax.Hint != "" {
-		refusal.Hint = syntax.Hint
+	if errors.As(err, &syntax) {
+		// The hint stands once, and not in the error's words.
+		hint = syntax.Hint
+		bare := *syntax
+		bare.Hint = ""
+		err = &bare
+	}
+	refusal := imprint.Errorf(imprint.CodeTemplateValue, "the PolicyDocument of resource %s isn't a policy: %w", p.LogicalName, err)
+	if hint != "" {
+		refusal.Hint = hint
 	}
 	return refusal
 }

@@ -299,8 +299,11 @@ func httpFields(a *imprint.HTTPRuleAction) ([]imprint.RuleField, error) {
 // loopback address. Errors: CodeInvalidRequest.
 func CheckURL(text string) error {
 	u, err := url.Parse(text)
+	var fault *url.Error
 	switch {
-	case err != nil || u.Host == "" || u.User != nil || u.Fragment != "" || len(text) > 2000:
+	case errors.As(err, &fault):
+		return imprint.Errorf(imprint.CodeInvalidRequest, "%q isn't an https URL: %s", imprint.Excerpt(text), imprint.Excerpt(fault.Err.Error()))
+	case u.Host == "" || u.User != nil || u.Fragment != "" || len(text) > 2000:
 		return imprint.Errorf(imprint.CodeInvalidRequest, "%q isn't an https URL", imprint.Excerpt(text))
 	case u.Scheme == "https":
 		return nil

@@ -247,6 +247,10 @@ func (g Guards) put(ctx context.Context, caller awsapi.Caller, in *PutInput) (*G
 			return imprint.Errorf(imprint.CodeInvalidRequest, "The claim could never be used: it ends at %s, and begins at %s.",
 				guard.NotAfter.UTC().Format(time.RFC3339), guard.NotBefore.UTC().Format(time.RFC3339))
 		}
+		if in.Resume != nil && *in.Resume && guard.Quota > 0 && guard.Devices >= guard.Quota {
+			return imprint.Errorf(imprint.CodeInvalidRequest, "The claim can't go on: it has registered %d devices, as many as its quota of %d allows, and its next request would stop it again.",
+				guard.Devices, guard.Quota).WithHint("imprint claim guard %s --quota N --resume", id)
+		}
 		if (guard.MaxRequests > 0 || guard.MaxRefusals > 0) && guard.Window <= 0 {
 			return imprint.Errorf(imprint.CodeInvalidRequest, "maxRequests and maxRefusals mean nothing without windowSeconds.")
 		}

@@ -152,6 +152,33 @@ func TestAGuardIsChangedMemberByMember(t *testing.T) {
 	}
 }
 
+// TestAClaimWhoseQuotaIsUsedUpIsResumedWithAHigherOneAlone ensures that nobody is told that a
+// claim goes on which its next request stops again.
+func TestAClaimWhoseQuotaIsUsedUpIsResumedWithAHigherOneAlone(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.must(t, home, "PUT", one(claim), object{"quota": 3}, nil)
+	w.update(t, func(tx imprint.Tx) error {
+		guard, err := tx.ClaimGuard(home, claim)
+		guard.Devices = 3
+		return errors.Join(err, tx.PutClaimGuard(guard.Stop(imprint.Errorf(imprint.CodeClaimQuota, "over"), instant)))
+	})
+	for _, body := range []object{{"resume": true}, {"resume": true, "quota": 2}} {
+		err := w.call(t, home, imprint.OperatorUser, "PUT", one(claim), body, nil)
+		apitest.WantRefusal(t, fmt.Sprint(body), err, 400, "InvalidRequestException", "--quota N --resume")
+	}
+	for _, quota := range []int{4, 0} {
+		got := shown{}
+		w.must(t, home, "PUT", one(claim), object{"resume": true, "quota": quota}, &got)
+		if got.StopCode != "" || got.Quota != quota {
+			t.Errorf("with a quota of %d: got %+v, want it to go on", quota, got)
+		}
+	}
+	if len(w.resumed) != 2 {
+		t.Errorf("it was let go on %d times, want 2", len(w.resumed))
+	}
+}
+
 // TestGuardsAreOfOneTenant ensures that the same certificate has a guard and a list
 // of its own in each account and region.
 func TestGuardsAreOfOneTenant(t *testing.T) {

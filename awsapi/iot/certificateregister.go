@@ -186,6 +186,9 @@ func checkSigner(ca imprint.CACertificate, now time.Time) error {
 func (s *Service) storeRegistered(ctx context.Context, cert imprint.Certificate, leaf *x509.Certificate) error {
 	_, err := update(ctx, s, func(tx imprint.Tx) (imprint.Certificate, error) {
 		err := checkNewCertificate(tx, cert)
+		if err == nil {
+			err = refuseNoDevice(tx, cert)
+		}
 		if err != nil {
 			return cert, err
 		}
@@ -211,6 +214,28 @@ func (s *Service) storeRegistered(ctx context.Context, cert imprint.Certificate,
 		return cert, nil
 	})
 	return err
+}
+
+// refuseNoDevice refuses what the server knows as another thing than a device: a trusted
+// user's claim, which would end with it, and, of what is registered by its CA, a registered
+// CA itself, which first connections refuse, too.
+func refuseNoDevice(tx imprint.ReadTx, cert imprint.Certificate) error {
+	_, err := tx.ProvisioningClaim(cert.Tenant, cert.ID)
+	if err == nil {
+		return imprint.Errorf(imprint.CodeCertificateValidation, "the certificate is a trusted user's claim, not a device's").
+			WithHint("Register the certificate that the device got for the claim.")
+	}
+	if imprint.CodeOf(err) == imprint.CodeNotFound && cert.CAID != "" {
+		_, err = tx.CA(cert.Tenant, cert.ID)
+		if err == nil {
+			return imprint.Errorf(imprint.CodeCertificateValidation, "the certificate is registered CA %s itself, not one of its devices", cert.ID).
+				WithHint("Register a certificate that the CA signed, with a key of the device's own.")
+		}
+	}
+	if imprint.CodeOf(err) == imprint.CodeNotFound {
+		return nil
+	}
+	return fmt.Errorf("couldn't look for certificate %s among claims and CAs: %w", cert.ID, err)
 }
 
 // refuseRevoked refuses what a certificate authority of this server, or an imported list,

@@ -12,6 +12,7 @@ import (
 
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/awsapi/iot/iottest"
+	"github.com/imprint-iot/imprint/pki"
 )
 
 func TestRegisterCertificate(t *testing.T) {
@@ -167,6 +168,13 @@ func TestRegisterCertificate(t *testing.T) {
 				t.Errorf("got CA %s, want %s", got, want)
 			}
 		}},
+		{"a registered CA is none of its devices", func(t *testing.T, e identityEnv) {
+			ca := iottest.NewCA(t, "Factory")
+			id := e.register(t, ca, active)
+			_, err := register(t, e, ca.PEM)
+			iottest.WantRefusal(t, err, "CertificateValidationException", 400, id)
+			e.wantNoCertificates(t)
+		}},
 		{"caCertificatePem must be the signer, registered and a certificate", func(t *testing.T, e identityEnv) {
 			ca, other, unregistered := iottest.NewCA(t, "Factory"), iottest.NewCA(t, "Other"), iottest.NewCA(t, "Unregistered")
 			e.register(t, ca, active)
@@ -241,6 +249,16 @@ func TestRegisterCertificateWithoutCA(t *testing.T) {
 			}
 			_, err := register(t, e, iottest.NewCA(t, "x").LeafPEM(t, "device"), "PENDING_ACTIVATION")
 			iottest.WantRefusal(t, err, "InvalidRequestException", 400, "PENDING_ACTIVATION")
+		}},
+		{"a trusted user's claim is no device, in the tenant that has it", func(t *testing.T, e identityEnv) {
+			leaf, text := iottest.NewCA(t, "x").Leaf(t, "claim")
+			claim := imprint.ProvisioningClaim{Tenant: e.tenant, Certificate: pki.CertificateID(leaf.Raw), Template: "fleet", CreatedAt: time.Now(), ExpiresAt: time.Now().Add(time.Minute)}
+			e.Put(t, func(tx imprint.Tx) error { return tx.PutProvisioningClaim(claim) })
+			_, err := register(t, e, text, "")
+			iottest.WantRefusal(t, err, "CertificateValidationException", 400, "claim")
+			e.wantNoCertificates(t)
+			_, err = register(t, e.another(), text, "")
+			iottest.WantRefusal(t, err, "", 0, "")
 		}},
 		{"its validity isn't asked, its key is", func(t *testing.T, e identityEnv) {
 			ca := iottest.NewCA(t, "x")

@@ -91,8 +91,12 @@ func (s *Service) listRegistrationTasks(ctx context.Context, caller awsapi.Calle
 func (s *Service) listRegistrationTaskReports(ctx context.Context, caller awsapi.Caller, in *ListThingRegistrationTaskReportsInput) (*ListThingRegistrationTaskReportsOutput, error) {
 	kind := string(in.ReportType)
 	there, err := s.rooms.Bulk.HasReport(ctx, tenantOf(caller), in.TaskId, kind)
+	if imprint.CodeOf(err) == imprint.CodeNotFound {
+		// Of these operations it alone has no ResourceNotFoundException in AWS's model.
+		return nil, imprint.Errorf(imprint.CodeInvalidRequest, "Registration task %s cannot be found.", in.TaskId)
+	}
 	if err != nil {
-		return nil, explainTask(err, in.TaskId)
+		return nil, err
 	}
 	out := &ListThingRegistrationTaskReportsOutput{ResourceLinks: []string{}, ReportType: in.ReportType}
 	if there {

@@ -272,11 +272,7 @@ func (s *Service) publish(ctx context.Context, caller awsapi.Caller, in *Publish
 	if err != nil {
 		return nil, err
 	}
-	sum, err := base64.StdEncoding.DecodeString(text(in.CodeSHA256))
-	if err != nil {
-		return nil, imprint.Errorf(imprint.CodeInvalidRequest, "CodeSha256 isn't base64")
-	}
-	return shown(s.functions.Publish(ctx, tenant, name, hex.EncodeToString(sum), text(in.Description), text(in.RevisionID)))
+	return shown(s.functions.Publish(ctx, tenant, name, text(in.CodeSHA256), text(in.Description), text(in.RevisionID)))
 }
 
 func (s *Service) putConcurrency(ctx context.Context, caller awsapi.Caller, in *PutConcurrencyInput) (*Concurrency, error) {
