@@ -68,6 +68,10 @@ func (s *Service) createCertificateProvider(ctx context.Context, caller awsapi.C
 			return nil, imprint.Errorf(imprint.CodeLimitExceeded, "The account has a certificate provider already: %s.", present[0].Name).
 				WithHint("Update that one, or delete it first.")
 		}
+		err = checkOwnFunction(tx, tenant, p.FunctionARN)
+		if err != nil {
+			return nil, err
+		}
 		err = tx.PutCertificateProvider(p)
 		if err != nil {
 			return nil, fmt.Errorf("couldn't create certificate provider %s: %w", p.Name, err)
@@ -126,6 +130,10 @@ func (s *Service) updateCertificateProvider(ctx context.Context, caller awsapi.C
 		}
 		if in.LambdaFunctionArn != nil {
 			p.FunctionARN = *in.LambdaFunctionArn
+			err = checkOwnFunction(tx, p.Tenant, p.FunctionARN)
+			if err != nil {
+				return nil, err
+			}
 		}
 		if in.AccountDefaultForOperations != nil {
 			p.Operations = operationNames(in.AccountDefaultForOperations)

@@ -117,8 +117,10 @@ func TestAProvisioningClaimIsForAnEnabledFleetTemplate(t *testing.T) {
 func TestAnAccountHasOneCertificateProvider(t *testing.T) {
 	t.Parallel()
 	server := iottest.Start(t)
-	client := server.Client(server.NewTenant())
-	const function = "arn:aws:lambda:us-east-1:000000000000:function:signer"
+	tenant := server.NewTenant()
+	client := server.Client(tenant)
+	function := tenant.FunctionARN("signer")
+	const foreign = "arn:aws:lambda:us-east-1:000000000000:function:signer"
 	create := func(name, arn string) error {
 		_, err := client.CreateCertificateProvider(t.Context(), &sdk.CreateCertificateProviderInput{
 			CertificateProviderName: aws.String(name), LambdaFunctionArn: aws.String(arn),
@@ -127,12 +129,17 @@ func TestAnAccountHasOneCertificateProvider(t *testing.T) {
 		return err
 	}
 	iottest.WantRefusal(t, create("one", "arn:aws:iam::000000000000:role/x"), "InvalidRequestException", 400, "")
+	iottest.WantRefusal(t, create("one", foreign), "InvalidRequestException", 400, "isn't one of account")
 	if err := create("one", function); err != nil {
 		t.Fatal(err)
 	}
 	iottest.WantRefusal(t, create("one", function), "ResourceAlreadyExistsException", 409, "")
 	iottest.WantRefusal(t, create("two", function), "LimitExceededException", 410, "")
 	_, err := client.UpdateCertificateProvider(t.Context(), &sdk.UpdateCertificateProviderInput{
+		CertificateProviderName: aws.String("one"), LambdaFunctionArn: aws.String(foreign),
+	})
+	iottest.WantRefusal(t, err, "InvalidRequestException", 400, "isn't one of account")
+	_, err = client.UpdateCertificateProvider(t.Context(), &sdk.UpdateCertificateProviderInput{
 		CertificateProviderName: aws.String("one"), LambdaFunctionArn: aws.String(function + "-2"),
 	})
 	if err != nil {

@@ -47,7 +47,7 @@ func TestRegistryWithTheAWSCLI(t *testing.T) {
 		{"detach-policy --policy-name p --target CERT", "", ""},
 		{"delete-policy --policy-name p", "", ""},
 		{"delete-thing --thing-name sensor", "", ""},
-		{"create-provisioning-template --template-name t --template-body file://template.json --provisioning-role-arn " + role + " --enabled --pre-provisioning-hook targetArn=" + lambda, `"defaultVersionId":1`, ""},
+		{"create-provisioning-template --template-name t --template-body file://template.json --provisioning-role-arn " + role + " --enabled --pre-provisioning-hook targetArn=" + o.tenant.FunctionARN("hook"), `"defaultVersionId":1`, ""},
 		{"describe-provisioning-template --template-name t", `"enabled":true`, ""},
 		{"delete-provisioning-template --template-name t", "", ""},
 	}

@@ -144,6 +144,12 @@ func (s *Service) createTemplate(ctx context.Context, caller awsapi.Caller, in *
 		if imprint.CodeOf(err) != imprint.CodeNotFound {
 			return nil, fmt.Errorf("couldn't read template %s: %w", t.Name, err)
 		}
+		if in.PreProvisioningHook != nil {
+			err = checkOwnFunction(tx, t.Tenant, t.HookTargetARN)
+			if err != nil {
+				return nil, err
+			}
+		}
 		err = tx.PutTemplate(t)
 		if err != nil {
 			return nil, fmt.Errorf("couldn't create template %s: %w", t.Name, err)
@@ -238,7 +244,11 @@ func changeTemplate(tx imprint.ReadTx, t *imprint.ProvisioningTemplate, in *Upda
 	if in.RemovePreProvisioningHook != nil && *in.RemovePreProvisioningHook {
 		t.HookTargetARN, t.HookPayloadVersion = "", ""
 	}
-	return setHook(t, in.PreProvisioningHook)
+	err := setHook(t, in.PreProvisioningHook)
+	if err != nil || in.PreProvisioningHook == nil {
+		return err
+	}
+	return checkOwnFunction(tx, t.Tenant, t.HookTargetARN)
 }
 
 // deleteTemplate takes the versions along. A CA whose registration config names

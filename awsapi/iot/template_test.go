@@ -44,6 +44,11 @@ func hooked(in *sdk.CreateProvisioningTemplateInput) {
 	in.PreProvisioningHook = &types.ProvisioningHook{TargetArn: new(lambda)}
 }
 
+// ownHook is hooked with a function of the tenant's.
+func (o *operator) ownHook(in *sdk.CreateProvisioningTemplateInput) {
+	in.PreProvisioningHook = &types.ProvisioningHook{TargetArn: new(o.tenant.FunctionARN("hook"))}
+}
+
 func (o *operator) template(edits ...func(*sdk.CreateProvisioningTemplateInput)) {
 	o.t.Helper()
 	o.must(refused(o.CreateProvisioningTemplate(o.ctx(), newTemplateInput(edits...))))
@@ -113,13 +118,13 @@ func TestTemplates(t *testing.T) {
 				[]any{arn, fleetBody, types.TemplateTypeFleetProvisioning, false, int32(1), role, (*string)(nil), (*types.ProvisioningHook)(nil)})
 		}},
 		{"a hook has the documented payload version by default", func(t *testing.T, o *operator) {
-			o.template(hooked, func(in *sdk.CreateProvisioningTemplateInput) { in.Enabled, in.Description = new(true), new("line 1") })
+			o.template(o.ownHook, func(in *sdk.CreateProvisioningTemplateInput) { in.Enabled, in.Description = new(true), new("line 1") })
 			got := o.describeTemplate()
-			want(t, "hook", []string{*got.PreProvisioningHook.PayloadVersion, *got.PreProvisioningHook.TargetArn}, []string{"2020-04-01", lambda})
+			want(t, "hook", []string{*got.PreProvisioningHook.PayloadVersion, *got.PreProvisioningHook.TargetArn}, []string{"2020-04-01", o.tenant.FunctionARN("hook")})
 			want(t, "rest", []any{*got.Enabled, *got.Description}, []any{true, "line 1"})
 		}},
 		{"UpdateProvisioningTemplate changes what it names and nothing else", func(t *testing.T, o *operator) {
-			o.template(hooked)
+			o.template(o.ownHook)
 			o.newTemplateVersion(false)
 			before := o.contents().Templates[0]
 			now := o.server.Clock.Advance(time.Second)
@@ -136,8 +141,8 @@ func TestTemplates(t *testing.T) {
 			want(t, "body in force", *o.describeTemplate().TemplateBody, fleetBody+"\n")
 			o.must(o.updateTemplate(&sdk.UpdateProvisioningTemplateInput{RemovePreProvisioningHook: new(true)}))
 			want(t, "hook", o.describeTemplate().PreProvisioningHook, nil)
-			o.must(o.updateTemplate(&sdk.UpdateProvisioningTemplateInput{PreProvisioningHook: &types.ProvisioningHook{TargetArn: new(lambda + ":live"), PayloadVersion: new("2020-04-01")}}))
-			want(t, "hook", *o.describeTemplate().PreProvisioningHook.TargetArn, lambda+":live")
+			o.must(o.updateTemplate(&sdk.UpdateProvisioningTemplateInput{PreProvisioningHook: &types.ProvisioningHook{TargetArn: new(o.tenant.FunctionARN("hook") + ":live"), PayloadVersion: new("2020-04-01")}}))
+			want(t, "hook", *o.describeTemplate().PreProvisioningHook.TargetArn, o.tenant.FunctionARN("hook")+":live")
 			want(t, "description", *o.describeTemplate().Description, "d")
 		}},
 		{"version ids are never used again, and the default one changes when asked", func(t *testing.T, o *operator) {
@@ -277,6 +282,8 @@ func TestTemplatesRefused(t *testing.T) {
 		{"create as JITP without a certificate", nil, create(jitp, body(`{"Resources":{"thing":{"Type":"AWS::IoT::Thing","Properties":{"ThingName":"x"}}}}`)), invalid, 400, "must have a certificate resource. Hint: add one of type AWS::IoT::Certificate"},
 		{"create as JITP with a hook", nil, create(jitp, hooked), invalid, 400, "preProvisioningHook can't be given for a template of type JITP."},
 		{"create with a hook that is no function", nil, create(hook("arn:aws:sns:us-east-1:000000000000:topic", "2020-04-01")), invalid, 400, "is not the ARN of a Lambda function."},
+		{"create with a hook of another account", nil, create(hook(lambda, "2020-04-01")), invalid, 400, "The function " + lambda + " isn't one of account"},
+		{"update to a hook of another account", given(), change(sdk.UpdateProvisioningTemplateInput{PreProvisioningHook: &types.ProvisioningHook{TargetArn: new(lambda)}}), invalid, 400, "isn't one of account"},
 		{"create with a hook of an unknown payload version", nil, create(hook(lambda, "2021-01-01")), invalid, 400, "Use 2020-04-01"},
 		{"create with a user for a role", nil, create(otherRole), invalid, 400, "is not the ARN of an IAM role."},
 		{"create with an illegal name", nil, create(func(in *sdk.CreateProvisioningTemplateInput) { in.TemplateName = new("a b") }), invalid, 400, "templateName"},

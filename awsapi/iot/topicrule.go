@@ -10,7 +10,6 @@ import (
 
 	"github.com/imprint-iot/imprint"
 	"github.com/imprint-iot/imprint/awsapi"
-	"github.com/imprint-iot/imprint/functions"
 	"github.com/imprint-iot/imprint/mqtt"
 	"github.com/imprint-iot/imprint/rules"
 	"github.com/imprint-iot/imprint/rulesql"
@@ -131,9 +130,11 @@ func (s *Service) createTopicRule(ctx context.Context, caller awsapi.Caller, in 
 // need and nobody has asked for.
 func putRule(tx imprint.Tx, rule imprint.TopicRule) error {
 	for _, action := range append(rule.Actions[:len(rule.Actions):len(rule.Actions)], errorActions(rule)...) {
-		err := checkRuleFunction(tx, rule.Tenant, action.Lambda)
-		if err != nil {
-			return err
+		if action.Lambda != nil && !strings.Contains(action.Lambda.FunctionARN, "${") {
+			err := checkOwnFunction(tx, rule.Tenant, action.Lambda.FunctionARN)
+			if err != nil {
+				return err
+			}
 		}
 		if action.HTTP == nil {
 			continue
@@ -142,7 +143,7 @@ func putRule(tx imprint.Tx, rule imprint.TopicRule) error {
 		if address == "" {
 			address = action.HTTP.URL
 		}
-		err = ensureDestination(tx, rule.Tenant, address, rule.ModifiedAt)
+		err := ensureDestination(tx, rule.Tenant, address, rule.ModifiedAt)
 		if err != nil {
 			return err
 		}
@@ -150,28 +151,6 @@ func putRule(tx imprint.Tx, rule imprint.TopicRule) error {
 	err := tx.PutTopicRule(rule)
 	if err != nil {
 		return fmt.Errorf("couldn't store rule %s: %w", rule.Name, err)
-	}
-	return nil
-}
-
-// checkRuleFunction refuses a lambda action whose function is another tenant's: it would
-// fail for each message. One that runs elsewhere is a function of the tenant that has
-// the ARN as its handler.
-func checkRuleFunction(tx imprint.ReadTx, tenant imprint.Tenant, action *imprint.LambdaRuleAction) error {
-	if action == nil || strings.Contains(action.FunctionARN, "${") {
-		return nil
-	}
-	owner, _, _, err := imprint.ParseFunctionARN(action.FunctionARN)
-	if err != nil || owner == tenant {
-		return err
-	}
-	_, err = tx.FunctionByHandler(tenant, functions.RuntimeRemote, action.FunctionARN)
-	if imprint.CodeOf(err) == imprint.CodeNotFound {
-		return imprint.Errorf(imprint.CodeInvalidRequest, "The function %s of a lambda action isn't one of account %s in %s", imprint.Excerpt(action.FunctionARN), tenant.Account, tenant.Region).
-			WithHint("Name a function of this account and region; one that runs elsewhere needs a function with the runtime %s first, whose handler is its ARN.", functions.RuntimeRemote)
-	}
-	if err != nil {
-		return fmt.Errorf("couldn't look for a remote function: %w", err)
 	}
 	return nil
 }
