@@ -184,8 +184,8 @@ func TestWhatIsNotFoundIsSaidTruly(t *testing.T) {
 		want  []string
 	}{
 		{"nobody", func() {}, []string{stranger}},
-		{"wide", func() {}, []string{"wide is a policy: imprint explain " + home.PolicyARN("wide"), stranger}},
-		{"line", func() {}, []string{"line is a provisioning template: imprint explain " + home.TemplateARN("line"), stranger}},
+		{"wide", func() {}, []string{"No attempt of the newest 100000 tells of policy wide.", stranger}},
+		{"line", func() {}, []string{"No attempt of the newest 100000 tells of provisioning template line.", stranger}},
 		{certificate, func() {}, []string{"Certificate " + certificate + ` is registered and ACTIVE, subject "CN=x".`, stranger}},
 		{"sensor", func() {}, []string{"Thing sensor is registered, with certificate " + certificate + ".", stranger}},
 		{"sensor", func() {
