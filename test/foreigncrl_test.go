@@ -83,7 +83,7 @@ aws iot register-ca-certificate --ca-certificate file://ca.pem --verification-ce
 	if took := watching.awaitTime(t, presence).Sub(answered); took > time.Second {
 		t.Errorf("the session ended %s after the import, want within a second", took)
 	}
-	gone.said.wait(t, "the device's next attempt", func(text string) bool { return strings.Count(text, "sending CONNECT") > 1 || ended(gone) })
+	comesAgain(t, gone)
 	checkSilentClose(t, s.publish(t, deviceOf("SN-1"), "SN-1", "d/SN-1/x"))
 	checkSilentClose(t, s.publish(t, deviceOf("SN-3"), "SN-3", "d/SN-3/x"))
 	refused := s.awaitExplained(t, "SN-3", 1)[0]

@@ -77,7 +77,7 @@ imprint ca revoke --cert SN-3.pem --reason key-compromise`)
 	if took > time.Second {
 		t.Errorf("the session ended %s after the answer, want within a second", took)
 	}
-	gone.said.wait(t, "the device's next attempt", func(text string) bool { return strings.Count(text, "sending CONNECT") > 1 || ended(gone) })
+	comesAgain(t, gone)
 	checkSilentClose(t, s.publish(t, devices["SN-1"], "SN-1", "d/SN-1/x"))
 	s.publish(t, w, "publisher", "d/SN-2/x")
 	stays.await(t, "d/SN-2/x", 1)

@@ -19,6 +19,7 @@ imprint explain device.pem --limit 1
 imprint explain 192.0.2.7 --follow`,
 
 	"imprint account add":  `eval "$(imprint account add 111111111111)"`,
+	"imprint account key":  `imprint account key 111111111111 --data /var/lib/imprint`,
 	"imprint account list": `imprint account list`,
 
 	"imprint user add":           `imprint user add installer --description "installs kiosks"`,
