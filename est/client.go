@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/imprint-iot/imprint"
@@ -77,13 +78,18 @@ func (v *visit) byPassword(id, password string) (*client, error) {
 	if err != nil && imprint.CodeOf(err) != imprint.CodeNotFound {
 		return nil, err
 	}
+	known := err == nil && found.Label == v.label.Name && found.Tenant == v.label.Tenant
+	if known {
+		// Who looks for a device that was refused has the user name.
+		v.rec.Describe(func(a *imprint.Attempt) { a.ClientID = imprint.ClientID(id) })
+	}
 	hash := sha256.Sum256([]byte(password))
 	right := subtle.ConstantTimeCompare(hash[:], padded(found.Hash)) == 1
-	if err != nil || !right || !v.label.Passwords || found.Label != v.label.Name || found.Tenant != v.label.Tenant {
+	if !known || !right || !v.label.Passwords {
 		v.door.failures.allow(v.r.RemoteAddr)
-		whose := fmt.Sprintf("of %q", imprint.Excerpt(id))
-		if id == password {
-			whose = "that came as the user name, too," // it isn't to be read in the trace
+		whose := "of " + strconv.Quote(id)
+		if !known {
+			whose = "of that user name" // which may be a password in the wrong place: it isn't to be read in the trace
 		}
 		return nil, imprint.Errorf(imprint.CodeEnrolmentPassword, "the password %s isn't right for label %s", whose, v.label.Name)
 	}

@@ -11,7 +11,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-	"unicode"
 
 	"golang.org/x/time/rate"
 
@@ -225,16 +224,8 @@ func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	v.refuse(err)
 }
 
-// maxName bounds the user names that attempts are found by: none that was made here is longer.
-const maxName = 128
-
-// describe tells the trace of the connection, and of the user name that came with a password:
-// who looks for a device that was refused has that.
+// describe tells the trace of the connection.
 func (v *visit) describe() {
-	name, password, given := v.r.BasicAuth()
-	if given && name != password && len(name) <= maxName && strings.IndexFunc(name, unicode.IsControl) < 0 {
-		v.rec.Describe(func(a *imprint.Attempt) { a.ClientID = imprint.ClientID(imprint.Excerpt(name)) })
-	}
 	state := v.r.TLS
 	if state == nil {
 		return

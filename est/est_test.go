@@ -110,12 +110,14 @@ func TestWhoCameWithAPasswordIsFoundByItsUserName(t *testing.T) {
 	l.with("one", secret).post("seven", "simpleenroll", request).certificate(t)
 	long := strings.Repeat("n", 5000)
 	for _, odd := range []string{long, "a\x00b", secret} {
-		l.with(odd, secret).post("seven", "simpleenroll", request).want(t, 401, "isn't right")
+		l.with(odd, secret).post("seven", "simpleenroll", request).want(t, 401, "of that user name isn't right")
 	}
+	l.with(secret, "").post("seven", "simpleenroll", request).want(t, 401, "of that user name isn't right")
+	l.with(secret, "one").post("seven", "simpleenroll", request).want(t, 401, "of that user name isn't right")
 	l.trace.Close()
 	fatal(t, l.store.View(t.Context(), func(tx imprint.ReadTx) error {
 		for word, want := range map[string][]imprint.Outcome{
-			"one": {imprint.OutcomeEnrolled, imprint.OutcomeRefused}, "two": {imprint.OutcomeRefused},
+			"one": {imprint.OutcomeEnrolled, imprint.OutcomeRefused}, "two": nil,
 			"wrong-secret": nil, secret: nil, long: nil, "a\x00b": nil,
 		} {
 			list, _, err := tx.Attempts(imprint.AttemptFilter{Tenant: home, Unassigned: true, Match: word}, imprint.Page{Limit: 100})

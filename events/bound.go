@@ -100,6 +100,10 @@ func (a *account) drop(ctx context.Context) error {
 			tenant, most = t, left
 		}
 	}
+	if most == 0 {
+		a.excess = 0 // all that is left is under way
+		return nil
+	}
 	mine := a.underWay[tenant]
 	var dropped []imprint.Event
 	var ids []string

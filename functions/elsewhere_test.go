@@ -5,6 +5,7 @@ import (
 	"crypto/hmac"
 	"encoding/base64"
 	"encoding/pem"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -377,6 +378,22 @@ func TestRootsOfManyServersCostNoOthersTheirConnections(t *testing.T) {
 		h.webhook(name, others, strings.Repeat("\n", n+2)+root, patience)
 		invoke(home, "used")
 		invoke(home, name)
+	}
+	// Servers whose roots the system has: their accounts push nobody's clients out.
+	plain, ofPlain := serve()
+	h.webhook("plain", plain, "", patience)
+	invoke(home, "plain")
+	for n := range 101 {
+		account := imprint.Tenant{Account: imprint.AccountID(fmt.Sprintf("2%011d", n)), Region: home.Region}
+		h.putZip("other", nil, func(f *imprint.Function) {
+			f.Tenant, f.Runtime, f.Handler = account, functions.RuntimeWebhook, others
+			f.Environment = map[string]string{functions.WebhookSecret: secret}
+		})
+		invoke(account, "other")
+	}
+	invoke(home, "plain")
+	if got := ofPlain.Load(); got != 1 {
+		t.Errorf("the server without roots was connected to %d times, want once", got)
 	}
 	invoke(stranger, "theirs")
 	invoke(home, "once")

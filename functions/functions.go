@@ -169,10 +169,12 @@ type Service struct {
 	slots slots // of functions that run elsewhere
 	room  *room // of calls that somebody waits for
 
-	// clients are those of webhooks and remotes, by the roots that they trust, empty for
-	// the system's.
+	// clients are those of webhooks and remotes with roots of their own, by those.
 	clientsMu sync.Mutex
 	clients   *fair.Memory[string, *http.Client]
+	// plain are those of servers whose roots the system has, by whether they are bounded to
+	// public addresses: all accounts share them.
+	plain map[bool]*http.Client
 
 	queue   *queue
 	closing sync.Once
@@ -206,7 +208,7 @@ func New(store imprint.Store, clock imprint.Clock, opts Options) (*Service, erro
 	s := &Service{
 		store: store, clock: clock, opts: opts, code: code, room: newRoom(opts.MaxHeld),
 		slots:   slots{held: map[functionKey]int{}, waiting: map[functionKey][]chan struct{}{}},
-		clients: fair.NewMemory[string, *http.Client](maxClients),
+		clients: fair.NewMemory[string, *http.Client](maxClients), plain: map[bool]*http.Client{},
 	}
 	s.clients.Dropped = (*http.Client).CloseIdleConnections
 	s.host, err = newHost(clock, opts, code)
@@ -229,6 +231,9 @@ func (s *Service) end() {
 	s.queue.crew.Close()
 	s.host.close()
 	s.clientsMu.Lock()
+	for _, client := range s.plain {
+		client.CloseIdleConnections()
+	}
 	for client := range s.clients.Values() {
 		client.CloseIdleConnections()
 	}

@@ -135,7 +135,7 @@ func (s *Service) exchange(request *http.Request, account imprint.AccountID, roo
 	return answer.StatusCode, answer.Header, body, nil
 }
 
-// maxClients bounds the clients that are kept, of all accounts: the one with most loses
+// maxClients bounds the clients with roots of an account that are kept: the account with most loses
 // the one that it used least lately.
 const maxClients = 100
 
@@ -143,12 +143,19 @@ const maxClients = 100
 // each takes a file, of which devices' connections need theirs.
 const maxIdle = 100
 
-// client gives the client of an account that trusts some roots.
+// client gives the client of an account that trusts some roots; empty: the system's.
 func (s *Service) client(account imprint.AccountID, roots string) (*http.Client, error) {
 	s.clientsMu.Lock()
 	defer s.clientsMu.Unlock()
 	config := &tls.Config{MinVersion: tls.VersionTLS12}
-	if _, known := s.clients.Known(account, roots); !known && roots != "" {
+	if roots == "" {
+		bounded := outward.Bounds(account, s.opts.PrivateAccount)
+		if s.plain[bounded] == nil {
+			s.plain[bounded] = s.newClient(account, config)
+		}
+		return s.plain[bounded], nil
+	}
+	if _, known := s.clients.Known(account, roots); !known {
 		config.RootCAs = x509.NewCertPool()
 		if !config.RootCAs.AppendCertsFromPEM([]byte(roots)) {
 			return nil, imprint.Errorf(imprint.CodeInvalidRequest, "the roots of a function's server aren't PEM certificates")

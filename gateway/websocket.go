@@ -348,8 +348,9 @@ func (s *socket) next() error {
 // explain puts the end of a WebSocket into words that the broker knows.
 func (s *socket) explain(err error) error {
 	// The library has no error of its own for this, and leaves it to its caller to say goodbye
-	// with the status that RFC 6455 section 5.1 demands; what else is wrong it says itself.
-	if err != nil && strings.Contains(err.Error(), "received unmasked frame") {
+	// with the status that RFC 6455 section 5.1 demands; what else is wrong it says itself. A
+	// client's own goodbye may have any words.
+	if err != nil && websocket.CloseStatus(err) == -1 && strings.Contains(err.Error(), "received unmasked frame") {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.broken = true

@@ -325,25 +325,38 @@ func (w *world) rawSocket(t *testing.T) (net.Conn, *bufio.Reader) {
 	return conn, in
 }
 
-// TestAFrameWithoutAMaskIsAProtocolError (RFC 6455 section 5.1).
+// TestAFrameWithoutAMaskIsAProtocolError (RFC 6455 section 5.1), and words of a goodbye aren't one.
 func TestAFrameWithoutAMaskIsAProtocolError(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, settings{operators: operators(t)})
-	conn, in := w.rawSocket(t)
-	_, err := conn.Write(append([]byte{0x82, byte(len(connectPacket))}, connectPacket...))
-	if err != nil {
-		t.Fatal(err)
+	masked := func(first byte, payload []byte) []byte {
+		return append([]byte{first, 0x80 | byte(len(payload)), 0, 0, 0, 0}, payload...)
 	}
-	got, err := io.ReadAll(in)
-	if want := []byte{0x88, 2, 0x03, 0xea}; err != nil || !bytes.Equal(got, want) {
-		t.Errorf("got % x, %v, want a close frame with 1002, % x", got, err, want)
-	}
-	a := w.attempt(t, conn)
-	for a.EndedAt.IsZero() && t.Context().Err() == nil {
-		a = w.attempt(t, conn)
-	}
-	if a.Code != imprint.CodeProtocolViolation {
-		t.Errorf("got %s, %+v", a.Code, a.Steps)
+	for name, row := range map[string]struct {
+		say, want []byte
+		code      imprint.Code
+	}{
+		"a frame without a mask":   {append([]byte{0x82, byte(len(connectPacket))}, connectPacket...), []byte{0x88, 2, 0x03, 0xea}, imprint.CodeProtocolViolation},
+		"a goodbye that names one": {append(masked(0x82, connectPacket), masked(0x88, []byte("\x03\xe8received unmasked frame"))...), nil, imprint.CodeClientDisconnect},
+	} {
+		t.Run(name, func(t *testing.T) {
+			conn, in := w.rawSocket(t)
+			_, err := conn.Write(row.say)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := io.ReadAll(in)
+			if err != nil || row.want != nil && !bytes.Equal(got, row.want) {
+				t.Errorf("got % x, %v, want a close frame, % x", got, err, row.want)
+			}
+			a := w.attempt(t, conn)
+			for a.EndedAt.IsZero() && t.Context().Err() == nil {
+				a = w.attempt(t, conn)
+			}
+			if a.Code != row.code {
+				t.Errorf("got %s, %+v", a.Code, a.Steps)
+			}
+		})
 	}
 }
 

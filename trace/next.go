@@ -1,6 +1,10 @@
 package trace
 
-import "github.com/imprint-iot/imprint"
+import (
+	"slices"
+
+	"github.com/imprint-iot/imprint"
+)
 
 // nextByCode is what a device is expected to do next after an attempt that ended
 // with a code, where that isn't plain from the outcome.
@@ -81,10 +85,12 @@ func NextOf(a *imprint.Attempt) string {
 	return Next(a.Outcome, a.Code)
 }
 
-// wasRefused says whether something failed that didn't end the connection.
+// wasRefused says whether the device was refused something that didn't end the connection. What
+// its messages caused elsewhere may fail without that.
 func wasRefused(a *imprint.Attempt) bool {
 	for i := range a.Steps {
-		if a.Steps[i].Verdict == imprint.VerdictFailed && a.Steps[i].Name != "session" {
+		s := &a.Steps[i]
+		if s.Verdict == imprint.VerdictFailed && !slices.Contains([]string{"session", "rule", "function", "event"}, s.Name) {
 			return true
 		}
 	}

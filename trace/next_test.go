@@ -15,10 +15,12 @@ func TestTheNextMoveFollowsFromTheSteps(t *testing.T) {
 	registered := []imprint.Step{{Name: "claim.registered", Verdict: imprint.VerdictOK, Certificate: "ab"}}
 	refused := []imprint.Step{{Name: "claim.guard", Verdict: imprint.VerdictFailed, Code: imprint.CodeClaimQuota}}
 	lost := imprint.Step{Name: "session", Verdict: imprint.VerdictFailed, Code: imprint.CodeConnectionLost}
+	beside := []imprint.Step{{Name: "rule", Verdict: imprint.VerdictFailed}, {Name: "function", Verdict: imprint.VerdictFailed}, {Name: "event", Verdict: imprint.VerdictFailed}}
 	for _, row := range []struct {
 		attempt imprint.Attempt
 		want    string
 	}{
+		{imprint.Attempt{Outcome: imprint.OutcomeClosed, Code: imprint.CodeClientDisconnect, Steps: beside}, "when it wants to"},
 		{imprint.Attempt{Outcome: imprint.OutcomeClosed, Code: imprint.CodeClientDisconnect, Steps: registered}, "connects with its new certificate"},
 		{imprint.Attempt{Outcome: imprint.OutcomeClosed, Code: imprint.CodeConnectionLost, Steps: registered}, "connects with its new certificate"},
 		{imprint.Attempt{Outcome: imprint.OutcomeClosed, Code: imprint.CodeClientDisconnect}, "None: the device ended"},

@@ -117,19 +117,25 @@ func (l *Log) displaced(a *imprint.Attempt, in *fold) []*addition {
 func (l *Log) tellAgain(additions []*addition) {
 	var batch []entry
 	counted := make(map[*fold]int)
+	var again []*past
 	there := make(map[string]bool)
 	for _, added := range additions {
 		if p := l.pastOf(added.id); p != nil && !there[added.id] {
 			there[added.id] = true
 			if p.in != nil {
 				counted[p.in]++
-				p.in = nil
 			}
+			again = append(again, p)
 			batch = append(batch, entry{attempt: p.attempt(added.id), told: true, urgent: true})
 		}
 		batch = append(batch, entry{added: added})
 	}
-	l.write(batch)
+	if !l.write(batch) {
+		return // each stays where it is counted
+	}
+	for _, p := range again {
+		p.in = nil
+	}
 	l.uncount(counted)
 }
 

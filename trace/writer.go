@@ -122,9 +122,9 @@ func (l *Log) drain() {
 	}
 }
 
-// write stores a batch. Endings of attempts that are in the same batch are
+// write stores a batch, and says whether it could. Endings of attempts that are in the same batch are
 // merged first, so that a short connection costs one row written once.
-func (l *Log) write(batch []entry) {
+func (l *Log) write(batch []entry) bool {
 	defer func() {
 		for i := range batch {
 			batch[i].draft.free()
@@ -207,7 +207,7 @@ func (l *Log) write(batch []entry) {
 		l.keepEarly(missing)
 		l.failed.Add(uint64(len(batch)))
 		l.opts.Logger.Error("couldn't store attempts", "count", len(batch), "error", err)
-		return
+		return false
 	}
 	l.addedTo(grown, added)
 	var late []*addition
@@ -228,6 +228,7 @@ func (l *Log) write(batch []entry) {
 	if len(late) > 0 {
 		l.tellAgain(late)
 	}
+	return true
 }
 
 // maxEarly bounds the additions that wait for their attempt.

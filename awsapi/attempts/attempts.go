@@ -228,10 +228,13 @@ func (r Recorded) list(ctx context.Context, caller awsapi.Caller, in *ListAttemp
 }
 
 // Find lists the attempts that a filter selects of those that are recorded under what
-// a person pasted; empty selects all.
+// a person pasted; empty selects all. Errors: CodeInvalidRequest for the ARN of another tenant's.
 func Find(tx imprint.ReadTx, filter imprint.AttemptFilter, page imprint.Page, match string) ([]imprint.Attempt, string, error) {
 	forms := []string{""}
 	if match != "" {
+		if elsewhere := ofAnother(match, filter.Tenant); elsewhere != "" {
+			return nil, "", imprint.Errorf(imprint.CodeInvalidRequest, "%s", elsewhere)
+		}
 		forms = formsOf(match)
 	}
 	return Recorded{}.page(tx, filter, page, forms)

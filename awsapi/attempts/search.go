@@ -25,17 +25,26 @@ type quest struct {
 // maxRelated bounds the certificates that a word leads to.
 const maxRelated = 5
 
+// ofAnother says that a word is the ARN of another tenant's, if it is.
+func ofAnother(word string, tenant imprint.Tenant) string {
+	owner, _, err := imprint.ParseARN(strings.TrimSpace(word))
+	if err != nil || owner == tenant {
+		return ""
+	}
+	return fmt.Sprintf("The ARN is one of %s, and these are the attempts of %s: ask with an access key of that account, and its region in AWS_REGION.", owner, tenant)
+}
+
 // find lists a page of attempts. Only what nothing is recorded under literally is looked for in
 // other ways, each page of it.
 func (q *quest) find(ctx context.Context, page imprint.Page) ([]imprint.Attempt, string, error) {
-	tenant, resource, err := imprint.ParseARN(strings.TrimSpace(q.word))
+	_, resource, err := imprint.ParseARN(strings.TrimSpace(q.word))
+	elsewhere := ofAnother(q.word, q.filter.Tenant)
 	switch {
-	case err != nil:
-	case tenant != q.filter.Tenant:
+	case elsewhere != "":
 		q.forms = nil // a name may stand for something here, too
-		q.notes = append(q.notes, fmt.Sprintf("The ARN is one of %s, and these are the attempts of %s: ask with an access key of that account, and its region in AWS_REGION.", tenant, q.filter.Tenant))
+		q.notes = append(q.notes, elsewhere)
 		return nil, "", nil
-	case ofMany(resource):
+	case err == nil && ofMany(resource):
 		return q.told(ctx, page)
 	}
 	found, next, known, err := q.literal(ctx, page)
@@ -92,7 +101,7 @@ func (q *quest) told(ctx context.Context, page imprint.Page) ([]imprint.Attempt,
 	q.notes = append(q.notes, fmt.Sprintf("It leads to certificate %s.", strings.Join(related, ", ")))
 	q.forms = related
 	whole, next, _, err := q.literal(ctx, page)
-	if err != nil || len(whole) == 0 {
+	if err != nil || len(whole) == 0 && page.Cursor == "" {
 		return found, "", err
 	}
 	return whole, next, nil

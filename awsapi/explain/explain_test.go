@@ -347,6 +347,10 @@ func TestTheLeastPolicyOfATrace(t *testing.T) {
 	if err != nil || len(gone.Policies) != 1 || !strings.Contains(string(gone.Policies[0]), arn+"client/gone") {
 		t.Errorf("a deleted certificate: got %s, %v", gone.Policies, err)
 	}
+	_, err = w.least(home, another.ThingARN("sensor"))
+	if !errors.As(err, &denied) || denied.Status != 400 || !strings.Contains(denied.Error(), "The ARN is one of "+another.String()) {
+		t.Errorf("another account's ARN: got %v, want 400 with that", err)
+	}
 	for _, tt := range []struct {
 		tenant imprint.Tenant
 		match  string

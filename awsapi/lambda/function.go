@@ -240,7 +240,7 @@ func configurations(list []imprint.Function) []Configuration {
 
 func (s *Service) listVersions(ctx context.Context, caller awsapi.Caller, in *ListVersionsInput) (*ListVersionsOutput, error) {
 	tenant := tenantOf(caller)
-	name, _, err := functions.ParseName(tenant, in.FunctionName, "")
+	name, err := oneLatest(tenant, in.FunctionName)
 	if err != nil {
 		return nil, err
 	}

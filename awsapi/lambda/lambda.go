@@ -150,9 +150,9 @@ func (s *Service) Routes() []awsapi.Route {
 		awsapi.HandleFor(opUpdateAlias, named(func(in *UpdateAliasInput) (string, *string) { return in.FunctionName, nil }), s.updateAlias),
 		awsapi.HandleFor(opDeleteAlias, named(func(in *AliasInput) (string, *string) { return in.FunctionName, nil }), s.deleteAlias),
 		awsapi.HandleFor(opPutConcurrency, named(func(in *PutConcurrencyInput) (string, *string) { return in.FunctionName, nil }), s.putConcurrency),
-		awsapi.HandleFor(opGetConcurrency, named(nameOf), s.getConcurrency),
-		awsapi.HandleFor(opDeleteConcurrency, named(nameOf), s.deleteConcurrency),
-		awsapi.HandleFor(opCodeSigning, named(nameOf), s.codeSigning),
+		awsapi.HandleFor(opGetConcurrency, named(wholeOf), s.getConcurrency),
+		awsapi.HandleFor(opDeleteConcurrency, named(wholeOf), s.deleteConcurrency),
+		awsapi.HandleFor(opCodeSigning, named(wholeOf), s.codeSigning),
 		awsapi.HandleFor(opListTags, named(func(in *TagsInput) (string, *string) { return in.Resource, nil }), s.listTags),
 		awsapi.HandleFor(opTag, named(func(in *TagInput) (string, *string) { return in.Resource, nil }), s.tag),
 		awsapi.HandleFor(opUntag, named(func(in *UntagInput) (string, *string) { return in.Resource, nil }), s.untag),
@@ -160,6 +160,10 @@ func (s *Service) Routes() []awsapi.Route {
 }
 
 func nameOf(in *NameInput) (string, *string) { return in.FunctionName, in.Qualifier }
+
+// wholeOf is nameOf for operations that are about the function itself, whatever qualifier stands
+// beside its name.
+func wholeOf(in *NameInput) (string, *string) { return in.FunctionName, nil }
 
 // named gives the resource of an operation: the ARN of the function that it
 // names, in whatever form. A version or an alias is part of it, whether the request has

@@ -68,7 +68,11 @@ func TestNoSpellingOfAFunctionGetsPastAPolicy(t *testing.T) {
 		asked = ask.Resource
 		return imprint.Errorf(imprint.CodeAccessDenied, "asked")
 	}}, lambda.Operations(), lambda.NewService(nil).Routes())
+	const concurrency, signing = "/2017-10-31/functions/", "/2020-06-30/functions/"
 	for _, test := range []struct{ method, path, want string }{
+		{"DELETE", concurrency + "f/concurrency?Qualifier=x", arn},
+		{"GET", "/2019-09-30/functions/f/concurrency?Qualifier=x", arn},
+		{"GET", signing + "f/code-signing-config?Qualifier=x", arn},
 		{"PUT", "f/configuration", arn},
 		{"PUT", "f:$LATEST/configuration", arn},
 		{"PUT", arn + ":$LATEST/configuration", arn},
@@ -84,7 +88,11 @@ func TestNoSpellingOfAFunctionGetsPastAPolicy(t *testing.T) {
 		{"DELETE", "f:$LATEST/policy/s", arn},
 	} {
 		asked = ""
-		err := api.Call(t, apitest.KeyOf("000000000000", "anna"), "us-east-1", test.method, "/2015-03-31/functions/"+test.path, map[string]any{}, nil)
+		path := test.path
+		if path[0] != '/' {
+			path = "/2015-03-31/functions/" + path
+		}
+		err := api.Call(t, apitest.KeyOf("000000000000", "anna"), "us-east-1", test.method, path, map[string]any{}, nil)
 		if asked != test.want {
 			t.Errorf("%s %s: asked about %q, want %q (%v)", test.method, test.path, asked, test.want, err)
 		}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -34,6 +35,7 @@ connects to chooses the account.`,
 // its making was lost, or the key was. No operation of the server does that, so that the
 // first account's users can't enter the others; who may open the registry can anyway.
 func newAccountKey() *cobra.Command {
+	var replace string
 	cmd := &cobra.Command{
 		Use: "key ACCOUNT", Short: "Make another access key for an account whose keys are lost; the server must be stopped", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -45,15 +47,11 @@ func newAccountKey() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			facts, err := readServerFacts(dir)
-			if err != nil {
-				return err
-			}
-			if answers(cmd.Context(), facts.APIURL) {
-				return imprint.Errorf(imprint.CodeInvalidRequest, "the server runs").
-					WithHint("Stop it first. While it runs, only who has a key of the account makes another one: imprint user key add %s.", imprint.OperatorUser)
-			}
 			store, shut, err := openStopped(cmd.Context(), dir)
+			if imprint.CodeOf(err) == imprint.CodeUnavailable {
+				return imprint.Errorf(imprint.CodeUnavailable, "couldn't open the registry: %w", err).
+					WithHint("Stop the server first. While it runs, only who has a key of the account makes another one: imprint user key add %s.", imprint.OperatorUser)
+			}
 			if err != nil {
 				return err
 			}
@@ -61,17 +59,12 @@ func newAccountKey() *cobra.Command {
 			id, secret := newAccessKey()
 			err = store.Update(cmd.Context(), func(tx imprint.Tx) error {
 				keys, err := tx.UserKeys(account, imprint.OperatorUser)
-				switch {
-				case err != nil:
+				if err != nil {
 					return err
-				case len(keys) == 0:
-					return imprint.Errorf(imprint.CodeNotFound, "there is no account %s", account).WithHint("imprint account add %s", account)
-				case len(keys) >= imprint.MaxKeysPerUser:
-					// Who needs this has none of them.
-					err = tx.DeleteAccessKey(keys[0].ID)
-					if err != nil {
-						return err
-					}
+				}
+				err = makeRoom(tx, account, keys, replace)
+				if err != nil {
+					return err
 				}
 				return tx.PutAccessKey(imprint.AccessKey{ID: id, Secret: secret, Account: account, User: string(imprint.OperatorUser), CreatedAt: time.Now()})
 			})
@@ -81,8 +74,29 @@ func newAccountKey() *cobra.Command {
 			return printKey(cmd.OutOrStdout(), id, secret)
 		},
 	}
+	cmd.Flags().StringVar(&replace, "replace", "", "the id of a key of the account that ends with this: one must where it has as many as it may have")
 	addDataFlag(cmd)
 	return cmd
+}
+
+// makeRoom deletes the key that another one of an account is to replace, if one is named.
+func makeRoom(tx imprint.Tx, account imprint.AccountID, keys []imprint.AccessKey, replace string) error {
+	ids := make([]string, len(keys))
+	for i, key := range keys {
+		ids[i] = key.ID
+	}
+	switch {
+	case len(keys) == 0:
+		return imprint.Errorf(imprint.CodeNotFound, "there is no account %s", account).WithHint("imprint account add %s", account)
+	case replace == "" && len(keys) >= imprint.MaxKeysPerUser:
+		return imprint.Errorf(imprint.CodeLimitExceeded, "account %s has %d keys, as many as allowed: %s", account, len(keys), strings.Join(ids, ", ")).
+			WithHint("Name the one that nobody uses any more: --replace ID.")
+	case replace == "":
+		return nil
+	case !slices.Contains(ids, replace):
+		return imprint.Errorf(imprint.CodeNotFound, "account %s has no key %s: its keys are %s", account, imprint.Excerpt(replace), strings.Join(ids, ", "))
+	}
+	return tx.DeleteAccessKey(replace)
 }
 
 type accountMade struct {

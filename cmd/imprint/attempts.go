@@ -385,9 +385,8 @@ func followAttempts(ctx context.Context, c *client.Client, q query, show func(at
 		q.since = time.Now().Add(-time.Minute)
 	}
 	q.limit = math.MaxInt
-	ticker := time.NewTicker(followEvery)
-	defer ticker.Stop()
 	for {
+		began := time.Now()
 		now := make(map[string]state, len(shown))
 		var fresh []attempt // newest first
 		_, notes, err := eachPage(ctx, c, q, func(page []attempt) {
@@ -418,7 +417,8 @@ func followAttempts(ctx context.Context, c *client.Client, q query, show func(at
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-ticker.C:
+		// In a storm a round takes long: the server has other things to do then.
+		case <-time.After(max(followEvery, 4*time.Since(began))):
 		}
 	}
 }

@@ -9,7 +9,8 @@ import (
 
 // Memory is a bounded number of values by keys of accounts. At the bound the account that
 // has most of them loses the one that it used least lately: whoever brings keys without
-// end has only its own forgotten. It is for one goroutine at a time, but that many may ask what
+// end has only its own forgotten. To ask whether a key is Known is no use of it: where nothing
+// else is asked, the oldest goes. It is for one goroutine at a time, but that many may ask what
 // is Known at once.
 type Memory[K comparable, V any] struct {
 	// Dropped hears of each value that gives way to another; nil: nobody does.
